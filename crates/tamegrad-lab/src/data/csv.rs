@@ -1,0 +1,367 @@
+//! A user's own table: a comma-separated file with a header row and a target column.
+//!
+//! The format is RFC 4180; a byte-order mark, either line ending, blank lines and spaces around a
+//! cell (but not between a comma and a quote) are accepted. `nan` and `inf` are numbers here, and
+//! a number too large for `f32` is an infinity: they make gradients explode, so they are shown to
+//! the training and not refused.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use ::csv::{ErrorKind, Position, ReaderBuilder, StringRecord, Trim};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::split::split;
+use super::{DataError, Dataset, Table, Targets, Task, parameter};
+
+/// Reads the file and holds out `test_fraction` of its rows, drawn by `seed`. Inputs
+/// `[columns - 1]` in the order of the header, without the target. Class names become numbers in
+/// the order of the numbers that they spell, or else in alphabetical order.
+pub(super) fn load(
+    path: &Path,
+    target: &str,
+    task: Task,
+    test_fraction: f64,
+    seed: u64,
+) -> Result<Dataset, DataError> {
+    parameter::test_fraction(test_fraction)?;
+    let bytes = std::fs::read(path).map_err(|error| DataError::Unreadable {
+        path: path.to_owned(),
+        reason: error.to_string(),
+        hint: "check `path` in the recipe; it is relative to the recipe's folder",
+    })?;
+    let table = File::new(path, &bytes).read(target, task)?;
+    Ok(split(&table, test_fraction, &mut ChaCha8Rng::seed_from_u64(seed)))
+}
+
+/// The bytes of a file, with its path for errors.
+struct File<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+}
+
+impl<'a> File<'a> {
+    /// Leaves out blank lines at the end. The reader itself leaves out a byte-order mark.
+    fn new(path: &'a Path, bytes: &'a [u8]) -> File<'a> {
+        File { path, bytes: bytes.trim_ascii_end() }
+    }
+
+    fn read(&self, target: &str, task: Task) -> Result<Table, DataError> {
+        let mut reader = ReaderBuilder::new().trim(Trim::All).from_reader(self.bytes);
+        let header = reader.headers().map_err(|error| self.malformed(&error))?.clone();
+        let target = self.target_column(&header, target)?;
+
+        let mut rows = Rows { inputs: Vec::new(), targets: Vec::new(), names: Vec::new() };
+        for record in reader.records() {
+            let record = record.map_err(|error| self.malformed(&error))?;
+            for (index, (cell, name)) in record.iter().zip(&header).enumerate() {
+                if index != target {
+                    rows.inputs.push(self.number(cell, name, &record)?);
+                } else if task == Task::Regression {
+                    rows.targets.push(self.number(cell, name, &record)?);
+                } else {
+                    rows.names.push(self.class_name(cell, name, &record)?);
+                }
+            }
+        }
+        self.table(rows, header.len() - 1, task)
+    }
+
+    fn table(&self, rows: Rows, width: usize, task: Task) -> Result<Table, DataError> {
+        let count = rows.inputs.len() / width;
+        if count < 2 {
+            let hint = "one row is needed to train on and one to test on";
+            return Err(self.layout(1, &format!("{count} rows"), "at least 2", hint));
+        }
+        if rows.inputs.len() > parameter::MAX_NUMBERS {
+            let got = format!("{count} rows of {width} inputs");
+            let want = format!("at most {} numbers together", parameter::MAX_NUMBERS);
+            return Err(self.layout(1, &got, &want, "train on a part of the rows"));
+        }
+        let targets = match task {
+            Task::Regression => Targets::Values { values: rows.targets, width: 1 },
+            Task::Classification => self.classes(&rows.names)?,
+        };
+        Ok(Table { inputs: rows.inputs, input_shape: vec![width], targets })
+    }
+
+    fn target_column(&self, header: &StringRecord, target: &str) -> Result<usize, DataError> {
+        let mut found = header.iter().enumerate().filter(|(_, name)| *name == target.trim());
+        let Some((index, _)) = found.next() else { return Err(self.no_target(header, target)) };
+        if found.next().is_some() {
+            let got = format!("column `{target}` more than once");
+            let hint = "rename or remove the other one: it would give the answer away";
+            return Err(self.layout(1, &got, "one target column", hint));
+        }
+        if header.len() < 2 {
+            let got = format!("only the target column `{target}`");
+            let hint = "every column but the target is an input; columns are separated by commas";
+            return Err(self.layout(1, &got, "at least one more column", hint));
+        }
+        Ok(index)
+    }
+
+    fn no_target(&self, header: &StringRecord, target: &str) -> DataError {
+        if header.iter().all(str::is_empty) {
+            let hint = "the first line names the columns";
+            return self.layout(1, "an empty file", "a header row", hint);
+        }
+        let one_column = header.len() == 1;
+        DataError::NoTargetColumn {
+            path: self.path.to_owned(),
+            got: target.to_owned(),
+            columns: header.iter().map(|name| format!("`{name}`")).collect(),
+            hint: if one_column {
+                "columns are separated by commas, not by semicolons or tabs"
+            } else {
+                "set `target` to one of them; the first line must name the columns"
+            },
+        }
+    }
+
+    fn number(&self, cell: &str, column: &str, record: &StringRecord) -> Result<f32, DataError> {
+        let hint = "write `nan` where a value is missing, and give text columns numbers";
+        cell.parse().map_err(|_| self.cell(cell, column, record, "a number", hint))
+    }
+
+    fn class_name(
+        &self,
+        cell: &str,
+        column: &str,
+        record: &StringRecord,
+    ) -> Result<String, DataError> {
+        if cell.is_empty() {
+            let hint = "remove the row or name its class";
+            return Err(self.cell(cell, column, record, "the name of a class", hint));
+        }
+        Ok(cell.to_owned())
+    }
+
+    fn classes(&self, names: &[String]) -> Result<Targets, DataError> {
+        let spell_numbers = names.iter().all(|name| name.parse::<i64>().is_ok());
+        let key = |name: &String| {
+            let number: Option<i64> = if spell_numbers { name.parse().ok() } else { None };
+            (number, name.clone())
+        };
+        let sorted: BTreeSet<_> = names.iter().map(key).collect();
+        let order: Vec<_> = sorted.into_iter().collect();
+        if order.len() < 2 {
+            let got = format!("only the class `{}`", names[0]);
+            let hint = "check `target`, or set `task` to regression";
+            return Err(self.layout(1, &got, "at least 2 classes", hint));
+        }
+        let number = |name| order.partition_point(|other| *other < key(name)) as u32;
+        Ok(Targets::Classes { labels: names.iter().map(number).collect(), classes: order.len() })
+    }
+
+    fn cell(
+        &self,
+        got: &str,
+        column: &str,
+        record: &StringRecord,
+        want: &'static str,
+        hint: &'static str,
+    ) -> DataError {
+        DataError::Cell {
+            path: self.path.to_owned(),
+            line: self.line(record.position()),
+            column: column.to_owned(),
+            got: got.to_owned(),
+            want,
+            hint,
+        }
+    }
+
+    fn malformed(&self, error: &::csv::Error) -> DataError {
+        let line = self.line(error.position());
+        match error.kind() {
+            ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                let hint = "put cells that hold a comma in double quotes";
+                self.layout(line, &format!("{len} cells"), &format!("{expected_len}"), hint)
+            }
+            ErrorKind::Utf8 { .. } => {
+                let hint = "save the file as UTF-8";
+                self.layout(line, "bytes that are no UTF-8", "text in UTF-8", hint)
+            }
+            _ => self.layout(line, &error.to_string(), "comma-separated text", "see RFC 4180"),
+        }
+    }
+
+    fn layout(&self, line: usize, got: &str, want: &str, hint: &'static str) -> DataError {
+        let (got, want) = (got.to_owned(), want.to_owned());
+        DataError::Layout { path: self.path.to_owned(), line, got, want, hint }
+    }
+
+    /// Line on which a record begins, from 1. Counted here because the reader's own position is
+    /// that of the line ending and the blank lines before the record.
+    fn line(&self, position: Option<&Position>) -> usize {
+        let start = position.map_or(0, |position| position.byte() as usize).min(self.bytes.len());
+        let blank = self.bytes[start..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        1 + self.bytes[..start + blank].iter().filter(|&&byte| byte == b'\n').count()
+    }
+}
+
+/// What was read so far; of `targets` and `names` only the one that the task needs is filled.
+struct Rows {
+    inputs: Vec<f32>,
+    targets: Vec<f32>,
+    names: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: impl AsRef<[u8]>, target: &str, task: Task) -> Result<Table, DataError> {
+        File::new(Path::new("t.csv"), text.as_ref()).read(target, task)
+    }
+
+    #[test]
+    fn every_spelling_of_the_same_table_reads_alike() {
+        let want = Table {
+            inputs: vec![1.0, 2.0, -3.5, 4e3],
+            input_shape: vec![2],
+            targets: Targets::Values { values: vec![10.0, 20.0], width: 1 },
+        };
+        let cases = [
+            "a,y,b\n1,10,2\n-3.5,20,4e3\n",
+            "a,y,b\n1,10,2\n-3.5,20,4e3",
+            "a,y,b\r\n1,10,2\r\n-3.5,20,4e3\r\n",
+            "\u{feff}a,y,b\n1,10,2\n-3.5,20,4e3\n",
+            "\u{feff}\"a\",y,b\n1,10,2\n-3.5,20,4e3\n",
+            "a,y,b\n1,10,2\n-3.5,20,4e3\n\n\r\n  \n",
+            "a,y,b\n\n1,10,2\n\n-3.5,20,4e3\n",
+            " a , y , b \n 1 , 10 ,\" 2\"\n-3.5,20,4e3\n",
+        ];
+        for text in cases {
+            assert_eq!(read(text, "y", Task::Regression), Ok(want.clone()), "{text:?}");
+        }
+        let first = read("\u{feff}y,a,b\n10,1,2\n20,-3.5,4e3\n", "y", Task::Regression);
+        assert_eq!(first, Ok(want));
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_kept() {
+        let table = read("a,y\nnan,1\nNaN,inf\n-inf,nan\n1e39,2\n", "y", Task::Regression).unwrap();
+        let x = &table.inputs;
+        assert!(x[0].is_nan() && x[1].is_nan());
+        assert_eq!(x[2..], [f32::NEG_INFINITY, f32::INFINITY]);
+        let Targets::Values { values, .. } = &table.targets else { panic!("values") };
+        assert_eq!((values[0], values[1], values[3]), (1.0, f32::INFINITY, 2.0));
+        assert!(values[2].is_nan());
+    }
+
+    #[test]
+    fn classes_are_numbered_in_order() {
+        // cells of the target, labels, classes
+        let cases: [(&str, &[u32], usize); 4] = [
+            ("cat dog ant cat", &[1, 2, 0, 1], 3),
+            ("10 2 1 10", &[2, 1, 0, 2], 3),
+            ("10 2 x 10", &[0, 1, 2, 0], 3),
+            ("-1 1 -1", &[0, 1, 0], 2),
+        ];
+        for (cells, labels, classes) in cases {
+            let text = cells.split(' ').map(|cell| format!("0,{cell}\n")).collect::<String>();
+            let table = read(format!("a,y\n{text}"), "y", Task::Classification).unwrap();
+            assert_eq!(table.targets, Targets::Classes { labels: labels.to_vec(), classes });
+        }
+    }
+
+    #[test]
+    fn a_bad_file_says_where_and_what() {
+        use Task::{Classification, Regression};
+        let bad_line = |line: usize| {
+            let mut lines = vec!["1,2"; line];
+            lines[0] = "a,y";
+            lines[line - 1] = "1,x";
+            lines
+        };
+        let cases: Vec<(Vec<u8>, Task, &str)> = vec![
+            (
+                bad_line(812).join("\n").into(),
+                Regression,
+                "t.csv:812: column `y`: got `x`, want a number; hint: write `nan`",
+            ),
+            (
+                bad_line(9).join("\r\n").into(),
+                Regression,
+                "t.csv:9: column `y`: got `x`, want a number",
+            ),
+            (bad_line(9).join("\n\n").into(), Regression, "t.csv:17: column `y`: got `x`"),
+            (bad_line(9).join("\r\n\r\n").into(), Regression, "t.csv:17: column `y`: got `x`"),
+            ("\u{feff}a,y\n1,x\n".into(), Regression, "t.csv:2: column `y`: got `x`"),
+            ("a,y\n\"1\n\",2\n?,2\n".into(), Regression, "t.csv:4: column `a`: got `?`"),
+            ("a,y\n1,2\n,2\n".into(), Classification, "t.csv:3: column `a`: got ``, want a number"),
+            (
+                "a,y\n1,2\n1,\n".into(),
+                Classification,
+                "column `y`: got ``, want the name of a class",
+            ),
+            (
+                "a,b\n1,2\n".into(),
+                Regression,
+                "t.csv:1: got no column `y`, want one of: `a`, `b`; hint: set `target`",
+            ),
+            (
+                "a;y\n1;2\n".into(),
+                Regression,
+                "want one of: `a;y`; hint: columns are separated by commas",
+            ),
+            ("y,a,y\n1,2,3\n".into(), Regression, "got column `y` more than once, want one"),
+            (
+                "y\n1\n2\n".into(),
+                Regression,
+                "got only the target column `y`, want at least one more",
+            ),
+            (
+                "a,y\n1,2\n1,2,3\n".into(),
+                Regression,
+                "t.csv:3: got 3 cells, want 2; hint: put cells",
+            ),
+            ("a,y\r\n1,2\r\n1\r\n".into(), Regression, "t.csv:3: got 1 cells, want 2"),
+            (b"a,y\n1,2\n1,\xff\n".into(), Classification, "t.csv:3: got bytes that are no UTF-8"),
+            (b"a,\xff\n1,2\n".into(), Regression, "t.csv:1: got bytes that are no UTF-8"),
+            ("".into(), Regression, "t.csv:1: got an empty file, want a header row"),
+            ("\u{feff}\r\n\n".into(), Regression, "t.csv:1: got an empty file, want a header row"),
+            ("a,y\n".into(), Regression, "got 0 rows, want at least 2"),
+            ("a,y\n1,2\n\n".into(), Regression, "got 1 rows, want at least 2"),
+            ("a,y\n1,q\n2,q\n".into(), Classification, "got only the class `q`, want at least 2"),
+        ];
+        for (bytes, task, message) in cases {
+            let error = read(&bytes, "y", task).expect_err(message).to_string();
+            assert!(error.contains(message) && error.contains("; hint: "), "{error}\n{message}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_split_by_the_seed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers.csv");
+        let rows: String = (0..50).map(|row| format!("{row},{}\n", row * 2)).collect();
+        std::fs::write(&path, format!("x,y\n{rows}")).unwrap();
+
+        let data = load(&path, "y", Task::Regression, 0.2, 7).unwrap();
+        assert_eq!((data.train.rows(), data.test.rows()), (40, 10));
+        for part in [&data.train, &data.test] {
+            let doubled = part.inputs.iter().map(|x| x * 2.0).collect();
+            assert_eq!(part.targets, Targets::Values { values: doubled, width: 1 });
+        }
+        assert_eq!(load(&path, "y", Task::Regression, 0.2, 7), Ok(data.clone()));
+        assert_ne!(load(&path, "y", Task::Regression, 0.2, 8), Ok(data));
+
+        for fraction in [0.0, 1.0, -0.5, f64::NAN] {
+            let error = load(&path, "y", Task::Regression, fraction, 7).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("got {fraction}, want above 0 and below 1")),
+                "{error}"
+            );
+        }
+        let gone = load(&folder.path().join("gone.csv"), "y", Task::Regression, 0.2, 7);
+        let error = gone.unwrap_err().to_string();
+        assert!(
+            error.contains("gone.csv: got `") && error.contains("hint: check `path`"),
+            "{error}"
+        );
+    }
+}

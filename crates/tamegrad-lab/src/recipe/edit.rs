@@ -1,0 +1,765 @@
+//! Changes to a recipe's text that leave its comments, order and layout as they are.
+
+use std::ops::Range;
+use std::path::Path;
+
+use toml_edit::{
+    Array, ArrayOfTables, Document, DocumentMut, InlineTable, Item, Table, TableLike, Value,
+};
+
+/// One change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Edit {
+    /// Dotted path of the key, such as `clip.limit`. `model.layer[3].activation` is in the
+    /// `[[model.layer]]` whose `index` is 3; `model.layer[3]` is that entry, `model.layer` all.
+    pub key: String,
+    /// What becomes of it.
+    pub value: EditValue,
+}
+
+/// The new value of a key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EditValue {
+    /// A finite number, written in its shortest form.
+    Float(f64),
+    /// A whole number.
+    Integer(i64),
+    /// A text, such as the name of an activation.
+    Text(String),
+    /// True or false.
+    Bool(bool),
+    /// The key goes, with the comment directly above it and on its line; nothing happens when it is
+    /// not there.
+    Remove,
+}
+
+/// An edit that cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The text to be edited is not TOML.
+    #[error("not TOML: {0}")]
+    Syntax(String),
+    /// The key is not a dotted path.
+    #[error("got the key `{0}`, want names with dots between them, as in `model.layer[3].init`")]
+    Key(String),
+    /// A part of the path is there, but cannot hold the rest.
+    #[error("cannot set `{key}`: `{part}` is {got}, want {want}")]
+    Mismatch {
+        /// The key to be set.
+        key: String,
+        /// The part of it that stands in the way.
+        part: String,
+        /// What it is in the text.
+        got: &'static str,
+        /// What it would have to be.
+        want: &'static str,
+    },
+    /// The number is not finite.
+    #[error("got {value} for `{key}`, want a finite number")]
+    NotFinite {
+        /// The key to be set.
+        key: String,
+        /// The number as text.
+        value: String,
+    },
+}
+
+/// Makes the edits one after the other and returns the new text.
+///
+/// A missing section is added at the end as `[section]`, a missing table inside it as an inline
+/// table, a missing layer as `[[model.layer]]` with its `index`.
+///
+/// # Errors
+/// When `text` is not TOML or an edit cannot be made; see [`EditError`].
+pub fn apply(text: &str, edits: &[Edit]) -> Result<String, EditError> {
+    let mut edited = text.to_owned();
+    for edit in edits {
+        let steps = steps(&edit.key)?;
+        edited = match value(edit)? {
+            Some(value) => set(&edited, &edit.key, &steps, value)?,
+            None => remove(&edited, &steps)?,
+        };
+    }
+    Ok(edited)
+}
+
+/// The text with each relative path of `[data]` made absolute, as seen from `folder`, so that it may
+/// be written to another one. A text that is not TOML comes back as it is.
+pub fn absolute_paths(text: &str, folder: &Path) -> String {
+    let Ok(mut document) = text.parse::<DocumentMut>() else {
+        return text.to_owned();
+    };
+    let Some(data) = document.get_mut("data").and_then(Item::as_table_like_mut) else {
+        return text.to_owned();
+    };
+    for key in ["path", "images", "labels", "test_images", "test_labels"] {
+        let Some(Item::Value(value)) = data.get_mut(key) else {
+            continue;
+        };
+        let Some(path) = value.as_str().map(|path| folder.join(path)) else {
+            continue;
+        };
+        // Only a folder that is gone has no absolute path; then the joined one is as good.
+        let absolute = std::path::absolute(&path).unwrap_or(path);
+        if absolute.to_str() != value.as_str() {
+            replace(value, absolute.to_string_lossy().as_ref().into());
+        }
+    }
+    with_line_ends_of(text, document.to_string())
+}
+
+/// A part of a dotted key: a name, and which entry of the array of that name.
+struct Step<'a> {
+    key: &'a str,
+    index: Option<i64>,
+}
+
+fn steps(key: &str) -> Result<Vec<Step<'_>>, EditError> {
+    let plain = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+    };
+    let step = |part| {
+        let (key, index) = match str::split_once(part, '[') {
+            Some((key, rest)) => (key, Some(rest.strip_suffix(']')?.parse::<u32>().ok()?.into())),
+            None => (part, None),
+        };
+        plain(key).then_some(Step { key, index })
+    };
+    key.split('.').map(step).collect::<Option<_>>().ok_or_else(|| EditError::Key(key.to_owned()))
+}
+
+/// The value to be set; none for a removal.
+fn value(edit: &Edit) -> Result<Option<Value>, EditError> {
+    Ok(Some(match &edit.value {
+        EditValue::Float(value) => float(*value).ok_or_else(|| EditError::NotFinite {
+            key: edit.key.clone(),
+            value: value.to_string(),
+        })?,
+        EditValue::Integer(value) => (*value).into(),
+        EditValue::Text(value) => value.as_str().into(),
+        EditValue::Bool(value) => (*value).into(),
+        EditValue::Remove => return Ok(None),
+    }))
+}
+
+/// `1e-8` rather than `0.00000001`, which is what `toml_edit` would write.
+fn float(value: f64) -> Option<Value> {
+    if value.is_finite() { format!("{value:?}").parse().ok() } else { None }
+}
+
+fn set(text: &str, key: &str, steps: &[Step<'_>], value: Value) -> Result<String, EditError> {
+    let mut document: DocumentMut = text.parse().map_err(syntax)?;
+    let before = document.clone();
+    set_in(document.as_table_mut(), Form::Root, steps, value)
+        .map_err(|error| error.with_key(key))?;
+    keep_last_comment_in_place(&before, &mut document);
+    Ok(with_line_ends_of(text, document.to_string()))
+}
+
+fn syntax(error: toml_edit::TomlError) -> EditError {
+    EditError::Syntax(error.message().replace('\n', ", "))
+}
+
+/// How a table is written, which decides how one inside it may be.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Root,
+    Header,
+    /// As an inline table or as dotted keys: neither can hold a header.
+    Inline,
+}
+
+/// A part of the path that cannot hold the rest.
+struct Obstacle {
+    part: String,
+    got: &'static str,
+    want: &'static str,
+}
+
+impl Obstacle {
+    fn new(step: &Step<'_>, item: &Item, want: &'static str) -> Obstacle {
+        let got = match item {
+            Item::None => "not there",
+            Item::Table(_) | Item::Value(Value::InlineTable(_)) => "a table",
+            Item::ArrayOfTables(_) | Item::Value(Value::Array(_)) => "an array",
+            Item::Value(_) => "a plain value",
+        };
+        Obstacle { part: step.key.to_owned(), got, want }
+    }
+
+    fn with_key(self, key: &str) -> EditError {
+        let Obstacle { part, got, want } = self;
+        EditError::Mismatch { key: key.to_owned(), part, got, want }
+    }
+}
+
+fn set_in(
+    table: &mut dyn TableLike,
+    form: Form,
+    steps: &[Step<'_>],
+    value: Value,
+) -> Result<(), Obstacle> {
+    let Some((step, rest)) = steps.split_first() else {
+        return Ok(());
+    };
+    let form = if table.is_dotted() { Form::Inline } else { form };
+    if let Some(index) = step.index {
+        return set_in_entry(table, form, (step, index), rest, value);
+    }
+    if rest.is_empty() {
+        return set_value(table, form, step, value);
+    }
+    if !table.contains_key(step.key) {
+        match form {
+            Form::Root => {
+                table.insert(step.key, Item::Table(Table::new()));
+            }
+            _ => insert(table, form, step.key, InlineTable::new().into()),
+        }
+    }
+    match table.get_mut(step.key) {
+        Some(Item::Table(inner)) => set_in(inner, Form::Header, rest, value),
+        Some(Item::Value(Value::InlineTable(inner))) => set_in(inner, Form::Inline, rest, value),
+        Some(other) => Err(Obstacle::new(step, other, "a table")),
+        None => Err(Obstacle::new(step, &Item::None, "a table")),
+    }
+}
+
+fn set_value(
+    table: &mut dyn TableLike,
+    form: Form,
+    step: &Step<'_>,
+    value: Value,
+) -> Result<(), Obstacle> {
+    match table.get_mut(step.key) {
+        None => insert(table, form, step.key, value),
+        Some(Item::Value(old)) if !old.is_inline_table() && !old.is_array() => replace(old, value),
+        Some(other) => return Err(Obstacle::new(step, other, "a plain value")),
+    }
+    Ok(())
+}
+
+/// Sets a value inside the entry of an array of tables that has this `index`.
+fn set_in_entry(
+    table: &mut dyn TableLike,
+    form: Form,
+    (step, index): (&Step<'_>, i64),
+    rest: &[Step<'_>],
+    value: Value,
+) -> Result<(), Obstacle> {
+    if !table.contains_key(step.key) {
+        match form {
+            Form::Inline => insert(table, form, step.key, Array::new().into()),
+            _ => {
+                table.insert(step.key, Item::ArrayOfTables(ArrayOfTables::new()));
+            }
+        }
+    }
+    let array = match table.get_mut(step.key) {
+        Some(array) if !rest.is_empty() => array,
+        Some(array) => return Err(Obstacle::new(step, array, "a key inside the entry")),
+        None => return Err(Obstacle::new(step, &Item::None, "an array of tables")),
+    };
+    match array {
+        Item::ArrayOfTables(entries) => {
+            let at = entries.iter().position(|entry| has_index(entry, index));
+            if at.is_none() {
+                entries.push(Table::from_iter([("index", index)]));
+            }
+            match entries.get_mut(at.unwrap_or(entries.len().saturating_sub(1))) {
+                Some(entry) => set_in(entry, Form::Header, rest, value),
+                None => Err(Obstacle::new(step, array, "an array of tables")),
+            }
+        }
+        Item::Value(Value::Array(entries)) => {
+            let at = entries.iter().position(|entry| {
+                entry.as_inline_table().is_some_and(|entry| has_index(entry, index))
+            });
+            if at.is_none() {
+                entries.push(InlineTable::from_iter([("index", index)]));
+            }
+            match entries.get_mut(at.unwrap_or(entries.len().saturating_sub(1))) {
+                Some(Value::InlineTable(entry)) => set_in(entry, Form::Inline, rest, value),
+                _ => Err(Obstacle::new(step, array, "an array of tables")),
+            }
+        }
+        other => Err(Obstacle::new(step, other, "an array of tables")),
+    }
+}
+
+fn has_index(entry: &dyn TableLike, index: i64) -> bool {
+    entry.get("index").and_then(Item::as_integer) == Some(index)
+}
+
+/// Puts `value` where `old` is, with the space and the comment round it.
+fn replace(old: &mut Value, value: Value) {
+    let decor = old.decor().clone();
+    *old = value;
+    *old.decor_mut() = decor;
+}
+
+/// Adds a key at the end of a table.
+fn insert(table: &mut dyn TableLike, form: Form, key: &str, mut value: Value) {
+    if form == Form::Inline && !table.is_dotted() {
+        // The space before the closing brace belongs to the last value, whichever that is.
+        if let Some((_, Item::Value(last))) = table.iter_mut().last() {
+            let space = last.decor().suffix().and_then(|suffix| suffix.as_str());
+            if let Some(space) = space.map(str::to_owned) {
+                last.decor_mut().set_suffix("");
+                value.decor_mut().set_suffix(space);
+            }
+        }
+    }
+    table.insert(key, Item::Value(value));
+}
+
+/// A comment after the last key belongs to what stands before it: when a section was added after
+/// it, the comment stays where it was.
+fn keep_last_comment_in_place(before: &DocumentMut, document: &mut DocumentMut) {
+    let comment = before.trailing().as_str().unwrap_or_default().to_owned();
+    let (old, new) = (before.to_string(), document.to_string());
+    let body = &old[..old.len() - comment.len()];
+    let grown_at_the_end = new.len() > old.len() && new.starts_with(body);
+    if !comment.contains('#') || !grown_at_the_end {
+        return;
+    }
+    let added = new[body.len()..new.len() - comment.len()].trim_start_matches('\n');
+    if !added.starts_with('[') {
+        return;
+    }
+    if let Ok(moved) = format!("{body}{}\n\n{added}", comment.trim_end()).parse() {
+        *document = moved;
+    }
+}
+
+/// `toml_edit` writes `\n` only.
+fn with_line_ends_of(original: &str, text: String) -> String {
+    if original.contains("\r\n") { text.replace("\r\n", "\n").replace('\n', "\r\n") } else { text }
+}
+
+fn remove(text: &str, steps: &[Step<'_>]) -> Result<String, EditError> {
+    let document = Document::parse(text).map_err(syntax)?;
+    match find(document.as_table(), steps) {
+        Found::Nothing => Ok(text.to_owned()),
+        Found::Lines(ranges) => Ok(without_lines(text, ranges)),
+        Found::Inline => {
+            let mut document: DocumentMut = text.parse().map_err(syntax)?;
+            remove_inline(document.as_table_mut(), steps);
+            Ok(with_line_ends_of(text, document.to_string()))
+        }
+    }
+}
+
+/// Where that which is to be removed stands.
+enum Found {
+    Nothing,
+    /// On lines of its own: the bytes from its first key or header to its last value.
+    Lines(Vec<Range<usize>>),
+    /// Among other values of an inline table or array.
+    Inline,
+}
+
+fn find(table: &Table, steps: &[Step<'_>]) -> Found {
+    let Some((step, rest)) = steps.split_first() else {
+        return Found::Nothing;
+    };
+    let Some((key, item)) = table.get_key_value(step.key) else {
+        return Found::Nothing;
+    };
+    match (item, step.index) {
+        (Item::Table(inner), None) if !rest.is_empty() => find(inner, rest),
+        (Item::ArrayOfTables(entries), Some(index)) => {
+            match entries.iter().find(|entry| has_index(*entry, index)) {
+                Some(entry) if rest.is_empty() => Found::Lines(ranges_of_table(entry)),
+                Some(entry) => find(entry, rest),
+                None => Found::Nothing,
+            }
+        }
+        (Item::Value(_), None) if rest.is_empty() => {
+            Found::Lines(range_of_value(key.span(), item).into_iter().collect())
+        }
+        (Item::Table(inner), None) => Found::Lines(ranges_of_table(inner)),
+        (Item::ArrayOfTables(entries), None) if rest.is_empty() => {
+            Found::Lines(entries.iter().flat_map(ranges_of_table).collect())
+        }
+        (Item::Value(Value::InlineTable(_) | Value::Array(_)), _) => Found::Inline,
+        _ => Found::Nothing,
+    }
+}
+
+fn range_of_value(key: Option<Range<usize>>, item: &Item) -> Option<Range<usize>> {
+    Some(key?.start..item.span()?.end)
+}
+
+/// The ranges of a table and of the tables in it; from its header to its last value is one.
+fn ranges_of_table(table: &Table) -> Vec<Range<usize>> {
+    let mut own = if table.is_implicit() || table.is_dotted() { None } else { table.span() };
+    let mut ranges = Vec::new();
+    for (key, item) in table.iter() {
+        let key = table.key(key).and_then(|key| key.span());
+        let value = match item {
+            Item::Value(_) => range_of_value(key, item),
+            Item::Table(inner) => {
+                ranges.extend(ranges_of_table(inner));
+                None
+            }
+            Item::ArrayOfTables(entries) => {
+                ranges.extend(entries.iter().flat_map(ranges_of_table));
+                None
+            }
+            Item::None => None,
+        };
+        match (&mut own, value) {
+            (Some(own), Some(value)) => own.end = own.end.max(value.end),
+            (None, Some(value)) => ranges.push(value),
+            (_, None) => {}
+        }
+    }
+    ranges.extend(own);
+    ranges
+}
+
+/// The text without the lines of the ranges, the comments directly above them, and the blank lines
+/// that would then stand double.
+fn without_lines(text: &str, mut ranges: Vec<Range<usize>>) -> String {
+    ranges.sort_by_key(|range| range.start);
+    let mut text = text.to_owned();
+    for range in ranges.into_iter().rev() {
+        let lines = lines_to_remove(&text, range);
+        text.replace_range(lines, "");
+    }
+    text
+}
+
+fn lines_to_remove(text: &str, range: Range<usize>) -> Range<usize> {
+    let mut start = start_of_line(text, range.start);
+    let mut end = text[range.end..].find('\n').map_or(text.len(), |end| range.end + end + 1);
+    while start > 0 && line_above(text, start).trim_start().starts_with('#') {
+        start -= line_above(text, start).len();
+    }
+    let is_blank = |line: &str| !line.is_empty() && line.trim().is_empty();
+    if start == 0 || is_blank(line_above(text, start)) {
+        while let Some(line) = text[end..].split_inclusive('\n').next().filter(|l| is_blank(l)) {
+            end += line.len();
+        }
+    }
+    while end == text.len() && is_blank(line_above(text, start)) {
+        start -= line_above(text, start).len();
+    }
+    start..end
+}
+
+fn start_of_line(text: &str, byte: usize) -> usize {
+    text[..byte].rfind('\n').map_or(0, |newline| newline + 1)
+}
+
+/// The line, with its end, before the one that starts at `start`.
+fn line_above(text: &str, start: usize) -> &str {
+    let before = &text[..start];
+    let above = before.strip_suffix('\n').map_or(0, |line| start_of_line(line, line.len()));
+    &before[above..]
+}
+
+/// Removes what [`find`] found inside an inline table or array.
+fn remove_inline(table: &mut dyn TableLike, steps: &[Step<'_>]) {
+    let Some((step, rest)) = steps.split_first() else {
+        return;
+    };
+    if rest.is_empty() && step.index.is_none() {
+        remove_key(table, step.key);
+        return;
+    }
+    match (table.get_mut(step.key), step.index) {
+        (Some(Item::Table(inner)), None) => remove_inline(inner, rest),
+        (Some(Item::Value(Value::InlineTable(inner))), None) => remove_inline(inner, rest),
+        (Some(Item::ArrayOfTables(entries)), Some(index)) => {
+            if let Some(entry) = entries.iter_mut().find(|entry| has_index(*entry, index)) {
+                remove_inline(entry, rest);
+            }
+        }
+        (Some(Item::Value(Value::Array(entries))), Some(index)) => {
+            let at = entries.iter().position(|entry| {
+                entry.as_inline_table().is_some_and(|entry| has_index(entry, index))
+            });
+            match at {
+                Some(at) if rest.is_empty() => {
+                    entries.remove(at);
+                }
+                Some(at) => {
+                    if let Some(Value::InlineTable(entry)) = entries.get_mut(at) {
+                        remove_inline(entry, rest);
+                    }
+                }
+                None => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Removes a key of an inline table; the space before the closing brace stays.
+fn remove_key(table: &mut dyn TableLike, key: &str) {
+    let is_last = table.iter().last().is_some_and(|(last, _)| last == key);
+    let removed = table.remove(key);
+    let (Some(Item::Value(removed)), true) = (removed, is_last) else {
+        return;
+    };
+    let space = removed.decor().suffix().and_then(|space| space.as_str()).unwrap_or_default();
+    if let Some((_, Item::Value(last))) = table.iter_mut().last() {
+        last.decor_mut().set_suffix(space);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::EditValue::{Bool, Float, Integer, Remove, Text};
+    use super::{Edit, EditError, EditValue, absolute_paths, apply};
+    use crate::recipe::{ClipBy, Model, Optimizer, OptimizerKind, parse};
+
+    fn edit(key: &str, value: EditValue) -> Edit {
+        Edit { key: key.into(), value }
+    }
+
+    fn text(value: &str) -> EditValue {
+        Text(value.into())
+    }
+
+    /// Before, key and new value, after.
+    fn check(cases: &[(&str, &str, EditValue, &str)]) {
+        for (before, key, value, after) in cases {
+            let edited = apply(before, &[edit(key, value.clone())]);
+            assert_eq!(edited.as_deref(), Ok(*after), "{key} = {value:?} in {before:?}");
+        }
+    }
+
+    #[test]
+    fn values_change_in_place() {
+        check(&[
+            ("# a\nx = 1  # b\ny = 2\n", "x", Integer(3), "# a\nx = 3  # b\ny = 2\n"),
+            ("[a]\nx = \"b\"\n", "a.x", text("c\"d"), "[a]\nx = 'c\"d'\n"),
+            ("[a]\nx=true\n", "a.x", Bool(false), "[a]\nx=false\n"),
+            ("a = { x = 1, y = 2 } # c\n", "a.x", Integer(3), "a = { x = 3, y = 2 } # c\n"),
+            ("a.x = 1\n", "a.x", Integer(2), "a.x = 2\n"),
+            ("[a]\nb.x = 1 # c\n", "a.b.x", Integer(2), "[a]\nb.x = 2 # c\n"),
+            ("x = 1\r\n# c\r\ny = 2\r\n", "x", Integer(3), "x = 3\r\n# c\r\ny = 2\r\n"),
+        ]);
+    }
+
+    #[test]
+    fn floats_are_short() {
+        let cases = [
+            (1.0, "x = 1.0\n"),
+            (0.1, "x = 0.1\n"),
+            (1e-8, "x = 1e-8\n"),
+            (1e300, "x = 1e300\n"),
+            (-2.5, "x = -2.5\n"),
+            (0.30000000000000004, "x = 0.30000000000000004\n"),
+        ];
+        for (value, after) in cases {
+            check(&[("x = 0\n", "x", Float(value), after)]);
+        }
+    }
+
+    #[test]
+    fn missing_keys_and_tables_are_added() {
+        check(&[
+            ("[a]\nx = 1\n\n[b]\n", "a.y", Integer(2), "[a]\nx = 1\ny = 2\n\n[b]\n"),
+            ("[a]\nx = 1\n", "c.y", Float(1.0), "[a]\nx = 1\n\n[c]\ny = 1.0\n"),
+            ("[a]\nx = 1\n# c\n", "d.y", Integer(2), "[a]\nx = 1\n# c\n\n[d]\ny = 2\n"),
+            ("[a]\nx = 1\n# c\n", "a.y", Integer(2), "[a]\nx = 1\ny = 2\n# c\n"),
+            ("[a]\nx = 1\n", "a.b.y", Integer(2), "[a]\nx = 1\nb = { y = 2 }\n"),
+            ("a = { x = 1 }\n", "a.y", Integer(2), "a = { x = 1, y = 2 }\n"),
+            ("a = {x = 1}\n", "a.b.y", Integer(2), "a = {x = 1, b = { y = 2 }}\n"),
+            ("a.x = 1\n", "a.y", Integer(2), "a.x = 1\na.y = 2\n"),
+            ("# c\n[a]\n", "x", Integer(2), "x = 2\n# c\n[a]\n"),
+            ("", "a.x", Integer(2), "[a]\nx = 2\n"),
+        ]);
+    }
+
+    #[test]
+    fn layers_are_found_by_their_index() {
+        let one = "[model]\ndepth = 9\n\n# planted\n[[model.layer]]\nindex = 3\n\n[b]\nx = 1\n";
+        check(&[
+            (
+                one,
+                "model.layer[3].init.gain",
+                Float(2.0),
+                "[model]\ndepth = 9\n\n# planted\n[[model.layer]]\nindex = 3\n\
+                 init = { gain = 2.0 }\n\n[b]\nx = 1\n",
+            ),
+            (
+                one,
+                "model.layer[5].activation",
+                text("tanh"),
+                "[model]\ndepth = 9\n\n# planted\n[[model.layer]]\nindex = 3\n\n\
+                 [[model.layer]]\nindex = 5\nactivation = \"tanh\"\n\n[b]\nx = 1\n",
+            ),
+            (one, "model.layer[3]", Remove, "[model]\ndepth = 9\n\n[b]\nx = 1\n"),
+            (one, "model.layer", Remove, "[model]\ndepth = 9\n\n[b]\nx = 1\n"),
+            (one, "model.layer[4]", Remove, one),
+            (
+                "[model]\nx = 1\n\n[b]\n",
+                "model.layer[0].activation",
+                text("exp"),
+                "[model]\nx = 1\n\n[[model.layer]]\nindex = 0\nactivation = \"exp\"\n\n[b]\n",
+            ),
+            (
+                "model = { layer = [{ index = 1 }] }\n",
+                "model.layer[1].residual",
+                Bool(true),
+                "model = { layer = [{ index = 1, residual = true }] }\n",
+            ),
+            (
+                "model = { layer = [{ index = 1 }] }\n",
+                "model.layer[2].x",
+                Integer(1),
+                "model = { layer = [{ index = 1 }, { index = 2, x = 1 }] }\n",
+            ),
+            (
+                "model.depth = 2\n",
+                "model.layer[1].x",
+                Integer(1),
+                "model.depth = 2\nmodel.layer = [{ index = 1, x = 1 }]\n",
+            ),
+            (
+                "model = { layer = [{ index = 1 }, { index = 2 }] }\n",
+                "model.layer[2]",
+                Remove,
+                "model = { layer = [{ index = 1 }] }\n",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn removed_keys_take_their_own_comments_only() {
+        check(&[
+            (
+                "# file\n\n# of x\nx = 1 # too\n\n# of y\ny = 2\n",
+                "x",
+                Remove,
+                "# file\n\n# of y\ny = 2\n",
+            ),
+            (
+                "[a]\nx = 1\n\n# of c\n[c]\nby = 1\n\n# of limit\nlimit = 2\n\n# of d\n[d]\n",
+                "c",
+                Remove,
+                "[a]\nx = 1\n\n# of d\n[d]\n",
+            ),
+            ("[a]\nx = 1\n\n[c]\ny = 2\n", "c", Remove, "[a]\nx = 1\n"),
+            ("[a]\nx = 1\n\n[a.b]\ny = 2\n\n[c]\n", "a", Remove, "[c]\n"),
+            ("[c]\ny = 2\n", "c", Remove, ""),
+            ("a = { x = 1, y = 2 }\n", "a.y", Remove, "a = { x = 1 }\n"),
+            ("a = { x = 1, y = 2 }\n", "a.x", Remove, "a = { y = 2 }\n"),
+            ("a.x = 1\na.y = 2\n", "a.x", Remove, "a.y = 2\n"),
+            ("a.x = 1\nb = 1\na.y = 2\n", "a", Remove, "b = 1\n"),
+            ("[a]\nx = 1\ny = 2", "a.y", Remove, "[a]\nx = 1\n"),
+            ("a = 1\n", "b.c", Remove, "a = 1\n"),
+        ]);
+    }
+
+    #[test]
+    fn impossible_edits_are_errors() {
+        let mismatch = |key: &str, part: &str, got, want| EditError::Mismatch {
+            key: key.into(),
+            part: part.into(),
+            got,
+            want,
+        };
+        let cases = [
+            ("a = 1\n", "a.b", mismatch("a.b", "a", "a plain value", "a table")),
+            ("[a]\n", "a", mismatch("a", "a", "a table", "a plain value")),
+            ("a = [1]\n", "a.b", mismatch("a.b", "a", "an array", "a table")),
+            ("a = 1\n", "a[0].b", mismatch("a[0].b", "a", "a plain value", "an array of tables")),
+            ("", "a..b", EditError::Key("a..b".into())),
+            ("", "a[x].b", EditError::Key("a[x].b".into())),
+            ("", "", EditError::Key(String::new())),
+        ];
+        for (before, key, want) in cases {
+            assert_eq!(apply(before, &[edit(key, Integer(1))]), Err(want), "{key} in {before:?}");
+        }
+        let message = apply("a = \n", &[edit("a", Integer(1))]).unwrap_err().to_string();
+        assert!(message.starts_with("not TOML: "), "{message}");
+        for value in [f64::NAN, f64::INFINITY] {
+            let want = EditError::NotFinite { key: "a".into(), value: value.to_string() };
+            assert_eq!(apply("", &[edit("a", Float(value))]), Err(want));
+        }
+    }
+
+    #[test]
+    fn paths_become_absolute() {
+        let folder = if cfg!(windows) { Path::new("C:\\r") } else { Path::new("/r") };
+        let absolute = |name: &str| std::path::absolute(folder.join(name)).unwrap();
+        let before = "[data]\nsource = \"csv\"\npath = \"t.csv\" # mine\n";
+        let after = absolute_paths(before, folder);
+        let data: toml::Table = after.parse().unwrap();
+        assert_eq!(data["data"]["path"].as_str(), absolute("t.csv").to_str());
+        assert!(after.starts_with("[data]\nsource = \"csv\"\npath = "), "{after}");
+        assert!(after.ends_with(" # mine\n"), "{after}");
+        assert_eq!(absolute_paths(&after, Path::new("elsewhere")), after);
+        for untouched in ["[data]\nsource = \"digits\"\n", "not toml", "x = 1\n"] {
+            assert_eq!(absolute_paths(untouched, folder), untouched);
+        }
+    }
+
+    /// Recipes that say the same in the three ways of TOML.
+    const LAYOUTS: [&str; 3] = [
+        "name = \"a\"\n[data]\nsource = \"digits\"\n[model]\nkind = \"mlp\"\ndepth = 20\n\
+         width = 8\n[optimizer]\nkind = \"sgd\"\nlearning_rate = 1.0\n[training]\nbatch = 8\n\
+         epochs = 1\n# the end\n",
+        "name = \"a\"\ndata = { source = \"digits\" }\n\
+         model = { kind = \"mlp\", depth = 20, width = 8 }\n\
+         optimizer = { kind = \"sgd\", learning_rate = 1.0 }\n\
+         training = { batch = 8, epochs = 1 }\n",
+        "name = \"a\"\ndata.source = \"digits\"\nmodel.kind = \"mlp\"\nmodel.depth = 20\n\
+         model.width = 8\noptimizer.kind = \"sgd\"\noptimizer.learning_rate = 1.0\n\
+         training.batch = 8\ntraining.epochs = 1\n",
+    ];
+
+    /// Numbers that look random, the same at each run (Marsaglia 2003, xorshift).
+    fn scatter(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    #[test]
+    fn what_is_set_is_what_is_read() {
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        for round in 0..300 {
+            let before = LAYOUTS[round % LAYOUTS.len()];
+            let mut number = || f64::from(scatter(&mut state) as u32 + 1) / 1e7;
+            let (rate, limit, gain) = (number(), number(), number());
+            let index = (scatter(&mut state) % 20) as usize;
+            let mut edits = vec![
+                edit("optimizer.learning_rate", Float(rate)),
+                edit("clip.by", text("tensor-norm")),
+                edit("clip.limit", Float(limit)),
+                edit(&format!("model.layer[{index}].init.scheme"), text("lecun")),
+                edit(&format!("model.layer[{index}].init.gain"), Float(gain)),
+                edit("model.normalisation.kind", text("batch")),
+                edit("schedule.warm_up", Integer(7)),
+            ];
+            let by = (scatter(&mut state) % edits.len() as u64) as usize;
+            edits.rotate_left(by);
+            let after = apply(before, &edits).unwrap();
+            let recipe = parse(&after, None).unwrap_or_else(|error| panic!("{error}\n{after}"));
+            let Optimizer { kind, learning_rate, .. } = recipe.optimizer;
+            assert_eq!((kind, learning_rate), (OptimizerKind::Sgd { momentum: 0.0 }, rate));
+            let clip = recipe.clip.unwrap();
+            assert_eq!((clip.by, clip.limit), (ClipBy::TensorNorm, limit));
+            let Model::Mlp(mlp) = recipe.model else { panic!("{after}") };
+            let found: Vec<_> = mlp.layer.iter().map(|l| (l.index, l.init.unwrap().gain)).collect();
+            assert_eq!(found, [(index, gain)], "{after}");
+            assert_eq!(recipe.schedule.warm_up, 7);
+
+            let removals = ["clip", "model.layer", "model.normalisation", "schedule"];
+            let mut back: Vec<Edit> = removals.iter().map(|key| edit(key, Remove)).collect();
+            back.push(edit("optimizer.learning_rate", Float(1.0)));
+            let restored = apply(&after, &back).unwrap();
+            assert_eq!(parse(&restored, None), parse(before, None), "{restored}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The four element types that can be scanned and clipped, and their way to f64 and back.
+
+use half::{bf16, f16};
+
+/// A floating-point type that a gradient may have: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
+///
+/// The trait is sealed: the error bounds of this crate hold for these four types only.
+pub trait Element: Copy + Send + Sync + sealed::Sealed + 'static {
+    /// The largest finite value of the type.
+    const MAX: f64;
+
+    /// The name of the type as tensor libraries write it: `f32`, `f64`, `f16`, `bf16`.
+    const NAME: &'static str;
+
+    /// The same value in f64; exact for all four types.
+    fn to_f64(self) -> f64;
+
+    /// The nearest value of the type, ties to even; infinity beyond [`Element::MAX`].
+    fn from_f64(value: f64) -> Self;
+
+    /// Whether the element is not a number.
+    fn is_nan(self) -> bool;
+
+    /// Whether the element is positive or negative infinity.
+    fn is_infinite(self) -> bool;
+}
+
+impl Element for f64 {
+    const MAX: f64 = f64::MAX;
+    const NAME: &'static str = "f64";
+
+    fn to_f64(self) -> f64 {
+        self
+    }
+
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+
+    fn is_nan(self) -> bool {
+        self.is_nan()
+    }
+
+    fn is_infinite(self) -> bool {
+        self.is_infinite()
+    }
+}
+
+impl Element for f32 {
+    const MAX: f64 = f32::MAX as f64;
+    const NAME: &'static str = "f32";
+
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+
+    fn from_f64(value: f64) -> Self {
+        value as f32
+    }
+
+    fn is_nan(self) -> bool {
+        self.is_nan()
+    }
+
+    fn is_infinite(self) -> bool {
+        self.is_infinite()
+    }
+}
+
+macro_rules! half_element {
+    ($half:ident, $max:expr) => {
+        impl Element for $half {
+            const MAX: f64 = $max;
+            const NAME: &'static str = stringify!($half);
+
+            fn to_f64(self) -> f64 {
+                f64::from(self.to_f32())
+            }
+
+            fn from_f64(value: f64) -> Self {
+                $half::from_f32(round_to_odd(value))
+            }
+
+            fn is_nan(self) -> bool {
+                self.is_nan()
+            }
+
+            fn is_infinite(self) -> bool {
+                self.is_infinite()
+            }
+        }
+    };
+}
+
+half_element!(f16, 65504.0);
+// 8 significant bits, all ones, at the exponent of f32's maximum
+half_element!(bf16, 255.0 * (1_u128 << 120) as f64);
+
+/// `value` in f32, rounded to the neighbour with an odd last bit unless it is exact.
+///
+/// Rounding to nearest twice, f64 to f32 to a half, goes wrong where the first step lands on a tie
+/// of the second. `half::f16::from_f64` does so on processors with F16C and drops low bits on
+/// others, so its result also depends on the machine. An odd last bit keeps every inexact value off
+/// the ties (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let widened = f64::from(nearest);
+    let bits = nearest.to_bits();
+    if widened == value || value.is_nan() || bits & 1 == 1 {
+        nearest
+    } else if widened.abs() < value.abs() {
+        f32::from_bits(bits + 1)
+    } else {
+        f32::from_bits(bits - 1)
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+    impl Sealed for half::f16 {}
+    impl Sealed for half::bf16 {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn constants_are_those_of_the_types() {
+        assert_eq!(<f16 as Element>::MAX, f64::from(f16::MAX.to_f32()));
+        assert_eq!(<bf16 as Element>::MAX, f64::from(bf16::MAX.to_f32()));
+        assert_eq!([f16::NAME, bf16::NAME, f32::NAME, f64::NAME], ["f16", "bf16", "f32", "f64"]);
+    }
+
+    #[test]
+    fn ties_and_the_values_beside_them_round_correctly() {
+        let tiny = 2f64.powi(-40);
+        let (ulp16, ulpb) = (2f64.powi(-10), 2f64.powi(-7));
+        // (value, f16, bf16)
+        let cases = [
+            (1.0 + ulp16 / 2.0, 1.0, 1.0),
+            (1.0 + ulp16 / 2.0 + tiny, 1.0 + ulp16, 1.0),
+            (1.0 + ulp16 * 1.5 - tiny, 1.0 + ulp16, 1.0),
+            (1.0 + ulp16 * 1.5, 1.0 + 2.0 * ulp16, 1.0),
+            (1.0 + ulpb / 2.0, 1.0 + ulpb / 2.0, 1.0),
+            (1.0 + ulpb / 2.0 + tiny, 1.0 + ulpb / 2.0, 1.0 + ulpb),
+            (65519.999, 65504.0, 65536.0),
+            (65520.0, f64::INFINITY, 65536.0),
+            (-1e300, f64::NEG_INFINITY, f64::NEG_INFINITY),
+            (2f64.powi(-25), 0.0, 2f64.powi(-25)),
+            (2f64.powi(-25) + 2f64.powi(-70), 2f64.powi(-24), 2f64.powi(-25)),
+            (1e-300, 0.0, 0.0),
+        ];
+        for (value, want16, wantb) in cases {
+            assert_eq!(<f16 as Element>::from_f64(value).to_f64(), want16, "{value:e} to f16");
+            assert_eq!(<bf16 as Element>::from_f64(value).to_f64(), wantb, "{value:e} to bf16");
+        }
+    }
+
+    #[test]
+    fn every_half_comes_back_to_the_bit() {
+        for bits in 0..=u16::MAX {
+            let (a, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            if Element::is_nan(a) {
+                assert!(Element::is_nan(<f16 as Element>::from_f64(Element::to_f64(a))));
+            } else {
+                assert_eq!(<f16 as Element>::from_f64(Element::to_f64(a)).to_bits(), bits);
+            }
+            if Element::is_nan(b) {
+                assert!(Element::is_nan(<bf16 as Element>::from_f64(Element::to_f64(b))));
+            } else {
+                assert_eq!(<bf16 as Element>::from_f64(Element::to_f64(b)).to_bits(), bits);
+            }
+        }
+    }
+
+    /// The distance of `value` to what it became and to both neighbours of that.
+    fn distances(value: f64, bits: u16, widen: fn(u16) -> f64) -> (f64, f64) {
+        let got = (widen(bits) - value).abs();
+        let beside = [bits.wrapping_sub(1), bits.wrapping_add(1)].map(widen);
+        let nearest = beside.iter().filter(|x| x.is_finite()).map(|x| (x - value).abs());
+        (got, nearest.fold(f64::INFINITY, f64::min))
+    }
+
+    proptest! {
+        #[test]
+        fn no_neighbour_is_nearer(mantissa in -1.0..1.0_f64, exponent in -30..15_i32) {
+            let value = mantissa * 2f64.powi(exponent);
+            let (got, beside) = distances(value, <f16 as Element>::from_f64(value).to_bits(),
+                |bits| f16::from_bits(bits).to_f64());
+            prop_assert!(got <= beside, "f16: {} against {}", got, beside);
+            let (got, beside) = distances(value, <bf16 as Element>::from_f64(value).to_bits(),
+                |bits| bf16::from_bits(bits).to_f64());
+            prop_assert!(got <= beside, "bf16: {} against {}", got, beside);
+        }
+    }
+}

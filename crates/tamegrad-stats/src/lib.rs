@@ -1,0 +1,33 @@
+//! Statistics of tensors in one pass, and clipping in place: what every other crate stands on.
+//!
+//! A tensor is a slice of `f32`, `f64`, [`half::f16`] or [`half::bf16`]; its shape does not matter
+//! here. Everything is computed in f64, and no finite input overflows or underflows on the way: an
+//! f32 norm of values of 1e20 would be infinite, of values of 1e-30 zero, where [`scan`] is right
+//! in both cases. NaN and infinity are counted apart and never leak into a norm, and a clip by
+//! norm that meets one says so and writes nothing.
+//!
+//! No function panics, and the same values in the same order give the same result to the bit.
+//!
+//! ```
+//! use tamegrad_stats::{Clip, clip_global_norm, scan};
+//!
+//! let stats = scan(&[3.0_f32, f32::NAN, 4.0]);
+//! assert_eq!((stats.l2, stats.nans, stats.finite()), (5.0, 1, 2));
+//!
+//! let (mut weight, mut bias) = ([30.0_f32, 0.0], [40.0_f32]);
+//! let clip = clip_global_norm(&mut [&mut weight, &mut bias], 5.0);
+//! assert_eq!(clip, Clip::Clipped { norm: 50.0, factor: 0.1 });
+//! assert_eq!((weight, bias), ([3.0, 0.0], [4.0]));
+//! ```
+
+mod clip;
+mod element;
+mod scan;
+mod sum;
+
+pub use clip::{
+    Clip, UnitClip, UnitError, UnitLimits, clip_global_norm, clip_tensor_norm, clip_units,
+    clip_value, global_norm_factor, scale,
+};
+pub use element::Element;
+pub use scan::{TensorStats, merge, scan};

@@ -1,0 +1,70 @@
+//! Cause: an activation that grows faster than its input (exp, x^2).
+
+use super::{Cause, CauseName};
+use crate::explain::Doc;
+use crate::finding::Evidence;
+use crate::observe::ActivationKind;
+use crate::origin::Origin;
+use crate::record::Record;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "activation",
+    title: "An activation that grows faster than its input",
+    what: "The layer where it began applies exp, a square or another function whose slope grows \
+           with its input.",
+    why: "The gain of such a layer is not a constant: it grows with the signal that comes in. \
+          Once inputs drift upward the gain runs away, forward and backward at the same time, \
+          and no initialisation prevents it. exp leaves the range of f32 at an input of 88.7.",
+    rule: "The origin is a layer whose activation is known to grow faster than linearly. \
+           Supported more when its gain at the alarm is at least twice that of its calm history \
+           or when its output is not finite.",
+    example: "layers.17 (exp): gain 1.9 while calm, 38 at step 61.",
+    remedy: "Replace the activation by a bounded or linear one, normalise before it, or clip.",
+    source: "f32 overflow of exp: IEEE 754; published failures with exp layers are re-created in \
+             AUTOTRAINER (Zhang 2021).",
+};
+
+/// Weighs the origin's activation.
+pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
+    let origin = origin?;
+    let layer = origin.layer?;
+    let (name, kind) = record.layout.layers.get(layer.0)?.activation.as_ref()?;
+    if *kind != ActivationKind::Superlinear {
+        return None;
+    }
+    let layer_name = record.layout.layer_name(layer);
+    let mut evidence = origin.evidence.clone();
+    if let Some(link) = record.telling_chain().and_then(|chain| chain.links.get(layer.0).copied()) {
+        let gain = link.forward.unwrap_or(f64::NAN);
+        evidence.push(Evidence::of(format!("forward gain of {layer_name} ({name})"), gain));
+    }
+    Some(Cause { name: CauseName::Activation, weight: 0.95, layer: Some(layer), evidence })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{LayerId, Observation, RunFacts};
+    use crate::origin;
+    use crate::signs::check::layout;
+
+    #[test]
+    fn an_exp_layer_at_the_origin_and_only_there() {
+        for (exp_at, kind, found) in [
+            (1, ActivationKind::Superlinear, true),
+            (1, ActivationKind::Linear, false),
+            (2, ActivationKind::Superlinear, false),
+        ] {
+            let mut layout = layout(3);
+            layout.layers[exp_at].activation = Some(("exp".into(), kind));
+            let trace = super::super::check::trace(&[1.0, 40.0, 1.0], &[1.0, 1.0, 1.0]);
+            let record = super::super::check::alarmed(layout, RunFacts::default(), 3, |_| {
+                Observation { trace: Some(&trace), ..Observation::default() }
+            });
+            let origin = origin::find(&record);
+            assert_eq!(origin.as_ref().and_then(|o| o.layer), Some(LayerId(1)));
+            assert_eq!(weigh(&record, origin.as_ref()).is_some(), found, "{exp_at} {kind:?}");
+        }
+    }
+}

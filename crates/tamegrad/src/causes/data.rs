@@ -1,0 +1,72 @@
+//! Cause: a batch unlike its siblings, or data that is not finite.
+
+use super::{Cause, CauseName};
+use crate::explain::Doc;
+use crate::finding::Evidence;
+use crate::record::{NonFiniteAt, Record};
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "data",
+    title: "A bad batch",
+    what: "The batch at the alarm holds values far larger than other batches do, or NaN or Inf.",
+    why: "The gradient of a weight is the input times what comes back from the loss: inputs that \
+          are 1,000 times larger make a gradient that is 1,000 times larger, once. With Adam one \
+          such gradient stays in the second moment for thousands of steps.",
+    rule: "Non-finite inputs or targets are the cause, whatever else stands. Otherwise: the \
+           largest input magnitude or the RMS of the batch within a step of the alarm is at \
+           least 4 times the median of the last 50 batches.",
+    example: "Step 300: largest input 16,000; median of the 50 batches before: 16.",
+    remedy: "Skip the batch and look at its rows; scale or clamp inputs where such values are \
+             legitimate.",
+    source: "PaLM (Chowdhery 2022), section 5.1, skipped the batches round a spike.",
+};
+
+const UNLIKE_RATIO: f64 = 4.0;
+
+/// Weighs the data at the alarm.
+pub(super) fn weigh(record: &Record) -> Option<Cause> {
+    let alarm = record.first_alarm()?.step;
+    let cause = |weight, evidence| {
+        Some(Cause { name: CauseName::Data, weight, layer: None, evidence: vec![evidence] })
+    };
+    if let Some((step, NonFiniteAt::Data)) = record.first_nonfinite
+        && step <= alarm
+    {
+        let what = "step at which the data is first not finite";
+        return cause(1.0, Evidence::of(what, step.0 as f64));
+    }
+    let batch = record.batch.at_alarm?;
+    let usual_max = record.batch.input_max.median()?;
+    let usual_rms = record.batch.input_rms.median()?;
+    let (now, usual, what) = if batch.input.max_abs > UNLIKE_RATIO * usual_max {
+        (batch.input.max_abs, usual_max, "largest input of the batch")
+    } else if batch.input.rms() > UNLIKE_RATIO * usual_rms {
+        (batch.input.rms(), usual_rms, "RMS of the batch's inputs")
+    } else {
+        return None;
+    };
+    cause(0.97, Evidence::against(what, now, "median of the batches before", usual))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::check::alarmed;
+    use crate::observe::{BatchStats, Layout, Observation, RunFacts};
+    use crate::signs::check::stats;
+
+    #[test]
+    fn a_batch_unlike_its_siblings_or_not_finite() {
+        for (last, weight) in
+            [(1000.0, Some(0.97)), (1.5, None), (f64::NAN, Some(1.0)), (f64::INFINITY, Some(1.0))]
+        {
+            let record = alarmed(Layout::default(), RunFacts::default(), 60, |step| {
+                let input = stats(if step == 59 { last } else { 1.0 });
+                let batch = Some(BatchStats { input, target: None });
+                Observation { batch, ..Observation::default() }
+            });
+            assert_eq!(weigh(&record).map(|cause| cause.weight), weight, "{last}");
+        }
+    }
+}

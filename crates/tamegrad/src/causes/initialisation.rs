@@ -1,0 +1,117 @@
+//! Cause: initial weights whose gains multiply far from 1.
+
+use super::{Cause, CauseName};
+use crate::chain::{Link, USUAL_GAIN};
+use crate::explain::Doc;
+use crate::finding::Evidence;
+use crate::observe::{ActivationKind, LayerId};
+use crate::origin::Origin;
+use crate::record::Record;
+use crate::running::median;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "initialisation",
+    title: "Initial weights too large",
+    what: "Before the first update the layers' gains already multiply to a large number, because \
+           all weights, or one layer's, were drawn with too large a spread.",
+    why: "Fifty layers of gain 2 multiply to 1e15. All values are still finite, so checks for \
+          NaN see nothing, yet every gradient is scaled by that product.",
+    rule: "From the probes of the first pass, recurrent steps left out: the product of the \
+           forward or of the backward gains is above 1,000; or one layer's gain is above 2 and 4 \
+           times the median of the others.",
+    example: "30 layers with 2 times the He spread: product of gains 1e9. One layer at 10 times: \
+              its gain 10.1, the others 0.9 to 1.1.",
+    remedy: "Draw the weights anew by He's rule (ReLU) or orthogonally (tanh, linear).",
+    source: "Glorot and Bengio 2010; He et al. 2015, Delving Deep into Rectifiers, equation 10.",
+};
+
+const PRODUCT_MAX: f64 = 1e3;
+const STANDS_OUT: f64 = 4.0;
+
+/// Weighs the chain of the first pass.
+pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
+    let chain = record.first_chain().filter(|chain| chain.step.0 == 0)?;
+    let links: Vec<&Link> = chain
+        .links
+        .iter()
+        .filter(|link| {
+            let layer = record.layout.layers.get(link.layer.0);
+            layer.is_some_and(|layer| !layer.recurrent && !is_superlinear(layer))
+        })
+        .collect();
+    let gains = |side: fn(&Link) -> Option<f64>| {
+        links.iter().filter_map(move |link| Some((link.layer, side(link)?))).collect::<Vec<_>>()
+    };
+    let sides = [("forward", gains(|l| l.forward)), ("backward", gains(|l| l.backward))];
+    let one =
+        sides.iter().filter_map(|(side, gains)| stands_out(gains).map(|found| (*side, found)));
+    let one = one.max_by(|a, b| a.1.1.total_cmp(&b.1.1));
+    if let Some((side, (layer, gain, usual))) = one {
+        let is_origin = origin.is_some_and(|origin| origin.layer == Some(layer));
+        let name = record.layout.layer_name(layer);
+        let what = format!("{side} gain of {name} at the first step");
+        return Some(Cause {
+            name: CauseName::Initialisation,
+            weight: if is_origin { 0.9 } else { 0.6 },
+            layer: Some(layer),
+            evidence: vec![Evidence::against(what, gain, "median of the layers", usual)],
+        });
+    }
+    let products = sides
+        .iter()
+        .map(|(side, gains)| (*side, crate::chain::product(gains.iter().map(|(_, gain)| *gain))));
+    let (side, product) = products.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (product > PRODUCT_MAX).then(|| Cause {
+        name: CauseName::Initialisation,
+        weight: 0.85,
+        layer: None,
+        evidence: vec![Evidence::against(
+            format!("product of the {side} gains of {} layers at the first step", links.len()),
+            product,
+            "allowed",
+            PRODUCT_MAX,
+        )],
+    })
+}
+
+fn is_superlinear(layer: &crate::observe::LayerInfo) -> bool {
+    layer.activation.as_ref().is_some_and(|(_, kind)| *kind == ActivationKind::Superlinear)
+}
+
+/// The layer whose gain stands out from its siblings', with that gain and their median. The
+/// first and the last layer change the width by design and are not held against the others.
+fn stands_out(gains: &[(LayerId, f64)]) -> Option<(LayerId, f64, f64)> {
+    let inner = gains.get(1..gains.len().checked_sub(1)?)?;
+    let usual = median(inner.iter().map(|(_, gain)| *gain))?;
+    let (layer, gain) = *inner.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let limit = USUAL_GAIN.end().max(STANDS_OUT * usual);
+    (inner.len() >= 3 && gain > limit).then_some((layer, gain, usual))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::check::{alarmed, trace};
+    use crate::observe::{Observation, RunFacts};
+    use crate::signs::check::layout;
+
+    #[test]
+    fn the_product_or_one_layer() {
+        let mut one = vec![1.0; 12];
+        one[7] = 10.0;
+        for (name, forward, found) in [
+            ("all twice", vec![2.0; 12], Some(None)),
+            ("one at 10 times", one, Some(Some(LayerId(7)))),
+            ("as it should be", vec![1.05; 12], None),
+            ("the first layer widens", [vec![3.0], vec![1.0; 11]].concat(), None),
+        ] {
+            let trace = trace(&forward, &[1.0; 12]);
+            let record = alarmed(layout(12), RunFacts::default(), 2, |step| Observation {
+                trace: (step == 0).then_some(&trace),
+                ..Observation::default()
+            });
+            assert_eq!(weigh(&record, None).map(|cause| cause.layer), found, "{name}");
+        }
+    }
+}

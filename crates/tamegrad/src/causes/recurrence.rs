@@ -1,0 +1,80 @@
+//! Cause: a recurrent matrix that is multiplied at every time step.
+
+use super::{Cause, CauseName};
+use crate::chain::Chain;
+use crate::explain::Doc;
+use crate::finding::Evidence;
+use crate::origin::recurrent_product;
+use crate::record::Record;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "recurrence",
+    title: "Recurrent weights multiply at every time step",
+    what: "Back-propagation through time multiplies the gradient by the same recurrent matrix \
+           once a time step; its largest singular directions grow by powers of the length.",
+    why: "With a gain of only 1.1 a step, 100 steps multiply to 14,000. The gain depends on the \
+          sequence, so one batch can explode where the last did not.",
+    rule: "The product of the backward gains over the time steps is above 30, at the alarm or at \
+           the first step; the mean of the logarithms is the Lyapunov exponent of the backward \
+           pass, and it is above 0.",
+    example: "100 time steps, mean gain 1.12: the product is 83,000, the Lyapunov exponent 0.113.",
+    remedy: "Clip by global norm (the published cure), orthogonal recurrent weights, or a lower \
+             learning rate.",
+    source: "Pascanu, Mikolov, Bengio 2013, On the difficulty of training recurrent neural \
+             networks, section 2.1; Engelken 2023 for the Lyapunov exponent.",
+};
+
+const PRODUCT_MAX: f64 = 30.0;
+
+/// Weighs the chain over the time steps.
+pub(super) fn weigh(record: &Record) -> Option<Cause> {
+    let traces = [&record.alarm_trace, &record.calm_trace, &record.first_trace];
+    let products = traces.into_iter().flatten().filter_map(|(step, trace)| {
+        let chain = Chain::measure(*step, trace);
+        recurrent_product(record, &chain).map(|(product, count)| (*step, product, count))
+    });
+    let (step, product, count) = products.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    if !(product > PRODUCT_MAX) {
+        return None;
+    }
+    let exponent = product.ln() / count as f64;
+    Some(Cause {
+        name: CauseName::Recurrence,
+        weight: 0.92,
+        layer: record.layout.layers.iter().position(|l| l.recurrent).map(crate::LayerId),
+        evidence: vec![
+            Evidence::against(
+                format!("product of backward gains over {count} time steps at step {step}"),
+                product,
+                "allowed",
+                PRODUCT_MAX,
+            ),
+            Evidence::against("Lyapunov exponent a time step", exponent, "grows above", 0.0),
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::check::{alarmed, trace};
+    use crate::observe::{Observation, RunFacts};
+    use crate::signs::check::layout;
+
+    #[test]
+    fn the_product_over_time_steps_and_not_over_depth() {
+        for (recurrent, gain, found) in
+            [(true, 1.12, true), (false, 1.12, false), (true, 1.01, false)]
+        {
+            let mut layout = layout(100);
+            layout.layers.iter_mut().for_each(|layer| layer.recurrent = recurrent);
+            let trace = trace(&[1.0; 100], &[gain; 100]);
+            let record = alarmed(layout, RunFacts::default(), 2, |_| Observation {
+                trace: Some(&trace),
+                ..Observation::default()
+            });
+            assert_eq!(weigh(&record).is_some(), found, "{recurrent} {gain}");
+        }
+    }
+}

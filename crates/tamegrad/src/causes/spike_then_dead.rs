@@ -1,0 +1,89 @@
+//! Cause: one huge update left a network that no longer learns.
+
+use super::{Cause, CauseName};
+use crate::explain::Doc;
+use crate::finding::Evidence;
+use crate::record::Record;
+use crate::running::median;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "spike-then-dead",
+    title: "A spike, then dead",
+    what: "After one very large update the gradients of the inner layers are exactly 0, or a \
+           millionth of what they were, and the loss is flat.",
+    why: "A ReLU whose bias was thrown far below zero never fires again and has no gradient; a \
+          saturated tanh or sigmoid has next to none. Nothing is NaN, so nothing complains: the \
+          run goes on to the end and learns nothing.",
+    rule: "At the end of the run the median of the gradient norms of the last 20 steps, last \
+           layer left out, is 0 or under a millionth of the median before the alarm.",
+    example: "y = 5x^2 unscaled, SGD 0.1: gradient 100 times larger at step 2, then 0; loss flat \
+              at 1,380.",
+    remedy: "Treat the spike (scale the target, lower the rate, clip); start again, for the dead \
+             units do not come back.",
+    source: "Re-run of the public question 48934338 on Stack Overflow.",
+};
+
+const DEAD_RATIO: f64 = 1e-6;
+
+/// Weighs the gradients at the end of the run.
+pub(super) fn weigh(record: &Record) -> Option<Cause> {
+    let (now, before) = dead(record)?;
+    Some(Cause {
+        name: CauseName::SpikeThenDead,
+        weight: 0.35,
+        layer: None,
+        evidence: vec![Evidence::against(
+            "gradient norm of the inner layers at the end",
+            now,
+            "before the alarm",
+            before,
+        )],
+    })
+}
+
+/// The gradient norm at the end and before the alarm, when the inner layers are dead: most
+/// tensors, the last layer's left out, have no gradient to speak of any more.
+pub(super) fn dead(record: &Record) -> Option<(f64, f64)> {
+    let alarm = record.first_alarm()?.step;
+    let last_layer = record.layout.tensors.iter().filter_map(|t| t.layer).max();
+    let inner: Vec<f64> = record
+        .tensors
+        .iter()
+        .zip(&record.layout.tensors)
+        .filter(|(_, info)| info.is_matrix && info.layer != last_layer)
+        .filter_map(|(track, _)| track.latest.filter(|s| s.is_finite()).map(|s| s.l2))
+        .collect();
+    let now = if inner.is_empty() {
+        median(record.recent(20).iter().filter_map(|row| row.gradient_norm))?
+    } else {
+        inner.iter().copied().fold(0.0, f64::max)
+    };
+    let early = record.rows.iter().filter(|row| row.step <= alarm);
+    let before = median(early.filter_map(|row| row.gradient_norm))?;
+    (before > 0.0 && now <= DEAD_RATIO * before).then_some((now, before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{Layout, Observation, RunFacts, Step};
+
+    #[test]
+    fn gradients_that_vanish_after_the_alarm() {
+        for (after, found) in [(0.0, true), (1e-9, true), (0.01, false)] {
+            let mut record =
+                crate::causes::check::alarmed(Layout::default(), RunFacts::default(), 10, |_| {
+                    Observation { gradient_norm: Some(2.0), ..Observation::default() }
+                });
+            for step in 10..60 {
+                record.take(&Observation {
+                    step: Step(step),
+                    gradient_norm: Some(after),
+                    ..Observation::default()
+                });
+            }
+            assert_eq!(weigh(&record).is_some(), found, "{after}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Cause: regression targets far from the scale of the network's output.
+
+use super::{Cause, CauseName};
+use crate::explain::Doc;
+use crate::finding::Evidence;
+use crate::record::Record;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "unscaled-target",
+    title: "Targets are not scaled",
+    what: "The regression targets are tens or thousands in size, while a fresh network's output \
+           is about 1.",
+    why: "The gradient of a squared error is proportional to the error: with targets of 1,000 \
+          the first gradients are 1,000 times larger than the initialisation and the learning \
+          rate were made for.",
+    rule: "RMS of the targets above 10, and the loss of the first steps at least 100: the size \
+           comes from the target, from step 0 on, and enters at the last layer.",
+    example: "y = x^4 with x in 0..10: targets up to 10,000, loss 1e7 at step 0.",
+    remedy: "Standardise the targets (and the inputs): subtract the mean, divide by the standard \
+             deviation, undo it on the prediction.",
+    source: "Re-runs of the public questions 48934338 and 52800582 on Stack Overflow; LeCun et \
+             al. 1998, Efficient BackProp, section 4.3.",
+};
+
+const TARGET_RMS: f64 = 10.0;
+const FIRST_LOSS: f64 = 100.0;
+
+/// Weighs the targets and the first losses.
+pub(super) fn weigh(record: &Record) -> Option<Cause> {
+    let rms = record.facts.target_rms.filter(|rms| *rms > TARGET_RMS)?;
+    let loss = record.first_losses.iter().next().filter(|loss| *loss >= FIRST_LOSS)?;
+    Some(Cause {
+        name: CauseName::UnscaledTarget,
+        weight: 0.93,
+        layer: None,
+        evidence: vec![
+            Evidence::against("RMS of the targets", rms, "output of a fresh network, about", 1.0),
+            Evidence::of("loss at the first step", loss),
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::check::alarmed;
+    use crate::observe::{Layout, Observation, RunFacts};
+
+    #[test]
+    fn large_targets_with_a_large_first_loss() {
+        for (rms, loss, found) in
+            [(1.0, 1.0, false), (1000.0, 1e6, true), (1000.0, 2.0, false), (5.0, 1e6, false)]
+        {
+            let facts = RunFacts { target_rms: Some(rms), ..RunFacts::default() };
+            let record = alarmed(Layout::default(), facts, 3, |_| Observation {
+                loss: Some(loss),
+                ..Observation::default()
+            });
+            assert_eq!(weigh(&record).is_some(), found, "{rms} {loss}");
+        }
+    }
+}

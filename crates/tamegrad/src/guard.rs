@@ -1,0 +1,336 @@
+//! The guard: takes observations, reads the signs, and says what the door shall do.
+
+use std::collections::VecDeque;
+
+use crate::diagnosis::{Diagnosis, diagnose};
+use crate::finding::{Finding, Severity};
+use crate::observe::{LayerTrace, Layout, Observation, RunFacts, Step, TensorId, Update};
+use crate::record::Record;
+use crate::remedies::ladder::Ladder;
+use crate::signs::{Reading, SignName, Signs};
+
+/// What the guard may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Nothing: it is not even asked.
+    Off,
+    /// Watch and tell. The run is bit-identical to one without the guard.
+    #[default]
+    Observe,
+    /// Watch and act, with the least force that helps.
+    Protect,
+}
+
+/// The guard's options.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuardConfig {
+    /// What it may do.
+    pub mode: Mode,
+    /// Steps between two passes with probes. Probes cost about a fifth of a step.
+    pub trace_every: u64,
+    /// Steps between two snapshots in protect mode.
+    pub snapshot_every: u64,
+    /// Snapshots held at the same time.
+    pub snapshots_max: usize,
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self { mode: Mode::Observe, trace_every: 25, snapshot_every: 25, snapshots_max: 8 }
+    }
+}
+
+/// What to do with the gradients of this step.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum GradientAction {
+    /// Use them as they are.
+    #[default]
+    Keep,
+    /// Multiply all by this factor before the optimizer's moments see them.
+    ScaleAll(f64),
+    /// Multiply these tensors' gradients by their factors.
+    Scale(Vec<(TensorId, f64)>),
+    /// Take no step: parameters and optimizer state stay as they are. The gradients are to be
+    /// taken away, not multiplied by 0 (0 times Inf is NaN).
+    Skip,
+}
+
+/// What the door shall do at this step. The default changes nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What to do with the gradients.
+    pub gradients: GradientAction,
+    /// Factor on the learning rate; exactly 1 when the guard leaves it alone.
+    pub learning_rate: f64,
+    /// Go back to the snapshot of this step (it replaces the step), and do not use the batches
+    /// since then again.
+    pub rewind: Option<Step>,
+    /// Stop the run: what can be done at run time is exhausted.
+    pub stop: bool,
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self { gradients: GradientAction::Keep, learning_rate: 1.0, rewind: None, stop: false }
+    }
+}
+
+impl Decision {
+    /// Whether the step goes on exactly as without a guard.
+    pub fn is_proceed(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The guard of one run. Cloning it saves its whole state.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    config: GuardConfig,
+    record: Record,
+    signs: Signs,
+    readings: Vec<(SignName, Reading)>,
+    ladder: Ladder,
+    snapshots: VecDeque<(Step, Signs)>,
+}
+
+impl Guard {
+    /// A guard of a run.
+    pub fn new(layout: Layout, facts: RunFacts, config: GuardConfig) -> Self {
+        Self {
+            config,
+            record: Record::new(layout, facts),
+            signs: Signs::default(),
+            readings: Vec::new(),
+            ladder: Ladder::default(),
+            snapshots: VecDeque::new(),
+        }
+    }
+
+    /// The options.
+    pub fn config(&self) -> &GuardConfig {
+        &self.config
+    }
+
+    /// What it has seen.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// What the six signs said at the latest step.
+    pub fn readings(&self) -> &[(SignName, Reading)] {
+        &self.readings
+    }
+
+    /// Whether the coming pass shall have its probes armed: the first, and every
+    /// [`GuardConfig::trace_every`] steps until the first alarm has been traced.
+    pub fn wants_trace(&self, step: Step) -> bool {
+        self.config.mode != Mode::Off
+            && self.record.alarm_trace.is_none()
+            && step.0.is_multiple_of(self.config.trace_every.max(1))
+    }
+
+    /// Whether the pass just observed shall be repeated with probes (on a copy of the model,
+    /// without an update), because an alarm came and no probes have seen it.
+    pub fn wants_repeated_trace(&self) -> bool {
+        self.record.first_alarm().is_some() && self.record.alarm_trace.is_none()
+    }
+
+    /// Takes in the probes of a repeated pass.
+    pub fn observe_trace(&mut self, trace: &LayerTrace) {
+        let step = self.record.now().map_or(Step(0), |row| row.step);
+        self.record.take_trace(step, trace);
+    }
+
+    /// Takes in the lag of Adam's second moment (RMS of g^2/v), measured at an alarm.
+    pub fn observe_lag(&mut self, lag: &[Option<f64>]) {
+        let largest = lag
+            .iter()
+            .enumerate()
+            .filter_map(|(index, lag)| Some((TensorId(index), (*lag)?)))
+            .filter(|(_, lag)| !lag.is_nan())
+            .max_by(|a, b| a.1.total_cmp(&b.1));
+        self.record.alarm_lag = self.record.alarm_lag.or(largest);
+    }
+
+    /// Takes in a step before its update and decides. Outside [`Mode::Protect`] the decision is
+    /// always to proceed.
+    pub fn observe(&mut self, seen: &Observation<'_>) -> Decision {
+        self.record.take(seen);
+        self.readings = self.signs.read(&self.record);
+        let fired: Vec<Finding> = self
+            .readings
+            .iter()
+            .filter_map(|(_, reading)| match reading {
+                Reading::Fired(finding) => Some(finding.clone()),
+                Reading::Quiet | Reading::TooEarly { .. } => None,
+            })
+            .collect();
+        self.record.note(fired.iter().cloned());
+        if self.config.mode != Mode::Protect {
+            return Decision::default();
+        }
+        let snapshots: Vec<Step> = self.snapshots.iter().map(|(step, _)| *step).collect();
+        let decision = self.ladder.decide(&self.record, &fired, &snapshots);
+        if self.ladder.accepts_level() {
+            self.record.accept_gradient_level();
+        }
+        self.carry_out(seen.step, &decision);
+        decision
+    }
+
+    /// Takes in the update that the optimizer took, or means to take (an empty slice when the
+    /// step was skipped), and ends the step. False means: do not take it, keep parameters and
+    /// optimizer state as they were. Only in [`Mode::Protect`] is it ever false.
+    pub fn observe_update(&mut self, updates: &[Option<Update>]) -> bool {
+        self.record.take_update(updates);
+        let fired = self.signs.read_update(&self.record);
+        let alarm = fired.iter().any(|finding| finding.severity == Severity::Alarm);
+        self.record.note(fired);
+        let veto = self.config.mode == Mode::Protect && alarm;
+        if veto {
+            let step = self.record.now().map_or(Step(0), |row| row.step);
+            self.ladder.note_veto(step);
+            let skip = Decision { gradients: GradientAction::Skip, ..Decision::default() };
+            self.record.actions.push((step, skip));
+            self.record.undo_update();
+        }
+        self.record.settle();
+        !veto
+    }
+
+    /// Whether the door shall keep a snapshot of the state before this step. The door holds at
+    /// most [`GuardConfig::snapshots_max`] and drops the oldest.
+    pub fn wants_snapshot(&mut self, step: Step) -> bool {
+        let every = self.config.snapshot_every.max(1);
+        let wanted = self.config.mode == Mode::Protect
+            && step.0.is_multiple_of(every)
+            && !self.record.is_troubled(every)
+            && self.snapshots.back().is_none_or(|(last, _)| *last < step);
+        if wanted {
+            if self.snapshots.len() >= self.config.snapshots_max.max(1) {
+                self.snapshots.pop_front();
+            }
+            self.snapshots.push_back((step, self.signs.clone()));
+        }
+        wanted
+    }
+
+    /// The diagnosis of what was seen so far.
+    pub fn diagnosis(&self) -> Diagnosis {
+        diagnose(&self.record)
+    }
+
+    fn carry_out(&mut self, step: Step, decision: &Decision) {
+        let acts = decision.gradients != GradientAction::Keep
+            || decision.rewind.is_some()
+            || decision.stop
+            || self.ladder.cut_now();
+        if acts {
+            self.record.actions.push((step, decision.clone()));
+        }
+        if let Some(to) = decision.rewind {
+            self.snapshots.retain(|(at, _)| *at <= to);
+            if let Some((_, signs)) = self.snapshots.back() {
+                self.signs = signs.clone();
+            }
+            self.record.rewind();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::RunFacts;
+    use crate::signs::check::{layout, noise, stats};
+
+    /// Runs a guard in protect mode over given losses and norms of two tensors; returns the
+    /// decisions that are not "proceed", with their steps.
+    fn protect(steps: u64, at: impl Fn(u64) -> (f64, f64)) -> (Guard, Vec<(u64, Decision)>) {
+        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
+        let mut guard = Guard::new(layout(2), RunFacts::default(), config);
+        let mut acted = Vec::new();
+        for step in 0..steps {
+            guard.wants_snapshot(Step(step));
+            let (loss, norm) = at(step);
+            let gradients = [Some(stats(norm)), Some(stats(norm))];
+            let decision = guard.observe(&Observation {
+                step: Step(step),
+                loss: Some(loss),
+                gradients: &gradients,
+                ..Observation::default()
+            });
+            guard.observe_update(&[]);
+            if !decision.is_proceed() {
+                acted.push((step, decision));
+            }
+        }
+        (guard, acted)
+    }
+
+    fn calm(step: u64) -> (f64, f64) {
+        let n = noise(step as usize);
+        (2.3 * (-(step as f64) / 80.0).exp() + 0.2 + 0.03 * n, (0.2 * n).exp())
+    }
+
+    #[test]
+    fn a_calm_run_is_left_alone() {
+        let (guard, acted) = protect(600, calm);
+        assert_eq!(acted, []);
+        assert_eq!(guard.record().actions, []);
+    }
+
+    #[test]
+    fn a_non_finite_gradient_is_skipped_once() {
+        let (_, acted) = protect(300, |s| if s == 200 { (0.4, f64::NAN) } else { calm(s) });
+        let skip = Decision { gradients: GradientAction::Skip, ..Decision::default() };
+        assert_eq!(acted, [(200, skip)]);
+    }
+
+    #[test]
+    fn a_spike_is_scaled_to_three_sigma_above_its_mean() {
+        let (_, acted) = protect(300, |s| if s == 200 { (0.4, 1000.0) } else { calm(s) });
+        let [(200, Decision { gradients: GradientAction::ScaleAll(factor), .. })] = &acted[..]
+        else {
+            panic!("{acted:?}");
+        };
+        let scaled = factor * 1000.0 * 2f64.sqrt();
+        assert!((1.0..6.0).contains(&scaled), "scaled to {scaled}, usual is 1.4");
+    }
+
+    #[test]
+    fn repeated_spikes_cut_the_rate_and_warm_up_again() {
+        let spikes =
+            |s: u64| if s >= 200 && s.is_multiple_of(10) { (0.4, 1000.0) } else { calm(s) };
+        let (_, acted) = protect(260, spikes);
+        let lowest = acted.iter().map(|(_, d)| d.learning_rate).fold(1.0, f64::min);
+        assert!(lowest < 0.5, "{acted:?}");
+        let rates: Vec<f64> = acted.iter().map(|(_, d)| d.learning_rate).collect();
+        assert!(rates.windows(2).any(|pair| pair[1] > pair[0]), "it warms up again: {rates:?}");
+    }
+
+    #[test]
+    fn a_loss_that_stays_up_is_rewound_to_a_snapshot_before_it() {
+        let (_, acted) = protect(300, |s| if s >= 250 { (6.0, 2.0) } else { calm(s) });
+        let to = acted.iter().find_map(|(_, decision)| decision.rewind);
+        assert_eq!(to, Some(Step(150)), "{acted:?}");
+    }
+
+    #[test]
+    fn a_run_that_is_never_finite_is_given_up() {
+        let (_, acted) = protect(100, |_| (f64::NAN, f64::NAN));
+        let stop = acted.iter().find(|(_, decision)| decision.stop).map(|(step, _)| *step);
+        assert_eq!(stop, Some(19));
+    }
+
+    #[test]
+    fn an_update_that_would_break_a_parameter_is_refused() {
+        for (mode, kept) in [(Mode::Observe, true), (Mode::Protect, false)] {
+            let config = GuardConfig { mode, ..GuardConfig::default() };
+            let mut guard = Guard::new(layout(1), RunFacts::default(), config);
+            guard.observe(&Observation { loss: Some(1.0), ..Observation::default() });
+            let broken = Update { change_norm: 1.0, weight_norm: 1.0, len: 4, nonfinite: 1 };
+            assert_eq!(guard.observe_update(&[Some(broken)]), kept, "{mode:?}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The core of tamegrad: it reads numbers of a training run and tells, explains and proposes.
+//!
+//! Every door (a training loop, a log) turns one training step into an [`Observation`]; the
+//! [`Guard`] keeps a [`Record`] of them, reads the six [`signs`], and answers with a [`Decision`]
+//! that the door carries out. [`diagnose`] turns a record into a [`Diagnosis`]: verdict, onset,
+//! origin, [`causes`] and ranked [`remedies`].
+//!
+//! The core sees numbers, never tensors. It knows no framework, no file and no clock.
+
+pub mod causes;
+pub mod chain;
+pub mod diagnosis;
+pub mod explain;
+pub mod finding;
+pub mod guard;
+pub mod observe;
+pub mod origin;
+pub mod record;
+pub mod remedies;
+pub mod running;
+pub mod signs;
+
+pub use chain::{Chain, Link};
+pub use diagnosis::{Diagnosis, Verdict, diagnose};
+pub use finding::{Evidence, Finding, Severity};
+pub use guard::{Decision, GradientAction, Guard, GuardConfig, Mode};
+pub use observe::{
+    ActivationKind, BatchStats, LayerId, LayerInfo, LayerSample, Layout, NormalisationKind,
+    Observation, RunFacts, Step, TensorId, TensorInfo, Update,
+};
+pub use origin::Origin;
+pub use record::Record;
+pub use tamegrad_stats::TensorStats;

@@ -1,0 +1,206 @@
+//! What a door reports of one training step: an [`Observation`], and the [`Layout`] it refers to.
+
+use tamegrad_stats::TensorStats;
+
+/// The number of a training step; the first is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Step(pub u64);
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A parameter tensor: its place in [`Layout::tensors`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TensorId(pub usize);
+
+/// A layer: its place in [`Layout::layers`], which is the order of execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LayerId(pub usize);
+
+/// How fast an activation function grows with its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivationKind {
+    /// Bounded output: tanh, sigmoid.
+    Bounded,
+    /// At most linear growth: relu, gelu, selu, the identity.
+    Linear,
+    /// Faster than linear: exp, x^2. One large input makes a far larger output.
+    Superlinear,
+}
+
+/// How a layer normalises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormalisationKind {
+    /// Not at all.
+    None,
+    /// Over the batch.
+    Batch,
+    /// Over the features of one sample.
+    Layer,
+}
+
+/// What a door knows of a layer. What it does not know is `None`, and is then never guessed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerInfo {
+    /// The module's dotted path, such as `layers.17`.
+    pub name: String,
+    /// Name of the activation function and how it grows.
+    pub activation: Option<(String, ActivationKind)>,
+    /// How the layer normalises.
+    pub normalisation: Option<NormalisationKind>,
+    /// Whether a skip connection runs past the layer.
+    pub residual: Option<bool>,
+    /// Whether this is one time step of a recurrent cell (its weights are those of its siblings).
+    pub recurrent: bool,
+}
+
+impl LayerInfo {
+    /// A layer of which only the name is known.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            activation: None,
+            normalisation: None,
+            residual: None,
+            recurrent: false,
+        }
+    }
+}
+
+/// What a door knows of a parameter tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorInfo {
+    /// The parameter's dotted path, such as `layers.17.linear.weight`.
+    pub name: String,
+    /// The layer that it belongs to, if the door knows.
+    pub layer: Option<LayerId>,
+    /// Whether it is a weight matrix or kernel (two or more dimensions). The update ratio of
+    /// biases and norm scales says little, for they start at 0 or 1.
+    pub is_matrix: bool,
+}
+
+/// The tensors and layers of a model, in a fixed order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Layout {
+    /// Parameter tensors.
+    pub tensors: Vec<TensorInfo>,
+    /// Layers in order of execution, the input's side first.
+    pub layers: Vec<LayerInfo>,
+}
+
+impl Layout {
+    /// The name of a layer, or `?` for one that is not in the layout.
+    pub fn layer_name(&self, id: LayerId) -> &str {
+        self.layers.get(id.0).map_or("?", |layer| &layer.name)
+    }
+
+    /// The name of a tensor, or `?` for one that is not in the layout.
+    pub fn tensor_name(&self, id: TensorId) -> &str {
+        self.tensors.get(id.0).map_or("?", |tensor| &tensor.name)
+    }
+
+    /// The layer that a tensor belongs to.
+    pub fn layer_of(&self, id: TensorId) -> Option<LayerId> {
+        self.tensors.get(id.0).and_then(|tensor| tensor.layer)
+    }
+}
+
+/// What holds for the whole run, as far as the door knows it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunFacts {
+    /// Number of steps that the run means to take.
+    pub planned_steps: Option<u64>,
+    /// Number of samples in a batch.
+    pub batch_size: Option<u64>,
+    /// RMS of the regression targets; `None` for classes.
+    pub target_rms: Option<f64>,
+    /// RMS of the inputs.
+    pub input_rms: Option<f64>,
+    /// Largest finite value of the dtype that the model computes in.
+    pub dtype_max: Option<f64>,
+    /// The optimizer's name: sgd, adam, adamw, rmsprop.
+    pub optimizer: Option<String>,
+}
+
+/// Statistics of one batch's data.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchStats {
+    /// Statistics of the inputs.
+    pub input: TensorStats,
+    /// Statistics of the regression targets; `None` for classes.
+    pub target: Option<TensorStats>,
+}
+
+/// What a probe at a layer's output saw in one forward and backward pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerSample {
+    /// Statistics of the layer's output.
+    pub output: TensorStats,
+    /// Statistics of the gradient of the loss with respect to that output; `None` where no
+    /// gradient came back.
+    pub delta: Option<TensorStats>,
+}
+
+/// The probes of a whole pass.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LayerTrace {
+    /// The network's input, with the gradient of the loss with respect to it.
+    pub input: Option<LayerSample>,
+    /// One sample a layer, in the order of [`Layout::layers`].
+    pub layers: Vec<LayerSample>,
+}
+
+/// One training step before its update, as numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Observation<'a> {
+    /// The step's number.
+    pub step: Step,
+    /// Training loss of the batch.
+    pub loss: Option<f64>,
+    /// Metric on held-out data when it was measured at this step; higher is better.
+    pub metric: Option<f64>,
+    /// Learning rate of the coming update.
+    pub learning_rate: Option<f64>,
+    /// Gradient statistics by [`TensorId`]; `None` where a parameter had no gradient. Empty when
+    /// the door sees no single tensors.
+    pub gradients: &'a [Option<TensorStats>],
+    /// L2 norm of the whole gradient, for doors that know nothing finer; otherwise it follows
+    /// from `gradients`.
+    pub gradient_norm: Option<f64>,
+    /// Probes of this pass, when they were armed.
+    pub trace: Option<&'a LayerTrace>,
+    /// The batch's data.
+    pub batch: Option<BatchStats>,
+    /// RMS of g^2/v by [`TensorId`]: how far Adam's second moment v lags behind the gradient g
+    /// (Wortsman 2023). Empty when it was not measured.
+    pub second_moment_lag: &'a [Option<f64>],
+}
+
+/// An update of one tensor: the step that the optimizer took or means to take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// L2 norm of the change, |dW|.
+    pub change_norm: f64,
+    /// L2 norm of the tensor before it, |W|.
+    pub weight_norm: f64,
+    /// Number of elements.
+    pub len: u64,
+    /// Elements of the tensor that are NaN or Inf after the update.
+    pub nonfinite: u64,
+}
+
+impl Update {
+    /// The update ratio |dW|/|W|, with |W| at least 0.001 an element (RMS), so that a tensor of
+    /// zeros has a finite ratio (the same floor as in Brock 2021, section 4).
+    pub fn ratio(&self) -> f64 {
+        let floor = 1e-3 * (self.len as f64).sqrt();
+        if self.nonfinite > 0 {
+            f64::INFINITY
+        } else {
+            self.change_norm / self.weight_norm.max(floor)
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! What is kept of a run: bounded history, baselines of every tensor and layer, and findings.
+
+use tamegrad_stats::{TensorStats, merge};
+
+use crate::chain::Chain;
+use crate::finding::{Finding, Severity};
+use crate::guard::Decision;
+use crate::observe::{
+    BatchStats, LayerId, LayerTrace, Layout, Observation, RunFacts, Step, TensorId, Update,
+};
+use crate::running::{Baseline, Window, median};
+
+/// Rows kept in full before the older half is thinned to every second row.
+pub const ROWS_MAX: usize = 65_536;
+/// Findings kept; later ones are only counted.
+pub const FINDINGS_MAX: usize = 4_096;
+/// Steps whose losses make the loss baseline.
+pub const LOSS_WINDOW: usize = 100;
+
+/// The numbers of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Row {
+    /// The step's number.
+    pub step: Step,
+    /// How often the run was rewound before this row.
+    pub segment: u32,
+    /// Training loss, NaN and Inf included.
+    pub loss: Option<f64>,
+    /// Held-out metric, when measured.
+    pub metric: Option<f64>,
+    /// Learning rate.
+    pub learning_rate: Option<f64>,
+    /// L2 norm of the finite part of the gradient.
+    pub gradient_norm: Option<f64>,
+    /// NaN and Inf elements of the gradient.
+    pub nonfinite_gradients: u64,
+    /// Largest update ratio of a weight matrix.
+    pub update_ratio: Option<f64>,
+}
+
+/// The baselines and the latest values of one parameter tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorTrack {
+    /// Log of the gradient norm, over about 50 steps.
+    pub gradient: Baseline,
+    /// Log of the gradient norm, over about 200 steps.
+    pub gradient_slow: Baseline,
+    /// Log of the update ratio.
+    pub update: Baseline,
+    /// Latest gradient.
+    pub latest: Option<TensorStats>,
+    /// Latest update.
+    pub latest_update: Option<Update>,
+    /// Latest lag of Adam's second moment.
+    pub latest_lag: Option<f64>,
+}
+
+impl TensorTrack {
+    /// A track that has seen nothing.
+    pub fn new() -> Self {
+        Self {
+            gradient: Baseline::new(0.98, 0.1),
+            gradient_slow: Baseline::new(0.995, 0.1),
+            update: Baseline::new(0.98, 0.1),
+            latest: None,
+            latest_update: None,
+            latest_lag: None,
+        }
+    }
+}
+
+impl Default for TensorTrack {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The history of one layer's gains while the run was calm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GainTrack {
+    /// Log of the forward gain.
+    pub forward: Baseline,
+    /// Log of the backward gain.
+    pub backward: Baseline,
+}
+
+/// Where a non-finite value was first seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NonFiniteAt {
+    /// In the batch's inputs or targets.
+    Data,
+    /// In a layer's output; the producer, if a probe was there.
+    Output(LayerId),
+    /// In the loss.
+    Loss,
+    /// In a parameter's gradient.
+    Gradient(TensorId),
+    /// In a parameter, after an update.
+    Parameter(TensorId),
+}
+
+/// Everything that is kept of a run. Memory is bounded by the number of tensors and layers and
+/// by [`ROWS_MAX`].
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Tensors and layers.
+    pub layout: Layout,
+    /// What holds for the whole run.
+    pub facts: RunFacts,
+    /// One row a step, oldest first.
+    pub rows: Vec<Row>,
+    /// Rows that were thinned out.
+    pub rows_dropped: u64,
+    /// One track a tensor.
+    pub tensors: Vec<TensorTrack>,
+    /// The track of the whole gradient.
+    pub total: TensorTrack,
+    /// One gain track a layer.
+    pub gains: Vec<GainTrack>,
+    /// The probes of the first pass.
+    pub first_trace: Option<(Step, LayerTrace)>,
+    /// The latest probes before the first alarm.
+    pub calm_trace: Option<(Step, LayerTrace)>,
+    /// The first probes at or after the first alarm.
+    pub alarm_trace: Option<(Step, LayerTrace)>,
+    /// Findings, oldest first.
+    pub findings: Vec<Finding>,
+    /// Findings beyond [`FINDINGS_MAX`].
+    pub findings_dropped: u64,
+    /// What the guard made the door do, with the step.
+    pub actions: Vec<(Step, Decision)>,
+    /// The first non-finite value.
+    pub first_nonfinite: Option<(Step, NonFiniteAt)>,
+    /// The data of the first batch, of the calm batches' median and of the batch at the alarm.
+    pub batch: BatchTrack,
+    /// The largest lag of Adam's second moment at the first alarm.
+    pub alarm_lag: Option<(TensorId, f64)>,
+    /// Losses of the last [`LOSS_WINDOW`] calm steps.
+    pub calm_losses: Window<LOSS_WINDOW>,
+    /// Losses of the first five steps.
+    pub first_losses: Window<5>,
+    /// Lowest median of calm losses.
+    pub best_loss: Option<f64>,
+    segment: u32,
+}
+
+/// What is kept of the batches' data.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BatchTrack {
+    /// RMS of the inputs of the last calm batches.
+    pub input_rms: Window<50>,
+    /// Largest input magnitudes of the last calm batches.
+    pub input_max: Window<50>,
+    /// The latest batch.
+    pub latest: Option<BatchStats>,
+    /// The batch that departed most from the calm ones within three steps of the first alarm.
+    pub at_alarm: Option<BatchStats>,
+}
+
+impl Record {
+    /// An empty record of a run.
+    pub fn new(layout: Layout, facts: RunFacts) -> Self {
+        let gain =
+            || GainTrack { forward: Baseline::new(0.9, 0.1), backward: Baseline::new(0.9, 0.1) };
+        Self {
+            tensors: vec![TensorTrack::new(); layout.tensors.len()],
+            gains: layout.layers.iter().map(|_| gain()).collect(),
+            layout,
+            facts,
+            rows: Vec::new(),
+            rows_dropped: 0,
+            total: TensorTrack::new(),
+            first_trace: None,
+            calm_trace: None,
+            alarm_trace: None,
+            findings: Vec::new(),
+            findings_dropped: 0,
+            actions: Vec::new(),
+            first_nonfinite: None,
+            batch: BatchTrack::default(),
+            alarm_lag: None,
+            calm_losses: Window::default(),
+            first_losses: Window::default(),
+            best_loss: None,
+            segment: 0,
+        }
+    }
+
+    /// The latest row.
+    pub fn now(&self) -> Option<&Row> {
+        self.rows.last()
+    }
+
+    /// The last `count` rows, oldest first.
+    pub fn recent(&self, count: usize) -> &[Row] {
+        &self.rows[self.rows.len().saturating_sub(count)..]
+    }
+
+    /// The first alarm.
+    pub fn first_alarm(&self) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.severity == Severity::Alarm)
+    }
+
+    /// Whether the guard found or did something within the last `steps` rows.
+    pub fn is_troubled(&self, steps: u64) -> bool {
+        let now = self.now().map_or(0, |row| row.step.0);
+        let near = |step: Step| now.saturating_sub(step.0) < steps;
+        self.findings.last().is_some_and(|f| f.severity == Severity::Alarm && near(f.step))
+            || self.actions.last().is_some_and(|(step, _)| near(*step))
+    }
+
+    /// How much the loss has come down: where it began less its best level, at least a hundredth
+    /// of where it began. The yardstick of what is a large change of the loss, which holds for
+    /// losses that cross zero as well.
+    pub fn loss_range(&self) -> f64 {
+        let first = self.first_losses.median().unwrap_or(0.0);
+        let best = self.best_loss.unwrap_or(first);
+        (first - best).max(0.01 * first.abs()).max(f64::MIN_POSITIVE)
+    }
+
+    /// How far a loss lies above the calm ones, in robust spreads; 0 while fewer than ten calm
+    /// losses are known or the difference is under a tenth of [`Record::loss_range`].
+    pub fn loss_departure(&self, loss: f64) -> f64 {
+        if self.calm_losses.len() < 10 {
+            return 0.0;
+        }
+        let middle = self.calm_losses.median().unwrap_or(0.0);
+        let spread = self.calm_losses.spread().unwrap_or(0.0);
+        let above = loss - middle;
+        if !loss.is_finite() {
+            f64::INFINITY
+        } else if above < 0.1 * self.loss_range() {
+            0.0
+        } else {
+            above / spread.max(0.02 * middle.abs()).max(f64::MIN_POSITIVE)
+        }
+    }
+
+    /// The chain of gains of the pass that shows the most: at the alarm, else the latest calm one.
+    pub fn telling_chain(&self) -> Option<Chain> {
+        let traces = [&self.alarm_trace, &self.calm_trace, &self.first_trace];
+        traces.into_iter().flatten().next().map(|(step, trace)| Chain::measure(*step, trace))
+    }
+
+    /// The chain of gains of the first pass.
+    pub fn first_chain(&self) -> Option<Chain> {
+        self.first_trace.as_ref().map(|(step, trace)| Chain::measure(*step, trace))
+    }
+
+    /// Takes in a step before its update. The baselines do not move until [`Record::settle`].
+    pub fn take(&mut self, seen: &Observation<'_>) {
+        for (index, track) in self.tensors.iter_mut().enumerate() {
+            track.latest = seen.gradients.get(index).copied().flatten();
+            track.latest_lag = seen.second_moment_lag.get(index).copied().flatten();
+        }
+        let known: Vec<&TensorStats> = seen.gradients.iter().flatten().collect();
+        self.total.latest = (!known.is_empty()).then(|| merge(known.iter().copied()));
+        let norm = seen.gradient_norm.or(self.total.latest.map(|stats| stats.l2));
+        let nonfinite = self.total.latest.map_or(0, |stats| stats.nonfinite())
+            + u64::from(seen.gradient_norm.is_some_and(|norm| !norm.is_finite()));
+        self.rows.push(Row {
+            step: seen.step,
+            segment: self.segment,
+            loss: seen.loss,
+            metric: seen.metric,
+            learning_rate: seen.learning_rate,
+            gradient_norm: norm,
+            nonfinite_gradients: nonfinite,
+            update_ratio: None,
+        });
+        self.thin_out();
+        if let Some(loss) = seen.loss
+            && self.rows_dropped as usize + self.rows.len() <= 5
+        {
+            self.first_losses.push(loss);
+        }
+        self.batch.latest = seen.batch;
+        if let Some(trace) = seen.trace {
+            self.take_trace(seen.step, trace);
+        }
+        self.note_nonfinite(seen);
+    }
+
+    /// Takes in probes: those of this step's own pass, or of a repeated pass after an alarm.
+    pub fn take_trace(&mut self, step: Step, trace: &LayerTrace) {
+        self.first_trace.get_or_insert_with(|| (step, trace.clone()));
+        if self.first_alarm().is_some() {
+            self.alarm_trace.get_or_insert_with(|| (step, trace.clone()));
+        } else {
+            self.calm_trace = Some((step, trace.clone()));
+        }
+    }
+
+    /// Takes in the update of this step.
+    pub fn take_update(&mut self, updates: &[Option<Update>]) {
+        let mut largest: Option<f64> = None;
+        for (index, track) in self.tensors.iter_mut().enumerate() {
+            track.latest_update = updates.get(index).copied().flatten();
+            let is_matrix = self.layout.tensors[index].is_matrix;
+            if let Some(update) = track.latest_update.filter(|_| is_matrix) {
+                largest = Some(largest.map_or(update.ratio(), |l| l.max(update.ratio())));
+            }
+        }
+        let broken = self
+            .tensors
+            .iter()
+            .position(|track| track.latest_update.is_some_and(|update| update.nonfinite > 0));
+        if let Some(row) = self.rows.last_mut() {
+            row.update_ratio = largest;
+            let step = row.step;
+            if let Some(index) = broken {
+                self.first_nonfinite.get_or_insert((step, NonFiniteAt::Parameter(TensorId(index))));
+            }
+        }
+    }
+
+    /// Notes findings.
+    pub fn note(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            if self.findings.len() < FINDINGS_MAX {
+                self.findings.push(finding);
+            } else {
+                self.findings_dropped += 1;
+            }
+        }
+    }
+
+    /// Lets the baselines take in the latest step. What is not finite never enters; gradients
+    /// enter winsorised; losses, gains and batches enter only while the run is calm.
+    pub fn settle(&mut self) {
+        let calm = !self.is_troubled(3);
+        let tracks = self.tensors.iter_mut().chain([&mut self.total]);
+        for track in tracks {
+            if let Some(stats) = track.latest.filter(|stats| stats.is_finite() && stats.l2 > 0.0) {
+                track.gradient.push(stats.l2.ln());
+                track.gradient_slow.push(stats.l2.ln());
+            }
+            if let Some(update) =
+                track.latest_update.filter(|u| u.nonfinite == 0 && u.ratio() > 0.0)
+            {
+                track.update.push(update.ratio().ln());
+            }
+        }
+        let row = self.rows.last().copied().unwrap_or_default();
+        if self.total.latest.is_none()
+            && let Some(norm) = row.gradient_norm.filter(|norm| norm.is_finite() && *norm > 0.0)
+        {
+            self.total.gradient.push(norm.ln());
+            self.total.gradient_slow.push(norm.ln());
+        }
+        self.watch_batch();
+        if !calm {
+            return;
+        }
+        if let Some(loss) = row.loss {
+            self.calm_losses.push(loss);
+        }
+        if let Some(middle) = self.calm_losses.median()
+            && self.calm_losses.len() >= 5
+        {
+            self.best_loss = Some(self.best_loss.map_or(middle, |best| best.min(middle)));
+        }
+        if let Some((_, trace)) = self.calm_trace.as_ref().filter(|(step, _)| *step == row.step) {
+            for link in Chain::measure(row.step, trace).links {
+                let Some(track) = self.gains.get_mut(link.layer.0) else { continue };
+                track.forward.push(link.forward.map_or(f64::NAN, f64::ln));
+                track.backward.push(link.backward.map_or(f64::NAN, f64::ln));
+            }
+        }
+    }
+
+    /// Starts a new segment after a rewind: the baselines stay, the latest values go.
+    pub fn rewind(&mut self) {
+        self.segment += 1;
+    }
+
+    /// Forgets the update of this step, which was not taken.
+    pub fn undo_update(&mut self) {
+        self.tensors.iter_mut().for_each(|track| track.latest_update = None);
+        if let Some(row) = self.rows.last_mut() {
+            row.update_ratio = None;
+        }
+    }
+
+    /// Lets the gradient baselines start at the latest norms: a new level that the loss bears.
+    pub fn accept_gradient_level(&mut self) {
+        for track in self.tensors.iter_mut().chain([&mut self.total]) {
+            if let Some(stats) = track.latest.filter(|stats| stats.is_finite() && stats.l2 > 0.0) {
+                track.gradient.accept_level(stats.l2.ln());
+                track.gradient_slow.accept_level(stats.l2.ln());
+            }
+        }
+    }
+
+    /// Median of the gradient norm over the rows before a step; `None` when there are none.
+    pub fn calm_gradient_norm(&self, before: Option<Step>) -> Option<f64> {
+        median(self.rows_before(before).filter_map(|row| row.gradient_norm))
+    }
+
+    /// The rows before a step, or all rows.
+    pub fn rows_before(&self, before: Option<Step>) -> impl Iterator<Item = &Row> {
+        self.rows
+            .iter()
+            .take_while(move |row| before.is_none_or(|step| row.segment == 0 && row.step < step))
+    }
+
+    fn watch_batch(&mut self) {
+        let Some(latest) = self.batch.latest else { return };
+        let alarmed_now = self.first_alarm().is_some_and(|alarm| {
+            self.now().is_some_and(|row| row.step.0.saturating_sub(alarm.step.0) < 1)
+        });
+        let larger = |old: BatchStats| latest.input.max_abs > old.input.max_abs;
+        if alarmed_now && self.batch.at_alarm.is_none_or(larger) {
+            self.batch.at_alarm = Some(latest);
+        }
+        if !alarmed_now {
+            self.batch.input_rms.push(latest.input.rms());
+            self.batch.input_max.push(latest.input.max_abs);
+        }
+    }
+
+    fn note_nonfinite(&mut self, seen: &Observation<'_>) {
+        if self.first_nonfinite.is_some() {
+            return;
+        }
+        let broken_data = seen.batch.is_some_and(|batch| {
+            batch.input.nonfinite() > 0 || batch.target.is_some_and(|t| t.nonfinite() > 0)
+        });
+        let broken_output =
+            seen.trace.and_then(|t| t.layers.iter().position(|l| l.output.nonfinite() > 0));
+        let broken_gradient = seen
+            .gradients
+            .iter()
+            .position(|stats| stats.is_some_and(|stats| stats.nonfinite() > 0));
+        let at = if broken_data {
+            Some(NonFiniteAt::Data)
+        } else if let Some(layer) = broken_output {
+            Some(NonFiniteAt::Output(LayerId(layer)))
+        } else if seen.loss.is_some_and(|loss| !loss.is_finite()) {
+            Some(NonFiniteAt::Loss)
+        } else {
+            broken_gradient.map(|index| NonFiniteAt::Gradient(TensorId(index)))
+        };
+        self.first_nonfinite = at.map(|at| (seen.step, at));
+    }
+
+    fn thin_out(&mut self) {
+        if self.rows.len() <= ROWS_MAX {
+            return;
+        }
+        let half = self.rows.len() / 2;
+        let mut index = 0;
+        let before = self.rows.len();
+        self.rows.retain(|_| {
+            index += 1;
+            index > half || index % 2 == 1
+        });
+        self.rows_dropped += (before - self.rows.len()) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(losses: impl IntoIterator<Item = f64>) -> Record {
+        let mut record = Record::new(Layout::default(), RunFacts::default());
+        for (step, loss) in losses.into_iter().enumerate() {
+            let seen = Observation {
+                step: Step(step as u64),
+                loss: Some(loss),
+                gradient_norm: Some(1.0),
+                ..Observation::default()
+            };
+            record.take(&seen);
+            record.settle();
+        }
+        record
+    }
+
+    #[test]
+    fn memory_stays_bounded_and_what_is_dropped_is_counted() {
+        let steps = 3 * ROWS_MAX as u64;
+        let record = run((0..steps).map(|_| 1.0));
+        assert!(record.rows.len() <= ROWS_MAX);
+        assert_eq!(record.rows.len() as u64 + record.rows_dropped, steps);
+        assert_eq!(record.now().map(|row| row.step), Some(Step(steps - 1)));
+    }
+
+    #[test]
+    fn a_large_loss_departs_and_jitter_near_zero_does_not() {
+        let falling = run((0..100).map(|i| 2.3 * (-0.1 * f64::from(i)).exp() + 0.01));
+        assert!(falling.loss_departure(2.0) > 4.0);
+        assert_eq!(
+            falling.loss_departure(0.05),
+            0.0,
+            "0.05 is large against 0.01, not against 2.3"
+        );
+        assert_eq!(falling.loss_departure(f64::NAN), f64::INFINITY);
+    }
+
+    #[test]
+    fn an_infinite_norm_counts_as_a_non_finite_gradient() {
+        let mut record = Record::new(Layout::default(), RunFacts::default());
+        record.take(&Observation { gradient_norm: Some(f64::INFINITY), ..Observation::default() });
+        assert_eq!(record.now().map(|row| row.nonfinite_gradients), Some(1));
+    }
+}

@@ -1,0 +1,65 @@
+//! Remedy: replace an activation that grows faster than linearly.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "bounded-activation",
+    title: "Use a bounded or linear activation",
+    what: "exp, squares and the like are replaced by relu (linear growth) in the layer at fault, or in all layers that have one.",
+    why: "A gain that grows with the signal is the cause itself; without it there is nothing to hold down.",
+    rule: "Proposed for each layer whose activation is known to grow faster than linearly.",
+    example: "layers.17: exp becomes relu.",
+    remedy: "In a recipe: activation = \"relu\" in the layer that has exp.",
+    source: "Glorot, Bordes, Bengio 2011, Deep Sparse Rectifier Neural Networks.",
+};
+
+/// Proposes relu for the layer at fault, or for all when several have such an activation.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{Activation, Precision};
+    use crate::observe::{ActivationKind, LayerId};
+    let is_superlinear = |layer: &crate::observe::LayerInfo| {
+        layer.activation.as_ref().is_some_and(|(_, kind)| *kind == ActivationKind::Superlinear)
+    };
+    let layers: Vec<LayerId> = case
+        .record
+        .layout
+        .layers
+        .iter()
+        .enumerate()
+        .filter(|(_, layer)| is_superlinear(layer))
+        .map(|(index, _)| LayerId(index))
+        .collect();
+    let (layer, of) = match &layers[..] {
+        [] => return Vec::new(),
+        [only] => (Some(*only), case.record.layout.layer_name(*only).to_owned()),
+        many => (None, format!("{} layers", many.len())),
+    };
+    let why = format!("{of}: the slope no longer grows with the input");
+    let change = Change::Activation { name: "relu", layer };
+    vec![case.on_request(RemedyName::BoundedActivation, change, &[Activation, Precision], why)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn for_superlinear_layers_only() {
+        for (depth, kind, layer) in [
+            (1, ActivationKind::Superlinear, Some(Some(crate::LayerId(0)))),
+            (3, ActivationKind::Superlinear, Some(None)),
+            (3, ActivationKind::Linear, None),
+        ] {
+            let found = proposals(depth, kind, CauseName::Activation, RunFacts::default(), propose);
+            let changes: Vec<_> = found.into_iter().map(|p| p.change).collect();
+            let expected: Vec<_> =
+                layer.into_iter().map(|layer| Change::Activation { name: "relu", layer }).collect();
+            assert_eq!(changes, expected);
+        }
+    }
+}

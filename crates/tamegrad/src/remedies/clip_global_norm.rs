@@ -1,0 +1,52 @@
+//! Remedy: clip the norm of the whole gradient.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "clip-global-norm",
+    title: "Clip the gradient by its global norm",
+    what: "When the L2 norm of the whole gradient is above a limit, all gradients are scaled down by the same factor.",
+    why: "The direction stays, only the length is bounded: a step into a cliff of the loss becomes a small step. It is the published cure for recurrent networks.",
+    rule: "factor = min(1, limit / norm), computed in f64. The limit proposed is the median norm of the calm steps, or 1 when there were none. A non-finite gradient is skipped, never scaled. A limit that bites in more than half of the steps is a hidden learning-rate cut.",
+    example: "Calm norm 2.1, norm at the alarm 3e5: scaled by 7e-6 to 2.1.",
+    remedy: "In a recipe: [clip] by = \"global-norm\", limit = 2.1. In PyTorch: torch.nn.utils.clip_grad_norm_, after unscaling.",
+    source: "Pascanu, Mikolov, Bengio 2013, algorithm 1.",
+};
+
+/// Proposes the calm norm as the limit.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{Activation, Data, OptimizerState, Recurrence};
+    let usual = case.usual_norm();
+    let max_norm = super::two_digits(usual.unwrap_or(1.0));
+    let why = match usual {
+        Some(_) => format!("bounds every step at the calm gradient norm, {max_norm}"),
+        None => "bounds every step at norm 1; the run had no calm steps to take a norm from".into(),
+    };
+    let change = Change::ClipGlobalNorm { max_norm };
+    let treats = [Recurrence, Activation, Data, OptimizerState];
+    vec![case.on_request(RemedyName::ClipGlobalNorm, change, &treats, why)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn the_limit_is_the_calm_norm() {
+        let found = proposals(
+            3,
+            ActivationKind::Linear,
+            CauseName::Recurrence,
+            RunFacts::default(),
+            propose,
+        );
+        let [only] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(only.change, Change::ClipGlobalNorm { max_norm: 2.0 });
+        assert!(only.treats_cause);
+    }
+}

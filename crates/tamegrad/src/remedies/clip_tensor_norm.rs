@@ -1,0 +1,52 @@
+//! Remedy: clip the norm of each tensor.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "clip-tensor-norm",
+    title: "Clip the gradient of each tensor by its norm",
+    what: "Each tensor whose gradient is longer than a limit is scaled down by itself; the others are left alone.",
+    why: "One exploding layer does not shrink the steps of all the others, as a global norm would make it do. The direction of the whole gradient changes.",
+    rule: "factor = min(1, limit / norm of the tensor). The limit proposed is the calm global norm divided by the square root of the number of weight matrices.",
+    example: "layers.17.linear.weight: norm 900, limit 0.4: scaled by 4e-4; layers.16 at 0.3 is left alone.",
+    remedy: "In a recipe: [clip] by = \"tensor-norm\", limit = 0.4.",
+    source: "LARS (You 2017) and AGC (Brock 2021) bound each tensor against its weights; this is the plain form.",
+};
+
+/// Proposes each tensor's share of the calm norm.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{Activation, OptimizerState, Recurrence};
+    let matrices = case.record.layout.tensors.iter().filter(|t| t.is_matrix).count().max(1);
+    let share = case.usual_norm().unwrap_or(1.0) / (matrices as f64).sqrt();
+    let max_norm = super::two_digits(share);
+    let why = format!(
+        "bounds each tensor at its share of the calm norm, {max_norm}; calm layers keep their steps"
+    );
+    let change = Change::ClipTensorNorm { max_norm };
+    let treats = [Recurrence, Activation, OptimizerState];
+    vec![case.on_request(RemedyName::ClipTensorNorm, change, &treats, why)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn without_known_tensors_the_share_is_the_whole() {
+        let found = proposals(
+            3,
+            ActivationKind::Linear,
+            CauseName::LearningRate,
+            RunFacts::default(),
+            propose,
+        );
+        let [only] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(only.change, Change::ClipTensorNorm { max_norm: 2.0 });
+        assert!(!only.treats_cause);
+    }
+}

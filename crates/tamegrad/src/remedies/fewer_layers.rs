@@ -1,0 +1,53 @@
+//! Remedy: fewer layers.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "fewer-layers",
+    title: "Simplify the network: fewer layers",
+    what: "The network gets half as many hidden layers.",
+    why: "The gradient is a product with one factor a layer: with half the layers, the same gain of 2 multiplies to 3e4 in place of 1e9.",
+    rule: "Half the hidden layers, at least 1. It is the most force: another network is trained, which may be able to do less.",
+    example: "30 layers become 15.",
+    remedy: "In a recipe: [model] depth = 15.",
+    source: "Bengio, Simard, Frasconi 1994 for the product over depth.",
+};
+
+/// Proposes half the hidden layers of a network that is not recurrent.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{Initialisation, Normalisation, Precision};
+    let layers = &case.record.layout.layers;
+    // The last layer is the output, which stays.
+    let hidden = layers.len().saturating_sub(1) as u64;
+    if hidden < 2 || layers.iter().any(|layer| layer.recurrent) {
+        return Vec::new();
+    }
+    let change = Change::Depth { layers: hidden / 2 };
+    let why = format!("{} factors in the chain in place of {hidden}", hidden / 2);
+    vec![case.on_request(
+        RemedyName::FewerLayers,
+        change,
+        &[Initialisation, Normalisation, Precision],
+        why,
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn half_of_the_hidden_layers() {
+        for (depth, change) in [(31, Some(Change::Depth { layers: 15 })), (2, None)] {
+            let kind = ActivationKind::Linear;
+            let found =
+                proposals(depth, kind, CauseName::Initialisation, RunFacts::default(), propose);
+            assert_eq!(found.first().map(|p| p.change.clone()), change, "{depth}");
+        }
+    }
+}

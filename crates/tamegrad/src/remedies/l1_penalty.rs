@@ -1,0 +1,42 @@
+//! Remedy: an L1 penalty in the loss.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "l1-penalty",
+    title: "L1 regularisation",
+    what: "The loss gets a term: a strength times the sum of the magnitudes of the weights.",
+    why: "It pulls every weight towards 0 by the same amount and makes many of them exactly unimportant, so that fewer paths multiply.",
+    rule: "loss + 0.0001 * sum of |w| over the weight matrices; the gradient gets 0.0001 times the sign of w.",
+    example: "100,000 weights of about 0.1: the loss begins 1.0 higher.",
+    remedy: "In a recipe: [regularise] l1 = 0.0001.",
+    source: "Tibshirani 1996; Pascanu 2013, section 3.1 (an L1 or L2 penalty on recurrent weights).",
+};
+
+/// Proposes the usual strength.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{Activation, Normalisation};
+    let change = Change::L1Penalty { strength: 0.0001 };
+    let why = "keeps the weights, and with them the gains, from drifting up";
+    vec![case.on_request(RemedyName::L1Penalty, change, &[Activation, Normalisation], why.into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn treats_weights_that_drift() {
+        for (cause, treats) in [(CauseName::Normalisation, true), (CauseName::Data, false)] {
+            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
+            let [only] = &found[..] else { panic!("{found:?}") };
+            let change = Change::L1Penalty { strength: 0.0001 };
+            assert_eq!((&only.change, only.treats_cause), (&change, treats));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Remedy: an L2 penalty in the loss.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "l2-penalty",
+    title: "L2 regularisation",
+    what: "The loss gets a term: a strength times the sum of the squared weights.",
+    why: "Large weights make large gains. The penalty pulls each weight back in proportion to its size, through the gradient, so that clipping and momentum see it as well.",
+    rule: "loss + 0.001 * sum of w^2 over the weight matrices; the gradient gets 0.002 w.",
+    example: "Weights of 30 layers with a sum of squares of 3,800: the loss begins 3.8 higher.",
+    remedy: "In a recipe: [regularise] l2 = 0.001.",
+    source: "Krogh and Hertz 1992, A Simple Weight Decay Can Improve Generalization; Pascanu 2013 section 3 for recurrent weights.",
+};
+
+/// Proposes the usual strength.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{Activation, Normalisation};
+    let change = Change::L2Penalty { strength: 0.001 };
+    let why = "keeps the weights, and with them the gains, from drifting up";
+    vec![case.on_request(RemedyName::L2Penalty, change, &[Activation, Normalisation], why.into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn treats_weights_that_drift() {
+        for (cause, treats) in [(CauseName::Normalisation, true), (CauseName::Data, false)] {
+            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
+            let [only] = &found[..] else { panic!("{found:?}") };
+            let change = Change::L2Penalty { strength: 0.001 };
+            assert_eq!((&only.change, only.treats_cause), (&change, treats));
+        }
+    }
+}

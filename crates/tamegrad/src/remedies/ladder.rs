@@ -1,0 +1,224 @@
+//! The ladder: what is done at run time, the least force first, and when to go up a rung.
+
+use std::collections::VecDeque;
+
+use crate::finding::{Finding, Severity};
+use crate::guard::{Decision, GradientAction};
+use crate::observe::{Step, TensorId};
+use crate::record::Record;
+use crate::signs::{SignName, WARM_UP_STEPS};
+
+/// Actions within [`ACTION_WINDOW`] steps that send it up a rung.
+const ACTIONS_MAX: usize = 3;
+/// Steps over which actions are counted.
+const ACTION_WINDOW: u64 = 50;
+/// Factor of a back-off.
+const BACK_OFF: f64 = 0.5;
+/// Factor on the rate after a rewind.
+const AFTER_REWIND: f64 = 0.7;
+/// Steps over which the rate warms up again after a cut.
+const REWARM_STEPS: u64 = 200;
+/// Part of the rate at which the re-warm-up begins.
+const REWARM_START: f64 = 0.1;
+/// Steps with a departed loss after which the run is rewound.
+const LOSS_UP_STEPS: u32 = 20;
+/// Robust spreads, and nats, by which the loss has departed.
+const LOSS_UP_SPREADS: f64 = 4.0;
+/// How far back a rewind goes at least.
+const REWIND_STEPS: u64 = 100;
+/// Rewinds of one run.
+const REWINDS_MAX: u32 = 5;
+/// Calm losses without which there is nothing healthy to go back to.
+const CALM_MIN: usize = 10;
+/// Skips in a row after which the run is rewound, and, if that cannot be, given up.
+const SKIPS_MAX: u32 = 10;
+/// Scaled steps in a row with a calm loss after which the new level is accepted.
+const ACCEPT_AFTER: u32 = 20;
+/// Part of the tensors that must spike for all to be scaled.
+const SPIKING_PART: f64 = 0.3;
+
+/// State of the ladder.
+///
+/// Rungs: (1) a non-finite step is skipped; (2) a spike is scaled to exp(mean + 3 sigma) of its
+/// own log norm before the optimizer's moments see it; (3) three actions in 50 steps, or an
+/// alarm of the loss, halve the learning rate and warm it up again over 200 steps; (4) a loss
+/// that stays up for 20 steps, or 10 skips in a row, rewinds the run; (5) what is left is a
+/// change of structure, which is proposed and never done by itself.
+#[derive(Debug, Clone)]
+pub struct Ladder {
+    actions: VecDeque<u64>,
+    rate: f64,
+    cut_at: Option<u64>,
+    cut_now: bool,
+    skips_in_row: u32,
+    scales_in_row: u32,
+    accepts: bool,
+    loss_up: u32,
+    rewinds: u32,
+    /// Observations since the start, which rewinds do not turn back.
+    clock: u64,
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self {
+            actions: VecDeque::new(),
+            rate: 1.0,
+            cut_at: None,
+            cut_now: false,
+            skips_in_row: 0,
+            scales_in_row: 0,
+            accepts: false,
+            loss_up: 0,
+            rewinds: 0,
+            clock: 0,
+        }
+    }
+}
+
+impl Ladder {
+    /// Decides one step. `snapshots` are the steps of the snapshots at hand, oldest first.
+    pub fn decide(&mut self, record: &Record, fired: &[Finding], snapshots: &[Step]) -> Decision {
+        self.clock += 1;
+        self.cut_now = false;
+        self.accepts = false;
+        let gradients = self.gradient_action(record, fired);
+        self.count(record, &gradients);
+        let loss_alarm = fired.iter().any(|finding| {
+            finding.sign == SignName::LossFluctuates && finding.severity == Severity::Alarm
+        });
+        self.watch_loss(record);
+        if self.loss_up >= LOSS_UP_STEPS || self.skips_in_row >= SKIPS_MAX {
+            if let Some(to) = self.rewind_target(record, snapshots) {
+                return self.rewind(to);
+            }
+            if self.skips_in_row >= 2 * SKIPS_MAX {
+                return Decision { gradients, stop: true, ..Decision::default() };
+            }
+        }
+        if self.actions.len() >= ACTIONS_MAX || loss_alarm {
+            self.back_off(BACK_OFF);
+        }
+        Decision { gradients, learning_rate: self.learning_rate(), rewind: None, stop: false }
+    }
+
+    /// Whether the learning rate was cut at the latest step.
+    pub fn cut_now(&self) -> bool {
+        self.cut_now
+    }
+
+    /// Whether the level of the latest gradients is to be accepted as the new usual.
+    pub fn accepts_level(&self) -> bool {
+        self.accepts
+    }
+
+    /// Notes that the update of a step was refused.
+    pub fn note_veto(&mut self, _step: Step) {
+        self.actions.push_back(self.clock);
+        self.skips_in_row += 1;
+    }
+
+    fn gradient_action(&self, record: &Record, fired: &[Finding]) -> GradientAction {
+        let broken = record.now().is_some_and(|row| {
+            row.nonfinite_gradients > 0 || row.loss.is_some_and(|loss| !loss.is_finite())
+        });
+        if broken {
+            return GradientAction::Skip;
+        }
+        match fired.iter().any(|finding| finding.sign == SignName::GradientSpikes) {
+            true => scale_spikes(record),
+            false => GradientAction::Keep,
+        }
+    }
+
+    fn count(&mut self, record: &Record, action: &GradientAction) {
+        while self.actions.front().is_some_and(|at| self.clock - at > ACTION_WINDOW) {
+            self.actions.pop_front();
+        }
+        // A step whose update was refused counted as a skip already: only a step that goes
+        // through ends the row.
+        let refused_last = self.actions.back() == Some(&(self.clock - 1));
+        match action {
+            GradientAction::Keep if refused_last => self.scales_in_row = 0,
+            GradientAction::Keep => (self.skips_in_row, self.scales_in_row) = (0, 0),
+            GradientAction::Skip => {
+                (self.skips_in_row, self.scales_in_row) = (self.skips_in_row + 1, 0);
+                self.actions.push_back(self.clock);
+            }
+            GradientAction::ScaleAll(_) | GradientAction::Scale(_) => {
+                (self.skips_in_row, self.scales_in_row) = (0, self.scales_in_row + 1);
+                self.actions.push_back(self.clock);
+                let calm = record
+                    .now()
+                    .and_then(|row| row.loss)
+                    .is_some_and(|loss| record.loss_departure(loss) < LOSS_UP_SPREADS);
+                self.accepts = self.scales_in_row >= ACCEPT_AFTER && calm;
+            }
+        }
+    }
+
+    fn watch_loss(&mut self, record: &Record) {
+        let Some(loss) = record.now().and_then(|row| row.loss) else { return };
+        let departed = record.loss_departure(loss) > LOSS_UP_SPREADS;
+        self.loss_up = if departed { self.loss_up + 1 } else { self.loss_up.saturating_sub(1) };
+    }
+
+    fn rewind_target(&self, record: &Record, snapshots: &[Step]) -> Option<Step> {
+        let now = record.now()?.step.0;
+        let far_enough = |step: &&Step| step.0 + REWIND_STEPS <= now;
+        let target = snapshots.iter().rev().find(far_enough).or(snapshots.first())?;
+        let was_calm = record.calm_losses.len() >= CALM_MIN;
+        (was_calm && self.rewinds < REWINDS_MAX && target.0 < now).then_some(*target)
+    }
+
+    fn rewind(&mut self, to: Step) -> Decision {
+        self.rewinds += 1;
+        (self.loss_up, self.skips_in_row, self.scales_in_row) = (0, 0, 0);
+        self.back_off(AFTER_REWIND);
+        let learning_rate = self.learning_rate();
+        Decision { gradients: GradientAction::Skip, learning_rate, rewind: Some(to), stop: false }
+    }
+
+    fn back_off(&mut self, factor: f64) {
+        self.actions.clear();
+        self.rate *= factor;
+        self.cut_at = Some(self.clock);
+        self.cut_now = true;
+    }
+
+    /// The factor on the learning rate: the cuts so far, warming up since the last one.
+    fn learning_rate(&self) -> f64 {
+        let Some(cut_at) = self.cut_at else { return 1.0 };
+        let warmed = ((self.clock - cut_at) as f64 / REWARM_STEPS as f64).min(1.0);
+        self.rate * (REWARM_START + (1.0 - REWARM_START) * warmed)
+    }
+}
+
+/// Scales the tensors that spike, or all of them when many do, to exp(mean + 3 sigma).
+fn scale_spikes(record: &Record) -> GradientAction {
+    let target = |track: &crate::record::TensorTrack, norm: f64| {
+        let limit = (track.gradient.mean() + 3.0 * track.gradient.sigma()).exp();
+        (track.gradient.count() > 0 && norm > limit).then(|| limit / norm)
+    };
+    let total = record.now().and_then(|row| row.gradient_norm);
+    let settled = record.total.gradient.count() >= WARM_UP_STEPS;
+    let scale_all = || total.and_then(|norm| target(&record.total, norm));
+    if !settled {
+        return scale_all().map_or(GradientAction::Keep, GradientAction::ScaleAll);
+    }
+    let spiking: Vec<(TensorId, f64)> = record
+        .tensors
+        .iter()
+        .enumerate()
+        .filter_map(|(index, track)| {
+            let norm = track.latest.filter(|stats| stats.l2 > 0.0)?.l2;
+            let spikes =
+                track.gradient.z(norm.ln()) > 6.0 && norm.ln() - track.gradient.mean() > 4f64.ln();
+            Some((TensorId(index), target(track, norm).filter(|_| spikes)?))
+        })
+        .collect();
+    if spiking.is_empty() || spiking.len() as f64 >= SPIKING_PART * record.tensors.len() as f64 {
+        return scale_all().map_or(GradientAction::Keep, GradientAction::ScaleAll);
+    }
+    GradientAction::Scale(spiking)
+}

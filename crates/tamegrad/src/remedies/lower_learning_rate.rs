@@ -1,0 +1,47 @@
+//! Remedy: lower the learning rate.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "lower-learning-rate",
+    title: "Lower the learning rate",
+    what: "All steps become shorter by the same factor.",
+    why: "Gradient descent on a valley of curvature c diverges above a rate of 2/c. Below it, no layer and no batch can make a single step diverge by curvature alone.",
+    rule: "By 10 times when the learning rate is the cause or nothing else was found, otherwise by 3 times. It costs training time: the run needs about as many times more steps.",
+    example: "A rate of 0.1 becomes 0.01.",
+    remedy: "In a recipe: [optimizer] learning_rate = 0.01.",
+    source: "LeCun, Simard, Pearlmutter 1993; Cohen 2021.",
+};
+
+/// Proposes a cut of the rate.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::LearningRate;
+    let first = case.first_cause();
+    let factor = if first.is_none_or(|cause| cause == LearningRate) { 0.1 } else { 0.3 };
+    let why = format!("every step {} times as long", factor);
+    vec![case.on_request(
+        RemedyName::LowerLearningRate,
+        Change::LearningRate { factor },
+        &[LearningRate],
+        why,
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn harder_when_the_rate_is_the_cause() {
+        for (cause, factor) in [(CauseName::LearningRate, 0.1), (CauseName::Activation, 0.3)] {
+            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
+            let [only] = &found[..] else { panic!("{found:?}") };
+            assert_eq!(only.change, Change::LearningRate { factor });
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Remedy: draw the weights anew by a rule that fits the activation.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "reinitialise",
+    title: "Re-initialise",
+    what: "The weights are drawn by the rule that makes a layer of this activation pass its signal on at the same scale: He for relu and its kin, Xavier for tanh and sigmoid, orthogonal for any.",
+    why: "The chain of gains begins at 1 in every layer, so its product does too, whatever the depth.",
+    rule: "He: variance 2 / inputs. Xavier: variance 2 / (inputs + outputs). Orthogonal: a random rotation times sqrt(2) for relu, 1 otherwise. If one layer stands out only that layer is drawn anew.",
+    example: "Normal weights of spread 0.25 in 256 inputs have a gain of 2.8; He draws with 0.088 and a gain of 1.",
+    remedy: "In a recipe: [model] init = { scheme = \"he\" }.",
+    source: "He et al. 2015, equation 10; Glorot and Bengio 2010, equation 16; Saxe et al. 2013.",
+};
+
+/// Proposes the rules that fit the activation, for the layer at fault or for all.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use super::Scheme::{He, Orthogonal, Xavier};
+    use crate::causes::CauseName::{Initialisation, Recurrence};
+    use crate::observe::ActivationKind;
+    let fitting = match case.activation() {
+        Some(ActivationKind::Bounded) => Xavier,
+        _ => He,
+    };
+    let recurrent = case.record.layout.layers.iter().any(|layer| layer.recurrent);
+    let layer = case.layer().filter(|_| case.first_cause() == Some(Initialisation) && !recurrent);
+    let of = layer.map_or("all layers", |layer| case.record.layout.layer_name(layer));
+    [fitting, Orthogonal]
+        .into_iter()
+        .map(|scheme| {
+            let why = format!("{of}: gains begin at 1 ({})", scheme.as_str());
+            let change = Change::Reinitialise { scheme, layer };
+            case.on_request(RemedyName::Reinitialise, change, &[Initialisation, Recurrence], why)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn the_rule_that_fits_and_the_layer_at_fault() {
+        use super::super::Scheme;
+        for (kind, cause, scheme, layer) in [
+            (
+                ActivationKind::Linear,
+                CauseName::Initialisation,
+                Scheme::He,
+                Some(crate::LayerId(1)),
+            ),
+            (ActivationKind::Bounded, CauseName::LearningRate, Scheme::Xavier, None),
+        ] {
+            let found = proposals(3, kind, cause, RunFacts::default(), propose);
+            let changes: Vec<_> = found.into_iter().map(|p| p.change).collect();
+            let expected =
+                [scheme, Scheme::Orthogonal].map(|scheme| Change::Reinitialise { scheme, layer });
+            assert_eq!(changes, expected);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Remedy: standardise the regression targets.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "scale-target",
+    title: "Scale the targets",
+    what: "The mean of the training targets is subtracted and the rest divided by their standard deviation; predictions are turned back.",
+    why: "A fresh network gives outputs of about 1. Targets of that size make first gradients of about 1 as well, which initialisations and usual learning rates are made for.",
+    rule: "For regression, when the RMS of the targets is above 10. Mean and deviation come from the training part only.",
+    example: "y = x^4 up to 10,000: standardised to -0.7 .. 2.9; the first loss is 1 in place of 1e7.",
+    remedy: "In a recipe: [data] scale_target = \"standard\".",
+    source: "LeCun et al. 1998, Efficient BackProp, section 4.3.",
+};
+
+/// Proposes it for large targets.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{SpikeThenDead, UnscaledTarget};
+    let Some(rms) = case.record.facts.target_rms.filter(|rms| *rms > 10.0) else {
+        return Vec::new();
+    };
+    let why =
+        format!("the targets' RMS is {}; a fresh network gives about 1", super::two_digits(rms));
+    vec![case.on_request(
+        RemedyName::ScaleTarget,
+        Change::ScaleTarget,
+        &[UnscaledTarget, SpikeThenDead],
+        why,
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn for_large_targets_only() {
+        for (target_rms, count) in [(Some(1000.0), 1), (Some(1.0), 0), (None, 0)] {
+            let facts = RunFacts { target_rms, ..RunFacts::default() };
+            let found =
+                proposals(3, ActivationKind::Linear, CauseName::UnscaledTarget, facts, propose);
+            assert_eq!(found.len(), count, "{target_rms:?}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Remedy: leave a step out.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "skip-step",
+    title: "Skip the step",
+    what: "The update of a step whose loss or gradient is not finite, or whose update would break a parameter, is left out; parameters and optimizer state stay as they were.",
+    why: "One Inf in one gradient is enough to make every parameter NaN: by clipping (Inf times 0 is NaN) or by the moments of Adam, which never forget a NaN.",
+    rule: "The gradients are taken away, not multiplied by 0. Ten skips in a row rewind the run; if that cannot be, it is given up: a rule that skips for ever starves the run.",
+    example: "Step 812: 3 Inf in layers.0.linear.weight; step left out, step 813 as usual.",
+    remedy: "tamegrad train RECIPE --guard protect does it. In PyTorch set p.grad = None for all parameters and skip optimizer.step().",
+    source: "PaLM (Chowdhery 2022), section 5.1; Micikevicius et al. 2018 for loss scaling.",
+};
+
+/// Proposes the guard when single steps or batches are the trouble.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    let why = "skips non-finite steps, scales spikes, backs off and rewinds while the run goes on";
+    let treats = [crate::causes::CauseName::Data, crate::causes::CauseName::OptimizerState];
+    let proposal = case.on_request(RemedyName::SkipStep, Change::Guard, &treats, why.into());
+    vec![Proposal { grade: super::Grade::Automatic, ..proposal }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn it_is_automatic_and_treats_a_bad_batch() {
+        for (cause, treats) in [(CauseName::Data, true), (CauseName::Initialisation, false)] {
+            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
+            let [only] = &found[..] else { panic!("{found:?}") };
+            assert_eq!((only.grade, only.treats_cause), (super::super::Grade::Automatic, treats));
+        }
+    }
+}

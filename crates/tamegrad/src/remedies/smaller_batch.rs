@@ -1,0 +1,48 @@
+//! Remedy: fewer samples in a batch.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "smaller-batch",
+    title: "Use a smaller batch",
+    what: "Each step averages over fewer samples, and an epoch has more steps.",
+    why: "With a summed loss, or a rate that was scaled up with the batch, the gradient grows with the number of samples. Its noise also keeps small batches out of sharp valleys, where large gradients live.",
+    rule: "Half the batch, at least 8 samples. It treats the effect, not the cause, when the loss is a mean.",
+    example: "64 samples become 32.",
+    remedy: "In a recipe: [training] batch = 32.",
+    source: "Keskar et al. 2017, On Large-Batch Training for Deep Learning.",
+};
+
+/// Proposes half the batch.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    let Some(samples) = case.record.facts.batch_size.map(|n| (n / 2).max(8)) else {
+        return Vec::new();
+    };
+    if case.record.facts.batch_size.is_some_and(|batch| samples >= batch) {
+        return Vec::new();
+    }
+    let why = format!("{samples} samples a step keep out of sharp valleys");
+    vec![case.on_request(RemedyName::SmallerBatch, Change::BatchSize { samples }, &[], why)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn half_but_not_under_eight() {
+        for (batch_size, change) in
+            [(Some(64), Some(Change::BatchSize { samples: 32 })), (Some(8), None), (None, None)]
+        {
+            let facts = RunFacts { batch_size, ..RunFacts::default() };
+            let found =
+                proposals(3, ActivationKind::Linear, CauseName::LearningRate, facts, propose);
+            assert_eq!(found.first().map(|p| p.change.clone()), change, "{batch_size:?}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Remedy: warm the learning rate up.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "warm-up",
+    title: "Warm the learning rate up",
+    what: "The learning rate rises linearly from near 0 to its value over the first steps.",
+    why: "The first steps are the steepest, and the moments of Adam are not yet averages of anything. Small steps first lead to flatter ground, where the full rate is bearable.",
+    rule: "Over a tenth of the planned steps, at least 10. It helps when the trouble begins early; it delays it when the rate itself is too high.",
+    example: "2,000 steps planned: the rate reaches its value at step 200.",
+    remedy: "In a recipe: [schedule] warm_up = 200.",
+    source: "Goyal et al. 2017; Gilmer et al. 2021 (warm-up lowers the sharpness).",
+};
+
+/// Proposes a tenth of the planned steps.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{LearningRate, OptimizerState};
+    let steps = case.record.facts.planned_steps.map_or(100, |steps| (steps / 10).max(10));
+    let why = format!("small steps over the first {steps} steps, where the ground is steepest");
+    vec![case.on_request(
+        RemedyName::WarmUp,
+        Change::WarmUp { steps },
+        &[LearningRate, OptimizerState],
+        why,
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn a_tenth_of_the_run() {
+        for (planned, steps) in [(Some(2000), 200), (Some(40), 10), (None, 100)] {
+            let facts = RunFacts { planned_steps: planned, ..RunFacts::default() };
+            let found =
+                proposals(3, ActivationKind::Linear, CauseName::LearningRate, facts, propose);
+            let [only] = &found[..] else { panic!("{found:?}") };
+            assert_eq!((&only.change, only.treats_cause), (&Change::WarmUp { steps }, true));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Remedy: decoupled weight decay.
+
+use super::{Case, Change, Proposal, RemedyName};
+use crate::explain::Doc;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "weight-decay",
+    title: "Weight decay (decoupled)",
+    what: "Each step takes a small part of every weight away, apart from the gradient and its moments.",
+    why: "Gains are proportional to the weights. Weights that are pulled to 0 cannot drift until the product of gains explodes; being decoupled, the pull is the same whatever Adam divides by.",
+    rule: "weight = weight * (1 - learning rate * 0.1) at each step. Biases and norm scales are left out.",
+    example: "Learning rate 0.01: a weight that gets no gradient halves in 693 steps.",
+    remedy: "In a recipe: [optimizer] weight_decay = 0.1.",
+    source: "Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization.",
+};
+
+/// Proposes the usual strength.
+pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
+    use crate::causes::CauseName::{Activation, Normalisation};
+    let change = Change::WeightDecay { rate: 0.1 };
+    let why = "keeps the weights, and with them the gains, from drifting up";
+    vec![case.on_request(RemedyName::WeightDecay, change, &[Activation, Normalisation], why.into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::CauseName;
+    use crate::observe::{ActivationKind, RunFacts};
+    use crate::remedies::check::proposals;
+
+    #[test]
+    fn treats_weights_that_drift() {
+        for (cause, treats) in [(CauseName::Normalisation, true), (CauseName::Data, false)] {
+            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
+            let [only] = &found[..] else { panic!("{found:?}") };
+            let change = Change::WeightDecay { rate: 0.1 };
+            assert_eq!((&only.change, only.treats_cause), (&change, treats));
+        }
+    }
+}

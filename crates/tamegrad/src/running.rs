@@ -1,0 +1,207 @@
+//! Running baselines: constant memory and time, and never shaken by the event they judge.
+
+/// Mean and spread of a stream by exponential averages, for the logarithm of a positive number.
+///
+/// Values are winsorised at 3 sigma before they enter (an outlier moves the baseline by at most
+/// that much), non-finite values never enter, and sigma has a floor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    decay: f64,
+    sigma_floor: f64,
+    count: u32,
+    mean: f64,
+    variance: f64,
+}
+
+/// Winsorising bound in sigmas.
+const WINSOR_SIGMAS: f64 = 3.0;
+
+impl Baseline {
+    /// A baseline whose averages keep `decay` of their past at each value (0.98: about the last
+    /// 50 values).
+    pub fn new(decay: f64, sigma_floor: f64) -> Self {
+        Self { decay, sigma_floor, count: 0, mean: 0.0, variance: 0.0 }
+    }
+
+    /// Number of values that entered.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The mean.
+    pub fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    /// The spread, at least the floor.
+    pub fn sigma(&self) -> f64 {
+        self.variance.sqrt().max(self.sigma_floor)
+    }
+
+    /// How many sigmas a value lies above the mean.
+    pub fn z(&self, value: f64) -> f64 {
+        (value - self.mean) / self.sigma()
+    }
+
+    /// Takes in a value. A non-finite one is ignored.
+    pub fn push(&mut self, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        self.count = self.count.saturating_add(1);
+        // A plain average until the exponential window is full, so that the start has no bias.
+        let keep = self.decay.min(1.0 - 1.0 / f64::from(self.count));
+        let value = if self.count > 10 {
+            let bound = WINSOR_SIGMAS * self.sigma();
+            value.clamp(self.mean - bound, self.mean + bound)
+        } else {
+            value
+        };
+        let delta = value - self.mean;
+        self.mean += (1.0 - keep) * delta;
+        self.variance = keep * (self.variance + (1.0 - keep) * delta * delta);
+    }
+
+    /// Forgets the past and starts at a level, with the spread kept.
+    pub fn accept_level(&mut self, value: f64) {
+        if value.is_finite() {
+            self.mean = value;
+        }
+    }
+}
+
+/// One-sided cumulative sum (Page 1954): grows while values lie more than `k` sigmas above the
+/// baseline, and shows a slow drift that no single value shows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cusum {
+    k: f64,
+    h: f64,
+    sum: f64,
+}
+
+impl Cusum {
+    /// Slack `k` and threshold `h`, both in sigmas.
+    pub fn new(k: f64, h: f64) -> Self {
+        Self { k, h, sum: 0.0 }
+    }
+
+    /// Takes in a z-score; true when the sum is above the threshold. One value adds at most a
+    /// third of the threshold: a drift needs several.
+    pub fn push(&mut self, z: f64) -> bool {
+        if z.is_finite() {
+            self.sum = (self.sum + (z - self.k).min(self.h / 3.0)).clamp(0.0, 2.0 * self.h);
+        }
+        self.sum > self.h
+    }
+
+    /// Starts again at 0.
+    pub fn reset(&mut self) {
+        self.sum = 0.0;
+    }
+}
+
+/// The last `CAP` values, oldest first.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Window<const CAP: usize> {
+    values: std::collections::VecDeque<f64>,
+}
+
+impl<const CAP: usize> Window<CAP> {
+    /// Takes in a value and lets the oldest go when full. A non-finite one is ignored.
+    pub fn push(&mut self, value: f64) {
+        if value.is_finite() {
+            if self.values.len() == CAP {
+                self.values.pop_front();
+            }
+            self.values.push_back(value);
+        }
+    }
+
+    /// Number of values held.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The values, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = f64> + '_ {
+        self.values.iter().copied()
+    }
+
+    /// The median, or `None` when empty.
+    pub fn median(&self) -> Option<f64> {
+        median(self.iter())
+    }
+
+    /// The median absolute deviation from the median, scaled by 1.4826 to estimate sigma of a
+    /// normal distribution; `None` when empty.
+    pub fn spread(&self) -> Option<f64> {
+        let middle = self.median()?;
+        median(self.iter().map(|v| (v - middle).abs())).map(|mad| 1.4826 * mad)
+    }
+}
+
+/// The median of finite values; `None` when there are none.
+pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    quantile(values, 0.5)
+}
+
+/// The `q`-quantile (0..1) of finite values by the nearest rank below; `None` when there are none.
+pub fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get((q.clamp(0.0, 1.0) * last as f64) as usize).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outlier_moves_the_baseline_by_no_more_than_three_sigma() {
+        let mut baseline = Baseline::new(0.98, 0.1);
+        for i in 0..200 {
+            baseline.push(1.0 + 0.1 * f64::from(i % 3));
+        }
+        let before = baseline.mean();
+        let sigma = baseline.sigma();
+        baseline.push(1e6);
+        assert!(baseline.mean() - before <= 0.02 * 3.0 * sigma + 1e-12);
+        baseline.push(f64::NAN);
+        assert!(baseline.mean().is_finite());
+    }
+
+    #[test]
+    fn the_first_values_have_no_bias() {
+        let mut baseline = Baseline::new(0.98, 0.1);
+        baseline.push(5.0);
+        baseline.push(7.0);
+        assert!((baseline.mean() - 6.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn cusum_fires_on_a_drift_and_not_on_one_spike() {
+        let mut spike = Cusum::new(1.0, 12.0);
+        assert!(!spike.push(100.0));
+        assert!((0..20).all(|_| !spike.push(0.0)));
+        let mut drift = Cusum::new(1.0, 12.0);
+        assert_eq!((0..20).position(|_| drift.push(3.0)), Some(6));
+    }
+
+    #[test]
+    fn median_and_spread_of_known_values() {
+        let mut window = Window::<4>::default();
+        for v in [9.0, 1.0, 2.0, 3.0, 4.0, f64::INFINITY] {
+            window.push(v);
+        }
+        assert_eq!(window.iter().collect::<Vec<_>>(), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(window.median(), Some(2.0));
+        assert_eq!(window.spread(), Some(1.4826));
+        assert_eq!(median([]), None);
+    }
+}

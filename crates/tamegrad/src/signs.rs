@@ -1,0 +1,235 @@
+//! The six warning signs, one file each: state goes in, a [`Reading`] comes out.
+
+mod gradient_spikes;
+mod learning_rate_falls;
+mod loss_fluctuates;
+mod loss_nonfinite;
+mod metric_stalls;
+mod updates_too_large;
+
+pub use gradient_spikes::GradientSpikes;
+pub use learning_rate_falls::LearningRateFalls;
+pub use loss_fluctuates::LossFluctuates;
+pub use loss_nonfinite::LossNonFinite;
+pub use metric_stalls::MetricStalls;
+pub use updates_too_large::UpdatesTooLarge;
+
+use crate::explain::Doc;
+use crate::finding::Finding;
+use crate::record::Record;
+
+/// Steps in which only non-finite values and gross growth count, for there is no history yet.
+pub const WARM_UP_STEPS: u32 = 100;
+
+/// The texts of the six signs, in the order of [`SignName::ALL`].
+pub const DOCS: [&Doc; 6] = [
+    &loss_fluctuates::DOC,
+    &loss_nonfinite::DOC,
+    &metric_stalls::DOC,
+    &updates_too_large::DOC,
+    &gradient_spikes::DOC,
+    &learning_rate_falls::DOC,
+];
+
+/// Which sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SignName {
+    /// Loss fluctuates wildly.
+    LossFluctuates,
+    /// Loss, gradient or parameter is NaN or Inf.
+    LossNonFinite,
+    /// Metric does not improve, or deteriorates.
+    MetricStalls,
+    /// Parameters are updated by very large values.
+    UpdatesTooLarge,
+    /// Spikes or very high values in the gradients.
+    GradientSpikes,
+    /// The learning rate has to come down a lot.
+    LearningRateFalls,
+}
+
+impl SignName {
+    /// All six, in the order in which they are shown.
+    pub const ALL: [SignName; 6] = [
+        SignName::LossFluctuates,
+        SignName::LossNonFinite,
+        SignName::MetricStalls,
+        SignName::UpdatesTooLarge,
+        SignName::GradientSpikes,
+        SignName::LearningRateFalls,
+    ];
+
+    /// The text that explains it.
+    pub fn doc(self) -> &'static Doc {
+        DOCS[self as usize]
+    }
+
+    /// Kebab-case name.
+    pub fn as_str(self) -> &'static str {
+        self.doc().name
+    }
+}
+
+/// What a sign says of the latest step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reading {
+    /// Nothing to see.
+    Quiet,
+    /// Too early to say: so many more steps (or measurements) are needed.
+    TooEarly {
+        /// How many more.
+        needs: u32,
+    },
+    /// The sign is up.
+    Fired(Finding),
+}
+
+/// A sign.
+pub trait Sign {
+    /// Which of the six.
+    fn name(&self) -> SignName;
+
+    /// Reads the latest step before its update. The record's baselines do not hold it yet.
+    fn read(&mut self, record: &Record) -> Reading;
+
+    /// Reads the latest update: signs that look at parameters.
+    fn read_update(&mut self, _record: &Record) -> Reading {
+        Reading::Quiet
+    }
+}
+
+/// The state of the six signs. It is saved, restored and rewound with the run.
+#[derive(Debug, Clone, Default)]
+pub struct Signs {
+    loss_fluctuates: LossFluctuates,
+    loss_nonfinite: LossNonFinite,
+    metric_stalls: MetricStalls,
+    updates_too_large: UpdatesTooLarge,
+    gradient_spikes: GradientSpikes,
+    learning_rate_falls: LearningRateFalls,
+}
+
+impl Signs {
+    /// Reads all six before the update.
+    pub fn read(&mut self, record: &Record) -> Vec<(SignName, Reading)> {
+        self.all().into_iter().map(|sign| (sign.name(), sign.read(record))).collect()
+    }
+
+    /// Reads those that look at the update.
+    pub fn read_update(&mut self, record: &Record) -> Vec<Finding> {
+        let fired = |sign: &mut dyn Sign| match sign.read_update(record) {
+            Reading::Fired(finding) => Some(finding),
+            Reading::Quiet | Reading::TooEarly { .. } => None,
+        };
+        self.all().into_iter().filter_map(fired).collect()
+    }
+
+    fn all(&mut self) -> [&mut dyn Sign; 6] {
+        [
+            &mut self.loss_fluctuates,
+            &mut self.loss_nonfinite,
+            &mut self.metric_stalls,
+            &mut self.updates_too_large,
+            &mut self.gradient_spikes,
+            &mut self.learning_rate_falls,
+        ]
+    }
+}
+
+/// A run as data, for the tests of the signs: feeds rows and collects what one sign says.
+#[cfg(test)]
+pub(crate) mod check {
+    use super::{Reading, Sign};
+    use crate::finding::{Finding, Severity};
+    use crate::observe::{
+        LayerId, LayerInfo, Layout, Observation, RunFacts, Step, TensorId, TensorInfo, Update,
+    };
+    use crate::record::Record;
+    use tamegrad_stats::TensorStats;
+
+    /// One step of a test run: the loss and, for each tensor, the gradient norm and update ratio.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Given {
+        pub(crate) loss: Option<f64>,
+        pub(crate) metric: Option<f64>,
+        pub(crate) learning_rate: Option<f64>,
+        pub(crate) norms: Vec<f64>,
+        pub(crate) ratios: Vec<f64>,
+    }
+
+    /// A layout of `count` one-matrix layers `fc0`, `fc1`, ...
+    pub(crate) fn layout(count: usize) -> Layout {
+        Layout {
+            tensors: (0..count)
+                .map(|i| TensorInfo {
+                    name: format!("fc{i}.weight"),
+                    layer: Some(LayerId(i)),
+                    is_matrix: true,
+                })
+                .collect(),
+            layers: (0..count).map(|i| LayerInfo::named(format!("fc{i}"))).collect(),
+        }
+    }
+
+    /// Statistics of one element with this magnitude; NaN and Inf are counted.
+    pub(crate) fn stats(norm: f64) -> TensorStats {
+        tamegrad_stats::scan(&[norm])
+    }
+
+    /// Feeds a run to a sign and returns its findings with their steps, and the last reading.
+    pub(crate) fn run(sign: &mut dyn Sign, given: &[Given]) -> (Vec<Finding>, Reading) {
+        let tensors = given.iter().map(|g| g.norms.len().max(g.ratios.len())).max().unwrap_or(0);
+        let mut record = Record::new(layout(tensors), RunFacts::default());
+        let (mut findings, mut last) = (Vec::new(), Reading::Quiet);
+        for (index, row) in given.iter().enumerate() {
+            let gradients: Vec<_> = row.norms.iter().map(|n| Some(stats(*n))).collect();
+            record.take(&Observation {
+                step: Step(index as u64),
+                loss: row.loss,
+                metric: row.metric,
+                learning_rate: row.learning_rate,
+                gradients: &gradients,
+                ..Observation::default()
+            });
+            last = sign.read(&record);
+            let updates: Vec<_> = row
+                .ratios
+                .iter()
+                .map(|ratio| {
+                    Some(Update {
+                        change_norm: *ratio,
+                        weight_norm: 1.0,
+                        len: 1,
+                        nonfinite: u64::from(!ratio.is_finite()),
+                    })
+                })
+                .collect();
+            record.take_update(&updates);
+            for reading in [last.clone(), sign.read_update(&record)] {
+                if let Reading::Fired(finding) = reading {
+                    record.note([finding.clone()]);
+                    findings.push(finding);
+                }
+            }
+            record.settle();
+        }
+        (findings, last)
+    }
+
+    /// The steps of the alarms among the findings.
+    pub(crate) fn alarms(findings: &[Finding]) -> Vec<u64> {
+        let alarms = findings.iter().filter(|f| f.severity == Severity::Alarm);
+        alarms.map(|f| f.step.0).collect()
+    }
+
+    /// A repeatable value in -1..1 that jumps about as noise does.
+    pub(crate) fn noise(i: usize) -> f64 {
+        let x = (i as f64 * 12.9898).sin() * 43758.5453;
+        2.0 * (x - x.floor()) - 1.0
+    }
+
+    /// The names of the tensors in the findings.
+    pub(crate) fn tensors(findings: &[Finding]) -> Vec<Option<TensorId>> {
+        findings.iter().map(|f| f.tensor).collect()
+    }
+}

@@ -1,0 +1,290 @@
+//! Sign: spikes or very high values in the gradients.
+
+use super::{Reading, Sign, SignName, WARM_UP_STEPS};
+use crate::explain::Doc;
+use crate::finding::{Evidence, Finding, Severity};
+use crate::observe::TensorId;
+use crate::record::{Record, TensorTrack};
+use crate::running::Cusum;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "gradient-spikes",
+    title: "Spikes or very high values in the gradients",
+    what: "The norm of a tensor's gradient, or of the whole gradient, is far above its own \
+           history: at once (spike), over some steps (drift), or from the start.",
+    why: "The gradient of a weight is a product along the chain rule. When the factors exceed \
+          one, it grows by powers, and it does so before the loss shows anything.",
+    rule: "On the logarithm of the norm, against an exponential average (0.98, winsorised at 3 \
+           sigma, sigma at least 0.1): spike = more than 6 sigma and 4 times the mean. Drift = \
+           cumulative sum over a slow average (0.995) with k = 1, h = 12 and 1.5 times the mean. \
+           A single tensor counts only when a tensor of a neighbour layer or the whole gradient \
+           agrees within 3 steps. In the first 100 steps only growth by 100 times over the first \
+           step, with a rising loss, counts, and a product of layer gains above 10,000 at step 0. \
+           It is an alarm when the loss departs as well or the norm is 100 times its mean, \
+           otherwise a strain.",
+    example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
+    remedy: "Clip the gradient; if one layer stands out, treat that layer.",
+    source: "Page's cumulative sum, Biometrika 41 (1954); thresholds measured on 146,000 healthy \
+             tensor-steps (4 false alarms). BLOOM: public training chronicle.",
+};
+
+const SPIKE_SIGMAS: f64 = 6.0;
+const SPIKE_RATIO: f64 = 4.0;
+const DRIFT_RATIO: f64 = 1.5;
+const GROSS_RATIO: f64 = 100.0;
+const AGREE_STEPS: u64 = 3;
+const PRODUCT_MAX: f64 = 1e4;
+
+/// State: one cumulative sum a tensor and one for the whole, and when each last spiked.
+#[derive(Debug, Clone, Default)]
+pub struct GradientSpikes {
+    tensors: Vec<Watch>,
+    total: Watch,
+    first_norm: Option<f64>,
+}
+
+#[derive(Debug, Clone)]
+struct Watch {
+    drift: Cusum,
+    last_spike: Option<u64>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { drift: Cusum::new(1.0, 12.0), last_spike: None }
+    }
+}
+
+/// What one stream shows at this step.
+#[derive(Debug, Clone, Copy)]
+struct Rise {
+    norm: f64,
+    usual: f64,
+    sigmas: f64,
+    is_spike: bool,
+}
+
+impl Sign for GradientSpikes {
+    fn name(&self) -> SignName {
+        SignName::GradientSpikes
+    }
+
+    fn read(&mut self, record: &Record) -> Reading {
+        let Some(row) = record.now() else { return Reading::TooEarly { needs: WARM_UP_STEPS } };
+        self.tensors.resize_with(record.tensors.len(), Watch::default);
+        let total =
+            row.gradient_norm.and_then(|norm| self.total.rise(&record.total, norm, row.step.0));
+        let risen: Vec<(usize, Rise)> = self
+            .tensors
+            .iter_mut()
+            .zip(&record.tensors)
+            .enumerate()
+            .filter_map(|(index, (watch, track))| {
+                let norm = track.latest.filter(|stats| stats.is_finite())?.l2;
+                Some((index, watch.rise(track, norm, row.step.0)?))
+            })
+            .collect();
+        if let Some(finding) = self.high_from_the_start(record) {
+            return Reading::Fired(finding);
+        }
+        let agreed = risen.into_iter().filter(|(index, _)| self.agrees(record, *index, row.step.0));
+        let most = agreed.max_by(|a, b| a.1.sigmas.total_cmp(&b.1.sigmas));
+        if let Some((index, rise)) = most {
+            return Reading::Fired(self.finding(record, Some(TensorId(index)), rise));
+        }
+        if let Some(rise) = total {
+            return Reading::Fired(self.finding(record, None, rise));
+        }
+        match record.total.gradient.count() {
+            count if count < WARM_UP_STEPS => Reading::TooEarly { needs: WARM_UP_STEPS - count },
+            _ => Reading::Quiet,
+        }
+    }
+}
+
+impl GradientSpikes {
+    fn agrees(&self, record: &Record, index: usize, now: u64) -> bool {
+        let near = |watch: &Watch| watch.last_spike.is_some_and(|at| now - at <= AGREE_STEPS);
+        let Some(layer) = record.layout.tensors[index].layer else { return near(&self.total) };
+        near(&self.total)
+            || self.tensors.iter().enumerate().any(|(other, watch)| {
+                let neighbour = record.layout.tensors[other]
+                    .layer
+                    .is_some_and(|l| l != layer && l.0.abs_diff(layer.0) == 1);
+                neighbour && near(watch)
+            })
+    }
+
+    fn finding(&self, record: &Record, tensor: Option<TensorId>, rise: Rise) -> Finding {
+        let row = record.now().copied().unwrap_or_default();
+        let departs = row.loss.is_some_and(|loss| record.loss_departure(loss) > 4.0);
+        let gross = rise.norm > GROSS_RATIO * rise.usual;
+        let of = tensor.map_or("the whole gradient", |id| record.layout.tensor_name(id));
+        let kind = if rise.is_spike { "norm" } else { "drifting norm" };
+        Finding {
+            sign: SignName::GradientSpikes,
+            step: row.step,
+            severity: if departs || gross { Severity::Alarm } else { Severity::Strain },
+            tensor,
+            layer: tensor.and_then(|id| record.layout.layer_of(id)),
+            evidence: vec![
+                Evidence::against(
+                    format!("{kind} of {of}"),
+                    rise.norm,
+                    "mean before it",
+                    rise.usual,
+                ),
+                Evidence::against(
+                    "sigmas above its mean (log scale)",
+                    rise.sigmas,
+                    "spike",
+                    SPIKE_SIGMAS,
+                ),
+            ],
+        }
+    }
+
+    /// Growth in the warm-up, where no baseline can judge yet.
+    fn high_from_the_start(&mut self, record: &Record) -> Option<Finding> {
+        let row = record.now()?;
+        let norm = row.gradient_norm.filter(|norm| norm.is_finite())?;
+        let first = *self.first_norm.get_or_insert(norm);
+        let evidence = if record.total.gradient.count() < WARM_UP_STEPS
+            && norm > GROSS_RATIO * first
+            && row
+                .loss
+                .zip(record.first_losses.iter().next())
+                .is_some_and(|(now, first)| !(now <= first + 0.5 * first.abs()))
+        {
+            Evidence::against("norm of the whole gradient", norm, "norm at the first step", first)
+        } else if record.rows.len() == 1 && norm > 1e3 {
+            let product = record.first_chain()?.backward_product();
+            if !(product > PRODUCT_MAX) {
+                return None;
+            }
+            Evidence::against(
+                "product of the layers' backward gains",
+                product,
+                "allowed",
+                PRODUCT_MAX,
+            )
+        } else {
+            return None;
+        };
+        Some(Finding {
+            sign: SignName::GradientSpikes,
+            step: row.step,
+            severity: Severity::Alarm,
+            tensor: None,
+            layer: None,
+            evidence: vec![evidence],
+        })
+    }
+}
+
+impl Watch {
+    fn rise(&mut self, track: &TensorTrack, norm: f64, now: u64) -> Option<Rise> {
+        if !(norm.is_finite() && norm > 0.0) || track.gradient.count() < WARM_UP_STEPS {
+            return None;
+        }
+        let log = norm.ln();
+        let (fast, slow) = (&track.gradient, &track.gradient_slow);
+        let is_spike = fast.z(log) > SPIKE_SIGMAS && log - fast.mean() > SPIKE_RATIO.ln();
+        let drifts = self.drift.push(slow.z(log)) && log - slow.mean() > DRIFT_RATIO.ln();
+        if is_spike {
+            self.last_spike = Some(now);
+        }
+        let baseline = if is_spike { fast } else { slow };
+        let usual = baseline.mean().exp();
+        (is_spike || drifts).then(|| Rise { norm, usual, sigmas: baseline.z(log), is_spike })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signs::check::{Given, alarms, noise, run, tensors};
+
+    /// Three tensors with noisy norms round 1 for 200 steps, then the given norms.
+    fn calm_then(rows: &[[f64; 3]], loss: f64) -> Vec<Given> {
+        let calm = (0..200).map(|i| {
+            let norm = |k: usize| (0.2 * noise(3 * i + k)).exp();
+            let norms = vec![norm(0), norm(1), norm(2)];
+            Given { loss: Some(1.0 + 0.01 * noise(i)), norms, ..Given::default() }
+        });
+        let given = rows.iter().map(|norms| Given {
+            loss: Some(loss),
+            norms: norms.to_vec(),
+            ..Given::default()
+        });
+        calm.chain(given).collect()
+    }
+
+    #[test]
+    fn quiet_on_noise_and_on_a_tensor_that_is_alone() {
+        let alone = calm_then(&[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]], 1.0);
+        assert_eq!(run(&mut GradientSpikes::default(), &alone).0, []);
+        // One small tensor at 5 times its norm: the whole gradient does not move.
+        let small =
+            |g: Given| Given { norms: vec![g.norms[0], 100.0 * g.norms[1], g.norms[2]], ..g };
+        let given: Vec<_> = calm_then(&[[6.0, 1.0, 1.0]], 1.0).into_iter().map(small).collect();
+        assert_eq!(run(&mut GradientSpikes::default(), &given).0, []);
+    }
+
+    #[test]
+    fn a_spike_that_the_neighbours_confirm_names_the_largest() {
+        let given = calm_then(&[[1.0, 19.7, 6.0]], 1.0);
+        let (findings, _) = run(&mut GradientSpikes::default(), &given);
+        assert_eq!(tensors(&findings), [Some(TensorId(1))]);
+        assert_eq!(alarms(&findings), [], "the loss did not move and 19.7 is not gross: a strain");
+    }
+
+    #[test]
+    fn it_is_an_alarm_when_the_loss_departs() {
+        let (findings, _) =
+            run(&mut GradientSpikes::default(), &calm_then(&[[1.0, 19.7, 6.0]], 4.8));
+        assert_eq!(alarms(&findings), [200]);
+    }
+
+    #[test]
+    fn slow_growth_is_seen_as_drift() {
+        let growth: Vec<[f64; 3]> = (0..200).map(|i| [1.03f64.powi(i); 3]).collect();
+        let (findings, _) = run(&mut GradientSpikes::default(), &calm_then(&growth, 1.0));
+        let first = findings.first().expect("a drift");
+        assert!((200..280).contains(&first.step.0), "{first:?}");
+    }
+
+    #[test]
+    fn growth_in_the_warm_up_needs_a_rising_loss() {
+        for (losses, fires) in [([1.0, 2.0, 900.0], vec![2]), ([1.0, 0.9, 0.8], vec![])] {
+            let norms = [1.0, 50.0, 500.0];
+            let given: Vec<_> = losses
+                .iter()
+                .zip(norms)
+                .map(|(l, n)| Given { loss: Some(*l), norms: vec![n], ..Given::default() })
+                .collect();
+            assert_eq!(alarms(&run(&mut GradientSpikes::default(), &given).0), fires);
+        }
+    }
+
+    #[test]
+    fn bloom_is_seen_at_31216() {
+        let chronicle = [0.242, 0.947, 2.39, 15.9, 145.0, 960.0];
+        let losses = [2.199, 2.220, 2.595, 2.242, 2.345, 5.098];
+        let calm = (0..300).map(|i| Given {
+            loss: Some(2.2 + 0.02 * noise(i)),
+            norms: vec![0.24 * (0.15 * noise(i + 7)).exp()],
+            ..Given::default()
+        });
+        let spike = chronicle.iter().zip(losses).map(|(norm, loss)| Given {
+            loss: Some(loss),
+            norms: vec![*norm],
+            ..Given::default()
+        });
+        let (findings, _) =
+            run(&mut GradientSpikes::default(), &calm.chain(spike).collect::<Vec<_>>());
+        let first = findings.first().expect("a finding").step.0;
+        assert!(first <= 302, "31214 is row 300: fired at row {first}");
+    }
+}

@@ -1,0 +1,156 @@
+//! Sign: the learning rate has to come down a lot.
+
+use super::{Reading, Sign, SignName};
+use crate::explain::Doc;
+use crate::finding::{Evidence, Finding, Severity};
+use crate::observe::Step;
+use crate::record::Record;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "learning-rate-falls",
+    title: "The learning rate has to come down a lot",
+    what: "The run only goes on because its learning rate was cut, by hand, by a scheduler that \
+           reacts (ReduceLROnPlateau) or by the guard.",
+    why: "A learning rate that has to fall by ten or a hundred to keep the loss finite is the \
+          mirror image of gradients that have grown by as much.",
+    rule: "A cut is a fall by 30% or more in one step, and by more than 3 times as much as in \
+           the step before; smooth decay is not one. Fires when a cut \
+           comes within 100 steps after another alarm, or when cuts have brought the rate down by \
+           8 times within a quarter of the run. Planned step decay (a factor of 10 twice or \
+           three times, spread over the run) does not fire.",
+    example: "Step 512: gradient spike; step 530: learning rate 0.1 to 0.02.",
+    remedy: "Find what made the gradients grow (origin and cause) instead of going on at a rate \
+             at which little is learned.",
+    source: "Cohen 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of \
+             Stability: the largest stable rate is 2 over the sharpness.",
+};
+
+const CUT: f64 = 0.7;
+/// A cut falls by this many times more than the step before it did; the end of a cosine does not.
+const ABRUPT: f64 = 3.0;
+const AFTER_ALARM_STEPS: u64 = 100;
+const TOTAL_CUT: f64 = 1.0 / 8.0;
+
+/// State: the last rate and the cuts.
+#[derive(Debug, Clone, Default)]
+pub struct LearningRateFalls {
+    previous: Option<f64>,
+    last_fall: f64,
+    cuts: Vec<(Step, f64)>,
+}
+
+impl Sign for LearningRateFalls {
+    fn name(&self) -> SignName {
+        SignName::LearningRateFalls
+    }
+
+    fn read(&mut self, record: &Record) -> Reading {
+        let Some((row, rate)) = record.now().and_then(|row| Some((row, row.learning_rate?))) else {
+            return Reading::TooEarly { needs: 2 };
+        };
+        let Some(previous) = self.previous.replace(rate) else {
+            return Reading::TooEarly { needs: 1 };
+        };
+        let fall = previous - rate;
+        let last_fall = std::mem::replace(&mut self.last_fall, fall);
+        if !(rate < CUT * previous && fall > ABRUPT * last_fall.abs()) {
+            return Reading::Quiet;
+        }
+        let quarter = record.facts.planned_steps.map_or(1000, |steps| (steps / 4).max(1));
+        self.cuts.retain(|(step, _)| row.step.0.saturating_sub(step.0) <= quarter);
+        self.cuts.push((row.step, rate / previous));
+        let total: f64 = self.cuts.iter().map(|(_, factor)| factor).product();
+        let alarm = record.findings.iter().rev().find(|finding| {
+            finding.severity == Severity::Alarm && finding.sign != SignName::LearningRateFalls
+        });
+        let since_alarm = alarm.map(|alarm| row.step.0.saturating_sub(alarm.step.0));
+        let forced = since_alarm.is_some_and(|steps| steps <= AFTER_ALARM_STEPS);
+        let many = self.cuts.len() >= 3 && total <= TOTAL_CUT;
+        if !(forced || many) {
+            return Reading::Quiet;
+        }
+        let mut evidence =
+            vec![Evidence::against("learning rate", rate, "learning rate a step before", previous)];
+        if let Some(steps) = since_alarm.filter(|_| forced) {
+            evidence.push(Evidence::of("steps since the last alarm", steps as f64));
+        }
+        if many {
+            evidence.push(Evidence::against("cuts together", total, "fires at", TOTAL_CUT));
+        }
+        let sign = self.name();
+        let severity = Severity::Strain;
+        Reading::Fired(Finding {
+            sign,
+            step: row.step,
+            severity,
+            tensor: None,
+            layer: None,
+            evidence,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{Layout, Observation, RunFacts};
+    use crate::signs::check::{Given, run};
+
+    fn rates(rate: impl Fn(usize) -> f64) -> Vec<Given> {
+        (0..1000).map(|i| Given { learning_rate: Some(rate(i)), ..Given::default() }).collect()
+    }
+
+    #[test]
+    fn planned_schedules_are_quiet_and_a_row_of_cuts_is_not() {
+        let cosine = |i: usize| 0.1 * (1.0 + (i as f64 / 1000.0 * std::f64::consts::PI).cos());
+        let step_decay = |i: usize| {
+            if i < 400 {
+                0.1
+            } else if i < 800 {
+                0.01
+            } else {
+                0.001
+            }
+        };
+        let halved_often = |i: usize| 0.1 * 0.5f64.powi((i / 50).min(8) as i32);
+        for (name, given, fires) in [
+            ("cosine", rates(cosine), false),
+            ("step decay", rates(step_decay), false),
+            ("halved every 50 steps", rates(halved_often), true),
+        ] {
+            let (findings, _) = run(&mut LearningRateFalls::default(), &given);
+            assert_eq!(!findings.is_empty(), fires, "{name}: {findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_after_an_alarm_is_forced() {
+        for (cut_at, fires) in [(70, true), (300, false)] {
+            let mut record = Record::new(Layout::default(), RunFacts::default());
+            let mut sign = LearningRateFalls::default();
+            let mut readings = Vec::new();
+            for step in 0..=300 {
+                let rate = if step < cut_at { 0.1 } else { 0.02 };
+                record.take(&Observation {
+                    step: Step(step),
+                    learning_rate: Some(rate),
+                    ..Observation::default()
+                });
+                if step == 20 {
+                    record.note([Finding {
+                        sign: SignName::GradientSpikes,
+                        step: Step(20),
+                        severity: Severity::Alarm,
+                        tensor: None,
+                        layer: None,
+                        evidence: vec![],
+                    }]);
+                }
+                readings.push(sign.read(&record));
+            }
+            let fired = readings.iter().any(|reading| matches!(reading, Reading::Fired(_)));
+            assert_eq!(fired, fires, "alarm at 20, cut at {cut_at}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Sign: the loss, a gradient or a parameter is NaN or Inf.
+
+use super::{Reading, Sign, SignName};
+use crate::explain::Doc;
+use crate::finding::{Evidence, Finding, Severity};
+use crate::record::Record;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "loss-nonfinite",
+    title: "Loss is NaN or Inf",
+    what: "The loss, an element of a gradient or a parameter is no longer a number (NaN) or has \
+           left the range of its type (Inf).",
+    why: "It is the end of an explosion: a NaN parameter makes every later loss NaN, and no \
+          optimizer recovers from it. One Inf in a gradient is enough; clipping by norm turns it \
+          into NaN, because the norm is Inf and Inf times 0 is NaN.",
+    rule: "Fires at once, without warm-up, when the loss is not finite, when any gradient has a \
+           non-finite element, or when an update makes any parameter non-finite. The elements are \
+           counted, NaN apart from Inf, and never enter a norm or a baseline.",
+    example: "Step 41: loss 3.1e4. Step 42: loss NaN, 64 NaN of 4096 elements in \
+              layers.3.linear.weight.",
+    remedy: "Skip the step with parameters and optimizer state untouched, then treat what led \
+             there; the origin and the cause name it.",
+    source: "Goodfellow, Bengio, Courville: Deep Learning (2016), section 10.11.1.",
+};
+
+/// State: none; the rule needs no history.
+#[derive(Debug, Clone, Default)]
+pub struct LossNonFinite;
+
+impl Sign for LossNonFinite {
+    fn name(&self) -> SignName {
+        SignName::LossNonFinite
+    }
+
+    fn read(&mut self, record: &Record) -> Reading {
+        let Some(row) = record.now() else { return Reading::TooEarly { needs: 1 } };
+        let broken = record
+            .tensors
+            .iter()
+            .position(|track| track.latest.is_some_and(|stats| !stats.is_finite()));
+        let mut evidence = Vec::new();
+        if let Some(loss) = row.loss.filter(|loss| !loss.is_finite()) {
+            evidence.push(Evidence::of("loss", loss));
+        }
+        if row.nonfinite_gradients > 0 {
+            let elements = row.nonfinite_gradients as f64;
+            evidence.push(Evidence::of("NaN and Inf elements in the gradients", elements));
+        }
+        if evidence.is_empty() {
+            return Reading::Quiet;
+        }
+        Reading::Fired(Finding {
+            sign: self.name(),
+            step: row.step,
+            severity: Severity::Alarm,
+            tensor: broken.map(crate::TensorId),
+            layer: broken.and_then(|index| record.layout.layer_of(crate::TensorId(index))),
+            evidence,
+        })
+    }
+
+    fn read_update(&mut self, record: &Record) -> Reading {
+        let broken = record.tensors.iter().enumerate().find_map(|(index, track)| {
+            let count = track.latest_update?.nonfinite;
+            (count > 0).then_some((crate::TensorId(index), count))
+        });
+        let (Some((tensor, count)), Some(row)) = (broken, record.now()) else {
+            return Reading::Quiet;
+        };
+        let what = format!("NaN and Inf elements in {}", record.layout.tensor_name(tensor));
+        Reading::Fired(Finding {
+            sign: self.name(),
+            step: row.step,
+            severity: Severity::Alarm,
+            tensor: Some(tensor),
+            layer: record.layout.layer_of(tensor),
+            evidence: vec![Evidence::of(what, count as f64)],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signs::check::{Given, alarms, run, tensors};
+
+    #[test]
+    fn fires_at_the_first_non_finite_value_wherever_it_is() {
+        let fine = || Given {
+            loss: Some(1.0),
+            norms: vec![1.0, 1.0],
+            ratios: vec![0.01, 0.01],
+            ..Given::default()
+        };
+        for (name, broken, tensor) in [
+            ("loss NaN", Given { loss: Some(f64::NAN), ..fine() }, None),
+            ("loss -Inf", Given { loss: Some(f64::NEG_INFINITY), ..fine() }, None),
+            ("gradient Inf", Given { norms: vec![1.0, f64::INFINITY], ..fine() }, Some(1)),
+            ("parameter NaN", Given { ratios: vec![f64::NAN, 0.01], ..fine() }, Some(0)),
+        ] {
+            let (findings, _) = run(&mut LossNonFinite, &[fine(), fine(), broken]);
+            assert_eq!(alarms(&findings), [2], "{name}");
+            assert_eq!(tensors(&findings), [tensor.map(crate::TensorId)], "{name}");
+        }
+    }
+
+    #[test]
+    fn large_finite_values_are_not_its_matter() {
+        let large = Given { loss: Some(1e38), norms: vec![1e300], ..Given::default() };
+        assert_eq!(run(&mut LossNonFinite, &[large]).1, Reading::Quiet);
+    }
+}

@@ -1,0 +1,112 @@
+//! Sign: the held-out metric does not improve, or deteriorates.
+
+use super::{Reading, Sign, SignName};
+use crate::explain::Doc;
+use crate::finding::{Evidence, Finding, Severity};
+use crate::observe::Step;
+use crate::record::Record;
+
+/// The text of `explain`.
+pub(super) const DOC: Doc = Doc {
+    name: "metric-stalls",
+    title: "Metric not improving or deteriorating",
+    what: "The metric on held-out data stays where it began, or falls back from what it had \
+           reached.",
+    why: "After a large update a network can be dead (units that never fire, saturated outputs): \
+          the loss is finite and flat, no gradient is large any more, and only the metric shows \
+          that nothing is learned.",
+    rule: "Needs 3 measurements. Deteriorates: below the best by a third of what was gained since \
+           the first measurement (at least 0.05), twice running. Stalls: after a quarter of the \
+           run (at least 200 steps) nothing was gained since the first measurement (less than \
+           0.02). A plateau at a high level is convergence and no sign.",
+    example: "Accuracy 0.10, 0.62, 0.88, then 0.31 and 0.10: below the best by 0.57 twice.",
+    remedy: "Rewind to a healthy snapshot at a lower learning rate; a network that is dead does \
+             not come back by itself.",
+    source: "Patience in the sense of early stopping: Prechelt, Early Stopping - But When? (1998).",
+};
+
+const MEASUREMENTS_MIN: u32 = 3;
+
+/// State: the first and the best measurement, and how often the metric was below it.
+#[derive(Debug, Clone, Default)]
+pub struct MetricStalls {
+    first: Option<(Step, f64)>,
+    best: f64,
+    count: u32,
+    below: u32,
+}
+
+impl Sign for MetricStalls {
+    fn name(&self) -> SignName {
+        SignName::MetricStalls
+    }
+
+    fn read(&mut self, record: &Record) -> Reading {
+        let needs = MEASUREMENTS_MIN.saturating_sub(self.count);
+        let unchanged = if needs > 0 { Reading::TooEarly { needs } } else { Reading::Quiet };
+        let Some((row, metric)) = record.now().and_then(|row| Some((row, row.metric?))) else {
+            return unchanged;
+        };
+        self.count += 1;
+        // NaN falls on the side of the alarm: it is below every best.
+        let (first_step, first) = *self.first.get_or_insert((row.step, metric));
+        self.best = if self.count == 1 { metric } else { self.best.max(metric) };
+        let gained = self.best - first;
+        let deep = !(metric >= self.best - (gained / 3.0).max(0.05));
+        self.below = if deep { self.below + 1 } else { 0 };
+        if self.count < MEASUREMENTS_MIN {
+            return Reading::TooEarly { needs: MEASUREMENTS_MIN - self.count };
+        }
+        let quarter = record.facts.planned_steps.map_or(0, |steps| steps / 4).max(200);
+        let stalled = gained < 0.02 && row.step.0 - first_step.0 >= quarter && self.best < 0.9;
+        let evidence = if self.below >= 2 {
+            Evidence::against("metric", metric, "best so far", self.best)
+        } else if stalled {
+            Evidence::against("best metric so far", self.best, "first measurement", first)
+        } else {
+            return Reading::Quiet;
+        };
+        Reading::Fired(Finding {
+            sign: self.name(),
+            step: row.step,
+            severity: Severity::Strain,
+            tensor: None,
+            layer: None,
+            evidence: vec![evidence],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signs::check::{Given, run};
+
+    fn measured_every_100(metrics: &[f64]) -> Vec<Given> {
+        let steps = metrics.iter().flat_map(|m| {
+            std::iter::once(Given { metric: Some(*m), ..Given::default() })
+                .chain(std::iter::repeat_n(Given::default(), 99))
+        });
+        steps.collect()
+    }
+
+    #[test]
+    fn fires_on_decline_and_on_no_gain_and_not_on_convergence() {
+        for (name, metrics, fires_at) in [
+            ("decline", vec![0.1, 0.62, 0.88, 0.31, 0.10], vec![400]),
+            ("one bad measurement", vec![0.1, 0.62, 0.88, 0.31, 0.87], vec![]),
+            ("never learns", vec![0.1, 0.11, 0.10, 0.10], vec![200, 300]),
+            ("NaN", vec![0.1, 0.8, 0.9, f64::NAN, f64::NAN], vec![400]),
+            ("converged", vec![0.1, 0.9, 0.96, 0.97, 0.97, 0.965, 0.97], vec![]),
+        ] {
+            let (findings, _) = run(&mut MetricStalls::default(), &measured_every_100(&metrics));
+            assert_eq!(findings.iter().map(|f| f.step.0).collect::<Vec<_>>(), fires_at, "{name}");
+        }
+    }
+
+    #[test]
+    fn too_early_until_three_measurements() {
+        let (_, last) = run(&mut MetricStalls::default(), &measured_every_100(&[0.1, 0.2]));
+        assert_eq!(last, Reading::TooEarly { needs: 1 });
+    }
+}

@@ -1,0 +1,99 @@
+//! The commands of the README and of CI: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask help`.
+
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+Commands:
+  test   format check, clippy, tidy and every test; stops at the first failure
+  tidy   the style rules that a machine can check, over every file of the project
+  help   this text
+
+Exit codes: 0 all passed, 1 something failed, 2 the command was not understood.
+With CI=true, `test` also fails when rustfmt or clippy is not installed.
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    match parse(&words) {
+        Ok(Task::Test) => test::test(&project_root()),
+        Ok(Task::Tidy) => exit_code(tidy::tidy_and_print(&project_root())),
+        Ok(Task::Help) => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        Err(complaint) => {
+            eprint!("{complaint}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Task {
+    Test,
+    Tidy,
+    Help,
+}
+
+fn parse(words: &[String]) -> Result<Task, String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["test"] => Ok(Task::Test),
+        ["tidy"] => Ok(Task::Tidy),
+        ["help" | "--help" | "-h"] => Ok(Task::Help),
+        [] => Err("no command given".to_owned()),
+        ["test" | "tidy" | "help" | "--help" | "-h", extra, ..] => {
+            Err(format!("unexpected argument `{extra}`"))
+        }
+        [unknown, ..] => Err(format!("unknown command `{unknown}`")),
+    }
+}
+
+fn exit_code(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(complaint) => {
+            eprintln!("{complaint}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder that holds `xtask/`. Asked at run time first, since a checkout may have been moved
+/// after it was built.
+fn project_root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    xtask.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_name_one_task_or_are_refused() {
+        let cases: &[(&[&str], Result<Task, &str>)] = &[
+            (&["test"], Ok(Task::Test)),
+            (&["tidy"], Ok(Task::Tidy)),
+            (&["help"], Ok(Task::Help)),
+            (&["--help"], Ok(Task::Help)),
+            (&["-h"], Ok(Task::Help)),
+            (&[], Err("no command given")),
+            (&["tset"], Err("unknown command `tset`")),
+            (&["tidy", "crates"], Err("unexpected argument `crates`")),
+        ];
+        for (words, expected) in cases {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            let got = parse(&words);
+            assert_eq!(got.as_ref().map_err(String::as_str), expected.as_ref().map_err(|&e| e));
+        }
+    }
+}

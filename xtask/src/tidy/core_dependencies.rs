@@ -1,0 +1,82 @@
+//! Rule: the core crate depends on nothing but the crates on a short list.
+
+use super::{Complaint, source::Source};
+
+const MANIFEST: &str = "crates/tamegrad/Cargo.toml";
+
+/// What the core may use; tests and benches may use more.
+const ALLOWED: &[&str] = &["tamegrad-stats"];
+
+/// Reads the `[dependencies]` tables of the core's manifest, those of single targets included.
+pub(super) fn check(source: &Source) -> Vec<Complaint> {
+    if source.path != MANIFEST {
+        return Vec::new();
+    }
+    dependencies(&source.text)
+        .into_iter()
+        .filter(|(_, name)| !ALLOWED.contains(name))
+        .map(|(line, name)| Complaint {
+            line,
+            message: format!("the core depends on `{name}`"),
+            hint: "the core knows no framework and no format: do this in the crate that uses it",
+        })
+        .collect()
+}
+
+/// Line and name of each dependency. Knows as much TOML as a manifest formatted by hand has.
+fn dependencies(manifest: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut in_table = false;
+    let mut depth = 0_usize;
+    for (index, line) in manifest.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if depth == 0 && line.starts_with('[') {
+            let header = line.trim_matches(['[', ']']).trim();
+            let (table, name) = match header.rsplit_once("dependencies.") {
+                Some((before, name)) => (format!("{before}dependencies"), Some(name)),
+                None => (header.to_owned(), None),
+            };
+            let ours = table == "dependencies" || table.ends_with(".dependencies");
+            in_table = ours && name.is_none();
+            found.extend(name.filter(|_| ours).map(|name| (index + 1, unquoted(name))));
+            continue;
+        }
+        if let (true, 0, Some((key, _))) = (in_table, depth, line.split_once('=')) {
+            found.push((index + 1, unquoted(key.split('.').next().unwrap_or(key))));
+        }
+        let opened = line.matches(['[', '{']).count();
+        let closed = line.matches([']', '}']).count();
+        depth = (depth + opened).saturating_sub(closed);
+    }
+    found
+}
+
+fn unquoted(name: &str) -> &str {
+    name.trim().trim_matches(['"', '\''])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::assert_lines;
+
+    #[test]
+    fn the_core_depends_on_the_list_only() {
+        let core = super::MANIFEST;
+        assert_lines(
+            super::check,
+            &[
+                (core, "[dependencies]\ntamegrad-stats.workspace = true\n", &[]),
+                (core, "[dependencies]\nserde = \"1\"\nburn.workspace = true\n", &[2, 3]),
+                (core, "[dependencies]\n\"rand\" = { version = \"1\" } # chance\n", &[2]),
+                (core, "[dependencies]\ntamegrad-stats = { features = [\n  \"a=b\",\n] }\n", &[]),
+                (core, "[dependencies.burn]\nversion = \"1\"\n", &[1]),
+                (core, "[target.'cfg(unix)'.dependencies]\nlibc = \"1\"\n", &[2]),
+                (core, "[target.'cfg(unix)'.dependencies.libc]\nversion = \"1\"\n", &[1]),
+                (core, "[dev-dependencies]\nproptest = \"1\"\n[lints]\nworkspace = true\n", &[]),
+                (core, "[dev-dependencies.proptest]\nversion = \"1\"\n", &[]),
+                (core, "[dependencies]\n# serde = \"1\"\n", &[]),
+                ("crates/tamegrad-burn/Cargo.toml", "[dependencies]\nburn = \"1\"\n", &[]),
+            ],
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! Rule: the core computes; its code names no file, network, clock, environment or format.
+
+use super::{
+    Complaint,
+    source::{Source, bracketed, items, leading_word, words},
+};
+
+const CORE: &[&str] = &["crates/tamegrad/src"];
+
+const STD_MODULES: &[&str] = &["fs", "net", "time", "env", "io"];
+
+const CRATES: &[&str] = &["serde"];
+
+/// Finds paths into these modules and crates, also within `use std::{...}`.
+pub(super) fn check(source: &Source) -> Vec<Complaint> {
+    if !source.is_below(CORE) {
+        return Vec::new();
+    }
+    let of_std = words(&source.code, "std")
+        .flat_map(|offset| modules_at(&source.code, offset).map(move |name| (offset, name)))
+        .filter(|(_, name)| STD_MODULES.contains(name))
+        .map(|(offset, name)| (offset, format!("std::{name}")));
+    let of_crates = CRATES
+        .iter()
+        .flat_map(|name| words(&source.code, name).map(|offset| (offset, (*name).to_owned())));
+    of_std
+        .chain(of_crates)
+        .map(|(offset, name)| Complaint {
+            line: source.line_at(offset),
+            message: format!("`{name}` in the core"),
+            hint: "take the value as an argument and do this in the crate that calls the core",
+        })
+        .collect()
+}
+
+/// The modules named right after the `std` at `offset`: one, or those of a group.
+fn modules_at(code: &str, offset: usize) -> impl Iterator<Item = &str> {
+    let after = code[offset + "std".len()..].trim_start().strip_prefix("::").unwrap_or_default();
+    let after = after.trim_start();
+    let list = bracketed(after).map_or_else(|| vec![after], items);
+    list.into_iter().map(leading_word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::assert_lines;
+
+    #[test]
+    fn the_core_names_nothing_of_the_outside_world() {
+        let core = "crates/tamegrad/src/guard.rs";
+        assert_lines(
+            super::check,
+            &[
+                (core, "use std::fs;\nlet t = std::time::Instant::now();\n", &[1, 2]),
+                (core, "use std::{\n    fmt,\n    io::{self, Read},\n    env,\n};\n", &[1, 1]),
+                (core, "use std::net::TcpStream;\n", &[1]),
+                (core, "#[derive(serde::Serialize)]\nstruct A;\n", &[1]),
+                (core, "use std::fmt;\nuse std::collections::{BTreeMap, VecDeque};\n", &[]),
+                (core, "//! Knows no `serde` and no std::fs.\nlet s = \"std::io\";\n", &[]),
+                (core, "use std::iter;\nuse my_std::fs;\n", &[]),
+                ("crates/tamegrad-lab/src/lib.rs", "use std::fs;\n", &[]),
+            ],
+        );
+    }
+}
