@@ -1,1 +1,26 @@
-//! placeholder
+//! burn's door to tamegrad: a guarded training step, layer probes, snapshots and clipping.
+//!
+//! [`Session`] runs one training step at a time: forward, backward, statistics, the guard's
+//! decision, the update. A model says where its layers end by passing their outputs through
+//! [`Probes::tap`]. This crate carries out what the core decides and judges nothing itself.
+//!
+//! What of burn it relies on, and what burn does differently from what one would expect, stands in
+//! ARCHITECTURE.md.
+
+mod clip;
+mod device;
+mod gradients;
+mod lag;
+mod parameters;
+mod probe;
+mod session;
+mod snapshot;
+mod updates;
+
+pub use clip::Clip;
+pub use device::{default_device, device_name};
+pub use lag::{Lagged, SecondMoment};
+pub use parameters::{ParameterTable, weights_hash};
+pub use probe::Probes;
+pub use session::{Session, SessionOptimizer, StepInput, StepOutcome};
+pub use snapshot::Snapshot;

@@ -1,6 +1,6 @@
 //! Data sets in memory: where they come from, their train and test parts, scaling and batches.
 //!
-//! A data set is two [`Table`]s of `f32` numbers. [`load`] makes one from a [`Source`]: the
+//! A data set is two [`Table`]s of `f32` numbers. [`load`] makes one from a recipe's [`Source`]: the
 //! built-in digits, a file of the user's, or a generator. All chance comes from the seed, so the
 //! same source and seed give the same numbers. The order of training rows is a function of
 //! (seed, step) in [`Batches`].
@@ -19,100 +19,11 @@ mod scaling;
 mod split;
 mod temporal_order;
 
-use std::path::PathBuf;
-
 pub use batches::Batches;
 pub use error::DataError;
 pub use scaling::Scaling;
 
-/// Where the data come from, with that source's parameters.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Source {
-    /// The built-in UCI handwritten digits: 1,438 training and 359 test images, ten classes,
-    /// pixels in 0..=1. The split is fixed.
-    Digits,
-    /// A comma-separated file with a header row. Every column but the target is an input.
-    Csv {
-        /// The file.
-        path: PathBuf,
-        /// Name of the target column, as in the header.
-        target: String,
-        /// What the target column means.
-        task: Task,
-        /// Share of the rows held out as the test part, above 0 and below 1.
-        test_fraction: f64,
-    },
-    /// Images and labels in IDX (the format of MNIST), each plain or gzip-compressed.
-    Idx {
-        /// File of the images (magic number 0x00000803).
-        images: PathBuf,
-        /// File of the labels (magic number 0x00000801).
-        labels: PathBuf,
-        /// File of the test images; given together with `test_labels` or not at all.
-        test_images: Option<PathBuf>,
-        /// File of the test labels.
-        test_labels: Option<PathBuf>,
-        /// Share of the rows held out as the test part, above 0 and below 1; not used when there
-        /// are test files.
-        test_fraction: f64,
-    },
-    /// Two concentric circles in the plane, two classes; 30 % of the samples are the test part.
-    Circles {
-        /// Number of points, train and test together, at least 4.
-        samples: usize,
-        /// Standard deviation of the noise on both coordinates, at least 0.
-        noise: f64,
-        /// Radius of the inner circle, at least 0 and below 1; the outer has radius 1.
-        factor: f64,
-    },
-    /// Gaussian clouds, one class each; 30 % of the samples are the test part.
-    Blobs {
-        /// Number of points, train and test together, at least `centers` and at least 4.
-        samples: usize,
-        /// Number of clouds, which is the number of classes, at least 2.
-        centers: usize,
-        /// Number of coordinates of a point, at least 1.
-        features: usize,
-        /// Standard deviation of a cloud in each coordinate, at least 0.
-        std: f64,
-    },
-    /// One input and a noisy polynomial of it; 30 % of the samples are the test part.
-    Polynomial {
-        /// Number of points, train and test together, at least 4.
-        samples: usize,
-        /// `coefficients[k]` belongs to x^k; at least one.
-        coefficients: Vec<f64>,
-        /// Lowest and highest x, the lowest first.
-        range: [f64; 2],
-        /// Standard deviation of the noise on y, at least 0.
-        noise: f64,
-    },
-    /// The adding problem: sequences whose target is the sum of two marked values.
-    Adding {
-        /// Number of training sequences, at least 1; a fifth as many (at least 1) more are the
-        /// test part.
-        samples: usize,
-        /// Steps of a sequence, at least 2.
-        length: usize,
-    },
-    /// The temporal-order problem: which of two symbols came first and which second.
-    TemporalOrder {
-        /// Number of training sequences, at least 1; a fifth as many (at least 1) more are the
-        /// test part.
-        samples: usize,
-        /// Steps of a sequence, at least 10.
-        length: usize,
-    },
-}
-
-/// What the target column of a file means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
-    /// The cells are names of classes.
-    Classification,
-    /// The cells are numbers to predict.
-    Regression,
-}
+use crate::recipe::Source;
 
 /// Reads or generates the data of `source`. `seed` decides generated numbers and drawn splits.
 ///

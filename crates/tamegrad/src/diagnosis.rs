@@ -151,14 +151,8 @@ fn came_back(record: &Record, alarm: Step) -> bool {
     let before: Vec<f64> = record.rows_before(Some(alarm)).filter_map(|row| row.loss).collect();
     let before = &before[before.len().saturating_sub(END_ROWS)..];
     let level = median(before.iter().copied()).or_else(|| record.first_losses.iter().next());
-    let end_rows = record.recent(END_ROWS);
-    let end = median(end_rows.iter().filter_map(|row| row.loss));
-    let quiet_since = end_rows.first().map_or(0, |row| row.step.0);
-    let quiet = record
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Alarm)
-        .all(|finding| finding.step.0 < quiet_since);
+    let end = median(record.recent(END_ROWS).iter().filter_map(|row| row.loss));
+    let quiet = record.last_alarm.is_none_or(|at| record.clock - at >= END_ROWS as u64);
     let Some((level, end)) = level.zip(end) else { return quiet };
     let spread = median(before.iter().map(|loss| (loss - level).abs())).unwrap_or(0.0) * 1.4826;
     let margin = (4.0 * spread).max(0.1 * record.loss_range());

@@ -75,7 +75,7 @@ mod tests {
             let twins = docs[i + 1..].iter().filter(|(_, other)| other.name == doc.name).count();
             assert_eq!(twins, 0, "{} is told twice", doc.name);
             for (heading, text) in doc.sections() {
-                assert!(text.len() > 20, "{}: `{heading}` says little: {text:?}", doc.name);
+                assert!(text.len() > 12, "{}: `{heading}` says little: {text:?}", doc.name);
             }
         }
     }

@@ -152,6 +152,12 @@ impl Guard {
         self.record.alarm_lag = self.record.alarm_lag.or(largest);
     }
 
+    /// The factor on the learning rate at the latest decision; exactly 1 when the guard leaves it
+    /// alone.
+    pub fn learning_rate_factor(&self) -> f64 {
+        self.ladder.learning_rate()
+    }
+
     /// Takes in a step before its update and decides. Outside [`Mode::Protect`] the decision is
     /// always to proceed.
     pub fn observe(&mut self, seen: &Observation<'_>) -> Decision {
@@ -191,7 +197,7 @@ impl Guard {
             let step = self.record.now().map_or(Step(0), |row| row.step);
             self.ladder.note_veto(step);
             let skip = Decision { gradients: GradientAction::Skip, ..Decision::default() };
-            self.record.actions.push((step, skip));
+            self.record.note_action(step, skip);
             self.record.undo_update();
         }
         self.record.settle();
@@ -226,7 +232,7 @@ impl Guard {
             || decision.stop
             || self.ladder.cut_now();
         if acts {
-            self.record.actions.push((step, decision.clone()));
+            self.record.note_action(step, decision.clone());
         }
         if let Some(to) = decision.rewind {
             self.snapshots.retain(|(at, _)| *at <= to);

@@ -2,8 +2,8 @@
 
 use crate::chain::{Chain, Link, USUAL_GAIN};
 use crate::finding::Evidence;
-use crate::observe::{LayerId, TensorId};
-use crate::record::{NonFiniteAt, Record};
+use crate::observe::{LayerId, LayerTrace, Step, TensorId};
+use crate::record::Record;
 
 /// Where an explosion began.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,31 +89,41 @@ fn departure(record: &Record, link: &Link) -> Option<Departure> {
     risen.max_by(|a, b| a.log_rise.total_cmp(&b.log_rise))
 }
 
+/// The layer that brought about the first non-finite output. That is not always the layer whose
+/// output it is: one that lets 1 become 1e30 leaves the overflow to the next. To overflow, the
+/// producer must have had a gain of at least the type's maximum over its largest input; a layer
+/// before it whose own gain has risen by more than that is the origin.
 fn producer(record: &Record) -> Option<Origin> {
-    let (step, at) = record.first_nonfinite?;
-    let first_alarm = record.first_alarm()?.step;
-    if step > first_alarm {
-        return None;
+    let (step, trace) = non_finite_pass(record)?;
+    let broken = trace.layers.iter().position(|layer| layer.output.nonfinite() > 0)?;
+    let input = broken.checked_sub(1).map_or(trace.input.as_ref(), |i| trace.layers.get(i));
+    let largest = input.map_or(1.0, |sample| sample.output.max_abs.max(f64::MIN_POSITIVE));
+    let max = record.facts.dtype_max.unwrap_or(f64::from(f32::MAX));
+    let needed = (max / largest).ln();
+    let name = |layer| record.layout.layer_name(layer);
+    let what = format!("step at which the output of {} is first not finite", name(LayerId(broken)));
+    let mut evidence = vec![Evidence::of(what, step.0 as f64)];
+    let chain = Chain::measure(*step, trace);
+    let before = chain.links[..broken].iter().filter_map(|link| departure(record, link));
+    let strongest = before
+        .filter(|d| d.is_forward && d.log_rise > needed)
+        .max_by(|a, b| a.log_rise.total_cmp(&b.log_rise));
+    if let Some(d) = strongest {
+        let what = format!("forward gain of {} in that pass", name(d.layer));
+        evidence.insert(0, Evidence::against(what, d.gain, "usual", d.usual));
     }
-    let NonFiniteAt::Output(layer) = at else {
-        return producer_in_repeated_pass(record);
-    };
-    Some(produced(record, layer, step.0))
+    let layer = strongest.map_or(LayerId(broken), |d| d.layer);
+    Some(Origin { layer: Some(layer), tensor: None, evidence })
 }
 
-/// The pass that brought the first non-finite value had no probes, but its repetition had.
-fn producer_in_repeated_pass(record: &Record) -> Option<Origin> {
-    let (step, trace) = record.alarm_trace.as_ref()?;
-    let layer = trace.layers.iter().position(|layer| layer.output.nonfinite() > 0)?;
-    Some(produced(record, LayerId(layer), step.0))
-}
-
-fn produced(record: &Record, layer: LayerId, step: u64) -> Origin {
-    let what = format!(
-        "step at which the output of {} is first not finite",
-        record.layout.layer_name(layer)
-    );
-    Origin { layer: Some(layer), tensor: None, evidence: vec![Evidence::of(what, step as f64)] }
+/// The probed pass of the first alarm, if the first non-finite value came no later than it.
+fn non_finite_pass(record: &Record) -> Option<&(Step, LayerTrace)> {
+    let (step, _) = record.first_nonfinite?;
+    let alarm = record.first_alarm()?.step;
+    let is_step = |traced: &&(Step, LayerTrace)| traced.0 == step;
+    (step <= alarm)
+        .then(|| record.first_trace.as_ref().filter(is_step).or(record.alarm_trace.as_ref()))
+        .flatten()
 }
 
 fn strongest_gain(record: &Record) -> Option<Origin> {
@@ -152,7 +162,7 @@ pub fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)>
 mod tests {
     use super::*;
     use crate::finding::{Finding, Severity};
-    use crate::observe::{LayerSample, LayerTrace, Observation, RunFacts, Step};
+    use crate::observe::{LayerSample, Observation, RunFacts};
     use crate::signs::SignName;
     use crate::signs::check::{layout, stats};
 
@@ -219,6 +229,12 @@ mod tests {
     fn the_producer_of_the_first_inf_goes_before_any_gain() {
         let record = record_of(&[1.0, 1.0, 1.0], 5, &[1.0, 1.9, f64::INFINITY]);
         assert_eq!(find(&record).and_then(|origin| origin.layer), Some(LayerId(2)));
+    }
+
+    #[test]
+    fn a_layer_that_leaves_the_overflow_to_the_next_is_the_origin() {
+        let record = record_of(&[1.0, 1.0, 1.0], 5, &[1.0, 1e30, f64::INFINITY]);
+        assert_eq!(find(&record).and_then(|origin| origin.layer), Some(LayerId(1)));
     }
 
     #[test]

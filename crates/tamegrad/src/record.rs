@@ -141,6 +141,14 @@ pub struct Record {
     pub first_losses: Window<5>,
     /// Lowest median of calm losses.
     pub best_loss: Option<f64>,
+    /// Largest norm of the whole gradient in a calm step.
+    pub highest_calm_norm: f64,
+    /// Steps taken in, which rewinds do not turn back.
+    pub clock: u64,
+    /// The clock at the latest alarm.
+    pub last_alarm: Option<u64>,
+    /// The clock at the latest action of the guard.
+    pub last_action: Option<u64>,
     segment: u32,
 }
 
@@ -182,6 +190,10 @@ impl Record {
             calm_losses: Window::default(),
             first_losses: Window::default(),
             best_loss: None,
+            highest_calm_norm: 0.0,
+            clock: 0,
+            last_alarm: None,
+            last_action: None,
             segment: 0,
         }
     }
@@ -201,21 +213,19 @@ impl Record {
         self.findings.iter().find(|finding| finding.severity == Severity::Alarm)
     }
 
-    /// Whether the guard found or did something within the last `steps` rows.
+    /// Whether an alarm came or the guard acted within the last `steps` steps.
     pub fn is_troubled(&self, steps: u64) -> bool {
-        let now = self.now().map_or(0, |row| row.step.0);
-        let near = |step: Step| now.saturating_sub(step.0) < steps;
-        self.findings.last().is_some_and(|f| f.severity == Severity::Alarm && near(f.step))
-            || self.actions.last().is_some_and(|(step, _)| near(*step))
+        let latest = self.last_alarm.max(self.last_action);
+        latest.is_some_and(|at| self.clock - at < steps)
     }
 
-    /// How much the loss has come down: where it began less its best level, at least a hundredth
+    /// How much the loss has come down: where it began less its best level, at least the magnitude
     /// of where it began. The yardstick of what is a large change of the loss, which holds for
     /// losses that cross zero as well.
     pub fn loss_range(&self) -> f64 {
         let first = self.first_losses.median().unwrap_or(0.0);
         let best = self.best_loss.unwrap_or(first);
-        (first - best).max(0.01 * first.abs()).max(f64::MIN_POSITIVE)
+        (first - best).max(first.abs()).max(f64::MIN_POSITIVE)
     }
 
     /// How far a loss lies above the calm ones, in robust spreads; 0 while fewer than ten calm
@@ -249,6 +259,7 @@ impl Record {
 
     /// Takes in a step before its update. The baselines do not move until [`Record::settle`].
     pub fn take(&mut self, seen: &Observation<'_>) {
+        self.clock += 1;
         for (index, track) in self.tensors.iter_mut().enumerate() {
             track.latest = seen.gradients.get(index).copied().flatten();
             track.latest_lag = seen.second_moment_lag.get(index).copied().flatten();
@@ -270,7 +281,7 @@ impl Record {
         });
         self.thin_out();
         if let Some(loss) = seen.loss
-            && self.rows_dropped as usize + self.rows.len() <= 5
+            && self.clock <= 5
         {
             self.first_losses.push(loss);
         }
@@ -317,12 +328,21 @@ impl Record {
     /// Notes findings.
     pub fn note(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
+            if finding.severity == Severity::Alarm {
+                self.last_alarm = Some(self.clock);
+            }
             if self.findings.len() < FINDINGS_MAX {
                 self.findings.push(finding);
             } else {
                 self.findings_dropped += 1;
             }
         }
+    }
+
+    /// Notes what the guard made the door do.
+    pub fn note_action(&mut self, step: Step, decision: Decision) {
+        self.last_action = Some(self.clock);
+        self.actions.push((step, decision));
     }
 
     /// Lets the baselines take in the latest step. What is not finite never enters; gradients
@@ -354,6 +374,9 @@ impl Record {
         }
         if let Some(loss) = row.loss {
             self.calm_losses.push(loss);
+        }
+        if let Some(norm) = row.gradient_norm.filter(|norm| norm.is_finite()) {
+            self.highest_calm_norm = self.highest_calm_norm.max(norm);
         }
         if let Some(middle) = self.calm_losses.median()
             && self.calm_losses.len() >= 5

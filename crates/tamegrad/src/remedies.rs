@@ -8,7 +8,7 @@ mod clip_value;
 mod fewer_layers;
 mod l1_penalty;
 mod l2_penalty;
-pub mod ladder;
+pub(crate) mod ladder;
 mod lower_learning_rate;
 mod reinitialise;
 mod rewind;

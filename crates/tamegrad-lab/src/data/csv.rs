@@ -13,7 +13,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::split::split;
-use super::{DataError, Dataset, Table, Targets, Task, parameter};
+use super::{DataError, Dataset, Table, Targets, parameter};
+use crate::recipe::Task;
 
 /// Reads the file and holds out `test_fraction` of its rows, drawn by `seed`. Inputs
 /// `[columns - 1]` in the order of the header, without the target. Class names become numbers in

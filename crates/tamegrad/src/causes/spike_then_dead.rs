@@ -46,6 +46,10 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
 /// tensors, the last layer's left out, have no gradient to speak of any more.
 pub(super) fn dead(record: &Record) -> Option<(f64, f64)> {
     let alarm = record.first_alarm()?.step;
+    // A NaN gradient is no small gradient.
+    if record.recent(20).iter().any(|row| row.nonfinite_gradients > 0) {
+        return None;
+    }
     let last_layer = record.layout.tensors.iter().filter_map(|t| t.layer).max();
     let inner: Vec<f64> = record
         .tensors
@@ -71,7 +75,7 @@ mod tests {
 
     #[test]
     fn gradients_that_vanish_after_the_alarm() {
-        for (after, found) in [(0.0, true), (1e-9, true), (0.01, false)] {
+        for (after, found) in [(0.0, true), (1e-9, true), (0.01, false), (f64::NAN, false)] {
             let mut record =
                 crate::causes::check::alarmed(Layout::default(), RunFacts::default(), 10, |_| {
                     Observation { gradient_norm: Some(2.0), ..Observation::default() }

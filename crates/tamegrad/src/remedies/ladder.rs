@@ -45,7 +45,7 @@ const SPIKING_PART: f64 = 0.3;
 /// that stays up for 20 steps, or 10 skips in a row, rewinds the run; (5) what is left is a
 /// change of structure, which is proposed and never done by itself.
 #[derive(Debug, Clone)]
-pub struct Ladder {
+pub(crate) struct Ladder {
     actions: VecDeque<u64>,
     rate: f64,
     cut_at: Option<u64>,
@@ -78,7 +78,12 @@ impl Default for Ladder {
 
 impl Ladder {
     /// Decides one step. `snapshots` are the steps of the snapshots at hand, oldest first.
-    pub fn decide(&mut self, record: &Record, fired: &[Finding], snapshots: &[Step]) -> Decision {
+    pub(crate) fn decide(
+        &mut self,
+        record: &Record,
+        fired: &[Finding],
+        snapshots: &[Step],
+    ) -> Decision {
         self.clock += 1;
         self.cut_now = false;
         self.accepts = false;
@@ -103,17 +108,17 @@ impl Ladder {
     }
 
     /// Whether the learning rate was cut at the latest step.
-    pub fn cut_now(&self) -> bool {
+    pub(crate) fn cut_now(&self) -> bool {
         self.cut_now
     }
 
     /// Whether the level of the latest gradients is to be accepted as the new usual.
-    pub fn accepts_level(&self) -> bool {
+    pub(crate) fn accepts_level(&self) -> bool {
         self.accepts
     }
 
     /// Notes that the update of a step was refused.
-    pub fn note_veto(&mut self, _step: Step) {
+    pub(crate) fn note_veto(&mut self, _step: Step) {
         self.actions.push_back(self.clock);
         self.skips_in_row += 1;
     }
@@ -187,7 +192,7 @@ impl Ladder {
     }
 
     /// The factor on the learning rate: the cuts so far, warming up since the last one.
-    fn learning_rate(&self) -> f64 {
+    pub(crate) fn learning_rate(&self) -> f64 {
         let Some(cut_at) = self.cut_at else { return 1.0 };
         let warmed = ((self.clock - cut_at) as f64 / REWARM_STEPS as f64).min(1.0);
         self.rate * (REWARM_START + (1.0 - REWARM_START) * warmed)

@@ -22,7 +22,7 @@ pub(super) const DOC: Doc = Doc {
            agrees within 3 steps. In the first 100 steps only growth by 100 times over the first \
            step, with a rising loss, counts, and a product of layer gains above 10,000 at step 0. \
            It is an alarm when the loss departs as well or the norm is 100 times its mean, \
-           otherwise a strain.",
+           and the whole norm is above that of every calm step before; otherwise a strain.",
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
     remedy: "Clip the gradient; if one layer stands out, treat that layer.",
     source: "Page's cumulative sum, Biometrika 41 (1954); thresholds measured on 146,000 healthy \
@@ -120,12 +120,18 @@ impl GradientSpikes {
         let row = record.now().copied().unwrap_or_default();
         let departs = row.loss.is_some_and(|loss| record.loss_departure(loss) > 4.0);
         let gross = rise.norm > GROSS_RATIO * rise.usual;
+        // Near convergence a hard batch is a spike against tiny norms, and no explosion.
+        let record_high = row.gradient_norm.is_some_and(|n| !(n <= record.highest_calm_norm));
         let of = tensor.map_or("the whole gradient", |id| record.layout.tensor_name(id));
         let kind = if rise.is_spike { "norm" } else { "drifting norm" };
         Finding {
             sign: SignName::GradientSpikes,
             step: row.step,
-            severity: if departs || gross { Severity::Alarm } else { Severity::Strain },
+            severity: if (departs || gross) && record_high {
+                Severity::Alarm
+            } else {
+                Severity::Strain
+            },
             tensor,
             layer: tensor.and_then(|id| record.layout.layer_of(id)),
             evidence: vec![

@@ -18,7 +18,8 @@ pub(super) const DOC: Doc = Doc {
            deviation of the last 100 calm changes) and against what the loss has come down so \
            far. Fires when 3 of the last 20 changes exceed 8 spreads and a tenth of that descent; \
            or when the loss is above its start by 2 times its start's magnitude in 3 of the last \
-           5 steps (no warm-up is needed for that). Differences, not ratios: losses may cross 0.",
+           5 steps (no warm-up is needed for that). An alarm when the loss lies above its calm \
+           level by half of that descent, otherwise a strain. Differences, not ratios: losses may cross 0.",
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
     remedy: "Lower the learning rate or clip the gradient; look at gradient-spikes and \
              updates-too-large for the layer.",
@@ -28,6 +29,7 @@ pub(super) const DOC: Doc = Doc {
 
 const SPREADS: f64 = 8.0;
 const OF_RANGE: f64 = 0.1;
+const OF_RANGE_GRAVE: f64 = 0.5;
 const WINDOW: usize = 20;
 const WILD_MIN: usize = 3;
 
@@ -85,8 +87,9 @@ impl Sign for LossFluctuates {
         if !(is_wild && wild >= WILD_MIN) {
             return Reading::Quiet;
         }
-        let severity =
-            if record.loss_departure(loss) > 4.0 { Severity::Alarm } else { Severity::Strain };
+        let middle = record.calm_losses.median().unwrap_or(loss);
+        let grave = record.loss_departure(loss) > 4.0 && loss - middle > OF_RANGE_GRAVE * range;
+        let severity = if grave { Severity::Alarm } else { Severity::Strain };
         let evidence = vec![
             Evidence::against("change of the loss", change, "usual spread of its changes", spread),
             Evidence::against("changes beyond it in the last 20", wild as f64, "allowed", 2.0),

@@ -1,0 +1,96 @@
+//! Measures how far Adam's second moment lags behind the gradient.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use burn::optim::{Adam, AdamState, AdamW, AdamWState, LearningRate, Optimizer};
+use burn::tensor::{Device, Tensor};
+
+/// An optimizer that can tell the second moment v of a parameter's state, bias-corrected.
+pub trait SecondMoment: Optimizer {
+    /// v of a state, divided by 1 - beta2^t.
+    fn second_moment<const D: usize>(&self, state: &Self::State<D>, beta2: f64) -> Tensor<D>;
+}
+
+impl SecondMoment for Adam {
+    fn second_moment<const D: usize>(&self, state: &AdamState<D>, beta2: f64) -> Tensor<D> {
+        corrected(state.momentum.moment_2.clone(), beta2, state.momentum.time)
+    }
+}
+
+impl SecondMoment for AdamW {
+    fn second_moment<const D: usize>(&self, state: &AdamWState<D>, beta2: f64) -> Tensor<D> {
+        corrected(state.momentum.moment_2.clone(), beta2, state.momentum.time)
+    }
+}
+
+fn corrected<const D: usize>(moment: Tensor<D>, beta2: f64, time: usize) -> Tensor<D> {
+    moment / (1.0 - beta2.powi(time.min(1 << 20) as i32)).max(f64::MIN_POSITIVE)
+}
+
+/// An optimizer that, when asked, measures RMS(g / sqrt(v)) of each parameter before v takes in
+/// g (Wortsman 2023, section 3.4: RMS of g^2/v). Otherwise it is the optimizer inside.
+#[derive(Clone)]
+pub struct Lagged<O> {
+    inner: O,
+    beta2: f64,
+    meter: LagMeter,
+}
+
+/// Arms the measurement and holds its results, in the order of the parameters that had a gradient.
+#[derive(Clone, Default)]
+pub(crate) struct LagMeter {
+    armed: Arc<AtomicBool>,
+    lags: Arc<Mutex<Vec<f64>>>,
+}
+
+impl<O: SecondMoment> Lagged<O> {
+    /// Wraps an optimizer with this beta2.
+    pub fn new(inner: O, beta2: f64) -> Self {
+        Self { inner, beta2, meter: LagMeter::default() }
+    }
+
+    /// The meter, to arm and read it.
+    pub(crate) fn meter(&self) -> LagMeter {
+        self.meter.clone()
+    }
+}
+
+impl LagMeter {
+    /// Measures while `step` runs and returns the lags of the parameters with a gradient.
+    pub(crate) fn measure<R>(&self, step: impl FnOnce() -> R) -> (R, Vec<f64>) {
+        self.armed.store(true, Ordering::Relaxed);
+        let result = step();
+        self.armed.store(false, Ordering::Relaxed);
+        let lags = self.lags.lock().map(|mut lags| std::mem::take(&mut *lags));
+        (result, lags.unwrap_or_default())
+    }
+}
+
+impl<O: SecondMoment> Optimizer for Lagged<O> {
+    type State<const D: usize> = O::State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        if self.meter.armed.load(Ordering::Relaxed) {
+            let lag = state.as_ref().map_or(f64::NAN, |state| {
+                let v = self.inner.second_moment(state, self.beta2);
+                let ratio = grad.clone().square() / v.clamp_min(1e-30);
+                ratio.mean().sqrt().into_scalar::<f32>().into()
+            });
+            if let Ok(mut lags) = self.meter.lags.lock() {
+                lags.push(lag);
+            }
+        }
+        self.inner.step(lr, tensor, grad, state)
+    }
+
+    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+        O::to_device(state, device)
+    }
+}

@@ -1,0 +1,352 @@
+//! One guarded training step after another.
+
+use std::collections::VecDeque;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{Gradients, Tensor};
+use tamegrad::observe::LayerTrace;
+use tamegrad::{
+    BatchStats, Decision, GradientAction, Guard, GuardConfig, LayerInfo, Mode, Observation,
+    RunFacts, Step, TensorStats,
+};
+
+use crate::clip::{Clip, scale};
+use crate::gradients::{edit, scan};
+use crate::lag::{LagMeter, Lagged, SecondMoment};
+use crate::parameters::ParameterTable;
+use crate::probe::Probes;
+use crate::snapshot::Snapshot;
+use crate::updates;
+
+/// What the loop knows of a step before it runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StepInput {
+    /// The step's number.
+    pub step: Step,
+    /// Learning rate by the schedule.
+    pub learning_rate: f64,
+    /// Held-out metric of the parameters before this step, when it was measured.
+    pub metric: Option<f64>,
+    /// Statistics of the batch's data.
+    pub batch: Option<BatchStats>,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepOutcome {
+    /// Training loss of the batch before the update.
+    pub loss: f64,
+    /// L2 norm of the finite part of the gradient; `None` with the guard off.
+    pub gradient_norm: Option<f64>,
+    /// What the guard decided.
+    pub decision: Decision,
+    /// Whether an update was taken.
+    pub updated: bool,
+}
+
+/// An optimizer of a session: any of burn's, or an Adam whose second moment can be measured.
+pub struct SessionOptimizer {
+    optimizer: ModuleOptimizer,
+    meter: Option<LagMeter>,
+}
+
+impl From<ModuleOptimizer> for SessionOptimizer {
+    fn from(optimizer: ModuleOptimizer) -> Self {
+        Self { optimizer, meter: None }
+    }
+}
+
+impl<O: SecondMoment> From<Lagged<O>> for SessionOptimizer {
+    fn from(optimizer: Lagged<O>) -> Self {
+        let meter = Some(optimizer.meter());
+        Self { optimizer: ModuleOptimizer::from(optimizer), meter }
+    }
+}
+
+/// A model in training, its optimizer and its guard.
+pub struct Session<M: Module> {
+    model: M,
+    optimizer: ModuleOptimizer,
+    meter: Option<LagMeter>,
+    guard: Guard,
+    table: ParameterTable,
+    clip: Option<Clip>,
+    weight_decay: f64,
+    snapshots: VecDeque<(Step, Snapshot<M>)>,
+}
+
+impl<M: Module> Session<M> {
+    /// A session of a model whose layers are named in order of execution.
+    pub fn new(
+        model: M,
+        layers: Vec<LayerInfo>,
+        optimizer: impl Into<SessionOptimizer>,
+        facts: RunFacts,
+        config: GuardConfig,
+    ) -> Self {
+        let table = ParameterTable::new(&model, layers);
+        let guard = Guard::new(table.layout.clone(), facts, config);
+        let SessionOptimizer { optimizer, meter } = optimizer.into();
+        Self {
+            model,
+            optimizer,
+            meter,
+            guard,
+            table,
+            clip: None,
+            weight_decay: 0.0,
+            snapshots: VecDeque::new(),
+        }
+    }
+
+    /// Clips the gradients after the guard has seen them. A step whose gradients are not finite
+    /// is then left out, for scaling cannot mend it.
+    pub fn with_clip(mut self, clip: Option<Clip>) -> Self {
+        self.clip = clip;
+        self
+    }
+
+    /// Takes `rate` times the learning rate of every weight matrix away at each update
+    /// (Loshchilov and Hutter 2019).
+    pub fn with_weight_decay(mut self, rate: f64) -> Self {
+        self.weight_decay = rate;
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The guard.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Runs one step: forward (`loss` passes the layers' outputs through the probes), backward,
+    /// statistics, decision, update. After a rewind the model is that of the snapshot, and
+    /// [`Decision::rewind`] tells the loop where to go on.
+    pub fn step(
+        &mut self,
+        input: StepInput,
+        loss: impl Fn(&M, &Probes) -> Tensor<1>,
+    ) -> StepOutcome {
+        if self.guard.config().mode == Mode::Off {
+            return self.bare_step(input, loss);
+        }
+        self.keep_snapshot(input.step);
+        // A forward pass moves the running statistics of batch norm: only protect needs them back.
+        let before = self.protects().then(|| self.model.valid());
+        let armed = self.guard.wants_trace(input.step);
+        let probes = if armed { Probes::armed() } else { Probes::unarmed() };
+        let (value, mut raw) = backward(&self.model, &probes, &loss);
+        let trace = probes.collect(&mut raw);
+        let mut gradients = GradientsParams::from_grads(raw, &self.model);
+        let stats = scan(&self.table, &self.model, &mut gradients);
+        let decision = self.guard.observe(&Observation {
+            step: input.step,
+            loss: Some(value),
+            metric: input.metric,
+            learning_rate: Some(input.learning_rate * self.guard.learning_rate_factor()),
+            gradients: &stats,
+            trace: trace.as_ref(),
+            batch: input.batch,
+            ..Observation::default()
+        });
+        self.repeat_with_probes(&loss);
+        let updated = match decision.rewind {
+            Some(to) => {
+                self.guard.observe_update(&[]);
+                self.rewind(to);
+                false
+            }
+            None => self.update(&input, &decision, gradients, &stats, &loss),
+        };
+        if let Some(before) = before.filter(|_| !updated && decision.rewind.is_none()) {
+            self.model = before.train();
+        }
+        let gradient_norm = Some(tamegrad_stats::merge(stats.iter().flatten()).l2);
+        StepOutcome { loss: value, gradient_norm, decision, updated }
+    }
+
+    /// A step as it is without tamegrad, of which only the loss is noted.
+    fn bare_step(
+        &mut self,
+        input: StepInput,
+        loss: impl Fn(&M, &Probes) -> Tensor<1>,
+    ) -> StepOutcome {
+        let (value, raw) = backward(&self.model, &Probes::unarmed(), &loss);
+        let mut gradients = GradientsParams::from_grads(raw, &self.model);
+        let decision = self.guard.observe(&Observation {
+            step: input.step,
+            loss: Some(value),
+            metric: input.metric,
+            learning_rate: Some(input.learning_rate),
+            ..Observation::default()
+        });
+        self.guard.observe_update(&[]);
+        let updated = self.clip.is_none() || {
+            let stats = scan(&self.table, &self.model, &mut gradients);
+            self.clip_gradients(&mut gradients, &stats)
+        };
+        if updated {
+            self.model = self.stepped(input.learning_rate, gradients);
+        }
+        StepOutcome { loss: value, gradient_norm: None, decision, updated }
+    }
+
+    /// Takes the update that the decision leaves, unless the guard refuses it. Says whether.
+    fn update(
+        &mut self,
+        input: &StepInput,
+        decision: &Decision,
+        mut gradients: GradientsParams,
+        stats: &[Option<TensorStats>],
+        loss: &impl Fn(&M, &Probes) -> Tensor<1>,
+    ) -> bool {
+        let takes_step = decision.gradients != GradientAction::Skip && !decision.stop && {
+            let stats = self.scale_gradients(&decision.gradients, &mut gradients, stats);
+            self.clip_gradients(&mut gradients, &stats)
+        };
+        if !takes_step {
+            self.guard.observe_update(&[]);
+            return false;
+        }
+        let before = (self.model.clone(), self.optimizer.clone());
+        let rate = match decision.learning_rate {
+            1.0 => input.learning_rate,
+            factor => input.learning_rate * factor,
+        };
+        let after = self.stepped(rate, gradients);
+        let measured = updates::measure(&self.table, &before.0, &after);
+        let kept = self.guard.observe_update(&measured);
+        self.repeat_with_probes(loss);
+        if kept {
+            self.model = after;
+        } else {
+            self.optimizer = before.1;
+        }
+        kept
+    }
+
+    fn stepped(&mut self, rate: f64, gradients: GradientsParams) -> M {
+        let decayed = if self.weight_decay > 0.0 {
+            self.model.clone().map(&mut Decay { keep: 1.0 - rate * self.weight_decay })
+        } else {
+            self.model.clone()
+        };
+        let first_alarm = self.guard.record().first_alarm().is_some();
+        let unmeasured = self.guard.record().alarm_lag.is_none();
+        match self.meter.clone().filter(|_| first_alarm && unmeasured) {
+            Some(meter) => {
+                let (after, lags) = meter.measure(|| self.optimizer.step(rate, decayed, gradients));
+                let lags: Vec<Option<f64>> = lags.into_iter().map(Some).collect();
+                if lags.len() == self.table.ids.len() {
+                    self.guard.observe_lag(&lags);
+                }
+                after
+            }
+            None => self.optimizer.step(rate, decayed, gradients),
+        }
+    }
+
+    fn scale_gradients(
+        &self,
+        action: &GradientAction,
+        gradients: &mut GradientsParams,
+        stats: &[Option<TensorStats>],
+    ) -> Vec<Option<TensorStats>> {
+        let factor_of = |index: usize| match action {
+            GradientAction::ScaleAll(factor) => Some(*factor),
+            GradientAction::Scale(of) => of.iter().find(|(id, _)| id.0 == index).map(|(_, f)| *f),
+            GradientAction::Keep | GradientAction::Skip => None,
+        };
+        if *action == GradientAction::Keep {
+            return stats.to_vec();
+        }
+        edit(&self.table, &self.model, gradients, |index, mut data| {
+            if let Some(factor) = factor_of(index) {
+                scale(&mut data, factor);
+            }
+            (crate::parameters::scan_data(&data), Some(data))
+        })
+    }
+
+    /// Clips, if the user asked for it. False: the gradients are not finite, take no step.
+    fn clip_gradients(
+        &self,
+        gradients: &mut GradientsParams,
+        stats: &[Option<TensorStats>],
+    ) -> bool {
+        let Some(clip) = self.clip else { return true };
+        if stats.iter().flatten().any(|stats| !stats.is_finite()) {
+            return false;
+        }
+        clip.apply(&self.table, &self.model, gradients, stats);
+        true
+    }
+
+    /// Repeats the pass on a copy with probes when an alarm has none: forward, backward, no update.
+    fn repeat_with_probes(&mut self, loss: &impl Fn(&M, &Probes) -> Tensor<1>) {
+        if self.guard.wants_repeated_trace()
+            && let Some(trace) = trace(&self.model.valid().train(), loss)
+        {
+            self.guard.observe_trace(&trace);
+        }
+    }
+
+    fn protects(&self) -> bool {
+        self.guard.config().mode == Mode::Protect
+    }
+
+    fn keep_snapshot(&mut self, step: Step) {
+        if self.guard.wants_snapshot(step) {
+            if self.snapshots.len() >= self.guard.config().snapshots_max.max(1) {
+                self.snapshots.pop_front();
+            }
+            self.snapshots.push_back((step, Snapshot::take(&self.model, &self.optimizer)));
+        }
+    }
+
+    fn rewind(&mut self, to: Step) {
+        self.snapshots.retain(|(step, _)| *step <= to);
+        if let Some((_, snapshot)) = self.snapshots.back() {
+            (self.model, self.optimizer) = snapshot.restore();
+        }
+    }
+}
+
+/// One forward and backward pass on a model with armed probes: the layers' outputs and the
+/// gradients with respect to them. `None` when no gradient came back.
+fn trace<M: Module>(model: &M, loss: impl Fn(&M, &Probes) -> Tensor<1>) -> Option<LayerTrace> {
+    let probes = Probes::armed();
+    let (_, mut raw) = backward(model, &probes, &loss);
+    probes.collect(&mut raw)
+}
+
+fn backward<M: Module>(
+    model: &M,
+    probes: &Probes,
+    loss: impl Fn(&M, &Probes) -> Tensor<1>,
+) -> (f64, Gradients) {
+    let loss = loss(model, probes);
+    let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+    (value, loss.backward())
+}
+
+/// Multiplies weight matrices by a factor; biases and norm scales stay.
+struct Decay {
+    keep: f64,
+}
+
+impl ModuleMapper for Decay {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let keep = self.keep;
+        let decays = D >= 2 && param.val().is_require_grad();
+        if !decays {
+            return param;
+        }
+        param.map(|tensor| Tensor::from_inner(tensor.inner() * keep).require_grad())
+    }
+}

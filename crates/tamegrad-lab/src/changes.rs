@@ -1,0 +1,261 @@
+//! Remedies as edits of a recipe.
+
+use tamegrad::remedies::{Change, Place, Scheme};
+use tamegrad::{LayerId, Layout};
+
+use crate::recipe::edit::{Edit, EditValue};
+use crate::recipe::{Activation, Model, NormalisationKind, Recipe, Scale};
+
+/// The edits of a recipe that carry out a change; `None` where the recipe has no place for it (no
+/// batch norm in a recurrent net) or has it already.
+pub fn edits(change: &Change, recipe: &Recipe, layout: &Layout) -> Option<Vec<Edit>> {
+    match change {
+        // What the guard does at run time is no part of a recipe.
+        Change::Guard => None,
+        Change::ClipGlobalNorm { max_norm } => Some(clip("global-norm", *max_norm)),
+        Change::ClipTensorNorm { max_norm } => Some(clip("tensor-norm", *max_norm)),
+        Change::ClipValue { limit } => Some(clip("value", *limit)),
+        Change::WarmUp { steps } => (recipe.schedule.warm_up < *steps)
+            .then(|| vec![set("schedule.warm_up", EditValue::Integer(*steps as i64))]),
+        Change::LearningRate { factor } => {
+            let rate = two_digits(recipe.optimizer.learning_rate * factor);
+            Some(vec![set("optimizer.learning_rate", EditValue::Float(rate))])
+        }
+        Change::ScaleTarget => (recipe.data.scale_target == Scale::None)
+            .then(|| vec![text("data.scale_target", "standard")]),
+        Change::ScaleInput => (recipe.data.scale_input == Scale::None)
+            .then(|| vec![text("data.scale_input", "standard")]),
+        Change::WeightDecay { rate } => (recipe.optimizer.weight_decay < *rate)
+            .then(|| vec![set("optimizer.weight_decay", EditValue::Float(*rate))]),
+        Change::L2Penalty { strength } => (recipe.regularise.l2 < *strength)
+            .then(|| vec![set("regularise.l2", EditValue::Float(*strength))]),
+        Change::L1Penalty { strength } => (recipe.regularise.l1 < *strength)
+            .then(|| vec![set("regularise.l1", EditValue::Float(*strength))]),
+        Change::BatchSize { samples } => ((*samples as usize) < recipe.training.batch)
+            .then(|| vec![set("training.batch", EditValue::Integer(*samples as i64))]),
+        Change::Reinitialise { scheme, layer } => reinitialise(*scheme, *layer, recipe, layout),
+        Change::BatchNorm { place } => batch_norm(*place, recipe),
+        Change::Activation { name, layer } => activation(name, *layer, recipe, layout),
+        Change::Depth { layers } => depth(*layers, recipe),
+    }
+}
+
+fn clip(by: &str, limit: f64) -> Vec<Edit> {
+    vec![text("clip.by", by), set("clip.limit", EditValue::Float(limit))]
+}
+
+fn reinitialise(
+    scheme: Scheme,
+    layer: Option<LayerId>,
+    recipe: &Recipe,
+    layout: &Layout,
+) -> Option<Vec<Edit>> {
+    let one = layer.and_then(|layer| hidden_index(layer, layout));
+    if let Some(index) = one {
+        let table = format!("model.layer[{index}].init");
+        return Some(vec![remove(table.clone()), text(format!("{table}.scheme"), scheme.as_str())]);
+    }
+    let overrides = match &recipe.model {
+        Model::Mlp(mlp) => mlp.layer.iter().filter(|l| l.init.is_some()).collect(),
+        Model::Conv(_) | Model::Rnn(_) => Vec::new(),
+    };
+    let mut edits: Vec<Edit> =
+        overrides.iter().map(|l| remove(format!("model.layer[{}].init", l.index))).collect();
+    edits.push(remove("model.init"));
+    if matches!(recipe.model, Model::Rnn(_)) {
+        edits.push(remove("model.spectral_radius"));
+    }
+    edits.push(text("model.init.scheme", scheme.as_str()));
+    Some(edits)
+}
+
+fn batch_norm(place: Place, recipe: &Recipe) -> Option<Vec<Edit>> {
+    let has_none = match &recipe.model {
+        Model::Mlp(mlp) => mlp.normalisation.kind == NormalisationKind::None,
+        Model::Conv(conv) => conv.normalisation.kind == NormalisationKind::None,
+        Model::Rnn(_) => false,
+    };
+    let word = match place {
+        Place::Before => "before",
+        Place::After => "after",
+    };
+    let edits =
+        || vec![text("model.normalisation.kind", "batch"), text("model.normalisation.place", word)];
+    has_none.then(edits)
+}
+
+fn activation(
+    name: &str,
+    layer: Option<LayerId>,
+    recipe: &Recipe,
+    layout: &Layout,
+) -> Option<Vec<Edit>> {
+    let (whole, overrides) = match &recipe.model {
+        Model::Mlp(mlp) => (mlp.activation, &mlp.layer[..]),
+        Model::Conv(conv) => (conv.activation, &[][..]),
+        Model::Rnn(rnn) => (rnn.activation, &[][..]),
+    };
+    let one = layer.and_then(|layer| hidden_index(layer, layout));
+    if let Some(index) = one {
+        return Some(vec![text(format!("model.layer[{index}].activation"), name)]);
+    }
+    let exp = Activation::Exp;
+    let in_layers = overrides.iter().filter(|l| l.activation == Some(exp));
+    let mut edits: Vec<Edit> =
+        in_layers.map(|l| text(format!("model.layer[{}].activation", l.index), name)).collect();
+    if whole == exp {
+        edits.push(text("model.activation", name));
+    }
+    (!edits.is_empty()).then_some(edits)
+}
+
+fn depth(layers: u64, recipe: &Recipe) -> Option<Vec<Edit>> {
+    let Model::Mlp(mlp) = &recipe.model else { return None };
+    let layers_left = usize::try_from(layers).ok().filter(|n| *n >= 1 && *n < mlp.depth)?;
+    let gone = mlp.layer.iter().filter(|layer| layer.index >= layers_left);
+    let mut edits: Vec<Edit> = gone.map(|l| remove(format!("model.layer[{}]", l.index))).collect();
+    edits.push(set("model.depth", EditValue::Integer(layers as i64)));
+    Some(edits)
+}
+
+/// The number of a perceptron's hidden layer, `layers.17`: only those can differ from the rest.
+fn hidden_index(layer: LayerId, layout: &Layout) -> Option<usize> {
+    layout.layer_name(layer).strip_prefix("layers.")?.parse().ok()
+}
+
+fn set(key: impl Into<String>, value: EditValue) -> Edit {
+    Edit { key: key.into(), value }
+}
+
+fn text(key: impl Into<String>, value: &str) -> Edit {
+    set(key, EditValue::Text(value.to_owned()))
+}
+
+fn remove(key: impl Into<String>) -> Edit {
+    set(key, EditValue::Remove)
+}
+
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{edit, parse};
+    use tamegrad::LayerInfo;
+
+    const RECIPE: &str = r#"
+name = "t"
+[data]
+source = "polynomial"
+samples = 100
+coefficients = [0.0, 1.0]
+range = [0.0, 1.0]
+noise = 0.0
+[model]
+kind = "mlp"
+depth = 4
+width = 8
+init = { scheme = "normal", gain = 2.0 }
+[[model.layer]]
+index = 3
+activation = "exp"
+init = { scheme = "he", gain = 10.0 }
+[optimizer]
+kind = "sgd"
+learning_rate = 0.3
+[training]
+batch = 10
+epochs = 1
+"#;
+
+    /// Applies a change and returns the lines that came and went.
+    fn check(change: Change) -> (Vec<String>, Vec<String>) {
+        let names = (0..4).map(|i| format!("layers.{i}")).chain(["output".into()]);
+        let layout = Layout { tensors: vec![], layers: names.map(LayerInfo::named).collect() };
+        let recipe = parse(RECIPE, None).unwrap();
+        let edits = edits(&change, &recipe, &layout).unwrap();
+        let after = edit::apply(RECIPE, &edits).unwrap();
+        parse(&after, None).unwrap_or_else(|e| panic!("{change:?}: {e}\n{after}"));
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let (before, after) = (lines(RECIPE), lines(&after));
+        let came = after.iter().filter(|l| !l.is_empty() && !before.contains(l)).cloned().collect();
+        let went = before.iter().filter(|l| !after.contains(l)).cloned().collect();
+        (came, went)
+    }
+
+    #[test]
+    fn each_change_edits_what_it_means_and_the_recipe_stays_readable() {
+        let layer = Some(LayerId(3));
+        for (change, came, went) in [
+            (
+                Change::ClipGlobalNorm { max_norm: 2.5 },
+                vec!["[clip]", "by = \"global-norm\"", "limit = 2.5"],
+                vec![],
+            ),
+            (Change::WarmUp { steps: 20 }, vec!["[schedule]", "warm_up = 20"], vec![]),
+            (
+                Change::LearningRate { factor: 0.1 },
+                vec!["learning_rate = 0.03"],
+                vec!["learning_rate = 0.3"],
+            ),
+            (Change::ScaleTarget, vec!["scale_target = \"standard\""], vec![]),
+            (Change::WeightDecay { rate: 0.1 }, vec!["weight_decay = 0.1"], vec![]),
+            (Change::L1Penalty { strength: 0.001 }, vec!["[regularise]", "l1 = 0.001"], vec![]),
+            (Change::BatchSize { samples: 5 }, vec!["batch = 5"], vec!["batch = 10"]),
+            (
+                Change::Reinitialise { scheme: Scheme::Orthogonal, layer },
+                vec!["init = { scheme = \"orthogonal\" }"],
+                vec!["init = { scheme = \"he\", gain = 10.0 }"],
+            ),
+            (
+                Change::Reinitialise { scheme: Scheme::He, layer: None },
+                vec!["init = { scheme = \"he\" }"],
+                vec![
+                    "init = { scheme = \"normal\", gain = 2.0 }",
+                    "init = { scheme = \"he\", gain = 10.0 }",
+                ],
+            ),
+            (
+                Change::BatchNorm { place: Place::After },
+                vec!["normalisation = { kind = \"batch\", place = \"after\" }"],
+                vec![],
+            ),
+            (
+                Change::Activation { name: "relu", layer },
+                vec!["activation = \"relu\""],
+                vec!["activation = \"exp\""],
+            ),
+            (
+                Change::Depth { layers: 2 },
+                vec!["depth = 2"],
+                vec![
+                    "depth = 4",
+                    "[[model.layer]]",
+                    "index = 3",
+                    "activation = \"exp\"",
+                    "init = { scheme = \"he\", gain = 10.0 }",
+                ],
+            ),
+        ] {
+            let (got_came, got_went) = check(change.clone());
+            assert_eq!((got_came, got_went), (own(came), own(went)), "{change:?}");
+        }
+    }
+
+    fn own(lines: Vec<&str>) -> Vec<String> {
+        lines.into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_a_recipe_has_already_is_no_change() {
+        let layout = Layout::default();
+        let mut recipe = parse(RECIPE, None).unwrap();
+        recipe.data.scale_target = Scale::Standard;
+        recipe.schedule.warm_up = 50;
+        for change in [Change::ScaleTarget, Change::WarmUp { steps: 20 }, Change::Guard] {
+            assert_eq!(edits(&change, &recipe, &layout), None, "{change:?}");
+        }
+    }
+}

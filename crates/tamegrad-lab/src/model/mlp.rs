@@ -1,0 +1,68 @@
+//! The multilayer perceptron: hidden layers of one width, and a linear output.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use tamegrad::LayerInfo;
+use tamegrad_burn::Probes;
+
+use super::block::{Ending, Norm};
+use super::{Network, Shape, linear, output_init};
+use crate::recipe;
+
+/// A multilayer perceptron. Tensors: `layers.17.linear.weight` `[inputs, width]`,
+/// `layers.17.norm...`, `output.weight` `[width, outputs]`.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    layers: Vec<Hidden>,
+    output: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Hidden {
+    linear: Linear,
+    norm: Option<Norm>,
+    #[module(skip)]
+    ending: Ending,
+}
+
+impl Mlp {
+    /// Draws the weights of a recipe's perceptron.
+    pub fn new(recipe: &recipe::Mlp, shape: &Shape, rng: &mut ChaCha8Rng, device: &Device) -> Self {
+        let mut inputs = shape.input.iter().product();
+        let mut hidden = |index: usize| {
+            let own = recipe.layer.iter().find(|layer| layer.index == index);
+            let ending = Ending {
+                activation: own.and_then(|o| o.activation).unwrap_or(recipe.activation),
+                normalisation: own.and_then(|o| o.normalisation).unwrap_or(recipe.normalisation),
+                residual: recipe.residual,
+            };
+            let init = own.and_then(|o| o.init).unwrap_or(recipe.init);
+            let linear = linear(inputs, recipe.width, &init, ending.activation, rng, device);
+            inputs = recipe.width;
+            Hidden { linear, norm: Norm::new(ending.normalisation, recipe.width, device), ending }
+        };
+        let layers = (0..recipe.depth).map(&mut hidden).collect();
+        let last = recipe::Activation::Linear;
+        let output = linear(recipe.width, shape.outputs, &output_init(), last, rng, device);
+        Self { layers, output }
+    }
+}
+
+impl Network for Mlp {
+    fn forward(&self, input: Tensor<2>, probes: &Probes) -> Tensor<2> {
+        let mut h = probes.input(input);
+        for layer in &self.layers {
+            let mapped = layer.linear.forward(h.clone());
+            h = probes.tap(layer.ending.apply(layer.norm.as_ref(), h, mapped));
+        }
+        probes.tap(self.output.forward(h))
+    }
+
+    fn layers(&self) -> Vec<LayerInfo> {
+        let hidden = self.layers.iter().enumerate();
+        let hidden = hidden.map(|(index, layer)| layer.ending.info(format!("layers.{index}")));
+        hidden.chain([LayerInfo::named("output")]).collect()
+    }
+}

@@ -1,0 +1,299 @@
+//! Everything a run needs, made from a recipe: data, batches, loss, metric, facts, optimizer.
+
+use burn::module::{ModuleVisitor, Param};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamConfig, AdamWConfig, ModuleOptimizer, RmsPropConfig, SgdConfig};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use tamegrad::{BatchStats, RunFacts};
+use tamegrad_burn::{Clip, Lagged, Probes, SessionOptimizer, default_device};
+
+use crate::data::{self, Batches, DataError, Dataset, Table, Targets};
+use crate::model::{Network, Shape};
+use crate::recipe::{ClipBy, Loss, OptimizerKind, Recipe, Regularise, Scale};
+
+/// Why a recipe cannot be run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SetupError {
+    /// The data cannot be had.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Too few rows for a batch.
+    #[error("got no rows to train on; hint: lower data.test_fraction")]
+    NoRows,
+}
+
+/// A recipe with its data loaded.
+pub(crate) struct Prepared {
+    pub(crate) dataset: Dataset,
+    pub(crate) shape: Shape,
+    pub(crate) batches: Batches,
+    pub(crate) planned_steps: u64,
+    pub(crate) device: Device,
+}
+
+/// A batch on the device.
+pub(crate) struct Batch {
+    inputs: Tensor<2>,
+    targets: BatchTargets,
+    /// Statistics of the data.
+    pub(crate) stats: BatchStats,
+}
+
+enum BatchTargets {
+    Classes(Tensor<1, Int>, usize),
+    Values(Tensor<2>),
+}
+
+/// Loads and scales the data of a recipe.
+pub(crate) fn prepare(recipe: &Recipe) -> Result<Prepared, SetupError> {
+    let mut dataset = data::load(&recipe.data.source, recipe.seed)?;
+    if recipe.data.scale_input == Scale::Standard {
+        dataset.standardise_inputs();
+    }
+    if recipe.data.scale_target == Scale::Standard {
+        // The metric (accuracy, R^2) does not depend on the scale: it need not be undone.
+        let _ = dataset.standardise_targets();
+    }
+    let rows = dataset.train.rows();
+    if rows == 0 {
+        return Err(SetupError::NoRows);
+    }
+    let batches = Batches::new(rows, recipe.training.batch, recipe.seed);
+    let outputs = match &dataset.train.targets {
+        Targets::Classes { classes, .. } => *classes,
+        Targets::Values { width, .. } => *width,
+    };
+    Ok(Prepared {
+        shape: Shape { input: dataset.train.input_shape.clone(), outputs },
+        planned_steps: recipe.training.epochs.saturating_mul(batches.batches_per_epoch()),
+        batches,
+        dataset,
+        device: default_device(),
+    })
+}
+
+impl Prepared {
+    /// The batch of a step of the data's order.
+    pub(crate) fn batch(&mut self, data_step: u64) -> Batch {
+        let rows = self.batches.rows_of(data_step);
+        let (inputs, targets) = self.dataset.train.gather(rows);
+        let target = match &targets {
+            Targets::Classes { .. } => None,
+            Targets::Values { values, .. } => Some(tamegrad_stats::scan(values)),
+        };
+        let stats = BatchStats { input: tamegrad_stats::scan(&inputs), target };
+        let width = self.dataset.train.input_width();
+        let inputs = matrix(inputs, width, &self.device);
+        Batch { inputs, targets: on_device(targets, &self.device), stats }
+    }
+
+    /// What holds for the whole run.
+    pub(crate) fn facts(&self, recipe: &Recipe) -> RunFacts {
+        let train = &self.dataset.train;
+        let name = match recipe.optimizer.kind {
+            OptimizerKind::Sgd { .. } => "sgd",
+            OptimizerKind::Adam { .. } => "adam",
+            OptimizerKind::Adamw { .. } => "adamw",
+            OptimizerKind::Rmsprop { .. } => "rmsprop",
+        };
+        RunFacts {
+            planned_steps: Some(self.planned_steps),
+            batch_size: Some(recipe.training.batch as u64),
+            target_rms: match &train.targets {
+                Targets::Classes { .. } => None,
+                Targets::Values { values, .. } => Some(tamegrad_stats::scan(values).rms()),
+            },
+            input_rms: Some(tamegrad_stats::scan(&train.inputs).rms()),
+            dtype_max: Some(f64::from(f32::MAX)),
+            optimizer: Some(name.to_owned()),
+        }
+    }
+
+    /// The held-out metric, higher is better: accuracy (0 to 1) for classes; for values R^2, one
+    /// less the squared error over that of always giving the mean (1 is perfect, 0 is the mean).
+    /// NaN when a prediction of a value is NaN.
+    pub(crate) fn metric<N: Network>(&self, model: &N) -> f64 {
+        let model = model.valid();
+        let test = &self.dataset.test;
+        let outputs = predict(&model, test, &self.device.clone().inner());
+        match &test.targets {
+            Targets::Classes { labels, classes } => accuracy(&outputs, labels, *classes),
+            Targets::Values { values, .. } => r_squared(&outputs, values),
+        }
+    }
+}
+
+/// Rows of a test batch: enough to be quick, few enough to need little memory.
+const TEST_ROWS: usize = 512;
+
+fn predict<N: Network>(model: &N, table: &Table, device: &Device) -> Vec<f32> {
+    let rows: Vec<u32> = (0..table.rows() as u32).collect();
+    let batches = rows.chunks(TEST_ROWS).flat_map(|rows| {
+        let (inputs, _) = table.gather(rows);
+        let inputs = matrix(inputs, table.input_width(), device);
+        let outputs = model.forward(inputs, &Probes::unarmed());
+        outputs.into_data().iter::<f32>().collect::<Vec<_>>()
+    });
+    batches.collect()
+}
+
+fn accuracy(outputs: &[f32], labels: &[u32], classes: usize) -> f64 {
+    let right = outputs.chunks(classes.max(1)).zip(labels).filter(|(scores, label)| {
+        // A NaN score is never the largest; where all are NaN nothing is right.
+        let best = scores.iter().enumerate().filter(|(_, s)| !s.is_nan());
+        best.max_by(|a, b| a.1.total_cmp(b.1)).is_some_and(|(class, _)| class == **label as usize)
+    });
+    right.count() as f64 / labels.len().max(1) as f64
+}
+
+fn r_squared(outputs: &[f32], values: &[f32]) -> f64 {
+    let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len().max(1) as f64;
+    let squares = |pairs: &mut dyn Iterator<Item = f64>| pairs.map(|e| e * e).sum::<f64>();
+    let error =
+        squares(&mut outputs.iter().zip(values).map(|(o, v)| f64::from(*o) - f64::from(*v)));
+    let total = squares(&mut values.iter().map(|v| f64::from(*v) - mean));
+    1.0 - error / total.max(f64::MIN_POSITIVE)
+}
+
+/// The loss of a batch, with the penalties on the weight matrices.
+pub(crate) fn loss<N: Network>(
+    model: &N,
+    probes: &Probes,
+    batch: &Batch,
+    kind: Loss,
+    regularise: &Regularise,
+) -> Tensor<1> {
+    let outputs = model.forward(batch.inputs.clone(), probes);
+    let error = match (&batch.targets, kind) {
+        (BatchTargets::Classes(labels, _), Loss::CrossEntropy) => {
+            let cross_entropy = CrossEntropyLossConfig::new().init(&outputs.device());
+            return with_penalties(
+                model,
+                cross_entropy.forward(outputs, labels.clone()),
+                regularise,
+            );
+        }
+        (BatchTargets::Classes(labels, classes), _) => {
+            outputs - labels.clone().one_hot::<2>(*classes).float()
+        }
+        (BatchTargets::Values(values), _) => outputs - values.clone(),
+    };
+    let squares = error.square();
+    let loss = match kind {
+        Loss::SumSquaredError => squares.sum(),
+        Loss::MeanSquaredError | Loss::CrossEntropy => squares.mean(),
+    };
+    with_penalties(model, loss, regularise)
+}
+
+fn with_penalties<N: Network>(model: &N, loss: Tensor<1>, regularise: &Regularise) -> Tensor<1> {
+    if regularise.l1 == 0.0 && regularise.l2 == 0.0 {
+        return loss;
+    }
+    let mut penalties = Penalties { regularise, sum: None };
+    model.visit(&mut penalties);
+    match penalties.sum {
+        Some(sum) => loss + sum,
+        None => loss,
+    }
+}
+
+/// Sums `l1 * |w| + l2 * w^2` over the weight matrices.
+struct Penalties<'a> {
+    regularise: &'a Regularise,
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Penalties<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let weight = param.val();
+        if D < 2 || !weight.is_require_grad() {
+            return;
+        }
+        let Regularise { l1, l2 } = *self.regularise;
+        let terms = [
+            (l1 > 0.0).then(|| weight.clone().abs().sum() * l1),
+            (l2 > 0.0).then(|| weight.clone().square().sum() * l2),
+        ];
+        for term in terms.into_iter().flatten() {
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + term,
+                None => term,
+            });
+        }
+    }
+}
+
+/// burn's optimizer of a recipe. Weight decay is not its matter: it is decoupled for every kind.
+pub(crate) fn optimizer(recipe: &Recipe) -> SessionOptimizer {
+    match recipe.optimizer.kind {
+        OptimizerKind::Sgd { momentum } => {
+            let momentum = (momentum > 0.0)
+                .then(|| MomentumConfig::new().with_momentum(momentum).with_dampening(0.0));
+            ModuleOptimizer::from(SgdConfig::new().with_momentum(momentum).build()).into()
+        }
+        OptimizerKind::Adam { beta1, beta2, epsilon } => {
+            let config = AdamConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
+            Lagged::new(config.with_epsilon(epsilon as f32).build(), beta2).into()
+        }
+        OptimizerKind::Adamw { beta1, beta2, epsilon } => {
+            let config = AdamWConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
+            let config = config.with_epsilon(epsilon as f32).with_weight_decay(0.0);
+            Lagged::new(config.build(), beta2).into()
+        }
+        OptimizerKind::Rmsprop { alpha, momentum, epsilon } => {
+            let config = RmsPropConfig::new().with_alpha(alpha as f32);
+            let config = config.with_momentum(momentum as f32).with_epsilon(epsilon as f32);
+            ModuleOptimizer::from(config.build()).into()
+        }
+    }
+}
+
+/// The clipping of a recipe.
+pub(crate) fn clip(recipe: &Recipe) -> Option<Clip> {
+    recipe.clip.as_ref().map(|clip| match clip.by {
+        ClipBy::GlobalNorm => Clip::GlobalNorm(clip.limit),
+        ClipBy::TensorNorm => Clip::TensorNorm(clip.limit),
+        ClipBy::Value => Clip::Value(clip.limit),
+    })
+}
+
+fn matrix(values: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
+    let rows = values.len() / width.max(1);
+    Tensor::from_data(TensorData::new(values, [rows, width]), device)
+}
+
+fn on_device(targets: Targets, device: &Device) -> BatchTargets {
+    match targets {
+        Targets::Classes { labels, classes } => {
+            let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
+            let len = labels.len();
+            BatchTargets::Classes(
+                Tensor::from_data(TensorData::new(labels, [len]), device),
+                classes,
+            )
+        }
+        Targets::Values { values, width } => BatchTargets::Values(matrix(values, width, device)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accuracy_counts_the_largest_score() {
+        let outputs = [0.1, 0.9, 2.0, 1.0, f32::NAN, f32::NAN, f32::NAN, -1.0];
+        assert_eq!(accuracy(&outputs, &[1, 1, 0, 1], 2), 0.5);
+    }
+
+    #[test]
+    fn r_squared_is_one_for_perfect_and_zero_for_the_mean() {
+        let values = [1.0, 2.0, 6.0];
+        for (outputs, score) in [(values, 1.0), ([3.0; 3], 0.0)] {
+            assert!((r_squared(&outputs, &values) - score).abs() < 1e-12);
+        }
+        assert!(r_squared(&[f32::NAN; 3], &values).is_nan());
+    }
+}

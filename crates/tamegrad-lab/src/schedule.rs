@@ -1,0 +1,53 @@
+//! The learning rate as a function of the step.
+
+use crate::recipe::{Decay, Optimizer, Schedule};
+
+/// The learning rate of a step: a linear warm-up from 0 (step 0 has the first part of it), then
+/// constant or a half cosine down to 0 at the end of the run (Loshchilov and Hutter 2017).
+pub(crate) fn learning_rate(
+    optimizer: &Optimizer,
+    schedule: &Schedule,
+    step: u64,
+    planned_steps: u64,
+) -> f64 {
+    let full = optimizer.learning_rate;
+    if step < schedule.warm_up {
+        return full * (step + 1) as f64 / (schedule.warm_up + 1) as f64;
+    }
+    match schedule.decay {
+        Decay::Constant => full,
+        Decay::Cosine => {
+            let span = planned_steps.saturating_sub(schedule.warm_up).max(1) as f64;
+            let done = ((step - schedule.warm_up) as f64 / span).min(1.0);
+            full * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::OptimizerKind;
+
+    #[test]
+    fn warms_up_then_decays() {
+        let optimizer = Optimizer {
+            kind: OptimizerKind::Sgd { momentum: 0.0 },
+            learning_rate: 1.0,
+            weight_decay: 0.0,
+        };
+        for (warm_up, decay, step, rate) in [
+            (0, Decay::Constant, 0, 1.0),
+            (4, Decay::Constant, 0, 0.2),
+            (4, Decay::Constant, 3, 0.8),
+            (4, Decay::Constant, 4, 1.0),
+            (0, Decay::Cosine, 0, 1.0),
+            (0, Decay::Cosine, 50, 0.5),
+            (0, Decay::Cosine, 100, 0.0),
+        ] {
+            let schedule = Schedule { warm_up, decay };
+            let got = learning_rate(&optimizer, &schedule, step, 100);
+            assert!((got - rate).abs() < 1e-12, "{warm_up} {decay:?} {step}: {got}");
+        }
+    }
+}

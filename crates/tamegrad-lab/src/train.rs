@@ -1,0 +1,159 @@
+//! Trains a recipe under guard.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tamegrad::{Diagnosis, GuardConfig, Mode, Record, Step};
+use tamegrad_burn::{Session, StepInput, weights_hash};
+
+use crate::model::{Conv, Mlp, Network, Rnn, weights_rng};
+use crate::prepare::{Prepared, SetupError, clip, loss, optimizer, prepare};
+use crate::recipe::{Model, Recipe};
+use crate::schedule::learning_rate;
+
+/// How a recipe is trained.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainOptions<'a> {
+    /// What the guard may do.
+    pub mode: Mode,
+    /// Stop after this many steps of the run, if it has more.
+    pub steps_max: Option<u64>,
+    /// Stop this many steps after the first alarm, unless the run has recovered by then.
+    pub stop_after_alarm: Option<u64>,
+    /// When it becomes true the run stops at the next step, and what was recorded is returned.
+    pub cancel: &'a AtomicBool,
+}
+
+/// Where a run stands, after each step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps that the run means to take.
+    pub steps: u64,
+    /// Training loss.
+    pub loss: f64,
+    /// L2 norm of the gradient; `None` with the guard off.
+    pub gradient_norm: Option<f64>,
+    /// The latest held-out metric.
+    pub metric: Option<f64>,
+}
+
+/// A run that ended.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    /// The diagnosis.
+    pub diagnosis: Diagnosis,
+    /// What was recorded.
+    pub record: Record,
+    /// Held-out metric at the end: accuracy for classes, R^2 for values.
+    pub metric: f64,
+    /// Hash of the final weights, 32 hexadecimal digits.
+    pub weights_hash: String,
+    /// Steps taken.
+    pub steps: u64,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Whether it was cancelled.
+    pub cancelled: bool,
+}
+
+/// Non-finite losses in a row after which a run that nobody protects is over.
+const NONFINITE_MAX: u32 = 20;
+
+/// Trains a recipe; calls `progress` after each step.
+///
+/// # Errors
+/// When the data cannot be loaded. A run that explodes is no error: the diagnosis says so.
+pub fn train(
+    recipe: &Recipe,
+    options: &TrainOptions<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Trained, SetupError> {
+    let prepared = prepare(recipe)?;
+    let mut rng = weights_rng(recipe.seed);
+    let (shape, device) = (prepared.shape.clone(), prepared.device.clone());
+    Ok(match &recipe.model {
+        Model::Mlp(mlp) => {
+            run(Mlp::new(mlp, &shape, &mut rng, &device), prepared, recipe, options, progress)
+        }
+        Model::Conv(conv) => {
+            run(Conv::new(conv, &shape, &mut rng, &device), prepared, recipe, options, progress)
+        }
+        Model::Rnn(rnn) => {
+            run(Rnn::new(rnn, &shape, &mut rng, &device), prepared, recipe, options, progress)
+        }
+    })
+}
+
+fn run<N: Network>(
+    model: N,
+    mut prepared: Prepared,
+    recipe: &Recipe,
+    options: &TrainOptions<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Trained {
+    let started = Instant::now();
+    let config = GuardConfig { mode: options.mode, ..GuardConfig::default() };
+    let layers = model.layers();
+    let mut session =
+        Session::new(model, layers, optimizer(recipe), prepared.facts(recipe), config)
+            .with_clip(clip(recipe))
+            .with_weight_decay(recipe.optimizer.weight_decay);
+    let kind = recipe.loss();
+    let planned = prepared.planned_steps;
+    let steps = options.steps_max.map_or(planned, |max| max.min(planned));
+    let per_epoch = prepared.batches.batches_per_epoch();
+    // Batches that a rewind left behind are not used again.
+    let (mut step, mut skipped_batches, mut taken, mut nonfinite) = (0, 0, 0, 0);
+    let mut metric = None;
+    while step < steps && !options.cancel.load(Ordering::Relaxed) {
+        let measured = step.is_multiple_of(per_epoch).then(|| prepared.metric(session.model()));
+        metric = measured.or(metric);
+        let batch = prepared.batch(step + skipped_batches);
+        let input = StepInput {
+            step: Step(step),
+            learning_rate: learning_rate(&recipe.optimizer, &recipe.schedule, step, planned),
+            metric: measured,
+            batch: Some(batch.stats),
+        };
+        let outcome = session
+            .step(input, |model, probes| loss(model, probes, &batch, kind, &recipe.regularise));
+        taken += 1;
+        nonfinite = if outcome.loss.is_finite() { 0 } else { nonfinite + 1 };
+        let (loss, gradient_norm) = (outcome.loss, outcome.gradient_norm);
+        progress(Progress { step: step + 1, steps, loss, gradient_norm, metric });
+        if let Some(Step(to)) = outcome.decision.rewind {
+            skipped_batches += step + 1 - to;
+            step = to;
+            continue;
+        }
+        step += 1;
+        let unprotected = options.mode != Mode::Protect;
+        if outcome.decision.stop
+            || (unprotected && nonfinite >= NONFINITE_MAX)
+            || verdict_stands(&session, options.stop_after_alarm, step)
+        {
+            break;
+        }
+    }
+    Trained {
+        diagnosis: session.guard().diagnosis(),
+        record: session.guard().record().clone(),
+        metric: prepared.metric(session.model()),
+        weights_hash: weights_hash(session.model()),
+        steps: taken,
+        seconds: started.elapsed().as_secs_f64(),
+        cancelled: options.cancel.load(Ordering::Relaxed),
+    }
+}
+
+/// Whether enough was seen after the first alarm, and the run did not recover by itself.
+fn verdict_stands<N: Network>(session: &Session<N>, after_alarm: Option<u64>, step: u64) -> bool {
+    let (Some(after), Some(alarm)) = (after_alarm, session.guard().record().first_alarm()) else {
+        return false;
+    };
+    let since = step.saturating_sub(alarm.step.0);
+    // A diagnosis costs more than a step: it is made once in a while.
+    since >= after && since.is_multiple_of(after) && !session.guard().diagnosis().verdict.is_good()
+}
