@@ -73,8 +73,13 @@ pub fn depth_to_exceed(factor: f64, limit: f64) -> Option<u64> {
     if !(factor > 1.0 && limit > 0.0) {
         return None;
     }
+    let estimate = limit.ln() / factor.ln();
+    if estimate > 1e6 {
+        // Off by a few at most, of a million: the exact depth has no use, and counting no end.
+        return Some(estimate.ceil() as u64);
+    }
     // The logarithms may be off by one in either direction where the limit is a power.
-    let mut depth = ((limit.ln() / factor.ln()).floor() - 1.0).max(0.0);
+    let mut depth = (estimate.floor() - 1.0).max(0.0);
     while factor.powf(depth) <= limit {
         depth += 1.0;
     }
@@ -142,5 +147,7 @@ mod tests {
         ] {
             assert_eq!(depth_to_exceed(factor, limit), depth, "{factor} {limit}");
         }
+        let deep = depth_to_exceed(1.0 + 1e-9, 10.0).expect("it exceeds 10 some day") as f64;
+        assert!((deep / 2.302_585e9 - 1.0).abs() < 1e-3, "{deep}");
     }
 }

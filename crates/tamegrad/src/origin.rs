@@ -18,6 +18,8 @@ pub struct Origin {
 
 /// Sigmas by which a gain leaves its own history.
 const LEAVES_SIGMAS: f64 = 6.0;
+/// A product of backward gains over time steps above this is an explosion.
+pub const RECURRENT_PRODUCT_MAX: f64 = 30.0;
 /// Calm measurements that make a history.
 const HISTORY_MIN: u32 = 3;
 /// A layer whose departure is within this part of the largest shares its rank.
@@ -29,11 +31,15 @@ const SHARES: f64 = 0.8;
 /// gradients: in a deep ReLU network at twice the He gain every weight gradient is about 1e15,
 /// and the first to the last have a ratio of 0.12.
 ///
-/// A recurrent cell is one layer, however many time steps it was unrolled to: its origin is the
-/// time step with the largest gain.
+/// A recurrent cell is one layer, however many time steps it was unrolled to: when no single gain
+/// stands out but the product over the time steps is large, the cell is the origin, at the time
+/// step with the largest gain.
 pub fn find(record: &Record) -> Option<Origin> {
     record.first_alarm()?;
-    producer(record).or_else(|| strongest_gain(record)).or_else(|| first_tensor(record))
+    producer(record)
+        .or_else(|| strongest_gain(record))
+        .or_else(|| recurrent_cell(record))
+        .or_else(|| first_tensor(record))
 }
 
 /// How far a layer's gain has risen.
@@ -136,6 +142,23 @@ fn strongest_gain(record: &Record) -> Option<Origin> {
     Some(Origin { layer: Some(most.layer), tensor: None, evidence: vec![evidence] })
 }
 
+/// The recurrent cell, when its gains multiply to more than [`RECURRENT_PRODUCT_MAX`].
+fn recurrent_cell(record: &Record) -> Option<Origin> {
+    let chain = record.telling_chain()?;
+    let (product, count) = recurrent_product(record, &chain)?;
+    let is_recurrent = |link: &&Link| record.layout.layers[link.layer.0].recurrent;
+    let steps = chain.links.iter().filter(is_recurrent).skip(1);
+    let largest = steps
+        .filter(|link| link.backward.is_some())
+        .max_by(|a, b| a.backward.unwrap_or(0.0).total_cmp(&b.backward.unwrap_or(0.0)))?;
+    let what = format!("product of backward gains over {count} time steps");
+    (product > RECURRENT_PRODUCT_MAX).then(|| Origin {
+        layer: Some(largest.layer),
+        tensor: None,
+        evidence: vec![Evidence::against(what, product, "allowed", RECURRENT_PRODUCT_MAX)],
+    })
+}
+
 /// Without gains (a log): the tensor whose own norm left its history first.
 fn first_tensor(record: &Record) -> Option<Origin> {
     if record.telling_chain().is_some() {
@@ -149,12 +172,13 @@ fn first_tensor(record: &Record) -> Option<Origin> {
     })
 }
 
-/// The product of the gains of recurrent layers, with their number; `None` when there are none.
+/// The product of the backward gains from time step to time step, with their number; `None` when
+/// there are none. The first step's gain leads to the input, not to another time step.
 pub fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)> {
     let is_recurrent =
         |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
     let gains: Vec<f64> =
-        chain.links.iter().filter(is_recurrent).filter_map(|link| link.backward).collect();
+        chain.links.iter().filter(is_recurrent).skip(1).filter_map(|link| link.backward).collect();
     (!gains.is_empty()).then(|| (crate::chain::product(gains.iter().copied()), gains.len()))
 }
 
@@ -235,6 +259,19 @@ mod tests {
     fn a_layer_that_leaves_the_overflow_to_the_next_is_the_origin() {
         let record = record_of(&[1.0, 1.0, 1.0], 5, &[1.0, 1e30, f64::INFINITY]);
         assert_eq!(find(&record).and_then(|origin| origin.layer), Some(LayerId(1)));
+    }
+
+    #[test]
+    fn a_recurrent_cell_is_one_layer() {
+        for (gain, layer) in [(1.3, Some(LayerId(19))), (1.05, None)] {
+            let mut record = record_of(&[1.0; 20], 0, &[1.0; 20]);
+            record.layout.layers.iter_mut().for_each(|layer| layer.recurrent = true);
+            let mut backward = [gain; 20];
+            backward[19] *= 1.01;
+            let trace = crate::causes::check::trace(&[1.0; 20], &backward);
+            record.alarm_trace = Some((Step(0), trace));
+            assert_eq!(find(&record).and_then(|origin| origin.layer), layer, "{gain}");
+        }
     }
 
     #[test]

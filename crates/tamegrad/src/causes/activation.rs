@@ -35,9 +35,9 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
     }
     let layer_name = record.layout.layer_name(layer);
     let mut evidence = origin.evidence.clone();
-    if let Some(link) = record.telling_chain().and_then(|chain| chain.links.get(layer.0).copied()) {
-        let gain = link.forward.unwrap_or(f64::NAN);
-        evidence.push(Evidence::of(format!("forward gain of {layer_name} ({name})"), gain));
+    let link = record.telling_chain().and_then(|chain| chain.links.get(layer.0).copied());
+    if let Some(largest) = link.and_then(|link| link.forward.max(link.backward)) {
+        evidence.push(Evidence::of(format!("largest gain of {layer_name} ({name})"), largest));
     }
     Some(Cause { name: CauseName::Activation, weight: 0.95, layer: Some(layer), evidence })
 }

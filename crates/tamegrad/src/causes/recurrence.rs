@@ -4,7 +4,7 @@ use super::{Cause, CauseName};
 use crate::chain::Chain;
 use crate::explain::Doc;
 use crate::finding::Evidence;
-use crate::origin::recurrent_product;
+use crate::origin::{RECURRENT_PRODUCT_MAX, recurrent_product};
 use crate::record::Record;
 
 /// The text of `explain`.
@@ -25,8 +25,6 @@ pub(super) const DOC: Doc = Doc {
              networks, section 2.1; Engelken 2023 for the Lyapunov exponent.",
 };
 
-const PRODUCT_MAX: f64 = 30.0;
-
 /// Weighs the chain over the time steps.
 pub(super) fn weigh(record: &Record) -> Option<Cause> {
     let traces = [&record.alarm_trace, &record.calm_trace, &record.first_trace];
@@ -35,7 +33,7 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
         recurrent_product(record, &chain).map(|(product, count)| (*step, product, count))
     });
     let (step, product, count) = products.max_by(|a, b| a.1.total_cmp(&b.1))?;
-    if !(product > PRODUCT_MAX) {
+    if !(product > RECURRENT_PRODUCT_MAX) {
         return None;
     }
     let exponent = product.ln() / count as f64;
@@ -48,7 +46,7 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
                 format!("product of backward gains over {count} time steps at step {step}"),
                 product,
                 "allowed",
-                PRODUCT_MAX,
+                RECURRENT_PRODUCT_MAX,
             ),
             Evidence::against("Lyapunov exponent a time step", exponent, "grows above", 0.0),
         ],

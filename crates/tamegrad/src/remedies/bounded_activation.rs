@@ -31,12 +31,12 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
         .filter(|(_, layer)| is_superlinear(layer))
         .map(|(index, _)| LayerId(index))
         .collect();
-    let (layer, of) = match &layers[..] {
+    let layer = match &layers[..] {
         [] => return Vec::new(),
-        [only] => (Some(*only), case.record.layout.layer_name(*only).to_owned()),
-        many => (None, format!("{} layers", many.len())),
+        [only] => Some(*only),
+        _ => None,
     };
-    let why = format!("{of}: the slope no longer grows with the input");
+    let why = "the slope no longer grows with the input".to_owned();
     let change = Change::Activation { name: "relu", layer };
     vec![case.on_request(RemedyName::BoundedActivation, change, &[Activation, Precision], why)]
 }

@@ -17,7 +17,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the calm norm as the limit.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Activation, Data, OptimizerState, Recurrence};
+    use crate::causes::CauseName::{Data, Recurrence};
     let usual = case.usual_norm();
     let max_norm = super::two_digits(usual.unwrap_or(1.0));
     let why = match usual {
@@ -25,7 +25,7 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
         None => "bounds every step at norm 1; the run had no calm steps to take a norm from".into(),
     };
     let change = Change::ClipGlobalNorm { max_norm };
-    let treats = [Recurrence, Activation, Data, OptimizerState];
+    let treats = [Recurrence, Data];
     vec![case.on_request(RemedyName::ClipGlobalNorm, change, &treats, why)]
 }
 

@@ -17,7 +17,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes each tensor's share of the calm norm.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Activation, OptimizerState, Recurrence};
+    use crate::causes::CauseName::{OptimizerState, Recurrence};
     let matrices = case.record.layout.tensors.iter().filter(|t| t.is_matrix).count().max(1);
     let share = case.usual_norm().unwrap_or(1.0) / (matrices as f64).sqrt();
     let max_norm = super::two_digits(share);
@@ -25,7 +25,7 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
         "bounds each tensor at its share of the calm norm, {max_norm}; calm layers keep their steps"
     );
     let change = Change::ClipTensorNorm { max_norm };
-    let treats = [Recurrence, Activation, OptimizerState];
+    let treats = [Recurrence, OptimizerState];
     vec![case.on_request(RemedyName::ClipTensorNorm, change, &treats, why)]
 }
 

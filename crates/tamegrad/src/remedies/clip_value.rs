@@ -17,7 +17,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes a limit from the calm gradients' RMS.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Activation, Recurrence};
+    use crate::causes::CauseName::Recurrence;
     let rms = |track: &crate::record::TensorTrack| {
         let elements = track.latest.map(|stats| stats.len).filter(|len| *len > 0)?;
         Some(track.gradient.mean().exp() / (elements as f64).sqrt())
@@ -27,12 +27,7 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     let limit = if calm && largest > 0.0 { 3.0 * largest } else { 0.1 };
     let limit = super::two_digits(limit);
     let why = format!("bounds every element at {limit}; bends the direction of the gradient");
-    vec![case.on_request(
-        RemedyName::ClipValue,
-        Change::ClipValue { limit },
-        &[Recurrence, Activation],
-        why,
-    )]
+    vec![case.on_request(RemedyName::ClipValue, Change::ClipValue { limit }, &[Recurrence], why)]
 }
 
 #[cfg(test)]

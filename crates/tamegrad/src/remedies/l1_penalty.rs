@@ -17,10 +17,10 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Activation, Normalisation};
+    use crate::causes::CauseName::Normalisation;
     let change = Change::L1Penalty { strength: 0.0001 };
     let why = "keeps the weights, and with them the gains, from drifting up";
-    vec![case.on_request(RemedyName::L1Penalty, change, &[Activation, Normalisation], why.into())]
+    vec![case.on_request(RemedyName::L1Penalty, change, &[Normalisation], why.into())]
 }
 
 #[cfg(test)]

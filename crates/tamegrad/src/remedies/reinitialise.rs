@@ -26,11 +26,10 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     };
     let recurrent = case.record.layout.layers.iter().any(|layer| layer.recurrent);
     let layer = case.layer().filter(|_| case.first_cause() == Some(Initialisation) && !recurrent);
-    let of = layer.map_or("all layers", |layer| case.record.layout.layer_name(layer));
     [fitting, Orthogonal]
         .into_iter()
         .map(|scheme| {
-            let why = format!("{of}: gains begin at 1 ({})", scheme.as_str());
+            let why = "the gains begin at 1, whatever the depth".to_owned();
             let change = Change::Reinitialise { scheme, layer };
             case.on_request(RemedyName::Reinitialise, change, &[Initialisation, Recurrence], why)
         })

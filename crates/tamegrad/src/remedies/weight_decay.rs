@@ -17,10 +17,10 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Activation, Normalisation};
+    use crate::causes::CauseName::Normalisation;
     let change = Change::WeightDecay { rate: 0.1 };
     let why = "keeps the weights, and with them the gains, from drifting up";
-    vec![case.on_request(RemedyName::WeightDecay, change, &[Activation, Normalisation], why.into())]
+    vec![case.on_request(RemedyName::WeightDecay, change, &[Normalisation], why.into())]
 }
 
 #[cfg(test)]

@@ -24,9 +24,11 @@ pub(super) const DOC: Doc = Doc {
     source: "Goodfellow, Bengio, Courville: Deep Learning (2016), section 10.11.1.",
 };
 
-/// State: none; the rule needs no history.
+/// State: whether parameters are broken already, which is news only once.
 #[derive(Debug, Clone, Default)]
-pub struct LossNonFinite;
+pub struct LossNonFinite {
+    parameters_broken: bool,
+}
 
 impl Sign for LossNonFinite {
     fn name(&self) -> SignName {
@@ -65,7 +67,8 @@ impl Sign for LossNonFinite {
             let count = track.latest_update?.nonfinite;
             (count > 0).then_some((crate::TensorId(index), count))
         });
-        let (Some((tensor, count)), Some(row)) = (broken, record.now()) else {
+        let was_broken = std::mem::replace(&mut self.parameters_broken, broken.is_some());
+        let (Some((tensor, count)), Some(row), false) = (broken, record.now(), was_broken) else {
             return Reading::Quiet;
         };
         let what = format!("NaN and Inf elements in {}", record.layout.tensor_name(tensor));
@@ -99,15 +102,22 @@ mod tests {
             ("gradient Inf", Given { norms: vec![1.0, f64::INFINITY], ..fine() }, Some(1)),
             ("parameter NaN", Given { ratios: vec![f64::NAN, 0.01], ..fine() }, Some(0)),
         ] {
-            let (findings, _) = run(&mut LossNonFinite, &[fine(), fine(), broken]);
+            let (findings, _) = run(&mut LossNonFinite::default(), &[fine(), fine(), broken]);
             assert_eq!(alarms(&findings), [2], "{name}");
             assert_eq!(tensors(&findings), [tensor.map(crate::TensorId)], "{name}");
         }
     }
 
     #[test]
+    fn broken_parameters_are_news_once() {
+        let broken = Given { ratios: vec![f64::NAN], ..Given::default() };
+        let given = vec![broken; 5];
+        assert_eq!(alarms(&run(&mut LossNonFinite::default(), &given).0), [0]);
+    }
+
+    #[test]
     fn large_finite_values_are_not_its_matter() {
         let large = Given { loss: Some(1e38), norms: vec![1e300], ..Given::default() };
-        assert_eq!(run(&mut LossNonFinite, &[large]).1, Reading::Quiet);
+        assert_eq!(run(&mut LossNonFinite::default(), &[large]).1, Reading::Quiet);
     }
 }

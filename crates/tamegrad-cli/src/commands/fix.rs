@@ -1,0 +1,121 @@
+//! `tamegrad fix`: find out what is wrong, and the least change that cures it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use tamegrad_lab::fix::{Stage, Trial};
+use tamegrad_lab::recipe::RecipeFile;
+use tamegrad_lab::{Fix as Found, fix};
+use tamegrad_report::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
+use tamegrad_report::{describe_change, markdown, number, terminal};
+
+use super::{FOUND, exit_code, read_recipe, to_json, write};
+use crate::args::Fix;
+use crate::failure::Failure;
+use crate::progress::Bar;
+use crate::screen;
+
+/// Searches, writes the report and the fixed recipe, and prints what it found.
+pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+    let file = read_recipe(&args.common)?;
+    let mut bar = Bar::new(args.quiet || args.common.json);
+    let found = fix(&file, cancel, &mut |stage, p| bar.show(&stage_name(stage), p))?;
+    bar.clear();
+    let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.recipe.name));
+    let report = report(&found);
+    let json = to_json(&report)?;
+    let diff = found.chosen.as_ref().map_or("", |chosen| &chosen.diff);
+    let document = markdown::fix(&report, &found.given.diagnosis, &found.given.record, diff);
+    write(&folder.join("report.json"), &json)?;
+    write(&folder.join("report.md"), &document)?;
+    let fixed = folder.join("fixed.toml");
+    if let Some(chosen) = &found.chosen {
+        write(&fixed, &chosen.text)?;
+    }
+    if args.common.json {
+        screen::print(&json);
+    } else if !args.quiet {
+        screen::print(&story(&found, &report, &file, &folder));
+    }
+    Ok(match &found.chosen {
+        Some(chosen) => exit_code(chosen.trained.diagnosis.verdict),
+        // Cured by nothing, or stopped before a cure was found.
+        None if found.given.diagnosis.verdict.is_explosion() => ExitCode::from(FOUND),
+        None => ExitCode::SUCCESS,
+    })
+}
+
+fn stage_name(stage: &Stage) -> String {
+    match stage {
+        Stage::Given => "as given".into(),
+        Stage::Trial(label, number, count) => format!("{number}/{count} {label}"),
+        Stage::Final(label) => format!("to the end: {label}"),
+    }
+}
+
+fn report(found: &Found) -> FixReport {
+    let given = &found.given;
+    let layout = &given.record.layout;
+    let trial = |trial: &Trial| TrialReport {
+        remedy: trial.proposal.label(),
+        change: describe_change(&trial.proposal.change, layout),
+        verdict: trial.verdict,
+        metric: Some(trial.metric),
+        seconds: trial.seconds,
+    };
+    let chosen = found.chosen.as_ref();
+    FixReport {
+        given: json::given(&given.diagnosis, &given.record, Some(given.metric)),
+        trials: found.trials.iter().map(trial).collect(),
+        chosen: chosen.map(|chosen| ChosenReport {
+            remedy: chosen.proposal.label(),
+            change: describe_change(&chosen.proposal.change, layout),
+        }),
+        fixed: chosen.map(|chosen| FixedReport {
+            verdict: chosen.trained.diagnosis.verdict,
+            metric: Some(chosen.trained.metric),
+            weights_hash: chosen.trained.weights_hash.clone(),
+        }),
+    }
+}
+
+/// What the screen shows: the diagnosis, the trials, the choice, the difference, the files.
+fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) -> String {
+    let style = screen::style();
+    let mut text = terminal::diagnosis(&found.given.diagnosis, &found.given.record, &style);
+    if !found.trials.is_empty() {
+        let chosen = report.chosen.as_ref().map(|chosen| chosen.remedy.as_str());
+        text.push('\n');
+        text.push_str(&terminal::trials(&report.trials, chosen, &style));
+    }
+    text.push('\n');
+    match &found.chosen {
+        Some(chosen) => {
+            let what = describe_change(&chosen.proposal.change, &found.given.record.layout);
+            let (run, given) = (&chosen.trained, &found.given);
+            text.push_str(&format!(
+                "Fixed with the least force that works: {what}\n\
+                 Trained to the end ({} steps): {}, held-out metric {} (as given: {})\n\n{}\n",
+                run.steps,
+                run.diagnosis.verdict.as_str(),
+                number(run.metric),
+                number(given.metric),
+                chosen.diff.trim_end(),
+            ));
+        }
+        None if found.cancelled => text.push_str("Stopped by Ctrl-C before a fix was found.\n"),
+        None if found.given.diagnosis.verdict.is_explosion() => text.push_str(
+            "No single remedy gave a healthy run: combine two of the best trials above by hand.\n",
+        ),
+        None => text.push_str("Nothing to fix: the recipe is left alone.\n"),
+    }
+    let files: Vec<PathBuf> = ["report.md", "report.json", "fixed.toml"]
+        .into_iter()
+        .filter(|name| *name != "fixed.toml" || found.chosen.is_some())
+        .map(|name| folder.join(name))
+        .collect();
+    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    text.push_str(&format!("\n{} -> {}\n", file.path.display(), files.join(", ")));
+    text
+}

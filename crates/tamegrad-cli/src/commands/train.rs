@@ -1,0 +1,55 @@
+//! `tamegrad train`: train a recipe under guard.
+
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use tamegrad::Mode;
+use tamegrad_lab::{TrainOptions, train};
+use tamegrad_report::{json, number, terminal};
+
+use super::{exit_code, read_recipe, write};
+use crate::args::{GuardMode, Train};
+use crate::failure::Failure;
+use crate::progress::Bar;
+use crate::screen;
+
+/// Trains, reports, and says by the exit code how it ended.
+pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+    let file = read_recipe(&args.common)?;
+    let mode = match args.guard {
+        GuardMode::Off => Mode::Off,
+        GuardMode::Observe => Mode::Observe,
+        GuardMode::Protect => Mode::Protect,
+    };
+    let options = TrainOptions { mode, steps_max: None, stop_after_alarm: None, cancel };
+    let mut bar = Bar::new(args.quiet || args.common.json);
+    let trained = train(&file.recipe, &options, &mut |p| bar.show(&file.recipe.name, p))?;
+    bar.clear();
+    let report = json::train(
+        &trained.diagnosis,
+        &trained.record,
+        Some(trained.metric),
+        &trained.weights_hash,
+    );
+    let report = super::to_json(&report)?;
+    if let Some(folder) = &args.out {
+        write(&folder.join("report.json"), &report)?;
+    }
+    if args.common.json {
+        screen::print(&report);
+    } else if !args.quiet {
+        let style = screen::style();
+        screen::print(&terminal::diagnosis(&trained.diagnosis, &trained.record, &style));
+        let ended = if trained.cancelled { "stopped by Ctrl-C" } else { "ended" };
+        screen::print(&format!(
+            "\n{ended} after {} steps in {:.1} s on {}; held-out metric {}; actions {}; weights {}\n",
+            trained.steps,
+            trained.seconds,
+            tamegrad_lab::device_name(),
+            number(trained.metric),
+            trained.record.actions.len(),
+            trained.weights_hash,
+        ));
+    }
+    Ok(exit_code(trained.diagnosis.verdict))
+}

@@ -1,0 +1,49 @@
+//! Progress bars: steps a second, live loss and gradient norm.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tamegrad_lab::Progress;
+
+/// A bar on the standard error stream, for one run after another.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    stage: String,
+}
+
+const TEMPLATE: &str = "{prefix:24} {bar:24} {pos:>5}/{len} {per_sec:>10}  {msg}";
+
+impl Bar {
+    /// A bar; hidden when asked, or when the stream is no terminal.
+    pub(crate) fn new(hidden: bool) -> Self {
+        let bar = ProgressBar::new(1);
+        bar.set_draw_target(match hidden {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr_with_hz(10),
+        });
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        Self { bar, stage: String::new() }
+    }
+
+    /// Shows where a run stands; a new stage starts the bar again.
+    pub(crate) fn show(&mut self, stage: &str, progress: Progress) {
+        if self.stage != stage {
+            self.stage = stage.to_owned();
+            self.bar.reset();
+            self.bar.set_prefix(self.stage.clone());
+        }
+        self.bar.set_length(progress.steps);
+        self.bar.set_position(progress.step);
+        if self.bar.is_hidden() {
+            return;
+        }
+        let norm = progress.gradient_norm.map_or(String::new(), |n| format!("  |g| {n:.2e}"));
+        let metric = progress.metric.map_or(String::new(), |m| format!("  metric {m:.3}"));
+        self.bar.set_message(format!("loss {:.3e}{norm}{metric}", progress.loss));
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

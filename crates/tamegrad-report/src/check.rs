@@ -1,0 +1,183 @@
+//! Made-up runs for the tests: one that explodes in `layers.3`, a healthy one, and a fix.
+
+use tamegrad::observe::{BatchStats, LayerTrace};
+use tamegrad::{
+    ActivationKind, Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout, Mode,
+    NormalisationKind, Observation, RunFacts, Step, TensorInfo, TensorStats, Update, Verdict,
+};
+
+use crate::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
+
+/// Layers `layers.0`, `layers.1`, ... with one weight each; `layers.3` applies exp.
+pub(crate) fn layers(count: usize) -> Layout {
+    let activation = |i| match i {
+        3 => ("exp".to_owned(), ActivationKind::Superlinear),
+        _ => ("relu".to_owned(), ActivationKind::Linear),
+    };
+    Layout {
+        tensors: (0..count)
+            .map(|i| TensorInfo {
+                name: format!("layers.{i}.linear.weight"),
+                layer: Some(LayerId(i)),
+                is_matrix: true,
+            })
+            .collect(),
+        layers: (0..count)
+            .map(|i| LayerInfo {
+                activation: Some(activation(i)),
+                normalisation: Some(NormalisationKind::None),
+                ..LayerInfo::named(format!("layers.{i}"))
+            })
+            .collect(),
+    }
+}
+
+/// Six layers, calm for 150 steps; then the gain of `layers.3` is 38, and from step 152 on the
+/// loss is NaN. It ends at step 159.
+pub(crate) fn exploded() -> Guard {
+    run(160, |step, calm| match step {
+        150 => Point { loss: 9.0, norm: 900.0, update: 0.8, blown: true },
+        151 => Point { loss: 4.2e3, norm: 7e5, update: 12.0, blown: true },
+        152.. => Point { loss: f64::NAN, norm: f64::NAN, update: f64::INFINITY, blown: true },
+        _ => calm,
+    })
+}
+
+/// Six layers, calm for 160 steps.
+pub(crate) fn healthy() -> Guard {
+    run(160, |_, calm| calm)
+}
+
+/// As [`exploded`] until step 150, after which it is calm again.
+pub(crate) fn recovered() -> Guard {
+    run(200, |step, calm| match step {
+        150 => Point { loss: 9.0, norm: 900.0, update: 0.8, blown: true },
+        _ => calm,
+    })
+}
+
+/// What a fix of [`exploded`] reports.
+pub(crate) fn fix_report(guard: &Guard) -> FixReport {
+    let trial = |remedy: &str, change: &str, verdict, metric, seconds| TrialReport {
+        remedy: remedy.into(),
+        change: change.into(),
+        verdict,
+        metric: Some(metric),
+        seconds,
+    };
+    FixReport {
+        given: json::given(&guard.diagnosis(), guard.record(), Some(0.1)),
+        trials: vec![
+            trial(
+                "clip-global-norm",
+                "clip by global norm at 2.4",
+                Verdict::Exploded,
+                f64::NAN,
+                3.25,
+            ),
+            trial(
+                "batch-norm-before",
+                "batch norm before the activation",
+                Verdict::Healthy,
+                0.91,
+                6.5,
+            ),
+            trial("bounded-activation", "relu in layers.3", Verdict::Healthy, 0.9496, 4.0),
+        ],
+        chosen: Some(ChosenReport {
+            remedy: "bounded-activation".into(),
+            change: "relu in layers.3".into(),
+        }),
+        fixed: Some(FixedReport {
+            verdict: Verdict::Healthy,
+            metric: Some(0.955),
+            weights_hash: "00c0ffee".into(),
+        }),
+    }
+}
+
+/// One step of a run.
+#[derive(Clone, Copy)]
+struct Point {
+    loss: f64,
+    norm: f64,
+    update: f64,
+    blown: bool,
+}
+
+fn run(steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
+    const LAYERS: usize = 6;
+    let facts = RunFacts { planned_steps: Some(400), batch_size: Some(32), ..RunFacts::default() };
+    let config = GuardConfig { mode: Mode::Observe, ..GuardConfig::default() };
+    let mut guard = Guard::new(layers(LAYERS), facts, config);
+    for step in 0..steps {
+        let point = at(step, calm(step));
+        let gradients = [Some(stats(point.norm)); LAYERS];
+        let trace = trace(if point.blown { (38.0, 41.0) } else { (1.9, 1.7) });
+        let armed = guard.wants_trace(Step(step)) || point.blown;
+        guard.observe(&Observation {
+            step: Step(step),
+            loss: Some(point.loss),
+            learning_rate: Some(0.05),
+            gradients: &gradients,
+            trace: armed.then_some(&trace),
+            batch: Some(BatchStats { input: stats(1.0), target: None }),
+            ..Observation::default()
+        });
+        let update = Update {
+            change_norm: point.update,
+            weight_norm: 1.0,
+            len: 1,
+            nonfinite: u64::from(!point.update.is_finite()),
+        };
+        guard.observe_update(&[Some(update); LAYERS]);
+    }
+    guard
+}
+
+/// A loss that falls, a norm about 1 and an update ratio of 0.002, with some noise.
+fn calm(step: u64) -> Point {
+    let jitter = (step as f64 * 12.9898).sin() * 43_758.545_3;
+    let noise = 2.0 * (jitter - jitter.floor()) - 1.0;
+    Point {
+        loss: 2.3 * (-(step as f64) / 80.0).exp() + 0.2 + 0.03 * noise,
+        norm: (0.2 * noise).exp(),
+        update: 0.002 * (0.2 * noise).exp(),
+        blown: false,
+    }
+}
+
+/// The probes of a pass in which `layers.3` has these gains and the others about 1.
+fn trace((forward, backward): (f64, f64)) -> LayerTrace {
+    let forward = [1.02, 0.98, 1.1, forward, 0.97, 0.4];
+    let backward = [0.95, 1.04, 1.0, backward, 1.01, 1.2];
+    let mut deltas = vec![1.0];
+    deltas.extend(backward.iter().rev().scan(1.0, |delta, gain| {
+        *delta *= gain;
+        Some(*delta)
+    }));
+    deltas.reverse();
+    let outputs = forward.iter().scan(1.0, |rms, gain| {
+        *rms *= gain;
+        Some(*rms)
+    });
+    let sample = |output, delta| LayerSample { output: stats(output), delta: Some(stats(delta)) };
+    LayerTrace {
+        input: Some(sample(1.0, deltas[0])),
+        layers: outputs.zip(&deltas[1..]).map(|(output, delta)| sample(output, *delta)).collect(),
+    }
+}
+
+/// Statistics of one element.
+fn stats(value: f64) -> TensorStats {
+    let finite = if value.is_finite() { value.abs() } else { 0.0 };
+    TensorStats {
+        len: 1,
+        nans: u64::from(value.is_nan()),
+        infs: u64::from(value.is_infinite()),
+        zeros: u64::from(value == 0.0),
+        l2: finite,
+        max_abs: finite,
+        mean: finite,
+    }
+}

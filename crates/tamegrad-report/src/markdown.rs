@@ -1,0 +1,277 @@
+//! The report of a fix in Markdown.
+
+use tamegrad::{Chain, Diagnosis, Record, Verdict};
+
+use crate::change::describe_change;
+use crate::json::{FixReport, FixedReport};
+use crate::number::{count, number, product};
+use crate::style::Style;
+use crate::{chain, words};
+
+/// Layers up to which the table of gains holds them all; beyond it only the marked ones.
+const LAYERS_MAX: usize = 64;
+/// Rows of the table of gains in a chain longer than that.
+const MARKED_MAX: usize = 64;
+/// Width of the chain of factors, which stands in a code block.
+const CODE_WIDTH: usize = 100;
+
+/// The report of a fix: the run as given (when, where, why), its signs and gains, the remedies and
+/// their trials, what was changed and how to run it, and what was measured. `diff` is the unified
+/// difference between the recipes; empty when nothing was changed.
+pub fn fix(report: &FixReport, diagnosis: &Diagnosis, record: &Record, diff: &str) -> String {
+    let sections = [
+        summary(report, diagnosis, record),
+        why(diagnosis, record),
+        signs(diagnosis),
+        gains(diagnosis.chain.as_ref(), record),
+        remedies(diagnosis, record),
+        trials(report),
+        fixed(report, diagnosis, diff),
+        measured(report, record),
+    ];
+    let sections = sections.iter().filter(|section| !section.is_empty());
+    sections.map(|section| section.trim_end().to_owned() + "\n").collect::<Vec<_>>().join("\n")
+}
+
+fn summary(report: &FixReport, diagnosis: &Diagnosis, record: &Record) -> String {
+    let verdict = diagnosis.verdict;
+    let onset = diagnosis.onset.map_or_else(|| "none".to_owned(), |step| count(step.0));
+    let origin = words::origin(diagnosis, record).map_or_else(|| "not known".to_owned(), code);
+    let evidence = diagnosis.origin.as_ref().map(|origin| words::evidences(&origin.evidence));
+    let cause = diagnosis.causes.first().map(|cause| words::cause(cause, record));
+    let mut rows = vec![
+        vec!["verdict".into(), verdict.as_str().into(), words::verdict(verdict).into()],
+        vec!["steps seen".into(), words::steps_seen(record), String::new()],
+        vec!["held-out metric".into(), metric(report.given.metric), String::new()],
+    ];
+    if verdict.is_explosion() {
+        rows.push(vec!["onset (step)".into(), onset, "the first alarm".into()]);
+        rows.push(vec!["origin".into(), origin, evidence.unwrap_or_default()]);
+        rows.push(vec!["cause".into(), cause.unwrap_or_else(|| "not known".into()), String::new()]);
+    }
+    format!(
+        "# {}\n\n## The run as given\n\n{}",
+        title(report, diagnosis, record),
+        table(&["what", "found", "shown by"], &rows)
+    )
+}
+
+/// The outcome in one line.
+fn title(report: &FixReport, diagnosis: &Diagnosis, record: &Record) -> String {
+    let place = words::origin(diagnosis, record).map(|name| format!(" in {}", code(name)));
+    let onset = diagnosis.onset.map(|step| format!(" at step {}", count(step.0)));
+    let at = onset.unwrap_or_default() + &place.unwrap_or_default();
+    let given = match diagnosis.verdict {
+        Verdict::Healthy => return "Healthy: left as it is".into(),
+        Verdict::TooEarly => return "Too early to say".into(),
+        Verdict::Recovered => format!("Recovered from an alarm{at}"),
+        Verdict::Exploding => format!("Exploding{at}"),
+        Verdict::Exploded => format!("Exploded{at}"),
+        Verdict::Dead => format!("Dead after an alarm{at}"),
+    };
+    match &report.chosen {
+        Some(chosen) => format!("{given}, fixed by {}", code(&chosen.remedy)),
+        None => format!("{given}, not fixed"),
+    }
+}
+
+fn why(diagnosis: &Diagnosis, record: &Record) -> String {
+    if !diagnosis.verdict.is_explosion() {
+        return String::new();
+    }
+    let rows = diagnosis.causes.iter().enumerate().map(|(index, cause)| {
+        let rank = count(index as u64 + 1);
+        vec![rank, words::cause(cause, record), words::evidences(&cause.evidence)]
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return format!("## Why\n\n{}.\n", capital(words::CAUSE_UNKNOWN));
+    }
+    format!(
+        "## Why\n\nCauses that the numbers support, the best supported first.\n\n{}",
+        table(&["", "cause", "numbers"], &rows)
+    )
+}
+
+fn signs(diagnosis: &Diagnosis) -> String {
+    let rows = diagnosis.signs.iter().map(|sign| {
+        let (first, times) = words::sign_times(sign);
+        let numbers = sign.first.as_ref().map_or(String::new(), |f| words::evidences(&f.evidence));
+        let title = sign.sign.doc().title.to_owned();
+        vec![title, words::sign_state(sign).to_owned(), first, times, numbers]
+    });
+    let rows: Vec<_> = rows.collect();
+    format!("## The six signs\n\n{}", table(&["sign", "state", "first", "count", "numbers"], &rows))
+}
+
+fn gains(chain: Option<&Chain>, record: &Record) -> String {
+    let Some(chain) = chain else { return String::new() };
+    let all = chain.links.len() <= LAYERS_MAX;
+    let links = chain.links.iter().filter(|link| all || link.is_marked());
+    let of = |gain: Option<f64>| gain.map_or_else(|| "-".to_owned(), number);
+    let rows = links.clone().take(MARKED_MAX).map(|link| {
+        let name = code(record.layout.layer_name(link.layer));
+        let [forward, backward] = chain::calm_means(record.gains.get(link.layer.0));
+        let name = if link.is_marked() { format!("**{name}**") } else { name };
+        vec![name, of(link.forward), of(forward), of(link.backward), of(backward)]
+    });
+    let mut rows: Vec<_> = rows.collect();
+    let total = |gains: Vec<f64>| if gains.is_empty() { "-".to_owned() } else { product(&gains) };
+    rows.push(vec![
+        "product of all layers".into(),
+        total(chain.links.iter().filter_map(|link| link.forward).collect()),
+        String::new(),
+        total(chain.links.iter().filter_map(|link| link.backward).collect()),
+        String::new(),
+    ]);
+    let left_out = chain.links.len() - links.take(MARKED_MAX).count();
+    let note = match left_out {
+        0 => String::new(),
+        layers => format!(" {} layers of {} are left out.", layers, chain.links.len()),
+    };
+    let text = chain::chain(chain, record, &Style::plain(CODE_WIDTH));
+    format!(
+        "## The chain of gains at step {}\n\nWhat each layer multiplies: the signal on its way from \
+         the input to the loss (forward), the gradient on its way back (backward). Layers with a \
+         factor outside {} are bold.{note}\n\n{}\n{}",
+        count(chain.step.0),
+        chain::usual(),
+        fenced("text", &text),
+        table(&["layer", "forward", "calm mean", "backward", "calm mean"], &rows)
+    )
+}
+
+fn remedies(diagnosis: &Diagnosis, record: &Record) -> String {
+    if diagnosis.remedies.is_empty() {
+        return String::new();
+    }
+    let rows = diagnosis.remedies.iter().enumerate().map(|(index, proposal)| {
+        vec![
+            count(index as u64 + 1),
+            code(&proposal.label()),
+            describe_change(&proposal.change, &record.layout),
+            words::treats(proposal).to_owned(),
+            proposal.why.clone(),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    format!(
+        "## Remedies, best first\n\n{}",
+        table(&["", "remedy", "change", "treats", "why"], &rows)
+    )
+}
+
+fn trials(report: &FixReport) -> String {
+    if report.trials.is_empty() {
+        return String::new();
+    }
+    let chosen = report.chosen.as_ref().map(|chosen| chosen.remedy.as_str());
+    let rows = report.trials.iter().map(|trial| {
+        let is_chosen = chosen == Some(trial.remedy.as_str());
+        vec![
+            code(&trial.remedy),
+            trial.change.clone(),
+            trial.verdict.as_str().to_owned(),
+            metric(trial.metric),
+            number(trial.seconds),
+            if is_chosen { "**chosen**".into() } else { String::new() },
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    format!(
+        "## Trials\n\nEach remedy alone, the least force first, in a short run on the same \
+         seed.\n\n{}",
+        table(&["remedy", "change", "verdict", "metric", "seconds", ""], &rows)
+    )
+}
+
+/// The chosen remedy, what it changes in the recipe and how to run it.
+fn fixed(report: &FixReport, diagnosis: &Diagnosis, diff: &str) -> String {
+    let Some(chosen) = &report.chosen else {
+        let told = if !diagnosis.verdict.is_explosion() {
+            "The run gave no reason to change the recipe."
+        } else if report.trials.is_empty() {
+            "No remedy was tried."
+        } else {
+            "None of the remedies that were tried gave a run that held to its end."
+        };
+        return format!("## The fix\n\n{told}\n");
+    };
+    let changes =
+        if diff.is_empty() { String::new() } else { format!("\n{}", fenced("diff", diff)) };
+    format!(
+        "## The fix\n\n{}: {}.\n{changes}\n## How to run it\n\n`fixed.toml` beside this report is \
+         the recipe with the remedy; it runs by itself. From a checkout put `cargo run --release \
+         --` in the place of `tamegrad`.\n\n{}",
+        code(&chosen.remedy),
+        chosen.change,
+        fenced("sh", "tamegrad train fixed.toml\n")
+    )
+}
+
+fn measured(report: &FixReport, record: &Record) -> String {
+    let mut rows = vec![vec![
+        "as given".to_owned(),
+        report.given.verdict.as_str().to_owned(),
+        metric(report.given.metric),
+        String::new(),
+    ]];
+    rows.extend(report.fixed.iter().map(|fixed: &FixedReport| {
+        let hash = code(&fixed.weights_hash);
+        vec!["fixed".into(), fixed.verdict.as_str().into(), metric(fixed.metric), hash]
+    }));
+    let traced = record.first_trace.is_some();
+    let probes = if traced { ", and the gains of the layers by probes" } else { "" };
+    let mut told = format!(
+        "Of the run as given, at each of its steps ({} seen): the loss, the gradient{probes}. The \
+         metric is that of held-out data; higher is better.",
+        words::steps_seen(record)
+    );
+    for note in [words::actions(record), words::dropped(record)].into_iter().flatten() {
+        told.push_str(&format!(" {}.", capital(&note)));
+    }
+    format!(
+        "## What was measured\n\n{told}\n\n{}",
+        table(&["run", "verdict", "metric", "hash of the weights"], &rows)
+    )
+}
+
+fn metric(metric: Option<f64>) -> String {
+    metric.map_or_else(|| "-".to_owned(), number)
+}
+
+/// A table. Cells are escaped; columns without a heading stay so.
+fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(headings.iter().map(|heading| cell(heading)).collect());
+    text.push_str(&line(vec!["---".to_owned(); headings.len()]));
+    text.extend(rows.iter().map(|row| line(row.iter().map(|text| cell(text)).collect())));
+    text
+}
+
+/// A text that cannot leave its cell.
+fn cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+/// A name as code.
+fn code(name: &str) -> String {
+    format!("`{}`", name.replace('`', "'"))
+}
+
+/// A text as a code block, whose fence is longer than any in the text.
+fn fenced(language: &str, text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(3.max(longest + 1));
+    format!("{fence}{language}\n{}\n{fence}\n", text.trim_end_matches('\n'))
+}
+
+fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map_or(String::new(), |first| first.to_uppercase().chain(characters).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Tests of the Markdown report.
+
+use super::*;
+use crate::check::{exploded, fix_report, healthy};
+use crate::json;
+
+const DIFF: &str =
+    "--- recipe.toml\n+++ fixed.toml\n@@ -3 +3 @@\n-activation = \"exp\"\n+activation = \"relu\"\n";
+
+#[test]
+fn the_report_of_a_fix() {
+    let guard = exploded();
+    let text = fix(&fix_report(&guard), &guard.diagnosis(), guard.record(), DIFF);
+    insta::assert_snapshot!(text, @r#"
+    # Exploded at step 150 in `layers.3`, fixed by `bounded-activation`
+
+    ## The run as given
+
+    | what | found | shown by |
+    | --- | --- | --- |
+    | verdict | exploded | the run ended with NaN or Inf |
+    | steps seen | 160 steps |  |
+    | held-out metric | 0.1 |  |
+    | onset (step) | 150 | the first alarm |
+    | origin | `layers.3` | backward gain of layers.3: 41 (its calm mean 1.7) |
+    | cause | An activation that grows faster than its input (activation) in layers.3 |  |
+
+    ## Why
+
+    Causes that the numbers support, the best supported first.
+
+    |  | cause | numbers |
+    | --- | --- | --- |
+    | 1 | An activation that grows faster than its input (activation) in layers.3 | backward gain of layers.3: 41 (its calm mean 1.7); forward gain of layers.3 (exp): 38 |
+
+    ## The six signs
+
+    | sign | state | first | count | numbers |
+    | --- | --- | --- | --- | --- |
+    | Loss fluctuates wildly | quiet |  |  |  |
+    | Loss is NaN or Inf | ALARM | step 152 | 16 times | loss: NaN; NaN and Inf elements in the gradients: 6 |
+    | Metric not improving or deteriorating | quiet |  |  |  |
+    | Parameters are updated by very large values | ALARM | step 150 | 2 times | update ratio of layers.5.linear.weight: 0.8 (mean before it 0.00201) |
+    | Spikes or very high values in the gradients | ALARM | step 150 | 2 times | norm of layers.5.linear.weight: 900 (mean before it 1); sigmas above its mean (log scale): 56.3 (spike 6) |
+    | The learning rate has to come down a lot | quiet |  |  |  |
+
+    ## The chain of gains at step 151
+
+    What each layer multiplies: the signal on its way from the input to the loss (forward), the gradient on its way back (backward). Layers with a factor outside 0.5 to 2 are bold.
+
+    ```text
+    forward   1.02 × 0.98 × 1.1 × [38] × 0.97 × [0.4] = 16.2
+    backward  1.2 × 1.01 × [41] × 1 × 1.04 × 0.95 = 49.1
+    layers.3  forward 38 (calm mean 1.9), backward 41 (calm mean 1.7)
+    layers.5  forward 0.4 (calm mean 0.4), backward 1.2 (calm mean 1.2)
+    ```
+
+    | layer | forward | calm mean | backward | calm mean |
+    | --- | --- | --- | --- | --- |
+    | `layers.0` | 1.02 | 1.02 | 0.95 | 0.95 |
+    | `layers.1` | 0.98 | 0.98 | 1.04 | 1.04 |
+    | `layers.2` | 1.1 | 1.1 | 1 | 1 |
+    | **`layers.3`** | 38 | 1.9 | 41 | 1.7 |
+    | `layers.4` | 0.97 | 0.97 | 1.01 | 1.01 |
+    | **`layers.5`** | 0.4 | 0.4 | 1.2 | 1.2 |
+    | product of all layers | 16.2 |  | 49.1 |  |
+
+    ## Remedies, best first
+
+    |  | remedy | change | treats | why |
+    | --- | --- | --- | --- | --- |
+    | 1 | `clip-global-norm` | clip by global norm at 2.4 | the cause | bounds every step at the calm gradient norm, 2.4 |
+    | 2 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the cause | bounds each tensor at its share of the calm norm, 0.98; calm layers keep their steps |
+    | 3 | `clip-value` | clip each element at 3.1 | the cause | bounds every element at 3.1; bends the direction of the gradient |
+    | 4 | `weight-decay` | decoupled weight decay of 0.1 | the cause | keeps the weights, and with them the gains, from drifting up |
+    | 5 | `l2-penalty` | L2 penalty of strength 0.001 | the cause | keeps the weights, and with them the gains, from drifting up |
+    | 6 | `l1-penalty` | L1 penalty of strength 1e-4 | the cause | keeps the weights, and with them the gains, from drifting up |
+    | 7 | `batch-norm-before` | batch norm before the activation | the cause | sets the scale anew at every layer, before the activation |
+    | 8 | `batch-norm-after` | batch norm after the activation | the cause | sets the scale anew at every layer, after the activation |
+    | 9 | `bounded-activation` | relu in layers.3 | the cause | layers.3: the slope no longer grows with the input |
+    | 10 | `skip-step` | the guard in protect mode | the effect | skips non-finite steps, scales spikes, backs off and rewinds while the run goes on |
+    | 11 | `warm-up` | warm up over 40 steps | the effect | small steps over the first 40 steps, where the ground is steepest |
+    | 12 | `lower-learning-rate` | learning rate times 0.3 | the effect | every step 0.3 times as long |
+    | 13 | `smaller-batch` | batches of 16 samples | the effect | 16 samples a step keep out of sharp valleys |
+    | 14 | `reinitialise-he` | He initialisation in all layers | the effect | all layers: gains begin at 1 (he) |
+    | 15 | `reinitialise-orthogonal` | orthogonal initialisation in all layers | the effect | all layers: gains begin at 1 (orthogonal) |
+    | 16 | `fewer-layers` | 2 hidden layers | the effect | 2 factors in the chain in place of 5 |
+
+    ## Trials
+
+    Each remedy alone, the least force first, in a short run on the same seed.
+
+    | remedy | change | verdict | metric | seconds |  |
+    | --- | --- | --- | --- | --- | --- |
+    | `clip-global-norm` | clip by global norm at 2.4 | exploded | NaN | 3.25 |  |
+    | `batch-norm-before` | batch norm before the activation | healthy | 0.91 | 6.5 |  |
+    | `bounded-activation` | relu in layers.3 | healthy | 0.95 | 4 | **chosen** |
+
+    ## The fix
+
+    `bounded-activation`: relu in layers.3.
+
+    ```diff
+    --- recipe.toml
+    +++ fixed.toml
+    @@ -3 +3 @@
+    -activation = "exp"
+    +activation = "relu"
+    ```
+
+    ## How to run it
+
+    `fixed.toml` beside this report is the recipe with the remedy; it runs by itself. From a checkout put `cargo run --release --` in the place of `tamegrad`.
+
+    ```sh
+    tamegrad train fixed.toml
+    ```
+
+    ## What was measured
+
+    Of the run as given, at each of its steps (160 steps seen): the loss, the gradient, and the gains of the layers by probes. The metric is that of held-out data; higher is better.
+
+    | run | verdict | metric | hash of the weights |
+    | --- | --- | --- | --- |
+    | as given | exploded | 0.1 |  |
+    | fixed | healthy | 0.955 | `00c0ffee` |
+    "#);
+}
+
+#[test]
+fn a_healthy_run_is_left_alone() {
+    let guard = healthy();
+    let given = json::given(&guard.diagnosis(), guard.record(), Some(0.97));
+    let report = FixReport { given, trials: vec![], chosen: None, fixed: None };
+    let text = fix(&report, &guard.diagnosis(), guard.record(), "");
+    let headings: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(
+        headings,
+        [
+            "# Healthy: left as it is",
+            "## The run as given",
+            "## The six signs",
+            "## The chain of gains at step 150",
+            "## The fix",
+            "## What was measured",
+        ]
+    );
+    assert!(text.contains("\nThe run gave no reason to change the recipe.\n"), "{text}");
+}
+
+#[test]
+fn when_nothing_holds_it_says_so() {
+    let guard = exploded();
+    let report = FixReport { chosen: None, fixed: None, ..fix_report(&guard) };
+    let text = fix(&report, &guard.diagnosis(), guard.record(), "");
+    assert!(text.starts_with("# Exploded at step 150 in `layers.3`, not fixed\n"), "{text}");
+    assert!(text.contains("\nNone of the remedies that were tried gave a run"), "{text}");
+    assert!(!text.contains("fixed.toml"), "{text}");
+}
+
+#[test]
+fn cells_and_fences_hold_what_is_in_them() {
+    assert_eq!(table(&["a|b"], &[vec!["x|y\nz".into()]]), "| a\\|b |\n| --- |\n| x\\|y z |\n");
+    assert_eq!(fenced("diff", "a\n"), "```diff\na\n```\n");
+    assert_eq!(fenced("diff", "````\n"), "`````diff\n````\n`````\n");
+    assert_eq!(code("a`b"), "`a'b`");
+}

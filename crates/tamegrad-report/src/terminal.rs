@@ -1,0 +1,279 @@
+//! A diagnosis for the terminal: one block of text, and the table of trials.
+
+use tamegrad::diagnosis::SignSummary;
+use tamegrad::record::Row;
+use tamegrad::remedies::Proposal;
+use tamegrad::{Diagnosis, Record, Verdict};
+
+use crate::change::describe_change;
+use crate::json::TrialReport;
+use crate::number::{count, number, product};
+use crate::style::{Style, Tone};
+use crate::table::{aligned, columns};
+use crate::text::{join, pad, wrap};
+use crate::{chain, spark, words};
+
+/// Width of the labels at the left.
+const LABEL: usize = 15;
+/// Widest sparkline.
+const SPARK_MAX: usize = 60;
+/// Marks what stands out in a list.
+const MARK: &str = "*";
+
+/// A diagnosis as a block of text: verdict, when, where and why; the curves of loss and gradient
+/// norm; the six signs; the chain of gains; the remedies. A run without an explosion gives a
+/// short block. Every line ends with a line break.
+pub fn diagnosis(diagnosis: &Diagnosis, record: &Record, style: &Style) -> String {
+    let parts = if diagnosis.verdict.is_explosion() {
+        vec![
+            head(diagnosis, record, style),
+            curves(diagnosis, record, style),
+            signs(diagnosis, style),
+            gains(diagnosis, record, style),
+            remedies(diagnosis, record, style),
+        ]
+    } else {
+        vec![short(diagnosis, record, style)]
+    };
+    let parts = parts.into_iter().filter(|lines| !lines.is_empty());
+    parts.map(join).collect::<Vec<_>>().join("\n")
+}
+
+/// The table of trials: remedy, what it changes, verdict, metric, seconds. The one whose label is
+/// `chosen` has a mark.
+pub fn trials(trials: &[TrialReport], chosen: Option<&str>, style: &Style) -> String {
+    if trials.is_empty() {
+        return "no remedy was tried\n".into();
+    }
+    let heading = ["", "remedy", "change", "verdict", "metric", "seconds"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(trials.iter().map(|trial| {
+        let is_chosen = chosen == Some(trial.remedy.as_str());
+        vec![
+            if is_chosen { style.paint(Tone::Good, MARK) } else { String::new() },
+            trial.remedy.clone(),
+            trial.change.clone(),
+            style.paint(tone(trial.verdict), trial.verdict.as_str()),
+            trial.metric.map_or_else(|| "-".to_owned(), number),
+            number(trial.seconds),
+        ]
+    }));
+    let mut lines = columns(&rows, 2, style.line());
+    lines.extend(match chosen {
+        Some(label) => wrap(&format!("chosen: {label}"), &format!("{MARK} "), style.line()),
+        None => vec!["none was chosen".to_owned()],
+    });
+    join(lines)
+}
+
+/// The colour of a verdict.
+fn tone(verdict: Verdict) -> Tone {
+    match verdict {
+        Verdict::Healthy => Tone::Good,
+        Verdict::Recovered | Verdict::TooEarly => Tone::Strain,
+        Verdict::Exploding | Verdict::Exploded | Verdict::Dead => Tone::Alarm,
+    }
+}
+
+fn title(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+    let verdict = diagnosis.verdict.as_str().to_uppercase();
+    let told = words::verdict(diagnosis.verdict);
+    let text = format!("{told} ({} seen)", words::steps_seen(record));
+    wrap(&text, &format!("{}  ", style.paint(tone(diagnosis.verdict), &verdict)), style.line())
+}
+
+fn head(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+    let onset = diagnosis.onset.map_or_else(String::new, |step| format!("step {}", count(step.0)));
+    let mut lines = title(diagnosis, record, style);
+    lines.extend(labelled("When", &onset, style));
+    lines.extend(labelled("Where", &place(diagnosis, record), style));
+    lines.extend(why(diagnosis, record, style));
+    lines.extend(notes(record, style));
+    lines
+}
+
+fn notes(record: &Record, style: &Style) -> Vec<String> {
+    let guard = words::actions(record).map(|text| labelled("Guard", &text, style));
+    let dropped = words::dropped(record).map(|text| labelled("Record", &text, style));
+    guard.into_iter().chain(dropped).flatten().collect()
+}
+
+fn place(diagnosis: &Diagnosis, record: &Record) -> String {
+    let evidence = diagnosis.origin.as_ref().map_or(&[][..], |origin| &origin.evidence);
+    match words::origin(diagnosis, record) {
+        Some(name) if evidence.is_empty() => name.to_owned(),
+        Some(name) => format!("{name}; {}", words::evidences(evidence)),
+        None => words::ORIGIN_UNKNOWN.to_owned(),
+    }
+}
+
+/// The first cause with its numbers, and the others in a line each.
+fn why(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+    let Some((first, others)) = diagnosis.causes.split_first() else {
+        return labelled("Why", words::CAUSE_UNKNOWN, style);
+    };
+    let mut lines = labelled("Why", &words::cause(first, record), style);
+    let indent = format!("{}- ", " ".repeat(LABEL));
+    let numbers = first.evidence.iter().map(words::evidence);
+    lines.extend(numbers.flat_map(|text| wrap(&text, &indent, style.line())));
+    for (index, cause) in others.iter().enumerate() {
+        let label = if index == 0 { "Less likely" } else { "" };
+        let numbers = words::evidences(&cause.evidence);
+        lines.extend(labelled(
+            label,
+            &format!("{}; {numbers}", words::cause(cause, record)),
+            style,
+        ));
+    }
+    lines
+}
+
+fn labelled(label: &str, text: &str, style: &Style) -> Vec<String> {
+    wrap(text, &pad(&style.paint(Tone::Heading, label), LABEL), style.line())
+}
+
+/// The curves of loss and gradient norm.
+fn curves(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+    let onset = diagnosis.onset.map(|step| step.0);
+    let norm = |row: &Row| match row.nonfinite_gradients {
+        0 => row.gradient_norm,
+        _ => Some(f64::NAN),
+    };
+    let mut lines = curve("Loss", record, |row| row.loss, onset, style);
+    lines.extend(curve("Gradient norm", record, norm, onset, style));
+    lines
+}
+
+fn curve(
+    label: &str,
+    record: &Record,
+    value: impl Fn(&Row) -> Option<f64>,
+    onset: Option<u64>,
+    style: &Style,
+) -> Vec<String> {
+    let points: Vec<(u64, f64)> =
+        record.rows.iter().filter_map(|row| Some((row.step.0, value(row)?))).collect();
+    let range = range(&points);
+    let room = style.line().saturating_sub(LABEL + 2 + range.chars().count());
+    let bars = spark::sparkline(&points, onset, room.clamp(10, SPARK_MAX), style);
+    let mut labels = [pad(&style.paint(Tone::Heading, label), LABEL)].into_iter();
+    let mut lines: Vec<String> = bars
+        .into_iter()
+        .map(|line| labels.next().unwrap_or_else(|| " ".repeat(LABEL)) + &line)
+        .collect();
+    if let Some(first) = lines.first_mut() {
+        first.push_str(&format!("  {range}"));
+    }
+    lines
+}
+
+/// The smallest and largest finite value, and the scale of the bars.
+fn range(points: &[(u64, f64)]) -> String {
+    let finite = || points.iter().map(|(_, value)| *value).filter(|value| value.is_finite());
+    let low = finite().fold(f64::INFINITY, f64::min);
+    let high = finite().fold(f64::NEG_INFINITY, f64::max);
+    let scale = if spark::is_log(finite()) { ", log" } else { "" };
+    if low > high {
+        return "never finite".into();
+    }
+    format!("{} to {}{scale}", number(low), number(high))
+}
+
+/// The six signs in a table, the numbers of each below it.
+fn signs(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
+    let rows: Vec<Vec<String>> = diagnosis.signs.iter().map(|sign| sign_row(sign, style)).collect();
+    let mut lines = vec![style.paint(Tone::Heading, "Signs")];
+    let titles = aligned(&rows, 0, style.line());
+    for (sign, title) in diagnosis.signs.iter().zip(titles) {
+        lines.extend(title);
+        let evidence = sign.first.iter().flat_map(|finding| &finding.evidence);
+        let numbers = evidence.map(words::evidence);
+        lines.extend(numbers.flat_map(|text| wrap(&text, "    - ", style.line())));
+    }
+    lines
+}
+
+fn sign_row(sign: &SignSummary, style: &Style) -> Vec<String> {
+    let state = words::sign_state(sign);
+    let tone = match state {
+        "ALARM" => Tone::Alarm,
+        "strain" => Tone::Strain,
+        _ => Tone::Quiet,
+    };
+    let (first, times) = words::sign_times(sign);
+    let painted = style.paint(tone, state);
+    vec![format!("  {}", sign.sign.doc().title), painted, first, times]
+}
+
+fn gains(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+    let Some(chain) = &diagnosis.chain else { return Vec::new() };
+    let title = format!("Chain of gains at step {}", count(chain.step.0));
+    let inner = Style { width: style.line() - 2, ..*style };
+    let text = chain::chain(chain, record, &inner);
+    let mut lines = vec![style.paint(Tone::Heading, &title)];
+    lines.extend(text.lines().map(|line| format!("  {line}")));
+    lines
+}
+
+/// The remedies, best first, each with its reason.
+fn remedies(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+    if diagnosis.remedies.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "{} ({MARK} treats the cause)",
+        style.paint(Tone::Heading, "Remedies, best first")
+    )];
+    let mark = |proposal: &Proposal| if proposal.treats_cause { MARK } else { " " };
+    let rows: Vec<Vec<String>> = diagnosis
+        .remedies
+        .iter()
+        .enumerate()
+        .map(|(index, proposal)| {
+            let change = describe_change(&proposal.change, &record.layout);
+            vec![
+                format!("{:>2}. {}", index + 1, style.paint(Tone::Good, mark(proposal))),
+                proposal.label(),
+                format!("{change} ({})", proposal.why),
+            ]
+        })
+        .collect();
+    lines.extend(columns(&rows, 2, style.line()));
+    lines
+}
+
+/// The block of a run without an explosion.
+fn short(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+    let mut lines = title(diagnosis, record, style);
+    lines.extend(curves(diagnosis, record, style));
+    lines.extend(labelled("Signs", &strains(diagnosis), style));
+    if let Some(chain) = &diagnosis.chain {
+        let forward: Vec<f64> = chain.links.iter().filter_map(|link| link.forward).collect();
+        let backward: Vec<f64> = chain.links.iter().filter_map(|link| link.backward).collect();
+        let told = format!(
+            "product of all layers: forward {}, backward {} (step {})",
+            product(&forward),
+            product(&backward),
+            count(chain.step.0)
+        );
+        lines.extend(labelled("Gains", &told, style));
+    }
+    lines.extend(notes(record, style));
+    lines
+}
+
+fn strains(diagnosis: &Diagnosis) -> String {
+    let up: Vec<String> = diagnosis
+        .signs
+        .iter()
+        .filter(|sign| sign.first.is_some())
+        .map(|sign| {
+            let (first, times) = words::sign_times(sign);
+            format!("{} ({}, {times}, from {first})", sign.sign.as_str(), words::sign_state(sign))
+        })
+        .collect();
+    if up.is_empty() { "all six quiet".into() } else { up.join("; ") + "; the others quiet" }
+}
+
+#[cfg(test)]
+mod tests;

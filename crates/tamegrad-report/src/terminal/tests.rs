@@ -1,0 +1,196 @@
+//! Tests of what a person reads in the terminal.
+
+use tamegrad::causes::{Cause, CauseName};
+use tamegrad::{Evidence, Guard, Layout, Observation, RunFacts, Step};
+
+use super::*;
+use crate::check::{exploded, fix_report, healthy, recovered};
+use crate::text::visible_width;
+
+fn told(guard: &Guard, style: &Style) -> String {
+    diagnosis(&guard.diagnosis(), guard.record(), style)
+}
+
+#[test]
+fn an_exploded_run() {
+    insta::assert_snapshot!(told(&exploded(), &Style::plain(100)), @r"
+    EXPLODED  the run ended with NaN or Inf (160 steps seen)
+    When           step 150
+    Where          layers.3; backward gain of layers.3: 41 (its calm mean 1.7)
+    Why            An activation that grows faster than its input (activation) in layers.3
+                   - backward gain of layers.3: 41 (its calm mean 1.7)
+                   - forward gain of layers.3 (exp): 38
+
+    Loss           ▂▂▂▂▂▂▂▂▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁█×××  0.555 to 4,200, log
+                                                         onset at step 150 ^
+    Gradient norm  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁█×××  2.01 to 1.71e6, log
+                                                         onset at step 150 ^
+
+    Signs
+      Loss fluctuates wildly                       quiet
+      Loss is NaN or Inf                           ALARM  step 152  16 times
+        - loss: NaN
+        - NaN and Inf elements in the gradients: 6
+      Metric not improving or deteriorating        quiet
+      Parameters are updated by very large values  ALARM  step 150  2 times
+        - update ratio of layers.5.linear.weight: 0.8 (mean before it 0.00201)
+      Spikes or very high values in the gradients  ALARM  step 150  2 times
+        - norm of layers.5.linear.weight: 900 (mean before it 1)
+        - sigmas above its mean (log scale): 56.3 (spike 6)
+      The learning rate has to come down a lot     quiet
+
+    Chain of gains at step 151
+      forward   1.02 × 0.98 × 1.1 × [38] × 0.97 × [0.4] = 16.2
+      backward  1.2 × 1.01 × [41] × 1 × 1.04 × 0.95 = 49.1
+      layers.3  forward 38 (calm mean 1.9), backward 41 (calm mean 1.7)
+      layers.5  forward 0.4 (calm mean 0.4), backward 1.2 (calm mean 1.2)
+
+    Remedies, best first (* treats the cause)
+     1. *  clip-global-norm         clip by global norm at 2.4 (bounds every step at the calm gradient
+                                    norm, 2.4)
+     2. *  clip-tensor-norm         clip each tensor by norm at 0.98 (bounds each tensor at its share of
+                                    the calm norm, 0.98; calm layers keep their steps)
+     3. *  clip-value               clip each element at 3.1 (bounds every element at 3.1; bends the
+                                    direction of the gradient)
+     4. *  weight-decay             decoupled weight decay of 0.1 (keeps the weights, and with them the
+                                    gains, from drifting up)
+     5. *  l2-penalty               L2 penalty of strength 0.001 (keeps the weights, and with them the
+                                    gains, from drifting up)
+     6. *  l1-penalty               L1 penalty of strength 1e-4 (keeps the weights, and with them the
+                                    gains, from drifting up)
+     7. *  batch-norm-before        batch norm before the activation (sets the scale anew at every
+                                    layer, before the activation)
+     8. *  batch-norm-after         batch norm after the activation (sets the scale anew at every layer,
+                                    after the activation)
+     9. *  bounded-activation       relu in layers.3 (layers.3: the slope no longer grows with the
+                                    input)
+    10.    skip-step                the guard in protect mode (skips non-finite steps, scales spikes,
+                                    backs off and rewinds while the run goes on)
+    11.    warm-up                  warm up over 40 steps (small steps over the first 40 steps, where
+                                    the ground is steepest)
+    12.    lower-learning-rate      learning rate times 0.3 (every step 0.3 times as long)
+    13.    smaller-batch            batches of 16 samples (16 samples a step keep out of sharp valleys)
+    14.    reinitialise-he          He initialisation in all layers (all layers: gains begin at 1 (he))
+    15.    reinitialise-orthogonal  orthogonal initialisation in all layers (all layers: gains begin at
+                                    1 (orthogonal))
+    16.    fewer-layers             2 hidden layers (2 factors in the chain in place of 5)
+    ");
+}
+
+#[test]
+fn other_causes_have_a_line_each_and_what_was_left_out_is_said() {
+    let guard = exploded();
+    let mut record = guard.record().clone();
+    record.rows_dropped = 32_768;
+    let mut given = guard.diagnosis();
+    let numbers = vec![Evidence::of("learning rate", 0.5), Evidence::of("before it", 0.05)];
+    for name in [CauseName::LearningRate, CauseName::Data] {
+        given.causes.push(Cause { name, weight: 0.3, layer: None, evidence: numbers.clone() });
+    }
+    let text = diagnosis(&given, &record, &Style::plain(100));
+    let lines: Vec<&str> = text.lines().skip(6).take(4).collect();
+    assert_eq!(
+        lines,
+        [
+            "Less likely    Learning rate too high (learning-rate); learning rate: 0.5; before it: 0.05",
+            "               A bad batch (data); learning rate: 0.5; before it: 0.05",
+            "Record         not kept, to bound memory: 32,768 steps",
+            "",
+        ]
+    );
+    assert!(text.starts_with("EXPLODED  the run ended with NaN or Inf (32,928 steps seen)\n"));
+}
+
+#[test]
+fn a_healthy_run() {
+    insta::assert_snapshot!(told(&healthy(), &Style::plain(100)), @r"
+    HEALTHY  no alarm (160 steps seen)
+    Loss           █████▇▇▇▆▆▆▆▅▅▅▅▅▅▄▄▄▄▄▄▃▃▃▃▃▃▃▂▂▂▂▂▂▂▂▂▂▂▁▁▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁  0.504 to 2.5
+    Gradient norm  █▅▅▄███▆▅▃▄█▃███▆▇▁▇▇▄▃▇▁▅▄▂▅▆▆▂▄█▇▆█▄██▆█▁▄█▆█▆█▇▇▇▇▇▆██▆█▄  2.01 to 2.99
+    Signs          all six quiet
+    Gains          product of all layers: forward 0.811, backward 2.04 (step 150)
+    ");
+}
+
+#[test]
+fn a_run_of_which_only_the_loss_is_known() {
+    let mut guard = Guard::new(Layout::default(), RunFacts::default(), Default::default());
+    for step in 0..3 {
+        let loss = Some(if step < 2 { 2.0 } else { f64::NAN });
+        guard.observe(&Observation { step: Step(step), loss, ..Observation::default() });
+        guard.observe_update(&[]);
+    }
+    let text = told(&guard, &Style::plain(100));
+    let head: Vec<&str> = text.lines().take(6).collect();
+    insta::assert_snapshot!(head.join("\n"), @r"
+    EXPLODED  the run ended with NaN or Inf (3 steps seen)
+    When           step 2
+    Where          not known: no layer or tensor stands out in the record
+    Why            not known: the numbers support no cause
+
+    Loss           ▁▁×  2 to 2
+    ");
+}
+
+#[test]
+fn the_table_of_trials() {
+    let report = fix_report(&exploded());
+    let text = trials(&report.trials, Some("bounded-activation"), &Style::plain(100));
+    insta::assert_snapshot!(text, @r"
+       remedy              change                            verdict   metric  seconds
+       clip-global-norm    clip by global norm at 2.4        exploded  NaN     3.25
+       batch-norm-before   batch norm before the activation  healthy   0.91    6.5
+    *  bounded-activation  relu in layers.3                  healthy   0.95    4
+    * chosen: bounded-activation
+    ");
+    assert_eq!(trials(&[], None, &Style::plain(100)), "no remedy was tried\n");
+    let none = trials(&report.trials[..1], None, &Style::plain(100));
+    assert_eq!(none.lines().last(), Some("none was chosen"));
+}
+
+#[test]
+fn narrow_lines_hold_what_can_be_broken() {
+    for width in [60, 72, 100] {
+        for line in told(&exploded(), &Style::plain(width)).lines() {
+            assert!(visible_width(line) <= width, "wider than {width}: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn colours_only_when_asked_for_and_each_ends_in_its_line() {
+    for guard in [exploded(), healthy(), recovered()] {
+        let plain = told(&guard, &Style::plain(100));
+        assert!(!plain.contains('\x1b'), "{plain}");
+        let coloured = told(&guard, &Style { colour: true, width: 100 });
+        assert!(coloured.contains("\x1b["), "{coloured}");
+        let stripped: String = strip(&coloured);
+        assert_eq!(stripped, plain, "colours change no text");
+        for line in coloured.lines() {
+            let (mut open, mut rest) = (false, line);
+            while let Some((_, after)) = rest.split_once("\x1b[") {
+                let (code, after) = after.split_once('m').expect("a whole sequence");
+                assert_eq!(code == "0", open, "begun and reset in turn: {line:?}");
+                open = code != "0";
+                rest = after;
+            }
+            assert!(!open, "not reset: {line:?}");
+        }
+    }
+}
+
+fn strip(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or("").to_owned();
+    parts.fold(first, |plain, part| plain + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+#[test]
+fn the_verdict_of_a_run_that_recovered() {
+    let text = told(&recovered(), &Style::plain(100));
+    assert_eq!(
+        text.lines().next(),
+        Some("RECOVERED  an alarm came, and the loss came back (200 steps seen)")
+    );
+    assert!(text.contains("When           step 150\n"), "{text}");
+}
