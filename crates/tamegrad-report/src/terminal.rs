@@ -19,6 +19,8 @@ const LABEL: usize = 15;
 const SPARK_MAX: usize = 60;
 /// Marks what stands out in a list.
 const MARK: &str = "*";
+/// Remedies shown of those that do not treat the cause.
+const OTHERS_MAX: usize = 5;
 
 /// A diagnosis as a block of text: verdict, when, where and why; the curves of loss and gradient
 /// norm; the six signs; the chain of gains; the remedies. A run without an explosion gives a
@@ -99,22 +101,29 @@ fn notes(record: &Record, style: &Style) -> Vec<String> {
 }
 
 fn place(diagnosis: &Diagnosis, record: &Record) -> String {
-    let evidence = diagnosis.origin.as_ref().map_or(&[][..], |origin| &origin.evidence);
+    let numbers = place_numbers(diagnosis, record);
     match words::origin(diagnosis, record) {
-        Some(name) if evidence.is_empty() => name.to_owned(),
-        Some(name) => format!("{name}; {}", words::evidences(evidence)),
+        Some(name) if numbers.is_empty() => name.to_owned(),
+        Some(name) => format!("{name}; {}", numbers.join("; ")),
         None => words::ORIGIN_UNKNOWN.to_owned(),
     }
 }
 
-/// The first cause with its numbers, and the others in a line each.
+/// The numbers told with the place; none where the place is not known.
+fn place_numbers(diagnosis: &Diagnosis, record: &Record) -> Vec<String> {
+    let origin = diagnosis.origin.as_ref().filter(|_| words::origin(diagnosis, record).is_some());
+    origin.map_or(Vec::new(), |origin| origin.evidence.iter().map(words::evidence).collect())
+}
+
+/// The first cause with its numbers but those told with the place, and the others in a line each.
 fn why(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
     let Some((first, others)) = diagnosis.causes.split_first() else {
         return labelled("Why", words::CAUSE_UNKNOWN, style);
     };
     let mut lines = labelled("Why", &words::cause(first, record), style);
     let indent = format!("{}- ", " ".repeat(LABEL));
-    let numbers = first.evidence.iter().map(words::evidence);
+    let told = place_numbers(diagnosis, record);
+    let numbers = first.evidence.iter().map(words::evidence).filter(|text| !told.contains(text));
     lines.extend(numbers.flat_map(|text| wrap(&text, &indent, style.line())));
     for (index, cause) in others.iter().enumerate() {
         let label = if index == 0 { "Less likely" } else { "" };
@@ -215,31 +224,37 @@ fn gains(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
     lines
 }
 
-/// The remedies, best first, each with its reason.
+/// The remedies, best first, each with its reason: those that treat the cause, which come first,
+/// and some of the others.
 fn remedies(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
-    if diagnosis.remedies.is_empty() {
+    let remedies = &diagnosis.remedies;
+    if remedies.is_empty() {
         return Vec::new();
     }
-    let mut lines = vec![format!(
-        "{} ({MARK} treats the cause)",
-        style.paint(Tone::Heading, "Remedies, best first")
-    )];
-    let mark = |proposal: &Proposal| if proposal.treats_cause { MARK } else { " " };
-    let rows: Vec<Vec<String>> = diagnosis
-        .remedies
-        .iter()
-        .enumerate()
-        .map(|(index, proposal)| {
-            let change = describe_change(&proposal.change, &record.layout);
-            vec![
-                format!("{:>2}. {}", index + 1, style.paint(Tone::Good, mark(proposal))),
-                proposal.label(),
-                format!("{change} ({})", proposal.why),
-            ]
-        })
-        .collect();
+    let heading = style.paint(Tone::Heading, "Remedies, best first");
+    let mut lines = vec![format!("{heading} ({MARK} treats the cause)")];
+    let treating = remedies.iter().filter(|proposal| proposal.treats_cause).count();
+    let shown = remedies.len().min(treating + OTHERS_MAX);
+    let ranked = remedies[..shown].iter().enumerate();
+    let rows: Vec<_> =
+        ranked.map(|(index, proposal)| remedy_row(index + 1, proposal, record, style)).collect();
     lines.extend(columns(&rows, 2, style.line()));
+    let left_out = (remedies.len() - shown) as u64;
+    if left_out > 0 {
+        let more = format!("and {} more: tamegrad explain lists them all", count(left_out));
+        lines.extend(wrap(&more, "    ", style.line()));
+    }
     lines
+}
+
+fn remedy_row(rank: usize, proposal: &Proposal, record: &Record, style: &Style) -> Vec<String> {
+    let mark = if proposal.treats_cause { MARK } else { " " };
+    let change = describe_change(&proposal.change, &record.layout);
+    vec![
+        format!("{rank:>2}. {}", style.paint(Tone::Good, mark)),
+        proposal.label(),
+        format!("{change} ({})", proposal.why),
+    ]
 }
 
 /// The block of a run without an explosion.

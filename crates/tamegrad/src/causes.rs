@@ -115,7 +115,7 @@ pub fn weigh(record: &Record, origin: Option<&Origin>) -> Vec<Cause> {
         normalisation::weigh(record),
         optimizer_state::weigh(record),
         precision::weigh(record),
-        recurrence::weigh(record),
+        recurrence::weigh(record, origin),
         spike_then_dead::weigh(record),
         unscaled_target::weigh(record),
     ];

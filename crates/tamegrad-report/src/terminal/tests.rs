@@ -1,7 +1,7 @@
 //! Tests of what a person reads in the terminal.
 
 use tamegrad::causes::{Cause, CauseName};
-use tamegrad::{Evidence, Guard, Layout, Observation, RunFacts, Step};
+use tamegrad::{Evidence, Guard, LayerId, Layout, Observation, Origin, RunFacts, Step};
 
 use super::*;
 use crate::check::{exploded, fix_report, healthy, recovered};
@@ -18,8 +18,7 @@ fn an_exploded_run() {
     When           step 150
     Where          layers.3; backward gain of layers.3: 41 (its calm mean 1.7)
     Why            An activation that grows faster than its input (activation) in layers.3
-                   - backward gain of layers.3: 41 (its calm mean 1.7)
-                   - forward gain of layers.3 (exp): 38
+                   - largest gain of layers.3 (exp): 41
 
     Loss           ▂▂▂▂▂▂▂▂▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁█×××  0.555 to 4,200, log
                                                          onset at step 150 ^
@@ -28,7 +27,7 @@ fn an_exploded_run() {
 
     Signs
       Loss fluctuates wildly                       quiet
-      Loss is NaN or Inf                           ALARM  step 152  16 times
+      Loss is NaN or Inf                           ALARM  step 152  9 times
         - loss: NaN
         - NaN and Inf elements in the gradients: 6
       Metric not improving or deteriorating        quiet
@@ -46,34 +45,22 @@ fn an_exploded_run() {
       layers.5  forward 0.4 (calm mean 0.4), backward 1.2 (calm mean 1.2)
 
     Remedies, best first (* treats the cause)
-     1. *  clip-global-norm         clip by global norm at 2.4 (bounds every step at the calm gradient
-                                    norm, 2.4)
-     2. *  clip-tensor-norm         clip each tensor by norm at 0.98 (bounds each tensor at its share of
-                                    the calm norm, 0.98; calm layers keep their steps)
-     3. *  clip-value               clip each element at 3.1 (bounds every element at 3.1; bends the
-                                    direction of the gradient)
-     4. *  weight-decay             decoupled weight decay of 0.1 (keeps the weights, and with them the
-                                    gains, from drifting up)
-     5. *  l2-penalty               L2 penalty of strength 0.001 (keeps the weights, and with them the
-                                    gains, from drifting up)
-     6. *  l1-penalty               L1 penalty of strength 1e-4 (keeps the weights, and with them the
-                                    gains, from drifting up)
-     7. *  batch-norm-before        batch norm before the activation (sets the scale anew at every
-                                    layer, before the activation)
-     8. *  batch-norm-after         batch norm after the activation (sets the scale anew at every layer,
-                                    after the activation)
-     9. *  bounded-activation       relu in layers.3 (layers.3: the slope no longer grows with the
-                                    input)
-    10.    skip-step                the guard in protect mode (skips non-finite steps, scales spikes,
-                                    backs off and rewinds while the run goes on)
-    11.    warm-up                  warm up over 40 steps (small steps over the first 40 steps, where
-                                    the ground is steepest)
-    12.    lower-learning-rate      learning rate times 0.3 (every step 0.3 times as long)
-    13.    smaller-batch            batches of 16 samples (16 samples a step keep out of sharp valleys)
-    14.    reinitialise-he          He initialisation in all layers (all layers: gains begin at 1 (he))
-    15.    reinitialise-orthogonal  orthogonal initialisation in all layers (all layers: gains begin at
-                                    1 (orthogonal))
-    16.    fewer-layers             2 hidden layers (2 factors in the chain in place of 5)
+     1. *  batch-norm-before   batch norm before the activation (sets the scale anew at every layer,
+                               before the activation)
+     2. *  batch-norm-after    batch norm after the activation (sets the scale anew at every layer,
+                               after the activation)
+     3. *  bounded-activation  relu in layers.3 (the slope no longer grows with the input)
+     4.    skip-step           the guard in protect mode (skips non-finite steps, scales spikes, backs
+                               off and rewinds while the run goes on)
+     5.    clip-global-norm    clip by global norm at 2.4 (bounds every step at the calm gradient norm,
+                               2.4)
+     6.    clip-tensor-norm    clip each tensor by norm at 0.98 (bounds each tensor at its share of the
+                               calm norm, 0.98; calm layers keep their steps)
+     7.    clip-value          clip each element at 3.1 (bounds every element at 3.1; bends the
+                               direction of the gradient)
+     8.    warm-up             warm up over 40 steps (small steps over the first 40 steps, where the
+                               ground is steepest)
+        and 8 more: tamegrad explain lists them all
     ");
 }
 
@@ -88,7 +75,7 @@ fn other_causes_have_a_line_each_and_what_was_left_out_is_said() {
         given.causes.push(Cause { name, weight: 0.3, layer: None, evidence: numbers.clone() });
     }
     let text = diagnosis(&given, &record, &Style::plain(100));
-    let lines: Vec<&str> = text.lines().skip(6).take(4).collect();
+    let lines: Vec<&str> = text.lines().skip(5).take(4).collect();
     assert_eq!(
         lines,
         [
@@ -99,6 +86,54 @@ fn other_causes_have_a_line_each_and_what_was_left_out_is_said() {
         ]
     );
     assert!(text.starts_with("EXPLODED  the run ended with NaN or Inf (32,928 steps seen)\n"));
+}
+
+#[test]
+fn numbers_told_with_the_place_are_not_told_again() {
+    let guard = exploded();
+    let gain = |value| Evidence::of("gain", value);
+    for (layer, of_cause, where_and_why) in [
+        (Some(LayerId(3)), vec![gain(41.0)], "layers.3; gain: 41 |"),
+        (Some(LayerId(3)), vec![gain(38.0), gain(41.0)], "layers.3; gain: 41 | - gain: 38"),
+        (
+            None,
+            vec![gain(41.0)],
+            "not known: no layer or tensor stands out in the record | - gain: 41",
+        ),
+    ] {
+        let mut given = guard.diagnosis();
+        given.origin = Some(Origin { layer, tensor: None, evidence: vec![gain(41.0)] });
+        given.causes[0].evidence = of_cause;
+        let head = head(&given, guard.record(), &Style::plain(100));
+        let place = head[2].trim_start_matches("Where").trim_start();
+        let numbers: Vec<&str> = head[4..].iter().map(|line| line.trim()).collect();
+        let told = format!("{place} | {}", numbers.join(" "));
+        assert_eq!(told.trim_end(), where_and_why);
+    }
+}
+
+#[test]
+fn all_remedies_that_treat_the_cause_are_shown_and_five_others() {
+    let guard = exploded();
+    let all = guard.diagnosis().remedies;
+    for (treating, others, rows, last) in [
+        (0, 5, 5, None),
+        (0, 6, 5, Some("    and 1 more: tamegrad explain lists them all")),
+        (7, 5, 12, None),
+        (7, 9, 12, Some("    and 4 more: tamegrad explain lists them all")),
+    ] {
+        let mut given = guard.diagnosis();
+        given.remedies = all[..treating + others].to_vec();
+        for (index, proposal) in given.remedies.iter_mut().enumerate() {
+            proposal.treats_cause = index < treating;
+        }
+        let lines = remedies(&given, guard.record(), &Style::plain(1000));
+        assert_eq!(lines.len(), 1 + rows + last.iter().len(), "{lines:?}");
+        let marked = lines.iter().filter(|line| line.contains(". *")).count();
+        assert_eq!(marked, treating, "{lines:?}");
+        let more = lines.last().map(String::as_str).filter(|line| line.contains(" more: "));
+        assert_eq!(more, last);
+    }
 }
 
 #[test]

@@ -36,7 +36,8 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
     let layer_name = record.layout.layer_name(layer);
     let mut evidence = origin.evidence.clone();
     let link = record.telling_chain().and_then(|chain| chain.links.get(layer.0).copied());
-    if let Some(largest) = link.and_then(|link| link.forward.max(link.backward)) {
+    let gains = link.into_iter().flat_map(|link| [link.forward, link.backward]).flatten();
+    if let Some(largest) = gains.reduce(f64::max) {
         evidence.push(Evidence::of(format!("largest gain of {layer_name} ({name})"), largest));
     }
     Some(Cause { name: CauseName::Activation, weight: 0.95, layer: Some(layer), evidence })

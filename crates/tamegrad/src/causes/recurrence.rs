@@ -4,7 +4,8 @@ use super::{Cause, CauseName};
 use crate::chain::Chain;
 use crate::explain::Doc;
 use crate::finding::Evidence;
-use crate::origin::{RECURRENT_PRODUCT_MAX, recurrent_product};
+use crate::observe::LayerId;
+use crate::origin::{Origin, RECURRENT_PRODUCT_MAX, recurrent_product};
 use crate::record::Record;
 
 /// The text of `explain`.
@@ -25,8 +26,9 @@ pub(super) const DOC: Doc = Doc {
              networks, section 2.1; Engelken 2023 for the Lyapunov exponent.",
 };
 
-/// Weighs the chain over the time steps.
-pub(super) fn weigh(record: &Record) -> Option<Cause> {
+/// Weighs the chain over the time steps. The layer is the origin's when that is a time step of
+/// the cell, else its first.
+pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
     let traces = [&record.alarm_trace, &record.calm_trace, &record.first_trace];
     let products = traces.into_iter().flatten().filter_map(|(step, trace)| {
         let chain = Chain::measure(*step, trace);
@@ -37,10 +39,13 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
         return None;
     }
     let exponent = product.ln() / count as f64;
+    let layers = &record.layout.layers;
+    let is_recurrent = |layer: &LayerId| layers.get(layer.0).is_some_and(|l| l.recurrent);
+    let first = layers.iter().position(|layer| layer.recurrent).map(LayerId);
     Some(Cause {
         name: CauseName::Recurrence,
         weight: 0.92,
-        layer: record.layout.layers.iter().position(|l| l.recurrent).map(crate::LayerId),
+        layer: origin.and_then(|o| o.layer).filter(is_recurrent).or(first),
         evidence: vec![
             Evidence::against(
                 format!("product of backward gains over {count} time steps at step {step}"),
@@ -72,7 +77,7 @@ mod tests {
                 trace: Some(&trace),
                 ..Observation::default()
             });
-            assert_eq!(weigh(&record).is_some(), found, "{recurrent} {gain}");
+            assert_eq!(weigh(&record, None).is_some(), found, "{recurrent} {gain}");
         }
     }
 }

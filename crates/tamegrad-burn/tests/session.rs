@@ -1,0 +1,213 @@
+//! The guarded session on a small network: skip, veto, rewind, clip, and watching without a trace.
+
+use burn::module::Module;
+use burn::nn::{BatchNorm, BatchNormConfig, Linear};
+use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
+use burn::tensor::{Tensor, TensorData, activation};
+use burn::{module::Param, module::ParamId};
+use tamegrad::{GradientAction, GuardConfig, LayerInfo, Mode, RunFacts, Step};
+use tamegrad_burn::{
+    Clip, Lagged, Probes, Session, SessionOptimizer, StepInput, StepOutcome, default_device,
+    weights_hash,
+};
+
+/// Two linear layers with batch norm between: running statistics are part of the state.
+#[derive(Module, Debug)]
+struct Net {
+    first: Linear,
+    norm: BatchNorm,
+    last: Linear,
+}
+
+impl Net {
+    fn new() -> Self {
+        let device = default_device();
+        let linear = |inputs: usize, outputs: usize| Linear {
+            weight: parameter([inputs, outputs]),
+            bias: Some(parameter([outputs])),
+        };
+        Self {
+            first: linear(3, 8),
+            norm: BatchNormConfig::new(8).init(&device),
+            last: linear(8, 1),
+        }
+    }
+
+    fn layers() -> Vec<LayerInfo> {
+        ["first", "norm", "last"].map(LayerInfo::named).to_vec()
+    }
+
+    fn forward(&self, x: Tensor<2>, probes: &Probes) -> Tensor<2> {
+        let h = probes.tap(activation::relu(self.first.forward(probes.input(x))));
+        let h = probes.tap(self.norm.forward(h));
+        probes.tap(self.last.forward(h))
+    }
+}
+
+fn parameter<const D: usize>(shape: [usize; D]) -> Param<Tensor<D>> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|i| 0.6 * noise(i as u64 + 17)).collect();
+    let tensor = Tensor::<D>::from_data(TensorData::new(values, shape), &default_device());
+    Param::initialized(ParamId::new(), tensor.require_grad())
+}
+
+/// A repeatable value in -1..1.
+fn noise(i: u64) -> f32 {
+    let x = (i as f64 * 12.9898).sin() * 43758.5453;
+    (2.0 * (x - x.floor()) - 1.0) as f32
+}
+
+/// The batch of a number: 16 rows whose target is the sum of the inputs.
+struct Batch {
+    x: Tensor<2>,
+    y: Tensor<2>,
+}
+
+impl Batch {
+    fn new(number: u64, target_scale: f32) -> Self {
+        let x: Vec<f32> = (0..48).map(|i| noise(number * 48 + i)).collect();
+        Self::of(x, target_scale)
+    }
+
+    fn of(x: Vec<f32>, target_scale: f32) -> Self {
+        let y: Vec<f32> = x.chunks(3).map(|row| target_scale * row.iter().sum::<f32>()).collect();
+        let tensor = |v: Vec<f32>, cols| {
+            Tensor::<2>::from_data(TensorData::new(v, [16, cols]), &default_device())
+        };
+        Self { x: tensor(x, 3), y: tensor(y, 1) }
+    }
+}
+
+fn session(mode: Mode, optimizer: impl Into<SessionOptimizer>) -> Session<Net> {
+    let config = GuardConfig { mode, ..GuardConfig::default() };
+    Session::new(Net::new(), Net::layers(), optimizer, RunFacts::default(), config)
+}
+
+fn sgd() -> SessionOptimizer {
+    ModuleOptimizer::from(SgdConfig::new().build()).into()
+}
+
+fn adam() -> SessionOptimizer {
+    Lagged::new(AdamConfig::new().build(), 0.999).into()
+}
+
+fn step(session: &mut Session<Net>, number: u64, batch: &Batch) -> StepOutcome {
+    let input = StepInput { step: Step(number), learning_rate: 0.02, ..StepInput::default() };
+    session.step(input, |net, probes| {
+        (net.forward(batch.x.clone(), probes) - batch.y.clone()).square().mean()
+    })
+}
+
+fn hash(session: &Session<Net>) -> String {
+    weights_hash(session.model())
+}
+
+#[test]
+fn watching_changes_no_bit() {
+    for optimizer in [sgd, adam] {
+        let hashes = [Mode::Off, Mode::Observe, Mode::Protect].map(|mode| {
+            let mut session = session(mode, optimizer());
+            (0..60).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1.0))));
+            hash(&session)
+        });
+        assert_eq!(hashes[0], hashes[1]);
+        assert_eq!(hashes[0], hashes[2]);
+    }
+}
+
+#[test]
+fn a_skipped_batch_leaves_no_trace_in_weights_moments_or_running_statistics() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let run = |with_bad: bool| {
+            let mut session = session(Mode::Protect, adam());
+            for n in 0..40 {
+                if with_bad && n == 20 {
+                    let mut x = vec![0.5; 48];
+                    x[7] = bad;
+                    let before = hash(&session);
+                    let outcome = step(&mut session, n, &Batch::of(x, 1.0));
+                    assert!(!outcome.updated);
+                    assert_eq!(outcome.decision.gradients, GradientAction::Skip);
+                    assert_eq!(hash(&session), before);
+                }
+                step(&mut session, n + u64::from(with_bad && n >= 20), &Batch::new(n, 1.0));
+            }
+            hash(&session)
+        };
+        assert_eq!(run(true), run(false), "{bad}");
+    }
+}
+
+#[test]
+fn without_protection_the_same_batch_breaks_the_weights() {
+    let mut session = session(Mode::Observe, adam());
+    step(&mut session, 0, &Batch::new(0, 1.0));
+    step(&mut session, 1, &Batch::of(vec![f32::NAN; 48], 1.0));
+    assert!(step(&mut session, 2, &Batch::new(2, 1.0)).loss.is_nan());
+}
+
+#[test]
+fn a_rewind_restores_the_state_of_its_snapshot_to_the_bit() {
+    let mut session = session(Mode::Protect, sgd());
+    let mut hashes = Vec::new();
+    for n in 0..400 {
+        hashes.push(hash(&session));
+        // From step 250 the targets are other ones: the loss goes up and stays up.
+        let batch = Batch::new(n, if n < 250 { 1.0 } else { -3.0 });
+        if let Some(Step(to)) = step(&mut session, n, &batch).decision.rewind {
+            assert!(n >= 250 && to + 100 <= n, "rewound at {n} to {to}");
+            assert_eq!(hash(&session), hashes[to as usize]);
+            return;
+        }
+    }
+    panic!("never rewound: {:?}", session.guard().record().actions);
+}
+
+#[test]
+fn clipping_scales_the_update_and_an_infinite_gradient_is_no_update() {
+    let update_norm = |clip: Option<Clip>, target: f32| {
+        let mut session = session(Mode::Observe, sgd()).with_clip(clip);
+        let outcome = step(&mut session, 0, &Batch::new(0, target));
+        let change = session.guard().record().tensors.iter().filter_map(|t| t.latest_update);
+        let norm = change.map(|u| u.change_norm * u.change_norm).sum::<f64>().sqrt();
+        (norm, outcome.gradient_norm.unwrap_or(0.0))
+    };
+    let rate = 0.02;
+    let (free, norm) = update_norm(None, 1000.0);
+    assert!((free / (rate * norm) - 1.0).abs() < 1e-3, "{free} {norm}");
+    let (clipped, _) = update_norm(Some(Clip::GlobalNorm(0.5)), 1000.0);
+    assert!((clipped / (rate * 0.5) - 1.0).abs() < 1e-3, "{clipped}");
+    let (inactive, _) = update_norm(Some(Clip::GlobalNorm(1e9)), 1000.0);
+    assert_eq!(inactive, free);
+    let (by_value, _) = update_norm(Some(Clip::Value(0.01)), 1000.0);
+    assert!(by_value <= rate * 0.01 * 100f64.sqrt() && by_value > 0.0, "{by_value}");
+    let (infinite, _) = update_norm(Some(Clip::GlobalNorm(0.5)), f32::INFINITY);
+    assert_eq!(infinite, 0.0);
+}
+
+#[test]
+fn probes_see_the_layers_and_every_tensor_has_its_name() {
+    let mut session = session(Mode::Observe, sgd());
+    step(&mut session, 0, &Batch::new(0, 1.0));
+    let record = session.guard().record();
+    let names: Vec<_> = record.layout.tensors.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["first.weight", "first.bias", "norm.gamma", "norm.beta", "last.weight", "last.bias"]
+    );
+    let layers: Vec<_> = record.layout.tensors.iter().map(|t| t.layer.map(|l| l.0)).collect();
+    assert_eq!(layers, [Some(0), Some(0), Some(1), Some(1), Some(2), Some(2)]);
+    let chain = record.first_chain().expect("probes at step 0");
+    assert_eq!(chain.links.len(), 3);
+    assert!(chain.links.iter().all(|link| link.forward.is_some() && link.backward.is_some()));
+}
+
+#[test]
+fn the_second_moment_lags_when_the_gradient_jumps() {
+    let mut session = session(Mode::Observe, adam());
+    (0..120).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1.0))));
+    assert_eq!(session.guard().record().alarm_lag, None, "measured at an alarm only");
+    (120..124).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1e4))));
+    let (_, lag) = session.guard().record().alarm_lag.expect("measured at the alarm");
+    assert!(lag > 2.3, "{lag}");
+}
