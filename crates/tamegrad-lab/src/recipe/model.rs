@@ -1,0 +1,244 @@
+//! `[model]`: the network and its initial weights.
+
+use serde::Deserialize;
+
+use super::number;
+
+/// `[model]`: what learns.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename = "kind", rename_all = "kebab-case")]
+pub enum Model {
+    /// Fully connected layers.
+    Mlp(Mlp),
+    /// Convolutions, then fully connected layers.
+    Conv(Conv),
+    /// A plain recurrent network.
+    Rnn(Rnn),
+}
+
+/// `[model]` with `kind = "mlp"`: hidden layers of one width, then a linear output layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mlp {
+    /// Number of hidden layers: 1 to 500.
+    #[serde(deserialize_with = "number::integer::<_, _, 1, 500>")]
+    pub depth: usize,
+    /// Units of each hidden layer: 1 to 8192.
+    #[serde(deserialize_with = "number::integer::<_, _, 1, 8192>")]
+    pub width: usize,
+    /// Of each hidden layer. Default relu.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Of each layer's weights. Default he, normal, gain 1.
+    #[serde(default)]
+    pub init: Init,
+    /// Of each hidden layer. Default none.
+    #[serde(default)]
+    pub normalisation: Normalisation,
+    /// Whether each hidden layer after the first adds its input to its output. Default false.
+    #[serde(default)]
+    pub residual: bool,
+    /// `[[model.layer]]`: the hidden layers that differ, each at most once.
+    #[serde(default)]
+    pub layer: Vec<LayerOverride>,
+}
+
+/// `[[model.layer]]`: what one hidden layer has instead of the model's own.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerOverride {
+    /// Which hidden layer, counted from 0 at the input: below `depth`.
+    #[serde(deserialize_with = "number::integer::<_, _, 0, 499>")]
+    pub index: usize,
+    /// Instead of the model's activation.
+    pub activation: Option<Activation>,
+    /// Instead of the model's initialisation.
+    pub init: Option<Init>,
+    /// Instead of the model's normalisation.
+    pub normalisation: Option<Normalisation>,
+}
+
+/// `[model]` with `kind = "conv"`: convolutions, dense layers, then a linear output layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conv {
+    /// Output channels of each convolution, 1 to 8192; at least one convolution.
+    #[serde(deserialize_with = "number::widths_at_least_one")]
+    pub channels: Vec<usize>,
+    /// Side of the square kernel in pixels: odd, 1 to 31.
+    #[serde(deserialize_with = "number::odd_kernel")]
+    pub kernel: usize,
+    /// Units of each hidden dense layer after the convolutions, 1 to 8192. Default: no such layer.
+    #[serde(default, deserialize_with = "number::widths")]
+    pub dense: Vec<usize>,
+    /// Of each convolution and hidden dense layer. Default relu.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Of each layer's weights. Default he, normal, gain 1.
+    #[serde(default)]
+    pub init: Init,
+    /// Of each convolution and hidden dense layer. Default none.
+    #[serde(default)]
+    pub normalisation: Normalisation,
+    /// Whether a layer whose input and output have one shape adds the one to the other. Default
+    /// false.
+    #[serde(default)]
+    pub residual: bool,
+}
+
+/// `[model]` with `kind = "rnn"`: `h' = activation(W x + U h + b)`, then a linear output layer on
+/// the last `h`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rnn {
+    /// Units of the state `h`: 1 to 8192.
+    #[serde(deserialize_with = "number::integer::<_, _, 1, 8192>")]
+    pub hidden: usize,
+    /// Of each step. Default tanh.
+    #[serde(default = "tanh")]
+    pub activation: Activation,
+    /// Of `W`, `U` and the output layer. Default xavier, normal, gain 1, which fits tanh.
+    #[serde(default = "xavier")]
+    pub init: Init,
+    /// The recurrent matrix `U` is rescaled so that its largest eigenvalue has this absolute value,
+    /// which is above 0. Default: it is not rescaled.
+    #[serde(default, deserialize_with = "number::some_positive")]
+    pub spectral_radius: Option<f64>,
+}
+
+fn tanh() -> Activation {
+    Activation::Tanh
+}
+
+fn xavier() -> Init {
+    Init { scheme: Scheme::Xavier { distribution: Distribution::Normal }, gain: 1.0 }
+}
+
+/// The function after a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// `max(0, x)`
+    #[default]
+    Relu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid,
+    /// `x` times the normal distribution function of `x` (Hendrycks and Gimpel 2016).
+    Gelu,
+    /// The self-normalising exponential linear unit (Klambauer et al. 2017).
+    Selu,
+    /// `x`
+    Linear,
+    /// `exp(x)`: overflows by nature.
+    Exp,
+}
+
+/// `init`: how the first weights are drawn. Biases start at 0.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// What the scale depends on.
+    pub scheme: Scheme,
+    /// Multiplies the scheme's own scale; > 0. Default 1.
+    #[serde(default = "one", deserialize_with = "number::positive")]
+    pub gain: f64,
+}
+
+impl Default for Init {
+    fn default() -> Init {
+        Init { scheme: Scheme::He { distribution: Distribution::Normal }, gain: 1.0 }
+    }
+}
+
+/// `init.scheme`: what the scale of the first weights depends on. The fields are keys of `init`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Scheme {
+    /// Variance `2 / inputs` (He et al. 2015).
+    He {
+        /// Default normal.
+        #[serde(default)]
+        distribution: Distribution,
+    },
+    /// Variance `2 / (inputs + outputs)` (Glorot and Bengio 2010).
+    Xavier {
+        /// Default normal.
+        #[serde(default)]
+        distribution: Distribution,
+    },
+    /// Variance `1 / inputs` (LeCun et al. 1998).
+    Lecun {
+        /// Default normal.
+        #[serde(default)]
+        distribution: Distribution,
+    },
+    /// A matrix with orthonormal rows or columns (Saxe et al. 2014), times the gain.
+    Orthogonal,
+    /// Uniform from `gain * low` to `gain * high`: with the defaults `U(-gain, gain)`.
+    Uniform {
+        /// Lower bound before the gain. Default -1.
+        #[serde(default = "minus_one")]
+        low: f64,
+        /// Upper bound before the gain, above `low`. Default 1.
+        #[serde(default = "one")]
+        high: f64,
+    },
+    /// Normal with mean 0 and standard deviation `gain`.
+    Normal,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn minus_one() -> f64 {
+    -1.0
+}
+
+/// The distribution of which a scheme sets the variance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Distribution {
+    /// Normal, mean 0.
+    #[default]
+    Normal,
+    /// Uniform, mean 0.
+    Uniform,
+}
+
+/// `normalisation`: of a layer's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalisation {
+    /// Over what.
+    pub kind: NormalisationKind,
+    /// Before or after the activation. Default before.
+    #[serde(default)]
+    pub place: Place,
+}
+
+/// `normalisation.kind`: over what is normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormalisationKind {
+    /// Not at all.
+    #[default]
+    None,
+    /// Over the samples of the batch (Ioffe and Szegedy 2015).
+    Batch,
+    /// Over the units of the layer (Ba et al. 2016).
+    Layer,
+}
+
+/// `normalisation.place`: where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// Between the weights and the activation.
+    #[default]
+    Before,
+    /// After the activation.
+    After,
+}
