@@ -50,7 +50,7 @@ fn the_short_recipe_has_the_defaults() {
 
 #[test]
 fn the_example_of_the_documentation_is_read() {
-    let source = include_str!("recipe.rs");
+    let source = include_str!("../recipe.rs");
     let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
     let example: Vec<&str> =
         lines.skip_while(|line| *line != " ```toml").skip(1).take_while(|l| *l != " ```").collect();
