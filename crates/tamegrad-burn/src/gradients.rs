@@ -18,6 +18,26 @@ pub(crate) fn scan<M: Module>(
     edit(table, model, gradients, |_, data| (scan_data(&data), Some(data)))
 }
 
+/// The same gradients once more; the tensors are shared until one side changes.
+pub(crate) fn copy<M: Module>(
+    table: &ParameterTable,
+    model: &M,
+    gradients: &GradientsParams,
+) -> GradientsParams {
+    struct Copier<'a>(&'a ParameterTable, &'a GradientsParams, GradientsParams);
+    impl ModuleVisitor for Copier<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let is_parameter = self.0.ids.contains(&param.id);
+            if let Some(gradient) = is_parameter.then(|| self.1.get::<D>(param.id)).flatten() {
+                self.2.register(param.id, gradient);
+            }
+        }
+    }
+    let mut copier = Copier(table, gradients, GradientsParams::new());
+    model.visit(&mut copier);
+    copier.2
+}
+
 /// Takes each gradient out as data, lets `each` look at it and give it back, changed or not
 /// (`None`: it is left out). Returns what `each` returned.
 pub(crate) fn edit<M: Module, R: Copy>(

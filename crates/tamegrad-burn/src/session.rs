@@ -8,11 +8,11 @@ use burn::tensor::{Gradients, Tensor};
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
     BatchStats, Decision, GradientAction, Guard, GuardConfig, LayerInfo, Mode, Observation,
-    RunFacts, Step, TensorStats,
+    RunFacts, Step, TensorStats, UpdateVerdict,
 };
 
 use crate::clip::{Clip, scale};
-use crate::gradients::{edit, scan};
+use crate::gradients::{copy, edit, scan};
 use crate::lag::{LagMeter, Lagged, SecondMoment};
 use crate::parameters::ParameterTable;
 use crate::probe::Probes;
@@ -218,16 +218,28 @@ impl<M: Module> Session<M> {
             1.0 => input.learning_rate,
             factor => input.learning_rate * factor,
         };
-        let after = self.stepped(rate, gradients);
+        let kept = self.protects().then(|| copy(&self.table, &self.model, &gradients));
+        let mut after = self.stepped(rate, gradients);
         let measured = updates::measure(&self.table, &before.0, &after);
-        let kept = self.guard.observe_update(&measured);
+        let verdict = self.guard.observe_update(&measured);
         self.repeat_with_probes(loss);
-        if kept {
+        let takes = match (verdict, kept) {
+            (UpdateVerdict::Take, _) => true,
+            (UpdateVerdict::Shrink(factor), Some(mut gradients)) => {
+                self.optimizer = before.1.clone();
+                self.scale_gradients(&GradientAction::ScaleAll(factor), &mut gradients, stats);
+                after = self.stepped(rate, gradients);
+                let measured = updates::measure(&self.table, &before.0, &after);
+                self.guard.observe_shrunk_update(&measured)
+            }
+            (UpdateVerdict::Shrink(_) | UpdateVerdict::Refuse, _) => false,
+        };
+        if takes {
             self.model = after;
         } else {
             self.optimizer = before.1;
         }
-        kept
+        takes
     }
 
     fn stepped(&mut self, rate: f64, gradients: GradientsParams) -> M {

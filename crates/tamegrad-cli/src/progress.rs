@@ -1,6 +1,8 @@
 //! Progress bars: steps a second, live loss and gradient norm.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt::Write;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tamegrad_lab::Progress;
 
 /// A bar on the standard error stream, for one run after another.
@@ -9,7 +11,7 @@ pub(crate) struct Bar {
     stage: String,
 }
 
-const TEMPLATE: &str = "{prefix:24} {bar:24} {pos:>5}/{len} {per_sec:>10}  {msg}";
+const TEMPLATE: &str = "{prefix:24} {bar:24} {pos:>5}/{len} {rate:>13}  {msg}";
 
 impl Bar {
     /// A bar; hidden when asked, or when the stream is no terminal.
@@ -20,7 +22,10 @@ impl Bar {
             false => ProgressDrawTarget::stderr_with_hz(10),
         });
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style.progress_chars("━╸ "));
+            let rate = |state: &ProgressState, out: &mut dyn Write| {
+                let _ = write!(out, "{:.0} step/s", state.per_sec());
+            };
+            bar.set_style(style.with_key("rate", rate).progress_chars("━╸ "));
         }
         Self { bar, stage: String::new() }
     }

@@ -82,6 +82,18 @@ impl Decision {
     }
 }
 
+/// What to do with the update that the optimizer means to take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum UpdateVerdict {
+    /// Take it.
+    Take,
+    /// Multiply the gradients by this factor, let the optimizer make the update anew from the
+    /// state it had before, and show it to [`Guard::observe_shrunk_update`].
+    Shrink(f64),
+    /// Do not take it: parameters and optimizer state stay as they were.
+    Refuse,
+}
+
 /// The guard of one run. Cloning it saves its whole state.
 #[derive(Debug, Clone)]
 pub struct Guard {
@@ -185,23 +197,51 @@ impl Guard {
     }
 
     /// Takes in the update that the optimizer took, or means to take (an empty slice when the
-    /// step was skipped), and ends the step. False means: do not take it, keep parameters and
-    /// optimizer state as they were. Only in [`Mode::Protect`] is it ever false.
-    pub fn observe_update(&mut self, updates: &[Option<Update>]) -> bool {
+    /// step was skipped), and ends the step unless the update is to be shrunk. Outside
+    /// [`Mode::Protect`] the update is always to be taken.
+    pub fn observe_update(&mut self, updates: &[Option<Update>]) -> UpdateVerdict {
         self.record.take_update(updates);
         let fired = self.signs.read_update(&self.record);
         let alarm = fired.iter().any(|finding| finding.severity == Severity::Alarm);
         self.record.note(fired);
-        let veto = self.config.mode == Mode::Protect && alarm;
-        if veto {
-            let step = self.record.now().map_or(Step(0), |row| row.step);
-            self.ladder.note_veto(step);
-            let skip = Decision { gradients: GradientAction::Skip, ..Decision::default() };
-            self.record.note_action(step, skip);
-            self.record.undo_update();
+        let ratio = self.record.now().and_then(|row| row.update_ratio).unwrap_or(0.0);
+        let verdict = match self.config.mode == Mode::Protect && alarm {
+            true => self.ladder.judge_update(ratio),
+            false => UpdateVerdict::Take,
+        };
+        match verdict {
+            UpdateVerdict::Take => self.record.settle(),
+            UpdateVerdict::Shrink(factor) => self.note(GradientAction::ScaleAll(factor)),
+            UpdateVerdict::Refuse => self.refuse(),
         }
+        verdict
+    }
+
+    /// Takes in the update made anew from shrunk gradients and ends the step. False means: it is
+    /// still too large (an Adam divides the factor away), do not take it.
+    pub fn observe_shrunk_update(&mut self, updates: &[Option<Update>]) -> bool {
+        self.record.take_update(updates);
+        let ratio = self.record.now().and_then(|row| row.update_ratio).unwrap_or(0.0);
+        let takes = matches!(self.ladder.judge_update(ratio), UpdateVerdict::Take);
+        match takes {
+            true => self.record.settle(),
+            false => self.refuse(),
+        }
+        takes
+    }
+
+    fn refuse(&mut self) {
+        self.ladder.note_refusal();
+        self.note(GradientAction::Skip);
+        self.record.undo_update();
         self.record.settle();
-        !veto
+    }
+
+    fn note(&mut self, gradients: GradientAction) {
+        let step = self.record.now().map_or(Step(0), |row| row.step);
+        let learning_rate = self.ladder.learning_rate();
+        let decision = Decision { gradients, learning_rate, ..Decision::default() };
+        self.record.note_action(step, decision);
     }
 
     /// Whether the door shall keep a snapshot of the state before this step. The door holds at
@@ -331,12 +371,29 @@ mod tests {
 
     #[test]
     fn an_update_that_would_break_a_parameter_is_refused() {
-        for (mode, kept) in [(Mode::Observe, true), (Mode::Protect, false)] {
+        for (mode, verdict) in
+            [(Mode::Observe, UpdateVerdict::Take), (Mode::Protect, UpdateVerdict::Refuse)]
+        {
             let config = GuardConfig { mode, ..GuardConfig::default() };
             let mut guard = Guard::new(layout(1), RunFacts::default(), config);
             guard.observe(&Observation { loss: Some(1.0), ..Observation::default() });
             let broken = Update { change_norm: 1.0, weight_norm: 1.0, len: 4, nonfinite: 1 };
-            assert_eq!(guard.observe_update(&[Some(broken)]), kept, "{mode:?}");
+            assert_eq!(guard.observe_update(&[Some(broken)]), verdict, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_that_overthrows_a_matrix_is_shrunk_to_a_tenth_of_it() {
+        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
+        let update =
+            |change_norm| [Some(Update { change_norm, weight_norm: 1.0, len: 4, nonfinite: 0 })];
+        for (shrunk, takes) in [(0.1, true), (40.0, false)] {
+            let mut guard = Guard::new(layout(1), RunFacts::default(), config.clone());
+            guard.observe(&Observation { loss: Some(1.0), ..Observation::default() });
+            assert_eq!(guard.observe_update(&update(50.0)), UpdateVerdict::Shrink(0.1 / 50.0));
+            assert_eq!(guard.observe_shrunk_update(&update(shrunk)), takes, "{shrunk}");
+            let ratio = guard.record().now().and_then(|row| row.update_ratio);
+            assert_eq!(ratio, takes.then_some(shrunk));
         }
     }
 }

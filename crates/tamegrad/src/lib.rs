@@ -23,7 +23,7 @@ pub mod signs;
 pub use chain::{Chain, Link};
 pub use diagnosis::{Diagnosis, Verdict, diagnose};
 pub use finding::{Evidence, Finding, Severity};
-pub use guard::{Decision, GradientAction, Guard, GuardConfig, Mode};
+pub use guard::{Decision, GradientAction, Guard, GuardConfig, Mode, UpdateVerdict};
 pub use observe::{
     ActivationKind, BatchStats, LayerId, LayerInfo, LayerSample, Layout, NormalisationKind,
     Observation, RunFacts, Step, TensorId, TensorInfo, Update,

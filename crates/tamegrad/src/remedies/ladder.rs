@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 
 use crate::finding::{Finding, Severity};
-use crate::guard::{Decision, GradientAction};
+use crate::guard::{Decision, GradientAction, UpdateVerdict};
 use crate::observe::{Step, TensorId};
 use crate::record::Record;
 use crate::signs::{SignName, WARM_UP_STEPS};
 
+/// Largest update ratio that is taken when an update has alarmed.
+const UPDATE_MAX: f64 = 1.0;
+/// Update ratio to which a larger one is shrunk: where trouble begins.
+const SHRINK_TO: f64 = 0.1;
 /// Actions within [`ACTION_WINDOW`] steps that send it up a rung.
 const ACTIONS_MAX: usize = 3;
 /// Steps over which actions are counted.
@@ -40,7 +44,8 @@ const SPIKING_PART: f64 = 0.3;
 /// State of the ladder.
 ///
 /// Rungs: (1) a non-finite step is skipped; (2) a spike is scaled to exp(mean + 3 sigma) of its
-/// own log norm before the optimizer's moments see it; (3) three actions in 50 steps, or an
+/// own log norm before the optimizer's moments see it, and an update that would overthrow a
+/// matrix is made anew from gradients scaled down; (3) three actions in 50 steps, or an
 /// alarm of the loss, halve the learning rate and warm it up again over 200 steps; (4) a loss
 /// that stays up for 20 steps, or 10 skips in a row, rewinds the run; (5) what is left is a
 /// change of structure, which is proposed and never done by itself.
@@ -117,8 +122,21 @@ impl Ladder {
         self.accepts
     }
 
+    /// Judges the largest update ratio of an update that alarmed: what is finite is shrunk to
+    /// [`SHRINK_TO`], which needs no history, and what is not is refused.
+    pub(crate) fn judge_update(&mut self, ratio: f64) -> UpdateVerdict {
+        if !ratio.is_finite() {
+            return UpdateVerdict::Refuse;
+        }
+        if ratio <= UPDATE_MAX {
+            return UpdateVerdict::Take;
+        }
+        self.actions.push_back(self.clock);
+        UpdateVerdict::Shrink(SHRINK_TO / ratio)
+    }
+
     /// Notes that the update of a step was refused.
-    pub(crate) fn note_veto(&mut self, _step: Step) {
+    pub(crate) fn note_refusal(&mut self) {
         self.actions.push_back(self.clock);
         self.skips_in_row += 1;
     }

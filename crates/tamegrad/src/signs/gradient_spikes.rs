@@ -25,8 +25,8 @@ pub(super) const DOC: Doc = Doc {
            and the whole norm is above that of every calm step before; otherwise a strain.",
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
     remedy: "Clip the gradient; if one layer stands out, treat that layer.",
-    source: "Page's cumulative sum, Biometrika 41 (1954); thresholds measured on 146,000 healthy \
-             tensor-steps (4 false alarms). BLOOM: public training chronicle.",
+    source: "Page, Continuous Inspection Schemes, Biometrika 41 (1954), for the cumulative sum. \
+             BLOOM: the public chronicle of its training.",
 };
 
 const SPIKE_SIGMAS: f64 = 6.0;
