@@ -20,7 +20,6 @@ mod updates;
 pub use clip::Clip;
 pub use device::{default_device, device_name};
 pub use lag::{Lagged, SecondMoment};
-pub use parameters::{ParameterTable, weights_hash};
+pub use parameters::weights_hash;
 pub use probe::Probes;
 pub use session::{Session, SessionOptimizer, StepInput, StepOutcome};
-pub use snapshot::Snapshot;

@@ -8,18 +8,18 @@ use tamegrad_stats::TensorStats;
 /// The trainable float tensors of a module in the order in which burn visits them. A tensor that
 /// is used in several places stands here once, under its first name.
 #[derive(Debug, Clone)]
-pub struct ParameterTable {
+pub(crate) struct ParameterTable {
     /// Their ids, by [`tamegrad::TensorId`].
-    pub ids: Vec<ParamId>,
+    pub(crate) ids: Vec<ParamId>,
     /// Names and layers.
-    pub layout: Layout,
+    pub(crate) layout: Layout,
 }
 
 impl ParameterTable {
     /// Lists the trainable tensors of a module whose layers are given in order of execution. A
     /// tensor belongs to the layer whose name is the longest prefix of its own; a time step of a
     /// recurrent cell is named `cell@3`, and the cell's tensors belong to its first time step.
-    pub fn new<M: Module>(module: &M, layers: Vec<LayerInfo>) -> Self {
+    pub(crate) fn new<M: Module>(module: &M, layers: Vec<LayerInfo>) -> Self {
         let mut lister = Lister { path: Vec::new(), found: Vec::new() };
         module.visit(&mut lister);
         let tensors = lister.found.iter().map(|(_, name, rank)| TensorInfo {

@@ -6,7 +6,7 @@ use burn::optim::ModuleOptimizer;
 /// A state to come back to. Tensors are shared until one side changes, so taking it costs
 /// microseconds.
 #[derive(Clone)]
-pub struct Snapshot<M: Module> {
+pub(crate) struct Snapshot<M: Module> {
     model: M,
     optimizer: ModuleOptimizer,
 }
@@ -14,12 +14,12 @@ pub struct Snapshot<M: Module> {
 impl<M: Module> Snapshot<M> {
     /// Saves a state. The model is kept as its validation copy: `clone` alone would share the
     /// running statistics of batch norm, which the next forward pass overwrites.
-    pub fn take(model: &M, optimizer: &ModuleOptimizer) -> Self {
+    pub(crate) fn take(model: &M, optimizer: &ModuleOptimizer) -> Self {
         Self { model: model.valid(), optimizer: optimizer.clone() }
     }
 
     /// The state as it was.
-    pub fn restore(&self) -> (M, ModuleOptimizer) {
+    pub(crate) fn restore(&self) -> (M, ModuleOptimizer) {
         (self.model.clone().train(), self.optimizer.clone())
     }
 }

@@ -1,6 +1,8 @@
 //! The size of an update: what changed between two states of a module.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
 use tamegrad::Update;
 
@@ -14,6 +16,35 @@ pub(crate) fn measure<M: Module>(
 ) -> Vec<Option<Update>> {
     let (before, after) = (collect(table, before), collect(table, after));
     before.into_iter().zip(after).map(|(before, after)| Some(update(&before?, &after?))).collect()
+}
+
+/// A copy of `before` moved by a multiple of the way to `after`. Running statistics are those of
+/// `before`, and not shared with it.
+pub(crate) fn along<M: Module>(before: &M, after: &M, multiple: f64) -> M {
+    struct Targets(HashMap<ParamId, TensorData>);
+    impl ModuleVisitor for Targets {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.val().is_require_grad() {
+                self.0.insert(param.id, param.val().into_data());
+            }
+        }
+    }
+    struct Mover(Targets, f64);
+    impl ModuleMapper for Mover {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let Some(target) = self.0.0.remove(&param.id) else { return param };
+            let multiple = self.1;
+            param.map(|value| {
+                let value = value.inner();
+                let target = Tensor::<D>::from_data(target, &value.device());
+                let moved = value.clone() + (target - value) * multiple;
+                Tensor::from_inner(moved).require_grad()
+            })
+        }
+    }
+    let mut targets = Targets(HashMap::new());
+    after.visit(&mut targets);
+    before.valid().train().map(&mut Mover(targets, multiple))
 }
 
 fn update(before: &TensorData, after: &TensorData) -> Update {

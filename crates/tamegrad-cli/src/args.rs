@@ -19,7 +19,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradients found, 2 could not run.\n\
+const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradients found, 2 could not run,\n\
+                          130 stopped by Ctrl-C.\n\
                           Colours are left out when the output is no terminal or NO_COLOR is set.";
 
 /// What to do.
@@ -43,11 +44,15 @@ pub(crate) struct Common {
     #[arg(value_name = "RECIPE")]
     pub(crate) recipe: PathBuf,
     /// Use this seed in place of the recipe's
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) seed: Option<u64>,
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) seed: Option<i64>,
     /// Print one JSON object for machines in place of the report
     #[arg(long)]
     pub(crate) json: bool,
+    /// No progress bar and no report on the screen: the exit code tells how it ended
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 /// Arguments of `fix`.
@@ -58,9 +63,6 @@ pub(crate) struct Fix {
     /// Write report.md, report.json and fixed.toml to this folder [default: runs/<name of the recipe>]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
-    /// No progress bars and no report on the screen; the files and the exit code say it all
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
 }
 
 /// Arguments of `train`.
@@ -74,9 +76,6 @@ pub(crate) struct Train {
     /// Write report.json to this folder as well
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
-    /// No progress bar and no report on the screen
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
 }
 
 /// What the guard may do.

@@ -19,6 +19,8 @@ use crate::failure::Failure;
 pub(crate) const FOUND: u8 = 1;
 /// Exit code: the command could not run.
 pub(crate) const COULD_NOT_RUN: u8 = 2;
+/// Exit code: stopped by Ctrl-C, as shells have it (128 and the number of the signal).
+pub(crate) const STOPPED: u8 = 130;
 
 /// The exit code of a run: 0 when it ended well (healthy, recovered, too early to say).
 pub(crate) fn exit_code(verdict: Verdict) -> ExitCode {
@@ -32,21 +34,22 @@ pub(crate) fn exit_code(verdict: Verdict) -> ExitCode {
 pub(crate) fn read_recipe(common: &Common) -> Result<RecipeFile, Failure> {
     let mut file = recipe::read(&common.recipe)?;
     if let Some(seed) = common.seed {
-        let value = EditValue::Integer(i64::try_from(seed).unwrap_or(i64::MAX));
-        let edit = Edit { key: "seed".into(), value };
+        let edit = Edit { key: "seed".into(), value: EditValue::Integer(seed) };
         file.text = edit::apply(&file.text, &[edit]).map_err(tamegrad_lab::FixError::from)?;
         file.recipe = recipe::parse(&file.text, Some(&file.path))?;
     }
     Ok(file)
 }
 
-/// Writes a file and the folders that lead to it.
+/// Makes the folder that the report goes to: before the run, which is lost if it cannot be made.
+pub(crate) fn make_folder(path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path)
+        .map_err(|error| Failure::Write { path: path.to_path_buf(), error })
+}
+
+/// Writes a file.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let written = path
-        .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| std::fs::write(path, text));
-    written.map_err(|error| Failure::Write { path: path.to_path_buf(), error })
+    std::fs::write(path, text).map_err(|error| Failure::Write { path: path.to_path_buf(), error })
 }
 
 /// A report as JSON text.

@@ -1,8 +1,9 @@
 //! What could not be done, and how it is shown.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
+use miette::{Diagnostic, LabeledSpan, MietteHandlerOpts, NamedSource, SourceSpan};
 use tamegrad_lab::recipe::RecipeError;
 use tamegrad_lab::{FixError, SetupError};
 
@@ -37,6 +38,14 @@ pub(crate) enum Failure {
         /// What to do.
         hint: String,
     },
+    /// A sign, cause or remedy has no factors.
+    #[error("got --factors with `{name}`, want it with `{story}`, the only page with a chain")]
+    FactorsOf {
+        /// What was to be explained.
+        name: String,
+        /// The page that takes factors.
+        story: &'static str,
+    },
     /// Factors that have no product to speak of.
     #[error("got the factor {0}, want finite numbers above 0, as in --factors 100,400")]
     Factor(f64),
@@ -44,6 +53,11 @@ pub(crate) enum Failure {
 
 /// Shows a failure on the standard error stream: a recipe's with the place in its text.
 pub(crate) fn show(failure: &Failure) {
+    if !std::io::stderr().is_terminal() {
+        // What reads a file or a pipe looks for `file:line:column: message` in one line.
+        let handler = || MietteHandlerOpts::new().wrap_lines(false).build();
+        let _ = miette::set_hook(Box::new(move |_| Box::new(handler())));
+    }
     let recipe = match failure {
         Failure::Recipe(error) | Failure::Fix(FixError::Recipe(error)) => Some(error),
         _ => None,

@@ -11,7 +11,7 @@ pub(crate) struct Bar {
     stage: String,
 }
 
-const TEMPLATE: &str = "{prefix:24} {bar:24} {pos:>5}/{len} {rate:>13}  {msg}";
+const TEMPLATE: &str = "{prefix:22} {bar:8} {pos:>4}/{len} {rate:>11} {wide_msg}";
 
 impl Bar {
     /// A bar; hidden when asked, or when the stream is no terminal.
@@ -44,7 +44,7 @@ impl Bar {
         }
         let norm = progress.gradient_norm.map_or(String::new(), |n| format!("  |g| {n:.2e}"));
         let metric = progress.metric.map_or(String::new(), |m| format!("  metric {m:.3}"));
-        self.bar.set_message(format!("loss {:.3e}{norm}{metric}", progress.loss));
+        self.bar.set_message(format!("loss {:.2e}{norm}{metric}", progress.loss));
     }
 
     /// Takes the bar off the screen.

@@ -4,7 +4,7 @@ use tamegrad::remedies::{Change, Place, Scheme};
 use tamegrad::{LayerId, Layout};
 
 use crate::recipe::edit::{Edit, EditValue};
-use crate::recipe::{Activation, Model, NormalisationKind, Recipe, Scale};
+use crate::recipe::{Activation, ClipBy, Model, NormalisationKind, Recipe, Scale};
 
 /// The edits of a recipe that carry out a change; `None` where the recipe has no place for it (no
 /// batch norm in a recurrent net) or has it already.
@@ -12,9 +12,9 @@ pub fn edits(change: &Change, recipe: &Recipe, layout: &Layout) -> Option<Vec<Ed
     match change {
         // What the guard does at run time is no part of a recipe.
         Change::Guard => None,
-        Change::ClipGlobalNorm { max_norm } => Some(clip("global-norm", *max_norm)),
-        Change::ClipTensorNorm { max_norm } => Some(clip("tensor-norm", *max_norm)),
-        Change::ClipValue { limit } => Some(clip("value", *limit)),
+        Change::ClipGlobalNorm { max_norm } => clip(ClipBy::GlobalNorm, *max_norm, recipe),
+        Change::ClipTensorNorm { max_norm } => clip(ClipBy::TensorNorm, *max_norm, recipe),
+        Change::ClipValue { limit } => clip(ClipBy::Value, *limit, recipe),
         Change::WarmUp { steps } => (recipe.schedule.warm_up < *steps)
             .then(|| vec![set("schedule.warm_up", EditValue::Integer(*steps as i64))]),
         Change::LearningRate { factor } => {
@@ -40,8 +40,17 @@ pub fn edits(change: &Change, recipe: &Recipe, layout: &Layout) -> Option<Vec<Ed
     }
 }
 
-fn clip(by: &str, limit: f64) -> Vec<Edit> {
-    vec![text("clip.by", by), set("clip.limit", EditValue::Float(limit))]
+/// Clipping of one kind, unless the recipe clips so already, and no looser.
+fn clip(by: ClipBy, limit: f64, recipe: &Recipe) -> Option<Vec<Edit>> {
+    if recipe.clip.as_ref().is_some_and(|clip| clip.by == by && clip.limit <= limit) {
+        return None;
+    }
+    let word = match by {
+        ClipBy::GlobalNorm => "global-norm",
+        ClipBy::TensorNorm => "tensor-norm",
+        ClipBy::Value => "value",
+    };
+    Some(vec![text("clip.by", word), set("clip.limit", EditValue::Float(limit))])
 }
 
 fn reinitialise(
@@ -142,7 +151,7 @@ fn two_digits(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{edit, parse};
+    use crate::recipe::{Clip, edit, parse};
     use tamegrad::LayerInfo;
 
     const RECIPE: &str = r#"
@@ -254,6 +263,13 @@ epochs = 1
         let mut recipe = parse(RECIPE, None).unwrap();
         recipe.data.scale_target = Scale::Standard;
         recipe.schedule.warm_up = 50;
+        recipe.clip = Some(Clip { by: ClipBy::Value, limit: 0.1 });
+        let looser = Change::ClipValue { limit: 0.5 };
+        assert_eq!(edits(&looser, &recipe, &layout), None);
+        assert!(
+            edits(&Change::ClipValue { limit: 0.01 }, &recipe, &layout)
+                .is_some_and(|e| e.len() == 2)
+        );
         for change in [Change::ScaleTarget, Change::WarmUp { steps: 20 }, Change::Guard] {
             assert_eq!(edits(&change, &recipe, &layout), None, "{change:?}");
         }

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tamegrad::diagnosis::SignSummary;
 use tamegrad::remedies::Proposal;
+use tamegrad::signs::SignName;
 use tamegrad::{Mode, Verdict};
 
 use crate::changes::edits;
@@ -38,6 +40,7 @@ pub struct Trial {
     pub steps: u64,
     /// Seconds it took.
     pub seconds: f64,
+    learns: bool,
     text: String,
 }
 
@@ -84,6 +87,8 @@ const AFTER_ALARM_STEPS: u64 = 100;
 const TRIAL_OF_ONSET: u64 = 3;
 /// A trial is at least this part of the run.
 const TRIAL_OF_RUN: f64 = 0.35;
+/// A trial of fewer steps is too short to be called healthy.
+const TRIAL_STEPS_MIN: u64 = tamegrad::diagnosis::ROWS_MIN as u64;
 /// How far below the best trial's metric a remedy may be.
 const METRIC_MARGIN: f64 = 0.02;
 
@@ -139,8 +144,12 @@ fn try_all(
         let steps_max = Some(trial_steps(given));
         let options = TrainOptions { steps_max, ..*options };
         let run = train(&recipe, &options, &mut |p| progress(&stage, p))?;
+        if run.cancelled {
+            break;
+        }
         trials.push(Trial {
             proposal,
+            learns: learns(&run, given),
             verdict: run.diagnosis.verdict,
             metric: run.metric,
             steps: run.steps,
@@ -151,11 +160,23 @@ fn try_all(
     Ok(trials)
 }
 
+/// Whether a trial learned something: its metric did not stall, and is not below the best that
+/// the run as given reached before it exploded. A run that stands still is healthy as well, and
+/// cures nothing.
+fn learns(trial: &Trained, given: &Trained) -> bool {
+    let is_stall = |s: &&SignSummary| s.sign == SignName::MetricStalls && s.count > 0;
+    let stalls = trial.diagnosis.signs.iter().any(|sign| is_stall(&sign));
+    let measured = given.record.rows.iter().filter_map(|row| row.metric);
+    let best = measured.filter(|metric| metric.is_finite()).fold(f64::NEG_INFINITY, f64::max);
+    !stalls && trial.metric >= best - METRIC_MARGIN
+}
+
 /// The length of a trial: it must outlast the onset, and be long enough to tell how well it learns.
 fn trial_steps(given: &Trained) -> u64 {
     let planned = given.record.facts.planned_steps.unwrap_or(given.steps);
     let onset = given.diagnosis.onset.map_or(0, |step| step.0);
-    (TRIAL_OF_ONSET * onset).max((TRIAL_OF_RUN * planned as f64) as u64).min(planned)
+    let part = (TRIAL_OF_RUN * planned as f64) as u64;
+    (TRIAL_OF_ONSET * onset).max(part).max(TRIAL_STEPS_MIN).min(planned)
 }
 
 fn train_to_the_end(
@@ -164,7 +185,7 @@ fn train_to_the_end(
     options: &TrainOptions<'_>,
     progress: &mut dyn FnMut(&Stage, Progress),
 ) -> Result<Option<Chosen>, FixError> {
-    let healthy = || trials.iter().filter(|trial| trial.verdict == Verdict::Healthy);
+    let healthy = || trials.iter().filter(|t| t.verdict == Verdict::Healthy && t.learns);
     let best = healthy().map(|trial| trial.metric).fold(f64::NEG_INFINITY, f64::max);
     for trial in healthy().filter(|trial| trial.metric >= best - METRIC_MARGIN) {
         if options.cancel.load(Ordering::Relaxed) {
@@ -173,9 +194,12 @@ fn train_to_the_end(
         let recipe = recipe::parse(&trial.text, Some(&file.path))?;
         let stage = Stage::Final(trial.proposal.label());
         let trained = train(&recipe, options, &mut |p| progress(&stage, p))?;
-        if trained.diagnosis.verdict != Verdict::Healthy
-            || trained.metric < trial.metric - METRIC_MARGIN
-        {
+        if trained.cancelled {
+            break;
+        }
+        // Written so that a NaN metric does not hold.
+        let holds = trained.metric >= trial.metric - METRIC_MARGIN;
+        if trained.diagnosis.verdict != Verdict::Healthy || !holds {
             continue;
         }
         let before = file.path.display().to_string();

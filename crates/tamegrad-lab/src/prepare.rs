@@ -91,12 +91,6 @@ impl Prepared {
     /// What holds for the whole run.
     pub(crate) fn facts(&self, recipe: &Recipe) -> RunFacts {
         let train = &self.dataset.train;
-        let name = match recipe.optimizer.kind {
-            OptimizerKind::Sgd { .. } => "sgd",
-            OptimizerKind::Adam { .. } => "adam",
-            OptimizerKind::Adamw { .. } => "adamw",
-            OptimizerKind::Rmsprop { .. } => "rmsprop",
-        };
         RunFacts {
             planned_steps: Some(self.planned_steps),
             batch_size: Some(recipe.training.batch as u64),
@@ -106,7 +100,6 @@ impl Prepared {
             },
             input_rms: Some(tamegrad_stats::scan(&train.inputs).rms()),
             dtype_max: Some(f64::from(f32::MAX)),
-            optimizer: Some(name.to_owned()),
         }
     }
 

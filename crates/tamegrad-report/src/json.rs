@@ -65,10 +65,12 @@ pub struct GivenReport {
 
 /// Whether a sign was up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum SignState {
     /// Never.
     Quiet,
+    /// The run ended before it could say anything.
+    TooEarly,
     /// Worth showing, no alarm.
     Strain,
     /// Part of an explosion.
@@ -171,7 +173,7 @@ pub fn train(
         origin: words::origin(diagnosis, record).map(str::to_owned),
         cause: cause(diagnosis),
         metric,
-        actions: record.actions.len() as u64,
+        actions: record.actions.len() as u64 + record.actions_dropped,
         weights_hash: weights_hash.to_owned(),
     }
 }
@@ -217,6 +219,7 @@ fn sign(summary: &tamegrad::diagnosis::SignSummary) -> SignReport {
     SignReport {
         name: summary.sign.as_str().to_owned(),
         state: match first.map(|finding| finding.severity) {
+            None if summary.too_early.is_some() => SignState::TooEarly,
             None => SignState::Quiet,
             Some(Severity::Strain) => SignState::Strain,
             Some(Severity::Alarm) => SignState::Alarm,

@@ -287,7 +287,18 @@ fn strains(diagnosis: &Diagnosis) -> String {
             format!("{} ({}, {times}, from {first})", sign.sign.as_str(), words::sign_state(sign))
         })
         .collect();
-    if up.is_empty() { "all six quiet".into() } else { up.join("; ") + "; the others quiet" }
+    let early: Vec<&str> = diagnosis
+        .signs
+        .iter()
+        .filter(|sign| sign.too_early.is_some())
+        .map(|sign| sign.sign.as_str())
+        .collect();
+    let rest = match (up.is_empty(), early.is_empty()) {
+        (true, true) => return "all six quiet".into(),
+        (_, true) => "the others quiet".to_owned(),
+        (_, false) => format!("too early for {}; the others quiet", early.join(", ")),
+    };
+    up.into_iter().chain([rest]).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -63,18 +63,23 @@ pub(crate) fn evidences(all: &[Evidence]) -> String {
     all.iter().map(evidence).collect::<Vec<_>>().join("; ")
 }
 
-/// `quiet`, `strain` or `ALARM`.
+/// `quiet`, `too early`, `strain` or `ALARM`.
 pub(crate) fn sign_state(sign: &SignSummary) -> &'static str {
     match sign.first.as_ref().map(|finding| finding.severity) {
+        None if sign.too_early.is_some() => "too early",
         None => "quiet",
         Some(Severity::Strain) => "strain",
         Some(Severity::Alarm) => "ALARM",
     }
 }
 
-/// When a sign was first up and how often: `step 61` and `12 times`; empty for a quiet one.
+/// When a sign was first up and how often: `step 61` and `12 times`; what it still
+/// needs when it was too early; empty for a quiet one.
 pub(crate) fn sign_times(sign: &SignSummary) -> (String, String) {
-    let Some(first) = &sign.first else { return Default::default() };
+    let Some(first) = &sign.first else {
+        let needs = sign.too_early.map(|needs| format!("needs {} more", count(needs.into())));
+        return (needs.unwrap_or_default(), String::new());
+    };
     let times = match sign.count {
         1 => "once".to_owned(),
         more => format!("{} times", count(more as u64)),
@@ -118,7 +123,8 @@ pub(crate) fn actions(record: &Record) -> Option<String> {
 pub(crate) fn dropped(record: &Record) -> Option<String> {
     let rows = (record.rows_dropped, "step");
     let findings = (record.findings_dropped, "finding");
-    let parts: Vec<_> = [rows, findings]
+    let actions = (record.actions_dropped, "action");
+    let parts: Vec<_> = [rows, findings, actions]
         .into_iter()
         .filter(|(dropped, _)| *dropped > 0)
         .map(|(dropped, what)| counted(dropped, what))

@@ -8,7 +8,7 @@ use crate::origin::{self, Origin};
 use crate::record::{Record, Row};
 use crate::remedies::{self, Proposal};
 use crate::running::median;
-use crate::signs::SignName;
+use crate::signs::{Reading, SignName};
 
 /// The verdict on a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,9 @@ pub struct SignSummary {
     pub first: Option<Finding>,
     /// Number of findings.
     pub count: usize,
+    /// How many more steps or measurements it needed to say anything, if the run ended before it
+    /// could and it found nothing.
+    pub too_early: Option<u32>,
 }
 
 /// What a record says of the whole run.
@@ -82,7 +85,7 @@ pub struct Diagnosis {
 }
 
 /// Rows below which a run without an alarm is too short to be called healthy.
-const ROWS_MIN: usize = 20;
+pub const ROWS_MIN: usize = 20;
 /// Rows at the end that show what came of it.
 const END_ROWS: usize = 20;
 
@@ -111,10 +114,17 @@ pub fn diagnose(record: &Record) -> Diagnosis {
 fn summary(record: &Record, sign: SignName) -> SignSummary {
     let of_sign = || record.findings.iter().filter(move |finding| finding.sign == sign);
     let alarm = of_sign().find(|finding| finding.severity == Severity::Alarm);
+    let reading = record.readings.iter().find(|(name, _)| *name == sign);
+    let too_early = reading.and_then(|(_, reading)| match reading {
+        Reading::TooEarly { needs } => Some(*needs),
+        Reading::Quiet | Reading::Fired(_) => None,
+    });
+    let count = of_sign().count();
     SignSummary {
         sign,
         first: alarm.or_else(|| of_sign().next()).cloned(),
-        count: of_sign().count(),
+        count,
+        too_early: too_early.filter(|_| count == 0),
     }
 }
 

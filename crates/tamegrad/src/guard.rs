@@ -7,12 +7,12 @@ use crate::finding::{Finding, Severity};
 use crate::observe::{LayerTrace, Layout, Observation, RunFacts, Step, TensorId, Update};
 use crate::record::Record;
 use crate::remedies::ladder::Ladder;
-use crate::signs::{Reading, SignName, Signs};
+use crate::signs::{Reading, Signs};
 
 /// What the guard may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Nothing: it is not even asked.
+    /// Nothing: the door tells it the loss alone, and it judges that.
     Off,
     /// Watch and tell. The run is bit-identical to one without the guard.
     #[default]
@@ -100,8 +100,8 @@ pub struct Guard {
     config: GuardConfig,
     record: Record,
     signs: Signs,
-    readings: Vec<(SignName, Reading)>,
     ladder: Ladder,
+    shrinking: Option<f64>,
     snapshots: VecDeque<(Step, Signs)>,
 }
 
@@ -112,7 +112,7 @@ impl Guard {
             config,
             record: Record::new(layout, facts),
             signs: Signs::default(),
-            readings: Vec::new(),
+            shrinking: None,
             ladder: Ladder::default(),
             snapshots: VecDeque::new(),
         }
@@ -126,11 +126,6 @@ impl Guard {
     /// What it has seen.
     pub fn record(&self) -> &Record {
         &self.record
-    }
-
-    /// What the six signs said at the latest step.
-    pub fn readings(&self) -> &[(SignName, Reading)] {
-        &self.readings
     }
 
     /// Whether the coming pass shall have its probes armed: the first, and every
@@ -170,12 +165,28 @@ impl Guard {
         self.ladder.learning_rate()
     }
 
+    /// Whether the door shall measure the critical step size at this update: once, when an alarm
+    /// has come.
+    pub fn wants_critical_step(&self) -> bool {
+        self.config.mode != Mode::Off
+            && self.record.first_alarm().is_some()
+            && self.record.critical_step.is_none()
+    }
+
+    /// Takes in the critical step size: the smallest multiple of the proposed update that raises
+    /// the loss of its own batch.
+    pub fn observe_critical_step(&mut self, multiple: f64) {
+        let step = self.record.now().map_or(Step(0), |row| row.step);
+        self.record.critical_step.get_or_insert((step, multiple));
+    }
+
     /// Takes in a step before its update and decides. Outside [`Mode::Protect`] the decision is
     /// always to proceed.
     pub fn observe(&mut self, seen: &Observation<'_>) -> Decision {
         self.record.take(seen);
-        self.readings = self.signs.read(&self.record);
+        self.record.readings = self.signs.read(&self.record);
         let fired: Vec<Finding> = self
+            .record
             .readings
             .iter()
             .filter_map(|(_, reading)| match reading {
@@ -204,14 +215,13 @@ impl Guard {
         let fired = self.signs.read_update(&self.record);
         let alarm = fired.iter().any(|finding| finding.severity == Severity::Alarm);
         self.record.note(fired);
-        let ratio = self.record.now().and_then(|row| row.update_ratio).unwrap_or(0.0);
-        let verdict = match self.config.mode == Mode::Protect && alarm {
-            true => self.ladder.judge_update(ratio),
+        let verdict = match self.config.mode == Mode::Protect {
+            true => self.ladder.judge_update(updates, self.largest_ratio(), alarm),
             false => UpdateVerdict::Take,
         };
         match verdict {
             UpdateVerdict::Take => self.record.settle(),
-            UpdateVerdict::Shrink(factor) => self.note(GradientAction::ScaleAll(factor)),
+            UpdateVerdict::Shrink(factor) => self.shrinking = Some(factor),
             UpdateVerdict::Refuse => self.refuse(),
         }
         verdict
@@ -221,18 +231,27 @@ impl Guard {
     /// still too large (an Adam divides the factor away), do not take it.
     pub fn observe_shrunk_update(&mut self, updates: &[Option<Update>]) -> bool {
         self.record.take_update(updates);
-        let ratio = self.record.now().and_then(|row| row.update_ratio).unwrap_or(0.0);
-        let takes = matches!(self.ladder.judge_update(ratio), UpdateVerdict::Take);
-        match takes {
-            true => self.record.settle(),
-            false => self.refuse(),
+        let verdict = self.ladder.judge_update(updates, self.largest_ratio(), true);
+        let takes = verdict == UpdateVerdict::Take;
+        match self.shrinking.take().filter(|_| takes) {
+            Some(factor) => {
+                self.ladder.note_shrinking();
+                self.note(GradientAction::ScaleAll(factor));
+                self.record.settle();
+            }
+            None => self.refuse(),
         }
         takes
+    }
+
+    fn largest_ratio(&self) -> f64 {
+        self.record.now().and_then(|row| row.update_ratio).unwrap_or(0.0)
     }
 
     fn refuse(&mut self) {
         self.ladder.note_refusal();
         self.note(GradientAction::Skip);
+        self.signs.forget_broken_parameters();
         self.record.undo_update();
         self.record.settle();
     }
@@ -378,8 +397,35 @@ mod tests {
             let mut guard = Guard::new(layout(1), RunFacts::default(), config);
             guard.observe(&Observation { loss: Some(1.0), ..Observation::default() });
             let broken = Update { change_norm: 1.0, weight_norm: 1.0, len: 4, nonfinite: 1 };
-            assert_eq!(guard.observe_update(&[Some(broken)]), verdict, "{mode:?}");
+            let verdicts: Vec<_> = (0..4).map(|_| guard.observe_update(&[Some(broken)])).collect();
+            assert_eq!(verdicts, [verdict; 4], "{mode:?}");
         }
+    }
+
+    #[test]
+    fn a_bias_that_would_break_counts_as_well() {
+        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
+        let mut layout = layout(1);
+        layout.tensors[0].is_matrix = false;
+        let mut guard = Guard::new(layout, RunFacts::default(), config);
+        guard.observe(&Observation { loss: Some(1.0), ..Observation::default() });
+        let broken = Update { change_norm: 1.0, weight_norm: 1.0, len: 4, nonfinite: 1 };
+        assert_eq!(guard.observe_update(&[Some(broken)]), UpdateVerdict::Refuse);
+    }
+
+    #[test]
+    fn a_new_level_that_the_loss_bears_costs_no_learning_rate() {
+        let (_, acted) =
+            protect(300, |s| (calm(s).0, if s >= 200 { 8.0 } else { 1.0 } * calm(s).1));
+        assert!(!acted.is_empty() && acted.len() <= 25, "{}", acted.len());
+        assert!(acted.iter().all(|(_, decision)| decision.learning_rate == 1.0), "{acted:?}");
+    }
+
+    #[test]
+    fn an_alarm_of_the_loss_that_stands_cuts_the_rate_once_in_a_while() {
+        let (guard, _) = protect(270, |s| if s >= 250 { (60.0, 2.0) } else { calm(s) });
+        let full = guard.learning_rate_factor() / 0.1;
+        assert!(full > 0.3, "the rate was cut to {full} of itself within 20 steps");
     }
 
     #[test]

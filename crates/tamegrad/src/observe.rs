@@ -121,8 +121,6 @@ pub struct RunFacts {
     pub input_rms: Option<f64>,
     /// Largest finite value of the dtype that the model computes in.
     pub dtype_max: Option<f64>,
-    /// The optimizer's name: sgd, adam, adamw, rmsprop.
-    pub optimizer: Option<String>,
 }
 
 /// Statistics of one batch's data.
@@ -174,9 +172,6 @@ pub struct Observation<'a> {
     pub trace: Option<&'a LayerTrace>,
     /// The batch's data.
     pub batch: Option<BatchStats>,
-    /// RMS of g^2/v by [`TensorId`]: how far Adam's second moment v lags behind the gradient g
-    /// (Wortsman 2023). Empty when it was not measured.
-    pub second_moment_lag: &'a [Option<f64>],
 }
 
 /// An update of one tensor: the step that the optimizer took or means to take.

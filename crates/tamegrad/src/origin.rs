@@ -1,7 +1,7 @@
 //! Where it began: the layer whose gain left its own history, or the first non-finite value.
 
 use crate::chain::{Chain, Link, USUAL_GAIN};
-use crate::finding::Evidence;
+use crate::finding::{Evidence, Finding, Severity};
 use crate::observe::{LayerId, LayerTrace, Step, TensorId};
 use crate::record::Record;
 
@@ -44,7 +44,7 @@ pub fn find(record: &Record) -> Option<Origin> {
 
 /// How far a layer's gain has risen.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Departure {
+struct Departure {
     /// The layer.
     pub layer: LayerId,
     /// Gain now.
@@ -61,7 +61,7 @@ pub struct Departure {
 
 /// The layers whose gain has risen out of its history (or, without one, out of [0.5, 2]),
 /// largest rise first; of those that share a rank, the one nearest to the loss.
-pub fn departures(record: &Record) -> Vec<Departure> {
+fn departures(record: &Record) -> Vec<Departure> {
     let Some(chain) = record.telling_chain() else { return Vec::new() };
     let mut risen: Vec<Departure> =
         chain.links.iter().filter_map(|link| departure(record, link)).collect();
@@ -146,7 +146,8 @@ fn strongest_gain(record: &Record) -> Option<Origin> {
 fn recurrent_cell(record: &Record) -> Option<Origin> {
     let chain = record.telling_chain()?;
     let (product, count) = recurrent_product(record, &chain)?;
-    let is_recurrent = |link: &&Link| record.layout.layers[link.layer.0].recurrent;
+    let is_recurrent =
+        |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
     let steps = chain.links.iter().filter(is_recurrent).skip(1);
     let largest = steps
         .filter(|link| link.backward.is_some())
@@ -159,12 +160,16 @@ fn recurrent_cell(record: &Record) -> Option<Origin> {
     })
 }
 
-/// Without gains (a log): the tensor whose own norm left its history first.
+/// Without gains (a log): the first tensor to alarm, or to strain within 3 steps before that.
 fn first_tensor(record: &Record) -> Option<Origin> {
     if record.telling_chain().is_some() {
         return None;
     }
-    let finding = record.findings.iter().find(|finding| finding.tensor.is_some())?;
+    let alarm = record.first_alarm()?.step.0;
+    let near = |finding: &&Finding| finding.tensor.is_some() && finding.step.0 + 3 >= alarm;
+    let near_alarm = || record.findings.iter().filter(near);
+    let is_alarm = |finding: &&Finding| finding.severity == Severity::Alarm;
+    let finding = near_alarm().find(is_alarm).or_else(|| near_alarm().next())?;
     Some(Origin {
         layer: finding.layer,
         tensor: finding.tensor,
@@ -185,7 +190,6 @@ pub fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::{Finding, Severity};
     use crate::observe::{LayerSample, Observation, RunFacts};
     use crate::signs::SignName;
     use crate::signs::check::{layout, stats};

@@ -9,11 +9,14 @@ use crate::observe::{
     BatchStats, LayerId, LayerTrace, Layout, Observation, RunFacts, Step, TensorId, Update,
 };
 use crate::running::{Baseline, Window, median};
+use crate::signs::{Reading, SignName};
 
 /// Rows kept in full before the older half is thinned to every second row.
 pub const ROWS_MAX: usize = 65_536;
 /// Findings kept; later ones are only counted.
 pub const FINDINGS_MAX: usize = 4_096;
+/// Actions kept; later ones are only counted.
+pub const ACTIONS_MAX: usize = 4_096;
 /// Steps whose losses make the loss baseline.
 pub const LOSS_WINDOW: usize = 100;
 
@@ -51,8 +54,10 @@ pub struct TensorTrack {
     pub latest: Option<TensorStats>,
     /// Latest update.
     pub latest_update: Option<Update>,
-    /// Latest lag of Adam's second moment.
-    pub latest_lag: Option<f64>,
+    /// Gradient at the first alarm.
+    pub at_alarm: Option<TensorStats>,
+    /// Usual gradient norm when the first alarm came; `None` without a history.
+    pub calm_norm: Option<f64>,
 }
 
 impl TensorTrack {
@@ -64,7 +69,8 @@ impl TensorTrack {
             update: Baseline::new(0.98, 0.1),
             latest: None,
             latest_update: None,
-            latest_lag: None,
+            at_alarm: None,
+            calm_norm: None,
         }
     }
 }
@@ -119,7 +125,7 @@ pub struct Record {
     pub gains: Vec<GainTrack>,
     /// The probes of the first pass.
     pub first_trace: Option<(Step, LayerTrace)>,
-    /// The latest probes before the first alarm.
+    /// The latest probes up to the first alarm.
     pub calm_trace: Option<(Step, LayerTrace)>,
     /// The first probes at or after the first alarm.
     pub alarm_trace: Option<(Step, LayerTrace)>,
@@ -129,11 +135,18 @@ pub struct Record {
     pub findings_dropped: u64,
     /// What the guard made the door do, with the step.
     pub actions: Vec<(Step, Decision)>,
+    /// Actions beyond [`ACTIONS_MAX`].
+    pub actions_dropped: u64,
+    /// What the six signs said of the latest step.
+    pub readings: Vec<(SignName, Reading)>,
+    /// The critical step size, measured at the first alarm: the smallest multiple of the proposed
+    /// update that raises the loss of its own batch, with the step.
+    pub critical_step: Option<(Step, f64)>,
     /// The first non-finite value.
     pub first_nonfinite: Option<(Step, NonFiniteAt)>,
     /// The data of the first batch, of the calm batches' median and of the batch at the alarm.
     pub batch: BatchTrack,
-    /// The largest lag of Adam's second moment at the first alarm.
+    /// The largest lag of Adam's second moment at the first update from the first alarm on.
     pub alarm_lag: Option<(TensorId, f64)>,
     /// Losses of the last [`LOSS_WINDOW`] calm steps.
     pub calm_losses: Window<LOSS_WINDOW>,
@@ -155,13 +168,17 @@ pub struct Record {
 /// What is kept of the batches' data.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct BatchTrack {
-    /// RMS of the inputs of the last calm batches.
+    /// RMS of the inputs of the last batches before the first alarm.
     pub input_rms: Window<50>,
-    /// Largest input magnitudes of the last calm batches.
+    /// Largest input magnitudes of the same batches.
     pub input_max: Window<50>,
+    /// Largest target magnitudes of the same batches.
+    pub target_max: Window<50>,
     /// The latest batch.
     pub latest: Option<BatchStats>,
-    /// The batch that departed most from the calm ones within three steps of the first alarm.
+    /// The batch before it.
+    pub previous: Option<BatchStats>,
+    /// Of the batch at the first alarm and the one before it, that with the larger inputs.
     pub at_alarm: Option<BatchStats>,
 }
 
@@ -184,6 +201,9 @@ impl Record {
             findings: Vec::new(),
             findings_dropped: 0,
             actions: Vec::new(),
+            actions_dropped: 0,
+            readings: Vec::new(),
+            critical_step: None,
             first_nonfinite: None,
             batch: BatchTrack::default(),
             alarm_lag: None,
@@ -262,7 +282,6 @@ impl Record {
         self.clock += 1;
         for (index, track) in self.tensors.iter_mut().enumerate() {
             track.latest = seen.gradients.get(index).copied().flatten();
-            track.latest_lag = seen.second_moment_lag.get(index).copied().flatten();
         }
         let known: Vec<&TensorStats> = seen.gradients.iter().flatten().collect();
         self.total.latest = (!known.is_empty()).then(|| merge(known.iter().copied()));
@@ -329,6 +348,9 @@ impl Record {
     pub fn note(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
             if finding.severity == Severity::Alarm {
+                if self.last_alarm.is_none() {
+                    self.freeze();
+                }
                 self.last_alarm = Some(self.clock);
             }
             if self.findings.len() < FINDINGS_MAX {
@@ -342,7 +364,11 @@ impl Record {
     /// Notes what the guard made the door do.
     pub fn note_action(&mut self, step: Step, decision: Decision) {
         self.last_action = Some(self.clock);
-        self.actions.push((step, decision));
+        if self.actions.len() < ACTIONS_MAX {
+            self.actions.push((step, decision));
+        } else {
+            self.actions_dropped += 1;
+        }
     }
 
     /// Lets the baselines take in the latest step. What is not finite never enters; gradients
@@ -392,13 +418,17 @@ impl Record {
         }
     }
 
-    /// Starts a new segment after a rewind: the baselines stay, the latest values go.
+    /// Starts a new segment after a rewind; the baselines stay.
     pub fn rewind(&mut self) {
         self.segment += 1;
     }
 
     /// Forgets the update of this step, which was not taken.
     pub fn undo_update(&mut self) {
+        let now = self.now().map(|row| row.step);
+        self.first_nonfinite = self
+            .first_nonfinite
+            .filter(|(step, at)| !(matches!(at, NonFiniteAt::Parameter(_)) && Some(*step) == now));
         self.tensors.iter_mut().for_each(|track| track.latest_update = None);
         if let Some(row) = self.rows.last_mut() {
             row.update_ratio = None;
@@ -427,18 +457,23 @@ impl Record {
             .take_while(move |row| before.is_none_or(|step| row.segment == 0 && row.step < step))
     }
 
-    fn watch_batch(&mut self) {
-        let Some(latest) = self.batch.latest else { return };
-        let alarmed_now = self.first_alarm().is_some_and(|alarm| {
-            self.now().is_some_and(|row| row.step.0.saturating_sub(alarm.step.0) < 1)
-        });
-        let larger = |old: BatchStats| latest.input.max_abs > old.input.max_abs;
-        if alarmed_now && self.batch.at_alarm.is_none_or(larger) {
-            self.batch.at_alarm = Some(latest);
+    /// Keeps what was usual, and what is now, when the first alarm comes.
+    fn freeze(&mut self) {
+        for track in self.tensors.iter_mut().chain([&mut self.total]) {
+            track.at_alarm = track.latest;
+            track.calm_norm = (track.gradient.count() > 0).then(|| track.gradient.mean().exp());
         }
-        if !alarmed_now {
-            self.batch.input_rms.push(latest.input.rms());
-            self.batch.input_max.push(latest.input.max_abs);
+        let batches = [self.batch.latest, self.batch.previous].into_iter().flatten();
+        self.batch.at_alarm = batches.max_by(|a, b| a.input.max_abs.total_cmp(&b.input.max_abs));
+    }
+
+    fn watch_batch(&mut self) {
+        let Some(latest) = self.batch.latest.filter(|_| self.last_alarm.is_none()) else { return };
+        self.batch.previous = Some(latest);
+        self.batch.input_rms.push(latest.input.rms());
+        self.batch.input_max.push(latest.input.max_abs);
+        if let Some(target) = latest.target {
+            self.batch.target_max.push(target.max_abs);
         }
     }
 

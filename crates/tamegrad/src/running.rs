@@ -15,6 +15,8 @@ pub struct Baseline {
 
 /// Winsorising bound in sigmas.
 const WINSOR_SIGMAS: f64 = 3.0;
+/// What a value beyond the bound counts for in the spread, in sigmas: 100 of them widen it by half.
+const OUTLIER_SPREAD_SIGMAS: f64 = 1.2;
 
 impl Baseline {
     /// A baseline whose averages keep `decay` of their past at each value (0.98: about the last
@@ -51,18 +53,21 @@ impl Baseline {
         self.count = self.count.saturating_add(1);
         // A plain average until the exponential window is full, so that the start has no bias.
         let keep = self.decay.min(1.0 - 1.0 / f64::from(self.count));
-        let value = if self.count > 10 {
-            let bound = WINSOR_SIGMAS * self.sigma();
-            value.clamp(self.mean - bound, self.mean + bound)
-        } else {
-            value
-        };
-        let delta = value - self.mean;
+        let (mut delta, mut spread) = (value - self.mean, value - self.mean);
+        if self.count > 10 {
+            let sigma = self.sigma();
+            delta = delta.clamp(-WINSOR_SIGMAS * sigma, WINSOR_SIGMAS * sigma);
+            // An outlier moves the mean by its bound, but hardly the spread: otherwise an event
+            // that lasts would widen the very baseline that judges it.
+            if delta.abs() >= WINSOR_SIGMAS * sigma {
+                spread = OUTLIER_SPREAD_SIGMAS * sigma;
+            }
+        }
         self.mean += (1.0 - keep) * delta;
-        self.variance = keep * (self.variance + (1.0 - keep) * delta * delta);
+        self.variance = keep * (self.variance + (1.0 - keep) * spread * spread);
     }
 
-    /// Forgets the past and starts at a level, with the spread kept.
+    /// Puts the mean at a level; the spread stays.
     pub fn accept_level(&mut self, value: f64) {
         if value.is_finite() {
             self.mean = value;
@@ -151,7 +156,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 }
 
 /// The `q`-quantile (0..1) of finite values by the nearest rank below; `None` when there are none.
-pub fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> Option<f64> {
+fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> Option<f64> {
     let mut sorted: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
@@ -174,6 +179,16 @@ mod tests {
         assert!(baseline.mean() - before <= 0.02 * 3.0 * sigma + 1e-12);
         baseline.push(f64::NAN);
         assert!(baseline.mean().is_finite());
+    }
+
+    #[test]
+    fn an_event_that_lasts_does_not_blind_its_baseline() {
+        let mut baseline = Baseline::new(0.98, 0.1);
+        (0..200).for_each(|i| baseline.push(0.1 * f64::from(i % 3)));
+        let sigma = baseline.sigma();
+        (0..100).for_each(|_| baseline.push(1e6f64.ln()));
+        assert!(baseline.sigma() < 1.6 * sigma, "{} {sigma}", baseline.sigma());
+        assert!(baseline.mean() < 1.5, "{}", baseline.mean());
     }
 
     #[test]

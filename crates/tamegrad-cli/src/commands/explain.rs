@@ -29,8 +29,7 @@ pub(crate) fn run(args: &Explain) -> Result<ExitCode, Failure> {
             explain::page(doc, topic, &style)
         }
         (Some(name), Some(_)) => {
-            let hint = format!("--factors goes with `{STORY}`");
-            return Err(Failure::Unknown { name: name.to_owned(), hint });
+            return Err(Failure::FactorsOf { name: name.to_owned(), story: STORY });
         }
         (None, None) => explain::list(&style),
     };
@@ -40,7 +39,8 @@ pub(crate) fn run(args: &Explain) -> Result<ExitCode, Failure> {
 
 fn unknown(name: &str) -> Failure {
     let words: Vec<&str> = name.split('-').filter(|word| word.len() > 2).collect();
-    let names = tamegrad::explain::all().into_iter().map(|(_, doc)| doc.name);
+    let entries = tamegrad::explain::all().into_iter().map(|(_, doc)| doc.name);
+    let names = std::iter::once(STORY).chain(entries);
     let near: Vec<&str> = names.filter(|n| words.iter().any(|word| n.contains(word))).collect();
     let hint = match near.is_empty() {
         true => "`tamegrad explain` lists them".to_owned(),

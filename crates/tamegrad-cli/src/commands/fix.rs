@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
+use tamegrad::Verdict;
 use tamegrad_lab::fix::{Stage, Trial};
 use tamegrad_lab::recipe::RecipeFile;
 use tamegrad_lab::{Fix as Found, fix};
 use tamegrad_report::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
 use tamegrad_report::{describe_change, markdown, number, terminal};
 
-use super::{FOUND, exit_code, read_recipe, to_json, write};
+use super::{FOUND, STOPPED, exit_code, make_folder, read_recipe, to_json, write};
 use crate::args::Fix;
 use crate::failure::Failure;
 use crate::progress::Bar;
@@ -19,10 +20,11 @@ use crate::screen;
 /// Searches, writes the report and the fixed recipe, and prints what it found.
 pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
     let file = read_recipe(&args.common)?;
-    let mut bar = Bar::new(args.quiet || args.common.json);
+    let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.recipe.name));
+    make_folder(&folder)?;
+    let mut bar = Bar::new(args.common.quiet || args.common.json);
     let found = fix(&file, cancel, &mut |stage, p| bar.show(&stage_name(stage), p))?;
     bar.clear();
-    let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.recipe.name));
     let report = report(&found);
     let json = to_json(&report)?;
     let diff = found.chosen.as_ref().map_or("", |chosen| &chosen.diff);
@@ -35,12 +37,12 @@ pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<ExitCode, Failure> 
     }
     if args.common.json {
         screen::print(&json);
-    } else if !args.quiet {
+    } else if !args.common.quiet {
         screen::print(&story(&found, &report, &file, &folder));
     }
     Ok(match &found.chosen {
         Some(chosen) => exit_code(chosen.trained.diagnosis.verdict),
-        // Cured by nothing, or stopped before a cure was found.
+        None if found.cancelled => ExitCode::from(STOPPED),
         None if found.given.diagnosis.verdict.is_explosion() => ExitCode::from(FOUND),
         None => ExitCode::SUCCESS,
     })
@@ -90,6 +92,7 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
         text.push_str(&terminal::trials(&report.trials, chosen, &style));
     }
     text.push('\n');
+    let verdict = found.given.diagnosis.verdict;
     match &found.chosen {
         Some(chosen) => {
             let what = describe_change(&chosen.proposal.change, &found.given.record.layout);
@@ -104,9 +107,17 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
                 chosen.diff.trim_end(),
             ));
         }
-        None if found.cancelled => text.push_str("Stopped by Ctrl-C before a fix was found.\n"),
-        None if found.given.diagnosis.verdict.is_explosion() => text.push_str(
+        None if found.cancelled && verdict.is_explosion() => {
+            text.push_str("Stopped by Ctrl-C before a fix was found.\n");
+        }
+        None if found.cancelled => {
+            text.push_str("Stopped by Ctrl-C: no explosion up to here, nothing was tried.\n");
+        }
+        None if verdict.is_explosion() => text.push_str(
             "No single remedy gave a healthy run: combine two of the best trials above by hand.\n",
+        ),
+        None if verdict == Verdict::TooEarly => text.push_str(
+            "Too few steps to say whether it explodes: the recipe is left alone. Give it more epochs.\n",
         ),
         None => text.push_str("Nothing to fix: the recipe is left alone.\n"),
     }

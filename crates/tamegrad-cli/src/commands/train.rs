@@ -7,7 +7,7 @@ use tamegrad::Mode;
 use tamegrad_lab::{TrainOptions, train};
 use tamegrad_report::{json, number, terminal};
 
-use super::{exit_code, read_recipe, write};
+use super::{STOPPED, exit_code, make_folder, read_recipe, to_json, write};
 use crate::args::{GuardMode, Train};
 use crate::failure::Failure;
 use crate::progress::Bar;
@@ -22,7 +22,10 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure
         GuardMode::Protect => Mode::Protect,
     };
     let options = TrainOptions { mode, steps_max: None, stop_after_alarm: None, cancel };
-    let mut bar = Bar::new(args.quiet || args.common.json);
+    if let Some(folder) = &args.out {
+        make_folder(folder)?;
+    }
+    let mut bar = Bar::new(args.common.quiet || args.common.json);
     let trained = train(&file.recipe, &options, &mut |p| bar.show(&file.recipe.name, p))?;
     bar.clear();
     let report = json::train(
@@ -31,13 +34,13 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure
         Some(trained.metric),
         &trained.weights_hash,
     );
-    let report = super::to_json(&report)?;
+    let report = to_json(&report)?;
     if let Some(folder) = &args.out {
         write(&folder.join("report.json"), &report)?;
     }
     if args.common.json {
         screen::print(&report);
-    } else if !args.quiet {
+    } else if !args.common.quiet {
         let style = screen::style();
         screen::print(&terminal::diagnosis(&trained.diagnosis, &trained.record, &style));
         let ended = if trained.cancelled { "stopped by Ctrl-C" } else { "ended" };
@@ -51,5 +54,8 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure
             trained.weights_hash,
         ));
     }
-    Ok(exit_code(trained.diagnosis.verdict))
+    Ok(match trained.cancelled {
+        true => ExitCode::from(STOPPED),
+        false => exit_code(trained.diagnosis.verdict),
+    })
 }

@@ -3,7 +3,7 @@
 use tamegrad::{Mode, Verdict};
 use tamegrad_lab::recipe;
 
-use crate::{parse, run, run_for, shipped};
+use crate::{parse, run, shipped};
 
 /// Small nets of each kind, with batch norm and every optimizer, so that each path is compared.
 const NETS: [&str; 4] = [
@@ -48,11 +48,11 @@ fn another_seed_has_other_weights() {
 #[test]
 fn protect_saves_the_run_that_explodes_without_it() {
     let file = recipe::read(&shipped("exploding-digits.toml")).unwrap();
-    let steps = Some(500);
-    let bare = run_for(&file.recipe, Mode::Off, steps);
-    let protected = run_for(&file.recipe, Mode::Protect, steps);
+    let bare = run(&file.recipe, Mode::Off);
+    let protected = run(&file.recipe, Mode::Protect);
     assert!(matches!(bare.diagnosis.verdict, Verdict::Exploded | Verdict::Exploding));
     assert!(protected.diagnosis.verdict.is_good(), "{:?}", protected.diagnosis.verdict);
     assert!(protected.metric > bare.metric + 0.2, "{} {}", bare.metric, protected.metric);
-    assert!(!protected.record.actions.is_empty());
+    let (_, last) = protected.record.actions.last().expect("actions");
+    assert!(last.learning_rate > 0.1, "saved by freezing: {}", last.learning_rate);
 }

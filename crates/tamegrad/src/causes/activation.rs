@@ -17,8 +17,8 @@ pub(super) const DOC: Doc = Doc {
           Once inputs drift upward the gain runs away, forward and backward at the same time, \
           and no initialisation prevents it. exp leaves the range of f32 at an input of 88.7.",
     rule: "The origin is a layer whose activation is known to grow faster than linearly. \
-           Supported more when its gain at the alarm is at least twice that of its calm history \
-           or when its output is not finite.",
+           It goes before causes that only the numbers support, for such a layer is known to do \
+           this.",
     example: "layers.17 (exp): gain 1.9 while calm, 38 at step 61.",
     remedy: "Replace the activation by a bounded or linear one, normalise before it, or clip.",
     source: "f32 overflow of exp: IEEE 754; published failures with exp layers are re-created in \

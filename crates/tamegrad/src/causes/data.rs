@@ -14,8 +14,8 @@ pub(super) const DOC: Doc = Doc {
           are 1,000 times larger make a gradient that is 1,000 times larger, once. With Adam one \
           such gradient stays in the second moment for thousands of steps.",
     rule: "Non-finite inputs or targets are the cause, whatever else stands. Otherwise: the \
-           largest input magnitude or the RMS of the batch within a step of the alarm is at \
-           least 4 times the median of the last 50 batches.",
+           largest magnitude or the RMS of the inputs, or the largest target, of the batch at \
+           the alarm or of the one before it is above 4 times the median of the 50 before.",
     example: "Step 300: largest input 16,000; median of the 50 batches before: 16.",
     remedy: "Skip the batch and look at its rows; scale or clamp inputs where such values are \
              legitimate.",
@@ -44,7 +44,12 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
     } else if batch.input.rms() > UNLIKE_RATIO * usual_rms {
         (batch.input.rms(), usual_rms, "RMS of the batch's inputs")
     } else {
-        return None;
+        let target = batch.target?.max_abs;
+        let usual = record.batch.target_max.median()?;
+        if !(target > UNLIKE_RATIO * usual) {
+            return None;
+        }
+        (target, usual, "largest target of the batch")
     };
     cause(0.97, Evidence::against(what, now, "median of the batches before", usual))
 }
@@ -58,15 +63,19 @@ mod tests {
 
     #[test]
     fn a_batch_unlike_its_siblings_or_not_finite() {
-        for (last, weight) in
-            [(1000.0, Some(0.97)), (1.5, None), (f64::NAN, Some(1.0)), (f64::INFINITY, Some(1.0))]
-        {
+        for (last, target, weight) in [
+            (1000.0, 1.0, Some(0.97)),
+            (1.5, 1.0, None),
+            (1.0, 50.0, Some(0.97)),
+            (f64::NAN, 1.0, Some(1.0)),
+            (1.0, f64::INFINITY, Some(1.0)),
+        ] {
             let record = alarmed(Layout::default(), RunFacts::default(), 60, |step| {
-                let input = stats(if step == 59 { last } else { 1.0 });
-                let batch = Some(BatchStats { input, target: None });
+                let of = |last| stats(if step == 58 { last } else { 1.0 });
+                let batch = Some(BatchStats { input: of(last), target: Some(of(target)) });
                 Observation { batch, ..Observation::default() }
             });
-            assert_eq!(weigh(&record).map(|cause| cause.weight), weight, "{last}");
+            assert_eq!(weigh(&record).map(|cause| cause.weight), weight, "{last} {target}");
         }
     }
 }

@@ -19,7 +19,8 @@ pub(super) const DOC: Doc = Doc {
           NaN see nothing, yet every gradient is scaled by that product.",
     rule: "From the probes of the first pass, recurrent steps left out: the product of the \
            forward or of the backward gains is above 1,000; or one layer's gain is above 2 and 4 \
-           times the median of the others.",
+           times the median of the others. The first and the last layer change the width by \
+           design and layers of exp have a gain that is not the weights'; they are left out.",
     example: "30 layers with 2 times the He spread: product of gains 1e9. One layer at 10 times: \
               its gain 10.1, the others 0.9 to 1.1.",
     remedy: "Draw the weights anew by He's rule (ReLU) or orthogonally (tanh, linear).",

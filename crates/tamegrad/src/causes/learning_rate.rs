@@ -15,9 +15,10 @@ pub(super) const DOC: Doc = Doc {
            rate is too high from the start, was ramped up, or jumped.",
     why: "On a quadratic valley of curvature c gradient descent diverges above 2/c: each step \
           overshoots by more than the last. The layers' gains can be normal all the while.",
-    rule: "A jump of the rate by 3 times or more within the 20 steps before the alarm; or update \
-           ratios above 0.1 before the alarm; or a rate that has risen by half or more over the \
-           100 steps before it. Supported less when some layer's gain stands out at step 0.",
+    rule: "A jump of the rate by 3 times or more within the 20 steps before the alarm; or a rate \
+           that has risen by half or more over the 100 steps before it (a warm-up in the first \
+           100 steps is neither); or, supported less, a median of the largest update ratios of \
+           the last 10 steps above 0.1, or updates-too-large in the first 5 steps.",
     example: "Learning rate 0.05 to 1.5 at step 400; alarm at step 401.",
     remedy: "Lower the rate, or warm up to it.",
     source: "LeCun, Simard, Pearlmutter 1993; Cohen 2021 (edge of stability).",

@@ -17,8 +17,8 @@ pub(super) const DOC: Doc = Doc {
           though, batch norm has a backward gain of about 1.21 a layer at initialisation: 50 \
           layers multiply to 12,000. With skip connections it does not.",
     rule: "Harmful: at least 10 layers with batch norm and no skip connection, and a product of \
-           their backward gains above 100. Missing: at least 10 layers without normalisation, a \
-           product of gains at the alarm above 1,000 and at least 100 times that of the first \
+           all backward gains above 100. Missing: at least 10 layers without normalisation, a \
+           product of backward gains at the alarm above 1,000 and at least 100 times that of the first \
            pass.",
     example: "50 layers with batch norm, no skip connections: product of backward gains 1.2e4.",
     remedy: "Harmful: add skip connections or use fewer layers. Missing: batch norm or layer \

@@ -12,7 +12,7 @@ pub(super) const DOC: Doc = Doc {
     what: "Values came within a factor of 8 of the largest number that the type can hold.",
     why: "f16 ends at 65,504, bf16 and f32 at 3.4e38. A product of gains that f32 still holds is \
           Inf in f16, and Inf minus Inf is NaN.",
-    rule: "The largest magnitude in the probed outputs or the gradients at or before the alarm \
+    rule: "The largest magnitude in the probed outputs or the gradients at the alarm \
            is above an eighth of the type's maximum; or a layer's output overflowed at step 0.",
     example: "f16, step 812: largest gradient 61,000 of 65,504.",
     remedy: "Loss scaling with back-off, bf16 in place of f16, or treat what made the values \
@@ -36,7 +36,7 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
     }
     let traced = record.alarm_trace.iter().flat_map(|(_, trace)| &trace.layers);
     let outputs = traced.map(|layer| layer.output.max_abs);
-    let gradients = record.tensors.iter().filter_map(|track| track.latest.map(|s| s.max_abs));
+    let gradients = record.tensors.iter().filter_map(|track| track.at_alarm.map(|s| s.max_abs));
     let largest = outputs.chain(gradients).fold(0.0, f64::max);
     (largest > max / HEADROOM)
         .then(|| {
@@ -61,10 +61,11 @@ mod tests {
         for (largest, found) in [(8_000.0, false), (9_000.0, true)] {
             let facts = RunFacts { dtype_max: Some(65_504.0), ..RunFacts::default() };
             let gradients = [Some(stats(largest))];
-            let record = alarmed(layout(1), facts, 2, |_| Observation {
+            let mut record = alarmed(layout(1), facts, 2, |_| Observation {
                 gradients: &gradients,
                 ..Observation::default()
             });
+            record.tensors[0].at_alarm = gradients[0];
             assert_eq!(weigh(&record).is_some(), found, "{largest}");
         }
     }

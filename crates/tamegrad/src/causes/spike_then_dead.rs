@@ -4,7 +4,7 @@ use super::{Cause, CauseName};
 use crate::explain::Doc;
 use crate::finding::Evidence;
 use crate::record::Record;
-use crate::running::median;
+use crate::running::{Window, median};
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -15,8 +15,10 @@ pub(super) const DOC: Doc = Doc {
     why: "A ReLU whose bias was thrown far below zero never fires again and has no gradient; a \
           saturated tanh or sigmoid has next to none. Nothing is NaN, so nothing complains: the \
           run goes on to the end and learns nothing.",
-    rule: "At the end of the run the median of the gradient norms of the last 20 steps, last \
-           layer left out, is 0 or under a millionth of the median before the alarm.",
+    rule: "At the last step the largest gradient norm of the weight matrices, last layer left out \
+           (the whole norm where single tensors are not known), is 0 or under a millionth of the \
+           median up to the alarm; and the loss of the last 20 steps is flat and above a \
+           hundredth of the first one, for a gradient of 0 at a loss of 0 is convergence.",
     example: "y = 5x^2 unscaled, SGD 0.1: gradient 100 times larger at step 2, then 0; loss flat \
               at 1,380.",
     remedy: "Treat the spike (scale the target, lower the rate, clip); start again, for the dead \
@@ -25,6 +27,8 @@ pub(super) const DOC: Doc = Doc {
 };
 
 const DEAD_RATIO: f64 = 1e-6;
+/// A loss under this part of the first one is convergence.
+const CONVERGED: f64 = 0.01;
 
 /// Weighs the gradients at the end of the run.
 pub(super) fn weigh(record: &Record) -> Option<Cause> {
@@ -63,15 +67,51 @@ pub(super) fn dead(record: &Record) -> Option<(f64, f64)> {
     } else {
         inner.iter().copied().fold(0.0, f64::max)
     };
-    let early = record.rows.iter().filter(|row| row.step <= alarm);
+    let early = record.rows.iter().filter(|row| row.segment == 0 && row.step <= alarm);
     let before = median(early.filter_map(|row| row.gradient_norm))?;
-    (before > 0.0 && now <= DEAD_RATIO * before).then_some((now, before))
+    (before > 0.0 && now <= DEAD_RATIO * before && is_flat_and_high(record))
+        .then_some((now, before))
+}
+
+/// Whether the loss of the last steps stays where it is, above what convergence would reach. A
+/// run without losses counts as such.
+fn is_flat_and_high(record: &Record) -> bool {
+    let mut end = Window::<20>::default();
+    record.recent(20).iter().filter_map(|row| row.loss).for_each(|loss| end.push(loss));
+    let Some((level, spread)) = end.median().zip(end.spread()) else { return true };
+    // The very first loss: those after it may be the explosion's already.
+    let first = record.first_losses.iter().next().unwrap_or(0.0);
+    level > CONVERGED * first.abs() && spread < level.abs()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::observe::{Layout, Observation, RunFacts, Step};
+
+    #[test]
+    fn a_converged_run_is_not_dead_and_the_last_layer_does_not_count() {
+        use crate::signs::check::{layout, stats};
+        for (loss, inner, last, found) in
+            [(5.0, 0.0, 1.0, true), (0.0001, 0.0, 1.0, false), (5.0, 1.0, 0.0, false)]
+        {
+            let first = [Some(stats(2.0)), Some(stats(2.0))];
+            let mut record =
+                crate::causes::check::alarmed(layout(2), RunFacts::default(), 10, |_| {
+                    Observation { gradients: &first, loss: Some(4.0), ..Observation::default() }
+                });
+            let gradients = [Some(stats(inner)), Some(stats(last))];
+            for step in 10..60 {
+                record.take(&Observation {
+                    step: Step(step),
+                    gradients: &gradients,
+                    loss: Some(loss),
+                    ..Observation::default()
+                });
+            }
+            assert_eq!(weigh(&record).is_some(), found, "{loss} {inner} {last}");
+        }
+    }
 
     #[test]
     fn gradients_that_vanish_after_the_alarm() {

@@ -9,7 +9,7 @@ pub(super) const DOC: Doc = Doc {
     title: "Batch normalisation",
     what: "Each unit is shifted and scaled to mean 0 and variance 1 over the batch, before the activation or after it, and then by two learned numbers.",
     why: "The scale of the signal is set anew at every layer, so the weights can drift without the product of gains following.",
-    rule: "Proposed where layers have none, in both places; each is tried by itself. In a plain network of more than about 20 layers it multiplies gradients itself (1.21 a layer): then only with skip connections.",
+    rule: "Proposed where layers have none, in both places; each is tried by itself. In a deep network without skip connections it multiplies gradients itself (about 1.21 a layer): the trial tells.",
     example: "layers.17 (exp): gain 38 without, 1.1 with batch norm before the activation.",
     remedy: "In a recipe: [model] normalisation = { kind = \"batch\", place = \"before\" }.",
     source: "Ioffe and Szegedy 2015; Yang et al. 2019 for the harm in deep plain networks.",

@@ -9,7 +9,7 @@ pub(super) const DOC: Doc = Doc {
     title: "Clip the gradient by value",
     what: "Each element of the gradient is clamped to an interval.",
     why: "It bounds every single update without a norm, so one layer cannot take the others down. It bends the direction: large elements lose, small ones stay.",
-    rule: "element = clamp(element, -limit, limit). The limit proposed is 3 times the largest RMS of a calm gradient. Inf would become the limit and be hidden: non-finite steps are skipped before.",
+    rule: "element = clamp(element, -limit, limit). The limit proposed is 3 times the largest RMS of a tensor's gradient up to the first alarm. Inf would become the limit and be hidden: non-finite steps are skipped before.",
     example: "limit 0.01: elements 0.004, -0.3, 20 become 0.004, -0.01, 0.01.",
     remedy: "In a recipe: [clip] by = \"value\", limit = 0.01. In PyTorch: torch.nn.utils.clip_grad_value_.",
     source: "Mikolov 2012, Statistical Language Models Based on Neural Networks, section 3.2.2.",
@@ -20,7 +20,7 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::causes::CauseName::Recurrence;
     let rms = |track: &crate::record::TensorTrack| {
         let elements = track.latest.map(|stats| stats.len).filter(|len| *len > 0)?;
-        Some(track.gradient.mean().exp() / (elements as f64).sqrt())
+        Some(track.calm_norm? / (elements as f64).sqrt())
     };
     let calm = case.usual_norm().is_some();
     let largest = case.record.tensors.iter().filter_map(rms).fold(0.0, f64::max);

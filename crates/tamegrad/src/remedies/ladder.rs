@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::finding::{Finding, Severity};
 use crate::guard::{Decision, GradientAction, UpdateVerdict};
-use crate::observe::{Step, TensorId};
+use crate::observe::{Step, TensorId, Update};
 use crate::record::Record;
 use crate::signs::{SignName, WARM_UP_STEPS};
 
@@ -26,7 +26,7 @@ const REWARM_STEPS: u64 = 200;
 const REWARM_START: f64 = 0.1;
 /// Steps with a departed loss after which the run is rewound.
 const LOSS_UP_STEPS: u32 = 20;
-/// Robust spreads, and nats, by which the loss has departed.
+/// Robust spreads by which the loss has departed.
 const LOSS_UP_SPREADS: f64 = 4.0;
 /// How far back a rewind goes at least.
 const REWIND_STEPS: u64 = 100;
@@ -106,7 +106,8 @@ impl Ladder {
                 return Decision { gradients, stop: true, ..Decision::default() };
             }
         }
-        if self.actions.len() >= ACTIONS_MAX || loss_alarm {
+        let rested = self.cut_at.is_none_or(|at| self.clock - at >= ACTION_WINDOW);
+        if rested && (self.actions.len() >= ACTIONS_MAX || loss_alarm) {
             self.back_off(BACK_OFF);
         }
         Decision { gradients, learning_rate: self.learning_rate(), rewind: None, stop: false }
@@ -122,17 +123,27 @@ impl Ladder {
         self.accepts
     }
 
-    /// Judges the largest update ratio of an update that alarmed: what is finite is shrunk to
-    /// [`SHRINK_TO`], which needs no history, and what is not is refused.
-    pub(crate) fn judge_update(&mut self, ratio: f64) -> UpdateVerdict {
-        if !ratio.is_finite() {
+    /// Judges an update. What would break a parameter is refused; what overthrows a matrix
+    /// (`alarmed`, and the largest `ratio` of a matrix above [`UPDATE_MAX`]) is shrunk to [`SHRINK_TO`], which needs no
+    /// history.
+    pub(crate) fn judge_update(
+        &self,
+        updates: &[Option<Update>],
+        ratio: f64,
+        alarmed: bool,
+    ) -> UpdateVerdict {
+        if updates.iter().flatten().any(|update| update.nonfinite > 0) {
             return UpdateVerdict::Refuse;
         }
-        if ratio <= UPDATE_MAX {
-            return UpdateVerdict::Take;
+        match alarmed && ratio > UPDATE_MAX {
+            true => UpdateVerdict::Shrink(SHRINK_TO / ratio),
+            false => UpdateVerdict::Take,
         }
+    }
+
+    /// Notes that a shrunk update was taken.
+    pub(crate) fn note_shrinking(&mut self) {
         self.actions.push_back(self.clock);
-        UpdateVerdict::Shrink(SHRINK_TO / ratio)
     }
 
     /// Notes that the update of a step was refused.
@@ -170,11 +181,14 @@ impl Ladder {
             }
             GradientAction::ScaleAll(_) | GradientAction::Scale(_) => {
                 (self.skips_in_row, self.scales_in_row) = (0, self.scales_in_row + 1);
-                self.actions.push_back(self.clock);
                 let calm = record
                     .now()
                     .and_then(|row| row.loss)
                     .is_some_and(|loss| record.loss_departure(loss) < LOSS_UP_SPREADS);
+                // A row of scaled steps with a calm loss is one action: a new level, not trouble.
+                if self.scales_in_row == 1 || !calm {
+                    self.actions.push_back(self.clock);
+                }
                 self.accepts = self.scales_in_row >= ACCEPT_AFTER && calm;
             }
         }

@@ -17,7 +17,10 @@ pub(super) const DOC: Doc = Doc {
     rule: "A cut is a fall by 30% or more in one step, and by more than 3 times as much as in \
            the step before; smooth decay is not one. Fires when a cut \
            comes within 100 steps after another alarm, or when cuts have brought the rate down by \
-           8 times within a quarter of the run. Planned step decay (a factor of 10 twice or \
+           8 times within a quarter of the run. Measured form: the critical step size, the \
+           smallest multiple of the proposed update that raises the loss of its own batch, taken \
+           once at an alarm; it fires when that is 1 or less, and names by how much the rate would \
+           have to come down. Planned step decay (a factor of 10 twice or \
            three times, spread over the run) does not fire.",
     example: "Step 512: gradient spike; step 530: learning rate 0.1 to 0.02.",
     remedy: "Find what made the gradients grow (origin and cause) instead of going on at a rate \
@@ -32,12 +35,34 @@ const ABRUPT: f64 = 3.0;
 const AFTER_ALARM_STEPS: u64 = 100;
 const TOTAL_CUT: f64 = 1.0 / 8.0;
 
-/// State: the last rate and the cuts.
+/// State: the last rate, the cuts, and whether the critical step size was told.
 #[derive(Debug, Clone, Default)]
 pub struct LearningRateFalls {
     previous: Option<f64>,
     last_fall: f64,
     cuts: Vec<(Step, f64)>,
+    told_critical: bool,
+}
+
+impl LearningRateFalls {
+    /// The measured form: the critical step size, when it is 1 or less, once.
+    fn critical(&mut self, record: &Record) -> Option<Finding> {
+        let (step, multiple) = record.critical_step.filter(|_| !self.told_critical)?;
+        self.told_critical = true;
+        (multiple <= 1.0).then(|| Finding {
+            sign: SignName::LearningRateFalls,
+            step,
+            severity: Severity::Strain,
+            tensor: None,
+            layer: None,
+            evidence: vec![Evidence::against(
+                "smallest multiple of the update that raises its own loss",
+                multiple,
+                "the update itself",
+                1.0,
+            )],
+        })
+    }
 }
 
 impl Sign for LearningRateFalls {
@@ -46,6 +71,9 @@ impl Sign for LearningRateFalls {
     }
 
     fn read(&mut self, record: &Record) -> Reading {
+        if let Some(finding) = self.critical(record) {
+            return Reading::Fired(finding);
+        }
         let Some((row, rate)) = record.now().and_then(|row| Some((row, row.learning_rate?))) else {
             return Reading::TooEarly { needs: 2 };
         };
@@ -121,6 +149,18 @@ mod tests {
         ] {
             let (findings, _) = run(&mut LearningRateFalls::default(), &given);
             assert_eq!(!findings.is_empty(), fires, "{name}: {findings:?}");
+        }
+    }
+
+    #[test]
+    fn the_critical_step_size_is_told_once_when_the_update_itself_raises_the_loss() {
+        for (multiple, fires) in [(0.25, 1), (1.0, 1), (4.0, 0)] {
+            let mut record = Record::new(Layout::default(), RunFacts::default());
+            record.critical_step = Some((Step(7), multiple));
+            let mut sign = LearningRateFalls::default();
+            let readings: Vec<_> = (0..3).map(|_| sign.read(&record)).collect();
+            let fired = readings.iter().filter(|r| matches!(r, Reading::Fired(_))).count();
+            assert_eq!(fired, fires, "{multiple}");
         }
     }
 

@@ -19,7 +19,8 @@ pub(super) const DOC: Doc = Doc {
            far. Fires when 3 of the last 20 changes exceed 8 spreads and a tenth of that descent; \
            or when the loss is above its start by 2 times its start's magnitude in 3 of the last \
            5 steps (no warm-up is needed for that). An alarm when the loss lies above its calm \
-           level by half of that descent, otherwise a strain. Differences, not ratios: losses may cross 0.",
+           level by 4 spreads and half of that descent, otherwise a strain. Differences, not \
+           ratios: losses may cross 0.",
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
     remedy: "Lower the learning rate or clip the gradient; look at gradient-spikes and \
              updates-too-large for the layer.",
@@ -65,10 +66,11 @@ impl Sign for LossFluctuates {
                 evidence,
             })
         };
+        let previous = self.previous.replace(loss);
         if let Some(evidence) = self.runs_away(record, loss) {
             return fired(evidence, Severity::Alarm);
         }
-        let Some(change) = self.previous.replace(loss).map(|previous| loss - previous) else {
+        let Some(change) = previous.map(|previous| loss - previous) else {
             return Reading::TooEarly { needs: super::WARM_UP_STEPS };
         };
         let known = self.calm_changes.len() as u32;
@@ -102,8 +104,7 @@ impl Sign for LossFluctuates {
 impl LossFluctuates {
     fn runs_away(&mut self, record: &Record, loss: f64) -> Option<Vec<Evidence>> {
         let first = record.first_losses.iter().next()?;
-        let early_spread = record.first_losses.spread().unwrap_or(0.0);
-        let limit = first + 2.0 * first.abs().max(10.0 * early_spread.min(first.abs()));
+        let limit = first + 2.0 * first.abs();
         remember(&mut self.runaway, loss > limit && loss > first, 5);
         let above = self.runaway.iter().filter(|above| **above).count();
         (above >= 3 && loss > limit)

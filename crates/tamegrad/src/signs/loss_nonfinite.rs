@@ -27,7 +27,7 @@ pub(super) const DOC: Doc = Doc {
 /// State: whether parameters are broken already, which is news only once.
 #[derive(Debug, Clone, Default)]
 pub struct LossNonFinite {
-    parameters_broken: bool,
+    pub(super) parameters_broken: bool,
 }
 
 impl Sign for LossNonFinite {

@@ -18,7 +18,7 @@ pub(super) const DOC: Doc = Doc {
     rule: "Needs 3 measurements. Deteriorates: below the best by a third of what was gained since \
            the first measurement (at least 0.05), twice running. Stalls: after a quarter of the \
            run (at least 200 steps) nothing was gained since the first measurement (less than \
-           0.02). A plateau at a high level is convergence and no sign.",
+           0.02) and the best is under 0.9. A plateau at a high level is convergence and no sign.",
     example: "Accuracy 0.10, 0.62, 0.88, then 0.31 and 0.10: below the best by 0.57 twice.",
     remedy: "Rewind to a healthy snapshot at a lower learning rate; a network that is dead does \
              not come back by itself.",
@@ -58,7 +58,8 @@ impl Sign for MetricStalls {
             return Reading::TooEarly { needs: MEASUREMENTS_MIN - self.count };
         }
         let quarter = record.facts.planned_steps.map_or(0, |steps| steps / 4).max(200);
-        let stalled = gained < 0.02 && row.step.0 - first_step.0 >= quarter && self.best < 0.9;
+        let stalled =
+            gained < 0.02 && row.step.0.saturating_sub(first_step.0) >= quarter && self.best < 0.9;
         let evidence = if self.below >= 2 {
             Evidence::against("metric", metric, "best so far", self.best)
         } else if stalled {

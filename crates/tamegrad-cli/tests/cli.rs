@@ -1,0 +1,651 @@
+//! Runs the binary as a user does: arguments in; exit code, screen and files out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A curve that a small network learns without an alarm; 120 steps.
+const HEALTHY: &str = r#"name = "healthy-curve"
+seed = 1
+
+[data]
+source = "polynomial"
+samples = 200
+coefficients = [0.0, 0.0, 1.0]
+range = [-1.0, 1.0]
+noise = 0.05
+
+[model]
+kind = "mlp"
+depth = 2
+width = 16
+activation = "tanh"
+init = { scheme = "xavier" }
+
+[optimizer]
+kind = "sgd"
+learning_rate = 0.05
+
+[training]
+batch = 32
+epochs = 30
+"#;
+
+/// Clouds of points that a small network tells apart without an alarm.
+const BLOBS: &str = r#"name = "healthy-blobs"
+seed = 4
+
+[data]
+source = "blobs"
+samples = 200
+classes = 3
+
+[model]
+kind = "mlp"
+depth = 2
+width = 16
+activation = "relu"
+init = { scheme = "he" }
+
+[optimizer]
+kind = "adam"
+learning_rate = 0.003
+
+[training]
+batch = 32
+epochs = 20
+"#;
+
+/// The user's own table with targets up to 300, by a path relative to the recipe's folder.
+const OWN_TABLE: &str = r#"name = "own-table"
+seed = 1
+
+[data]
+source = "csv"
+path = "table.csv"
+target = "y"
+task = "regression"
+
+[model]
+kind = "mlp"
+depth = 2
+width = 50
+activation = "relu"
+init = { scheme = "he" }
+
+[optimizer]
+kind = "sgd"
+learning_rate = 0.05
+
+[training]
+batch = 32
+epochs = 60
+"#;
+
+const PAGE_HEADINGS: [&str; 6] =
+    ["What it is", "Why it matters", "Rule", "Example", "Remedy", "Source"];
+
+/// What a run of the binary left behind.
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).expect(&self.stdout)
+    }
+}
+
+/// Runs the binary in `folder`. Whatever it is asked, it never panics, and writes no escape
+/// sequence to what is no terminal.
+fn run(folder: &Path, args: &[&str]) -> Ran {
+    let output = command(folder).args(args).output().expect("the binary starts");
+    check(output.status.code(), &output.stdout, &output.stderr, args)
+}
+
+fn check(code: Option<i32>, stdout: &[u8], stderr: &[u8], args: &[&str]) -> Ran {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    assert!(!stdout.contains('\x1b'), "{args:?}: escape on stdout: {stdout:?}");
+    assert!(!stderr.contains('\x1b'), "{args:?}: escape on stderr: {stderr:?}");
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    Ran { code: code.expect("an exit code, not a signal"), stdout, stderr }
+}
+
+fn command(folder: &Path) -> assert_cmd::Command {
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_tamegrad"));
+    command.current_dir(folder);
+    for name in ["NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A fresh folder with these files.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).expect("a file in it");
+    }
+    folder
+}
+
+/// A recipe of the repository, by its absolute path.
+fn repository_recipe(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes").join(name);
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+fn read(path: PathBuf) -> String {
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = object.as_object().expect("object").keys().map(|k| &**k).collect();
+    keys.sort_unstable();
+    keys
+}
+
+fn own_table() -> String {
+    let rows = (0..400).map(|i| f64::from(i) / 200.0 - 1.0);
+    let rows: Vec<String> = rows.map(|x| format!("{x},{}", 300.0 * x * x)).collect();
+    format!("x,y\n{}\n", rows.join("\n"))
+}
+
+// train
+
+#[test]
+fn train_prints_the_promised_keys_and_the_guard_leaves_a_healthy_run_alone() {
+    let folder = folder(&[("curve.toml", HEALTHY), ("blobs.toml", BLOBS)]);
+    for recipe in ["curve.toml", "blobs.toml"] {
+        let mut hashes = Vec::new();
+        for guard in ["off", "observe", "protect"] {
+            let ran = run(folder.path(), &["train", recipe, "--json", "--guard", guard]);
+            assert_eq!(ran.code, 0, "{recipe} {guard}: {}", ran.stderr);
+            let report = ran.json();
+            assert_eq!(
+                keys(&report),
+                ["actions", "cause", "metric", "onset_step", "origin", "verdict", "weights_hash"]
+            );
+            assert_eq!(report["verdict"], "healthy", "{recipe} {guard}");
+            assert_eq!(report["actions"], 0, "{recipe} {guard}");
+            for key in ["onset_step", "origin", "cause"] {
+                assert_eq!(report[key], Value::Null, "{recipe} {guard} {key}");
+            }
+            assert!(report["metric"].as_f64().expect("a number") > 0.5, "{recipe} {report}");
+            hashes.push(report["weights_hash"].as_str().expect("text").to_owned());
+        }
+        let is_hash = hashes[0].len() == 32 && hashes[0].chars().all(|c| c.is_ascii_hexdigit());
+        assert!(is_hash, "{hashes:?}");
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{recipe}: {hashes:?}");
+    }
+}
+
+#[test]
+fn the_seed_of_the_command_line_takes_the_place_of_the_recipes() {
+    let folder = folder(&[("curve.toml", HEALTHY)]);
+    let hash = |seed: &[&str]| {
+        let args = [&["train", "curve.toml", "--json"], seed].concat();
+        run(folder.path(), &args).json()["weights_hash"].clone()
+    };
+    let as_given = hash(&[]);
+    assert_eq!(as_given, hash(&["--seed", "1"]), "the recipe's own seed");
+    assert_ne!(as_given, hash(&["--seed", "2"]));
+    assert_eq!(read(folder.path().join("curve.toml")), HEALTHY, "the file stays as it is");
+}
+
+#[test]
+fn an_exploding_run_exits_1_and_names_layer_and_cause() {
+    let folder = folder(&[]);
+    let recipe = repository_recipe("overflow-at-init.toml");
+    let report = run(folder.path(), &["train", &recipe, "--json"]);
+    assert_eq!(report.code, 1, "{}", report.stderr);
+    let report = report.json();
+    assert_eq!(report["verdict"], "exploded");
+    assert_eq!(report["onset_step"], 0);
+    assert_eq!(report["origin"], "layers.2");
+    assert_eq!(report["cause"], "activation");
+
+    let screen = run(folder.path(), &["train", &recipe]);
+    assert_eq!(screen.code, 1);
+    for words in ["EXPLODED", "layers.2", "(activation)", "Remedies, best first", "ended after"] {
+        assert!(screen.stdout.contains(words), "no {words:?} in\n{}", screen.stdout);
+    }
+    assert_eq!(screen.stderr, "", "no progress bar where there is no terminal");
+}
+
+#[test]
+fn train_writes_its_report_to_the_folder_of_out() {
+    let folder = folder(&[("curve.toml", HEALTHY)]);
+    let ran = run(folder.path(), &["train", "curve.toml", "--json", "--out", "a/b"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(read(folder.path().join("a/b/report.json")), ran.stdout);
+}
+
+// fix
+
+#[test]
+fn fix_leaves_a_report_and_a_recipe_that_runs_by_itself_elsewhere() {
+    let here = folder(&[]);
+    let given = repository_recipe("exploding-regression.toml");
+    let ran = run(here.path(), &["fix", &given, "--json", "--out", "result"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let result = here.path().join("result");
+    assert_eq!(read(result.join("report.json")), ran.stdout, "the file is what --json prints");
+
+    let report = ran.json();
+    assert_eq!(keys(&report), ["chosen", "fixed", "given", "trials"]);
+    assert_eq!(
+        keys(&report["given"]),
+        ["cause", "gains", "metric", "onset_step", "origin", "signs", "verdict"]
+    );
+    assert_eq!(report["given"]["cause"], "unscaled-target");
+    assert_eq!(report["given"]["signs"].as_array().expect("signs").len(), 6);
+    let trials = report["trials"].as_array().expect("trials");
+    let chosen = report["chosen"]["remedy"].as_str().expect("a remedy");
+    let trial = trials.iter().find(|trial| trial["remedy"] == chosen).expect("it was tried");
+    assert_eq!(trial["verdict"], "healthy");
+    assert_eq!(report["fixed"]["verdict"], "healthy");
+    let [before, after] =
+        ["given", "fixed"].map(|run| report[run]["metric"].as_f64().expect("a number"));
+    assert!(after > 0.9 && after > before, "{before} to {after}");
+
+    let markdown = read(result.join("report.md"));
+    for words in [chosen, "unscaled-target", "```diff"] {
+        assert!(markdown.contains(words), "no {words:?} in\n{markdown}");
+    }
+
+    let elsewhere = folder(&[]);
+    let fixed = result.join("fixed.toml");
+    let alone = run(elsewhere.path(), &["train", fixed.to_str().expect("UTF-8"), "--json"]).json();
+    assert_eq!(alone["verdict"], "healthy");
+    assert_eq!(alone["weights_hash"], report["fixed"]["weights_hash"]);
+}
+
+#[test]
+fn fix_prints_the_difference_and_where_the_files_are() {
+    let folder =
+        folder(&[("given.toml", &read(repository_recipe("exploding-regression.toml").into()))]);
+    let ran = run(folder.path(), &["fix", "given.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let result = Path::new("runs").join("exploding-regression");
+    let fixed = read(folder.path().join(&result).join("fixed.toml"));
+    let added: Vec<&str> = ran
+        .stdout
+        .lines()
+        .skip_while(|line| *line != "+++ fixed.toml")
+        .skip(1)
+        .filter_map(|line| line.strip_prefix('+'))
+        .collect();
+    assert!(!added.is_empty(), "no difference in\n{}", ran.stdout);
+    for line in added {
+        assert!(fixed.lines().any(|l| l == line), "{line:?} is not in\n{fixed}");
+    }
+    for name in ["report.md", "report.json", "fixed.toml"] {
+        let path = result.join(name);
+        assert!(ran.stdout.contains(path.to_str().expect("UTF-8")), "{name}\n{}", ran.stdout);
+        assert!(folder.path().join(path).is_file(), "{name}");
+    }
+}
+
+#[test]
+fn the_fixed_recipe_of_an_own_table_finds_the_table_from_its_new_folder() {
+    let here = folder(&[("own.toml", OWN_TABLE), ("table.csv", &own_table())]);
+    let ran = run(here.path(), &["fix", "own.toml", "--out", "deep/result", "--quiet"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+    let fixed = here.path().join("deep/result/fixed.toml");
+    let elsewhere = folder(&[]);
+    let alone = run(elsewhere.path(), &["train", fixed.to_str().expect("UTF-8"), "--json"]);
+    assert_eq!(alone.code, 0, "{}", alone.stderr);
+    assert_eq!(alone.json()["verdict"], "healthy");
+}
+
+#[test]
+fn fix_leaves_a_healthy_recipe_alone() {
+    let folder = folder(&[("curve.toml", HEALTHY)]);
+    let ran = run(folder.path(), &["fix", "curve.toml", "--out", "result"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("Nothing to fix: the recipe is left alone."), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("fixed.toml"), "{}", ran.stdout);
+    let mut files: Vec<_> = fs::read_dir(folder.path().join("result"))
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["report.json", "report.md"]);
+    let report: Value =
+        serde_json::from_str(&read(folder.path().join("result/report.json"))).expect("JSON");
+    assert_eq!(report["given"]["verdict"], "healthy");
+    assert_eq!(report["trials"], Value::Array(vec![]));
+    assert_eq!((&report["chosen"], &report["fixed"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn fix_does_not_call_a_run_healthy_that_is_too_short_to_tell() {
+    let folder = folder(&[("short.toml", &HEALTHY.replace("epochs = 30", "epochs = 1"))]);
+    let ran = run(folder.path(), &["fix", "short.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("Too few steps to say"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("Nothing to fix"), "{}", ran.stdout);
+}
+
+// preflight
+
+#[test]
+fn preflight_names_the_layer_that_overflows() {
+    let folder = folder(&[]);
+    let recipe = repository_recipe("overflow-at-init.toml");
+    let screen = run(folder.path(), &["preflight", &recipe]);
+    assert_eq!(screen.code, 1, "{}", screen.stderr);
+    assert!(screen.stdout.contains("Not ready"), "{}", screen.stdout);
+    assert!(screen.stdout.contains("the output of layers.2 overflows"), "{}", screen.stdout);
+
+    let json = run(folder.path(), &["preflight", &recipe, "--json"]);
+    assert_eq!(json.code, 1);
+    let report = json.json();
+    assert_eq!(report["overflows_at"], "layers.2");
+    assert_eq!(report["loss"], "NaN");
+    assert_eq!(report["backward_product"], Value::Null, "a product of no gain is not 1");
+}
+
+#[test]
+fn preflight_passes_a_healthy_recipe() {
+    let folder = folder(&[("curve.toml", HEALTHY)]);
+    let screen = run(folder.path(), &["preflight", "curve.toml"]);
+    assert_eq!(screen.code, 0, "{}", screen.stderr);
+    assert!(screen.stdout.starts_with("Ready"), "{}", screen.stdout);
+
+    let report = run(folder.path(), &["preflight", "curve.toml", "--json"]).json();
+    assert_eq!(report["warnings"], Value::Array(vec![]));
+    let gains = report["gains"].as_array().expect("gains");
+    for side in ["forward", "backward"] {
+        let product: f64 = gains.iter().filter_map(|gain| gain[side].as_f64()).product();
+        let told = report[format!("{side}_product")].as_f64().expect("a number");
+        assert!((product - told).abs() < 1e-9 * told, "{side}: {product} is not {told}");
+    }
+}
+
+// explain
+
+#[test]
+fn explain_lists_every_name_and_each_explains_itself() {
+    let folder = folder(&[]);
+    let list = run(folder.path(), &["explain"]);
+    assert_eq!(list.code, 0, "{}", list.stderr);
+    let listed: Vec<&str> = list
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next())
+        .collect();
+    let known: Vec<&str> = tamegrad::explain::all().into_iter().map(|(_, doc)| doc.name).collect();
+    assert_eq!(listed[0], "exploding-gradients");
+    assert_eq!(listed[1..], known);
+
+    for name in known {
+        let page = run(folder.path(), &["explain", name]);
+        assert_eq!(page.code, 0, "{name}: {}", page.stderr);
+        assert!(page.stdout.lines().next().is_some_and(|line| line.contains(name)), "{name}");
+        let headings: Vec<&str> =
+            page.stdout.lines().filter(|line| PAGE_HEADINGS.contains(line)).collect();
+        assert_eq!(headings, PAGE_HEADINGS, "{name}");
+    }
+}
+
+#[test]
+fn explain_computes_the_worked_example() {
+    let folder = folder(&[]);
+    for (args, product) in [
+        (&["explain", "exploding-gradients"][..], "[100] × [400] = 40,000"),
+        (&["explain", "exploding-gradients", "--factors", "2,3"], "2 × [3] = 6"),
+        (&["explain", "--factors", "2,3"], "2 × [3] = 6"),
+        (&["explain", "--factors", "1e308,1e308"], "= 1e616"),
+    ] {
+        let page = run(folder.path(), args);
+        assert_eq!(page.code, 0, "{args:?}: {}", page.stderr);
+        assert!(page.stdout.contains(product), "{args:?}: no {product:?} in\n{}", page.stdout);
+    }
+}
+
+// what cannot run
+
+#[test]
+fn what_cannot_run_exits_2_and_says_what_to_do() {
+    let folder = folder(&[("curve.toml", HEALTHY), ("own.toml", OWN_TABLE), ("empty.toml", "")]);
+    fs::write(folder.path().join("latin.toml"), b"name = \"caf\xe9\"").expect("a file");
+    fs::create_dir(folder.path().join("folder.toml")).expect("a folder");
+    for (args, words) in [
+        (&["train", "absent.toml"][..], &["absent.toml", "cannot read", "check the path"][..]),
+        (&["fix", "folder.toml"], &["folder.toml", "cannot read", "a recipe is a TOML file"]),
+        (&["train", "latin.toml"], &["latin.toml:1:12", "want UTF-8"]),
+        (&["train", "empty.toml"], &["empty.toml:1:1", "missing key `name`"]),
+        (&["train", "own.toml"], &["table.csv", "hint: check `path`"]),
+        (&["fix", "own.toml"], &["table.csv", "hint: check `path`"]),
+        (&["preflight", "own.toml"], &["table.csv", "hint: check `path`"]),
+        (&["fix", "curve.toml", "--out", "curve.toml"], &["cannot write curve.toml", "--out"]),
+        (&["train", "curve.toml", "--out", "empty.toml"], &["cannot write empty.toml", "--out"]),
+        (&["train", "curve.toml", "--seed", "-1"], &["-1 is not in 0.."]),
+        (&["train", "curve.toml", "--seed", "18446744073709551615"], &["--seed"]),
+        (&["train", "curve.toml", "--guard", "maybe"], &["off, observe, protect"]),
+        (&["explain", "clipping"], &["`clipping`", "`tamegrad explain` lists them"]),
+        (&["explain", "unscaled"], &["did you mean unscaled-target?"]),
+        (&["explain", "exploding"], &["did you mean exploding-gradients?"]),
+        (&["explain", "data", "--factors", "2"], &["--factors with `data`", "exploding-gradients"]),
+        (&["explain", "--factors", "2,0"], &["got the factor 0", "above 0"]),
+        (&["explain", "--factors", "2,inf"], &["got the factor inf", "finite"]),
+        (&["explain", "--factors", "2,x"], &["'x'", "--factors"]),
+        (&["tame"], &["'tame'"]),
+        (&[], &["Usage: tamegrad <COMMAND>"]),
+    ] {
+        let ran = run(folder.path(), args);
+        assert_eq!(ran.code, 2, "{args:?}: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.stdout, "", "{args:?}");
+        for word in words {
+            assert!(ran.stderr.contains(word), "{args:?}: no {word:?} in\n{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_bad_recipe_is_shown_with_its_place_and_what_is_allowed() {
+    let folder = folder(&[]);
+    for (from, to, place, words) in [
+        ("width = 16", "wdith = 16", "13:1", &["unknown key `wdith`", "did you mean `width`?"][..]),
+        ("width = 16", "width = \"16\"", "13:9", &["got \"16\"", "a whole number from 1 to 8192"]),
+        ("width = 16", "width = 0", "13:9", &["got 0", "a whole number from 1 to 8192"]),
+        ("\"tanh\"", "\"tahn\"", "14:14", &["\"tahn\"", "relu", "did you mean `tanh`?"]),
+        ("kind = \"sgd\"", "kind = \"sdg\"", "18:8", &["\"sdg\"", "sgd, adam, adamw, rmsprop"]),
+        ("batch = 32", "batch =", "22:8", &["not TOML"]),
+        ("learning_rate = 0.05", "learning_rate = nan", "19:17", &["got nan", "above 0"]),
+        ("epochs = 30\n", "", "21:1", &["missing key `epochs`", "[training]"]),
+        ("seed = 1", "seed = -1", "2:8", &["got -1", "`seed`"]),
+    ] {
+        let text = HEALTHY.replace(from, to);
+        assert_ne!(text, HEALTHY, "{from}");
+        fs::write(folder.path().join("bad.toml"), text).expect("a file");
+        for command in ["train", "fix", "preflight"] {
+            let ran = run(folder.path(), &[command, "bad.toml"]);
+            assert_eq!((ran.code, &*ran.stdout), (2, ""), "{to}: {}", ran.stderr);
+            let place = format!("bad.toml:{place}: ");
+            for word in words.iter().chain(&[&*place]) {
+                assert!(ran.stderr.contains(word), "{to}: no {word:?} in\n{}", ran.stderr);
+            }
+        }
+    }
+    assert!(!folder.path().join("runs").exists(), "nothing ran, so nothing was written");
+}
+
+#[test]
+fn the_message_stays_on_one_line_for_what_reads_it() {
+    let long = format!("{}.toml", "long-name-".repeat(15));
+    let folder = folder(&[(&long, &HEALTHY.replace("width = 16", "width = 0"))]);
+    let ran = run(folder.path(), &["train", &long]);
+    let message = format!("{long}:13:9: got 0 for `width` in [model], want a whole number");
+    assert!(ran.stderr.lines().any(|line| line.contains(&message)), "{}", ran.stderr);
+}
+
+#[test]
+fn a_byte_order_mark_is_no_fault() {
+    let marked = format!("\u{feff}{HEALTHY}");
+    let folder = folder(&[("plain.toml", HEALTHY), ("marked.toml", &marked)]);
+    for seed in [&[][..], &["--seed", "3"]] {
+        let [plain, marked] = ["plain.toml", "marked.toml"].map(|recipe| {
+            let ran = run(folder.path(), &[&["train", recipe, "--json"], seed].concat());
+            assert_eq!(ran.code, 0, "{recipe}: {}", ran.stderr);
+            ran.stdout
+        });
+        assert_eq!(plain, marked);
+    }
+}
+
+// the screen
+
+#[test]
+fn quiet_leaves_the_screen_empty_and_the_exit_code_tells() {
+    let folder = folder(&[("curve.toml", HEALTHY)]);
+    let bad = repository_recipe("overflow-at-init.toml");
+    for (args, code) in [
+        (["train", "curve.toml"], 0),
+        (["fix", "curve.toml"], 0),
+        (["preflight", "curve.toml"], 0),
+        (["train", &bad], 1),
+        (["preflight", &bad], 1),
+    ] {
+        for flag in ["--quiet", "-q"] {
+            let ran = run(folder.path(), &[&args[..], &[flag]].concat());
+            assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (code, "", ""), "{args:?} {flag}");
+        }
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    let folder = folder(&[]);
+    let run_options = ["<RECIPE>", "--seed", "--json", "--quiet", "--help"];
+    for (args, options) in [
+        (&["--help"][..], &["fix", "train", "preflight", "explain", "Exit codes", "130"][..]),
+        (&["fix", "--help"], &[&run_options[..], &["--out"]].concat()),
+        (&["train", "--help"], &[&run_options[..], &["--out", "--guard", "protect"]].concat()),
+        (&["preflight", "--help"], &run_options),
+        (&["explain", "--help"], &["[NAME]", "--factors", "exploding-gradients"]),
+    ] {
+        let ran = run(folder.path(), args);
+        assert_eq!(ran.code, 0, "{args:?}");
+        for option in options {
+            assert!(ran.stdout.contains(option), "{args:?}: no {option:?} in\n{}", ran.stdout);
+        }
+    }
+}
+
+/// util-linux's `script` gives the program a terminal; where it is missing, so is this test.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_gets_colours_unless_no_color_is_set() {
+    let folder = folder(&[("curve.toml", HEALTHY)]);
+    let line = format!("'{}' train curve.toml", env!("CARGO_BIN_EXE_tamegrad"));
+    for (no_color, coloured) in [(None, true), (Some(""), true), (Some("1"), false)] {
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).current_dir(folder.path());
+        script.env("TERM", "xterm").env_remove("NO_COLOR");
+        if let Some(value) = no_color {
+            script.env("NO_COLOR", value);
+        }
+        let Ok(output) = script.output() else {
+            eprintln!("not tested: `script` is not installed");
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("HEALTHY"), "{text}");
+        // The progress bar moves the cursor; colours are the sequences that end in `m`.
+        assert_eq!(text.contains("\x1b[32mHEALTHY"), coloured, "NO_COLOR {no_color:?}: {text}");
+        assert_eq!(text.contains("\x1b[1m"), coloured, "NO_COLOR {no_color:?}: {text}");
+    }
+}
+
+// Ctrl-C
+
+#[cfg(unix)]
+mod interrupted {
+    use super::*;
+    use std::process::{Command, Stdio};
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
+    /// Longer than any test waits.
+    const ENDLESS: &str = "epochs = 1000000";
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Starts the binary, sends it Ctrl-C's signal while it trains, and waits for its end.
+    fn interrupt(folder: &Path, args: &[&str], out: &str) -> Ran {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tamegrad"))
+            .args(args)
+            .args(["--out", out])
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let start = Instant::now();
+        // The folder is made when all arguments are read and the run begins.
+        while !folder.join(out).is_dir() && start.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(10));
+        }
+        sleep(Duration::from_millis(700));
+        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        assert!(kill.expect("kill runs").success(), "{args:?} ended before it was stopped");
+        while child.try_wait().expect("its state").is_none() {
+            if start.elapsed() > PATIENCE {
+                child.kill().expect("it can be ended");
+                panic!("{args:?} goes on after Ctrl-C");
+            }
+            sleep(Duration::from_millis(10));
+        }
+        let output = child.wait_with_output().expect("its output");
+        check(output.status.code(), &output.stdout, &output.stderr, args)
+    }
+
+    fn report(folder: &Path, out: &str) -> Value {
+        serde_json::from_str(&read(folder.join(out).join("report.json"))).expect("JSON")
+    }
+
+    #[test]
+    fn a_healthy_run_stops_and_reports_what_it_has() {
+        let folder = folder(&[("long.toml", &HEALTHY.replace("epochs = 30", ENDLESS))]);
+        let train = interrupt(folder.path(), &["train", "long.toml"], "trained");
+        assert_eq!((train.code, &*train.stderr), (130, ""));
+        assert!(train.stdout.contains("\nstopped by Ctrl-C after "), "{}", train.stdout);
+        assert_eq!(report(folder.path(), "trained")["verdict"], "healthy");
+
+        let fix = interrupt(folder.path(), &["fix", "long.toml"], "fixed");
+        assert_eq!((fix.code, &*fix.stderr), (130, ""));
+        assert!(
+            fix.stdout.contains("Stopped by Ctrl-C: no explosion up to here"),
+            "{}",
+            fix.stdout
+        );
+        assert_eq!(report(folder.path(), "fixed")["given"]["verdict"], "healthy");
+        assert!(folder.path().join("fixed/report.md").is_file());
+    }
+
+    #[test]
+    fn the_search_for_a_fix_stops_without_a_fix() {
+        let given = read(repository_recipe("exploding-regression.toml").into());
+        let folder = folder(&[("long.toml", &given.replace("epochs = 60", ENDLESS))]);
+        let ran = interrupt(folder.path(), &["fix", "long.toml"], "result");
+        assert_eq!((ran.code, &*ran.stderr), (130, ""));
+        assert!(ran.stdout.contains("Stopped by Ctrl-C before a fix was found."), "{}", ran.stdout);
+        let report = report(folder.path(), "result");
+        assert_eq!(report["given"]["cause"], "unscaled-target");
+        assert_eq!(
+            report["trials"],
+            Value::Array(vec![]),
+            "a trial that was cut short says nothing"
+        );
+        assert_eq!(report["chosen"], Value::Null);
+        assert!(!folder.path().join("result/fixed.toml").exists());
+    }
+}
