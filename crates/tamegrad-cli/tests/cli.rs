@@ -40,7 +40,9 @@ seed = 4
 [data]
 source = "blobs"
 samples = 200
-classes = 3
+centers = 3
+features = 2
+std = 1.0
 
 [model]
 kind = "mlp"
@@ -454,14 +456,14 @@ fn what_cannot_run_exits_2_and_says_what_to_do() {
 fn a_bad_recipe_is_shown_with_its_place_and_what_is_allowed() {
     let folder = folder(&[]);
     for (from, to, place, words) in [
-        ("width = 16", "wdith = 16", "13:1", &["unknown key `wdith`", "did you mean `width`?"][..]),
-        ("width = 16", "width = \"16\"", "13:9", &["got \"16\"", "a whole number from 1 to 8192"]),
-        ("width = 16", "width = 0", "13:9", &["got 0", "a whole number from 1 to 8192"]),
-        ("\"tanh\"", "\"tahn\"", "14:14", &["\"tahn\"", "relu", "did you mean `tanh`?"]),
-        ("kind = \"sgd\"", "kind = \"sdg\"", "18:8", &["\"sdg\"", "sgd, adam, adamw, rmsprop"]),
-        ("batch = 32", "batch =", "22:8", &["not TOML"]),
-        ("learning_rate = 0.05", "learning_rate = nan", "19:17", &["got nan", "above 0"]),
-        ("epochs = 30\n", "", "21:1", &["missing key `epochs`", "[training]"]),
+        ("width = 16", "wdith = 16", "14:1", &["unknown key `wdith`", "did you mean `width`?"][..]),
+        ("width = 16", "width = \"16\"", "14:9", &["got \"16\"", "a whole number from 1 to 8192"]),
+        ("width = 16", "width = 0", "14:9", &["got 0", "a whole number from 1 to 8192"]),
+        ("\"tanh\"", "\"tahn\"", "15:14", &["\"tahn\"", "relu", "did you mean `tanh`?"]),
+        ("kind = \"sgd\"", "kind = \"sdg\"", "19:8", &["\"sdg\"", "sgd, adam, adamw, rmsprop"]),
+        ("batch = 32", "batch =", "23:8", &["not TOML"]),
+        ("learning_rate = 0.05", "learning_rate = nan", "20:17", &["got nan", "above 0"]),
+        ("epochs = 30\n", "", "22:1", &["missing key `epochs`", "[training]"]),
         ("seed = 1", "seed = -1", "2:8", &["got -1", "`seed`"]),
     ] {
         let text = HEALTHY.replace(from, to);
@@ -484,7 +486,7 @@ fn the_message_stays_on_one_line_for_what_reads_it() {
     let long = format!("{}.toml", "long-name-".repeat(15));
     let folder = folder(&[(&long, &HEALTHY.replace("width = 16", "width = 0"))]);
     let ran = run(folder.path(), &["train", &long]);
-    let message = format!("{long}:13:9: got 0 for `width` in [model], want a whole number");
+    let message = format!("{long}:14:9: got 0 for `width` in [model], want a whole number");
     assert!(ran.stderr.lines().any(|line| line.contains(&message)), "{}", ran.stderr);
 }
 

@@ -1,9 +1,12 @@
 //! Made-up runs for the tests: one that explodes in `layers.3`, a healthy one, and a fix.
 
+use tamegrad::diagnosis::SignSummary;
 use tamegrad::observe::{BatchStats, LayerTrace};
+use tamegrad::signs::SignName;
 use tamegrad::{
-    ActivationKind, Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout, Mode,
-    NormalisationKind, Observation, RunFacts, Step, TensorInfo, TensorStats, Update, Verdict,
+    ActivationKind, Evidence, Finding, Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout,
+    Mode, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo, TensorStats,
+    Update, Verdict,
 };
 
 use crate::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
@@ -54,6 +57,23 @@ pub(crate) fn recovered() -> Guard {
         150 => Point { loss: 9.0, norm: 900.0, update: 0.8, blown: true },
         _ => calm,
     })
+}
+
+/// A sign with the severity of its first finding (at step 1,200), its count of findings, and what
+/// it still needs when it was too early.
+pub(crate) fn sign(
+    sign: SignName,
+    (severity, count, too_early): (Option<Severity>, usize, Option<u32>),
+) -> SignSummary {
+    let first = severity.map(|severity| Finding {
+        sign,
+        step: Step(1200),
+        severity,
+        tensor: None,
+        layer: None,
+        evidence: vec![Evidence::of("loss", 9.0)],
+    });
+    SignSummary { sign, first, count, too_early }
 }
 
 /// What a fix of [`exploded`] reports.

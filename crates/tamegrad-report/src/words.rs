@@ -135,6 +135,8 @@ pub(crate) fn dropped(record: &Record) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::sign;
+    use tamegrad::signs::SignName;
     use tamegrad::{Decision, Layout, RunFacts, Step};
 
     #[test]
@@ -147,6 +149,22 @@ mod tests {
             ),
         ] {
             assert_eq!(evidence(&given), words);
+        }
+    }
+
+    #[test]
+    fn a_sign_says_its_state_and_its_times_or_what_it_needs() {
+        use Severity::{Alarm, Strain};
+        for (given, state, first, times) in [
+            ((None, 0, None), "quiet", "", ""),
+            ((None, 0, Some(1)), "too early", "needs 1 more", ""),
+            ((None, 0, Some(1500)), "too early", "needs 1,500 more", ""),
+            ((Some(Strain), 1, None), "strain", "step 1,200", "once"),
+            ((Some(Alarm), 2000, None), "ALARM", "step 1,200", "2,000 times"),
+        ] {
+            let sign = sign(SignName::MetricStalls, given);
+            assert_eq!(sign_state(&sign), state, "{given:?}");
+            assert_eq!(sign_times(&sign), (first.to_owned(), times.to_owned()), "{given:?}");
         }
     }
 

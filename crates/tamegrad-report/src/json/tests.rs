@@ -1,8 +1,9 @@
 //! Tests of the reports as JSON.
 
 use super::*;
-use crate::check::{exploded, fix_report, healthy};
+use crate::check::{self, exploded, fix_report, healthy};
 use serde_json::{Value, json};
+use tamegrad::signs::SignName;
 
 fn value_of<T: Serialize>(report: &T) -> Value {
     let text = to_string(report).expect("reports serialize");
@@ -63,7 +64,7 @@ fn every_key_of_a_fix() {
     assert_eq!(gains[3], json!({ "layer": "layers.3", "forward": 38.0, "backward": 41.0 }));
     let signs = given["signs"].as_array().expect("signs");
     let names: Vec<_> = signs.iter().map(|sign| sign["name"].as_str()).collect();
-    assert_eq!(names, tamegrad::signs::SignName::ALL.map(|name| Some(name.as_str())));
+    assert_eq!(names, SignName::ALL.map(|name| Some(name.as_str())));
     assert_eq!(
         signs[1],
         json!({
@@ -110,6 +111,28 @@ fn every_key_of_a_fix() {
         value["fixed"],
         json!({ "verdict": "healthy", "metric": 0.955, "weights_hash": "00c0ffee" })
     );
+}
+
+#[test]
+fn each_state_of_a_sign() {
+    let loss = json!([{ "what": "loss", "value": 9.0, "against": null, "limit": null }]);
+    for (given, state, first_step, evidence) in [
+        ((None, 0, None), "quiet", Value::Null, json!([])),
+        ((None, 0, Some(3)), "too-early", Value::Null, json!([])),
+        ((Some(Severity::Strain), 1, None), "strain", json!(1200), loss.clone()),
+        ((Some(Severity::Alarm), 2, None), "alarm", json!(1200), loss.clone()),
+    ] {
+        assert_eq!(
+            value_of(&sign(&check::sign(SignName::MetricStalls, given))),
+            json!({
+                "name": "metric-stalls",
+                "state": state,
+                "first_step": first_step,
+                "count": given.1,
+                "evidence": evidence,
+            })
+        );
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn the_report_of_a_fix() {
     | --- | --- | --- | --- | --- |
     | Loss fluctuates wildly | quiet |  |  |  |
     | Loss is NaN or Inf | ALARM | step 152 | 9 times | loss: NaN; NaN and Inf elements in the gradients: 6 |
-    | Metric not improving or deteriorating | quiet |  |  |  |
+    | Metric not improving or deteriorating | too early | needs 3 more |  |  |
     | Parameters are updated by very large values | ALARM | step 150 | 2 times | update ratio of layers.5.linear.weight: 0.8 (mean before it 0.00201) |
     | Spikes or very high values in the gradients | ALARM | step 150 | 2 times | norm of layers.5.linear.weight: 900 (mean before it 1); sigmas above its mean (log scale): 56.3 (spike 6) |
     | The learning rate has to come down a lot | quiet |  |  |  |
@@ -75,7 +75,7 @@ fn the_report_of_a_fix() {
     | 4 | `skip-step` | the guard in protect mode | the effect | skips non-finite steps, scales spikes, backs off and rewinds while the run goes on |
     | 5 | `clip-global-norm` | clip by global norm at 2.4 | the effect | bounds every step at the calm gradient norm, 2.4 |
     | 6 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the effect | bounds each tensor at its share of the calm norm, 0.98; calm layers keep their steps |
-    | 7 | `clip-value` | clip each element at 3.1 | the effect | bounds every element at 3.1; bends the direction of the gradient |
+    | 7 | `clip-value` | clip each element at 3 | the effect | bounds every element at 3; bends the direction of the gradient |
     | 8 | `warm-up` | warm up over 40 steps | the effect | small steps over the first 40 steps, where the ground is steepest |
     | 9 | `lower-learning-rate` | learning rate times 0.3 | the effect | every step 0.3 times as long |
     | 10 | `weight-decay` | decoupled weight decay of 0.1 | the effect | keeps the weights, and with them the gains, from drifting up |

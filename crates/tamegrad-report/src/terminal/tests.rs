@@ -1,10 +1,11 @@
 //! Tests of what a person reads in the terminal.
 
 use tamegrad::causes::{Cause, CauseName};
-use tamegrad::{Evidence, Guard, LayerId, Layout, Observation, Origin, RunFacts, Step};
+use tamegrad::signs::SignName;
+use tamegrad::{Evidence, Guard, LayerId, Layout, Observation, Origin, RunFacts, Severity, Step};
 
 use super::*;
-use crate::check::{exploded, fix_report, healthy, recovered};
+use crate::check::{exploded, fix_report, healthy, recovered, sign};
 use crate::text::visible_width;
 
 fn told(guard: &Guard, style: &Style) -> String {
@@ -27,13 +28,13 @@ fn an_exploded_run() {
 
     Signs
       Loss fluctuates wildly                       quiet
-      Loss is NaN or Inf                           ALARM  step 152  9 times
+      Loss is NaN or Inf                           ALARM      step 152      9 times
         - loss: NaN
         - NaN and Inf elements in the gradients: 6
-      Metric not improving or deteriorating        quiet
-      Parameters are updated by very large values  ALARM  step 150  2 times
+      Metric not improving or deteriorating        too early  needs 3 more
+      Parameters are updated by very large values  ALARM      step 150      2 times
         - update ratio of layers.5.linear.weight: 0.8 (mean before it 0.00201)
-      Spikes or very high values in the gradients  ALARM  step 150  2 times
+      Spikes or very high values in the gradients  ALARM      step 150      2 times
         - norm of layers.5.linear.weight: 900 (mean before it 1)
         - sigmas above its mean (log scale): 56.3 (spike 6)
       The learning rate has to come down a lot     quiet
@@ -56,8 +57,8 @@ fn an_exploded_run() {
                                2.4)
      6.    clip-tensor-norm    clip each tensor by norm at 0.98 (bounds each tensor at its share of the
                                calm norm, 0.98; calm layers keep their steps)
-     7.    clip-value          clip each element at 3.1 (bounds every element at 3.1; bends the
-                               direction of the gradient)
+     7.    clip-value          clip each element at 3 (bounds every element at 3; bends the direction of
+                               the gradient)
      8.    warm-up             warm up over 40 steps (small steps over the first 40 steps, where the
                                ground is steepest)
         and 8 more: tamegrad explain lists them all
@@ -142,9 +143,44 @@ fn a_healthy_run() {
     HEALTHY  no alarm (160 steps seen)
     Loss           █████▇▇▇▆▆▆▆▅▅▅▅▅▅▄▄▄▄▄▄▃▃▃▃▃▃▃▂▂▂▂▂▂▂▂▂▂▂▁▁▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁  0.504 to 2.5
     Gradient norm  █▅▅▄███▆▅▃▄█▃███▆▇▁▇▇▄▃▇▁▅▄▂▅▆▆▂▄█▇▆█▄██▆█▁▄█▆█▆█▇▇▇▇▇▆██▆█▄  2.01 to 2.99
-    Signs          all six quiet
+    Signs          too early for metric-stalls; the others quiet
     Gains          product of all layers: forward 0.811, backward 2.04 (step 150)
     ");
+}
+
+#[test]
+fn the_line_of_signs_names_what_is_not_quiet() {
+    use Severity::Strain;
+    for (spikes, metric, line) in [
+        ((None, 0, None), (None, 0, None), "all six quiet"),
+        ((None, 0, None), (None, 0, Some(3)), "too early for metric-stalls; the others quiet"),
+        (
+            (None, 0, Some(80)),
+            (None, 0, Some(1)),
+            "too early for metric-stalls, gradient-spikes; the others quiet",
+        ),
+        (
+            (Some(Strain), 2, None),
+            (None, 0, None),
+            "gradient-spikes (strain, 2 times, from step 1,200); the others quiet",
+        ),
+        (
+            (Some(Strain), 1, None),
+            (None, 0, Some(3)),
+            "gradient-spikes (strain, once, from step 1,200); too early for metric-stalls; \
+             the others quiet",
+        ),
+    ] {
+        let mut given = healthy().diagnosis();
+        for summary in &mut given.signs {
+            *summary = match summary.sign {
+                SignName::GradientSpikes => sign(SignName::GradientSpikes, spikes),
+                SignName::MetricStalls => sign(SignName::MetricStalls, metric),
+                other => sign(other, (None, 0, None)),
+            };
+        }
+        assert_eq!(strains(&given), line);
+    }
 }
 
 #[test]

@@ -14,11 +14,10 @@ pub(super) const DOC: Doc = Doc {
     what: "The layer where it began applies exp, a square or another function whose slope grows \
            with its input.",
     why: "The gain of such a layer is not a constant: it grows with the signal that comes in. \
-          Once inputs drift upward the gain runs away, forward and backward at the same time, \
-          and no initialisation prevents it. exp leaves the range of f32 at an input of 88.7.",
-    rule: "The origin is a layer whose activation is known to grow faster than linearly. \
-           It goes before causes that only the numbers support, for such a layer is known to do \
-           this.",
+          Once inputs drift upward the gain runs away, forward and backward at the same time, and \
+          no initialisation prevents it. exp leaves the range of f32 at an input of 88.7.",
+    rule: "The origin is a layer whose activation is known to grow faster than linearly. It goes \
+           before causes that only the numbers support, for such a layer is known to do this.",
     example: "layers.17 (exp): gain 1.9 while calm, 38 at step 61.",
     remedy: "Replace the activation by a bounded or linear one, normalise before it, or clip.",
     source: "f32 overflow of exp: IEEE 754; published failures with exp layers are re-created in \

@@ -14,8 +14,8 @@ pub(super) const DOC: Doc = Doc {
           are 1,000 times larger make a gradient that is 1,000 times larger, once. With Adam one \
           such gradient stays in the second moment for thousands of steps.",
     rule: "Non-finite inputs or targets are the cause, whatever else stands. Otherwise: the \
-           largest magnitude or the RMS of the inputs, or the largest target, of the batch at \
-           the alarm or of the one before it is above 4 times the median of the 50 before.",
+           largest magnitude or the RMS of the inputs, or the largest target, of the batch at the \
+           alarm or of the one before it is above 4 times the median of the 50 before.",
     example: "Step 300: largest input 16,000; median of the 50 batches before: 16.",
     remedy: "Skip the batch and look at its rows; scale or clamp inputs where such values are \
              legitimate.",

@@ -15,8 +15,8 @@ pub(super) const DOC: Doc = Doc {
     title: "Initial weights too large",
     what: "Before the first update the layers' gains already multiply to a large number, because \
            all weights, or one layer's, were drawn with too large a spread.",
-    why: "Fifty layers of gain 2 multiply to 1e15. All values are still finite, so checks for \
-          NaN see nothing, yet every gradient is scaled by that product.",
+    why: "Fifty layers of gain 2 multiply to 1e15. All values are still finite, so checks for NaN \
+          see nothing, yet every gradient is scaled by that product.",
     rule: "From the probes of the first pass, recurrent steps left out: the product of the \
            forward or of the backward gains is above 1,000; or one layer's gain is above 2 and 4 \
            times the median of the others. The first and the last layer change the width by \

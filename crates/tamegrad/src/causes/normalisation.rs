@@ -13,13 +13,13 @@ pub(super) const DOC: Doc = Doc {
     title: "Normalisation missing or harmful",
     what: "A deep network without normalisation, whose gains drifted apart; or batch norm in a \
            deep network without skip connections, which multiplies the gradient at every layer.",
-    why: "Normalisation holds the scale of the signal at every layer. In a plain network, \
-          though, batch norm has a backward gain of about 1.21 a layer at initialisation: 50 \
-          layers multiply to 12,000. With skip connections it does not.",
+    why: "Normalisation holds the scale of the signal at every layer. In a plain network, though, \
+          batch norm has a backward gain of about 1.21 a layer at initialisation: 50 layers \
+          multiply to 12,000. With skip connections it does not.",
     rule: "Harmful: at least 10 layers with batch norm and no skip connection, and a product of \
            all backward gains above 100. Missing: at least 10 layers without normalisation, a \
-           product of backward gains at the alarm above 1,000 and at least 100 times that of the first \
-           pass.",
+           product of backward gains at the alarm above 1,000 and at least 100 times that of the \
+           first pass.",
     example: "50 layers with batch norm, no skip connections: product of backward gains 1.2e4.",
     remedy: "Harmful: add skip connections or use fewer layers. Missing: batch norm or layer \
              norm, before or after the activation, with skip connections where the net is deep.",

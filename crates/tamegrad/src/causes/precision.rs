@@ -12,8 +12,8 @@ pub(super) const DOC: Doc = Doc {
     what: "Values came within a factor of 8 of the largest number that the type can hold.",
     why: "f16 ends at 65,504, bf16 and f32 at 3.4e38. A product of gains that f32 still holds is \
           Inf in f16, and Inf minus Inf is NaN.",
-    rule: "The largest magnitude in the probed outputs or the gradients at the alarm \
-           is above an eighth of the type's maximum; or a layer's output overflowed at step 0.",
+    rule: "The largest magnitude in the probed outputs or the gradients at the alarm is above an \
+           eighth of the type's maximum; or a layer's output overflowed at step 0.",
     example: "f16, step 812: largest gradient 61,000 of 65,504.",
     remedy: "Loss scaling with back-off, bf16 in place of f16, or treat what made the values \
              large.",

@@ -17,8 +17,8 @@ pub(super) const DOC: Doc = Doc {
     why: "With a gain of only 1.1 a step, 100 steps multiply to 14,000. The gain depends on the \
           sequence, so one batch can explode where the last did not.",
     rule: "The product of the backward gains over the time steps is above 30, at the alarm, in \
-           the latest calm pass or at the first step; the mean of the logarithms is the Lyapunov exponent of the backward \
-           pass, and it is above 0.",
+           the latest calm pass or at the first step; the mean of the logarithms is the Lyapunov \
+           exponent of the backward pass, and it is above 0.",
     example: "100 time steps, mean gain 1.12: the product is 83,000, the Lyapunov exponent 0.113.",
     remedy: "Clip by global norm (the published cure), orthogonal recurrent weights, or a lower \
              learning rate.",

@@ -11,9 +11,9 @@ pub(super) const DOC: Doc = Doc {
     title: "Targets are not scaled",
     what: "The regression targets are tens or thousands in size, while a fresh network's output \
            is about 1.",
-    why: "The gradient of a squared error is proportional to the error: with targets of 1,000 \
-          the first gradients are 1,000 times larger than the initialisation and the learning \
-          rate were made for.",
+    why: "The gradient of a squared error is proportional to the error: with targets of 1,000 the \
+          first gradients are 1,000 times larger than the initialisation and the learning rate \
+          were made for.",
     rule: "RMS of the targets above 10, and the loss of the first steps at least 100: the size \
            comes from the target, from step 0 on, and enters at the last layer.",
     example: "y = x^4 with x in 0..10: targets up to 10,000, loss 1e7 at step 0.",

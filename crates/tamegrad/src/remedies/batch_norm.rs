@@ -7,9 +7,13 @@ use crate::explain::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "batch-norm",
     title: "Batch normalisation",
-    what: "Each unit is shifted and scaled to mean 0 and variance 1 over the batch, before the activation or after it, and then by two learned numbers.",
-    why: "The scale of the signal is set anew at every layer, so the weights can drift without the product of gains following.",
-    rule: "Proposed where layers have none, in both places; each is tried by itself. In a deep network without skip connections it multiplies gradients itself (about 1.21 a layer): the trial tells.",
+    what: "Each unit is shifted and scaled to mean 0 and variance 1 over the batch, before the \
+           activation or after it, and then by two learned numbers.",
+    why: "The scale of the signal is set anew at every layer, so the weights can drift without \
+          the product of gains following.",
+    rule: "Proposed where layers have none, in both places; each is tried by itself. In a deep \
+           network without skip connections it multiplies gradients itself (about 1.21 a layer): \
+           the trial tells.",
     example: "layers.17 (exp): gain 38 without, 1.1 with batch norm before the activation.",
     remedy: "In a recipe: [model] normalisation = { kind = \"batch\", place = \"before\" }.",
     source: "Ioffe and Szegedy 2015; Yang et al. 2019 for the harm in deep plain networks.",

@@ -7,9 +7,12 @@ use crate::explain::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "bounded-activation",
     title: "Use a bounded or linear activation",
-    what: "exp, squares and the like are replaced by relu (linear growth) in the layer at fault, or in all layers that have one.",
-    why: "A gain that grows with the signal is the cause itself; without it there is nothing to hold down.",
-    rule: "Proposed when an activation is known to grow faster than linearly: for the one layer that has it, or for all that do.",
+    what: "exp, squares and the like are replaced by relu (linear growth) in the layer at fault, \
+           or in all layers that have one.",
+    why: "A gain that grows with the signal is the cause itself; without it there is nothing to \
+          hold down.",
+    rule: "Proposed when an activation is known to grow faster than linearly: for the one layer \
+           that has it, or for all that do.",
     example: "layers.17: exp becomes relu.",
     remedy: "In a recipe: activation = \"relu\" in the layer that has exp.",
     source: "Glorot, Bordes, Bengio 2011, Deep Sparse Rectifier Neural Networks.",

@@ -8,10 +8,14 @@ pub(super) const DOC: Doc = Doc {
     name: "clip-value",
     title: "Clip the gradient by value",
     what: "Each element of the gradient is clamped to an interval.",
-    why: "It bounds every single update without a norm, so one layer cannot take the others down. It bends the direction: large elements lose, small ones stay.",
-    rule: "element = clamp(element, -limit, limit). The limit proposed is 3 times the largest RMS of a tensor's gradient up to the first alarm. Inf would become the limit and be hidden: non-finite steps are skipped before.",
+    why: "It bounds every single update without a norm, so one layer cannot take the others down. \
+          It bends the direction: large elements lose, small ones stay.",
+    rule: "element = clamp(element, -limit, limit). The limit proposed is 3 times the largest \
+           usual RMS of a tensor's gradient when the first alarm came. Inf would become the limit \
+           and be hidden: non-finite steps are skipped before.",
     example: "limit 0.01: elements 0.004, -0.3, 20 become 0.004, -0.01, 0.01.",
-    remedy: "In a recipe: [clip] by = \"value\", limit = 0.01. In PyTorch: torch.nn.utils.clip_grad_value_.",
+    remedy: "In a recipe: [clip] by = \"value\", limit = 0.01. In PyTorch: \
+             torch.nn.utils.clip_grad_value_.",
     source: "Mikolov 2012, Statistical Language Models Based on Neural Networks, section 3.2.2.",
 };
 

@@ -8,8 +8,10 @@ pub(super) const DOC: Doc = Doc {
     name: "fewer-layers",
     title: "Simplify the network: fewer layers",
     what: "The network gets half as many hidden layers.",
-    why: "The gradient is a product with one factor a layer: with half the layers, the same gain of 2 multiplies to 3e4 in place of 1e9.",
-    rule: "Half the hidden layers, at least 1. It is the most force: another network is trained, which may be able to do less.",
+    why: "The gradient is a product with one factor a layer: with half the layers, the same gain \
+          of 2 multiplies to 3e4 in place of 1e9.",
+    rule: "Half the hidden layers, at least 1. It is the most force: another network is trained, \
+           which may be able to do less.",
     example: "30 layers become 15.",
     remedy: "In a recipe: [model] depth = 15.",
     source: "Bengio, Simard, Frasconi 1994 for the product over depth.",

@@ -8,11 +8,13 @@ pub(super) const DOC: Doc = Doc {
     name: "l2-penalty",
     title: "L2 regularisation",
     what: "The loss gets a term: a strength times the sum of the squared weights.",
-    why: "Large weights make large gains. The penalty pulls each weight back in proportion to its size, through the gradient, so that clipping and momentum see it as well.",
+    why: "Large weights make large gains. The penalty pulls each weight back in proportion to its \
+          size, through the gradient, so that clipping and momentum see it as well.",
     rule: "loss + 0.001 * sum of w^2 over the weight matrices; the gradient gets 0.002 w.",
     example: "Weights of 30 layers with a sum of squares of 3,800: the loss begins 3.8 higher.",
     remedy: "In a recipe: [regularise] l2 = 0.001.",
-    source: "Krogh and Hertz 1992, A Simple Weight Decay Can Improve Generalization; Pascanu 2013 section 3 for recurrent weights.",
+    source: "Krogh and Hertz 1992, A Simple Weight Decay Can Improve Generalization; Pascanu 2013 \
+             section 3 for recurrent weights.",
 };
 
 /// Proposes the usual strength.

@@ -8,8 +8,10 @@ pub(super) const DOC: Doc = Doc {
     name: "lower-learning-rate",
     title: "Lower the learning rate",
     what: "All steps become shorter by the same factor.",
-    why: "Gradient descent on a valley of curvature c diverges above a rate of 2/c. Below it, no layer and no batch can make a single step diverge by curvature alone.",
-    rule: "By 10 times when the learning rate is the cause or nothing else was found, otherwise by 3 times. It costs training time: the run needs about as many times more steps.",
+    why: "Gradient descent on a valley of curvature c diverges above a rate of 2/c. Below it, no \
+          layer and no batch can make a single step diverge by curvature alone.",
+    rule: "By 10 times when the learning rate is the cause or nothing else was found, otherwise \
+           by 3 times. It costs training time: the run needs about as many times more steps.",
     example: "A rate of 0.1 becomes 0.01.",
     remedy: "In a recipe: [optimizer] learning_rate = 0.01.",
     source: "LeCun, Simard, Pearlmutter 1993; Cohen 2021.",

@@ -7,9 +7,12 @@ use crate::explain::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "scale-input",
     title: "Scale the inputs",
-    what: "Each input feature is shifted to mean 0 and divided by its standard deviation over the training data.",
-    why: "The gradient of the first layer is proportional to its inputs, and the curvature to their square: inputs of 100 make a stable learning rate 10,000 times smaller.",
-    rule: "Proposed when the RMS of the inputs is above 3. Mean and deviation come from the training part only; constant features are left as they are.",
+    what: "Each input feature is shifted to mean 0 and divided by its standard deviation over the \
+           training data.",
+    why: "The gradient of the first layer is proportional to its inputs, and the curvature to \
+          their square: inputs of 100 make a stable learning rate 10,000 times smaller.",
+    rule: "Proposed when the RMS of the inputs is above 3. Mean and deviation come from the \
+           training part only; constant features are left as they are.",
     example: "x = 0..99: standardised to -1.7 .. 1.7.",
     remedy: "In a recipe: [data] scale_input = \"standard\".",
     source: "LeCun et al. 1998, Efficient BackProp, section 4.3.",

@@ -7,10 +7,14 @@ use crate::explain::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "scale-target",
     title: "Scale the targets",
-    what: "The mean of the training targets is subtracted and the rest divided by their standard deviation; to use a prediction, turn it back.",
-    why: "A fresh network gives outputs of about 1. Targets of that size make first gradients of about 1 as well, which initialisations and usual learning rates are made for.",
-    rule: "For regression, when the RMS of the targets is above 10. Mean and deviation come from the training part only.",
-    example: "y = x^4 up to 10,000: standardised to -0.7 .. 2.9; the first loss is 1 in place of 1e7.",
+    what: "The mean of the training targets is subtracted and the rest divided by their standard \
+           deviation; to use a prediction, turn it back.",
+    why: "A fresh network gives outputs of about 1. Targets of that size make first gradients of \
+          about 1 as well, which initialisations and usual learning rates are made for.",
+    rule: "For regression, when the RMS of the targets is above 10. Mean and deviation come from \
+           the training part only.",
+    example: "y = x^4 up to 10,000: standardised to -0.7 .. 2.9; the first loss is 1 in place of \
+              1e7.",
     remedy: "In a recipe: [data] scale_target = \"standard\".",
     source: "LeCun et al. 1998, Efficient BackProp, section 4.3.",
 };

@@ -7,11 +7,16 @@ use crate::explain::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "skip-step",
     title: "Skip the step",
-    what: "The update of a step whose loss or gradient is not finite, or whose update would break a parameter, is left out; parameters and optimizer state stay as they were.",
-    why: "One Inf in one gradient is enough to make every parameter NaN: by clipping (Inf times 0 is NaN) or by the moments of Adam, which never forget a NaN.",
-    rule: "The gradients are taken away, not multiplied by 0. Ten skips in a row rewind the run; if that cannot be, it is given up after twenty: a rule that skips for ever starves the run.",
+    what: "The update of a step whose loss or gradient is not finite, or whose update would break \
+           a parameter, is left out; parameters and optimizer state stay as they were.",
+    why: "One Inf in one gradient is enough to make every parameter NaN: by clipping (Inf times 0 \
+          is NaN) or by the moments of Adam, which never forget a NaN.",
+    rule: "The gradients are taken away, not multiplied by 0. Ten skips in a row rewind the run; \
+           if that cannot be, it is given up after twenty: a rule that skips for ever starves the \
+           run.",
     example: "Step 812: 3 Inf in layers.0.linear.weight; step left out, step 813 as usual.",
-    remedy: "tamegrad train RECIPE --guard protect does it. In PyTorch set p.grad = None for all parameters and skip optimizer.step().",
+    remedy: "tamegrad train RECIPE --guard protect does it. In PyTorch set p.grad = None for all \
+             parameters and skip optimizer.step().",
     source: "PaLM (Chowdhery 2022), section 5.1; Micikevicius et al. 2018 for loss scaling.",
 };
 

@@ -8,8 +8,11 @@ pub(super) const DOC: Doc = Doc {
     name: "smaller-batch",
     title: "Use a smaller batch",
     what: "Each step averages over fewer samples, and an epoch has more steps.",
-    why: "With a summed loss, or a rate that was scaled up with the batch, the gradient grows with the number of samples. Its noise also keeps small batches out of sharp valleys, where large gradients live.",
-    rule: "Half the batch, at least 8 samples. It treats the effect, not the cause, when the loss is a mean.",
+    why: "With a summed loss, or a rate that was scaled up with the batch, the gradient grows \
+          with the number of samples. Its noise also keeps small batches out of sharp valleys, \
+          where large gradients live.",
+    rule: "Half the batch, at least 8 samples. It treats the effect, not the cause, when the loss \
+           is a mean.",
     example: "64 samples become 32.",
     remedy: "In a recipe: [training] batch = 32.",
     source: "Keskar et al. 2017, On Large-Batch Training for Deep Learning.",

@@ -8,8 +8,10 @@ pub(super) const DOC: Doc = Doc {
     name: "warm-up",
     title: "Warm the learning rate up",
     what: "The learning rate rises linearly from near 0 to its value over the first steps.",
-    why: "The first steps are the steepest, and the moments of Adam are not yet averages of anything. Small steps first lead to flatter ground, where the full rate is bearable.",
-    rule: "Over a tenth of the planned steps, at least 10. It helps when the trouble begins early; it delays it when the rate itself is too high.",
+    why: "The first steps are the steepest, and the moments of Adam are not yet averages of \
+          anything. Small steps first lead to flatter ground, where the full rate is bearable.",
+    rule: "Over a tenth of the planned steps, at least 10. It helps when the trouble begins \
+           early; it delays it when the rate itself is too high.",
     example: "2,000 steps planned: the rate reaches its value at step 200.",
     remedy: "In a recipe: [schedule] warm_up = 200.",
     source: "Goyal et al. 2017; Gilmer et al. 2021 (warm-up lowers the sharpness).",

@@ -7,9 +7,13 @@ use crate::explain::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "weight-decay",
     title: "Weight decay (decoupled)",
-    what: "Each step takes a small part of every weight away, apart from the gradient and its moments.",
-    why: "Gains are proportional to the weights. Weights that are pulled to 0 cannot drift until the product of gains explodes; being decoupled, the pull is the same whatever Adam divides by.",
-    rule: "weight = weight * (1 - learning rate * 0.1) at each step. Biases and norm scales are left out.",
+    what: "Each step takes a small part of every weight away, apart from the gradient and its \
+           moments.",
+    why: "Gains are proportional to the weights. Weights that are pulled to 0 cannot drift until \
+          the product of gains explodes; being decoupled, the pull is the same whatever Adam \
+          divides by.",
+    rule: "weight = weight * (1 - learning rate * 0.1) at each step. Biases and norm scales are \
+           left out.",
     example: "Learning rate 0.01: a weight that gets no gradient halves in 693 steps.",
     remedy: "In a recipe: [optimizer] weight_decay = 0.1.",
     source: "Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization.",

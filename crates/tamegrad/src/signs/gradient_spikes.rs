@@ -20,10 +20,10 @@ pub(super) const DOC: Doc = Doc {
            cumulative sum over a slow average (0.995) with k = 1, h = 12 and 1.5 times the mean. \
            A single tensor counts only when a tensor of a neighbour layer or the whole gradient \
            agrees within 3 steps. In the first 100 steps only growth by 100 times over the first \
-           step, with a rising loss, counts, and at step 0 a product of backward gains above 10,000 \
-           with a norm above 1,000. \
-           It is an alarm when the loss departs as well or the norm is 100 times its mean, \
-           and the whole norm is above that of every calm step before; otherwise a strain.",
+           step, with a rising loss, counts, and at step 0 a product of backward gains above \
+           10,000 with a norm above 1,000. It is an alarm when the loss departs as well or the \
+           norm is 100 times its mean, and the whole norm is above that of every calm step \
+           before; otherwise a strain.",
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
     remedy: "Clip the gradient; if one layer stands out, treat that layer.",
     source: "Page, Continuous Inspection Schemes, Biometrika 41 (1954), for the cumulative sum. \

@@ -14,14 +14,13 @@ pub(super) const DOC: Doc = Doc {
            reacts (ReduceLROnPlateau) or by the guard.",
     why: "A learning rate that has to fall by ten or a hundred to keep the loss finite is the \
           mirror image of gradients that have grown by as much.",
-    rule: "A cut is a fall by 30% or more in one step, and by more than 3 times as much as in \
-           the step before; smooth decay is not one. Fires when a cut \
-           comes within 100 steps after another alarm, or when cuts have brought the rate down by \
-           8 times within a quarter of the run. Measured form: the critical step size, the \
-           smallest multiple of the proposed update that raises the loss of its own batch, taken \
-           once at an alarm; it fires when that is 1 or less, and names by how much the rate would \
-           have to come down. Planned step decay (a factor of 10 twice or \
-           three times, spread over the run) does not fire.",
+    rule: "A cut is a fall by 30% or more in one step, and by more than 3 times as much as in the \
+           step before; smooth decay is not one. Fires when a cut comes within 100 steps after \
+           another alarm, or when cuts have brought the rate down by 8 times within a quarter of \
+           the run. Measured form: the critical step size, the smallest multiple of the proposed \
+           update that raises the loss of its own batch, taken once at an alarm; it fires when \
+           that is 1 or less, and names by how much the rate would have to come down. Planned \
+           step decay (a factor of 10 twice or three times, spread over the run) does not fire.",
     example: "Step 512: gradient spike; step 530: learning rate 0.1 to 0.02.",
     remedy: "Find what made the gradients grow (origin and cause) instead of going on at a rate \
              at which little is learned.",

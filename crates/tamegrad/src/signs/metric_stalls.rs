@@ -22,7 +22,8 @@ pub(super) const DOC: Doc = Doc {
     example: "Accuracy 0.10, 0.62, 0.88, then 0.31 and 0.10: below the best by 0.57 twice.",
     remedy: "Rewind to a healthy snapshot at a lower learning rate; a network that is dead does \
              not come back by itself.",
-    source: "Patience in the sense of early stopping: Prechelt, Early Stopping - But When? (1998).",
+    source: "Patience in the sense of early stopping: Prechelt, Early Stopping - But When? \
+             (1998).",
 };
 
 const MEASUREMENTS_MIN: u32 = 3;
