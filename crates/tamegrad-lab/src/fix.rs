@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad::diagnosis::SignSummary;
-use tamegrad::remedies::Proposal;
+use tamegrad::remedies::{Grade, Proposal};
 use tamegrad::signs::SignName;
 use tamegrad::{Mode, Verdict};
 
@@ -130,6 +130,8 @@ fn try_all(
     let layout = &given.record.layout;
     let candidates: Vec<_> = proposals
         .into_iter()
+        // What the guard does by itself at run time is no part of a recipe.
+        .filter(|proposal| proposal.grade == Grade::OnRequest)
         .filter_map(|proposal| Some((edits(&proposal.change, &file.recipe, layout)?, proposal)))
         .collect();
     let mut trials = Vec::new();

@@ -174,3 +174,16 @@ pub(crate) mod check {
         record
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_the_names_is_that_of_their_texts() {
+        let names = CauseName::ALL.map(CauseName::as_str);
+        assert!(names.is_sorted(), "{names:?}");
+        assert_eq!(CauseName::Activation.as_str(), "activation");
+        assert_eq!(CauseName::UnscaledTarget.as_str(), "unscaled-target");
+    }
+}

@@ -3,6 +3,7 @@
 use super::{Cause, CauseName};
 use crate::explain::Doc;
 use crate::finding::Evidence;
+use crate::observe::LayerId;
 use crate::record::Record;
 
 /// The text of `explain`.
@@ -26,14 +27,14 @@ pub(super) const DOC: Doc = Doc {
 const TARGET_RMS: f64 = 10.0;
 const FIRST_LOSS: f64 = 100.0;
 
-/// Weighs the targets and the first losses.
+/// Weighs the targets and the first losses. The last layer carries it.
 pub(super) fn weigh(record: &Record) -> Option<Cause> {
     let rms = record.facts.target_rms.filter(|rms| *rms > TARGET_RMS)?;
     let loss = record.first_losses.iter().next().filter(|loss| *loss >= FIRST_LOSS)?;
     Some(Cause {
         name: CauseName::UnscaledTarget,
         weight: 0.93,
-        layer: None,
+        layer: record.layout.layers.len().checked_sub(1).map(LayerId),
         evidence: vec![
             Evidence::against("RMS of the targets", rms, "output of a fresh network, about", 1.0),
             Evidence::of("loss at the first step", loss),
