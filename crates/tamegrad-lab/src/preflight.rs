@@ -15,7 +15,7 @@ pub struct Preflight {
     pub chain: Option<Chain>,
     /// Loss of the first batch.
     pub loss: Option<f64>,
-    /// L2 norm of the first gradient.
+    /// L2 norm of the first gradient; NaN when it has elements that are not finite.
     pub gradient_norm: Option<f64>,
     /// The first layer whose output is not finite.
     pub overflows_at: Option<LayerId>,
@@ -57,7 +57,10 @@ pub fn preflight(recipe: &Recipe) -> Result<Preflight, SetupError> {
     let mut seen = Preflight {
         chain: record.first_chain(),
         loss: record.now().and_then(|row| row.loss),
-        gradient_norm: record.now().and_then(|row| row.gradient_norm),
+        // The norm is that of the finite part: where all is broken it would be a calm 0.
+        gradient_norm: record.now().and_then(|row| {
+            if row.nonfinite_gradients > 0 { Some(f64::NAN) } else { row.gradient_norm }
+        }),
         overflows_at: outputs().position(|output| output.nonfinite() > 0).map(LayerId),
         headroom_bits: (largest > 0.0).then(|| (max / largest).log2()),
         first_update: record.now().and_then(|row| row.update_ratio),
@@ -81,18 +84,20 @@ fn warnings(seen: &Preflight) -> Vec<String> {
         for (side, product) in
             [("forward", chain.forward_product()), ("backward", chain.backward_product())]
         {
-            if product > PRODUCT_MAX {
+            if product > PRODUCT_MAX && product.is_finite() {
                 warnings
-                    .push(format!("{side} gains multiply to {product:.2e} over {count} layers"));
+                    .push(format!("{side} gains multiply to {product:.1e} over {count} layers"));
             }
         }
     }
     if seen.loss.is_some_and(|loss| !loss.is_finite()) {
         warnings.push("the first loss is not finite".to_owned());
     }
-    if let Some(ratio) = seen.first_update.filter(|ratio| !(*ratio <= UPDATE_MAX)) {
-        warnings
-            .push(format!("the first update changes a weight matrix by {ratio:.2e} of its size"));
+    match seen.first_update.filter(|ratio| !(*ratio <= UPDATE_MAX)) {
+        Some(ratio) if ratio.is_finite() => warnings
+            .push(format!("the first update changes a weight matrix by {ratio:.1} times its size")),
+        Some(_) => warnings.push("the first update breaks the weights".to_owned()),
+        None => {}
     }
     warnings
 }

@@ -76,7 +76,7 @@ fn the_report_of_a_fix() {
     | 5 | `clip-global-norm` | clip by global norm at 2.4 | the effect | bounds every step at the calm gradient norm, 2.4 |
     | 6 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the effect | bounds each tensor at its share of the calm norm, 0.98; calm layers keep their steps |
     | 7 | `clip-value` | clip each element at 3 | the effect | bounds every element at 3; bends the direction of the gradient |
-    | 8 | `warm-up` | warm up over 40 steps | the effect | small steps over the first 40 steps, where the ground is steepest |
+    | 8 | `warm-up` | warm up over 40 steps | the effect | small steps first, where the ground is steepest |
     | 9 | `lower-learning-rate` | learning rate times 0.3 | the effect | every step 0.3 times as long |
     | 10 | `weight-decay` | decoupled weight decay of 0.1 | the effect | keeps the weights, and with them the gains, from drifting up |
     | 11 | `l2-penalty` | L2 penalty of strength 0.001 | the effect | keeps the weights, and with them the gains, from drifting up |

@@ -59,8 +59,7 @@ fn an_exploded_run() {
                                calm norm, 0.98; calm layers keep their steps)
      7.    clip-value          clip each element at 3 (bounds every element at 3; bends the direction of
                                the gradient)
-     8.    warm-up             warm up over 40 steps (small steps over the first 40 steps, where the
-                               ground is steepest)
+     8.    warm-up             warm up over 40 steps (small steps first, where the ground is steepest)
         and 8 more: tamegrad explain lists them all
     ");
 }

@@ -21,7 +21,7 @@ pub(super) const DOC: Doc = Doc {
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::causes::CauseName::{LearningRate, OptimizerState};
     let steps = case.record.facts.planned_steps.map_or(100, |steps| (steps / 10).max(10));
-    let why = format!("small steps over the first {steps} steps, where the ground is steepest");
+    let why = "small steps first, where the ground is steepest".to_owned();
     vec![case.on_request(
         RemedyName::WarmUp,
         Change::WarmUp { steps },
