@@ -1,4 +1,4 @@
-//! What to do: one file a remedy, each a proposal of a [`Change`]; and the [`ladder`] of run time.
+//! What to do: one file a remedy, each a proposal of a [`Change`]; and `ladder.rs`, what is done at run time.
 
 mod batch_norm;
 mod bounded_activation;
