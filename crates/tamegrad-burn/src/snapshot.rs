@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 
-/// A state to come back to. Tensors are shared until one side changes, so taking it costs
-/// microseconds.
+/// A state to come back to. Tensors are shared until one side changes, so taking it copies
+/// nothing.
 #[derive(Clone)]
 pub(crate) struct Snapshot<M: Module> {
     model: M,

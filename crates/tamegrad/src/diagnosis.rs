@@ -199,10 +199,10 @@ mod tests {
     }
 
     #[test]
-    fn the_five_ends_of_a_run_and_too_early() {
+    fn the_ends_of_a_run() {
         let (loss, norm) = falling(399);
         type End = Box<dyn Fn(u64) -> (f64, f64)>;
-        let cases: [(&str, u64, End, Verdict, Option<u64>); 6] = [
+        let cases: [(&str, u64, End, Verdict, Option<u64>); 8] = [
             ("healthy", 400, Box::new(falling), Verdict::Healthy, None),
             ("too short", 10, Box::new(falling), Verdict::TooEarly, None),
             (
@@ -220,6 +220,24 @@ mod tests {
                 ),
                 Verdict::Exploding,
                 Some(200),
+            ),
+            (
+                "the loss stays high without another alarm",
+                400,
+                Box::new(move |s| match s {
+                    200 => (5.0, 500.0),
+                    201.. => (5.0 + 0.03 * noise(s as usize), norm),
+                    _ => falling(s),
+                }),
+                Verdict::Exploding,
+                Some(200),
+            ),
+            (
+                "the loss is back, but the alarm was only now",
+                400,
+                Box::new(|s| if s == 390 { (5.0, 500.0) } else { falling(s) }),
+                Verdict::Exploding,
+                Some(390),
             ),
             (
                 "NaN at the end",

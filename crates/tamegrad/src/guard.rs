@@ -26,7 +26,7 @@ pub enum Mode {
 pub struct GuardConfig {
     /// What it may do.
     pub mode: Mode,
-    /// Steps between two passes with probes. Probes cost about a fifth of a step.
+    /// Steps between two passes with probes, which read every layer's output and gradient.
     pub trace_every: u64,
     /// Steps between two snapshots in protect mode.
     pub snapshot_every: u64,
@@ -251,7 +251,6 @@ impl Guard {
     fn refuse(&mut self) {
         self.ladder.note_refusal();
         self.note(GradientAction::Skip);
-        self.signs.forget_broken_parameters();
         self.record.undo_update();
         self.record.settle();
     }

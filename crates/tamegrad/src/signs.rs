@@ -124,11 +124,6 @@ impl Signs {
         self.all().into_iter().filter_map(fired).collect()
     }
 
-    /// The update that broke parameters was not taken: the next one that would is news again.
-    pub(crate) fn forget_broken_parameters(&mut self) {
-        self.loss_nonfinite.parameters_broken = false;
-    }
-
     fn all(&mut self) -> [&mut dyn Sign; 6] {
         [
             &mut self.loss_fluctuates,

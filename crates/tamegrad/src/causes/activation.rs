@@ -18,7 +18,8 @@ pub(super) const DOC: Doc = Doc {
           no initialisation prevents it. exp leaves the range of f32 at an input of 88.7.",
     rule: "The origin is a layer whose activation is known to grow faster than linearly. It goes \
            before causes that only the numbers support, for such a layer is known to do this.",
-    example: "layers.17 (exp): gain 1.9 while calm, 38 at step 61.",
+    example: "recipes/exploding-digits.toml, layers.17 (exp): forward gain 6.57 while calm, 1,444 at \
+              step 111.",
     remedy: "Replace the activation by a bounded or linear one, normalise before it, or clip.",
     source: "f32 overflow of exp: IEEE 754; published failures with exp layers are re-created in \
              AUTOTRAINER (Zhang 2021).",

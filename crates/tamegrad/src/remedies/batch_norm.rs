@@ -14,7 +14,8 @@ pub(super) const DOC: Doc = Doc {
     rule: "Proposed where layers have none, in both places; each is tried by itself. In a deep \
            network without skip connections it multiplies gradients itself (about 1.21 a layer): \
            the trial tells.",
-    example: "layers.17 (exp): gain 38 without, 1.1 with batch norm before the activation.",
+    example: "recipes/exploding-digits.toml explodes at step 111; with batch norm before the \
+              activation it is healthy to the end.",
     remedy: "In a recipe: [model] normalisation = { kind = \"batch\", place = \"before\" }.",
     source: "Ioffe and Szegedy 2015; Yang et al. 2019 for the harm in deep plain networks.",
 };

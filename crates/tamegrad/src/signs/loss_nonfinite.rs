@@ -27,7 +27,7 @@ pub(super) const DOC: Doc = Doc {
 /// State: whether parameters are broken already, which is news only once.
 #[derive(Debug, Clone, Default)]
 pub struct LossNonFinite {
-    pub(super) parameters_broken: bool,
+    parameters_broken: bool,
 }
 
 impl Sign for LossNonFinite {

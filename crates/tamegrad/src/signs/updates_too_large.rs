@@ -13,11 +13,11 @@ pub(super) const DOC: Doc = Doc {
     what: "One step changes a weight matrix by a large part of its own size.",
     why: "The gradient is a local slope. A step that replaces a tenth of a matrix leaves the \
           region where the slope was true, and the next gradient is taken somewhere else.",
-    rule: "Update ratio |dW|/|W| of each weight matrix (L2 norms). Usual is about 0.001, healthy \
-           medians lie at 0.002 to 0.004, 95% of healthy steps under 0.014. Fires when a ratio is \
-           above 0.1 and 4 times its own mean (after 100 steps); above 1 it fires at once. It is \
-           an alarm above 1, or when the loss departs as well, otherwise a strain.",
-    example: "layers.17.linear.weight: |dW|/|W| = 3.4 at step 61, mean before it 0.004.",
+    rule: "Update ratio |dW|/|W| of each weight matrix (L2 norms). Usual ones are some thousandths. \
+           Fires when a ratio is above 0.1 and 4 times its own mean (after 100 steps); above 1 it \
+           fires at once. It is an alarm above 1, or when the loss departs as well, otherwise a \
+           strain.",
+    example: "output.weight: |dW|/|W| = 0.131 at step 111, mean before it 0.00976.",
     remedy: "Lower the learning rate, warm up, or clip; for Adam look at the lag of its second \
              moment.",
     source: "LARS (You, Gitman, Ginsburg 2017) and AGC (Brock 2021) bound the same ratio.",
