@@ -1,13 +1,16 @@
-//! Clipping and scaling in place: by value, by norm over a list or one tensor, by unit.
-
-use std::fmt;
+//! Clipping and scaling in place: by value, by norm over a list or of each tensor.
 
 use crate::element::Element;
-use crate::scan::{TensorStats, scan, scan_with_norm};
-use crate::sum::{Norm, Squares};
+use crate::isa::Level;
+use crate::kernel::{clamp_piece, scale_piece};
+use crate::list::{Edit, ListStats, TensorMut, edit_list, edit_slice, scan_views};
+use crate::scan::scan_tensor;
+use crate::sum::Norm;
+use crate::threads::Threads;
 
 /// What a clip by norm did.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[must_use]
 pub enum Clip {
     /// The norm is within the limit; nothing was written.
     Inactive {
@@ -33,45 +36,99 @@ pub enum Clip {
     },
 }
 
+/// What a clip of each tensor by its own norm did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[must_use]
+pub enum TensorClips {
+    /// All elements are finite; the tensors above the limit were scaled, the others not written.
+    Done {
+        /// Number of tensors that were scaled.
+        clipped: u64,
+        /// The smallest factor applied, 1 if none was.
+        smallest_factor: f64,
+    },
+    /// There are non-finite elements; nothing was written.
+    NonFinite {
+        /// Position in the list of the first tensor that has one.
+        index: usize,
+        /// Elements of the whole list that are not a number.
+        nans: u64,
+        /// Elements of the whole list that are infinite.
+        infs: u64,
+    },
+}
+
 /// Scales all `tensors` by one factor so that their common L2 norm, over all elements of all of
 /// them, is at most `max_norm`: g <- g min(1, c / |g|).
 ///
-/// A `max_norm` that is NaN or negative is no limit. The norm of the result is `max_norm` up to the
-/// rounding of the element type.
+/// Two passes over memory where the clip is active, one where it is not; `stats` is left with the
+/// statistics before the clip. The factor is one f64, and each product is rounded once to the
+/// element type. A `max_norm` that is NaN or negative is no limit. The norm of the result is
+/// `max_norm` up to the rounding of the element type.
 ///
 /// Source: Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks",
 /// 2013, algorithm 1.
-pub fn clip_global_norm<T: Element>(tensors: &mut [&mut [T]], max_norm: f64) -> Clip {
-    let mut squares = Squares::default();
-    let (mut first, mut nans, mut infs) = (None, 0, 0);
-    for (index, tensor) in tensors.iter().enumerate() {
-        let (stats, norm) = scan_with_norm(tensor);
-        squares.add_norm(norm);
-        if !stats.is_finite() {
-            first = first.or(Some(index));
-            nans += stats.nans;
-            infs += stats.infs;
-        }
+pub fn clip_global_norm(
+    tensors: &mut [TensorMut<'_>],
+    max_norm: f64,
+    stats: &mut ListStats,
+) -> Clip {
+    scan_views(Level::best(), tensors, None, stats);
+    if let Some(index) = stats.first_nonfinite() {
+        let total = stats.total();
+        return Clip::NonFinite { index, nans: total.nans, infs: total.infs };
     }
-    if let Some(index) = first {
-        return Clip::NonFinite { index, nans, infs };
-    }
-    let root = squares.root();
-    let norm = root.to_f64();
+    let norm = stats.total().l2;
     if global_norm_factor(norm, max_norm).is_none() {
         return Clip::Inactive { norm };
     }
-    let mut factor = 1.0;
-    for tensor in tensors {
-        factor = shrink(tensor, root, max_norm);
-    }
-    Clip::Clipped { norm, factor }
+    let factors = stats.total_norm().factors(max_norm);
+    edit_list(tensors, &Scale { level: Level::best(), factors: |_| factors });
+    Clip::Clipped { norm, factor: factors.0 * factors.1 }
 }
 
-/// Scales one tensor so that its own L2 norm is at most `max_norm`; otherwise as
-/// [`clip_global_norm`], with `index` 0.
+/// Scales each of the `tensors` so that its own L2 norm is at most `max_norm`; otherwise as
+/// [`clip_global_norm`].
+pub fn clip_tensor_norms(
+    tensors: &mut [TensorMut<'_>],
+    max_norm: f64,
+    stats: &mut ListStats,
+) -> TensorClips {
+    scan_views(Level::best(), tensors, None, stats);
+    if let Some(index) = stats.first_nonfinite() {
+        let total = stats.total();
+        return TensorClips::NonFinite { index, nans: total.nans, infs: total.infs };
+    }
+    let (mut clipped, mut smallest_factor) = (0, 1.0_f64);
+    for (stats, norm) in stats.tensors().iter().zip(stats.norms()) {
+        if global_norm_factor(stats.l2, max_norm).is_some() {
+            let factors = norm.factors(max_norm);
+            smallest_factor = smallest_factor.min(factors.0 * factors.1);
+            clipped += 1;
+        }
+    }
+    if clipped > 0 {
+        let norms = stats.norms();
+        let factors = |index: usize| factors_to(norms[index], max_norm);
+        edit_list(tensors, &Scale { level: Level::best(), factors });
+    }
+    TensorClips::Done { clipped, smallest_factor }
+}
+
+/// Scales one tensor so that its L2 norm is at most `max_norm`; otherwise as [`clip_global_norm`],
+/// with `index` 0.
 pub fn clip_tensor_norm<T: Element>(values: &mut [T], max_norm: f64) -> Clip {
-    clip_global_norm(&mut [values], max_norm)
+    let threads = Threads::for_bytes(size_of_val(values));
+    let (stats, norm) = scan_tensor(Level::best(), threads, values);
+    if !stats.is_finite() {
+        return Clip::NonFinite { index: 0, nans: stats.nans, infs: stats.infs };
+    }
+    if global_norm_factor(stats.l2, max_norm).is_none() {
+        return Clip::Inactive { norm: stats.l2 };
+    }
+    let factors = norm.factors(max_norm);
+    edit_slice(values, &Scale { level: Level::best(), factors: |_| factors });
+    Clip::Clipped { norm: stats.l2, factor: factors.0 * factors.1 }
 }
 
 /// The factor min(1, c / |g|) of a clip by norm, or `None` where it is inactive and nothing should
@@ -89,21 +146,15 @@ pub fn global_norm_factor(norm: f64, max_norm: f64) -> Option<f64> {
 /// Brings every finite element into `[-limit, limit]` and gives the number of elements changed.
 ///
 /// `limit` is first rounded to the element type. A limit that is NaN or negative is no limit.
-/// Non-finite elements stay as they are, so that the next scan still shows them.
+/// Non-finite elements stay as they are, so that the next scan still shows them. Stretches of 256
+/// elements that need no change are not written.
 pub fn clip_value<T: Element>(values: &mut [T], limit: f64) -> u64 {
-    let bound = T::from_f64(limit).to_f64();
-    if bound.is_nan() || bound < 0.0 {
-        return 0;
-    }
-    let mut changed = 0;
-    for value in values {
-        let x = value.to_f64();
-        if x.is_finite() && x.abs() > bound {
-            *value = T::from_f64(bound.copysign(x));
-            changed += 1;
-        }
-    }
-    changed
+    edit_slice(values, &Clamp { level: Level::best(), limit })
+}
+
+/// [`clip_value`] for every tensor of a list; gives the number of elements changed.
+pub fn clip_values(tensors: &mut [TensorMut<'_>], limit: f64) -> u64 {
+    edit_list(tensors, &Clamp { level: Level::best(), limit })
 }
 
 /// Multiplies every finite element by `factor`, in f64, rounded once to the element type.
@@ -112,161 +163,67 @@ pub fn clip_value<T: Element>(values: &mut [T], limit: f64) -> u64 {
 /// is not finite write nothing. A factor of at most 1 in magnitude makes no element infinite; with
 /// a larger one an element beyond [`Element::MAX`] becomes infinite, as in any arithmetic.
 pub fn scale<T: Element>(values: &mut [T], factor: f64) {
-    if factor == 1.0 || !factor.is_finite() {
-        return;
+    edit_slice(values, &Scale { level: Level::best(), factors: |_| (factor, 1.0) });
+}
+
+/// [`scale`] for a list, each tensor by the factor at its place; those beyond the end of `factors`
+/// are not written.
+pub fn scale_list(tensors: &mut [TensorMut<'_>], factors: &[f64]) {
+    let factors = |index| (factors.get(index).copied().unwrap_or(1.0), 1.0);
+    edit_list(tensors, &Scale { level: Level::best(), factors });
+}
+
+/// The two factors that bring a tensor of the given `norm` to `max_norm`, both 1 if it is within.
+fn factors_to(norm: Norm, max_norm: f64) -> (f64, f64) {
+    match global_norm_factor(norm.to_f64(), max_norm) {
+        Some(_) => norm.factors(max_norm),
+        None => (1.0, 1.0),
     }
-    for value in values {
-        let x = value.to_f64();
-        if x.is_finite() {
-            *value = T::from_f64(x * factor);
+}
+
+/// Multiplication of the finite elements by two factors in turn, which depend on the tensor.
+struct Scale<F> {
+    level: Level,
+    factors: F,
+}
+
+impl<F: Fn(usize) -> (f64, f64) + Sync> Edit for Scale<F> {
+    fn wants(&self, index: usize) -> bool {
+        (self.factors)(index) != (1.0, 1.0)
+    }
+
+    fn edit<T: Element>(&self, index: usize, values: &mut [T]) -> u64 {
+        let (first, second) = (self.factors)(index);
+        for factor in [first, second] {
+            if factor != 1.0 && factor.is_finite() {
+                scale_piece(self.level, values, factor);
+            }
         }
+        values.len() as u64
     }
 }
 
-/// Brings `values`, which are part of something of the given `norm`, to `limit`; gives the factor.
-fn shrink<T: Element>(values: &mut [T], norm: Norm, limit: f64) -> f64 {
-    let (first, second) = norm.factors(limit);
-    scale(values, first);
-    scale(values, second);
-    first * second
+/// Bringing finite elements into `[-limit, limit]`.
+struct Clamp {
+    level: Level,
+    limit: f64,
 }
 
-/// The two constants of clipping by unit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct UnitLimits {
-    /// Largest allowed ratio of a unit's gradient norm to its weight norm.
-    pub lambda: f64,
-    /// Floor of the weight norm, so that units that start at zero can move.
-    pub eps: f64,
-}
-
-impl Default for UnitLimits {
-    /// Lambda 0.01, eps 1e-3: the values of Brock et al. 2021 for large batches.
-    fn default() -> Self {
-        Self { lambda: 0.01, eps: 1e-3 }
+impl Edit for Clamp {
+    fn wants(&self, _: usize) -> bool {
+        self.limit >= 0.0
     }
-}
 
-/// What a clip by unit did.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct UnitClip {
-    /// Number of units, the rows of the matrix.
-    pub units: u64,
-    /// Units that were scaled; the others were not written.
-    pub clipped: u64,
-    /// The smallest factor applied, 1 if none was.
-    pub smallest_factor: f64,
-}
-
-/// Why a clip by unit wrote nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnitError {
-    /// Gradient and weights are not two matrices of the same shape with rows of `cols` elements.
-    Shape {
-        /// Elements of the gradient.
-        gradient: usize,
-        /// Elements of the weights.
-        weights: usize,
-        /// Elements of a row, as asked.
-        cols: usize,
-    },
-    /// The gradient has non-finite elements.
-    NonFiniteGradient {
-        /// The first row that has one.
-        row: usize,
-        /// Elements of the whole gradient that are not a number.
-        nans: u64,
-        /// Elements of the whole gradient that are infinite.
-        infs: u64,
-    },
-    /// The weights have non-finite elements, so their norms say nothing.
-    NonFiniteWeights {
-        /// The first row that has one.
-        row: usize,
-        /// Elements of the whole weights that are not a number.
-        nans: u64,
-        /// Elements of the whole weights that are infinite.
-        infs: u64,
-    },
-}
-
-impl fmt::Display for UnitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Shape { gradient, weights, cols } => write!(
-                f,
-                "no clip by unit: got a gradient of {gradient} and weights of {weights} elements, \
-                 want the same number in both and a multiple of the row length {cols}"
-            ),
-            Self::NonFiniteGradient { row, nans, infs } => write!(
-                f,
-                "no clip by unit: the gradient has {nans} NaN and {infs} infinite elements, \
-                 the first in row {row}; hint: skip this step"
-            ),
-            Self::NonFiniteWeights { row, nans, infs } => write!(
-                f,
-                "no clip by unit: the weights have {nans} NaN and {infs} infinite elements, \
-                 the first in row {row}; hint: go back to a snapshot with finite weights"
-            ),
-        }
+    fn edit<T: Element>(&self, _: usize, values: &mut [T]) -> u64 {
+        let bound = T::from_f64(self.limit);
+        if !self.wants(0) { 0 } else { clamp_piece(self.level, values, bound) }
     }
-}
-
-impl std::error::Error for UnitError {}
-
-/// Adaptive gradient clipping: scales each unit whose gradient is large beside its weights,
-/// G_i <- lambda max(|W_i|, eps) / |G_i| G_i where |G_i| / max(|W_i|, eps) > lambda.
-///
-/// `gradient` and `weights` are matrices `[rows, cols]`, stored by rows; a row is a unit, that is
-/// all weights into one output. A layer that stores `[inputs, outputs]` has to be transposed; a
-/// convolution `[out, in, kernel...]` has `cols = in * kernel...`. The output layer should be left
-/// out (same source). A lambda that is NaN or negative is no limit.
-///
-/// # Errors
-/// [`UnitError`] if the shapes do not fit or an element is not finite; nothing is written then.
-///
-/// Source: Brock, De, Smith, Simonyan, "High-performance large-scale image recognition without
-/// normalization", 2021, equation 3.
-pub fn clip_units<G: Element, W: Element>(
-    gradient: &mut [G],
-    weights: &[W],
-    cols: usize,
-    limits: UnitLimits,
-) -> Result<UnitClip, UnitError> {
-    let mut done = UnitClip { units: 0, clipped: 0, smallest_factor: 1.0 };
-    if gradient.is_empty() && weights.is_empty() {
-        return Ok(done);
-    }
-    if gradient.len() != weights.len() || cols == 0 || !gradient.len().is_multiple_of(cols) {
-        let (gradient, weights) = (gradient.len(), weights.len());
-        return Err(UnitError::Shape { gradient, weights, cols });
-    }
-    if let Some((row, TensorStats { nans, infs, .. })) = first_nonfinite_row(gradient, cols) {
-        return Err(UnitError::NonFiniteGradient { row, nans, infs });
-    }
-    if let Some((row, TensorStats { nans, infs, .. })) = first_nonfinite_row(weights, cols) {
-        return Err(UnitError::NonFiniteWeights { row, nans, infs });
-    }
-    for (unit, weights) in gradient.chunks_mut(cols).zip(weights.chunks(cols)) {
-        done.units += 1;
-        let limit = limits.lambda * scan(weights).l2.max(limits.eps);
-        if let Clip::Clipped { factor, .. } = clip_tensor_norm(unit, limit) {
-            done.clipped += 1;
-            done.smallest_factor = done.smallest_factor.min(factor);
-        }
-    }
-    Ok(done)
-}
-
-/// The first row with a non-finite element and the statistics of the whole; `None` without any.
-fn first_nonfinite_row<T: Element>(values: &[T], cols: usize) -> Option<(usize, TensorStats)> {
-    let bad = values.iter().position(|x| x.is_nan() || x.is_infinite())?;
-    Some((bad / cols, scan(values)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::scan;
     use half::{bf16, f16};
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -276,6 +233,15 @@ mod tests {
 
     fn bits(values: &[f64]) -> Vec<u64> {
         values.iter().map(|x| x.to_bits()).collect()
+    }
+
+    fn clip_all<T>(tensors: &mut [&mut [T]], max_norm: f64) -> Clip
+    where
+        for<'a> TensorMut<'a>: From<&'a mut [T]>,
+    {
+        let mut tensors: Vec<TensorMut<'_>> =
+            tensors.iter_mut().map(|values| TensorMut::from(&mut **values)).collect();
+        clip_global_norm(&mut tensors, max_norm, &mut ListStats::default())
     }
 
     #[test]
@@ -330,16 +296,16 @@ mod tests {
     #[test]
     fn one_norm_over_the_list() {
         let (mut a, mut b, mut c) = ([6.0_f32, 0.0], [8.0_f32], []);
-        let clip = clip_global_norm(&mut [&mut a, &mut b, &mut c], 5.0);
+        let clip = clip_all(&mut [&mut a, &mut b, &mut c], 5.0);
         assert_eq!(clip, Clip::Clipped { norm: 10.0, factor: 0.5 });
         assert_eq!((a, b), ([3.0, 0.0], [4.0]));
-        assert_eq!(clip_global_norm::<f32>(&mut [], 1.0), Clip::Inactive { norm: 0.0 });
+        assert_eq!(clip_all::<f32>(&mut [], 1.0), Clip::Inactive { norm: 0.0 });
     }
 
     #[test]
     fn a_nonfinite_list_is_reported_and_left_alone() {
         let (mut a, mut b, mut c) = (vec![1.0], vec![INF, 1.0, 2.0], vec![NAN, -INF]);
-        let clip = clip_global_norm(&mut [&mut a, &mut b, &mut c], 1.0);
+        let clip = clip_all(&mut [&mut a, &mut b, &mut c], 1.0);
         assert_eq!(clip, Clip::NonFinite { index: 1, nans: 1, infs: 2 });
         assert_eq!((bits(&a), bits(&b)), (bits(&[1.0]), bits(&[INF, 1.0, 2.0])));
         assert_eq!(bits(&c), bits(&[NAN, -INF]));
@@ -406,87 +372,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn clip_by_unit() {
-        let limits = UnitLimits { lambda: 0.1, eps: 1.0 };
-        // weight norms 50, 5 and 0, so the limits are 5, 0.5 and, from eps, 0.1
-        let weights = [30.0_f32, 40.0, 3.0, 4.0, 0.0, 0.0];
-        let mut gradient = [3.0_f64, 4.0, 3.0, 4.0, 0.0, -0.4];
-        let done = clip_units(&mut gradient, &weights, 2, limits).unwrap();
-        assert_eq!((done.units, done.clipped, done.smallest_factor), (3, 2, 0.1));
-        let want = [3.0, 4.0, 0.3, 0.4, 0.0, -0.1];
-        for (got, want) in gradient.iter().zip(want) {
-            assert!((got - want).abs() < 1e-15, "{gradient:?}");
-        }
-        let once = gradient.map(|x| x * 0.999);
-        let mut again = once;
-        let done = clip_units(&mut again, &weights, 2, limits).unwrap();
-        assert_eq!((done.clipped, done.smallest_factor), (0, 1.0));
-        assert_eq!(bits(&again), bits(&once));
-    }
-
-    #[test]
-    fn defaults_of_the_clip_by_unit() {
-        let mut gradient = [1.0_f64, 1.0];
-        clip_units(&mut gradient, &[2.0_f64, 0.0], 1, UnitLimits::default()).unwrap();
-        assert!((gradient[0] - 0.02).abs() < 1e-17 && (gradient[1] - 1e-5).abs() < 1e-20);
-    }
-
-    #[test]
-    fn a_clip_by_unit_that_cannot_be_done_writes_nothing() {
-        let shape = |gradient, weights, cols| UnitError::Shape { gradient, weights, cols };
-        // (gradient, weights, cols, error)
-        let cases: [(&[f64], &[f64], usize, UnitError); 6] = [
-            (&[9.0, 9.0], &[1.0], 1, shape(2, 1, 1)),
-            (&[9.0, 9.0, 9.0], &[1.0; 3], 2, shape(3, 3, 2)),
-            (&[9.0], &[1.0], 0, shape(1, 1, 0)),
-            (&[], &[1.0], 1, shape(0, 1, 1)),
-            (
-                &[9.0, 9.0, NAN, INF],
-                &[1.0; 4],
-                2,
-                UnitError::NonFiniteGradient { row: 1, nans: 1, infs: 1 },
-            ),
-            (
-                &[9.0; 4],
-                &[1.0, 1.0, 1.0, INF],
-                2,
-                UnitError::NonFiniteWeights { row: 1, nans: 0, infs: 1 },
-            ),
-        ];
-        for (before, weights, cols, want) in cases {
-            let mut gradient = before.to_vec();
-            let got = clip_units(&mut gradient, weights, cols, UnitLimits::default());
-            assert_eq!(got, Err(want));
-            assert_eq!(bits(&gradient), bits(before), "{want}");
-        }
-        let nothing = clip_units::<f32, f32>(&mut [], &[], 0, UnitLimits::default()).unwrap();
-        assert_eq!((nothing.units, nothing.clipped), (0, 0));
-    }
-
-    #[test]
-    fn errors_say_got_want_and_what_next() {
-        let shape = UnitError::Shape { gradient: 3, weights: 4, cols: 2 }.to_string();
-        assert_eq!(
-            shape,
-            "no clip by unit: got a gradient of 3 and weights of 4 elements, \
-             want the same number in both and a multiple of the row length 2"
-        );
-        let gradient = UnitError::NonFiniteGradient { row: 7, nans: 1, infs: 2 }.to_string();
-        assert!(gradient.contains("1 NaN and 2 infinite") && gradient.contains("row 7"));
-    }
-
     /// After the clip the norm is the limit, or, if it was within, every bit is as before.
     fn check<T: Element>(
         tensors: &[Vec<T>],
         limit: f64,
         rounding: f64,
         bits: fn(T) -> u64,
-    ) -> Result<(), TestCaseError> {
+    ) -> Result<(), TestCaseError>
+    where
+        for<'a> TensorMut<'a>: From<&'a mut [T]>,
+    {
         let all_bits = |list: &[Vec<T>]| list.concat().into_iter().map(bits).collect::<Vec<_>>();
         let mut clipped = tensors.to_vec();
         let mut slices: Vec<&mut [T]> = clipped.iter_mut().map(Vec::as_mut_slice).collect();
-        let clip = clip_global_norm(&mut slices, limit);
+        let clip = clip_all(&mut slices, limit);
         let (before, after) = (scan(&tensors.concat()), scan(&clipped.concat()));
         match clip {
             Clip::NonFinite { nans, infs, index } => {

@@ -9,25 +9,40 @@
 //! No function panics, and the same values in the same order give the same result to the bit.
 //!
 //! ```
-//! use tamegrad_stats::{Clip, clip_global_norm, scan};
+//! use tamegrad_stats::{Clip, ListStats, clip_global_norm, scan};
 //!
 //! let stats = scan(&[3.0_f32, f32::NAN, 4.0]);
 //! assert_eq!((stats.l2, stats.nans, stats.finite()), (5.0, 1, 2));
 //!
 //! let (mut weight, mut bias) = ([30.0_f32, 0.0], [40.0_f32]);
-//! let clip = clip_global_norm(&mut [&mut weight, &mut bias], 5.0);
+//! let mut stats = ListStats::default();
+//! let list = &mut [weight[..].as_mut().into(), bias[..].as_mut().into()];
+//! let clip = clip_global_norm(list, 5.0, &mut stats);
 //! assert_eq!(clip, Clip::Clipped { norm: 50.0, factor: 0.1 });
+//! assert_eq!(stats.tensors()[1].l2, 40.0);
 //! assert_eq!((weight, bias), ([3.0, 0.0], [4.0]));
 //! ```
 
+#![allow(unsafe_code, reason = "vector instructions are chosen at run time: `isa.rs`")]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
 mod clip;
 mod element;
+mod histogram;
+mod isa;
+mod kernel;
+mod list;
 mod scan;
 mod sum;
+mod threads;
+mod units;
 
 pub use clip::{
-    Clip, UnitClip, UnitError, UnitLimits, clip_global_norm, clip_tensor_norm, clip_units,
-    clip_value, global_norm_factor, scale,
+    Clip, TensorClips, clip_global_norm, clip_tensor_norm, clip_tensor_norms, clip_value,
+    clip_values, global_norm_factor, scale, scale_list,
 };
 pub use element::Element;
+pub use histogram::{Histogram, Sampling};
+pub use list::{ListStats, TensorMut, TensorRef, scan_list, scan_list_with_histograms};
 pub use scan::{TensorStats, merge, scan};
+pub use units::{UnitClip, UnitError, UnitLimits, clip_units};

@@ -1,7 +1,7 @@
 //! Sums that neither overflow, underflow nor lose digits: compensated sum, sum of squares, norm.
 
 /// Magnitudes above this go to the accumulator for large values, scaled down.
-const LARGE: f64 = power_of_two(450);
+pub(crate) const LARGE: f64 = power_of_two(450);
 /// Magnitudes below this go to the accumulator for small values, scaled up.
 const SMALL: f64 = power_of_two(-450);
 /// The exponent of the scaling of both.
@@ -18,6 +18,7 @@ pub(crate) struct Compensated {
 }
 
 impl Compensated {
+    #[inline(always)]
     pub(crate) fn add(&mut self, x: f64) {
         let sum = self.sum + x;
         let part = sum - self.sum;
@@ -60,6 +61,12 @@ impl Squares {
         }
     }
 
+    /// Adds a sum of squares of ordinary values.
+    #[inline(always)]
+    pub(crate) fn add_squares(&mut self, squares: f64) {
+        self.middle.add(squares);
+    }
+
     /// Adds the square of a norm, which may be beyond what f64 can hold.
     pub(crate) fn add_norm(&mut self, norm: Norm) {
         if norm.exponent == SHIFT {
@@ -90,7 +97,7 @@ impl Squares {
 }
 
 /// An L2 norm, `significand * 2^exponent`: that of several f64 near their maximum is beyond f64.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Norm {
     significand: f64,
     exponent: i32,
@@ -133,6 +140,12 @@ impl Sum {
         } else {
             self.ordinary.add(x * count);
         }
+    }
+
+    /// Adds a sum of ordinary values.
+    #[inline(always)]
+    pub(crate) fn add_ordinary(&mut self, x: f64) {
+        self.ordinary.add(x);
     }
 
     pub(crate) fn append(&mut self, other: Self) {

@@ -1,0 +1,191 @@
+//! AVX-512 (F, BW, DQ, VL): registers of 512 bits.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::{Isa, LANES};
+
+/// The proof that the processor has AVX-512 F, BW, DQ and VL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// `None` where the processor lacks one of them.
+    pub(crate) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl"))
+        .then_some(Self(()))
+    }
+}
+
+impl Isa for Avx512 {
+    type F32 = __m512;
+    type F64 = [__m512d; 2];
+    type Count32 = __m512i;
+    type Count64 = [__m512i; 2];
+
+    #[inline(always)]
+    fn zero_f32(self) -> Self::F32 {
+        // SAFETY: `Avx512` is the proof that the instructions are there.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn zero_f64(self) -> Self::F64 {
+        // SAFETY: as `zero_f32`.
+        [unsafe { _mm512_setzero_pd() }; 2]
+    }
+
+    #[inline(always)]
+    fn zero_count32(self) -> Self::Count32 {
+        // SAFETY: as `zero_f32`.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn zero_count64(self) -> Self::Count64 {
+        // SAFETY: as `zero_f32`.
+        [unsafe { _mm512_setzero_si512() }; 2]
+    }
+
+    #[inline(always)]
+    fn load_f32(self, from: &[f32; LANES]) -> Self::F32 {
+        // SAFETY: as `zero_f32`; the whole array is read, at any alignment.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_f64(self, from: &[f64; LANES]) -> Self::F64 {
+        // SAFETY: as `zero_f32`; both halves of the array are read, at any alignment.
+        unsafe { [_mm512_loadu_pd(from.as_ptr()), _mm512_loadu_pd(from[8..].as_ptr())] }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; LANES]) -> Self::F32 {
+        // SAFETY: as `zero_f32`; the whole array is read, at any alignment.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32 {
+        // SAFETY: as `zero_f32`; the whole array is read, at any alignment.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+
+    #[inline(always)]
+    fn widen(self, x: Self::F32) -> Self::F64 {
+        // SAFETY: as `zero_f32`.
+        unsafe {
+            [
+                _mm512_cvtps_pd(_mm512_castps512_ps256(x)),
+                _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(x)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F64, b: Self::F64) -> Self::F64 {
+        // SAFETY: as `zero_f32`.
+        unsafe { [_mm512_add_pd(a[0], b[0]), _mm512_add_pd(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn add_square(self, sum: Self::F64, x: Self::F64) -> Self::F64 {
+        // SAFETY: as `zero_f32`.
+        unsafe {
+            [
+                _mm512_add_pd(sum[0], _mm512_mul_pd(x[0], x[0])),
+                _mm512_add_pd(sum[1], _mm512_mul_pd(x[1], x[1])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn add_exact_square(self, sum: Self::F64, x: Self::F64) -> Self::F64 {
+        // SAFETY: as `zero_f32`.
+        unsafe { [_mm512_fmadd_pd(x[0], x[0], sum[0]), _mm512_fmadd_pd(x[1], x[1], sum[1])] }
+    }
+
+    #[inline(always)]
+    fn max_abs_f32(self, max: Self::F32, x: Self::F32) -> Self::F32 {
+        // SAFETY: as `zero_f32`.
+        unsafe { _mm512_max_ps(_mm512_abs_ps(x), max) }
+    }
+
+    #[inline(always)]
+    fn max_abs_f64(self, max: Self::F64, x: Self::F64) -> Self::F64 {
+        // SAFETY: as `zero_f32`.
+        unsafe {
+            [
+                _mm512_max_pd(_mm512_abs_pd(x[0]), max[0]),
+                _mm512_max_pd(_mm512_abs_pd(x[1]), max[1]),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn count_zeros_f32(self, count: Self::Count32, x: Self::F32) -> Self::Count32 {
+        // SAFETY: as `zero_f32`.
+        unsafe {
+            let equal = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(x, _mm512_setzero_ps());
+            _mm512_mask_add_epi32(count, equal, count, _mm512_set1_epi32(1))
+        }
+    }
+
+    #[inline(always)]
+    fn count_zeros_f64(self, count: Self::Count64, x: Self::F64) -> Self::Count64 {
+        // SAFETY: as `zero_f32`.
+        unsafe {
+            let low = _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(x[0], _mm512_setzero_pd());
+            let high = _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(x[1], _mm512_setzero_pd());
+            let one = _mm512_set1_epi64(1);
+            [
+                _mm512_mask_add_epi64(count[0], low, count[0], one),
+                _mm512_mask_add_epi64(count[1], high, count[1], one),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: Self::F64) -> f64 {
+        // SAFETY: as `zero_f32`.
+        unsafe {
+            // + 8, + 4, + 2, + 1
+            let eight = _mm512_add_pd(x[0], x[1]);
+            let four =
+                _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd::<1>(eight));
+            let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
+            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn largest_f32(self, x: Self::F32) -> f32 {
+        // SAFETY: as `zero_f32`.
+        unsafe { _mm512_reduce_max_ps(x) }
+    }
+
+    #[inline(always)]
+    fn largest_f64(self, x: Self::F64) -> f64 {
+        // SAFETY: as `zero_f32`.
+        unsafe { _mm512_reduce_max_pd(_mm512_max_pd(x[0], x[1])) }
+    }
+
+    #[inline(always)]
+    fn total32(self, count: Self::Count32) -> u64 {
+        // SAFETY: as `zero_f32`. The counters of a block are small: no sum of sixteen wraps.
+        unsafe { u64::from(_mm512_reduce_add_epi32(count).cast_unsigned()) }
+    }
+
+    #[inline(always)]
+    fn total64(self, count: Self::Count64) -> u64 {
+        // SAFETY: as `zero_f32`.
+        unsafe { _mm512_reduce_add_epi64(_mm512_add_epi64(count[0], count[1])).cast_unsigned() }
+    }
+}

@@ -1,0 +1,221 @@
+//! The kernel: one read of a piece of a tensor, sixteen lanes at a time.
+
+use crate::element::Element;
+use crate::histogram::{Bins, Sampling};
+use crate::isa::{Isa, LANES, Level, on_level};
+use crate::sum::{LARGE, Squares, Sum};
+
+/// Elements that are summed in plain f64, 128 a lane, before their sum joins a compensated one. The
+/// relative error of a sum of squares of one block is at most (128 + 5) 2^-53, under 1.5e-14, and
+/// that of the norm half of it.
+pub(crate) const BLOCK: usize = 2048;
+
+/// Elements of a piece: what one thread takes at a time of a large tensor.
+pub(crate) const PIECE: usize = 128 * BLOCK;
+
+/// Below this a maximum leaves room for doubt: squares of smaller elements could underflow.
+const SMALL: f64 = f64::from_bits((1023 - 400) << 52);
+
+/// The running statistics of a block, in sixteen lanes. A maximum and a count are of f32 or of f64,
+/// as the elements are loaded.
+#[derive(Clone, Copy)]
+pub struct Lanes<I: Isa> {
+    squares: I::F64,
+    sum: I::F64,
+    max32: I::F32,
+    max64: I::F64,
+    zeros32: I::Count32,
+    zeros64: I::Count64,
+}
+
+impl<I: Isa> Lanes<I> {
+    #[inline(always)]
+    fn new(isa: I) -> Self {
+        Self {
+            squares: isa.zero_f64(),
+            sum: isa.zero_f64(),
+            max32: isa.zero_f32(),
+            max64: isa.zero_f64(),
+            zeros32: isa.zero_count32(),
+            zeros64: isa.zero_count64(),
+        }
+    }
+
+    /// Takes in sixteen f32, or halves in f32.
+    #[inline(always)]
+    pub fn take_f32(mut self, isa: I, x: I::F32) -> Self {
+        self.max32 = isa.max_abs_f32(self.max32, x);
+        self.zeros32 = isa.count_zeros_f32(self.zeros32, x);
+        let x = isa.widen(x);
+        self.squares = isa.add_exact_square(self.squares, x);
+        self.sum = isa.add(self.sum, x);
+        self
+    }
+
+    /// Takes in sixteen f64.
+    #[inline(always)]
+    pub fn take_f64(mut self, isa: I, x: I::F64) -> Self {
+        self.max64 = isa.max_abs_f64(self.max64, x);
+        self.zeros64 = isa.count_zeros_f64(self.zeros64, x);
+        self.squares = isa.add_square(self.squares, x);
+        self.sum = isa.add(self.sum, x);
+        self
+    }
+}
+
+/// What a piece of a tensor adds to the statistics of the whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Totals {
+    pub(crate) len: u64,
+    pub(crate) nans: u64,
+    pub(crate) infs: u64,
+    pub(crate) zeros: u64,
+    pub(crate) max_abs: f64,
+    pub(crate) squares: Squares,
+    pub(crate) sum: Sum,
+}
+
+impl Totals {
+    pub(crate) fn append(&mut self, other: Self) {
+        self.len += other.len;
+        self.nans += other.nans;
+        self.infs += other.infs;
+        self.zeros += other.zeros;
+        self.max_abs = self.max_abs.max(other.max_abs);
+        self.squares.append(other.squares);
+        self.sum.append(other.sum);
+    }
+}
+
+on_level! {
+    /// The totals of `values`, in blocks from its start, each block's sum in a fixed order.
+    fn scan_piece<T: Element>(level, values: &[T], bins: Option<(&mut Bins, Sampling)>)
+        -> Totals { scan_blocks(isa) }
+}
+
+on_level! {
+    /// Multiplies the finite elements by `factor`.
+    fn scale_piece<T: Element>(level, values: &mut [T], factor: f64) { scale_on(isa) }
+}
+
+on_level! {
+    /// Brings finite elements beyond `bound` to it; gives their number.
+    fn clamp_piece<T: Element>(level, values: &mut [T], bound: T) -> u64 { clamp_on(isa) }
+}
+
+#[inline(always)]
+fn scale_on<I: Isa, T: Element>(_: I, values: &mut [T], factor: f64) {
+    T::scale(values, factor);
+}
+
+#[inline(always)]
+fn clamp_on<I: Isa, T: Element>(_: I, values: &mut [T], bound: T) -> u64 {
+    T::clamp(values, bound)
+}
+
+#[inline(always)]
+fn scan_blocks<I: Isa, T: Element>(
+    isa: I,
+    values: &[T],
+    mut bins: Option<(&mut Bins, Sampling)>,
+) -> Totals {
+    let mut totals = Totals { len: values.len() as u64, ..Totals::default() };
+    for block in values.chunks(BLOCK) {
+        let mut sums = scan_block(isa, block);
+        if !sums.is_ordinary() {
+            let mut finite = [T::ZERO; BLOCK];
+            let nonfinite = copy_finite(block, &mut finite, &mut totals);
+            let finite = &finite[..block.len()];
+            sums = scan_block(isa, finite);
+            sums.zeros -= nonfinite;
+            if !sums.is_ordinary() {
+                sums.squares = 0.0;
+                sums.sum = 0.0;
+                add_extremes(finite, &mut totals);
+            }
+        }
+        totals.zeros += sums.zeros;
+        totals.max_abs = totals.max_abs.max(sums.max_abs);
+        totals.squares.add_squares(sums.squares);
+        totals.sum.add_ordinary(sums.sum);
+        if let Some((bins, sampling)) = &mut bins {
+            bins.sample(block, *sampling);
+        }
+    }
+    totals
+}
+
+/// The sums of a block in plain f64.
+struct BlockSums {
+    squares: f64,
+    sum: f64,
+    max_abs: f64,
+    zeros: u64,
+}
+
+impl BlockSums {
+    /// Whether every element is finite, no square overflowed, and none that matters underflowed:
+    /// beside the largest, squares below its 2^-200th part are nothing.
+    #[inline(always)]
+    fn is_ordinary(&self) -> bool {
+        self.sum.is_finite()
+            && self.max_abs <= LARGE
+            && (self.max_abs >= SMALL || self.max_abs == 0.0)
+    }
+}
+
+#[inline(always)]
+fn scan_block<I: Isa, T: Element>(isa: I, block: &[T]) -> BlockSums {
+    let (chunks, rest) = block.as_chunks::<LANES>();
+    let mut lanes = Lanes::new(isa);
+    for chunk in chunks {
+        lanes = T::take(isa, lanes, chunk);
+    }
+    let mut padding = 0;
+    if !rest.is_empty() {
+        let mut last = [T::ZERO; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        lanes = T::take(isa, lanes, &last);
+        padding = LANES - rest.len();
+    }
+    let max32 = f64::from(isa.largest_f32(lanes.max32));
+    let max64 = isa.largest_f64(lanes.max64);
+    BlockSums {
+        squares: isa.sum(lanes.squares),
+        sum: isa.sum(lanes.sum),
+        max_abs: if max32 > max64 { max32 } else { max64 },
+        zeros: isa.total32(lanes.zeros32) + isa.total64(lanes.zeros64) - padding as u64,
+    }
+}
+
+/// Copies a block with zeros in the place of what is not finite; counts that, and gives its number.
+#[cold]
+#[inline(never)]
+fn copy_finite<T: Element>(block: &[T], finite: &mut [T; BLOCK], totals: &mut Totals) -> u64 {
+    let mut nonfinite = 0;
+    for (to, from) in finite.iter_mut().zip(block) {
+        if from.is_nan() {
+            totals.nans += 1;
+            nonfinite += 1;
+        } else if from.is_infinite() {
+            totals.infs += 1;
+            nonfinite += 1;
+        } else {
+            *to = *from;
+        }
+    }
+    nonfinite
+}
+
+/// Adds a block of finite elements whose squares may overflow or underflow.
+#[cold]
+#[inline(never)]
+fn add_extremes<T: Element>(finite: &[T], totals: &mut Totals) {
+    let (mut squares, mut sum) = (Squares::default(), Sum::default());
+    for x in finite {
+        squares.add(x.to_f64().abs());
+        sum.add(x.to_f64(), 1.0);
+    }
+    totals.squares.append(squares);
+    totals.sum.append(sum);
+}
