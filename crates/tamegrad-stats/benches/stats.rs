@@ -135,6 +135,12 @@ where
                 (_, clip) => Err(format!("{what} gave {clip:?}")),
             };
         }
+        if what == "scale" {
+            let mut tensors: Vec<TensorMut<'_>> =
+                self.values.iter_mut().map(|v| TensorMut::from(&mut v[..])).collect();
+            let factors = vec![0.999; tensors.len()];
+            return Ok(timed(|| tamegrad_stats::scale_list(&mut tensors, &factors)));
+        }
         if what == "norm" {
             return Ok(self.norm());
         }

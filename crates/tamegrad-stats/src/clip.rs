@@ -83,7 +83,7 @@ pub fn clip_global_norm(
         return Clip::Inactive { norm };
     }
     let factors = stats.total_norm().factors(max_norm);
-    edit_list(tensors, &Scale { level: Level::best(), factors: |_| factors });
+    edit_list(tensors, &Scale { level: Level::best(), all_finite: true, factors: |_| factors });
     Clip::Clipped { norm, factor: factors.0 * factors.1 }
 }
 
@@ -110,7 +110,7 @@ pub fn clip_tensor_norms(
     if clipped > 0 {
         let norms = stats.norms();
         let factors = |index: usize| factors_to(norms[index], max_norm);
-        edit_list(tensors, &Scale { level: Level::best(), factors });
+        edit_list(tensors, &Scale { level: Level::best(), all_finite: true, factors });
     }
     TensorClips::Done { clipped, smallest_factor }
 }
@@ -127,7 +127,7 @@ pub fn clip_tensor_norm<T: Element>(values: &mut [T], max_norm: f64) -> Clip {
         return Clip::Inactive { norm: stats.l2 };
     }
     let factors = norm.factors(max_norm);
-    edit_slice(values, &Scale { level: Level::best(), factors: |_| factors });
+    edit_slice(values, &Scale { level: Level::best(), all_finite: true, factors: |_| factors });
     Clip::Clipped { norm: stats.l2, factor: factors.0 * factors.1 }
 }
 
@@ -163,14 +163,15 @@ pub fn clip_values(tensors: &mut [TensorMut<'_>], limit: f64) -> u64 {
 /// is not finite write nothing. A factor of at most 1 in magnitude makes no element infinite; with
 /// a larger one an element beyond [`Element::MAX`] becomes infinite, as in any arithmetic.
 pub fn scale<T: Element>(values: &mut [T], factor: f64) {
-    edit_slice(values, &Scale { level: Level::best(), factors: |_| (factor, 1.0) });
+    let factors = |_| (factor, 1.0);
+    edit_slice(values, &Scale { level: Level::best(), all_finite: false, factors });
 }
 
 /// [`scale`] for a list, each tensor by the factor at its place; those beyond the end of `factors`
 /// are not written.
 pub fn scale_list(tensors: &mut [TensorMut<'_>], factors: &[f64]) {
     let factors = |index| (factors.get(index).copied().unwrap_or(1.0), 1.0);
-    edit_list(tensors, &Scale { level: Level::best(), factors });
+    edit_list(tensors, &Scale { level: Level::best(), all_finite: false, factors });
 }
 
 /// The two factors that bring a tensor of the given `norm` to `max_norm`, both 1 if it is within.
@@ -184,6 +185,8 @@ fn factors_to(norm: Norm, max_norm: f64) -> (f64, f64) {
 /// Multiplication of the finite elements by two factors in turn, which depend on the tensor.
 struct Scale<F> {
     level: Level,
+    /// Whether that is known of every element.
+    all_finite: bool,
     factors: F,
 }
 
@@ -196,7 +199,7 @@ impl<F: Fn(usize) -> (f64, f64) + Sync> Edit for Scale<F> {
         let (first, second) = (self.factors)(index);
         for factor in [first, second] {
             if factor != 1.0 && factor.is_finite() {
-                scale_piece(self.level, values, factor);
+                scale_piece(self.level, values, factor, self.all_finite);
             }
         }
         values.len() as u64

@@ -1,10 +1,8 @@
 //! The four element types that can be scanned and clipped, and their way to f64 and back.
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::isa::{Isa, LANES, Portable};
-use crate::kernel::Lanes;
+pub(crate) mod sealed;
 
 /// A floating-point type that a gradient may have: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
 ///
@@ -109,158 +107,10 @@ half_element!(bf16, 255.0 * (1_u128 << 120) as f64);
 #[inline(always)]
 fn round_to_odd(value: f64) -> f32 {
     let nearest = value as f32;
-    let widened = f64::from(nearest);
-    let bits = nearest.to_bits();
-    if widened == value || value.is_nan() || bits & 1 == 1 {
-        nearest
-    } else if widened.abs() < value.abs() {
-        f32::from_bits(bits + 1)
-    } else {
-        f32::from_bits(bits - 1)
-    }
-}
-
-/// What the kernels need of an element type, and what keeps others from implementing the trait.
-pub(crate) mod sealed {
-    use super::*;
-
-    pub trait Sealed: Sized {
-        /// Positive zero, which changes no sum and no maximum.
-        const ZERO: Self;
-
-        /// Takes sixteen elements into the running statistics.
-        fn take<I: Isa>(isa: I, lanes: Lanes<I>, chunk: &[Self; LANES]) -> Lanes<I>;
-
-        /// For each element the place of floor(log2 |x|) in a histogram: the exponent as f32 writes
-        /// it, clamped to 0..=254, where 0 stands for everything below 2^-126. Zeros and
-        /// non-finite elements have the place 255.
-        fn log2_bins(chunk: &[Self; LANES]) -> [u8; LANES];
-
-        /// Multiplies the finite elements in f64 and rounds once; the others stay.
-        fn scale(values: &mut [Self], factor: f64);
-
-        /// Brings finite elements beyond `bound`, which is not negative, to it; gives their number.
-        /// What needs no change is not written.
-        fn clamp(values: &mut [Self], bound: Self) -> u64;
-    }
-
-    macro_rules! clamp {
-        ($bits:ty, $infinity:expr) => {
-            #[inline(always)]
-            fn clamp(values: &mut [Self], bound: Self) -> u64 {
-                const SIGN: $bits = 1 << (<$bits>::BITS - 1);
-                // Magnitudes order as their bits do.
-                let (bound, infinity) = (bound.to_bits(), $infinity.to_bits());
-                let is_beyond = |x: Self| {
-                    let magnitude = x.to_bits() & !SIGN;
-                    magnitude > bound && magnitude < infinity
-                };
-                let mut changed = 0;
-                for chunk in values.chunks_mut(CHUNK) {
-                    let count = chunk.iter().map(|&x| <$bits>::from(is_beyond(x))).sum::<$bits>();
-                    if count > 0 {
-                        changed += count as u64;
-                        for x in chunk {
-                            let sign = x.to_bits() & SIGN;
-                            *x = if is_beyond(*x) { Self::from_bits(bound | sign) } else { *x };
-                        }
-                    }
-                }
-                changed
-            }
-        };
-    }
-
-    /// Elements that are looked at before they are written; their number fits in 16 bits.
-    const CHUNK: usize = 256;
-
-    macro_rules! narrow {
-        ($type:ty, $bits:ty, $zero:expr, $load:ident, $scale:ident) => {
-            impl Sealed for $type {
-                const ZERO: Self = $zero;
-
-                #[inline(always)]
-                fn take<I: Isa>(isa: I, lanes: Lanes<I>, chunk: &[Self; LANES]) -> Lanes<I> {
-                    lanes.take_f32(isa, isa.$load(chunk))
-                }
-
-                #[inline(always)]
-                fn log2_bins(chunk: &[Self; LANES]) -> [u8; LANES] {
-                    Portable.$load(chunk).map(|x| match x.to_bits() & 0x7fff_ffff {
-                        0 => 255,
-                        magnitude => (magnitude >> 23) as u8,
-                    })
-                }
-
-                #[inline(always)]
-                fn scale(values: &mut [Self], factor: f64) {
-                    $scale(values, factor);
-                }
-
-                clamp!($bits, <$type>::INFINITY);
-            }
-        };
-    }
-
-    narrow!(f32, u32, 0.0, load_f32, scale_f32);
-    narrow!(f16, u16, f16::ZERO, load_f16, scale_half);
-    narrow!(bf16, u16, bf16::ZERO, load_bf16, scale_half);
-
-    #[inline(always)]
-    fn scale_f32(values: &mut [f32], factor: f64) {
-        for x in values {
-            let scaled = (f64::from(*x) * factor) as f32;
-            *x = if x.is_finite() { scaled } else { *x };
-        }
-    }
-
-    /// By way of f32, in which a half is exact and to which the product is rounded to odd.
-    #[inline(always)]
-    fn scale_half<H: Element>(values: &mut [H], factor: f64)
-    where
-        [H]: HalfFloatSliceExt,
-    {
-        for chunk in values.chunks_mut(CHUNK) {
-            let mut wide = [0_f32; CHUNK];
-            let wide = &mut wide[..chunk.len()];
-            chunk.convert_to_f32_slice(wide);
-            for x in &mut *wide {
-                let scaled = round_to_odd(f64::from(*x) * factor);
-                *x = if x.is_finite() { scaled } else { *x };
-            }
-            chunk.convert_from_f32_slice(wide);
-        }
-    }
-
-    impl Sealed for f64 {
-        const ZERO: Self = 0.0;
-
-        #[inline(always)]
-        fn take<I: Isa>(isa: I, lanes: Lanes<I>, chunk: &[Self; LANES]) -> Lanes<I> {
-            lanes.take_f64(isa, isa.load_f64(chunk))
-        }
-
-        #[inline(always)]
-        fn log2_bins(chunk: &[Self; LANES]) -> [u8; LANES] {
-            chunk.map(|x| {
-                let exponent = (x.to_bits() >> 52 & 0x7ff) as i32;
-                if x == 0.0 || exponent == 0x7ff {
-                    255
-                } else {
-                    (exponent - 1023 + 127).clamp(0, 254) as u8
-                }
-            })
-        }
-
-        #[inline(always)]
-        fn scale(values: &mut [Self], factor: f64) {
-            for x in values {
-                *x = if x.is_finite() { *x * factor } else { *x };
-            }
-        }
-
-        clamp!(u64, f64::INFINITY);
-    }
+    let (bits, widened) = (nearest.to_bits(), f64::from(nearest));
+    let to_odd = if widened.abs() < value.abs() { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    let is_odd_or_exact = bits & 1 == 1 || widened == value || value.is_nan();
+    f32::from_bits(if is_odd_or_exact { bits } else { to_odd })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::element::Element;
-use crate::isa::LANES;
+use crate::isa::{BYTES, Isa, LANES};
 
 /// Which elements enter a histogram: all, or a fixed sample of them.
 ///
@@ -34,7 +34,7 @@ impl Sampling {
 ///
 /// Exponents run from -127 to 127, those of f32. Finite f64 beyond that, and denormal f32 and bf16,
 /// are counted at the nearer end. Zeros and non-finite elements are in no bin. The histogram of a
-/// tensor keeps 64 bins, from that of its largest element down, and counts what is smaller by more
+/// tensor keeps 63 bins, from that of its largest element down, and counts what is smaller by more
 /// in the lowest of them; a bin holds at most 2^32 - 1.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
@@ -83,90 +83,125 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// The counts while a tensor is read, twice, so that neighbours of one magnitude do not wait for
-/// each other. Place 255 is where zeros and non-finite elements go.
+/// The counts while a tensor is read. Place 255 is where zeros and non-finite elements go.
 pub(crate) struct Bins {
-    counts: [[u32; 256]; 2],
+    counts: [u32; 256],
     first: u8,
     last: u8,
+    /// Places that are not counted yet; those behind `waiting` are [`NOWHERE`].
+    places: [u8; BYTES],
+    waiting: usize,
 }
+
+/// The place of what is in no bin.
+const NOWHERE: u8 = u8::MAX;
+/// Up to so many different places it is quicker to look for each among all that wait than to go to
+/// the counter of each that waits.
+const SPREAD_MAX: u8 = 24;
 
 impl Bins {
     pub(crate) fn new() -> Self {
-        Self { counts: [[0; 256]; 2], first: u8::MAX, last: 0 }
+        let (first, last) = NOTHING;
+        Self { counts: [0; 256], first, last, places: [NOWHERE; BYTES], waiting: 0 }
     }
 
     /// Counts the elements of a block that are in the sample.
     #[inline(always)]
-    pub(crate) fn sample<T: Element>(&mut self, block: &[T], sampling: Sampling) {
+    pub(crate) fn sample<I: Isa, T: Element>(
+        &mut self,
+        isa: I,
+        block: &[T],
+        sampling: Sampling,
+    ) {
         let (chunks, rest) = block.as_chunks::<LANES>();
         for chunk in chunks.iter().step_by(sampling.one_in) {
-            self.add(&T::log2_bins(chunk));
+            self.add(isa, &T::log2_bins(chunk));
         }
         if !rest.is_empty() && chunks.len().is_multiple_of(sampling.one_in) {
             let mut last = [T::ZERO; LANES];
             last[..rest.len()].copy_from_slice(rest);
-            self.add(&T::log2_bins(&last));
+            self.add(isa, &T::log2_bins(&last));
+        }
+        self.count_waiting(isa);
+    }
+
+    #[inline(always)]
+    fn add<I: Isa>(&mut self, isa: I, places: &[u8; LANES]) {
+        self.places[self.waiting..self.waiting + LANES].copy_from_slice(places);
+        self.waiting += LANES;
+        if self.waiting == BYTES {
+            self.count_waiting(isa);
         }
     }
 
     #[inline(always)]
-    fn add(&mut self, places: &[u8; LANES]) {
-        let (mut first, mut last) = (self.first, self.last);
-        for &place in places {
+    fn count_waiting<I: Isa>(&mut self, isa: I) {
+        let mut first = NOWHERE;
+        // one more than the last, for which nowhere is 0
+        let mut end = 0;
+        for place in self.places {
             first = first.min(place);
-            // the place of nothing is no maximum
-            last = last.max(if place == u8::MAX { 0 } else { place });
+            end = end.max(place.wrapping_add(1));
         }
-        (self.first, self.last) = (first, last);
-        let [even, odd] = &mut self.counts;
-        for &[a, b] in places.as_chunks::<2>().0 {
-            even[usize::from(a)] += 1;
-            odd[usize::from(b)] += 1;
+        if end > 0 {
+            let last = end - 1;
+            if last - first < SPREAD_MAX {
+                for place in first..=last {
+                    self.counts[usize::from(place)] += isa.count_equal(&self.places, place);
+                }
+            } else {
+                for place in self.places {
+                    self.counts[usize::from(place)] += 1;
+                }
+                self.counts[usize::from(NOWHERE)] = 0;
+            }
+            (self.first, self.last) = (self.first.min(first), self.last.max(last));
         }
+        self.places = [NOWHERE; BYTES];
+        self.waiting = 0;
     }
 
     /// Moves the counts to a window, and is empty again.
     #[inline(always)]
     pub(crate) fn move_to(&mut self, window: &mut Window) {
-        let [even, odd] = &mut self.counts;
-        window.fill(self.first, self.last, |place| {
-            u64::from(std::mem::take(&mut even[place]) + std::mem::take(&mut odd[place]))
-        });
-        self.forget();
+        let counts = &mut self.counts;
+        window.fill(self.first, self.last, |place| std::mem::take(&mut counts[place]).into());
+        (self.first, self.last) = NOTHING;
     }
 
     /// Adds the counts to a histogram, and is empty again.
     pub(crate) fn add_to(&mut self, histogram: &mut Histogram) {
-        let [even, odd] = &mut self.counts;
         for place in usize::from(self.first)..=usize::from(self.last) {
-            let count = std::mem::take(&mut even[place]) + std::mem::take(&mut odd[place]);
-            histogram.bins[place] += u64::from(count);
+            histogram.bins[place] += u64::from(std::mem::take(&mut self.counts[place]));
         }
-        self.forget();
-    }
-
-    #[inline(always)]
-    fn forget(&mut self) {
-        (self.first, self.last) = (u8::MAX, 0);
-        (self.counts[0][255], self.counts[1][255]) = (0, 0);
+        (self.first, self.last) = NOTHING;
     }
 }
 
-/// What is kept of the histogram of one tensor: the 64 bins from that of the largest element down.
-/// What is smaller by more is counted in the lowest of them. A list of thousands of small tensors
-/// would otherwise need more memory for its histograms than it has elements.
+/// First and last of no place at all.
+const NOTHING: (u8, u8) = (NOWHERE, 0);
+
+/// What is kept of the histogram of one tensor: the bins from that of the largest element down.
+/// What is smaller by more is counted in the lowest of them.
+///
+/// A full histogram of each of thousands of small tensors would need more memory than they do. As a
+/// rule all that is in use here fits in the first cache line.
 #[derive(Debug, Clone)]
+#[repr(C, align(64))]
 pub(crate) struct Window {
-    /// By place modulo 64.
-    counts: [u32; 64],
     first: u8,
     last: u8,
+    /// Of the places from `last` down to `first`.
+    counts: [u32; WINDOW],
 }
+
+/// Bins that a tensor's histogram keeps.
+const WINDOW: usize = 63;
 
 impl Default for Window {
     fn default() -> Self {
-        Self { counts: [0; 64], first: u8::MAX, last: 0 }
+        let (first, last) = NOTHING;
+        Self { first, last, counts: [0; WINDOW] }
     }
 }
 
@@ -174,29 +209,34 @@ impl Window {
     /// Takes the counts of the places from `first` to `last`; they stop at what u32 holds.
     #[inline(always)]
     fn fill(&mut self, first: u8, last: u8, mut count: impl FnMut(usize) -> u64) {
-        for place in self.first..=self.last {
-            self.counts[usize::from(place) % 64] = 0;
+        (self.first, self.last) = (first, last);
+        if first > last {
+            return;
         }
-        (self.first, self.last) = (first.max(last.saturating_sub(63)), last);
-        for place in first..=last {
-            let kept = &mut self.counts[usize::from(place.max(self.first)) % 64];
-            *kept = kept.saturating_add(count(usize::from(place)).min(u32::MAX.into()) as u32);
+        let kept = usize::from(last - first).min(WINDOW - 1);
+        self.first = last - kept as u8;
+        for (slot, place) in self.counts[..=kept].iter_mut().zip((first..=last).rev()) {
+            *slot = count(usize::from(place)).min(u32::MAX.into()) as u32;
+        }
+        for place in first..self.first {
+            let more = count(usize::from(place)).min(u32::MAX.into()) as u32;
+            self.counts[kept] = self.counts[kept].saturating_add(more);
         }
     }
 
     /// Takes the counts of a histogram.
     pub(crate) fn fill_from(&mut self, histogram: &Histogram) {
         let bins = &histogram.bins;
-        let first = bins.iter().position(|&count| count > 0).map_or(u8::MAX, |place| place as u8);
-        let last = bins.iter().rposition(|&count| count > 0).map_or(0, |place| place as u8);
+        let first = bins.iter().position(|&count| count > 0).map_or(NOTHING.0, |place| place as u8);
+        let last = bins.iter().rposition(|&count| count > 0).map_or(NOTHING.1, |place| place as u8);
         self.fill(first, last, |place| bins[place]);
     }
 
     /// The window as a histogram.
     pub(crate) fn histogram(&self) -> Histogram {
         let mut histogram = Histogram::default();
-        for place in self.first..=self.last {
-            histogram.bins[usize::from(place)] = self.counts[usize::from(place) % 64].into();
+        for (place, count) in (self.first..=self.last).rev().zip(self.counts) {
+            histogram.bins[usize::from(place)] = count.into();
         }
         histogram
     }

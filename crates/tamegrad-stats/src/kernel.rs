@@ -1,6 +1,7 @@
 //! The kernel: one read of a piece of a tensor, sixteen lanes at a time.
 
 use crate::element::Element;
+use crate::element::sealed::CHUNK;
 use crate::histogram::{Bins, Sampling};
 use crate::isa::{Isa, LANES, Level, on_level};
 use crate::sum::{LARGE, Squares, Sum};
@@ -16,16 +17,18 @@ pub(crate) const PIECE: usize = 128 * BLOCK;
 /// Below this a maximum leaves room for doubt: squares of smaller elements could underflow.
 const SMALL: f64 = f64::from_bits((1023 - 400) << 52);
 
-/// The running statistics of a block, in sixteen lanes. A maximum and a count are of f32 or of f64,
-/// as the elements are loaded.
+/// The running statistics of a block, in sixteen lanes. A maximum and a count are in the type that
+/// the elements are loaded as; the others are not used.
 #[derive(Clone, Copy)]
 pub struct Lanes<I: Isa> {
-    squares: I::F64,
-    sum: I::F64,
-    max32: I::F32,
-    max64: I::F64,
-    zeros32: I::Count32,
-    zeros64: I::Count64,
+    pub squares: I::F64,
+    pub sum: I::F64,
+    pub max16: I::U16,
+    pub max32: I::F32,
+    pub max64: I::F64,
+    pub zeros16: I::Count16,
+    pub zeros32: I::Count32,
+    pub zeros64: I::Count64,
 }
 
 impl<I: Isa> Lanes<I> {
@@ -34,30 +37,19 @@ impl<I: Isa> Lanes<I> {
         Self {
             squares: isa.zero_f64(),
             sum: isa.zero_f64(),
+            max16: isa.zero_u16(),
             max32: isa.zero_f32(),
             max64: isa.zero_f64(),
+            zeros16: isa.zero_count16(),
             zeros32: isa.zero_count32(),
             zeros64: isa.zero_count64(),
         }
     }
 
-    /// Takes in sixteen f32, or halves in f32.
+    /// Adds values whose squares are exact in f64.
     #[inline(always)]
-    pub fn take_f32(mut self, isa: I, x: I::F32) -> Self {
-        self.max32 = isa.max_abs_f32(self.max32, x);
-        self.zeros32 = isa.count_zeros_f32(self.zeros32, x);
-        let x = isa.widen(x);
+    pub fn add_exact(mut self, isa: I, x: I::F64) -> Self {
         self.squares = isa.add_exact_square(self.squares, x);
-        self.sum = isa.add(self.sum, x);
-        self
-    }
-
-    /// Takes in sixteen f64.
-    #[inline(always)]
-    pub fn take_f64(mut self, isa: I, x: I::F64) -> Self {
-        self.max64 = isa.max_abs_f64(self.max64, x);
-        self.zeros64 = isa.count_zeros_f64(self.zeros64, x);
-        self.squares = isa.add_square(self.squares, x);
         self.sum = isa.add(self.sum, x);
         self
     }
@@ -94,8 +86,10 @@ on_level! {
 }
 
 on_level! {
-    /// Multiplies the finite elements by `factor`.
-    fn scale_piece<T: Element>(level, values: &mut [T], factor: f64) { scale_on(isa) }
+    /// Multiplies the finite elements by `factor`; quicker where it is known that all are finite.
+    fn scale_piece<T: Element>(level, values: &mut [T], factor: f64, all_finite: bool) {
+        scale_on(isa)
+    }
 }
 
 on_level! {
@@ -104,8 +98,19 @@ on_level! {
 }
 
 #[inline(always)]
-fn scale_on<I: Isa, T: Element>(_: I, values: &mut [T], factor: f64) {
-    T::scale(values, factor);
+fn scale_on<I: Isa, T: Element>(_: I, values: &mut [T], factor: f64, all_finite: bool) {
+    for chunk in values.chunks_mut(CHUNK) {
+        // Without a choice for each element the compiler needs no masked store, which is slow.
+        if all_finite || T::all_finite(chunk) {
+            for x in chunk {
+                *x = x.times(factor);
+            }
+        } else {
+            for x in chunk.iter_mut().filter(|x| !x.is_nan() && !x.is_infinite()) {
+                *x = x.times(factor);
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -139,7 +144,7 @@ fn scan_blocks<I: Isa, T: Element>(
         totals.squares.add_squares(sums.squares);
         totals.sum.add_ordinary(sums.sum);
         if let Some((bins, sampling)) = &mut bins {
-            bins.sample(block, *sampling);
+            bins.sample(isa, block, *sampling);
         }
     }
     totals
@@ -178,13 +183,12 @@ fn scan_block<I: Isa, T: Element>(isa: I, block: &[T]) -> BlockSums {
         lanes = T::take(isa, lanes, &last);
         padding = LANES - rest.len();
     }
-    let max32 = f64::from(isa.largest_f32(lanes.max32));
-    let max64 = isa.largest_f64(lanes.max64);
+    let (max_abs, zeros) = T::max_abs_and_zeros(isa, &lanes);
     BlockSums {
         squares: isa.sum(lanes.squares),
         sum: isa.sum(lanes.sum),
-        max_abs: if max32 > max64 { max32 } else { max64 },
-        zeros: isa.total32(lanes.zeros32) + isa.total64(lanes.zeros64) - padding as u64,
+        max_abs,
+        zeros: zeros - padding as u64,
     }
 }
 

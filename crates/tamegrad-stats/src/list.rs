@@ -100,7 +100,9 @@ impl View for TensorMut<'_> {
 pub struct ListStats {
     tensors: Vec<TensorStats>,
     norms: Vec<Norm>,
+    /// Kept when a scan asks for none, for the next that does.
     histograms: Vec<Window>,
+    has_histograms: bool,
     total: TensorStats,
     total_norm: Norm,
 }
@@ -118,7 +120,8 @@ impl ListStats {
 
     /// The histogram of each tensor, in the order of the list; none if none were asked for.
     pub fn histograms(&self) -> impl ExactSizeIterator<Item = Histogram> + '_ {
-        self.histograms.iter().map(Window::histogram)
+        let count = if self.has_histograms { self.histograms.len() } else { 0 };
+        self.histograms[..count].iter().map(Window::histogram)
     }
 
     /// The histogram of all tensors together, added up now; `None` if none were asked for.
@@ -171,7 +174,10 @@ pub(crate) fn scan_views<V: View>(
 ) {
     stats.tensors.resize(tensors.len(), TensorStats::default());
     stats.norms.resize(tensors.len(), Norm::default());
-    stats.histograms.resize(sampling.map_or(0, |_| tensors.len()), Window::default());
+    stats.has_histograms = sampling.is_some();
+    if stats.has_histograms {
+        stats.histograms.resize(tensors.len(), Window::default());
+    }
     let bytes = total_bytes(tensors);
     let threads = Threads::for_bytes(bytes);
     let slots = Slots {

@@ -2,17 +2,24 @@
 
 use half::{bf16, f16};
 
-use super::{Isa, LANES};
+use super::{BYTES, Isa, LANES};
 
 /// Plain arrays of sixteen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Portable;
 
 impl Isa for Portable {
+    type U16 = [u16; LANES];
     type F32 = [f32; LANES];
     type F64 = [f64; LANES];
+    type Count16 = [u16; LANES];
     type Count32 = [u32; LANES];
     type Count64 = [u64; LANES];
+
+    #[inline(always)]
+    fn zero_u16(self) -> Self::U16 {
+        [0; LANES]
+    }
 
     #[inline(always)]
     fn zero_f32(self) -> Self::F32 {
@@ -22,6 +29,11 @@ impl Isa for Portable {
     #[inline(always)]
     fn zero_f64(self) -> Self::F64 {
         [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn zero_count16(self) -> Self::Count16 {
+        [0; LANES]
     }
 
     #[inline(always)]
@@ -45,18 +57,28 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
-    fn load_f16(self, from: &[f16; LANES]) -> Self::F32 {
-        widen_f16(from)
+    fn load_f16(self, from: &[f16; LANES]) -> Self::U16 {
+        from.map(f16::to_bits)
     }
 
     #[inline(always)]
-    fn load_bf16(self, from: &[bf16; LANES]) -> Self::F32 {
-        from.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
+    fn load_bf16(self, from: &[bf16; LANES]) -> Self::U16 {
+        from.map(bf16::to_bits)
     }
 
     #[inline(always)]
     fn widen(self, x: Self::F32) -> Self::F64 {
         x.map(f64::from)
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, x: Self::U16) -> Self::F64 {
+        x.map(|bits| f64::from(f16_to_f32(bits)))
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, x: Self::U16) -> Self::F64 {
+        std::array::from_fn(|i| f64::from(bf16_to_f32(x[(2 * i) % 16 + i / 8])))
     }
 
     #[inline(always)]
@@ -75,6 +97,11 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn max_abs_u16(self, max: Self::U16, x: Self::U16) -> Self::U16 {
+        std::array::from_fn(|i| max[i].max(x[i] & 0x7fff))
+    }
+
+    #[inline(always)]
     fn max_abs_f32(self, max: Self::F32, x: Self::F32) -> Self::F32 {
         std::array::from_fn(|i| if x[i].abs() > max[i] { x[i].abs() } else { max[i] })
     }
@@ -82,6 +109,11 @@ impl Isa for Portable {
     #[inline(always)]
     fn max_abs_f64(self, max: Self::F64, x: Self::F64) -> Self::F64 {
         std::array::from_fn(|i| if x[i].abs() > max[i] { x[i].abs() } else { max[i] })
+    }
+
+    #[inline(always)]
+    fn count_zeros_u16(self, count: Self::Count16, x: Self::U16) -> Self::Count16 {
+        std::array::from_fn(|i| count[i].wrapping_add(u16::from(x[i] & 0x7fff == 0)))
     }
 
     #[inline(always)]
@@ -107,6 +139,11 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn largest_u16(self, x: Self::U16) -> u16 {
+        x.into_iter().fold(0, u16::max)
+    }
+
+    #[inline(always)]
     fn largest_f32(self, x: Self::F32) -> f32 {
         x.into_iter().fold(0.0, |max, x| if x > max { x } else { max })
     }
@@ -114,6 +151,22 @@ impl Isa for Portable {
     #[inline(always)]
     fn largest_f64(self, x: Self::F64) -> f64 {
         x.into_iter().fold(0.0, |max, x| if x > max { x } else { max })
+    }
+
+    #[inline(always)]
+    fn count_equal(self, bytes: &[u8; BYTES], byte: u8) -> u32 {
+        let mut lanes = [0_u8; LANES];
+        for chunk in bytes.as_chunks::<LANES>().0 {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane += u8::from(x == byte);
+            }
+        }
+        lanes.into_iter().map(u32::from).sum()
+    }
+
+    #[inline(always)]
+    fn total16(self, count: Self::Count16) -> u64 {
+        count.iter().map(|&n| u64::from(n)).sum()
     }
 
     #[inline(always)]
@@ -127,16 +180,20 @@ impl Isa for Portable {
     }
 }
 
-/// f16 to f32 without a branch: the bits of the magnitude, moved to their place in f32 and
-/// multiplied by 2^112, which makes up for the difference of the exponents' biases and turns a
-/// denormal f16 into a normal f32.
+/// Without a branch: the bits of the magnitude, moved to their place in f32 and multiplied by
+/// 2^112, which makes up for the difference of the exponents' biases and turns a denormal f16 into
+/// a normal f32.
 #[inline(always)]
-pub(super) fn widen_f16(from: &[f16; LANES]) -> [f32; LANES] {
+pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
-    from.map(|x| {
-        let bits = u32::from(x.to_bits());
-        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * TWO_TO_112;
-        let nonfinite = if bits & 0x7c00 == 0x7c00 { f32::INFINITY.to_bits() } else { 0 };
-        f32::from_bits(magnitude.to_bits() | nonfinite | (bits & 0x8000) << 16)
-    })
+    let bits = u32::from(bits);
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * TWO_TO_112;
+    let nonfinite = if bits & 0x7c00 == 0x7c00 { f32::INFINITY.to_bits() } else { 0 };
+    f32::from_bits(magnitude.to_bits() | nonfinite | (bits & 0x8000) << 16)
+}
+
+/// The upper half of an f32.
+#[inline(always)]
+pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
 }
