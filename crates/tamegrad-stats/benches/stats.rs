@@ -1,59 +1,85 @@
 //! The work that `cargo xtask bench stats` times: a plain read, the scans and the clips.
 //!
-//! It is told on standard input what to do, a line `LIST WHAT` each, and answers with the
-//! milliseconds that it took: so whoever asks can take turns with another program on one machine.
-//! `ANSWER` instead of a time: `norm` gives the L2 norm, to compare with that program's.
+//! It is told on standard input what to do, a line `LIST WHAT REPEATS` each, does it so many times
+//! in a row and answers with the median of the milliseconds: so whoever asks can take turns with
+//! another program on one machine. Two answers are no times: `lengths` gives the elements of each
+//! tensor, and `norm` the L2 norm of all. A line that makes no sense is answered by `error: ` and
+//! why.
 
 #![allow(unsafe_code, reason = "the plain read uses AVX2 where it is there, as the kernels do")]
 
 use std::hint::black_box;
 use std::io::{self, BufRead, Write};
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use tamegrad_stats::{
-    Clip, Element, ListStats, Sampling, TensorMut, TensorRef, clip_global_norm, scan_list,
-    scan_list_with_histograms,
+    Clip, Element, ListStats, Sampling, TensorMut, TensorRef, clip_global_norm, scale_list,
+    scan_list, scan_list_with_histograms,
 };
 
 /// Bytes that one thread sums at a time in the plain read.
 const READ_BYTES: usize = 1 << 18;
 
+/// How far above the limit the norm is when a clip is active.
+const EXCESS: f64 = 1.01;
+
 fn main() -> io::Result<()> {
     // `cargo test --benches` starts this as well, and asks for nothing.
-    let mut current: Option<(String, Box<dyn Bench>)> = None;
+    let mut current = None;
     for line in io::stdin().lock().lines() {
-        let line = line?;
-        let Some((list, what)) = line.split_once(' ') else {
-            return Err(io::Error::other(format!("got `{line}`, want `LIST WHAT`")));
-        };
-        if current.as_ref().is_none_or(|(name, _)| name != list) {
-            // the old list goes before the new one comes
-            drop(current.take());
-            current = Some((list.to_owned(), make(list)?));
-        }
-        let Some((_, bench)) = &mut current else { continue };
-        let answer = bench.run(what).map_err(io::Error::other)?;
+        let answer = answer(&line?, &mut current).unwrap_or_else(|why| format!("error: {why}"));
         writeln!(io::stdout(), "{answer}")?;
         io::stdout().flush()?;
     }
     Ok(())
 }
 
-fn make(list: &str) -> io::Result<Box<dyn Bench>> {
+/// A list and its name.
+type Current = Option<(String, Box<dyn Bench>)>;
+
+fn answer(line: &str, current: &mut Current) -> Result<String, String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let &[list, what, repeats] = &words[..] else {
+        return Err(format!("got `{line}`, want `LIST WHAT REPEATS`"));
+    };
+    let repeats: NonZeroUsize =
+        repeats.parse().map_err(|_| format!("got `{repeats}` repeats, want 1 or more"))?;
+    // the old list goes before the new one comes
+    let kept = current.take().filter(|(name, _)| name == list);
+    let (_, bench) = match kept {
+        Some(kept) => current.insert(kept),
+        None => current.insert((list.to_owned(), make(list)?)),
+    };
+    match what {
+        "lengths" => Ok(bench.lengths().iter().map(usize::to_string).collect::<Vec<_>>().join(" ")),
+        "norm" => Ok(bench.norm().to_string()),
+        _ => Ok(median(bench.milliseconds(what, repeats.get())?).to_string()),
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let count = times.len();
+    (times[(count - 1) / 2] + times[count / 2]) / 2.0
+}
+
+fn make(list: &str) -> Result<Box<dyn Bench>, String> {
     let (shapes, element) = list.rsplit_once('/').unwrap_or((list, "f32"));
     let lengths = match shapes {
         "gpt2-small" => gpt2_small(),
         "resnet-50" => resnet_50(),
         "small-10000x256" => vec![256; 10_000],
-        _ => return Err(io::Error::other(format!("no list `{shapes}`"))),
+        _ => return Err(format!("no list `{shapes}`")),
     };
     Ok(match element {
         "f32" => Box::new(Tensors::<f32>::new(&lengths)),
         "bf16" => Box::new(Tensors::<bf16>::new(&lengths)),
         "f16" => Box::new(Tensors::<f16>::new(&lengths)),
-        _ => return Err(io::Error::other(format!("no element type `{element}`"))),
+        _ => return Err(format!("no element type `{element}`")),
     })
 }
 
@@ -88,8 +114,14 @@ fn resnet_50() -> Vec<usize> {
 }
 
 trait Bench {
-    /// The milliseconds of `what`, or what it computes.
-    fn run(&mut self, what: &str) -> Result<f64, String>;
+    /// The elements of each tensor.
+    fn lengths(&self) -> Vec<usize>;
+
+    /// The L2 norm of all tensors.
+    fn norm(&mut self) -> f64;
+
+    /// The time that `what` takes, `repeats` times in a row.
+    fn milliseconds(&mut self, what: &str, repeats: usize) -> Result<Vec<f64>, String>;
 }
 
 /// A list of tensors of one type, each in memory of its own, as gradients are.
@@ -117,66 +149,91 @@ where
     for<'a> TensorRef<'a>: From<&'a [T]>,
     for<'a> TensorMut<'a>: From<&'a mut [T]>,
 {
-    fn run(&mut self, what: &str) -> Result<f64, String> {
-        if what == "read" {
-            let chunks = self.values.iter().flat_map(|v| v.chunks(READ_BYTES / size_of::<T>()));
-            let chunks: Vec<&[T]> = chunks.collect();
-            return Ok(timed(|| chunks.par_iter().map(|chunk| T::plain_sum(chunk)).sum::<f32>()));
-        }
-        if matches!(what, "clip_inactive" | "clip_active") {
-            let limit = if what == "clip_active" { self.norm() / 1.01 } else { f64::MAX };
-            let mut tensors: Vec<TensorMut<'_>> =
-                self.values.iter_mut().map(|v| TensorMut::from(&mut v[..])).collect();
-            let mut clip = None;
-            let ms = timed(|| clip = Some(clip_global_norm(&mut tensors, limit, &mut self.stats)));
-            return match (what, clip) {
-                ("clip_active", Some(Clip::Clipped { .. })) => Ok(ms),
-                ("clip_inactive", Some(Clip::Inactive { .. })) => Ok(ms),
-                (_, clip) => Err(format!("{what} gave {clip:?}")),
-            };
-        }
-        if what == "scale" {
-            let mut tensors: Vec<TensorMut<'_>> =
-                self.values.iter_mut().map(|v| TensorMut::from(&mut v[..])).collect();
-            let factors = vec![0.999; tensors.len()];
-            return Ok(timed(|| tamegrad_stats::scale_list(&mut tensors, &factors)));
-        }
-        if what == "norm" {
-            return Ok(self.norm());
-        }
-        let tensors: Vec<TensorRef<'_>> =
-            self.values.iter().map(|v| TensorRef::from(&v[..])).collect();
+    fn lengths(&self) -> Vec<usize> {
+        self.values.iter().map(Vec::len).collect()
+    }
+
+    fn norm(&mut self) -> f64 {
+        scan_list(&views(&self.values), &mut self.stats);
+        self.stats.total().l2
+    }
+
+    fn milliseconds(&mut self, what: &str, repeats: usize) -> Result<Vec<f64>, String> {
         let stats = &mut self.stats;
         match what {
-            "scan" => Ok(timed(|| scan_list(&tensors, stats))),
+            "read" => {
+                let chunks = self.values.iter().flat_map(|v| v.chunks(READ_BYTES / size_of::<T>()));
+                let chunks: Vec<&[T]> = chunks.collect();
+                let read = || chunks.par_iter().map(|chunk| T::plain_sum(chunk)).sum::<f32>();
+                Ok((0..repeats).map(|_| timed(read).0).collect())
+            }
+            "scan" => {
+                let tensors = views(&self.values);
+                Ok((0..repeats).map(|_| timed(|| scan_list(&tensors, stats)).0).collect())
+            }
             "scan_histogram" => {
+                let tensors = views(&self.values);
                 let sampling = Sampling::one_in(16);
-                Ok(timed(|| scan_list_with_histograms(&tensors, sampling, stats)))
+                let mut scan = || scan_list_with_histograms(&tensors, sampling, stats);
+                Ok((0..repeats).map(|_| timed(&mut scan).0).collect())
             }
-            "scan_histogram_all" => {
-                Ok(timed(|| scan_list_with_histograms(&tensors, Sampling::ALL, stats)))
+            "clip_inactive" => {
+                let mut tensors = views_mut(&mut self.values);
+                let mut clip = || match timed(|| clip_global_norm(&mut tensors, f64::MAX, stats)) {
+                    (ms, Clip::Inactive { .. }) => Ok(ms),
+                    (_, clip) => Err(format!("a clip that should do nothing gave {clip:?}")),
+                };
+                (0..repeats).map(|_| clip()).collect()
             }
+            "clip_active" => self.clip_active(repeats),
             _ => Err(format!("nothing called `{what}`")),
         }
     }
 }
 
-impl<T: Element> Tensors<T>
+impl<T: Element + PlainSum> Tensors<T>
 where
     for<'a> TensorRef<'a>: From<&'a [T]>,
+    for<'a> TensorMut<'a>: From<&'a mut [T]>,
 {
-    fn norm(&mut self) -> f64 {
-        let tensors: Vec<TensorRef<'_>> =
-            self.values.iter().map(|v| TensorRef::from(&v[..])).collect();
-        scan_list(&tensors, &mut self.stats);
-        self.stats.total().l2
+    /// Each clip leaves the norm at its limit, so the next limit is below that.
+    fn clip_active(&mut self, repeats: usize) -> Result<Vec<f64>, String> {
+        let norm = self.norm();
+        let mut limit = norm;
+        let mut tensors = views_mut(&mut self.values);
+        let mut clip = || {
+            limit /= EXCESS;
+            match timed(|| clip_global_norm(&mut tensors, limit, &mut self.stats)) {
+                (ms, Clip::Clipped { .. }) => Ok(ms),
+                (_, clip) => Err(format!("a clip to {limit} gave {clip:?}")),
+            }
+        };
+        let times = (0..repeats).map(|_| clip()).collect();
+        // Many rounds of clips would end at subnormal values, which take a time of their own.
+        scale_list(&mut tensors, &vec![norm / limit; self.values.len()]);
+        times
     }
 }
 
-fn timed<R>(work: impl FnOnce() -> R) -> f64 {
+fn views<T>(values: &[Vec<T>]) -> Vec<TensorRef<'_>>
+where
+    for<'a> TensorRef<'a>: From<&'a [T]>,
+{
+    values.iter().map(|v| TensorRef::from(&v[..])).collect()
+}
+
+fn views_mut<T>(values: &mut [Vec<T>]) -> Vec<TensorMut<'_>>
+where
+    for<'a> TensorMut<'a>: From<&'a mut [T]>,
+{
+    values.iter_mut().map(|v| TensorMut::from(&mut v[..])).collect()
+}
+
+/// The milliseconds that `work` takes, and what it gives.
+fn timed<R>(work: impl FnOnce() -> R) -> (f64, R) {
     let start = Instant::now();
-    black_box(work());
-    start.elapsed().as_secs_f64() * 1e3
+    let result = black_box(work());
+    (start.elapsed().as_secs_f64() * 1e3, result)
 }
 
 /// A sum that does nothing but read: the yardstick.
@@ -195,35 +252,56 @@ impl PlainSum for f32 {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn sum_avx2(values: &[f32]) -> f32 {
-    sum(values)
-}
-
-/// 64 running sums: enough to be bound by memory alone.
-#[inline(always)]
-fn sum(values: &[f32]) -> f32 {
-    let (chunks, rest) = values.as_chunks::<64>();
-    let mut sums = [0.0_f32; 64];
-    for chunk in chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += x;
-        }
-    }
-    sums.iter().chain(rest).sum()
-}
-
 macro_rules! plain_sum_of_bits {
     ($($type:ty),*) => {
         $(impl PlainSum for $type {
-            /// The same number of bytes, read as pairs of elements.
+            /// The bits as whole numbers: a conversion to f32 would be more than a read.
             fn plain_sum(values: &[$type]) -> f32 {
-                let bits: u16 = values.iter().fold(0, |sum, x| sum.wrapping_add(x.to_bits()));
-                f32::from(bits)
+                let bits: &[u16] = values.reinterpret_cast();
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has AVX2.
+                    return f32::from(unsafe { sum_bits_avx2(bits) });
+                }
+                f32::from(sum_bits(bits))
             }
         })*
     };
 }
 
 plain_sum_of_bits!(f16, bf16);
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_avx2(values: &[f32]) -> f32 {
+    sum(values)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_bits_avx2(values: &[u16]) -> u16 {
+    sum_bits(values)
+}
+
+#[inline(always)]
+fn sum(values: &[f32]) -> f32 {
+    sum_in_lanes(values, |sum, x| sum + x)
+}
+
+#[inline(always)]
+fn sum_bits(values: &[u16]) -> u16 {
+    sum_in_lanes(values, u16::wrapping_add)
+}
+
+/// 64 running sums: enough to be bound by memory alone.
+#[inline(always)]
+fn sum_in_lanes<T: Copy + Default>(values: &[T], add: impl Fn(T, T) -> T) -> T {
+    let (chunks, rest) = values.as_chunks::<64>();
+    let mut sums = [T::default(); 64];
+    for chunk in chunks {
+        for (sum, &x) in sums.iter_mut().zip(chunk) {
+            *sum = add(*sum, x);
+        }
+    }
+    sums.iter().chain(rest).fold(T::default(), |sum, &x| add(sum, x))
+}

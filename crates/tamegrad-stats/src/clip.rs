@@ -375,6 +375,83 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_tensor_by_its_own_norm() {
+        let (mut a, mut b) = ([6.0_f32, 8.0], [0.3_f64, 0.4]);
+        let big = 2f64.powi(1023);
+        let mut c = [1.5 * big, 1.5 * big];
+        let mut stats = ListStats::default();
+        let mut clip = |c: &mut [f64], limit| {
+            let list = &mut [TensorMut::F32(&mut a), TensorMut::F64(&mut b), TensorMut::F64(c)];
+            clip_tensor_norms(list, limit, &mut stats)
+        };
+        let done = clip(&mut c, 5.0);
+        let TensorClips::Done { clipped, smallest_factor } = done else { panic!("{done:?}") };
+        assert_eq!(clipped, 2);
+        assert!(smallest_factor > 0.0 && smallest_factor < 1e-307, "{smallest_factor:e}");
+        assert!(c.iter().all(|x| (x / 12.5_f64.sqrt() - 1.0).abs() < 1e-15), "{c:?}");
+        assert_eq!(clip(&mut c, 6.0), TensorClips::Done { clipped: 0, smallest_factor: 1.0 });
+        assert_eq!(
+            clip(&mut [INF, NAN], 1.0),
+            TensorClips::NonFinite { index: 2, nans: 1, infs: 1 }
+        );
+        assert_eq!((a, bits(&b)), ([3.0, 4.0], bits(&[0.3, 0.4])));
+    }
+
+    #[test]
+    fn lists_of_all_types() {
+        let half = |x: f32| f16::from_f32(x);
+        let (mut a, mut b, mut c) = ([1.0_f32, -3.0], [half(4.0)], [bf16::from_f32(0.5)]);
+        let mut list = [TensorMut::F32(&mut a), TensorMut::F16(&mut b), TensorMut::Bf16(&mut c)];
+        assert_eq!(clip_values(&mut list, 2.0), 2);
+        scale_list(&mut list, &[0.5, 1.0]);
+        assert_eq!((a, b, c), ([0.5, -1.0], [half(2.0)], [bf16::from_f32(0.5)]));
+    }
+
+    /// Long enough for several threads: what is done in pieces is what is done at once.
+    #[test]
+    fn large_tensors_are_edited_in_pieces() {
+        let values: Vec<f32> = (0..700_001).map(|i| (i as f32 * 0.37).sin()).collect();
+        let (mut clipped, mut scaled) = (values.clone(), values.clone());
+        let changed = clip_value(&mut clipped, 0.5);
+        scale(&mut scaled, 0.3);
+        let is_beyond = |x: f32| x.abs() > 0.5;
+        assert_eq!(changed, values.iter().filter(|x| is_beyond(**x)).count() as u64);
+        for ((x, clipped), scaled) in values.iter().zip(clipped).zip(scaled) {
+            assert_eq!(clipped, x.clamp(-0.5, 0.5));
+            assert_eq!(scaled, (f64::from(*x) * 0.3) as f32);
+        }
+    }
+
+    /// Every instruction set does the same to the bit as one element after another.
+    fn check_levels<T: Element + PartialEq>(
+        values: &[T],
+        factor: f64,
+        limit: f64,
+        bits: fn(T) -> u64,
+    ) -> Result<(), TestCaseError> {
+        let is_finite = |x: T| !x.is_nan() && !x.is_infinite();
+        let want_scaled = values.iter().map(|&x| match is_finite(x) {
+            true => bits(T::from_f64(x.to_f64() * factor)),
+            false => bits(x),
+        });
+        let bound = T::from_f64(limit);
+        let want_clipped = values.iter().map(|&x| match is_finite(x) {
+            true => bits(T::from_f64(x.to_f64().clamp(-bound.to_f64(), bound.to_f64()))),
+            false => bits(x),
+        });
+        let (want_scaled, want_clipped) =
+            (want_scaled.collect::<Vec<_>>(), want_clipped.collect::<Vec<_>>());
+        for level in Level::all() {
+            let (mut scaled, mut clipped) = (values.to_vec(), values.to_vec());
+            scale_piece(level, &mut scaled, factor, false);
+            clamp_piece(level, &mut clipped, bound);
+            prop_assert_eq!(scaled.into_iter().map(bits).collect::<Vec<_>>(), &want_scaled[..]);
+            prop_assert_eq!(clipped.into_iter().map(bits).collect::<Vec<_>>(), &want_clipped[..]);
+        }
+        Ok(())
+    }
+
     /// After the clip the norm is the limit, or, if it was within, every bit is as before.
     fn check<T: Element>(
         tensors: &[Vec<T>],
@@ -416,6 +493,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_instruction_set_scales_and_clips_alike(
+            wide in vec(any::<u64>(), 0..600), single in vec(any::<u32>(), 0..600),
+            half in vec(any::<u16>(), 0..600), factor in -2.0..2.0_f64, limit in 0.0..10.0_f64,
+        ) {
+            let wide: Vec<f64> = wide.iter().map(|&b| f64::from_bits(b)).collect();
+            let single: Vec<f32> = single.iter().map(|&b| f32::from_bits(b)).collect();
+            check_levels(&wide, factor, limit, f64::to_bits)?;
+            check_levels(&single, factor, limit, |x| x.to_bits().into())?;
+            let f16s: Vec<f16> = half.iter().map(|&b| f16::from_bits(b)).collect();
+            let bf16s: Vec<bf16> = half.iter().map(|&b| bf16::from_bits(b)).collect();
+            check_levels(&f16s, factor, limit, |x| x.to_bits().into())?;
+            check_levels(&bf16s, factor, limit, |x| x.to_bits().into())?;
+        }
+
         #[test]
         fn f64_lists_come_to_the_limit(
             tensors in vec(vec(any::<f64>(), 0..20), 0..5), limit in -100.0..300.0_f64,

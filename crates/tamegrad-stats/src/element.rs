@@ -108,7 +108,8 @@ half_element!(bf16, 255.0 * (1_u128 << 120) as f64);
 fn round_to_odd(value: f64) -> f32 {
     let nearest = value as f32;
     let (bits, widened) = (nearest.to_bits(), f64::from(nearest));
-    let to_odd = if widened.abs() < value.abs() { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    let to_odd =
+        if widened.abs() < value.abs() { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
     let is_odd_or_exact = bits & 1 == 1 || widened == value || value.is_nan();
     f32::from_bits(if is_odd_or_exact { bits } else { to_odd })
 }

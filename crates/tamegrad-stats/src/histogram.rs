@@ -107,12 +107,7 @@ impl Bins {
 
     /// Counts the elements of a block that are in the sample.
     #[inline(always)]
-    pub(crate) fn sample<I: Isa, T: Element>(
-        &mut self,
-        isa: I,
-        block: &[T],
-        sampling: Sampling,
-    ) {
+    pub(crate) fn sample<I: Isa, T: Element>(&mut self, isa: I, block: &[T], sampling: Sampling) {
         let (chunks, rest) = block.as_chunks::<LANES>();
         for chunk in chunks.iter().step_by(sampling.one_in) {
             self.add(isa, &T::log2_bins(chunk));
@@ -239,5 +234,111 @@ impl Window {
             histogram.bins[usize::from(place)] = count.into();
         }
         histogram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Level;
+    use crate::kernel::{BLOCK, PIECE};
+    use crate::list::{ListStats, TensorRef, scan_list_with_histograms, scan_views};
+    use half::{bf16, f16};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// The exponent by repeated halving and doubling.
+    fn log2_floor(magnitude: f64) -> i32 {
+        let (mut x, mut exponent) = (magnitude, 0);
+        while x >= 2.0 {
+            (x, exponent) = (x / 2.0, exponent + 1);
+        }
+        while x < 1.0 {
+            (x, exponent) = (x * 2.0, exponent - 1);
+        }
+        exponent
+    }
+
+    fn reference<T: Element>(values: &[T], one_in: usize) -> Vec<(i32, u64)> {
+        let mut bins = std::collections::BTreeMap::new();
+        for (index, x) in values.iter().map(|x| x.to_f64().abs()).enumerate() {
+            let is_sampled = index % BLOCK / LANES % one_in == 0;
+            if is_sampled && x > 0.0 && x.is_finite() {
+                *bins.entry(log2_floor(x).clamp(-127, 127)).or_insert(0) += 1;
+            }
+        }
+        let lowest = bins.last_key_value().map_or(0, |(last, _)| last - 62);
+        let mut window = std::collections::BTreeMap::new();
+        for (exponent, count) in bins {
+            *window.entry(exponent.max(lowest)).or_insert(0) += count;
+        }
+        window.into_iter().collect()
+    }
+
+    fn check<T: Element>(values: &[T]) -> Result<(), TestCaseError>
+    where
+        for<'a> TensorRef<'a>: From<&'a [T]>,
+    {
+        for one_in in [1, 3, 16, 128] {
+            for level in Level::all() {
+                let mut stats = ListStats::default();
+                let sampling = Sampling::one_in(one_in);
+                scan_views(level, &[TensorRef::from(values)], Some(sampling), &mut stats);
+                let got: Vec<(i32, u64)> = stats.histograms().next().unwrap().iter().collect();
+                prop_assert_eq!(got, reference(values, one_in), "1 in {}, {:?}", one_in, level);
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn any_bits_are_counted_where_they_belong(
+            wide in vec(any::<u64>(), 0..600), single in vec(any::<u32>(), 0..600),
+            half in vec(any::<u16>(), 0..600),
+        ) {
+            check(&wide.iter().map(|&b| f64::from_bits(b)).collect::<Vec<_>>())?;
+            check(&single.iter().map(|&b| f32::from_bits(b)).collect::<Vec<_>>())?;
+            check(&half.iter().map(|&b| f16::from_bits(b)).collect::<Vec<_>>())?;
+            check(&half.iter().map(|&b| bf16::from_bits(b)).collect::<Vec<_>>())?;
+        }
+
+        #[test]
+        fn values_like_gradients_are_counted_where_they_belong(
+            values in vec(-1e-3..1e-3_f32, 0..600), repeats in 0..8_usize,
+        ) {
+            check(&values.repeat(repeats))?;
+        }
+    }
+
+    #[test]
+    fn large_tensors_and_lists() {
+        let values: Vec<f32> = (0..2 * PIECE + 5).map(|i| (i as f32 * 0.37).sin()).collect();
+        check(&values).unwrap();
+        let list = [TensorRef::F32(&values), TensorRef::F64(&[0.5, 3.0]), TensorRef::F32(&[])];
+        let mut stats = ListStats::default();
+        scan_list_with_histograms(&list, Sampling::ALL, &mut stats);
+        let total = stats.total_histogram().unwrap();
+        assert_eq!(total.count(1), 1, "of the 3");
+        assert_eq!(total.total(), 2 * PIECE as u64 + 6, "all but the first, which is 0");
+        let mut sum = Histogram::default();
+        stats.histograms().for_each(|histogram| sum.merge(&histogram));
+        assert_eq!(sum, total);
+
+        scan_list_with_histograms(&list[1..], Sampling::ALL, &mut stats);
+        let counts: Vec<u64> = stats.histograms().map(|histogram| histogram.total()).collect();
+        assert_eq!(counts, [2, 0], "nothing is left of the scan before");
+        crate::list::scan_list(&list, &mut stats);
+        assert_eq!((stats.histograms().len(), stats.total_histogram()), (0, None));
+    }
+
+    #[test]
+    fn exponents_outside_have_no_elements() {
+        let mut stats = ListStats::default();
+        scan_list_with_histograms(&[TensorRef::F32(&[1.0, -1.5])], Sampling::ALL, &mut stats);
+        let histogram = stats.histograms().next().unwrap();
+        let counts = [i32::MIN, -128, -1, 0, 1, 128, i32::MAX].map(|e| histogram.count(e));
+        assert_eq!(counts, [0, 0, 0, 2, 0, 0, 0]);
+        assert_eq!(format!("{histogram:?}"), "{0: 2}");
     }
 }

@@ -129,7 +129,7 @@ impl Level {
         }
         #[cfg(target_arch = "aarch64")]
         {
-            Level::Neon(neon::Neon::new())
+            Level::Neon(neon::Neon)
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
@@ -147,7 +147,7 @@ impl Level {
             all.extend(avx512::Avx512::detect().map(Level::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
-        all.push(Level::Neon(neon::Neon::new()));
+        all.push(Level::Neon(neon::Neon));
         all
     }
 }

@@ -249,9 +249,9 @@ fn scan_part<V: View>(
             let mut bins = Bins::new();
             for ((tensor, (stats, norm)), window) in tensors.iter().zip(results).zip(windows) {
                 (*stats, *norm) = with_values!(TensorRef, tensor.view(),
-                    values => scan_tensor_with_histogram(
-                        level, threads, values, sampling, &mut bins, window,
-                    ));
+                values => scan_tensor_with_histogram(
+                    level, threads, values, sampling, &mut bins, window,
+                ));
             }
         }
     }
@@ -340,4 +340,91 @@ fn edit_tensor<T: Element, E: Edit>(
         || edit_tensor(threads, index, left, edit),
     );
     a + b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::PIECE;
+    use crate::scan::{merge, scan};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn bits(stats: &TensorStats) -> [u64; 7] {
+        let TensorStats { len, nans, infs, zeros, l2, max_abs, mean } = *stats;
+        [len, nans, infs, zeros, l2.to_bits(), max_abs.to_bits(), mean.to_bits()]
+    }
+
+    /// A list of tensors of all types: few and large ones, many small ones, some empty.
+    fn sample_list() -> (Vec<Vec<f32>>, Vec<Vec<f64>>, Vec<Vec<f16>>, Vec<Vec<bf16>>) {
+        let wave = |n: usize| (0..n).map(|i| (i as f64 * 0.37).sin() * 1e3).collect::<Vec<f64>>();
+        let single = |n| wave(n).iter().map(|&x| x as f32).collect();
+        let lengths = [5, 0, PIECE + 3, 3000, 70_000, 16];
+        let mut many: Vec<Vec<f32>> = (0..2000).map(|i| single(i % 300)).collect();
+        many.push(single(2 * PIECE + 1));
+        many[1250][3] = f32::NAN;
+        (
+            many,
+            lengths.iter().map(|&n| wave(n)).collect(),
+            lengths
+                .iter()
+                .map(|&n| wave(n).iter().map(|&x| Element::from_f64(x)).collect())
+                .collect(),
+            lengths
+                .iter()
+                .map(|&n| wave(n).iter().map(|&x| Element::from_f64(x)).collect())
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn neither_threads_nor_cuts_change_a_bit() {
+        let (single, wide, half, brain) = sample_list();
+        let mut list: Vec<TensorRef<'_>> = Vec::new();
+        list.extend(single.iter().map(|v| TensorRef::F32(v)));
+        list.extend(wide.iter().map(|v| TensorRef::F64(v)));
+        list.extend(half.iter().map(|v| TensorRef::F16(v)));
+        list.extend(brain.iter().map(|v| TensorRef::Bf16(v)));
+        let alone: Vec<TensorStats> =
+            list.iter().map(|t| with_values!(TensorRef, *t, values => scan(values))).collect();
+        for threads in [1, 2, 3, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut stats = ListStats::default();
+            pool.install(|| scan_list(&list, &mut stats));
+            let got: Vec<_> = stats.tensors().iter().map(bits).collect();
+            assert!(got == alone.iter().map(bits).collect::<Vec<_>>(), "{threads} threads");
+            assert_eq!(bits(stats.total()), bits(&merge(&alone)), "{threads} threads");
+            assert_eq!(stats.first_nonfinite(), Some(1250));
+
+            let mut parts = Vec::new();
+            for part in list.chunks(threads * 111) {
+                scan_list(part, &mut stats);
+                parts.extend_from_slice(stats.tensors());
+            }
+            assert_eq!(bits(&merge(&parts)), bits(&merge(&alone)), "cut by {}", threads * 111);
+        }
+    }
+
+    #[test]
+    fn an_empty_list_has_empty_statistics() {
+        let mut stats = ListStats::default();
+        scan_list(&[TensorRef::F32(&[1.0])], &mut stats);
+        scan_list(&[], &mut stats);
+        assert_eq!((stats.tensors().len(), *stats.total()), (0, TensorStats::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn both_halves_of_a_list_have_tensors(lengths in vec(0..50_usize, 2..40)) {
+            let values = vec![1.0_f32; 50];
+            let list: Vec<TensorRef<'_>> =
+                lengths.iter().map(|&n| TensorRef::F32(&values[..n])).collect();
+            let bytes = total_bytes(&list);
+            let (middle, left) = half(&list, bytes);
+            prop_assert!(0 < middle && middle < list.len());
+            prop_assert_eq!(left, total_bytes(&list[..middle]));
+            // no other cut is nearer to the middle by more than one tensor
+            prop_assert!(left.abs_diff(bytes - left) <= 4 * lengths.iter().max().unwrap());
+        }
+    }
 }

@@ -174,7 +174,14 @@ macro_rules! half {
     };
 }
 
-half!(f16, load_f16, widen_f16, f16_to_f64, f16_from_f32, |bits| (f16_to_f32(bits).to_bits() >> 23) as u8);
+half!(
+    f16,
+    load_f16,
+    widen_f16,
+    f16_to_f64,
+    f16_from_f32,
+    |bits| (f16_to_f32(bits).to_bits() >> 23) as u8
+);
 half!(bf16, load_bf16, widen_bf16, bf16_to_f64, bf16_from_f32, |bits| (bits >> 7) as u8);
 
 #[inline(always)]
@@ -214,4 +221,44 @@ fn f16_from_f32(value: f32) -> f16 {
 fn bf16_from_f32(value: f32) -> bf16 {
     let bits = value.to_bits();
     bf16::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::element::Element;
+
+    #[test]
+    fn every_half_is_multiplied_and_rounded_once() {
+        for factor in [0.3, 1.0, -0.7, 1e-3, 3e-8, 17.0, 1e30, 0.0] {
+            for bits in 0..=u16::MAX {
+                let (a, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+                if !a.is_nan() && !a.is_infinite() {
+                    let want = <f16 as Element>::from_f64(Element::to_f64(a) * factor);
+                    assert_eq!(a.times(factor).to_bits(), want.to_bits(), "{a} times {factor}");
+                }
+                if !b.is_nan() && !b.is_infinite() {
+                    let want = <bf16 as Element>::from_f64(Element::to_f64(b) * factor);
+                    assert_eq!(b.times(factor).to_bits(), want.to_bits(), "{b} times {factor}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_half_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let (a, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            if a.is_nan() {
+                assert!(f16_to_f32(bits).is_nan());
+            } else {
+                assert_eq!(f16_to_f32(bits).to_bits(), a.to_f32().to_bits(), "{a}");
+            }
+            if b.is_nan() {
+                assert!(bf16_to_f32(bits).is_nan());
+            } else {
+                assert_eq!(bf16_to_f32(bits).to_bits(), b.to_f32().to_bits(), "{b}");
+            }
+        }
+    }
 }

@@ -270,8 +270,7 @@ impl Isa for Avx2 {
     fn largest_u16(self, x: Self::U16) -> u16 {
         // SAFETY: as `zero_u16`.
         unsafe {
-            let eight =
-                _mm_max_epu16(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+            let eight = _mm_max_epu16(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
             // The smallest of the complements is the complement of the largest.
             let smallest = _mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi16(-1)));
             !(_mm_extract_epi16::<0>(smallest) as u16)
@@ -326,10 +325,7 @@ impl Isa for Avx2 {
         let mut lanes = [0_u32; 8];
         // SAFETY: as `zero_u16`; the whole array is written, at any alignment.
         unsafe {
-            _mm256_storeu_si256(
-                lanes.as_mut_ptr().cast(),
-                _mm256_add_epi32(count[0], count[1]),
-            );
+            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm256_add_epi32(count[0], count[1]));
         }
         u64::from(lanes.iter().sum::<u32>())
     }

@@ -135,10 +135,7 @@ impl Isa for Avx512 {
     fn max_abs_f64(self, max: Self::F64, x: Self::F64) -> Self::F64 {
         // SAFETY: as `zero_f64`.
         unsafe {
-            [
-                _mm512_max_pd(_mm512_abs_pd(x[0]), max[0]),
-                _mm512_max_pd(_mm512_abs_pd(x[1]), max[1]),
-            ]
+            [_mm512_max_pd(_mm512_abs_pd(x[0]), max[0]), _mm512_max_pd(_mm512_abs_pd(x[1]), max[1])]
         }
     }
 
