@@ -98,20 +98,21 @@ half_element!(f16, 65504.0);
 // 8 significant bits, all ones, at the exponent of f32's maximum
 half_element!(bf16, 255.0 * (1_u128 << 120) as f64);
 
-/// `value` in f32, rounded to the neighbour with an odd last bit unless it is exact.
+/// `value` cut to 16 significant bits, the last of them set if anything was cut off.
 ///
 /// Rounding to nearest twice, f64 to f32 to a half, goes wrong where the first step lands on a tie
 /// of the second. `half::f16::from_f64` does so on processors with F16C and drops low bits on
 /// others, so its result also depends on the machine. An odd last bit keeps every inexact value off
-/// the ties (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+/// the ties of up to 14 bits (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums",
+/// 2008). Sixteen bits are exact in f32 down to 2^-134, below which even bf16 rounds to zero.
 #[inline(always)]
 fn round_to_odd(value: f64) -> f32 {
-    let nearest = value as f32;
-    let (bits, widened) = (nearest.to_bits(), f64::from(nearest));
-    let to_odd =
-        if widened.abs() < value.abs() { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
-    let is_odd_or_exact = bits & 1 == 1 || widened == value || value.is_nan();
-    f32::from_bits(if is_odd_or_exact { bits } else { to_odd })
+    /// The bits that are cut off.
+    const LOW: u64 = (1 << 37) - 1;
+    let bits = value.to_bits();
+    // The sum carries into the last bit that is kept unless all that are cut off are 0.
+    let carried = bits | ((bits & LOW) + LOW);
+    f64::from_bits(carried & !LOW) as f32
 }
 
 #[cfg(test)]

@@ -262,7 +262,7 @@ mod tests {
     fn reference<T: Element>(values: &[T], one_in: usize) -> Vec<(i32, u64)> {
         let mut bins = std::collections::BTreeMap::new();
         for (index, x) in values.iter().map(|x| x.to_f64().abs()).enumerate() {
-            let is_sampled = index % BLOCK / LANES % one_in == 0;
+            let is_sampled = (index % BLOCK / LANES).is_multiple_of(one_in);
             if is_sampled && x > 0.0 && x.is_finite() {
                 *bins.entry(log2_floor(x).clamp(-127, 127)).or_insert(0) += 1;
             }

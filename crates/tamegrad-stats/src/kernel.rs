@@ -102,12 +102,10 @@ fn scale_on<I: Isa, T: Element>(_: I, values: &mut [T], factor: f64, all_finite:
     for chunk in values.chunks_mut(CHUNK) {
         // Without a choice for each element the compiler needs no masked store, which is slow.
         if all_finite || T::all_finite(chunk) {
-            for x in chunk {
-                *x = x.times(factor);
-            }
+            T::scale_finite(chunk, factor);
         } else {
             for x in chunk.iter_mut().filter(|x| !x.is_nan() && !x.is_infinite()) {
-                *x = x.times(factor);
+                T::scale_finite(std::slice::from_mut(x), factor);
             }
         }
     }

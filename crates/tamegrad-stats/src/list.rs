@@ -355,31 +355,34 @@ mod tests {
         [len, nans, infs, zeros, l2.to_bits(), max_abs.to_bits(), mean.to_bits()]
     }
 
-    /// A list of tensors of all types: few and large ones, many small ones, some empty.
-    fn sample_list() -> (Vec<Vec<f32>>, Vec<Vec<f64>>, Vec<Vec<f16>>, Vec<Vec<bf16>>) {
-        let wave = |n: usize| (0..n).map(|i| (i as f64 * 0.37).sin() * 1e3).collect::<Vec<f64>>();
-        let single = |n| wave(n).iter().map(|&x| x as f32).collect();
+    /// Tensors of all types: few and large ones, many small ones, some empty.
+    struct Sample {
+        single: Vec<Vec<f32>>,
+        wide: Vec<Vec<f64>>,
+        half: Vec<Vec<f16>>,
+        brain: Vec<Vec<bf16>>,
+    }
+
+    fn wave<T: Element>(len: usize) -> Vec<T> {
+        (0..len).map(|i| T::from_f64((i as f64 * 0.37).sin() * 1e3)).collect()
+    }
+
+    fn sample() -> Sample {
         let lengths = [5, 0, PIECE + 3, 3000, 70_000, 16];
-        let mut many: Vec<Vec<f32>> = (0..2000).map(|i| single(i % 300)).collect();
-        many.push(single(2 * PIECE + 1));
-        many[1250][3] = f32::NAN;
-        (
-            many,
-            lengths.iter().map(|&n| wave(n)).collect(),
-            lengths
-                .iter()
-                .map(|&n| wave(n).iter().map(|&x| Element::from_f64(x)).collect())
-                .collect(),
-            lengths
-                .iter()
-                .map(|&n| wave(n).iter().map(|&x| Element::from_f64(x)).collect())
-                .collect(),
-        )
+        let mut single: Vec<Vec<f32>> = (0..2000).map(|i| wave(i % 300)).collect();
+        single.push(wave(2 * PIECE + 1));
+        single[1250][3] = f32::NAN;
+        Sample {
+            single,
+            wide: lengths.map(wave).to_vec(),
+            half: lengths.map(wave).to_vec(),
+            brain: lengths.map(wave).to_vec(),
+        }
     }
 
     #[test]
     fn neither_threads_nor_cuts_change_a_bit() {
-        let (single, wide, half, brain) = sample_list();
+        let Sample { single, wide, half, brain } = sample();
         let mut list: Vec<TensorRef<'_>> = Vec::new();
         list.extend(single.iter().map(|v| TensorRef::F32(v)));
         list.extend(wide.iter().map(|v| TensorRef::F64(v)));
@@ -416,7 +419,7 @@ mod tests {
     proptest! {
         #[test]
         fn both_halves_of_a_list_have_tensors(lengths in vec(0..50_usize, 2..40)) {
-            let values = vec![1.0_f32; 50];
+            let values = [1.0_f32; 50];
             let list: Vec<TensorRef<'_>> =
                 lengths.iter().map(|&n| TensorRef::F32(&values[..n])).collect();
             let bytes = total_bytes(&list);

@@ -1,5 +1,6 @@
 //! What the kernels need of an element type; it keeps other types from implementing the trait.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::round_to_odd;
@@ -25,8 +26,8 @@ pub trait Sealed: Sized {
     /// Whether no element is NaN or infinite.
     fn all_finite(values: &[Self]) -> bool;
 
-    /// The product in f64, rounded once.
-    fn times(self, factor: f64) -> Self;
+    /// Multiplies up to [`CHUNK`] finite elements in f64 and rounds once.
+    fn scale_finite(values: &mut [Self], factor: f64);
 
     /// Brings finite elements beyond `bound`, which is not negative, to it; gives their number.
     /// What needs no change is not written.
@@ -101,8 +102,8 @@ impl Sealed for f64 {
     }
 
     #[inline(always)]
-    fn times(self, factor: f64) -> Self {
-        self * factor
+    fn scale_finite(values: &mut [Self], factor: f64) {
+        values.iter_mut().for_each(|x| *x *= factor);
     }
 
     by_bits!(u64);
@@ -130,15 +131,15 @@ impl Sealed for f32 {
     }
 
     #[inline(always)]
-    fn times(self, factor: f64) -> Self {
-        (f64::from(self) * factor) as f32
+    fn scale_finite(values: &mut [Self], factor: f64) {
+        values.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
     }
 
     by_bits!(u32);
 }
 
 macro_rules! half {
-    ($type:ident, $load:ident, $widen:ident, $to_f64:ident, $from_f32:ident, |$bits:ident| $bin:expr) => {
+    ($type:ident, $load:ident, $widen:ident, $to_f64:ident, $widen_all:ident, $narrow_all:ident, |$bits:ident| $bin:expr) => {
         impl Sealed for $type {
             const ZERO: Self = $type::ZERO;
 
@@ -152,8 +153,8 @@ macro_rules! half {
 
             #[inline(always)]
             fn max_abs_and_zeros<I: Isa>(isa: I, lanes: &Lanes<I>) -> (f64, u64) {
-                let max_abs = $type::from_bits(isa.largest_u16(lanes.max16));
-                (max_abs.to_f64(), isa.total16(lanes.zeros16))
+                let max_abs = $to_f64(isa.largest_u16(lanes.max16));
+                (max_abs, isa.total16(lanes.zeros16))
             }
 
             #[inline(always)]
@@ -165,8 +166,13 @@ macro_rules! half {
             }
 
             #[inline(always)]
-            fn times(self, factor: f64) -> Self {
-                $from_f32(round_to_odd($to_f64(self.to_bits()) * factor))
+            fn scale_finite(values: &mut [Self], factor: f64) {
+                let mut wide = [0_f32; CHUNK];
+                $widen_all(values, &mut wide);
+                for x in &mut wide {
+                    *x = round_to_odd(f64::from(*x) * factor);
+                }
+                $narrow_all(&wide, values);
             }
 
             by_bits!(u16);
@@ -174,15 +180,11 @@ macro_rules! half {
     };
 }
 
-half!(
-    f16,
-    load_f16,
-    widen_f16,
-    f16_to_f64,
-    f16_from_f32,
-    |bits| (f16_to_f32(bits).to_bits() >> 23) as u8
-);
-half!(bf16, load_bf16, widen_bf16, bf16_to_f64, bf16_from_f32, |bits| (bits >> 7) as u8);
+half!(f16, load_f16, widen_f16, f16_to_f64, widen_f16s, narrow_to_f16s, |bits| {
+    (f16_to_f32(bits).to_bits() >> 23) as u8
+});
+half!(bf16, load_bf16, widen_bf16, bf16_to_f64, widen_bf16s, narrow_to_bf16s, |bits| (bits >> 7)
+    as u8);
 
 #[inline(always)]
 fn f16_to_f64(bits: u16) -> f64 {
@@ -194,52 +196,73 @@ fn bf16_to_f64(bits: u16) -> f64 {
     bf16_to_f32(bits).into()
 }
 
-/// To nearest, ties to even; for finite values.
 #[inline(always)]
-fn f16_from_f32(value: f32) -> f16 {
-    /// A half's worth of f32 bits: from here on f16 is infinite.
-    const TOO_LARGE: u32 = (127 + 16) << 23;
-    /// 2^-14, the smallest normal f16.
-    const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
-    /// Added to a magnitude below 2^-14, it leaves the bits of the denormal f16 at the end of the
-    /// sum, rounded by the addition.
-    const MAGIC: f32 = f32::from_bits((127 - 15 + 23 - 10 + 1) << 23);
-    let sign = (value.to_bits() >> 16 & 0x8000) as u16;
-    let magnitude = value.to_bits() & 0x7fff_ffff;
-    let denormal = (f32::from_bits(magnitude) + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits());
-    // A change of the exponent's bias, and half of the last place less one if that is even: the
-    // carry rounds.
-    let rebias = 0xc800_0fff_u32.wrapping_add(magnitude >> 13 & 1);
-    let normal = magnitude.wrapping_add(rebias) >> 13;
-    let bits = if magnitude < SMALLEST_NORMAL { denormal } else { normal };
-    let bits = if magnitude >= TOO_LARGE { 0x7c00 } else { bits };
-    f16::from_bits(bits as u16 | sign)
+fn widen_f16s(values: &[f16], wide: &mut [f32; CHUNK]) {
+    values.convert_to_f32_slice(&mut wide[..values.len()]);
 }
 
-/// To nearest, ties to even, by the carry of an addition; for finite values.
 #[inline(always)]
-fn bf16_from_f32(value: f32) -> bf16 {
-    let bits = value.to_bits();
-    bf16::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+fn widen_bf16s(values: &[bf16], wide: &mut [f32; CHUNK]) {
+    for (wide, x) in wide.iter_mut().zip(values) {
+        *wide = bf16_to_f32(x.to_bits());
+    }
+}
+
+/// To nearest, ties to even.
+#[inline(always)]
+fn narrow_to_f16s(wide: &[f32; CHUNK], values: &mut [f16]) {
+    values.convert_from_f32_slice(&wide[..values.len()]);
+}
+
+/// To nearest, ties to even, by the carry of an addition; for values that are not NaN.
+#[inline(always)]
+fn narrow_to_bf16s(wide: &[f32; CHUNK], values: &mut [bf16]) {
+    for (x, wide) in values.iter_mut().zip(wide) {
+        let bits = wide.to_bits();
+        *x = bf16::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::element::Element;
+
+    /// The nearest of all values of a type, ties to the one with even bits; by search.
+    fn nearest(value: f64, to_f64: fn(u16) -> f64) -> u16 {
+        let magnitude = value.abs();
+        // the bits of magnitudes ascend up to infinity
+        let (mut low, mut high) = (0_u16, 0x7fff);
+        while !to_f64(high).is_infinite() {
+            high -= 1;
+        }
+        let infinity = high;
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if to_f64(middle) <= magnitude { low = middle } else { high = middle }
+        }
+        // beyond the largest, infinity stands for the next value that would be
+        let beyond = 2.0 * to_f64(infinity - 1) - to_f64(infinity - 2);
+        let upper = if high == infinity { beyond } else { to_f64(high) };
+        let (down, up) = (magnitude - to_f64(low), upper - magnitude);
+        let bits = if down < up || (down == up && low % 2 == 0) { low } else { high };
+        bits | if value.is_sign_negative() { 0x8000 } else { 0 }
+    }
 
     #[test]
     fn every_half_is_multiplied_and_rounded_once() {
-        for factor in [0.3, 1.0, -0.7, 1e-3, 3e-8, 17.0, 1e30, 0.0] {
-            for bits in 0..=u16::MAX {
-                let (a, b) = (f16::from_bits(bits), bf16::from_bits(bits));
-                if !a.is_nan() && !a.is_infinite() {
-                    let want = <f16 as Element>::from_f64(Element::to_f64(a) * factor);
-                    assert_eq!(a.times(factor).to_bits(), want.to_bits(), "{a} times {factor}");
+        for factor in [0.3, -0.7, 1e-3, 3e-8, 17.0, 1.0 + 1e-9] {
+            for bits in (0..=u16::MAX).step_by(3) {
+                let mut x = [f16::from_bits(bits)];
+                if x[0].is_finite() {
+                    let want = nearest(f16_to_f64(bits) * factor, f16_to_f64);
+                    f16::scale_finite(&mut x, factor);
+                    assert_eq!(x[0].to_bits(), want, "{} times {factor}", f16::from_bits(bits));
                 }
-                if !b.is_nan() && !b.is_infinite() {
-                    let want = <bf16 as Element>::from_f64(Element::to_f64(b) * factor);
-                    assert_eq!(b.times(factor).to_bits(), want.to_bits(), "{b} times {factor}");
+                let mut x = [bf16::from_bits(bits)];
+                if x[0].is_finite() {
+                    let want = nearest(bf16_to_f64(bits) * factor, bf16_to_f64);
+                    bf16::scale_finite(&mut x, factor);
+                    assert_eq!(x[0].to_bits(), want, "{} times {factor}", bf16::from_bits(bits));
                 }
             }
         }
