@@ -1,0 +1,170 @@
+//! The runs below a path: folders are walked, files are recognised by content and grouped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::error::ReadError;
+use crate::log::{Log, LogBuilder};
+use crate::readers::{HEAD_BYTES, Head, READERS, Reader};
+
+/// One run: the files that hold it and the reader for them.
+#[derive(Clone)]
+pub struct Source {
+    reader: &'static Reader,
+    paths: Vec<PathBuf>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("format", &self.reader.format)
+            .field("paths", &self.paths)
+            .finish()
+    }
+}
+
+impl Source {
+    /// The run of one file, or of a folder that is one run as a whole.
+    ///
+    /// # Errors
+    /// [`ReadError`] if it cannot be opened or no reader knows it.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let metadata = fs::metadata(path).map_err(|error| ReadError::io(path, error))?;
+        let found = if metadata.is_dir() {
+            recognise_folder(path, &names(path)?).ok_or_else(|| "a folder".to_owned())
+        } else {
+            recognise(path)?
+        };
+        match found {
+            Ok(reader) => Ok(Self { reader, paths: vec![path.to_owned()] }),
+            Err(found) => Err(ReadError::Unknown { path: path.to_owned(), found }),
+        }
+    }
+
+    /// The format's name.
+    pub fn format(&self) -> &'static str {
+        self.reader.format
+    }
+
+    /// The files, or the one folder, that hold the run.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// What names the run: its file or folder, or the folder of its files where they are several.
+    pub fn path(&self) -> &Path {
+        match &self.paths[..] {
+            [one] => one,
+            [first, ..] => first.parent().unwrap_or(first),
+            [] => Path::new(""),
+        }
+    }
+
+    /// Reads the run.
+    ///
+    /// # Errors
+    /// [`ReadError`] if nothing could be read; what is broken in part is a notice.
+    pub fn read(&self) -> Result<Log, ReadError> {
+        let mut builder = LogBuilder::new();
+        (self.reader.read)(&self.paths, &mut builder)?;
+        Ok(builder.finish())
+    }
+}
+
+/// The runs of a file or below a folder, in the order of their paths, with what could not be looked
+/// at. A file that is no log is an error if it was named itself, and passed over in a folder. Links
+/// are followed for the path itself, not below it, where they could lead in a circle.
+pub fn discover(path: &Path) -> (Vec<Source>, Vec<ReadError>) {
+    let (mut sources, mut errors) = (Vec::new(), Vec::new());
+    if path.is_dir() {
+        walk(path, &mut sources, &mut errors);
+        if sources.is_empty() && errors.is_empty() {
+            let found = "a folder without any training log".to_owned();
+            errors.push(ReadError::Unknown { path: path.to_owned(), found });
+        }
+    } else {
+        match Source::open(path) {
+            Ok(source) => sources.push(source),
+            Err(error) => errors.push(error),
+        }
+    }
+    (sources, errors)
+}
+
+fn walk(folder: &Path, sources: &mut Vec<Source>, errors: &mut Vec<ReadError>) {
+    let names = match names(folder) {
+        Ok(names) => names,
+        Err(error) => return errors.push(error),
+    };
+    if let Some(reader) = recognise_folder(folder, &names) {
+        return sources.push(Source { reader, paths: vec![folder.to_owned()] });
+    }
+    let mut groups: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    for path in names.iter().map(|name| folder.join(name)) {
+        // The kind of the entry itself: a link is neither.
+        let kind = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata.file_type(),
+            Err(error) => {
+                errors.push(ReadError::io(&path, error));
+                continue;
+            }
+        };
+        if kind.is_dir() {
+            walk(&path, sources, errors);
+        } else if kind.is_file() {
+            match recognise(&path) {
+                Ok(Ok(reader)) => {
+                    let place = (reader.run_key)(&path)
+                        .map(|key| *groups.entry((reader.format, key)).or_insert(sources.len()));
+                    match place.and_then(|place| sources.get_mut(place)) {
+                        Some(source) => source.paths.push(path),
+                        None => sources.push(Source { reader, paths: vec![path] }),
+                    }
+                }
+                Ok(Err(_)) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, ReadError> {
+    let fail = |error| ReadError::io(folder, error);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        names.push(entry.map_err(fail)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn recognise_folder(folder: &Path, names: &[String]) -> Option<&'static Reader> {
+    READERS.iter().find(|reader| (reader.recognises_folder)(folder, names))
+}
+
+/// The reader of a file, or what the file looks like.
+fn recognise(path: &Path) -> Result<Result<&'static Reader, String>, ReadError> {
+    let fail = |error| ReadError::io(path, error);
+    let file = fs::File::open(path).map_err(fail)?;
+    let mut bytes = Vec::new();
+    file.take(HEAD_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    let is_whole = bytes.len() <= HEAD_BYTES;
+    bytes.truncate(HEAD_BYTES);
+    let head = Head { path, bytes: &bytes, is_whole };
+    let found = READERS.iter().find(|reader| (reader.recognises)(&head));
+    Ok(found.ok_or_else(|| looks_like(&bytes)))
+}
+
+fn looks_like(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "an empty file".to_owned();
+    }
+    if bytes.contains(&0) {
+        return "a binary file of an unknown kind".to_owned();
+    }
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
+    let line: String = text.lines().next().unwrap_or_default().chars().take(60).collect();
+    format!("text that begins with {line:?}")
+}

@@ -1,0 +1,48 @@
+//! Why a log could not be read at all.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file or folder could not be opened, listed or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No reader knows what this is.
+    #[error(
+        "{}: got {found}, want a training log; hint: `--map loss=NAME` names the numbers of a log \
+         of your own, as CSV or JSON lines",
+        path.display()
+    )]
+    Unknown {
+        /// Which file.
+        path: PathBuf,
+        /// What it looks like.
+        found: String,
+    },
+    /// The format is known, but nothing in the file could be used.
+    #[error("{} at byte {offset}: got {found}, want {wanted}", path.display())]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// Where, in bytes from the start.
+        offset: u64,
+        /// What is there.
+        found: String,
+        /// What should be there.
+        wanted: &'static str,
+    },
+}
+
+impl ReadError {
+    /// An error of the system with the path that it is about.
+    pub fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,14 @@
+//! Training logs that people already have, read as series of numbers.
+//!
+//! [`discover`] finds the runs below a path and [`Source::read`] reads one of them, in any of the
+//! formats of [`readers`], recognised by content. A reader never panics, never prints, and keeps
+//! what it can read: what is broken is left out and said in [`Log::notices`].
+
+mod discover;
+mod error;
+mod log;
+pub mod readers;
+
+pub use discover::{Source, discover};
+pub use error::ReadError;
+pub use log::{Log, LogBuilder, Notice, Point, Series};

@@ -1,0 +1,230 @@
+//! What a log holds: named series of numbers over steps, whatever the format.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One logged number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// The step that the log gives, or the number of the record where it gives none. Not always
+    /// ascending: a smaller step after a larger one is a rewind or a new run in the same file.
+    pub step: i64,
+    /// Seconds since 1970; NaN where the log has no time.
+    pub wall: f64,
+    /// The number: NaN and infinity are values.
+    pub value: f64,
+}
+
+/// All numbers of one name, in the order of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// The name as the log has it.
+    pub name: String,
+    /// The numbers.
+    pub points: Vec<Point>,
+    /// Whether the values were computed from a histogram's bins, and so are estimates.
+    pub estimated: bool,
+    /// Numbers that were thinned out to keep the memory bounded; see [`LogBuilder`].
+    pub thinned: u64,
+}
+
+/// Something that was left out or looked odd, with the place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes from the start of the file, where that is known.
+    pub offset: Option<u64>,
+    /// What, in words.
+    pub text: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.offset {
+            Some(offset) => write!(f, "{} at byte {offset}: {}", self.path.display(), self.text),
+            None => write!(f, "{}: {}", self.path.display(), self.text),
+        }
+    }
+}
+
+/// One run as read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Log {
+    /// All series, in the order in which their first points came.
+    pub series: Vec<Series>,
+    /// What was left out. At most [`NOTICES_MAX`]; then the last says how many more there were.
+    pub notices: Vec<Notice>,
+}
+
+/// Notices kept of one log.
+pub const NOTICES_MAX: usize = 100;
+/// Points kept of one log: 144 MB of them.
+pub const POINTS_MAX: usize = 6_000_000;
+
+impl Log {
+    /// The series of a name.
+    pub fn series(&self, name: &str) -> Option<&Series> {
+        self.series.iter().find(|series| series.name == name)
+    }
+}
+
+/// A log while it is read. Readers push what they find, in the order of the file.
+///
+/// Memory is bounded: beyond [`POINTS_MAX`] points the longest series keeps two of every four
+/// neighbours, the smallest and the largest, where what is not finite counts as largest and the
+/// earliest of equals stays. So spikes and the first NaN survive.
+#[derive(Debug, Default)]
+pub struct LogBuilder {
+    log: Log,
+    places: HashMap<String, usize>,
+    points: usize,
+    notices_dropped: u64,
+}
+
+impl LogBuilder {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The place of a series, which is made if it is not there; for [`LogBuilder::push_at`].
+    pub fn place(&mut self, name: &str) -> usize {
+        if let Some(&place) = self.places.get(name) {
+            return place;
+        }
+        let place = self.log.series.len();
+        self.log.series.push(Series {
+            name: name.to_owned(),
+            points: Vec::new(),
+            estimated: false,
+            thinned: 0,
+        });
+        self.places.insert(name.to_owned(), place);
+        place
+    }
+
+    /// Adds a number to a series.
+    pub fn push(&mut self, name: &str, point: Point) {
+        let place = self.place(name);
+        self.push_at(place, point);
+    }
+
+    /// Adds a number to the series at a place that [`LogBuilder::place`] gave.
+    pub fn push_at(&mut self, place: usize, point: Point) {
+        let Some(series) = self.log.series.get_mut(place) else { return };
+        series.points.push(point);
+        self.points += 1;
+        if self.points > POINTS_MAX {
+            self.thin_out();
+        }
+    }
+
+    /// Adds an estimate, computed from a histogram, to a series.
+    pub fn push_estimate(&mut self, name: &str, point: Point) {
+        let place = self.place(name);
+        self.log.series[place].estimated = true;
+        self.push_at(place, point);
+    }
+
+    /// Notes something that was left out or looked odd.
+    pub fn notice(&mut self, path: &Path, offset: Option<u64>, text: impl Into<String>) {
+        if self.log.notices.len() < NOTICES_MAX - 1 {
+            self.log.notices.push(Notice { path: path.to_owned(), offset, text: text.into() });
+        } else {
+            self.notices_dropped += 1;
+        }
+    }
+
+    /// Whether nothing was pushed yet.
+    pub fn is_empty(&self) -> bool {
+        self.points == 0
+    }
+
+    /// The log.
+    pub fn finish(mut self) -> Log {
+        if self.notices_dropped > 0
+            && let Some(path) = self.log.notices.last().map(|notice| notice.path.clone())
+        {
+            let text = format!("{} more such notices", self.notices_dropped);
+            self.log.notices.push(Notice { path, offset: None, text });
+        }
+        self.log
+    }
+
+    fn thin_out(&mut self) {
+        let Some(longest) = self.log.series.iter_mut().max_by_key(|series| series.points.len())
+        else {
+            return;
+        };
+        let before = longest.points.len();
+        longest.points = longest.points.chunks(4).flat_map(extremes).collect();
+        longest.points.shrink_to_fit();
+        let gone = before - longest.points.len();
+        longest.thinned += gone as u64;
+        self.points -= gone;
+    }
+}
+
+/// The smallest and the largest of up to four neighbours, in their order.
+fn extremes(points: &[Point]) -> impl Iterator<Item = Point> + use<> {
+    let height = |point: &Point| if point.value.is_finite() { point.value } else { f64::INFINITY };
+    let (mut low, mut high) = (0, 0);
+    for (index, point) in points.iter().enumerate() {
+        if height(point) < height(&points[low]) {
+            low = index;
+        }
+        if height(point) > height(&points[high]) {
+            high = index;
+        }
+    }
+    let first = points.get(low.min(high)).copied();
+    let second = points.get(low.max(high)).copied().filter(|_| low != high);
+    first.into_iter().chain(second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(step: i64, value: f64) -> Point {
+        Point { step, wall: f64::NAN, value }
+    }
+
+    #[test]
+    fn thinning_keeps_spikes_and_the_first_nan() {
+        let values = [1.0, 9.0, 1.0, 2.0, 3.0, f64::NAN, f64::NAN, 3.0, 5.0];
+        let points: Vec<Point> =
+            values.iter().enumerate().map(|(step, &value)| point(step as i64, value)).collect();
+        let steps: Vec<i64> = points.chunks(4).flat_map(extremes).map(|p| p.step).collect();
+        assert_eq!(steps, [0, 1, 4, 5, 8]);
+    }
+
+    #[test]
+    fn points_are_bounded_and_the_rest_is_counted() {
+        let mut builder = LogBuilder::new();
+        let (loss, norm) = (builder.place("loss"), builder.place("norm"));
+        for step in 0..POINTS_MAX as i64 {
+            builder.push_at(loss, point(step, 0.0));
+        }
+        builder.push_at(norm, point(0, 1.0));
+        let log = builder.finish();
+        assert_eq!(log.series[1].points.len(), 1);
+        let kept = log.series[0].points.len() as u64;
+        assert!(kept < POINTS_MAX as u64);
+        assert_eq!(kept + log.series[0].thinned, POINTS_MAX as u64);
+    }
+
+    #[test]
+    fn notices_are_bounded_and_the_rest_is_counted() {
+        let mut builder = LogBuilder::new();
+        for offset in 0..150 {
+            builder.notice(Path::new("a.log"), Some(offset), "a broken record");
+        }
+        let notices = builder.finish().notices;
+        assert_eq!(notices.len(), NOTICES_MAX);
+        assert_eq!(notices[0].to_string(), "a.log at byte 0: a broken record");
+        assert_eq!(notices[NOTICES_MAX - 1].to_string(), "a.log: 51 more such notices");
+    }
+}
