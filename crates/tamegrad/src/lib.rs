@@ -13,6 +13,7 @@ pub mod diagnosis;
 pub mod explain;
 pub mod finding;
 pub mod guard;
+pub mod hindsight;
 pub mod observe;
 pub mod origin;
 pub mod record;

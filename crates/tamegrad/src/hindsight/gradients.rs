@@ -1,0 +1,230 @@
+//! What the norm of the whole gradient says: NaN and Inf, growth, spikes that come again.
+
+use super::{Alarm, History, Sample, centre_and_spread, last};
+use crate::diagnosis::Verdict;
+use crate::finding::Evidence;
+use crate::running::median;
+use crate::signs::SignName;
+
+/// Records that a norm is held against, and how many there must be.
+const WINDOW: usize = 50;
+const WINDOW_MIN: usize = 20;
+/// Floor of the spread of the logarithm.
+const SIGMA_FLOOR: f64 = 0.1;
+/// A norm that no healthy run was seen with.
+const HUGE: f64 = 1e8;
+/// A spike: so many times the usual, and so many sigmas of the logarithm above it.
+const SPIKE_FACTOR: f64 = 12.0;
+const SPIKE_SIGMAS: f64 = 8.0;
+/// Single spikes are part of healthy runs, as of many language models; so many are not.
+const SPIKES_MIN: usize = 3;
+/// The onset is the first spike of this size that is at least half as high as the highest.
+const LESSER_FACTOR: f64 = 6.0;
+const LESSER_SIGMAS: f64 = 4.0;
+/// Growth: neighbouring records that each rise, up to so many times the usual.
+const GROWTH_FACTOR: f64 = 8.0;
+const GROWTH_SIGMAS: f64 = 6.0;
+const GROWTH_BEGIN: f64 = 3.0;
+
+/// Gradient norms that are NaN or Inf again and again. One alone is a step that mixed precision
+/// leaves out.
+pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
+    let norm = history.gradient_norm;
+    let broken: Vec<&Sample> = norm.iter().filter(|sample| !sample.value.is_finite()).collect();
+    let first = broken.first()?;
+    let ends_broken = norm.last().is_some_and(|sample| !sample.value.is_finite());
+    if broken.len() < 3 || !(ends_broken || 5 * broken.len() > norm.len()) {
+        return None;
+    }
+    let evidence = vec![Evidence::against(
+        "records of the gradient norm that are NaN or Inf",
+        broken.len() as f64,
+        "of",
+        norm.len() as f64,
+    )];
+    Some(Alarm {
+        sign: SignName::LossNonFinite,
+        onset: first.step,
+        back: None,
+        verdict: Verdict::Exploded,
+        evidence,
+    })
+}
+
+/// A norm that no healthy run was seen with, where the loss does not fall all the same.
+pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
+    let at = history.gradient_norm.iter().find(|s| s.value.is_finite() && s.value > HUGE)?;
+    let loss: Vec<f64> =
+        history.loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
+    let falls = loss.len() >= 10
+        && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
+    let evidence = vec![Evidence::against("gradient norm", at.value, "alarm", HUGE)];
+    (!falls).then(|| Alarm {
+        sign: SignName::GradientSpikes,
+        onset: at.step,
+        back: None,
+        verdict: Verdict::Exploding,
+        evidence,
+    })
+}
+
+/// A gradient norm that grows from record to record, with a loss that rises.
+pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
+    let norm = history.gradient_norm;
+    let measured = measure(norm);
+    let mut begin = None;
+    for (at, now) in measured.iter().enumerate() {
+        let is_up = now.is_above(GROWTH_BEGIN, GROWTH_SIGMAS);
+        let rises = at > 0 && norm[at].value > norm[at - 1].value;
+        begin = match (is_up, begin) {
+            (true, Some(begin)) if rises => Some(begin),
+            (true, _) => Some(at),
+            (false, _) => None,
+        };
+        let Some(first) = begin.filter(|first| at > *first) else { continue };
+        let reacts = at - first >= 3 || loss_reacts(history.loss, norm[first].step, norm[at].step);
+        if now.is_above(GROWTH_FACTOR, GROWTH_SIGMAS) && reacts {
+            let is_home = |m: &Measured| !m.is_above(GROWTH_BEGIN, LESSER_SIGMAS);
+            let back = (at + 1..norm.len()).find(|later| is_home(&measured[*later]));
+            return Some(Alarm {
+                sign: SignName::GradientSpikes,
+                onset: norm[first].step,
+                back: back.map(|at| norm[at].step),
+                verdict: if back.is_some() { Verdict::Recovered } else { Verdict::Exploding },
+                evidence: vec![
+                    Evidence::against("gradient norm", norm[at].value, "its usual", now.usual),
+                    Evidence::of("records in a row that rise", (at - first + 1) as f64),
+                ],
+            });
+        }
+    }
+    None
+}
+
+/// Whether a loss from one step to another is above all that is usual before.
+fn loss_reacts(loss: &[Sample], from: i64, to: i64) -> bool {
+    let begin = loss.iter().position(|sample| sample.step >= from).unwrap_or(loss.len());
+    let before: Vec<f64> = loss[..begin].iter().map(|sample| sample.value).collect();
+    let (level, spread) = centre_and_spread(last(&before, WINDOW));
+    let limit = level + 5.0 * spread.max(0.005 * level.abs());
+    let during = loss[begin..].iter().take_while(|sample| sample.step <= to);
+    before.len() >= WINDOW_MIN && during.into_iter().any(|sample| !(sample.value < limit))
+}
+
+/// Spikes of the gradient norm that come again, though the loss bears them.
+pub(super) fn repeated_spikes(history: &History<'_>) -> Option<Alarm> {
+    let norm = history.gradient_norm;
+    let measured = measure(norm);
+    let spikes: Vec<usize> =
+        (0..norm.len()).filter(|at| measured[*at].is_above(SPIKE_FACTOR, SPIKE_SIGMAS)).collect();
+    if spikes.len() < SPIKES_MIN {
+        return None;
+    }
+    let highest = spikes.iter().map(|at| norm[*at].value).fold(0.0, f64::max);
+    let is_first = |at: &usize| {
+        measured[*at].is_above(LESSER_FACTOR, LESSER_SIGMAS) && norm[*at].value >= 0.5 * highest
+    };
+    let first = (0..norm.len()).find(is_first).or(spikes.first().copied())?;
+    let last = *spikes.last()?;
+    Some(Alarm {
+        sign: SignName::GradientSpikes,
+        onset: norm[first].step,
+        back: norm.get(last + 1).map(|sample| sample.step),
+        verdict: Verdict::Recovered,
+        evidence: vec![
+            Evidence::of("spikes of the gradient norm", spikes.len() as f64),
+            Evidence::against(
+                "gradient norm",
+                norm[first].value,
+                "its usual",
+                measured[first].usual,
+            ),
+        ],
+    })
+}
+
+/// A norm beside its usual.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    usual: f64,
+    /// How many times the usual.
+    factor: f64,
+    /// Sigmas of the logarithm above the usual.
+    sigmas: f64,
+}
+
+impl Measured {
+    fn is_above(&self, factor: f64, sigmas: f64) -> bool {
+        self.factor > factor && self.sigmas > sigmas
+    }
+}
+
+/// Each norm beside the median of the [`WINDOW`] records before it, all on a logarithmic scale.
+fn measure(norm: &[Sample]) -> Vec<Measured> {
+    let mut logs: Vec<f64> = Vec::new();
+    norm.iter()
+        .map(|sample| {
+            if !(sample.value.is_finite() && sample.value > 0.0) {
+                return Measured { usual: f64::NAN, factor: 0.0, sigmas: 0.0 };
+            }
+            let log = sample.value.ln();
+            let window = last(&logs, WINDOW);
+            let (centre, spread) = centre_and_spread(window);
+            let too_few = window.len() < WINDOW_MIN;
+            logs.push(log);
+            if too_few {
+                return Measured { usual: f64::NAN, factor: 0.0, sigmas: 0.0 };
+            }
+            Measured {
+                usual: centre.exp(),
+                factor: (log - centre).exp(),
+                sigmas: (log - centre) / spread.max(SIGMA_FLOOR),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{calm, verdict};
+    use super::*;
+
+    #[test]
+    fn what_a_gradient_norm_says() {
+        let base = calm(0.5, 0.1, 60);
+        let loss = calm(2.0, 0.05, 200);
+        let then = |more: &[f64]| [&base[..], more].concat();
+        let nan = f64::NAN;
+        let spike = |height: f64| [&[height][..], &calm(0.5, 0.1, 30)].concat();
+        // (what, norms, verdict, onset)
+        let cases: [(&str, Vec<f64>, Verdict, Option<i64>); 8] = [
+            ("one skipped step", then(&[nan, 0.5, 0.4, 0.5]), Verdict::Healthy, None),
+            ("nan in all records", vec![nan; 5], Verdict::Exploded, Some(0)),
+            ("nan to the end", then(&[nan, nan, nan]), Verdict::Exploded, Some(60)),
+            ("huge at once", vec![3.8e12, 4e12], Verdict::Exploding, Some(0)),
+            ("one spike", then(&spike(9.0)), Verdict::Healthy, None),
+            (
+                "spikes that come again",
+                then(&[spike(9.0), spike(12.0), spike(9.0)].concat()),
+                Verdict::Recovered,
+                Some(60),
+            ),
+            ("growth", then(&[2.0, 6.0, 30.0, 200.0, 1500.0]), Verdict::Exploding, Some(60)),
+            ("heavy tail", calm(1.0, 0.99, 90), Verdict::Healthy, None),
+        ];
+        for (what, norms, want, onset) in cases {
+            let loss = if norms.len() < 10 { &loss[..norms.len()] } else { &loss[..] };
+            assert_eq!(verdict(loss, &norms), (want, onset), "{what}");
+        }
+    }
+
+    #[test]
+    fn growth_with_a_loss_that_reacts_is_seen_at_its_second_record() {
+        let norm = [&calm(0.24, 0.02, 60)[..], &[0.95, 2.4]].concat();
+        let calm_loss = calm(2.2, 0.02, 61);
+        let quiet = [&calm_loss[..], &[2.2]].concat();
+        let reacts = [&calm_loss[..], &[2.6]].concat();
+        assert_eq!(verdict(&quiet, &norm), (Verdict::Healthy, None));
+        assert_eq!(verdict(&reacts, &norm), (Verdict::Exploding, Some(60)));
+    }
+}

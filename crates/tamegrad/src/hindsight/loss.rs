@@ -1,0 +1,332 @@
+//! What the loss of a log says: NaN and Inf, jumps and rises, and whether it came back.
+
+use super::{Alarm, History, Sample, centre_and_spread, last};
+use crate::diagnosis::Verdict;
+use crate::finding::Evidence;
+use crate::running::median;
+use crate::signs::SignName;
+
+/// Calm records that a jump is held against.
+const NEAR: usize = 10;
+/// Calm records whose spread a rise is held against.
+const FAR: usize = 50;
+/// A jump: so many times the level of the records just before it, and of the highest of them.
+const JUMP_FACTOR: f64 = 20.0;
+const JUMP_OVER_HIGHEST: f64 = 3.0;
+const JUMP_SIGMAS: f64 = 10.0;
+/// A rise: so many times the level, for five of six records, with a peak so many sigmas above it.
+const RISE_FACTOR: f64 = 1.4;
+const RISE_SIGMAS: f64 = 6.0;
+const RISE_RECORDS: usize = 6;
+const RISE_PEAK_SIGMAS: f64 = 25.0;
+/// A loss that crosses zero has no factor: so many times the range of the records before it.
+const JUMP_RANGES: f64 = 20.0;
+/// Where NaN comes after a finite rise: the rise lies at most so many records before it.
+const BEFORE_NAN: usize = 30;
+/// A finite explosion of so many records before the first Inf is the event, and Inf its end.
+const FINITE_FIRST: usize = 10;
+/// The run has recovered if it ends within so many times the level before.
+const RECOVERED_FACTOR: f64 = 10.0;
+
+/// NaN or Inf in the loss: for good, or in passing.
+pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
+    let loss = history.loss;
+    let first = loss.iter().position(|sample| !sample.value.is_finite())?;
+    let after = &loss[first..];
+    let broken = after.iter().filter(|sample| !sample.value.is_finite()).count();
+    let ends_broken = after.last().is_some_and(|sample| !sample.value.is_finite());
+    let for_good = ends_broken || 2 * broken >= after.len();
+    let any_nan = after.iter().any(|sample| sample.value.is_nan());
+    let begin = rise_before(loss, first).min(open_episode(loss, first).unwrap_or(first));
+    let verdict = match for_good {
+        true if !any_nan && first - begin >= FINITE_FIRST => Verdict::Exploding,
+        true => Verdict::Exploded,
+        false => Verdict::Recovered,
+    };
+    let back = after.iter().find(|sample| sample.value.is_finite()).map(|sample| sample.step);
+    let mut evidence = vec![
+        Evidence::of(format!("loss at step {}", loss[first].step), loss[first].value),
+        Evidence::against(
+            "records of the loss that are NaN or Inf",
+            broken as f64,
+            "of all from there on",
+            after.len() as f64,
+        ),
+    ];
+    if begin < first {
+        let before = median(values(&loss[..begin])).unwrap_or(f64::NAN);
+        evidence.push(Evidence::against(
+            format!("loss at step {}, before it", loss[begin].step),
+            loss[begin].value,
+            "level until then",
+            before,
+        ));
+    }
+    let back = back.filter(|_| verdict == Verdict::Recovered);
+    Some(Alarm { sign: SignName::LossNonFinite, onset: loss[begin].step, back, verdict, evidence })
+}
+
+/// The first record from which on the loss stays, up to the record `end`, above 1.5 times the level
+/// before it; `end` if there is none.
+fn rise_before(loss: &[Sample], end: usize) -> usize {
+    let from = end.saturating_sub(BEFORE_NAN).max(1);
+    let mut lowest = f64::INFINITY;
+    let mut begin = end;
+    for at in (from..end).rev() {
+        lowest = lowest.min(loss[at].value);
+        let before = &loss[at.saturating_sub(20)..at];
+        let is_positive = before.iter().all(|sample| sample.value > 0.0);
+        let level = median(values(before)).unwrap_or(f64::INFINITY);
+        if is_positive && lowest > 1.5 * level {
+            begin = at;
+        }
+    }
+    begin
+}
+
+/// Where an episode begins that is not over at the record `end`.
+fn open_episode(loss: &[Sample], end: usize) -> Option<usize> {
+    let found = episodes(loss);
+    found.iter().find(|e| e.begin < end && e.back.is_none_or(|back| back >= end)).map(|e| e.begin)
+}
+
+/// A jump or a rise of a finite loss.
+pub(super) fn explosion(history: &History<'_>) -> Option<Alarm> {
+    let loss = history.loss;
+    let found = episodes(loss);
+    let worst = found.iter().map(|episode| episode.severity).fold(0.0, f64::max);
+    // What is small beside the worst is not where it began.
+    let first = found.iter().find(|episode| episode.severity >= 0.5 * worst)?;
+    let verdict = came_of(loss, &found);
+    let back = found.iter().rev().find_map(|episode| episode.back);
+    let evidence = vec![
+        Evidence::against("loss at its peak", first.peak, "level before it", first.level),
+        Evidence::against("sigmas above that level", first.sigmas, "alarm", first.limit),
+        Evidence::of("times that the loss left its level", found.len() as f64),
+    ];
+    Some(Alarm {
+        sign: SignName::LossFluctuates,
+        onset: loss[first.begin].step,
+        back: back.and_then(|at| loss.get(at)).map(|sample| sample.step),
+        verdict,
+        evidence,
+    })
+}
+
+/// Whether the loss came back after the last episode, stays flat, or is still away.
+fn came_of(loss: &[Sample], episodes: &[Episode]) -> Verdict {
+    let Some(end) = episodes.last().filter(|episode| episode.back.is_none()) else {
+        return Verdict::Recovered;
+    };
+    let tail = &loss[loss.len().saturating_sub((loss.len() / 20).max(3))..];
+    let (now, spread) = centre_and_spread(&values(tail).collect::<Vec<f64>>());
+    let is_near = end.level > 0.0 && now <= RECOVERED_FACTOR * end.level && now < 0.2 * end.peak;
+    let since = loss.len() - end.begin;
+    if is_near {
+        Verdict::Recovered
+    } else if since >= 20 && spread <= 1e-3 * now.abs() {
+        Verdict::Dead
+    } else {
+        Verdict::Exploding
+    }
+}
+
+/// A stretch in which the loss is far above its level.
+#[derive(Debug)]
+struct Episode {
+    begin: usize,
+    /// The first record that is back.
+    back: Option<usize>,
+    level: f64,
+    peak: f64,
+    sigmas: f64,
+    limit: f64,
+    /// How bad: the logarithm of the peak over the level.
+    severity: f64,
+}
+
+fn episodes(loss: &[Sample]) -> Vec<Episode> {
+    let mut calm: Vec<f64> = Vec::new();
+    let mut found = Vec::new();
+    let mut at = 0;
+    let mut newest = i64::MIN;
+    while let Some(sample) = loss.get(at) {
+        // A run that starts again from its first steps has no history.
+        if sample.step < newest && sample.step <= loss[0].step {
+            calm.clear();
+        }
+        newest = sample.step;
+        if !sample.value.is_finite() {
+            at += 1;
+            continue;
+        }
+        match Departure::of(loss, at, &calm) {
+            Some(departure) => {
+                let episode = departure.follow(loss, at);
+                let back = episode.back;
+                found.extend(Some(episode).filter(|e| e.sigmas >= e.limit));
+                match back {
+                    Some(back) => at = back.max(at + 1),
+                    None => break,
+                }
+            }
+            None => {
+                calm.push(sample.value);
+                at += 1;
+            }
+        }
+    }
+    found
+}
+
+/// A loss that has left the level before it.
+struct Departure {
+    level: f64,
+    spread: f64,
+    /// A loss at or below this is back.
+    home: f64,
+    /// Sigmas that the peak must reach.
+    limit: f64,
+}
+
+impl Departure {
+    fn of(loss: &[Sample], at: usize, calm: &[f64]) -> Option<Self> {
+        let near = last(calm, NEAR);
+        if near.len() < 3 {
+            return None;
+        }
+        let value = loss[at].value;
+        let (level, spread) = centre_and_spread(near);
+        let highest = near.iter().copied().fold(f64::MIN, f64::max);
+        let lowest = near.iter().copied().fold(f64::MAX, f64::min);
+        if lowest <= 0.0 {
+            let far = last(calm, FAR);
+            let (low, high) =
+                far.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
+            let range = (high - low).max(f64::MIN_POSITIVE);
+            let jumps = value - high > JUMP_RANGES * range;
+            let limit = JUMP_RANGES;
+            return jumps.then_some(Self { level, spread: range, home: high, limit });
+        }
+        let home = highest.max(1.2 * level);
+        let steps: Vec<f64> = near.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
+        let step = 1.4826 * median(steps).unwrap_or(0.0);
+        let spread = spread.max(step).max(0.01 * level);
+        let jumps = value > JUMP_FACTOR * level
+            && value > JUMP_OVER_HIGHEST * highest
+            && value - level > JUMP_SIGMAS * spread;
+        if jumps {
+            return Some(Self { level, spread, home, limit: JUMP_SIGMAS });
+        }
+        let spread = centre_and_spread(last(calm, FAR)).1.max(0.01 * level);
+        let is_up = |value: f64, sigmas: f64| {
+            value > RISE_FACTOR * level && value > highest && value - level > sigmas * spread
+        };
+        let next = loss[at..].iter().filter(|s| s.value.is_finite()).take(RISE_RECORDS);
+        let up = next.filter(|s| is_up(s.value, RISE_SIGMAS - 2.0)).count();
+        let rises = near.len() == NEAR && is_up(value, RISE_SIGMAS) && up >= RISE_RECORDS - 1;
+        rises.then_some(Self { level, spread, home, limit: RISE_PEAK_SIGMAS })
+    }
+
+    /// Follows the loss until three records in a row are back by their median, or to the end.
+    fn follow(&self, loss: &[Sample], begin: usize) -> Episode {
+        let mut peak = loss[begin].value;
+        let mut back = None;
+        for at in begin..loss.len() {
+            if loss[at].value.is_finite() {
+                peak = peak.max(loss[at].value);
+            }
+            let next = &loss[at..(at + 3).min(loss.len())];
+            if median(values(next)).is_some_and(|now| now <= self.home) {
+                back = Some(at);
+                break;
+            }
+        }
+        let sigmas = (peak - self.level) / self.spread;
+        let severity = if self.level > 0.0 { (peak / self.level).ln() } else { sigmas.ln() };
+        Episode { begin, back, level: self.level, peak, sigmas, limit: self.limit, severity }
+    }
+}
+
+fn values(samples: &[Sample]) -> impl Iterator<Item = f64> + '_ {
+    samples.iter().map(|sample| sample.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{calm, verdict};
+    use super::*;
+
+    #[test]
+    fn what_a_loss_says() {
+        let base = calm(2.0, 0.1, 40);
+        let then = |more: &[f64]| [&base[..], more].concat();
+        let nan = f64::NAN;
+        let inf = f64::INFINITY;
+        let flat = vec![1380.0; 40];
+        // (what, losses, verdict, onset)
+        let cases: [(&str, Vec<f64>, Verdict, Option<i64>); 14] = [
+            ("nan for good", then(&[nan, nan]), Verdict::Exploded, Some(40)),
+            ("nan in the last record", then(&[nan]), Verdict::Exploded, Some(40)),
+            ("nan from the start", vec![nan; 9], Verdict::Exploded, Some(0)),
+            ("one inf", then(&[inf, 2.0, 1.9, 2.1]), Verdict::Recovered, Some(40)),
+            ("up, then nan", then(&[5.0, 5.1, 4.9, nan, nan]), Verdict::Exploded, Some(40)),
+            (
+                "far up for long, then inf",
+                [then(&[1e20]), vec![4e24; 12], vec![inf; 9]].concat(),
+                Verdict::Exploding,
+                Some(40),
+            ),
+            ("jump that stays", then(&[90.0, 4e3, 9e3, 2e4]), Verdict::Exploding, Some(40)),
+            ("flat after the jump", then(&flat), Verdict::Dead, Some(40)),
+            (
+                "jump that comes back",
+                then(&[900.0, 40.0, 2.1, 2.0, 1.9]),
+                Verdict::Recovered,
+                Some(40),
+            ),
+            (
+                "rise that comes back",
+                then(&[4.5, 5.0, 6.0, 8.0, 6.0, 5.0, 3.0, 2.1, 2.0, 2.0]),
+                Verdict::Recovered,
+                Some(40),
+            ),
+            ("one noisy record", then(&[4.5, 2.0, 1.9, 2.1]), Verdict::Healthy, None),
+            ("policy gradient across zero", calm(0.0, 0.5, 60), Verdict::Healthy, None),
+            ("falling", (0..80).map(|i| 50.0 * 0.93_f64.powi(i)).collect(), Verdict::Healthy, None),
+            (
+                "huge at the start, then a jump",
+                [vec![8e7, 1e8, 3e3, 40.0], calm(10.0, 1.0, 20), vec![7e5, 2e6, 9.0, 10.0]]
+                    .concat(),
+                Verdict::Recovered,
+                Some(24),
+            ),
+        ];
+        for (what, losses, want, onset) in cases {
+            assert_eq!(verdict(&losses, &[]), (want, onset), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_onset_is_that_of_an_episode_as_bad_as_the_worst() {
+        let bump = [0.03, 0.04, 0.07, 0.1, 0.15, 0.12, 0.09, 0.05, 0.02];
+        let loss = [
+            &calm(0.02, 1e-4, 60)[..],
+            &bump,
+            &calm(0.02, 1e-4, 60),
+            &[0.5, 17.0, 2.0, 0.9, 0.5, 0.3],
+            &calm(0.03, 1e-3, 20),
+        ]
+        .concat();
+        assert_eq!(verdict(&loss, &[]), (Verdict::Recovered, Some(129)));
+    }
+
+    #[test]
+    fn several_runs_in_one_log_have_each_their_own_history() {
+        let run = [vec![430.0, 90.0, 20.0], calm(2.0, 0.1, 30)].concat();
+        let one = super::super::check::samples(&run);
+        let loss = [one.clone(), one.clone(), one].concat();
+        let history = History { loss: &loss, ..History::default() };
+        assert_eq!(super::super::judge(&history).verdict, Verdict::Healthy);
+    }
+}

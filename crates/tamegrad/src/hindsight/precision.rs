@@ -1,0 +1,58 @@
+//! What the loss scale of mixed precision says: it halves at each overflow.
+
+use super::{Alarm, History};
+use crate::diagnosis::Verdict;
+use crate::finding::Evidence;
+use crate::signs::SignName;
+
+/// Halvings in a row that are no search for the right scale any more.
+const HALVINGS: u32 = 8;
+
+/// A loss scale that falls and falls: every step overflows, whatever the scale. The first scale of a
+/// run is guessed, and may fall for long from a high guess: so the fall must lead below 1.
+pub(super) fn scale_collapse(history: &History<'_>) -> Option<Alarm> {
+    let scale = history.loss_scale;
+    let mut begin = 0;
+    for at in 1..scale.len() {
+        if !(scale[at].value < scale[at - 1].value) {
+            begin = at;
+            continue;
+        }
+        let factor = scale[begin].value / scale[at].value;
+        if factor >= 2f64.powi(HALVINGS as i32) && scale[at].value < 1.0 {
+            let evidence = vec![
+                Evidence::against("loss scale", scale[at].value, "before", scale[begin].value),
+                Evidence::of("halvings in a row", factor.log2().round()),
+            ];
+            return Some(Alarm {
+                sign: SignName::LossNonFinite,
+                onset: scale[begin].step,
+                back: None,
+                verdict: Verdict::Exploding,
+                evidence,
+            });
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::samples;
+    use super::*;
+
+    #[test]
+    fn a_collapse_is_told_from_a_search() {
+        let fall = |from: f64, count: i32| (0..count).map(move |i| from / 2f64.powi(i));
+        let onset = |values: Vec<f64>| {
+            let loss_scale = samples(&values);
+            let history = History { loss_scale: &loss_scale, ..History::default() };
+            scale_collapse(&history).map(|alarm| alarm.onset)
+        };
+        let collapse: Vec<f64> = [0.5; 3].into_iter().chain(fall(0.25, 12)).collect();
+        assert_eq!(onset(collapse), Some(2));
+        assert_eq!(onset(fall(65536.0, 12).collect()), None);
+        assert_eq!(onset(vec![1024.0, 512.0, 1024.0, 512.0, 256.0]), None);
+        assert_eq!(onset(vec![]), None);
+    }
+}
