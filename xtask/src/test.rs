@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::tidy;
+use crate::{cargo, tidy};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
@@ -159,14 +159,6 @@ fn run_cargo(root: &Path, arguments: &str) -> Result<(), String> {
         Ok(status) => Err(status.to_string()),
         Err(error) => Err(format!("cargo could not be started: {error}")),
     }
-}
-
-/// The cargo that started us, so that a toolchain chosen by `cargo +name` stays chosen.
-fn cargo(root: &Path, arguments: &str) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.args(arguments.split(' ')).current_dir(root);
-    command
 }
 
 fn under_ci() -> bool {

@@ -8,7 +8,11 @@ mod discover;
 mod error;
 mod log;
 pub mod readers;
+mod roles;
+mod verdict;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;
 pub use log::{Log, LogBuilder, Notice, Point, Series};
+pub use roles::{Map, Role, Roles};
+pub use verdict::{Reading, read_verdict};
