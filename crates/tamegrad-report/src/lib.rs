@@ -11,6 +11,7 @@ mod check;
 pub mod explain;
 mod exploding;
 pub mod json;
+pub mod log;
 pub mod markdown;
 pub mod number;
 pub mod preflight;
