@@ -9,6 +9,7 @@ mod error;
 mod log;
 pub mod readers;
 mod roles;
+pub mod score;
 mod verdict;
 
 pub use discover::{Source, discover};
