@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tamegrad_runs::Role;
 
 /// Detects, explains and fixes exploding gradients in neural-network training.
 ///
@@ -33,6 +34,11 @@ pub(crate) enum Command {
     Train(Train),
     /// Look at a recipe before the first update: gains, overflow, size of the first step
     Preflight(Preflight),
+    /// Read training logs that exist already, of many formats, and say whether, when and as far as
+    /// they show it why the gradients exploded
+    Diagnose(Diagnose),
+    /// Score the verdicts on a corpus of logs against its labels
+    Eval(Eval),
     /// Tell what a sign, a cause or a remedy is; alone, list them all
     Explain(Explain),
 }
@@ -94,6 +100,59 @@ pub(crate) enum GuardMode {
 pub(crate) struct Preflight {
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Arguments of `diagnose`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Diagnose {
+    /// Logs, or folders to look for logs in
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Read the series NAME as loss, grad_norm, lr or loss_scale
+    #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
+    pub(crate) map: Vec<(Role, String)>,
+    /// List the series that were found, and judge nothing
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Print one JSON object a run, each in a line
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    /// Print in this form
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+    /// No progress bar and nothing on the screen: the exit code tells
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// How `diagnose` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// A block of text a run
+    Text,
+    /// Annotations of GitHub's workflow commands
+    Github,
+}
+
+fn mapping(text: &str) -> Result<(Role, String), String> {
+    let (role, name) = text
+        .split_once('=')
+        .ok_or_else(|| format!("got `{text}`, want ROLE=NAME, as in loss=train/objective"))?;
+    Ok((role.parse()?, name.to_owned()))
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Eval {
+    /// A folder with labels.tsv (columns id, label, onset_step) and a folder of logs for each id
+    #[arg(value_name = "CORPUS")]
+    pub(crate) corpus: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress bar
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 /// Arguments of `explain`.

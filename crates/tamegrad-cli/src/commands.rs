@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+pub(crate) mod diagnose;
+pub(crate) mod eval;
 pub(crate) mod explain;
 pub(crate) mod fix;
 pub(crate) mod preflight;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use miette::{Diagnostic, LabeledSpan, MietteHandlerOpts, NamedSource, SourceSpan};
 use tamegrad_lab::recipe::RecipeError;
 use tamegrad_lab::{FixError, SetupError};
+use tamegrad_runs::ReadError;
 
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,9 @@ pub(crate) enum Failure {
     /// The report cannot be written as JSON.
     #[error("the report cannot be written as JSON: {0}")]
     Json(serde_json::Error),
+    /// A log or a corpus cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// There is nothing of that name to explain.
     #[error("got `{name}`, want the name of a sign, cause or remedy; hint: {hint}")]
     Unknown {

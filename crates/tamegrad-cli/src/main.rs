@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Command::Fix(fix) => commands::fix::run(&fix, &CANCEL),
         Command::Train(train) => commands::train::run(&train, &CANCEL),
         Command::Preflight(preflight) => commands::preflight::run(&preflight),
+        Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, &CANCEL),
+        Command::Eval(eval) => commands::eval::run(&eval),
         Command::Explain(explain) => commands::explain::run(&explain),
     };
     result.unwrap_or_else(|failure| {
