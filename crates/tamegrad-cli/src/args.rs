@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// Read training logs that exist already, of many formats, and say whether, when and as far as
     /// they show it why the gradients exploded
     Diagnose(Diagnose),
+    /// Follow a log that is still growing, and alarm within a second of the record that shows it;
+    /// the training process is never touched
+    Watch(Watch),
     /// Score the verdicts on a corpus of logs against its labels
     Eval(Eval),
     /// Tell what a sign, a cause or a remedy is; alone, list them all
@@ -139,6 +142,30 @@ fn mapping(text: &str) -> Result<(Role, String), String> {
         .split_once('=')
         .ok_or_else(|| format!("got `{text}`, want ROLE=NAME, as in loss=train/objective"))?;
     Ok((role.parse()?, name.to_owned()))
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    /// A log, or a folder of logs; it may not be there yet
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Read the series NAME as loss, grad_norm, lr or loss_scale
+    #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
+    pub(crate) map: Vec<(Role, String)>,
+    /// Send each alarm to this address as JSON with a `text`, as Slack's incoming webhooks take it
+    #[arg(long, value_name = "URL")]
+    pub(crate) webhook: Option<String>,
+    /// Run this command in a shell at each alarm, with TAMEGRAD_PATH, TAMEGRAD_VERDICT,
+    /// TAMEGRAD_ONSET_STEP and TAMEGRAD_TEXT in its environment
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Option<String>,
+    /// Stop when nothing was written for so many seconds; without it only Ctrl-C stops
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle: Option<f64>,
+    /// Print one JSON object an alarm, each in a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `eval`.

@@ -6,6 +6,7 @@ pub(crate) mod explain;
 pub(crate) mod fix;
 pub(crate) mod preflight;
 pub(crate) mod train;
+pub(crate) mod watch;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Train(train) => commands::train::run(&train, &CANCEL),
         Command::Preflight(preflight) => commands::preflight::run(&preflight),
         Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, &CANCEL),
+        Command::Watch(watch) => commands::watch::run(&watch, &CANCEL),
         Command::Eval(eval) => commands::eval::run(&eval),
         Command::Explain(explain) => commands::explain::run(&explain),
     };

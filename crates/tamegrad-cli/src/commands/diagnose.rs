@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad_report::log::{self, LogRun};
-use tamegrad_runs::{Log, Series, Source, discover, read_verdict};
+use tamegrad_runs::{Log, Map, Series, Source, discover, read_verdict};
 
 use crate::args::{Diagnose, OutputFormat};
 use crate::commands::{COULD_NOT_RUN, FOUND, STOPPED};
@@ -68,7 +68,29 @@ fn diagnose(
     log: &Log,
     is_alone: bool,
 ) -> Result<(bool, String), String> {
-    let reading = read_verdict(log, source.format(), &args.map)?;
+    with_run(source, log, &args.map, |run| {
+        let is_explosion = run.judgement.verdict.is_explosion();
+        let text = if args.json {
+            serde_json::to_string(&log::report(run)).map_err(|error| error.to_string())? + "\n"
+        } else if args.format == OutputFormat::Github {
+            log::github(run).unwrap_or_default()
+        } else if is_explosion || is_alone {
+            log::block(run, &screen::style()) + if is_alone { "" } else { "\n" }
+        } else {
+            log::line(run, &screen::style())
+        };
+        Ok((is_explosion, text))
+    })
+}
+
+/// Reads the verdict of a log and hands it on in the form that reports take.
+pub(crate) fn with_run<R>(
+    source: &Source,
+    log: &Log,
+    map: &Map,
+    then: impl FnOnce(&LogRun<'_>) -> Result<R, String>,
+) -> Result<R, String> {
+    let reading = read_verdict(log, source.format(), map)?;
     if reading.loss.is_empty() && reading.grad_norm.is_empty() {
         return Err(format!(
             "got {} series, want a loss or a gradient norm; hint: --list shows them, --map \
@@ -76,7 +98,6 @@ fn diagnose(
             log.series.len()
         ));
     }
-    let path = source.path().display().to_string();
     let series: Vec<(String, u64)> =
         log.series.iter().map(|s| (s.name.clone(), s.points.len() as u64 + s.thinned)).collect();
     let notices: Vec<String> = log.notices.iter().map(ToString::to_string).collect();
@@ -84,8 +105,8 @@ fn diagnose(
         true => Some("added up from the single tensors"),
         false => name(reading.roles.grad_norm),
     };
-    let run = LogRun {
-        path: &path,
+    then(&LogRun {
+        path: &source.path().display().to_string(),
         format: source.format(),
         judgement: &reading.judgement,
         onset_wall: reading.onset_wall,
@@ -94,18 +115,7 @@ fn diagnose(
         series: &series,
         missing: &reading.missing,
         notices: &notices,
-    };
-    let is_explosion = reading.judgement.verdict.is_explosion();
-    let text = if args.json {
-        serde_json::to_string(&log::report(&run)).map_err(|error| error.to_string())? + "\n"
-    } else if args.format == OutputFormat::Github {
-        log::github(&run).unwrap_or_default()
-    } else if is_explosion || is_alone {
-        log::block(&run, &screen::style()) + if is_alone { "" } else { "\n" }
-    } else {
-        log::line(&run, &screen::style())
-    };
-    Ok((is_explosion, text))
+    })
 }
 
 fn name(series: Option<&Series>) -> Option<&str> {
