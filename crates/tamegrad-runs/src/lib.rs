@@ -6,8 +6,13 @@
 
 mod discover;
 mod error;
+mod json;
+mod lines;
 mod log;
+mod number;
 pub mod readers;
+mod row;
+mod step;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;
