@@ -6,11 +6,16 @@
 
 mod discover;
 mod error;
+mod json;
+mod lines;
 mod log;
+mod number;
 pub mod readers;
 mod roles;
 pub mod score;
 mod verdict;
+mod row;
+mod step;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;
