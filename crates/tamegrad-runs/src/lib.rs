@@ -4,10 +4,15 @@
 //! formats of [`readers`], recognised by content. A reader never panics, never prints, and keeps
 //! what it can read: what is broken is left out and said in [`Log::notices`].
 
+mod bins;
 mod discover;
 mod error;
+mod files;
 mod log;
 pub mod readers;
+mod tags;
+mod window;
+mod wire;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;
