@@ -2,6 +2,7 @@
 //! into points.
 
 pub mod tensorboard;
+pub mod wandb;
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,7 @@ pub struct Reader {
 }
 
 /// All formats, those that are surest of their content first.
-pub const READERS: &[Reader] = &[tensorboard::READER];
+pub const READERS: &[Reader] = &[tensorboard::READER, wandb::READER];
 
 /// For formats that no folder is.
 pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {

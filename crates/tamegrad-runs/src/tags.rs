@@ -25,8 +25,10 @@ impl<T: Default> Tags<T> {
     /// The entry of a name, made if it is not there; `None` where there are too many.
     #[inline]
     pub(crate) fn entry(&mut self, tag: &[u8]) -> Option<&mut T> {
-        let id = match self.ids.get(tag) {
-            Some(&id) => id,
+        // Before the search: the time to hash a name is bounded as well.
+        let known = if tag.len() > TAG_LEN_MAX { None } else { self.ids.get(tag).copied() };
+        let id = match known {
+            Some(id) => id,
             None => self.insert(tag)?,
         };
         self.entries.get_mut(id)
