@@ -381,3 +381,251 @@ fn numbers(json: &mut Jiter<'_>, into: &mut Vec<f64>) -> JiterResult<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Log;
+    use crate::wire::write::message;
+    use proptest::prelude::*;
+
+    const RUN: &str = "run-a.wandb";
+
+    fn item(keys: &[&str], json: &str) -> Vec<u8> {
+        // One key is a `key`, as older writers have it; several are nested.
+        let number = if keys.len() == 1 { 1 } else { 2 };
+        let mut parts: Vec<(u32, Value<'_>)> =
+            keys.iter().map(|key| (number, Value::Bytes(key.as_bytes()))).collect();
+        parts.push((16, Value::Bytes(json.as_bytes())));
+        message(&parts)
+    }
+
+    /// A record of a history with a `HistoryStep`, if one is given.
+    fn history(step: Option<u64>, items: &[(&str, &str)]) -> Vec<u8> {
+        let items: Vec<Vec<u8>> = items
+            .iter()
+            .map(|(key, json)| item(&key.split('>').collect::<Vec<_>>(), json))
+            .collect();
+        let mut parts: Vec<(u32, Value<'_>)> =
+            items.iter().map(|item| (1, Value::Bytes(item))).collect();
+        let step = step.map(|step| message(&[(1, Value::Varint(step))]));
+        if let Some(step) = &step {
+            parts.push((2, Value::Bytes(step)));
+        }
+        message(&[(1, Value::Varint(3)), (2, Value::Bytes(&message(&parts)))])
+    }
+
+    fn file(records: &[Vec<u8>]) -> Vec<u8> {
+        chunks::write(HEADER, records)
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Result<Log, String> {
+        let mut log = LogBuilder::new();
+        read_stream(Path::new(RUN), bytes, bytes.len() as u64, &mut log)
+            .map_err(|error| error.to_string())?;
+        Ok(log.finish())
+    }
+
+    /// Each series as `name: step=value ...`, `~` before an estimate; then each notice.
+    fn words(log: &Log) -> Vec<String> {
+        let mut words = Vec::new();
+        for series in &log.series {
+            let sign = if series.estimated { "~" } else { "" };
+            let points: Vec<String> =
+                series.points.iter().map(|p| format!("{}={sign}{}", p.step, p.value)).collect();
+            words.push(format!("{}: {}", series.name, points.join(" ")));
+        }
+        words.extend(log.notices.iter().map(|notice| format!("! {notice}")));
+        words
+    }
+
+    fn check(records: &[Vec<u8>], want: &[&str]) {
+        let want = want.iter().map(|word| (*word).to_owned()).collect();
+        assert_eq!(read_bytes(&file(records)).map(|log| words(&log)), Ok(want));
+    }
+
+    #[test]
+    fn numbers_and_what_is_not_finite() {
+        check(
+            &[
+                history(Some(0), &[("loss", "2.5"), ("_runtime", "3.1"), ("note", "\"good\"")]),
+                history(Some(1), &[("loss", "NaN"), ("train>lr", "5e-4"), ("done", "true")]),
+                history(Some(2), &[("loss", "-Infinity"), ("none", "null"), ("", "1")]),
+                history(Some(3), &[("loss", "\"Infinity\""), ("list", "[1, 2]")]),
+                history(Some(4), &[("loss", "\"NaN\""), ("loss", "1.8e308")]),
+            ],
+            &["loss: 0=2.5 1=NaN 2=-inf 3=inf 4=NaN 4=inf", "train.lr: 1=0.0005"],
+        );
+    }
+
+    #[test]
+    fn the_step_is_the_history_step_or_else_the_item_or_else_the_count() {
+        check(
+            &[
+                history(Some(7), &[("train/global_step", "500"), ("loss", "1"), ("_step", "9")]),
+                history(None, &[("train/global_step", "0"), ("loss", "2"), ("_step", "8")]),
+                history(None, &[("loss", "3")]),
+            ],
+            &["train/global_step: 7=500 8=0", "loss: 7=1 8=2 2=3"],
+        );
+        let timed = file(&[history(Some(0), &[("loss", "1"), ("_timestamp", "1668953437.25")])]);
+        assert_eq!(read_bytes(&timed).unwrap().series[0].points[0].wall, 1_668_953_437.25);
+    }
+
+    #[test]
+    fn dictionaries_are_flattened_and_histograms_estimated() {
+        let deep = format!("{}1{}", "{\"a\":".repeat(40), "}".repeat(40));
+        check(
+            &[
+                history(Some(0), &[("eval", r#"{"acc": 0.5, "by": {"x": NaN, "y": "Infinity"}}"#)]),
+                history(Some(0), &[("image", r#"{"size": 12, "_type": "image-file"}"#)]),
+                history(Some(0), &[("deep", &deep)]),
+                history(
+                    Some(1),
+                    &[(
+                        "gradients/w",
+                        // sqrt(2 * 2^2 + 1 * 1^2)
+                        r#"{"_type": "histogram", "values": [2, 0.0, 1], "bins": [-3.0, -1, 0.5, 1.5]}"#,
+                    )],
+                ),
+                history(Some(2), &[("gradients/w", r#"{"bins": [], "_type": "histogram"}"#)]),
+            ],
+            &["eval.acc: 0=0.5", "eval.by.x: 0=NaN", "eval.by.y: 0=inf", "gradients/w: 1=~3"],
+        );
+    }
+
+    #[test]
+    fn what_is_broken_is_left_out_and_said() {
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        let large = format!("{{\"a\": {}1}}", " ".repeat(VALUE_MAX));
+        let long = "k".repeat(5000);
+        check(
+            &[
+                history(Some(0), &[("bad", "{\"a\": 1, b}"), ("loss", "1")]),
+                history(Some(1), &[("deep", &format!("{{\"a\": {deep}}}")), ("loss", "2")]),
+                history(Some(2), &[("large", &large), ("loss", "3")]),
+                history(Some(3), &[(&long, "1"), ("loss", "4")]),
+                message(&[(2, Value::Bytes(&[0x0a, 0x7f]))]),
+            ],
+            &[
+                "loss: 0=1 1=2 2=3 3=4",
+                "! run-a.wandb at byte 7: a value of \"bad\" that is no JSON (key must be a string); \
+                 left out",
+                "! run-a.wandb at byte 55: a value of \"deep\" that is no JSON (recursion limit \
+                 exceeded); left out",
+                "! run-a.wandb at byte 200149: a value of \"large\" with more than 16 MiB; left out",
+                "! run-a.wandb at byte 16986043: a record that is no protobuf message; left out",
+                "! run-a.wandb: left out 1 values: of one run, 100000 names of at most 4096 bytes, \
+                 16777216 bytes together, are kept",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_file_without_any_record_is_an_error() {
+        let header = "the header of a W&B run file";
+        let cases: &[(&[u8], &str)] = &[
+            (b"", "got an empty file, want W&B records"),
+            (b":W&B", &format!("got \":W&B\", want {header}")),
+            (&[0; 100], &format!("got \"\\x00\\x00\\x00\\x00\\x00\\x00\\x00\", want {header}")),
+        ];
+        for (bytes, want) in cases {
+            assert_eq!(read_bytes(bytes), Err(format!("{RUN} at byte 0: {want}")));
+        }
+        let cut = file(&[history(Some(0), &[("loss", "1")])])[..20].to_vec();
+        let text = "a record cut short by the end of the file; all before it is used";
+        let want = format!("{RUN} at byte 7: got {text}, want W&B records");
+        assert_eq!(read_bytes(&cut), Err(want));
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn files_of_one_id_in_a_folder_are_one_run() {
+        let key = |name| run_key(Path::new(name));
+        assert_eq!(key("x/run-1hk2nv98.wandb"), Some("1hk2nv98".to_owned()));
+        assert_eq!(key("x/offline.wandb"), None);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("run-a.wandb"), file(&[])).unwrap();
+        std::fs::write(folder.path().join("run-b.wandb"), "").unwrap();
+        let (sources, errors) = crate::discover(folder.path());
+        assert_eq!((sources.len(), errors.len()), (2, 0));
+        let error = sources[1].read().unwrap_err().to_string();
+        assert!(error.ends_with("run-b.wandb at byte 0: got an empty file, want W&B records"));
+    }
+
+    #[test]
+    fn recognised_by_content_or_else_by_name() {
+        let cases: &[(&str, &[u8], bool)] = &[
+            ("a", &file(&[]), true),
+            ("a", b":W&B", false),
+            ("a", b"", false),
+            (RUN, b"", true),
+            (RUN, &[0; 9], true),
+        ];
+        for (path, bytes, want) in cases {
+            let head = Head { path: Path::new(path), bytes, is_whole: true };
+            assert_eq!(recognises(&head), *want, "{path} {bytes:?}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            any::<f64>().prop_map(|number| format!("{number:?}")),
+            Just("NaN".to_owned()),
+            Just("\"Infinity\"".to_owned()),
+            Just(r#"{"_type":"histogram","values":[1,2],"bins":[0,1,2]}"#.to_owned()),
+            "[ -~]{0,12}",
+        ];
+        leaf.prop_recursive(4, 16, 3, |inner| {
+            prop::collection::vec(("[a-c]{1,2}", inner), 0..3).prop_map(|members| {
+                let members: Vec<String> =
+                    members.iter().map(|(key, json)| format!("\"{key}\":{json}")).collect();
+                format!("{{{}}}", members.join(","))
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_is_read_as_it_was_written(number: f64, step: u32) {
+            let step = u64::from(step);
+            let log = read_bytes(&file(&[history(Some(step), &[("loss", &number.to_string())])]));
+            let point = log.unwrap().series[0].points[0];
+            prop_assert_eq!((point.step, point.value.to_bits()), (step as i64, number.to_bits()));
+        }
+
+        #[test]
+        fn no_json_panics(json in any_json()) {
+            let records = [history(Some(0), &[("x", &json)]), history(Some(1), &[("loss", "1")])];
+            let log = read_bytes(&file(&records)).unwrap();
+            prop_assert_eq!(log.series("loss").unwrap().points.len(), 1);
+            prop_assert!(log.notices.len() <= 1, "{:?}", log.notices);
+        }
+
+        /// Past the checksums, so that the protobuf and the JSON are what is tried.
+        #[test]
+        fn no_changed_record_panics(
+            json in any_json(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let mut record = history(Some(5), &[("a>b", &json), ("_step", "7"), ("c", "1.5")]);
+            for (at, byte) in changes {
+                let at = at.index(record.len());
+                record[at] = byte;
+            }
+            let mut log = LogBuilder::new();
+            let read = Run::default().record(&record, &mut log);
+            let points: usize = log.finish().series.iter().map(|s| s.points.len()).sum();
+            prop_assert!(points <= record.len(), "{:?}", read);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let mut log = LogBuilder::new();
+            let read = Run::default().record(&bytes, &mut log);
+            prop_assert!(log.finish().series.len() <= bytes.len(), "{:?}", read);
+            let logged = read_bytes(&file(&[history(Some(0), &[("loss", "1")]), bytes])).unwrap();
+            prop_assert_eq!(logged.notices.len(), usize::from(read.is_err()));
+        }
+    }
+}

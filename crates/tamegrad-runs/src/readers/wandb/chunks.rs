@@ -198,7 +198,7 @@ fn judge(block: &[u8], room: usize) -> Chunk {
             format!("a chunk with checksum {got:08x}, want {sum:08x}; left out {left_out} bytes");
         return Chunk::Fault { text, len: left_out };
     }
-    if !(FULL..=LAST).contains(&kind) {
+    if ![FULL, FIRST, MIDDLE, LAST].contains(&kind) {
         let text = format!("a chunk of the unknown type {kind}; left out");
         return Chunk::Fault { text, len: HEADER + len };
     }
@@ -221,4 +221,184 @@ fn crc(kind: u8, data: &[u8]) -> u32 {
     hasher.update(&[kind]);
     hasher.update(data);
     hasher.finalize()
+}
+
+/// A log of records behind the header of a file, for tests.
+#[cfg(test)]
+pub(super) fn write(header: &[u8], records: &[Vec<u8>]) -> Vec<u8> {
+    let mut log = header.to_vec();
+    for record in records {
+        let (mut rest, mut is_first) = (&record[..], true);
+        loop {
+            let room = BLOCK as usize - log.len() % BLOCK as usize;
+            if room < HEADER {
+                log.resize(log.len() + room, 0);
+                continue;
+            }
+            let (data, after) = rest.split_at(rest.len().min(room - HEADER));
+            let kind = match (is_first, after.is_empty()) {
+                (true, true) => FULL,
+                (true, false) => FIRST,
+                (false, false) => MIDDLE,
+                (false, true) => LAST,
+            };
+            log.extend(chunk(kind, data));
+            (rest, is_first) = (after, false);
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+    log
+}
+
+#[cfg(test)]
+fn chunk(kind: u8, data: &[u8]) -> Vec<u8> {
+    let len = (data.len() as u16).to_le_bytes();
+    [&crc(kind, data).to_le_bytes()[..], &len, &[kind], data].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Records as text or, where long, as their length; faults as `!offset text`.
+    fn read(bytes: &[u8]) -> Vec<String> {
+        let mut records = Records::new(bytes, bytes.len() as u64, 7).unwrap();
+        let mut found = Vec::new();
+        while let Some(item) = records.next().unwrap() {
+            found.push(match item {
+                Item::Record(_, record) if record.len() > 40 => record.len().to_string(),
+                Item::Record(_, record) => String::from_utf8_lossy(record).into_owned(),
+                Item::Fault(offset, text) => format!("!{offset} {text}"),
+            });
+        }
+        found
+    }
+
+    fn log(records: &[&str]) -> Vec<u8> {
+        let records: Vec<Vec<u8>> = records.iter().map(|record| record.as_bytes().into()).collect();
+        write(b"header:", &records)
+    }
+
+    #[test]
+    fn records_over_blocks_and_tails_of_live_runs() {
+        let long = "x".repeat(100_000);
+        // 32768 - 7 - 7 - 32740 - 7 - 2 = 5 bytes are too few for another header.
+        let filling = "y".repeat(32_740);
+        let cases: &[(Vec<u8>, &[&str])] = &[
+            (log(&[]), &[]),
+            (log(&["one", &long, "two", ""]), &["one", "100000", "two", ""]),
+            (log(&[&filling, "ab", "next"]), &["32740", "ab", "next"]),
+            // The bare header of a chunk, a part of one, zeros to the end of the block and beyond.
+            ([log(&["one"]), chunk(FULL, b"two")[..7].to_vec()].concat(), &["one"]),
+            ([log(&["one"]), chunk(FULL, b"two")[..5].to_vec()].concat(), &["one"]),
+            ([log(&["one"]), vec![0; 70_000]].concat(), &["one"]),
+        ];
+        for (bytes, want) in cases {
+            assert_eq!(read(bytes), *want);
+        }
+    }
+
+    #[test]
+    fn what_is_broken_is_left_out_and_said() {
+        let long = "x".repeat(100_000);
+        let cut = "a record cut short by the end of the file; all before it is used";
+        let parts = |kinds: &[(u8, &str)]| -> Vec<u8> {
+            let chunks = kinds.iter().flat_map(|(kind, data)| chunk(*kind, data.as_bytes()));
+            b"header:".iter().copied().chain(chunks).collect()
+        };
+        let mut wrong = log(&["one", "two", "three"]);
+        wrong[7 + 10 + 8] ^= 1;
+        let mut wrong_length = log(&["one", &long, "two"]);
+        wrong_length[7 + 10 + 4] ^= 8;
+        let mut over = log(&["one", &long, "two"]);
+        over[7 + 5] = 0xff;
+        let cases: &[(Vec<u8>, &[&str])] = &[
+            (log(&["one", "two"])[..7 + 10 + 8].to_vec(), &["one", &format!("!17 {cut}")]),
+            (log(&["one", &long])[..32_768].to_vec(), &["one", &format!("!17 {cut}")]),
+            (
+                wrong,
+                &[
+                    "one",
+                    "!17 a chunk with checksum 6e68da4c, want 7773eb0d; left out 10 bytes",
+                    "three",
+                ],
+            ),
+            (
+                wrong_length,
+                &[
+                    "one",
+                    "!17 a chunk with checksum 8be8931a, want a9e80de7; left out 32751 bytes",
+                    "two",
+                ],
+            ),
+            (
+                over,
+                &[
+                    "!7 a chunk that would go on behind its block; left out 32761 bytes up to the \
+                     next block",
+                    "two",
+                ],
+            ),
+            (
+                parts(&[(FIRST, "a"), (FULL, "one"), (LAST, "b"), (FULL, "two"), (9, "c")]),
+                &[
+                    "!7 a record without its end; left out",
+                    "one",
+                    "!25 a record without its beginning; left out",
+                    "two",
+                    "!43 a chunk of the unknown type 9; left out",
+                ],
+            ),
+        ];
+        for (bytes, want) in cases {
+            assert_eq!(read(bytes), *want);
+        }
+    }
+
+    #[test]
+    fn a_large_record_is_passed_over() {
+        let bytes = log(&["one", &"x".repeat(RECORD_MAX + 1), "two"]);
+        let found = read(&bytes);
+        assert_eq!(found.len(), 3, "{:?}", &found[..3]);
+        let is_said = found[1].ends_with(" a record of more than 64 MiB; left out");
+        assert!(is_said && found[0] == "one" && found[2] == "two", "{found:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn one_wrong_byte_costs_no_record_of_another_block(
+            lens in prop::collection::vec(0_usize..20_000, 1..12),
+            at: prop::sample::Index,
+            flip in 1_u8..,
+        ) {
+            let records: Vec<String> = lens.iter().map(|&len| "z".repeat(len)).collect();
+            let mut bytes = log(&records.iter().map(|record| &record[..]).collect::<Vec<_>>());
+            let all = read(&bytes);
+            prop_assert_eq!(all.len(), records.len());
+            let at = 7 + at.index(bytes.len() - 7);
+            bytes[at] ^= flip;
+            let found = read(&bytes);
+            let good = found.iter().filter(|text| !text.starts_with('!')).count();
+            // The records of the block, with those that begin or end in it.
+            let block = (at as u64 / BLOCK * BLOCK) as i64;
+            let mut end = 7;
+            let mut touched = 0;
+            for len in &lens {
+                let begin = end;
+                end += *len as i64 + HEADER as i64;
+                end += (end / BLOCK as i64 - begin / BLOCK as i64) * HEADER as i64;
+                touched += i64::from(begin < block + BLOCK as i64 && end >= block);
+            }
+            prop_assert!(good as i64 >= lens.len() as i64 - touched, "{found:?}");
+        }
+
+        #[test]
+        fn any_bytes_end(bytes: Vec<u8>) {
+            let found = read(&bytes).len();
+            prop_assert!(found <= bytes.len());
+        }
+    }
 }
