@@ -4,10 +4,12 @@
 //! formats of [`readers`], recognised by content. A reader never panics, never prints, and keeps
 //! what it can read: what is broken is left out and said in [`Log::notices`].
 
+mod bins;
 mod discover;
 mod error;
 mod json;
 mod lines;
+mod files;
 mod log;
 mod number;
 pub mod readers;
@@ -16,6 +18,9 @@ pub mod score;
 mod verdict;
 mod row;
 mod step;
+mod tags;
+mod window;
+mod wire;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;

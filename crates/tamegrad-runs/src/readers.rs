@@ -5,6 +5,8 @@ mod burn_metrics;
 mod csv_rows;
 mod hf_trainer;
 mod json_rows;
+pub mod tensorboard;
+pub mod wandb;
 
 use std::path::{Path, PathBuf};
 
@@ -41,8 +43,14 @@ pub struct Reader {
 }
 
 /// All formats, those that are surest of their content first.
-pub const READERS: &[Reader] =
-    &[burn_metrics::READER, hf_trainer::READER, json_rows::READER, csv_rows::READER];
+pub const READERS: &[Reader] = &[
+    tensorboard::READER,
+    wandb::READER,
+    burn_metrics::READER,
+    hf_trainer::READER,
+    json_rows::READER,
+    csv_rows::READER,
+];
 
 /// For formats that no folder is.
 pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
