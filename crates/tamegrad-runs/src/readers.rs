@@ -1,6 +1,8 @@
 //! One file a format. A reader says by content whether a file is its own, and turns its records
 //! into points.
 
+mod text;
+
 use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
@@ -36,7 +38,7 @@ pub struct Reader {
 }
 
 /// All formats, those that are surest of their content first.
-pub const READERS: &[Reader] = &[];
+pub const READERS: &[Reader] = &[text::TEXT];
 
 /// For formats that no folder is.
 pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
