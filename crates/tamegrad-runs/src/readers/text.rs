@@ -17,7 +17,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use self::lines::{LINE_BYTES_MAX, Line};
 use self::names::{Class, NAMES_MAX, Names, Subset};
@@ -154,7 +154,8 @@ static STOPPED: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
 });
 
 fn words(words: &[&str]) -> Option<AhoCorasick> {
-    AhoCorasick::builder().ascii_case_insensitive(true).build(words).ok()
+    let kind = Some(AhoCorasickKind::DFA);
+    AhoCorasick::builder().ascii_case_insensitive(true).kind(kind).build(words).ok()
 }
 
 fn has(words: &LazyLock<Option<AhoCorasick>>, line: &[u8]) -> bool {
@@ -264,7 +265,9 @@ impl<'a> Reading<'a> {
 
     /// Takes in a line of which `marks` were found.
     fn marked(&mut self, line: &[u8], marks: &mut Marks) {
-        if marks.is_code || has(&CODE, line) {
+        // Code hardly ever has a step and two more numbers by name.
+        let is_plain = marks.step.is_some() && marks.pairs.len() > 1;
+        if marks.is_code || !is_plain && has(&CODE, line) {
             self.last_code = Some(self.lines);
             return;
         }
@@ -304,7 +307,8 @@ impl<'a> Reading<'a> {
         }
         marks.pairs.iter().any(|pair| is_sure(&pair))
             || marks.has_position()
-            || marks.pairs.len() > 1 && marks.pairs.iter().any(|pair| pair.name.class.is_core())
+            || marks.pairs.iter().any(|pair| pair.name.class.is_core())
+                && marks.pairs.iter().any(|pair| !pair.is_loose)
             || marks.pairs.iter().any(|pair| pair.name.class == Class::LossScale)
                 && line.windows(8).any(|part| part.eq_ignore_ascii_case(b"overflow"))
     }
@@ -498,3 +502,6 @@ fn is_whole_line(line: &[u8], pair: &Pair) -> bool {
     let is_name = line.get(pair.span.0..pair.span.1).unwrap_or_default().contains(&b'=');
     is_name && before.trim_ascii().is_empty() && after.iter().all(|byte| b" ;".contains(byte))
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,18 +39,22 @@ pub(super) fn each_line(
         let bytes = buffer.get(..filled).unwrap_or_default();
         let mut start = 0;
         while let Some(length) = memchr2(b'\n', b'\r', bytes.get(start..).unwrap_or_default()) {
-            let line = bytes.get(start..start + length).unwrap_or_default();
-            let line = Line { offset: offset + start as u64, bytes: line, is_cut: false };
+            let kept = length.min(LINE_BYTES_MAX);
+            let line = Line {
+                offset: offset + start as u64,
+                bytes: bytes.get(start..start + kept).unwrap_or_default(),
+                is_cut: kept < length,
+            };
             if !std::mem::take(&mut skipping) && !line.bytes.is_empty() && !each(line) {
                 return Ok(());
             }
             start += length + 1;
         }
         let rest = bytes.get(start..).unwrap_or_default();
-        let is_cut = rest.len() >= LINE_BYTES_MAX;
+        let is_cut = rest.len() > LINE_BYTES_MAX;
         if (is_cut || read == 0) && !skipping && !rest.is_empty() {
-            let line = Line { offset: offset + start as u64, bytes: rest, is_cut };
-            if !each(line) {
+            let kept = rest.get(..LINE_BYTES_MAX).unwrap_or(rest);
+            if !each(Line { offset: offset + start as u64, bytes: kept, is_cut }) {
                 return Ok(());
             }
         }

@@ -1,12 +1,13 @@
 //! What the words before a number say that it is.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// The names seen so far, each looked at once.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    words: HashMap<Box<[u8]>, Name>,
-    keys: HashMap<Box<[u8]>, Name>,
+    words: HashMap<Box<[u8]>, Name, BuildHasherDefault<ShortHasher>>,
+    keys: HashMap<Box<[u8]>, Name, BuildHasherDefault<ShortHasher>>,
     known: Vec<String>,
     places: HashMap<String, u32>,
     /// Names that came after [`NAMES_MAX`] others and were passed over.
@@ -106,6 +107,33 @@ impl Names {
     }
 }
 
+/// FNV-1a, which is fast for the few bytes of a name; the maps are bounded, so that names made to
+/// collide cost little.
+#[derive(Debug)]
+struct ShortHasher(u64);
+
+impl Default for ShortHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for ShortHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= length as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The data that a word of its own stands for.
 pub(super) fn subset_of_word(word: &[u8]) -> Option<Subset> {
     if !(2..=10).contains(&word.len()) {
@@ -140,8 +168,8 @@ pub(super) enum Class {
     Gradient,
     /// The factor by which the loss is scaled for half precision.
     LossScale,
-    /// A learning rate.
-    Rate,
+    /// What training and validation share, such as the learning rate.
+    Shared,
     /// Another number that tells how training goes.
     Other,
     /// The position in the run; the larger the number, the more exactly.
@@ -274,7 +302,7 @@ fn value_class(name: &str) -> Class {
         return Class::Gradient;
     }
     if name.contains("learning_rate") || name.contains("learning-rate") || has(&["lr"]) {
-        return Class::Rate;
+        return Class::Shared;
     }
     if matches!(last, "xent" | "nll" | "crossentropy" | "elbo" | "bce")
         || last == "entropy" && has(&["cross"])
@@ -326,6 +354,7 @@ const SETTINGS: &[&str] = &[
     "time",
     "tol",
     "type",
+    "w",
     "warmup",
     "weight",
     "weights",
@@ -405,9 +434,9 @@ mod tests {
             ("norm", Class::Gradient),
             ("max_norm", Class::Unknown),
             ("params_norm", Class::Other),
-            ("lr", Class::Rate),
-            ("lr_architecture1", Class::Rate),
-            ("learning_rate", Class::Rate),
+            ("lr", Class::Shared),
+            ("lr_architecture1", Class::Shared),
+            ("learning_rate", Class::Shared),
             ("val_acc", Class::Other),
             ("nll_loss", Class::Loss),
             ("train-cross-entropy", Class::Loss),

@@ -148,6 +148,8 @@ impl<'a> Scanner<'a> {
                 b'[' => self.bracket(),
                 b'{' => self.brace(),
                 b'|' => self.border(),
+                // `step #5`
+                b'#' if self.byte(self.at + 1).is_ascii_digit() => self.at += 1,
                 b'}' => {
                     self.is_dict = false;
                     self.pass(1);
@@ -202,7 +204,13 @@ impl<'a> Scanner<'a> {
                 self.at = end + 1;
                 return;
             }
+            let is_assigned = self.byte(start.saturating_sub(1)) == b'=';
             self.clear();
+            if is_assigned && self.byte(end) != b'(' {
+                // The value of something else: in `valid=dev loss=2` it is no part of the name.
+                self.tentative = subset_of_word(self.line.get(start..end).unwrap_or_default());
+                return self.clear();
+            }
         }
         let end = if self.byte(end) == b'(' { self.parenthesis(end) } else { end };
         self.push_word(start, end);
@@ -426,9 +434,9 @@ impl<'a> Scanner<'a> {
         let rest = self.rest(end);
         let is_pair = self.separator == Separator::None
             && rest.first() == Some(&b' ')
-            && rest.get(1).is_some_and(u8::is_ascii_digit)
-            && number::parse(rest.get(1..).unwrap_or_default())
-                .is_some_and(|(_, length)| rest.iter().take(length + 1).any(|byte| *byte == b'.'));
+            && number::parse(rest.get(1..).unwrap_or_default()).is_some_and(|(value, length)| {
+                !value.is_finite() || rest.iter().take(length).any(|byte| *byte == b'.')
+            });
         let (from, to) = self.words.span();
         let name = self.names.words(self.line.get(from..to).unwrap_or_default());
         if !is_pair || name.class != Class::Loss {
@@ -438,7 +446,6 @@ impl<'a> Scanner<'a> {
         if let Some((step, _)) = number::parse(text).and_then(|(v, n)| Some((integer(v)?, n))) {
             self.set_step(3, step);
         }
-        self.words.end = end;
         true
     }
 
@@ -461,7 +468,7 @@ impl<'a> Scanner<'a> {
             }
             // A part of an epoch is no step, but a number to know.
             Class::Epoch if is_key => {
-                self.push(Name { class: Class::Other, ..name }, value, false, (from, end))
+                self.push(Name { class: Class::Shared, ..name }, value, false, (from, end))
             }
             Class::Unknown | Class::Epoch => {}
             // `loss = 0.5 * x` is code.
@@ -477,6 +484,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn push(&mut self, name: Name, value: f64, is_loose: bool, span: (usize, usize)) {
+        // In `val loss: 2 acc: 0.5` all is of validation.
+        if self.marks.pairs.is_empty() && name.says_subset == Some(Subset::Validation) {
+            self.marks.subset = name.says_subset;
+        }
         let is_validation = self.marks.subset == Some(Subset::Validation)
             && name.says_subset.is_none()
             && name.class.has_validation();

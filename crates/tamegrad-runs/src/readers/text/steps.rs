@@ -56,16 +56,20 @@ impl Position {
 /// training with their series; epochs and bars count only if they tell most points apart.
 pub(super) fn decide(points: &[(usize, Position)]) -> Kind {
     let is_most = |count: usize| 2 * count >= points.len() && count > 0;
-    let tells_apart = |kind: Kind| {
+    let tells_apart = |kind: Kind, percent: usize| {
         let steps = points.iter().filter_map(|(place, at)| Some((place, at.by(kind)?)));
         let count = steps.clone().count();
-        is_most(count) && 2 * steps.collect::<HashSet<_>>().len() > count
+        is_most(count) && 100 * steps.collect::<HashSet<_>>().len() > percent * count
     };
     if is_most(points.iter().filter(|(_, at)| at.own.is_some()).count()) {
         return Kind::Iteration;
     }
-    let kinds = [Kind::Epoch, Kind::Bar, Kind::Iteration];
-    kinds.into_iter().find(|kind| tells_apart(*kind)).unwrap_or(Kind::Number)
+    // Where there are bars, epochs count only if hardly more than the last state of each is there.
+    let is_barred = is_most(points.iter().filter(|(_, at)| at.bar.is_some()).count());
+    let kinds =
+        [(Kind::Epoch, if is_barred { 75 } else { 50 }), (Kind::Bar, 50), (Kind::Iteration, 50)];
+    let kind = kinds.into_iter().find(|(kind, percent)| tells_apart(*kind, *percent));
+    kind.map_or(Kind::Number, |(kind, _)| kind)
 }
 
 /// The position as the lines go by.
@@ -110,13 +114,13 @@ impl Track {
 
     fn own(&mut self, marks: &Marks, is_validation: bool) -> Option<i64> {
         match (marks.step, marks.place) {
-            (Some((GLOBAL.., step)), _) => Some(step),
+            _ if marks.bar == Bar::Keras => None,
+            (Some((rank, step)), _) if rank >= GLOBAL => Some(step),
+            (Some((rank, step)), _) if rank > 2 || rank == 2 && !is_validation => {
+                Some(self.epoch.map_or(step, |epoch| self.running(epoch, step)))
+            }
             // The batches of validation are counted apart.
-            (Some((..=2, _)) | None, _) if is_validation => None,
-            (Some((2.., step)), _) => Some(match self.epoch {
-                Some(epoch) => self.running(epoch, step),
-                None => step,
-            }),
+            _ if is_validation => None,
             (_, Some(place)) if marks.bar == Bar::None => Some(self.in_epoch(place)),
             (step, _) => step.map(|(_, step)| step),
         }
