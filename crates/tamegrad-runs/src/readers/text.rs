@@ -9,6 +9,7 @@ mod names;
 mod number;
 mod scan;
 mod steps;
+mod table;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -23,6 +24,7 @@ use self::lines::{LINE_BYTES_MAX, Line};
 use self::names::{Class, NAMES_MAX, Names, Subset};
 use self::scan::{Bar, Marks, Pair};
 use self::steps::{Kind, Position, Track};
+use self::table::Table;
 use super::{Head, Reader, no_folder, own_run};
 use crate::error::ReadError;
 use crate::log::{LogBuilder, Point};
@@ -52,37 +54,55 @@ fn recognises(head: &Head<'_>) -> bool {
     if OTHER_FILES.contains(&extension.as_str()) || head.bytes.contains(&0) {
         return false;
     }
-    let is_prose = PROSE_FILES.contains(&extension.as_str());
-    let wanted = if is_prose { 4 } else { 2 };
-    let found = training_lines(head.path, head.bytes, wanted);
-    if found.lines >= wanted || found.lines == 1 && head.is_whole && !is_prose && found.is_sure {
+    if PROSE_FILES.contains(&extension.as_str()) {
+        let found = training_lines(head.path, head.bytes, |found| found.placed >= 4);
+        return found.placed >= 4;
+    }
+    let is_enough = |found: &TrainingLines| found.all >= 2;
+    let found = training_lines(head.path, head.bytes, is_enough);
+    if is_enough(&found) || found.all == 1 && head.is_whole && found.is_sure() {
         return true;
     }
-    if head.is_whole || is_prose {
+    if head.is_whole {
         return false;
     }
     // Nothing yet, as after a long listing of settings.
     File::open(head.path).is_ok_and(|file| {
-        training_lines(head.path, file.take(PREAMBLE_BYTES_MAX), wanted).lines >= wanted
+        is_enough(&training_lines(head.path, file.take(PREAMBLE_BYTES_MAX), is_enough))
     })
 }
 
+/// Lines of training that were found.
+#[derive(Debug, Clone, Copy, Default)]
 struct TrainingLines {
-    lines: u64,
-    /// Whether one of them has a step or what is no number.
-    is_sure: bool,
+    all: u64,
+    /// Those with a step.
+    placed: u64,
+    /// Those with a number that is not finite.
+    broken: u64,
 }
 
-/// Counts lines of training, up to `wanted`.
-fn training_lines(path: &Path, input: impl Read, wanted: u64) -> TrainingLines {
+impl TrainingLines {
+    /// Whether a single line would do.
+    fn is_sure(&self) -> bool {
+        self.placed + self.broken > 0
+    }
+}
+
+/// Counts lines of training until they are enough.
+fn training_lines(
+    path: &Path,
+    input: impl Read,
+    is_enough: impl Fn(&TrainingLines) -> bool,
+) -> TrainingLines {
     let mut log = LogBuilder::new();
     let mut reading = Reading::new(path, &mut log);
     // What cannot be read to the end is recognised by what came before.
     let _ = lines::each_line(input, |line| {
         reading.line(&line);
-        reading.training_lines < wanted
+        !is_enough(&reading.found)
     });
-    TrainingLines { lines: reading.training_lines, is_sure: reading.is_sure }
+    reading.found
 }
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
@@ -174,6 +194,7 @@ struct Reading<'a> {
     kind: Option<Kind>,
     pending: Vec<Record>,
     keras: Option<KerasBar>,
+    table: Option<Table>,
     /// States of bars that were drawn: a bar is drawn again after each line that is printed.
     drawn: HashSet<u64>,
     /// The places in the log of a name's series: as it is, of validation, of training.
@@ -182,8 +203,7 @@ struct Reading<'a> {
     records: i64,
     lines: u64,
     last_code: Option<u64>,
-    training_lines: u64,
-    is_sure: bool,
+    found: TrainingLines,
     is_cut_noticed: bool,
     is_zero_noticed: bool,
 }
@@ -201,7 +221,7 @@ struct Record {
 struct KerasBar {
     at: i64,
     of: i64,
-    epoch: Option<i64>,
+    epoch: i64,
     record: Record,
 }
 
@@ -217,14 +237,14 @@ impl<'a> Reading<'a> {
             kind: None,
             pending: Vec::new(),
             keras: None,
+            table: None,
             drawn: HashSet::new(),
             places: Vec::new(),
             main_loss: None,
             records: 0,
             lines: 0,
             last_code: None,
-            training_lines: 0,
-            is_sure: false,
+            found: TrainingLines::default(),
             is_cut_noticed: false,
             is_zero_noticed: false,
         }
@@ -233,14 +253,21 @@ impl<'a> Reading<'a> {
     fn line(&mut self, line: &Line<'_>) {
         self.lines += 1;
         self.notice_damage(line);
+        let is_row = self.table.is_some() && starts_as_row(line.bytes);
         // The end of a run as W&B prints it repeats the last numbers.
-        if !has(&HOT, line.bytes) || line.bytes.starts_with(b"wandb:") {
+        if !is_row && (!has(&HOT, line.bytes) || line.bytes.starts_with(b"wandb:")) {
             return;
         }
         let mut plain = std::mem::take(&mut self.plain);
         let mut marks = std::mem::take(&mut self.marks);
         let bytes = lines::without_escapes(line.bytes, &mut plain);
-        scan::scan(bytes, &mut self.names, &mut marks);
+        marks.clear();
+        if !self.table.as_ref().is_some_and(|table| is_row && table.row(bytes, &mut marks)) {
+            scan::scan(bytes, &mut self.names, &mut marks);
+            if marks.pairs.is_empty() && !marks.has_position() {
+                self.table = table::header(bytes, &mut self.names).or(self.table.take());
+            }
+        }
         self.marked(bytes, &mut marks);
         self.plain = plain;
         self.marks = marks;
@@ -372,9 +399,10 @@ impl<'a> Reading<'a> {
     fn count(&mut self, marks: &Marks) {
         let mut core = marks.pairs.iter().filter(|pair| pair.name.class.is_core());
         if let Some(first) = core.next() {
-            self.training_lines += 1;
             let is_finite = first.value.is_finite() && core.all(|pair| pair.value.is_finite());
-            self.is_sure |= marks.has_position() || !is_finite;
+            self.found.all += 1;
+            self.found.placed += u64::from(marks.has_position());
+            self.found.broken += u64::from(!is_finite);
         }
     }
 
@@ -417,8 +445,8 @@ impl<'a> Reading<'a> {
 
     /// A state of a bar: it takes the place of the one before, but what was no number stays.
     fn keras(&mut self, marks: &Marks, position: Position) {
-        let (Some(place), epoch) = (marks.place, position.step(Kind::Epoch)) else { return };
-        let epoch = Some(epoch);
+        let Some(place) = marks.place else { return };
+        let epoch = position.step(Kind::Epoch);
         let old = self.keras.as_ref();
         let is_same_epoch = old.is_some_and(|old| old.epoch == epoch);
         // Another bar in the same epoch is that of an evaluation.
@@ -452,8 +480,8 @@ impl<'a> Reading<'a> {
             let name = self.names.text(name);
             self.log.place(name)
         });
-        self.training_lines += 1;
-        self.is_sure = true;
+        self.found.all += 1;
+        self.found.broken += 1;
         match &mut self.keras {
             Some(bar) => merge(&mut bar.record.values, &[(place, f64::NAN)]),
             None => {
@@ -472,6 +500,10 @@ impl<'a> Reading<'a> {
             self.log.notice(self.path, None, text);
         }
     }
+}
+
+fn starts_as_row(line: &[u8]) -> bool {
+    line.iter().find(|byte| !b" \t|".contains(byte)).is_some_and(u8::is_ascii_digit)
 }
 
 fn merge(old: &mut Vec<(usize, f64)>, new: &[(usize, f64)]) {

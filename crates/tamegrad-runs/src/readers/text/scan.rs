@@ -23,6 +23,13 @@ pub(super) struct Marks {
 }
 
 impl Marks {
+    /// Forgets all, but keeps the room.
+    pub(super) fn clear(&mut self) {
+        let mut pairs = std::mem::take(&mut self.pairs);
+        pairs.clear();
+        *self = Self { pairs, ..Self::default() };
+    }
+
     /// Whether the line says where in the run it stands.
     pub(super) fn has_position(&self) -> bool {
         self.step.is_some() || self.epoch.is_some() || self.place.is_some()
@@ -41,6 +48,9 @@ pub(super) struct Pair {
     /// The bytes of the line from the name to the end of the number.
     pub(super) span: (usize, usize),
 }
+
+/// Numbers of one line that are kept.
+const PAIRS_MAX: usize = 512;
 
 /// A position and the largest there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +73,7 @@ pub(super) enum Bar {
 
 /// Looks through a line. `marks` is emptied first.
 pub(super) fn scan(line: &[u8], names: &mut Names, marks: &mut Marks) {
-    let mut pairs = std::mem::take(&mut marks.pairs);
-    pairs.clear();
-    *marks = Marks { pairs, ..Marks::default() };
+    marks.clear();
     let mut scanner = Scanner {
         line,
         at: 0,
@@ -492,7 +500,7 @@ impl<'a> Scanner<'a> {
             && name.says_subset.is_none()
             && name.class.has_validation();
         let is_known = |pair: &Pair| pair.name.id == name.id && pair.is_validation == is_validation;
-        if !self.marks.pairs.iter().any(is_known) {
+        if self.marks.pairs.len() < PAIRS_MAX && !self.marks.pairs.iter().any(is_known) {
             self.marks.pairs.push(Pair { name, value, is_validation, is_loose, span });
         }
     }
@@ -568,12 +576,8 @@ impl<'a> Scanner<'a> {
     fn brace(&mut self) {
         let (from, to) = self.words.span();
         let name = self.line.get(from..to).unwrap_or_default().to_ascii_lowercase();
-        let is_setting = |word: &&str| name.windows(word.len()).any(|part| part == word.as_bytes());
-        if self.words.count > 0
-            && ["dict", "weight", "conf", "cfg", "arg", "param", "optim"]
-                .iter()
-                .any(|word| is_setting(&word))
-        {
+        let has = |word: &&[u8]| name.windows(word.len()).any(|part| part == *word);
+        if self.words.count > 0 && SETTING_DICTS.iter().any(has) {
             let length = self.rest(self.at).iter().take_while(|byte| **byte != b'}').count();
             return self.pass(length);
         }
@@ -597,6 +601,9 @@ impl<'a> Scanner<'a> {
         self.pass(1);
     }
 }
+
+/// Parts of the names of dicts that hold settings.
+const SETTING_DICTS: &[&[u8]] = &[b"dict", b"weight", b"conf", b"cfg", b"arg", b"param", b"optim"];
 
 /// Whether a call such as `tensor(0.5)` only wraps a number.
 fn is_wrapper(text: &[u8]) -> bool {

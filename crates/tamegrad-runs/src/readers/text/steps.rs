@@ -156,7 +156,9 @@ impl Track {
         }
         let offset = match self.offsets.get(&epoch) {
             Some(&known) => known,
-            None if epoch > last_epoch && at <= last => last_offset + last + self.stride - at,
+            None if epoch > last_epoch && at <= last => {
+                last_offset.saturating_add(last + self.stride - at)
+            }
             None if epoch > last_epoch => last_offset,
             None => 0,
         };

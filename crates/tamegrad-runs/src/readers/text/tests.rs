@@ -224,6 +224,23 @@ fn other_programs() {
 }
 
 #[test]
+fn tables() {
+    check(
+        "epoch     train_loss  valid_loss  accuracy  time\n0         2.5         nan         0.5       00:10\n1         nan         nan         0.25      00:10\n",
+        "train_loss 0=2.5 1=NaN\nvalid_loss 0=NaN 1=NaN\naccuracy 0=0.5 1=0.25",
+    );
+    check(
+        "Step\tTraining Loss\tValidation Loss\n500\t2.5\tnan\n1000\t0.5\t1.5\n",
+        "training_loss 500=2.5 1000=0.5\nvalidation_loss 500=NaN 1000=1.5",
+    );
+    check(
+        "     Epoch   gpu_mem       box       obj    labels  img_size\n     0/299     3.47G    0.5  2.5    57    640:  50%|██| 1/2 [00:01<00:00]\r     0/299     3.47G    0.25  nan    57    640: 100%|██| 2/2 [00:01<00:00]\n     1/299     3.47G    nan  nan    57    640: 100%|██| 2/2 [00:01<00:00]\n",
+        "box_loss 0=0.25 1=NaN\nobj_loss 0=NaN 1=NaN",
+    );
+    check("| Step | Loss |\n|------|------|\n| 10 | 2.5 |\n| 20 | inf |\n", "loss 10=2.5 20=inf");
+}
+
+#[test]
 fn what_is_no_progress_gives_nothing() {
     check(
         "import torch\nbatch_size = 32\nloss = 0.5\ntotal_loss = 0.0\ndef train(loss=0.5, lr=1e-3):\n    loss = criterion(out, y) * 0.5\n    running_loss += loss.item()\n    print(f'step {i} loss {loss:.3f}')\n    log(loss=loss.item(), step=3)\n    loss = 0.5 * a\n",
