@@ -6,6 +6,7 @@ mod csv_rows;
 mod hf_trainer;
 mod json_rows;
 pub mod tensorboard;
+mod text;
 pub mod wandb;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ pub const READERS: &[Reader] = &[
     hf_trainer::READER,
     json_rows::READER,
     csv_rows::READER,
+    text::TEXT,
 ];
 
 /// For formats that no folder is.
