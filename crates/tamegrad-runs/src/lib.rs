@@ -7,23 +7,23 @@
 mod bins;
 mod discover;
 mod error;
+mod files;
 mod json;
 mod lines;
-mod files;
 mod log;
 mod number;
 pub mod readers;
 mod roles;
-pub mod score;
-mod verdict;
 mod row;
+pub mod score;
 mod step;
 mod tags;
+mod verdict;
 mod window;
 mod wire;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;
-pub use log::{Log, LogBuilder, Notice, Point, Series};
+pub use log::{Log, LogBuilder, NOTICES_MAX, Notice, POINTS_MAX, Point, Series};
 pub use roles::{Map, Role, Roles};
 pub use verdict::{Reading, read_verdict};

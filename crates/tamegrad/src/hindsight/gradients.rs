@@ -59,7 +59,7 @@ pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
     let falls = loss.len() >= 10
         && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
     let evidence = vec![Evidence::against("gradient norm", at.value, "alarm", HUGE)];
-    (!falls).then(|| Alarm {
+    (!falls).then_some(Alarm {
         sign: SignName::GradientSpikes,
         onset: at.step,
         back: None,
