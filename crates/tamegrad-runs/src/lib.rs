@@ -24,6 +24,6 @@ mod wire;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;
-pub use log::{Log, LogBuilder, NOTICES_MAX, Notice, POINTS_MAX, Point, Series};
+pub use log::{Log, LogBuilder, NOTICES_MAX, Notice, POINTS_MAX, Point, SERIES_MAX, Series};
 pub use roles::{Map, Role, Roles};
 pub use verdict::{Reading, read_verdict};

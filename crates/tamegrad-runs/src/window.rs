@@ -85,7 +85,11 @@ impl<R: Read> Window<R> {
             let room = self.buffer.get_mut(self.end..).unwrap_or_default();
             let most = usize::try_from(unread).map_or(room.len(), |unread| unread.min(room.len()));
             match self.stream.read(room.get_mut(..most).unwrap_or_default()) {
-                Ok(0) => break,
+                Ok(0) => {
+                    // Also where the file has become shorter since it was opened.
+                    self.len = self.offset + self.end as u64;
+                    break;
+                }
                 Ok(read) => self.end += read.min(most),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -113,6 +117,15 @@ mod tests {
         assert_eq!(window.need(6).unwrap(), b"abcd");
         window.skip(9).unwrap();
         assert_eq!((window.offset(), window.left()), (4, 0));
+    }
+
+    #[test]
+    fn a_stream_that_is_shorter_than_was_said_ends() {
+        let mut window = Window::new(&b"abc"[..], 9);
+        assert_eq!(window.need(6).unwrap(), b"abc");
+        assert_eq!(window.left(), 3);
+        window.skip(5).unwrap();
+        assert_eq!((window.offset(), window.left()), (3, 0));
     }
 
     /// A stream that gives a few bytes at a time.

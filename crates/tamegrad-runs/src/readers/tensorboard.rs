@@ -457,8 +457,8 @@ mod tests {
         let cut = [good(1), good(2)].concat();
         let cut = cut[..record + 15].to_vec();
         let ends = format!(
-            "! a at byte {record}: a record cut short by the end of the file (15 bytes of it are there); all \
-             before it is used"
+            "! a at byte {record}: a record cut short by the end of the file (15 bytes of it are \
+             there); all before it is used"
         );
         check(&[cut], &["loss: 1=1", &ends]);
         let no_event = [good(1), frame(&[0x0a, 0x7f]), good(2)].concat();
@@ -472,8 +472,8 @@ mod tests {
             (b"", "a at byte 0: got an empty file, want TensorBoard records"),
             (
                 b"not an event file",
-                "a at byte 0: got bytes that are no record (the length's checksum does not fit); left \
-                 out 17 bytes up to the end of the file, want TensorBoard records",
+                "a at byte 0: got bytes that are no record (the length's checksum does not fit); \
+                 left out 17 bytes up to the end of the file, want TensorBoard records",
             ),
         ];
         for (bytes, want) in cases {
@@ -539,7 +539,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_of_a_good_file_is_there(events in prop::collection::vec(any_event(), 1..9)) {
+        fn every_number_of_a_good_file_is_there(
+            events in prop::collection::vec(any_event(), 1..9),
+        ) {
             let log = read_bytes(&[events.concat()]).unwrap();
             prop_assert_eq!(log.notices.len(), 0);
             let points: usize = log.series.iter().map(|series| series.points.len()).sum();

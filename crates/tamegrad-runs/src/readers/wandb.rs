@@ -485,7 +485,7 @@ mod tests {
                     &[(
                         "gradients/w",
                         // sqrt(2 * 2^2 + 1 * 1^2)
-                        r#"{"_type": "histogram", "values": [2, 0.0, 1], "bins": [-3.0, -1, 0.5, 1.5]}"#,
+                        r#"{"_type":"histogram","values":[2, 0.0, 1],"bins":[-3.0, -1, 0.5, 1.5]}"#,
                     )],
                 ),
                 history(Some(2), &[("gradients/w", r#"{"bins": [], "_type": "histogram"}"#)]),
@@ -509,11 +509,12 @@ mod tests {
             ],
             &[
                 "loss: 0=1 1=2 2=3 3=4",
-                "! run-a.wandb at byte 7: a value of \"bad\" that is no JSON (key must be a string); \
-                 left out",
+                "! run-a.wandb at byte 7: a value of \"bad\" that is no JSON (key must be a \
+                 string); left out",
                 "! run-a.wandb at byte 55: a value of \"deep\" that is no JSON (recursion limit \
                  exceeded); left out",
-                "! run-a.wandb at byte 200149: a value of \"large\" with more than 16 MiB; left out",
+                "! run-a.wandb at byte 200149: a value of \"large\" with more than 16 MiB; left \
+                 out",
                 "! run-a.wandb at byte 16986043: a record that is no protobuf message; left out",
                 "! run-a.wandb: left out 1 values: of one run, 100000 names of at most 4096 bytes, \
                  16777216 bytes together, are kept",
