@@ -101,7 +101,7 @@ mod tests {
             found.push((line.offset, text, line.is_cut));
             true
         });
-        assert!(read.is_ok());
+        read.expect("bytes can be read");
         found
     }
 

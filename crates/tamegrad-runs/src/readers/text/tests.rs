@@ -17,7 +17,7 @@ fn read_bytes(bytes: &[u8]) -> Log {
         true
     });
     reading.finish();
-    assert!(end.is_ok());
+    end.expect("bytes can be read");
     log.finish()
 }
 
