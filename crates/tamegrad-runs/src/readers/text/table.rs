@@ -78,7 +78,9 @@ impl Table {
                 _ if name.class == Class::Loss => return false,
                 _ => continue,
             };
-            if name.class.is_value() {
+            if let Class::Step(rank) = name.class {
+                marks.step = (value.fract() == 0.0).then_some((rank, value as i64));
+            } else if name.class.is_value() {
                 let pair =
                     Pair { name, value, is_validation: false, is_loose: false, span: (0, 0) };
                 marks.pairs.push(pair);
@@ -88,7 +90,7 @@ impl Table {
             Some(Class::Step(rank)) => marks.step = Some((rank, position)),
             _ => marks.epoch = Some(position),
         }
-        if marks.epoch.is_some() {
+        if marks.step.is_none() {
             // A row of an epoch may be drawn again and again while the epoch goes on.
             marks.bar = Bar::Keras;
             marks.place = Some(Place { at: 0, of: 0 });

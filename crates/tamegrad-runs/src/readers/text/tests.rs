@@ -82,7 +82,7 @@ fn trainers_in_python() {
     );
     check(
         "| epoch 001:    50 / 900 loss=9.5, ppl=724.1, wps=1440, num_updates=51, lr=0.25, gnorm=2.5, clip=100%, oom=0\n| epoch 001 | loss 9.25 | nll_loss 8.5 | ppl 362.04 | num_updates 900 | lr 0.25 | gnorm 0.5 | loss_scale 0.25\n| epoch 001 | valid on 'valid' subset | loss 9.75 | ppl 512 | num_updates 900 | best_loss 9.5\n| WARNING: overflow detected, setting loss scale to: 0.125\n",
-        "loss 51=9.5 900=9.25\nppl 51=724.1 900=362.04\nlr 51=0.25 900=0.25\ngnorm 51=2.5 900=0.5\nclip 51=100\nnll_loss 900=8.5\nloss_scale 900=0.25 900=0.125\nval_loss 900=9.75\nval_ppl 900=512\nval_best_loss 900=9.5",
+        "loss 51=9.5 900=9.25\nppl 51=724.1 900=362.04\nlr 51=0.25 900=0.25\ngnorm 51=2.5 900=0.5\nclip 51=100\nnll_loss 900=8.5\nloss_scale 900=0.25 900=0.125\nval_loss 900=9.75\nval_ppl 900=512",
     );
     check(
         "2024-01-02 03:04:05 | INFO | train_inner | {\"epoch\": 1, \"update\": 0.5, \"loss\": \"9.5\", \"num_updates\": \"100\", \"gnorm\": \"2.5\"}\n",
@@ -224,6 +224,78 @@ fn other_programs() {
 }
 
 #[test]
+fn forms_of_many_scripts() {
+    check(
+        "000 epoch, 02000 iter, average time 7.5, loss -403.5\n000 epoch, 04000 iter, average time 0.5, loss nan\n",
+        "loss 2000=-403.5 4000=NaN",
+    );
+    check(
+        "GLOBAL STEP : 29003 / LEARNING RATE : 0.5 / **LOSS : nan** ( 1.9 secs)\n",
+        "learning_rate 29003=0.5\nloss 29003=NaN",
+    );
+    check(
+        " 13346/50000: episode: 98, duration: 6.5s, episode steps: 200, episode reward: -73.5, mean action: 0.5 [-0.1, 0.5], loss: 3.5e29\n",
+        "episode_reward 13346=-73.5\nloss 13346=350000000000000000000000000000",
+    );
+    check(
+        "################\n   Learning iteration 8391/10000\n\n   Computation: 14963 steps/s (collection: 6.4s, learning\n   Value function loss: inf\n   Surrogate loss: 0.0000\n",
+        "value_function_loss 8391=inf\nsurrogate_loss 8391=0",
+    );
+    check(
+        "2019-02-03 08:03:36 INFO     iteration 9/10000\n2019-02-03 08:03:40 INFO      epoch 1/4\n2019-02-03 08:03:41 INFO      epoch 2/4\n2019-02-03 08:03:36 INFO     steps_per_s=443.5, reward_per_sec=-0.5, loss=0.25, entropy=7.5\n2019-02-03 08:03:57 INFO     iteration 10/10000\n2019-02-03 08:03:40 INFO      epoch 1/4\n2019-02-03 08:03:40 INFO      epoch 2/4\n2019-02-03 08:03:36 INFO     steps_per_s=443.5, loss=nan, entropy=7.5\n",
+        "loss 9=0.25 10=NaN\nentropy 9=7.5 10=7.5",
+    );
+    check(
+        "Train: [0/300][100/200]\teta 0:10:00 lr 0.0001\ttime 0.3 (0.4)\tloss 6.5 (6.9)\tgrad_norm 1.75 (inf)\tmem 100MB\nTrain: [1/300][0/200]\tloss nan (nan)\n",
+        "lr 100=0.0001\nloss 100=6.5 200=NaN\ngrad_norm 100=1.75",
+    );
+    check(
+        "INFO:tensorflow:global step 8: loss = 2.5 (3.5 sec/step)\nI1013 12:07:05.5 140 learning.py:507] global step 8: loss = 2.5 (3.5 sec/step)\n<class 'InvalidArgumentError'>, LossTensor is inf or nan. : Tensor had NaN values\n[[Node: CheckNumerics[message=\"LossTensor is inf or nan.\"]]]\n",
+        "loss 8=2.5 8=NaN",
+    );
+    check(
+        "FloatingPointError: Loss became infinite or NaN at iteration=30!\nloss_dict = {'loss_cls': 157.5}\n",
+        "loss 30=NaN",
+    );
+    check(
+        "Step: 499. Epoch: 0/500. Iteration: 500/5008. Cls loss: nan. Reg loss: 1.5. Total loss: nan:  10%|█ | 500/5008 [00:10<00:10]\nVal. Epoch: 0/500. Classification loss: 2.5. Total loss: 1.5\n",
+        "cls_loss 499=NaN\nreg_loss 499=1.5\ntotal_loss 499=NaN\nval_classification_loss 499=2.5\nval_total_loss 499=1.5",
+    );
+    check(
+        "(trainer:737) INFO: 1epoch:train:1-100batch: iter_time=6.8e-04, loss_ctc=285.5, acc=0.25, loss=251.5, grad_norm=54.5, clip=100.0, loss_scale=6.5e+04\n(trainer:663) WARNING: The grad norm is nan. Skipping updating the model.\n",
+        "loss_ctc 100=285.5\nacc 100=0.25\nloss 100=251.5\ngrad_norm 100=54.5 100=NaN\nclip 100=100\nloss_scale 100=65000",
+    );
+    check(
+        "[2020-01-01 10:00:00] Ep. 1 : Up. 1000 : Sen. 100,000 : Cost 85.5 * 1,000,000 @ 2,000 : Time 100s\n[2020-01-01 10:00:00] Ep. 1 : Up. 2000 : Sen. 200,000 : Cost nan : Time 100s\n",
+        "cost 1000=85.5 2000=NaN",
+    );
+    check(
+        "  0%|  | 9/600 [00:19<37:53, 2.1s/it][2021-06-08 12:02:45,001] [INFO] [stage3.py:2323:_overflow_clean_up] [deepspeed] OVERFLOW! Rank 0 Skipping step. Attempted loss scale: 16777216.0, reducing to 8388608.0\n",
+        "loss_scale 9=16777216",
+    );
+    check(
+        "[losses/total_loss: 1.5 | losses/value_loss: 7.5]:  16%|██ | 64/100 [1:14:23<1:13:02,  1.23it/s][RANK 0] Collecting rollouts\n",
+        "losses/total_loss 64=1.5\nlosses/value_loss 64=7.5",
+    );
+    check(
+        "epoch: 1/300, iter: 10/20, mem: 7000Mb, iter_time: 0.5s, total_loss: 9.5, lr: 1.5e-06, size: 640, ETA: 1 day\nepoch: 1/300, iter: 20/20, total_loss: 9.0\nepoch: 2/300, iter: 10/20, total_loss: nan\n",
+        "total_loss 10=9.5 20=9 30=NaN\nlr 10=0.0000015",
+    );
+    check(
+        "[batch=1/100]:\n\t Train LanguagePerplexity: 2.5\n\t Train loss/train/total: 12.5\n[batch=2/100]:\n\t Train loss/train/total: nan\n",
+        "train_loss/train/total 1=12.5 2=NaN",
+    );
+    check(
+        "step 1 loss: 1,234.5 norm: 12,345\nstep 2 loss 2.5/2.25 norm 3.5\nstep 3 loss -> 1.5\n",
+        "loss 1=1234.5 2=2.5 3=1.5\nnorm 1=12345 2=3.5",
+    );
+    check(
+        "Epoch 1/2\n5/5 - 1s - loss: 2.5 - val_loss: 1.5\n\nEpoch 00001: val_loss improved from inf to 1.5, saving model\nEpoch 00001: loss did not improve from inf\nValidation loss decreased (inf --> 1.5).  Saving model ...\n",
+        "loss 1=2.5\nval_loss 1=1.5",
+    );
+}
+
+#[test]
 fn tables() {
     check(
         "epoch     train_loss  valid_loss  accuracy  time\n0         2.5         nan         0.5       00:10\n1         nan         nan         0.25      00:10\n",
@@ -236,6 +308,10 @@ fn tables() {
     check(
         "     Epoch   gpu_mem       box       obj    labels  img_size\n     0/299     3.47G    0.5  2.5    57    640:  50%|██| 1/2 [00:01<00:00]\r     0/299     3.47G    0.25  nan    57    640: 100%|██| 2/2 [00:01<00:00]\n     1/299     3.47G    nan  nan    57    640: 100%|██| 2/2 [00:01<00:00]\n",
         "box_loss 0=0.25 1=NaN\nobj_loss 0=NaN 1=NaN",
+    );
+    check(
+        "epoch       iteration   main/loss   validation/main/loss  elapsed_time\n\u{1b}[J1           100         2.5         1.5                   10.5\n\u{1b}[J1           200         nan         1.5                   20.5\n",
+        "main/loss 100=2.5 200=NaN\nvalidation/main/loss 100=1.5 200=1.5",
     );
     check("| Step | Loss |\n|------|------|\n| 10 | 2.5 |\n| 20 | inf |\n", "loss 10=2.5 20=inf");
 }
@@ -280,9 +356,16 @@ fn files_are_recognised_by_their_lines() {
         ("run.log", "epoch 1 loss 2.5\n", true),
         ("run", "loss: nan\n", true),
         ("run.log", "loss: 2.5\n", false),
+        (
+            "run.log",
+            "OVERFLOW! Attempted loss scale: 4, reducing\nOVERFLOW! Attempted loss scale: 2\n",
+            true,
+        ),
         ("train.py", "epoch 1 loss 2.5\nepoch 2 loss 2.25\n", false),
         ("README.md", "epoch 1 loss 2.5\nepoch 2 loss 2.25\n", false),
         ("config.yaml", "loss: 0.5\ngrad_norm: 1.0\n", false),
+        ("settings", "loss = 0.5\ngrad_norm = 1.0\n", false),
+        ("run", "loss = 0.5\nloss = 0.25\nloss = 0.5\n", true),
         ("notes.txt", "The loss was 3 pages. What norm is 5?\n", false),
         ("run.log", "epoch 1 loss 2.5\nepoch 2 loss\0 2.25\n", false),
         ("empty.log", "", false),
