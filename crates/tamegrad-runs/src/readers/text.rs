@@ -11,21 +11,20 @@ mod number;
 mod scan;
 mod steps;
 mod table;
+mod words;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use self::lines::{LINE_BYTES_MAX, Line};
 use self::names::{Class, NAMES_MAX, Names, Subset};
 use self::scan::{Bar, Marks, Pair};
 use self::steps::{Kind, Position, Track};
 use self::table::Table;
+use self::words::Stop;
 use super::{Head, Reader, no_folder, own_run};
 use crate::error::ReadError;
 use crate::log::{LogBuilder, Point};
@@ -131,64 +130,6 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     }
 }
 
-/// Words without which a line is of no interest.
-static HOT: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    words(&[
-        "loss", "norm", "grad", "epoch", "step", "iter", "ep=", "ep ", "%|", "trl:", "tel:",
-        "overflow", "episode", "update", "cost", "xent", "nll", "entropy", " avg", "import ",
-        "def ", "return ",
-    ])
-});
-/// What source code and commands have and console output has not.
-static CODE: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    words(&[
-        "import ",
-        "def ",
-        "return ",
-        "self.",
-        "print(",
-        "printf(",
-        "+=",
-        "lambda ",
-        ".item(",
-        ".backward(",
-        "%.",
-        "{:",
-        "{}",
-        "raise ",
-        "assert ",
-        "\\n",
-        "usage:",
-        "namespace(",
-    ])
-});
-/// Messages of programs that stop at a loss which is no number; the last are about gradients.
-static STOPPED: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&STOPS));
-const STOPS: [&str; 11] = [
-    "invalid loss, terminating",
-    "loss became infinite or nan",
-    "nan loss detected",
-    "nan loss encountered",
-    "encountered nan loss",
-    "received a nan loss",
-    "non-finite loss",
-    "nan or inf loss",
-    "losstensor is inf or nan",
-    "found inf or nan global norm",
-    "non-finite gradient norm",
-];
-/// Where in [`STOPS`] gradients begin.
-const GRADIENT_STOPS: usize = 9;
-
-fn words(words: &[&str]) -> Option<AhoCorasick> {
-    let kind = Some(AhoCorasickKind::DFA);
-    AhoCorasick::builder().ascii_case_insensitive(true).kind(kind).build(words).ok()
-}
-
-fn has(words: &LazyLock<Option<AhoCorasick>>, line: &[u8]) -> bool {
-    words.as_ref().is_some_and(|words| words.is_match(line))
-}
-
 /// A log while it is read.
 struct Reading<'a> {
     path: &'a Path,
@@ -274,7 +215,7 @@ impl<'a> Reading<'a> {
         let bytes = lines::without_escapes(line.bytes, &mut plain);
         let is_row = self.table.is_some() && starts_as_row(bytes);
         // The end of a run as W&B prints it repeats the last numbers.
-        if is_row || has(&HOT, bytes) && !bytes.starts_with(b"wandb:") {
+        if is_row || words::is_hot(bytes) && !bytes.starts_with(b"wandb:") {
             let mut marks = std::mem::take(&mut self.marks);
             self.mark(bytes, is_row, &mut marks);
             self.marked(bytes, &mut marks);
@@ -315,7 +256,7 @@ impl<'a> Reading<'a> {
     fn marked(&mut self, line: &[u8], marks: &mut Marks) {
         // Code hardly ever has a step and two more numbers by name.
         let is_plain = marks.step.is_some() && marks.pairs.len() > 1;
-        if marks.is_code || !is_plain && has(&CODE, line) {
+        if marks.is_code || !is_plain && words::is_code(line) {
             self.last_code = Some(self.lines);
             return;
         }
@@ -323,7 +264,7 @@ impl<'a> Reading<'a> {
             marks.pairs.clear();
         }
         let is_free = marks.pairs.is_empty() || marks.bar == Bar::Keras;
-        let stop = STOPPED.as_ref().filter(|_| is_free).and_then(|stops| stops.find(line));
+        let stop = if is_free { words::stop(line) } else { None };
         if marks.pairs.is_empty() && stop.is_none() && !marks.has_position() {
             return;
         }
@@ -338,7 +279,7 @@ impl<'a> Reading<'a> {
             self.record(line, marks, position, is_validation);
         }
         if let Some(stop) = stop {
-            self.stopped(position, stop.pattern().as_usize() >= GRADIENT_STOPS);
+            self.stopped(position, stop == Stop::Gradient);
         }
     }
 

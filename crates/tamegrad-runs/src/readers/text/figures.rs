@@ -332,6 +332,7 @@ impl Scanner<'_> {
     }
 }
 
-fn integer(value: f64) -> Option<i64> {
+/// A number without a fraction, small enough to be a step.
+pub(super) fn integer(value: f64) -> Option<i64> {
     (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64)
 }

@@ -1,5 +1,6 @@
 //! Tables with the names in a first line and a row for each epoch or step.
 
+use super::figures;
 use super::names::{Class, Name, Names};
 use super::number;
 use super::scan::{Bar, Marks, Pair, Place};
@@ -79,7 +80,7 @@ impl Table {
                 _ => continue,
             };
             if let Class::Step(rank) = name.class {
-                marks.step = (value.fract() == 0.0).then_some((rank, value as i64));
+                marks.step = figures::integer(value).map(|step| (rank, step));
             } else if name.class.is_value() {
                 let pair =
                     Pair { name, value, is_validation: false, is_loose: false, span: (0, 0) };

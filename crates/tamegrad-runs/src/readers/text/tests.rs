@@ -342,6 +342,11 @@ fn what_is_no_progress_gives_nothing() {
 }
 
 #[test]
+fn what_looks_like_code_at_first_is_read() {
+    check("loss 2.5, mean return 3.5, GPU usage: 50%. lambda 0.5\nfrom epoch 3 on\n", "loss 0=2.5");
+}
+
+#[test]
 fn several_runs_in_one_file_stay_as_they_are() {
     check(
         "step:1/9 train_loss:4.5\nstep:2/9 train_loss:4.0\nfinal val_loss:2.5\nstep:1/9 train_loss:5.5 train_time:65ms\n",
