@@ -89,7 +89,7 @@ fn trainers_in_python() {
         "loss 100=9.5\ngnorm 100=2.5",
     );
     check(
-        " iteration     26/ 500000 | consumed samples:  416 | elapsed time per iteration (ms): 4247.9 | learning rate: 1.500E-04 | lm loss: 2.500000E+00 | loss scale: 1.0 | grad norm: nan | number of skipped iterations:   0 | number of nan iterations:   0 |\n validation loss at iteration 30 | lm loss value: 2.75E+00 | lm loss PPL: 1.5E+01 |\n iteration     27/ 500000 | lm loss: 2.25E+00 | grad norm: 0.5 |\n",
+        " iteration     26/ 500000 | consumed samples:  416 | elapsed time per iteration (ms): 400.5 | learning rate: 1.500E-04 | lm loss: 2.500000E+00 | loss scale: 1.0 | grad norm: nan | number of skipped iterations:   0 | number of nan iterations:   0 |\n validation loss at iteration 30 | lm loss value: 2.75E+00 | lm loss PPL: 1.5E+01 |\n iteration     27/ 500000 | lm loss: 2.25E+00 | grad norm: 0.5 |\n",
         "learning_rate 26=0.00015\nlm_loss 26=2.5 27=2.25\nloss_scale 26=1\ngrad_norm 26=NaN 27=0.5\nval_lm_loss_value 30=2.75\nval_lm_loss_ppl 30=15",
     );
     check(
@@ -138,11 +138,11 @@ fn progress_bars() {
         "loss 3=1.5 4=1.25\nval_loss 3=2.5 4=2",
     );
     check(
-        "Epoch 0:   0%|  | 1/50 [00:05<4:05:38, 5.91s/it, v_num=v5, loss=27.50]\rEpoch 0:   4%|▏| 2/50 [00:06<2:07:45, v_num=v5, loss=nan.0]\nprinted\nEpoch 0:   4%|▏| 2/50 [00:06<2:07:45, v_num=v5, loss=nan.0]\rEpoch 1:   4%|▏| 2/50 [00:06<2:07:45, v_num=v5, loss=3.5]",
+        "Epoch 0:   0%|  | 1/50 [00:02<3:04:05, 2.5s/it, v_num=v5, loss=27.50]\rEpoch 0:   4%|▏| 2/50 [00:03<1:04:05, v_num=v5, loss=nan.0]\nprinted\nEpoch 0:   4%|▏| 2/50 [00:03<1:04:05, v_num=v5, loss=nan.0]\rEpoch 1:   4%|▏| 2/50 [00:03<1:04:05, v_num=v5, loss=3.5]",
         "loss 1=27.5 2=NaN 52=3.5",
     );
     check(
-        "Epoch: [0/400] Loss: 1.5 Acc: 0.25: 100%|███| 469/469 [07:02<00:00, 1.1it/s]\nEpoch: [1/400] Loss: nan Acc: 0.00:  65%|██▊ | 303/469 [04:27<02:26, 1.13it/s]\n",
+        "Epoch: [0/400] Loss: 1.5 Acc: 0.25: 100%|███| 450/450 [01:02<00:00, 1.1it/s]\nEpoch: [1/400] Loss: nan Acc: 0.00:  65%|██▊ | 300/450 [01:27<01:26, 1.5it/s]\n",
         "loss 0=1.5 1=NaN\nacc 0=0.25 1=0",
     );
 }
@@ -150,16 +150,16 @@ fn progress_bars() {
 #[test]
 fn epochs_with_iterations() {
     check(
-        "2020-07-31 22:40:50,985 - mmdet - INFO - Epoch [1][50/100]\tlr: 1.5e-03, eta: 2:36:29, time: 1.807, memory: 5280, s0.loss_cls: 2.5, s0.acc: 97.5, loss: 5.5, grad_norm: 3.5e12\n2020-07-31 22:41:50,985 - mmdet - INFO - Epoch [2][50/100]\tlr: 1.5e-03, loss: nan, grad_norm: nan\n2020-07-31 22:41:50,985 - mmdet - INFO - Epoch(val) [2][30]\tloss: 7.5\n",
+        "2021-02-03 04:05:06,070 - mmdet - INFO - Epoch [1][50/100]\tlr: 1.5e-03, eta: 1:02:03, time: 1.5, memory: 4000, s0.loss_cls: 2.5, s0.acc: 97.5, loss: 5.5, grad_norm: 3.5e12\n2021-02-03 04:06:06,070 - mmdet - INFO - Epoch [2][50/100]\tlr: 1.5e-03, loss: nan, grad_norm: nan\n2021-02-03 04:06:06,070 - mmdet - INFO - Epoch(val) [2][30]\tloss: 7.5\n",
         "lr 50=0.0015 150=0.0015\ns0.loss_cls 50=2.5\ns0.acc 50=97.5\nloss 50=5.5 150=NaN\ngrad_norm 50=3500000000000 150=NaN\nval_loss 150=7.5",
     );
     check(
-        "03/26 00:47:15 - mmengine - INFO - Epoch(train) [2][300/400]  base_lr: 2.0e-03  grad_norm: nan  loss: 2.5\n03/26 00:47:15 - mmengine - INFO - Iter(train) [ 800/4000]  loss: 2.25\n",
+        "02/03 04:05:06 - mmengine - INFO - Epoch(train) [2][300/400]  base_lr: 2.0e-03  grad_norm: nan  loss: 2.5\n02/03 04:05:06 - mmengine - INFO - Iter(train) [ 800/4000]  loss: 2.25\n",
         "base_lr 700=0.002\ngrad_norm 700=NaN\nloss 700=2.5 800=2.25",
     );
     check(
-        "[08/30 15:40:41] d2.utils.events INFO:  eta: 1 day, 16:43:35  iter: 19  total_loss: 96.5  loss_ce: 3.25  time: 0.4178   lr: 0.0001  max_mem: 15311M\n[08/30 15:40:42] d2.utils.events INFO:  eta: 16:43:35  iter: 39  total_loss: 6  loss_ce: 3\n",
-        "total_loss 19=96.5 39=6\nloss_ce 19=3.25 39=3\nlr 19=0.0001",
+        "[02/03 04:05:06] d2.utils.events INFO:  eta: 2 days, 3:04:05  iter: 19  total_loss: 80.5  loss_ce: 3.25  time: 0.25   lr: 0.0001  max_mem: 9000M\n[02/03 04:05:07] d2.utils.events INFO:  eta: 3:04:05  iter: 39  total_loss: 6  loss_ce: 3\n",
+        "total_loss 19=80.5 39=6\nloss_ce 19=3.25 39=3\nlr 19=0.0001",
     );
     check(
         "Epoch: [0][ 10/50]\tTime  0.3 ( 0.5)\tLoss 7.5e+00 (7.05e+00)\tAcc@1   0.50 (  0.10)\nEpoch: [1][ 10/50]\tLoss nan (nan)\nTest: [ 0/9]\tLoss 3.5 (3.5)\n",
@@ -182,8 +182,8 @@ fn epochs_with_iterations() {
         "loss 100=2.5 200=2.25 300=2",
     );
     check(
-        "2017-08-20 16:11:46 INFO  DistriOptimizer$:295 - [Epoch 64 740096/1281167][Iteration 45459][Wall Clock 197340.7s] Train 1792 in 4.0seconds. Throughput is 447.2 records/second. Loss is Infinity. Current learning rate is 0.0625. Current weight decay is 1.0E-4.\n",
-        "loss 45459=inf\nlearning_rate 45459=0.0625",
+        "2021-02-03 04:05:06 INFO  Optimizer$:88 - [Epoch 7 900/4000][Iteration 250][Wall Clock 55.5s] Train 64 in 2.0seconds. Throughput is 32.5 records/second. Loss is Infinity. Current learning rate is 0.0625. Current weight decay is 1.0E-4.\n",
+        "loss 250=inf\nlearning_rate 250=0.0625",
     );
     check(
         "Epoch 0/24\n----------\ntrain Loss: 0.5 Acc: 0.75\nval Loss: 0.25 Acc: 0.5\n\nEpoch 1/24\n----------\ntrain Loss: nan Acc: 0.5\nval Loss: 0.5 Acc: 0.25\n",
@@ -194,12 +194,12 @@ fn epochs_with_iterations() {
 #[test]
 fn other_programs() {
     check(
-        "I0918 02:06:02.857022  5721 solver.cpp:195] Iteration 0, loss = 2.5\nI0918 02:06:02.857022  5721 solver.cpp:214]     Train net output #0: loss = 2.5 (* 1 = 2.5 loss)\nI0918 02:06:02.9  5721 solver.cpp:365] Iteration 0, lr = 0.001\nI0918 02:06:38.5  5721 solver.cpp:195] Iteration 200 (2.5 iter/s, 80s/200 iters), loss = nan\nI0918 02:06:38.5  5721 solver.cpp:270]     Test net output #1: loss = 87.5 (* 1 = 87.5 loss)\n",
+        "I0304 05:06:07.080910  1234 solver.cpp:195] Iteration 0, loss = 2.5\nI0304 05:06:07.080910  1234 solver.cpp:214]     Train net output #0: loss = 2.5 (* 1 = 2.5 loss)\nI0304 05:06:07.1  1234 solver.cpp:365] Iteration 0, lr = 0.001\nI0304 05:06:09.5  1234 solver.cpp:195] Iteration 200 (2.5 iter/s, 80s/200 iters), loss = nan\nI0304 05:06:09.5  1234 solver.cpp:270]     Test net output #1: loss = 87.5 (* 1 = 87.5 loss)\n",
         "loss 0=2.5 200=NaN\ntrain_loss 0=2.5\nlr 0=0.001\nval_loss 200=87.5",
     );
     check(
-        "ep=22 tr=['train_clean'] loss=0.75 err=0.25 valid=dev loss=0.5 err=0.5 lr_arch1=6.25e-06 time(s)=17255\nep=23 tr=['train_clean'] loss=nan err=0.25 valid=dev loss=nan err=0.5 lr_arch1=6.25e-06\n",
-        "loss 22=0.75 23=NaN\nerr 22=0.25 23=0.25\nval_loss 22=0.5 23=NaN\nval_err 22=0.5 23=0.5\nlr_arch1 22=0.00000625 23=0.00000625",
+        "ep=5 tr=['train_clean'] loss=0.75 err=0.25 valid=dev loss=0.5 err=0.5 lr_arch1=6.25e-06 time(s)=900\nep=6 tr=['train_clean'] loss=nan err=0.25 valid=dev loss=nan err=0.5 lr_arch1=6.25e-06\n",
+        "loss 5=0.75 6=NaN\nerr 5=0.25 6=0.25\nval_loss 5=0.5 6=NaN\nval_err 5=0.5 6=0.5\nlr_arch1 5=0.00000625 6=0.00000625",
     );
     check(
         "Epoch[0] Batch [20]\tSpeed: 100.5 samples/sec\tTrain-cross-entropy=2.5\nEpoch[0] Batch [40]\tSpeed: 100.5 samples/sec\tTrain-cross-entropy=nan\n",
@@ -226,23 +226,23 @@ fn other_programs() {
 #[test]
 fn forms_of_many_scripts() {
     check(
-        "000 epoch, 02000 iter, average time 7.5, loss -403.5\n000 epoch, 04000 iter, average time 0.5, loss nan\n",
-        "loss 2000=-403.5 4000=NaN",
+        "000 epoch, 02000 iter, average time 7.5, loss -40.5\n000 epoch, 04000 iter, average time 0.5, loss nan\n",
+        "loss 2000=-40.5 4000=NaN",
     );
     check(
-        "GLOBAL STEP : 29003 / LEARNING RATE : 0.5 / **LOSS : nan** ( 1.9 secs)\n",
-        "learning_rate 29003=0.5\nloss 29003=NaN",
+        "GLOBAL STEP : 300 / LEARNING RATE : 0.5 / **LOSS : nan** ( 1.5 secs)\n",
+        "learning_rate 300=0.5\nloss 300=NaN",
     );
     check(
-        " 13346/50000: episode: 98, duration: 6.5s, episode steps: 200, episode reward: -73.5, mean action: 0.5 [-0.1, 0.5], loss: 3.5e29\n",
-        "episode_reward 13346=-73.5\nloss 13346=350000000000000000000000000000",
+        " 1200/9000: episode: 9, duration: 2.5s, episode steps: 200, episode reward: -20.5, mean action: 0.5 [-0.1, 0.5], loss: 3.5e29\n",
+        "episode_reward 1200=-20.5\nloss 1200=350000000000000000000000000000",
     );
     check(
-        "################\n   Learning iteration 8391/10000\n\n   Computation: 14963 steps/s (collection: 6.4s, learning\n   Value function loss: inf\n   Surrogate loss: 0.0000\n",
-        "value_function_loss 8391=inf\nsurrogate_loss 8391=0",
+        "################\n   Learning iteration 30/100\n\n   Computation: 900 steps/s (collection: 2.5s, learning\n   Value function loss: inf\n   Surrogate loss: 0.0000\n",
+        "value_function_loss 30=inf\nsurrogate_loss 30=0",
     );
     check(
-        "2019-02-03 08:03:36 INFO     iteration 9/10000\n2019-02-03 08:03:40 INFO      epoch 1/4\n2019-02-03 08:03:41 INFO      epoch 2/4\n2019-02-03 08:03:36 INFO     steps_per_s=443.5, reward_per_sec=-0.5, loss=0.25, entropy=7.5\n2019-02-03 08:03:57 INFO     iteration 10/10000\n2019-02-03 08:03:40 INFO      epoch 1/4\n2019-02-03 08:03:40 INFO      epoch 2/4\n2019-02-03 08:03:36 INFO     steps_per_s=443.5, loss=nan, entropy=7.5\n",
+        "2021-02-03 04:05:36 INFO     iteration 9/10000\n2021-02-03 04:05:40 INFO      epoch 1/4\n2021-02-03 04:05:41 INFO      epoch 2/4\n2021-02-03 04:05:36 INFO     steps_per_s=90.5, reward_per_sec=-0.5, loss=0.25, entropy=7.5\n2021-02-03 04:05:57 INFO     iteration 10/10000\n2021-02-03 04:05:40 INFO      epoch 1/4\n2021-02-03 04:05:40 INFO      epoch 2/4\n2021-02-03 04:05:36 INFO     steps_per_s=90.5, loss=nan, entropy=7.5\n",
         "loss 9=0.25 10=NaN\nentropy 9=7.5 10=7.5",
     );
     check(
@@ -250,31 +250,31 @@ fn forms_of_many_scripts() {
         "lr 100=0.0001\nloss 100=6.5 200=NaN\ngrad_norm 100=1.75",
     );
     check(
-        "INFO:tensorflow:global step 8: loss = 2.5 (3.5 sec/step)\nI1013 12:07:05.5 140 learning.py:507] global step 8: loss = 2.5 (3.5 sec/step)\n<class 'InvalidArgumentError'>, LossTensor is inf or nan. : Tensor had NaN values\n[[Node: CheckNumerics[message=\"LossTensor is inf or nan.\"]]]\n",
+        "INFO:tensorflow:global step 8: loss = 2.5 (3.5 sec/step)\nI0203 04:05:06.7 123 learning.py:88] global step 8: loss = 2.5 (3.5 sec/step)\n<class 'InvalidArgumentError'>, LossTensor is inf or nan. : Tensor had NaN values\n[[Node: CheckNumerics[message=\"LossTensor is inf or nan.\"]]]\n",
         "loss 8=2.5 8=NaN",
     );
     check(
-        "FloatingPointError: Loss became infinite or NaN at iteration=30!\nloss_dict = {'loss_cls': 157.5}\n",
+        "FloatingPointError: Loss became infinite or NaN at iteration=30!\nloss_dict = {'loss_cls': 20.5}\n",
         "loss 30=NaN",
     );
     check(
-        "Step: 499. Epoch: 0/500. Iteration: 500/5008. Cls loss: nan. Reg loss: 1.5. Total loss: nan:  10%|█ | 500/5008 [00:10<00:10]\nVal. Epoch: 0/500. Classification loss: 2.5. Total loss: 1.5\n",
-        "cls_loss 499=NaN\nreg_loss 499=1.5\ntotal_loss 499=NaN\nval_classification_loss 499=2.5\nval_total_loss 499=1.5",
+        "Step: 49. Epoch: 0/9. Iteration: 50/80. Cls loss: nan. Reg loss: 1.5. Total loss: nan:  10%|█ | 50/80 [00:10<00:10]\nVal. Epoch: 0/9. Classification loss: 2.5. Total loss: 1.5\n",
+        "cls_loss 49=NaN\nreg_loss 49=1.5\ntotal_loss 49=NaN\nval_classification_loss 49=2.5\nval_total_loss 49=1.5",
     );
     check(
-        "(trainer:737) INFO: 1epoch:train:1-100batch: iter_time=6.8e-04, loss_ctc=285.5, acc=0.25, loss=251.5, grad_norm=54.5, clip=100.0, loss_scale=6.5e+04\n(trainer:663) WARNING: The grad norm is nan. Skipping updating the model.\n",
-        "loss_ctc 100=285.5\nacc 100=0.25\nloss 100=251.5\ngrad_norm 100=54.5 100=NaN\nclip 100=100\nloss_scale 100=65000",
+        "(trainer:737) INFO: 1epoch:train:1-100batch: iter_time=6.8e-04, loss_ctc=80.5, acc=0.25, loss=70.5, grad_norm=54.5, clip=100.0, loss_scale=6.5e+04\n(trainer:663) WARNING: The grad norm is nan. Skipping updating the model.\n",
+        "loss_ctc 100=80.5\nacc 100=0.25\nloss 100=70.5\ngrad_norm 100=54.5 100=NaN\nclip 100=100\nloss_scale 100=65000",
     );
     check(
         "[2020-01-01 10:00:00] Ep. 1 : Up. 1000 : Sen. 100,000 : Cost 85.5 * 1,000,000 @ 2,000 : Time 100s\n[2020-01-01 10:00:00] Ep. 1 : Up. 2000 : Sen. 200,000 : Cost nan : Time 100s\n",
         "cost 1000=85.5 2000=NaN",
     );
     check(
-        "  0%|  | 9/600 [00:19<37:53, 2.1s/it][2021-06-08 12:02:45,001] [INFO] [stage3.py:2323:_overflow_clean_up] [deepspeed] OVERFLOW! Rank 0 Skipping step. Attempted loss scale: 16777216.0, reducing to 8388608.0\n",
-        "loss_scale 9=16777216",
+        "  0%|  | 9/600 [00:09<10:11, 1.5s/it][2021-02-03 04:05:06,001] [INFO] [stage.py:99:clean_up] [deepspeed] OVERFLOW! Rank 0 Skipping step. Attempted loss scale: 4096.0, reducing to 2048.0\n",
+        "loss_scale 9=4096",
     );
     check(
-        "[losses/total_loss: 1.5 | losses/value_loss: 7.5]:  16%|██ | 64/100 [1:14:23<1:13:02,  1.23it/s][RANK 0] Collecting rollouts\n",
+        "[losses/total_loss: 1.5 | losses/value_loss: 7.5]:  16%|██ | 64/100 [1:04:05<1:03:02,  1.5it/s][RANK 0] Collecting rollouts\n",
         "losses/total_loss 64=1.5\nlosses/value_loss 64=7.5",
     );
     check(
