@@ -4,27 +4,27 @@
 //! the usual ways: `loss 3.2`, `lm loss: 2.19E+00`, `gnorm=0.4`, `{'loss': nan}`, `Loss is Infinity`.
 //! Source code, settings, printed tensors and tracebacks between them are passed over.
 
+mod figures;
 mod lines;
 mod names;
 mod number;
 mod scan;
 mod steps;
 mod table;
+mod words;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use self::lines::{LINE_BYTES_MAX, Line};
 use self::names::{Class, NAMES_MAX, Names, Subset};
 use self::scan::{Bar, Marks, Pair};
 use self::steps::{Kind, Position, Track};
 use self::table::Table;
+use self::words::Stop;
 use super::{Head, Reader, no_folder, own_run};
 use crate::error::ReadError;
 use crate::log::{LogBuilder, Point};
@@ -42,9 +42,10 @@ const CODE_LINES: u64 = 30;
 
 /// Files of code, settings and tables, which hold no console output.
 const OTHER_FILES: &[&str] = &[
-    "bib", "c", "cc", "cfg", "conf", "cpp", "css", "csv", "cu", "go", "h", "hpp", "html", "ini",
-    "ipynb", "java", "jl", "js", "json", "jsonl", "lua", "proto", "py", "r", "rs", "sh", "sql",
-    "svg", "tex", "toml", "ts", "tsv", "xml", "yaml", "yml",
+    "bat", "bib", "c", "cc", "cfg", "cmake", "conf", "cpp", "cs", "css", "csv", "cu", "f90", "go",
+    "h", "hpp", "html", "ini", "ipynb", "java", "jl", "js", "json", "jsonl", "kt", "lua", "m",
+    "php", "pl", "pm", "proto", "ps1", "py", "r", "rb", "rs", "scala", "sh", "sql", "svg", "swift",
+    "tex", "toml", "ts", "tsv", "xml", "yaml", "yml",
 ];
 /// Files of prose, in which output is only cited.
 const PROSE_FILES: &[&str] = &["md", "rst", "adoc"];
@@ -129,59 +130,6 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     }
 }
 
-/// Words without which a line is of no interest.
-static HOT: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    words(&[
-        "loss", "norm", "grad", "epoch", "step", "iter", "ep=", "ep ", "%|", "trl:", "tel:",
-        "overflow", "episode", "update", "xent", "nll", "entropy", " avg", "import ", "def ",
-        "return ",
-    ])
-});
-/// What source code and commands have and console output has not.
-static CODE: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    words(&[
-        "import ",
-        "def ",
-        "return ",
-        "self.",
-        "print(",
-        "printf(",
-        "+=",
-        "lambda ",
-        ".item(",
-        ".backward(",
-        "%.",
-        "{:",
-        "{}",
-        "raise ",
-        "assert ",
-        "\\n",
-        "usage:",
-        "namespace(",
-    ])
-});
-/// Messages of programs that stop at a loss which is no number.
-static STOPPED: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-    words(&[
-        "invalid loss, terminating",
-        "loss became infinite or nan",
-        "nan loss detected",
-        "nan loss encountered",
-        "encountered nan loss",
-        "non-finite loss",
-        "nan or inf loss",
-    ])
-});
-
-fn words(words: &[&str]) -> Option<AhoCorasick> {
-    let kind = Some(AhoCorasickKind::DFA);
-    AhoCorasick::builder().ascii_case_insensitive(true).kind(kind).build(words).ok()
-}
-
-fn has(words: &LazyLock<Option<AhoCorasick>>, line: &[u8]) -> bool {
-    words.as_ref().is_some_and(|words| words.is_match(line))
-}
-
 /// A log while it is read.
 struct Reading<'a> {
     path: &'a Path,
@@ -200,9 +148,15 @@ struct Reading<'a> {
     /// The places in the log of a name's series: as it is, of validation, of training.
     places: Vec<[Option<usize>; 3]>,
     main_loss: Option<usize>,
+    /// Records of training, and others.
     records: i64,
+    others: i64,
     lines: u64,
     last_code: Option<u64>,
+    last_stop: Option<[Option<i64>; 3]>,
+    last_record: Option<u64>,
+    /// Names that stood alone with a number on a line.
+    bare: Vec<u32>,
     found: TrainingLines,
     is_cut_noticed: bool,
     is_zero_noticed: bool,
@@ -242,8 +196,12 @@ impl<'a> Reading<'a> {
             places: Vec::new(),
             main_loss: None,
             records: 0,
+            others: 0,
             lines: 0,
             last_code: None,
+            last_stop: None,
+            last_record: None,
+            bare: Vec::new(),
             found: TrainingLines::default(),
             is_cut_noticed: false,
             is_zero_noticed: false,
@@ -253,24 +211,28 @@ impl<'a> Reading<'a> {
     fn line(&mut self, line: &Line<'_>) {
         self.lines += 1;
         self.notice_damage(line);
-        let is_row = self.table.is_some() && starts_as_row(line.bytes);
+        let mut plain = std::mem::take(&mut self.plain);
+        let bytes = lines::without_escapes(line.bytes, &mut plain);
+        let is_row = self.table.is_some() && starts_as_row(bytes);
         // The end of a run as W&B prints it repeats the last numbers.
-        if !is_row && (!has(&HOT, line.bytes) || line.bytes.starts_with(b"wandb:")) {
+        if is_row || words::is_hot(bytes) && !bytes.starts_with(b"wandb:") {
+            let mut marks = std::mem::take(&mut self.marks);
+            self.mark(bytes, is_row, &mut marks);
+            self.marked(bytes, &mut marks);
+            self.marks = marks;
+        }
+        self.plain = plain;
+    }
+
+    fn mark(&mut self, line: &[u8], is_row: bool, marks: &mut Marks) {
+        marks.clear();
+        if self.table.as_ref().is_some_and(|table| is_row && table.row(line, marks)) {
             return;
         }
-        let mut plain = std::mem::take(&mut self.plain);
-        let mut marks = std::mem::take(&mut self.marks);
-        let bytes = lines::without_escapes(line.bytes, &mut plain);
-        marks.clear();
-        if !self.table.as_ref().is_some_and(|table| is_row && table.row(bytes, &mut marks)) {
-            scan::scan(bytes, &mut self.names, &mut marks);
-            if marks.pairs.is_empty() && !marks.has_position() {
-                self.table = table::header(bytes, &mut self.names).or(self.table.take());
-            }
+        scan::scan(line, &mut self.names, marks);
+        if marks.pairs.is_empty() && !marks.has_position() {
+            self.table = table::header(line, &mut self.names).or(self.table.take());
         }
-        self.marked(bytes, &mut marks);
-        self.plain = plain;
-        self.marks = marks;
     }
 
     fn notice_damage(&mut self, line: &Line<'_>) {
@@ -294,15 +256,16 @@ impl<'a> Reading<'a> {
     fn marked(&mut self, line: &[u8], marks: &mut Marks) {
         // Code hardly ever has a step and two more numbers by name.
         let is_plain = marks.step.is_some() && marks.pairs.len() > 1;
-        if marks.is_code || !is_plain && has(&CODE, line) {
+        if marks.is_code || !is_plain && words::is_code(line) {
             self.last_code = Some(self.lines);
             return;
         }
         if !self.is_training_line(line, marks) {
             marks.pairs.clear();
         }
-        let is_stopped = (marks.pairs.is_empty() || marks.bar == Bar::Keras) && has(&STOPPED, line);
-        if marks.pairs.is_empty() && !is_stopped && !marks.has_position() {
+        let is_free = marks.pairs.is_empty() || marks.bar == Bar::Keras;
+        let stop = if is_free { words::stop(line) } else { None };
+        if marks.pairs.is_empty() && stop.is_none() && !marks.has_position() {
             return;
         }
         if marks.bar != Bar::Keras && marks.epoch.is_some() {
@@ -311,12 +274,12 @@ impl<'a> Reading<'a> {
         let is_validation = is_of_validation(marks);
         let position = self.track.advance(marks, is_validation, self.records);
         if marks.bar == Bar::Keras && !marks.pairs.is_empty() {
-            self.keras(marks, position);
+            self.keras(line, marks, position);
         } else if !marks.pairs.is_empty() {
-            self.record(marks, position, is_validation);
+            self.record(line, marks, position, is_validation);
         }
-        if is_stopped {
-            self.stopped(position);
+        if let Some(stop) = stop {
+            self.stopped(position, stop == Stop::Gradient);
         }
     }
 
@@ -327,6 +290,7 @@ impl<'a> Reading<'a> {
             && let Some(pair) = marks.pairs.iter().find(is_sure)
             && !marks.has_position()
             && is_whole_line(line, pair)
+            && line.contains(&b'=')
         {
             // `total_loss = 0.0` before the loop.
             let is_code = self.last_code.is_some_and(|last| self.lines - last < CODE_LINES);
@@ -336,8 +300,7 @@ impl<'a> Reading<'a> {
             || marks.has_position()
             || marks.pairs.iter().any(|pair| pair.name.class.is_core())
                 && marks.pairs.iter().any(|pair| !pair.is_loose)
-            || marks.pairs.iter().any(|pair| pair.name.class == Class::LossScale)
-                && line.windows(8).any(|part| part.eq_ignore_ascii_case(b"overflow"))
+            || is_overflow(line, marks)
     }
 
     /// The places of the line's numbers in the log.
@@ -378,39 +341,59 @@ impl<'a> Reading<'a> {
         place
     }
 
-    fn record(&mut self, marks: &Marks, position: Position, is_validation: bool) {
+    fn record(&mut self, line: &[u8], marks: &Marks, position: Position, is_validation: bool) {
         let values = self.values(marks, false);
-        if let Some(bar) = position.bar() {
-            let mut hasher = DefaultHasher::new();
-            bar.hash(&mut hasher);
-            values.iter().for_each(|(at, value)| (at, value.to_bits()).hash(&mut hasher));
-            if bar <= 1 || self.drawn.len() > 1 << 16 {
-                self.drawn.clear();
-            }
-            if !self.drawn.insert(hasher.finish()) {
-                return;
-            }
-        }
-        self.count(marks);
         let is_core = marks.pairs.iter().any(|pair| pair.name.class.is_core());
+        if self.is_repeated(&position, &values) {
+            return;
+        }
+        self.count(line, marks);
         self.push(Record { position, is_training: is_core && !is_validation, values });
     }
 
-    fn count(&mut self, marks: &Marks) {
-        let mut core = marks.pairs.iter().filter(|pair| pair.name.class.is_core());
-        if let Some(first) = core.next() {
-            let is_finite = first.value.is_finite() && core.all(|pair| pair.value.is_finite());
-            self.found.all += 1;
-            self.found.placed += u64::from(marks.has_position());
-            self.found.broken += u64::from(!is_finite);
+    /// Whether the same was just logged, as two handlers of a logger do, or drawn by the bar before.
+    fn is_repeated(&mut self, position: &Position, values: &[(usize, f64)]) -> bool {
+        if position.bar().is_none() && position.iteration().is_none() {
+            self.last_record = None;
+            return false;
         }
+        let mut hasher = DefaultHasher::new();
+        (position.bar(), position.iteration()).hash(&mut hasher);
+        values.iter().for_each(|(at, value)| (at, value.to_bits()).hash(&mut hasher));
+        let hash = hasher.finish();
+        let Some(bar) = position.bar() else { return self.last_record.replace(hash) == Some(hash) };
+        if bar <= 1 || self.drawn.len() > 1 << 16 {
+            self.drawn.clear();
+        }
+        !self.drawn.insert(hash)
+    }
+
+    /// Counts a line of training. One that only says `name = number` may be a setting: it counts
+    /// from the second of its name on.
+    fn count(&mut self, line: &[u8], marks: &Marks) {
+        let is_telling = |class: Class| class.is_core() || class == Class::LossScale;
+        let mut telling = marks.pairs.iter().filter(|pair| is_telling(pair.name.class));
+        let Some(first) = telling.next() else { return };
+        let is_finite = first.value.is_finite() && telling.all(|pair| pair.value.is_finite());
+        let is_bare = marks.pairs.len() == 1 && !marks.has_position() && is_whole_line(line, first);
+        let is_new = is_bare && !self.bare.contains(&first.name.id);
+        if is_new {
+            self.bare.push(first.name.id);
+        }
+        self.found.all += u64::from(!is_new || !is_finite);
+        self.found.placed += u64::from(marks.has_position());
+        self.found.broken += u64::from(!is_finite);
     }
 
     fn push(&mut self, mut record: Record) {
-        // What is not of training stands at the record before it.
-        let back = i64::from(!record.is_training && self.records > 0);
-        record.position.number = self.records - back;
+        // What is not of training stands at the record before it, and counts if there is none.
+        record.position.number = match (record.is_training, self.records) {
+            (false, 0) => self.others,
+            (false, records) => records - 1,
+            (true, records) => records,
+        };
         self.records += i64::from(record.is_training);
+        self.others += i64::from(!record.is_training);
         match self.kind {
             Some(kind) => self.emit(&record, kind),
             None => {
@@ -444,7 +427,7 @@ impl<'a> Reading<'a> {
     }
 
     /// A state of a bar: it takes the place of the one before, but what was no number stays.
-    fn keras(&mut self, marks: &Marks, position: Position) {
+    fn keras(&mut self, line: &[u8], marks: &Marks, position: Position) {
         let Some(place) = marks.place else { return };
         let epoch = position.step(Kind::Epoch);
         let old = self.keras.as_ref();
@@ -462,7 +445,7 @@ impl<'a> Reading<'a> {
             return;
         }
         self.end_keras();
-        self.count(marks);
+        self.count(line, marks);
         let record = Record { position, is_training: !is_validation, values };
         self.keras = Some(KerasBar { at: place.at, of: place.of, epoch, record });
     }
@@ -473,20 +456,23 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The program said that the loss is no number.
-    fn stopped(&mut self, position: Position) {
-        let name = self.names.own("loss");
-        let place = self.main_loss.unwrap_or_else(|| {
-            let name = self.names.text(name);
-            self.log.place(name)
-        });
+    /// The program said that the loss, or the norm of the gradients, is no number.
+    fn stopped(&mut self, position: Position, is_gradient: bool) {
+        // A traceback says it again and again.
+        if self.last_stop.replace(position.last()) == Some(position.last()) {
+            return;
+        }
+        let place = if is_gradient {
+            self.log.place("grad_norm")
+        } else {
+            self.main_loss.unwrap_or_else(|| self.log.place("loss"))
+        };
         self.found.all += 1;
         self.found.broken += 1;
+        let values = vec![(place, f64::NAN)];
         match &mut self.keras {
-            Some(bar) => merge(&mut bar.record.values, &[(place, f64::NAN)]),
-            None => {
-                self.push(Record { position, is_training: true, values: vec![(place, f64::NAN)] })
-            }
+            Some(bar) => merge(&mut bar.record.values, &values),
+            None => self.push(Record { position, is_training: true, values }),
         }
     }
 
@@ -516,6 +502,12 @@ fn merge(old: &mut Vec<(usize, f64)>, new: &[(usize, f64)]) {
     }
 }
 
+/// Whether the line says that the gradients were too large for half precision.
+fn is_overflow(line: &[u8], marks: &Marks) -> bool {
+    marks.pairs.iter().any(|pair| pair.name.class == Class::LossScale)
+        && line.windows(8).any(|part| part.eq_ignore_ascii_case(b"overflow"))
+}
+
 /// Whether all that a line says is of validation.
 fn is_of_validation(marks: &Marks) -> bool {
     let is_validation =
@@ -527,12 +519,11 @@ fn is_of_validation(marks: &Marks) -> bool {
     values.peek().is_some() && values.all(is_validation)
 }
 
-/// Whether the line is an assignment and nothing else.
+/// Whether the line is a name with a number and nothing else.
 fn is_whole_line(line: &[u8], pair: &Pair) -> bool {
     let before = line.get(..pair.span.0).unwrap_or_default();
     let after = line.get(pair.span.1..).unwrap_or_default();
-    let is_name = line.get(pair.span.0..pair.span.1).unwrap_or_default().contains(&b'=');
-    is_name && before.trim_ascii().is_empty() && after.iter().all(|byte| b" ;".contains(byte))
+    before.trim_ascii().is_empty() && after.iter().all(|byte| b" ;".contains(byte))
 }
 
 #[cfg(test)]

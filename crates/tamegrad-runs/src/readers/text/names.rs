@@ -226,6 +226,9 @@ const FILLERS: &[&str] = &[
     "and",
     "at",
     "attempted",
+    "became",
+    "become",
+    "becomes",
     "by",
     "current",
     "currently",
@@ -235,6 +238,7 @@ const FILLERS: &[&str] = &[
     "for",
     "got",
     "in",
+    "infinite",
     "info",
     "is",
     "its",
@@ -242,6 +246,7 @@ const FILLERS: &[&str] = &[
     "now",
     "of",
     "on",
+    "or",
     "reducing",
     "setting",
     "the",
@@ -253,26 +258,22 @@ const FILLERS: &[&str] = &[
 
 /// What a name that [`normal`] gave stands for.
 pub(super) fn classify(name: &str) -> Class {
-    let position = name.strip_prefix("train_").or_else(|| name.strip_prefix("training_"));
-    match position.unwrap_or(name) {
-        "num_updates"
-        | "global_step"
-        | "globalstep"
-        | "total_timesteps"
-        | "timesteps"
-        | "timestep"
-        | "time_step"
-        | "num_timesteps"
-        | "step_num"
-        | "trainer/global_step" => {
+    // `Learning iteration 3`, `time/total_timesteps`
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let leads = ["train_", "training_", "learning_", "optimizer_"];
+    let bare = leads.iter().find_map(|lead| last.strip_prefix(lead)).unwrap_or(last);
+    match bare {
+        "num_updates" | "global_step" | "globalstep" | "total_timesteps" | "timesteps"
+        | "timestep" | "time_step" | "num_timesteps" | "step_num" => {
             return Class::Step(GLOBAL);
         }
         "step" | "iter" | "iteration" | "iters" | "it" | "itr" | "update" | "updates"
-        | "n_iter" | "cur_iter" | "num_iter" | "iteration_number" => return Class::Step(4),
-        "episode" | "s" => return Class::Step(3),
+        | "n_iter" | "cur_iter" | "num_iter" | "iteration_number" | "up" => return Class::Step(4),
+        "s" => return Class::Step(3),
         "batch" | "minibatch" | "mini-batch" | "batch_idx" | "batch_id" | "mb" => {
             return Class::Step(2);
         }
+        "episode" => return Class::Step(1),
         "epoch" | "ep" => return Class::Epoch,
         _ => {}
     }
@@ -306,16 +307,22 @@ fn value_class(name: &str) -> Class {
     }
     if matches!(last, "xent" | "nll" | "crossentropy" | "elbo" | "bce")
         || last == "entropy" && has(&["cross"])
+        || matches!(
+            name,
+            "cost" | "avg_cost" | "mean_cost" | "train_cost" | "training_cost" | "total_cost"
+        )
     {
         return Class::Loss;
     }
     if OTHERS.contains(&last) { Class::Other } else { Class::Unknown }
 }
 
-/// Parts of a name that make it a setting: `loss_weight: 0.5`, `max_norm=35`.
+/// Parts of a name that make it a setting, `loss_weight: 0.5` and `max_norm=35`, or no present value:
+/// `val_loss improved from inf`.
 const SETTINGS: &[&str] = &[
     "alpha",
     "batches",
+    "best",
     "beta",
     "coef",
     "coeff",
@@ -333,18 +340,23 @@ const SETTINGS: &[&str] = &[
     "factor",
     "fn",
     "freq",
+    "from",
     "func",
-    "function",
     "gamma",
+    "improved",
     "init",
     "initial",
     "interval",
     "lambda",
+    "lowest",
     "margin",
     "max",
+    "min",
+    "minimum",
     "mode",
     "num",
     "patience",
+    "previous",
     "ratio",
     "reduction",
     "scheduler",
@@ -447,6 +459,11 @@ mod tests {
             ("train_epoch", Class::Epoch),
             ("batch_size", Class::Unknown),
             ("warmup_step", Class::Unknown),
+            ("learning_iteration", Class::Step(4)),
+            ("time/total_timesteps", Class::Step(GLOBAL)),
+            ("loss_improved_from", Class::Unknown),
+            ("avg_cost", Class::Loss),
+            ("page_cost", Class::Unknown),
             ("time", Class::Unknown),
         ] {
             assert_eq!(classify(name), class, "{name}");

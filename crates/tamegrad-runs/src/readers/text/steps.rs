@@ -32,6 +32,16 @@ pub(super) enum Kind {
 }
 
 impl Position {
+    /// The iteration that the line itself gives.
+    pub(super) fn iteration(&self) -> Option<i64> {
+        self.own
+    }
+
+    /// The last iteration, epoch and state of a bar that were given.
+    pub(super) fn last(&self) -> [Option<i64>; 3] {
+        [self.last_own, self.last_epoch, self.last_bar]
+    }
+
     /// The state of the progress bar on the line itself.
     pub(super) fn bar(&self) -> Option<i64> {
         self.bar
@@ -61,7 +71,8 @@ pub(super) fn decide(points: &[(usize, Position)]) -> Kind {
         let count = steps.clone().count();
         is_most(count) && 100 * steps.collect::<HashSet<_>>().len() > percent * count
     };
-    if is_most(points.iter().filter(|(_, at)| at.own.is_some()).count()) {
+    // Lines between two iterations are of the first.
+    if 5 * points.iter().filter(|(_, at)| at.own.is_some()).count() > points.len() {
         return Kind::Iteration;
     }
     // Where there are bars, epochs count only if hardly more than the last state of each is there.

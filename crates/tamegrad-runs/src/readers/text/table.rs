@@ -1,5 +1,6 @@
 //! Tables with the names in a first line and a row for each epoch or step.
 
+use super::figures;
 use super::names::{Class, Name, Names};
 use super::number;
 use super::scan::{Bar, Marks, Pair, Place};
@@ -78,7 +79,9 @@ impl Table {
                 _ if name.class == Class::Loss => return false,
                 _ => continue,
             };
-            if name.class.is_value() {
+            if let Class::Step(rank) = name.class {
+                marks.step = figures::integer(value).map(|step| (rank, step));
+            } else if name.class.is_value() {
                 let pair =
                     Pair { name, value, is_validation: false, is_loose: false, span: (0, 0) };
                 marks.pairs.push(pair);
@@ -88,7 +91,7 @@ impl Table {
             Some(Class::Step(rank)) => marks.step = Some((rank, position)),
             _ => marks.epoch = Some(position),
         }
-        if marks.epoch.is_some() {
+        if marks.step.is_none() {
             // A row of an epoch may be drawn again and again while the epoch goes on.
             marks.bar = Bar::Keras;
             marks.place = Some(Place { at: 0, of: 0 });

@@ -82,14 +82,14 @@ fn trainers_in_python() {
     );
     check(
         "| epoch 001:    50 / 900 loss=9.5, ppl=724.1, wps=1440, num_updates=51, lr=0.25, gnorm=2.5, clip=100%, oom=0\n| epoch 001 | loss 9.25 | nll_loss 8.5 | ppl 362.04 | num_updates 900 | lr 0.25 | gnorm 0.5 | loss_scale 0.25\n| epoch 001 | valid on 'valid' subset | loss 9.75 | ppl 512 | num_updates 900 | best_loss 9.5\n| WARNING: overflow detected, setting loss scale to: 0.125\n",
-        "loss 51=9.5 900=9.25\nppl 51=724.1 900=362.04\nlr 51=0.25 900=0.25\ngnorm 51=2.5 900=0.5\nclip 51=100\nnll_loss 900=8.5\nloss_scale 900=0.25 900=0.125\nval_loss 900=9.75\nval_ppl 900=512\nval_best_loss 900=9.5",
+        "loss 51=9.5 900=9.25\nppl 51=724.1 900=362.04\nlr 51=0.25 900=0.25\ngnorm 51=2.5 900=0.5\nclip 51=100\nnll_loss 900=8.5\nloss_scale 900=0.25 900=0.125\nval_loss 900=9.75\nval_ppl 900=512",
     );
     check(
         "2024-01-02 03:04:05 | INFO | train_inner | {\"epoch\": 1, \"update\": 0.5, \"loss\": \"9.5\", \"num_updates\": \"100\", \"gnorm\": \"2.5\"}\n",
         "loss 100=9.5\ngnorm 100=2.5",
     );
     check(
-        " iteration     26/ 500000 | consumed samples:  416 | elapsed time per iteration (ms): 4247.9 | learning rate: 1.500E-04 | lm loss: 2.500000E+00 | loss scale: 1.0 | grad norm: nan | number of skipped iterations:   0 | number of nan iterations:   0 |\n validation loss at iteration 30 | lm loss value: 2.75E+00 | lm loss PPL: 1.5E+01 |\n iteration     27/ 500000 | lm loss: 2.25E+00 | grad norm: 0.5 |\n",
+        " iteration     26/ 500000 | consumed samples:  416 | elapsed time per iteration (ms): 400.5 | learning rate: 1.500E-04 | lm loss: 2.500000E+00 | loss scale: 1.0 | grad norm: nan | number of skipped iterations:   0 | number of nan iterations:   0 |\n validation loss at iteration 30 | lm loss value: 2.75E+00 | lm loss PPL: 1.5E+01 |\n iteration     27/ 500000 | lm loss: 2.25E+00 | grad norm: 0.5 |\n",
         "learning_rate 26=0.00015\nlm_loss 26=2.5 27=2.25\nloss_scale 26=1\ngrad_norm 26=NaN 27=0.5\nval_lm_loss_value 30=2.75\nval_lm_loss_ppl 30=15",
     );
     check(
@@ -138,11 +138,11 @@ fn progress_bars() {
         "loss 3=1.5 4=1.25\nval_loss 3=2.5 4=2",
     );
     check(
-        "Epoch 0:   0%|  | 1/50 [00:05<4:05:38, 5.91s/it, v_num=v5, loss=27.50]\rEpoch 0:   4%|▏| 2/50 [00:06<2:07:45, v_num=v5, loss=nan.0]\nprinted\nEpoch 0:   4%|▏| 2/50 [00:06<2:07:45, v_num=v5, loss=nan.0]\rEpoch 1:   4%|▏| 2/50 [00:06<2:07:45, v_num=v5, loss=3.5]",
+        "Epoch 0:   0%|  | 1/50 [00:02<3:04:05, 2.5s/it, v_num=v5, loss=27.50]\rEpoch 0:   4%|▏| 2/50 [00:03<1:04:05, v_num=v5, loss=nan.0]\nprinted\nEpoch 0:   4%|▏| 2/50 [00:03<1:04:05, v_num=v5, loss=nan.0]\rEpoch 1:   4%|▏| 2/50 [00:03<1:04:05, v_num=v5, loss=3.5]",
         "loss 1=27.5 2=NaN 52=3.5",
     );
     check(
-        "Epoch: [0/400] Loss: 1.5 Acc: 0.25: 100%|███| 469/469 [07:02<00:00, 1.1it/s]\nEpoch: [1/400] Loss: nan Acc: 0.00:  65%|██▊ | 303/469 [04:27<02:26, 1.13it/s]\n",
+        "Epoch: [0/400] Loss: 1.5 Acc: 0.25: 100%|███| 450/450 [01:02<00:00, 1.1it/s]\nEpoch: [1/400] Loss: nan Acc: 0.00:  65%|██▊ | 300/450 [01:27<01:26, 1.5it/s]\n",
         "loss 0=1.5 1=NaN\nacc 0=0.25 1=0",
     );
 }
@@ -150,16 +150,16 @@ fn progress_bars() {
 #[test]
 fn epochs_with_iterations() {
     check(
-        "2020-07-31 22:40:50,985 - mmdet - INFO - Epoch [1][50/100]\tlr: 1.5e-03, eta: 2:36:29, time: 1.807, memory: 5280, s0.loss_cls: 2.5, s0.acc: 97.5, loss: 5.5, grad_norm: 3.5e12\n2020-07-31 22:41:50,985 - mmdet - INFO - Epoch [2][50/100]\tlr: 1.5e-03, loss: nan, grad_norm: nan\n2020-07-31 22:41:50,985 - mmdet - INFO - Epoch(val) [2][30]\tloss: 7.5\n",
+        "2021-02-03 04:05:06,070 - mmdet - INFO - Epoch [1][50/100]\tlr: 1.5e-03, eta: 1:02:03, time: 1.5, memory: 4000, s0.loss_cls: 2.5, s0.acc: 97.5, loss: 5.5, grad_norm: 3.5e12\n2021-02-03 04:06:06,070 - mmdet - INFO - Epoch [2][50/100]\tlr: 1.5e-03, loss: nan, grad_norm: nan\n2021-02-03 04:06:06,070 - mmdet - INFO - Epoch(val) [2][30]\tloss: 7.5\n",
         "lr 50=0.0015 150=0.0015\ns0.loss_cls 50=2.5\ns0.acc 50=97.5\nloss 50=5.5 150=NaN\ngrad_norm 50=3500000000000 150=NaN\nval_loss 150=7.5",
     );
     check(
-        "03/26 00:47:15 - mmengine - INFO - Epoch(train) [2][300/400]  base_lr: 2.0e-03  grad_norm: nan  loss: 2.5\n03/26 00:47:15 - mmengine - INFO - Iter(train) [ 800/4000]  loss: 2.25\n",
+        "02/03 04:05:06 - mmengine - INFO - Epoch(train) [2][300/400]  base_lr: 2.0e-03  grad_norm: nan  loss: 2.5\n02/03 04:05:06 - mmengine - INFO - Iter(train) [ 800/4000]  loss: 2.25\n",
         "base_lr 700=0.002\ngrad_norm 700=NaN\nloss 700=2.5 800=2.25",
     );
     check(
-        "[08/30 15:40:41] d2.utils.events INFO:  eta: 1 day, 16:43:35  iter: 19  total_loss: 96.5  loss_ce: 3.25  time: 0.4178   lr: 0.0001  max_mem: 15311M\n[08/30 15:40:42] d2.utils.events INFO:  eta: 16:43:35  iter: 39  total_loss: 6  loss_ce: 3\n",
-        "total_loss 19=96.5 39=6\nloss_ce 19=3.25 39=3\nlr 19=0.0001",
+        "[02/03 04:05:06] d2.utils.events INFO:  eta: 2 days, 3:04:05  iter: 19  total_loss: 80.5  loss_ce: 3.25  time: 0.25   lr: 0.0001  max_mem: 9000M\n[02/03 04:05:07] d2.utils.events INFO:  eta: 3:04:05  iter: 39  total_loss: 6  loss_ce: 3\n",
+        "total_loss 19=80.5 39=6\nloss_ce 19=3.25 39=3\nlr 19=0.0001",
     );
     check(
         "Epoch: [0][ 10/50]\tTime  0.3 ( 0.5)\tLoss 7.5e+00 (7.05e+00)\tAcc@1   0.50 (  0.10)\nEpoch: [1][ 10/50]\tLoss nan (nan)\nTest: [ 0/9]\tLoss 3.5 (3.5)\n",
@@ -182,8 +182,8 @@ fn epochs_with_iterations() {
         "loss 100=2.5 200=2.25 300=2",
     );
     check(
-        "2017-08-20 16:11:46 INFO  DistriOptimizer$:295 - [Epoch 64 740096/1281167][Iteration 45459][Wall Clock 197340.7s] Train 1792 in 4.0seconds. Throughput is 447.2 records/second. Loss is Infinity. Current learning rate is 0.0625. Current weight decay is 1.0E-4.\n",
-        "loss 45459=inf\nlearning_rate 45459=0.0625",
+        "2021-02-03 04:05:06 INFO  Optimizer$:88 - [Epoch 7 900/4000][Iteration 250][Wall Clock 55.5s] Train 64 in 2.0seconds. Throughput is 32.5 records/second. Loss is Infinity. Current learning rate is 0.0625. Current weight decay is 1.0E-4.\n",
+        "loss 250=inf\nlearning_rate 250=0.0625",
     );
     check(
         "Epoch 0/24\n----------\ntrain Loss: 0.5 Acc: 0.75\nval Loss: 0.25 Acc: 0.5\n\nEpoch 1/24\n----------\ntrain Loss: nan Acc: 0.5\nval Loss: 0.5 Acc: 0.25\n",
@@ -194,12 +194,12 @@ fn epochs_with_iterations() {
 #[test]
 fn other_programs() {
     check(
-        "I0918 02:06:02.857022  5721 solver.cpp:195] Iteration 0, loss = 2.5\nI0918 02:06:02.857022  5721 solver.cpp:214]     Train net output #0: loss = 2.5 (* 1 = 2.5 loss)\nI0918 02:06:02.9  5721 solver.cpp:365] Iteration 0, lr = 0.001\nI0918 02:06:38.5  5721 solver.cpp:195] Iteration 200 (2.5 iter/s, 80s/200 iters), loss = nan\nI0918 02:06:38.5  5721 solver.cpp:270]     Test net output #1: loss = 87.5 (* 1 = 87.5 loss)\n",
+        "I0304 05:06:07.080910  1234 solver.cpp:195] Iteration 0, loss = 2.5\nI0304 05:06:07.080910  1234 solver.cpp:214]     Train net output #0: loss = 2.5 (* 1 = 2.5 loss)\nI0304 05:06:07.1  1234 solver.cpp:365] Iteration 0, lr = 0.001\nI0304 05:06:09.5  1234 solver.cpp:195] Iteration 200 (2.5 iter/s, 80s/200 iters), loss = nan\nI0304 05:06:09.5  1234 solver.cpp:270]     Test net output #1: loss = 87.5 (* 1 = 87.5 loss)\n",
         "loss 0=2.5 200=NaN\ntrain_loss 0=2.5\nlr 0=0.001\nval_loss 200=87.5",
     );
     check(
-        "ep=22 tr=['train_clean'] loss=0.75 err=0.25 valid=dev loss=0.5 err=0.5 lr_arch1=6.25e-06 time(s)=17255\nep=23 tr=['train_clean'] loss=nan err=0.25 valid=dev loss=nan err=0.5 lr_arch1=6.25e-06\n",
-        "loss 22=0.75 23=NaN\nerr 22=0.25 23=0.25\nval_loss 22=0.5 23=NaN\nval_err 22=0.5 23=0.5\nlr_arch1 22=0.00000625 23=0.00000625",
+        "ep=5 tr=['train_clean'] loss=0.75 err=0.25 valid=dev loss=0.5 err=0.5 lr_arch1=6.25e-06 time(s)=900\nep=6 tr=['train_clean'] loss=nan err=0.25 valid=dev loss=nan err=0.5 lr_arch1=6.25e-06\n",
+        "loss 5=0.75 6=NaN\nerr 5=0.25 6=0.25\nval_loss 5=0.5 6=NaN\nval_err 5=0.5 6=0.5\nlr_arch1 5=0.00000625 6=0.00000625",
     );
     check(
         "Epoch[0] Batch [20]\tSpeed: 100.5 samples/sec\tTrain-cross-entropy=2.5\nEpoch[0] Batch [40]\tSpeed: 100.5 samples/sec\tTrain-cross-entropy=nan\n",
@@ -224,6 +224,78 @@ fn other_programs() {
 }
 
 #[test]
+fn forms_of_many_scripts() {
+    check(
+        "000 epoch, 02000 iter, average time 7.5, loss -40.5\n000 epoch, 04000 iter, average time 0.5, loss nan\n",
+        "loss 2000=-40.5 4000=NaN",
+    );
+    check(
+        "GLOBAL STEP : 300 / LEARNING RATE : 0.5 / **LOSS : nan** ( 1.5 secs)\n",
+        "learning_rate 300=0.5\nloss 300=NaN",
+    );
+    check(
+        " 1200/9000: episode: 9, duration: 2.5s, episode steps: 200, episode reward: -20.5, mean action: 0.5 [-0.1, 0.5], loss: 3.5e29\n",
+        "episode_reward 1200=-20.5\nloss 1200=350000000000000000000000000000",
+    );
+    check(
+        "################\n   Learning iteration 30/100\n\n   Computation: 900 steps/s (collection: 2.5s, learning\n   Value function loss: inf\n   Surrogate loss: 0.0000\n",
+        "value_function_loss 30=inf\nsurrogate_loss 30=0",
+    );
+    check(
+        "2021-02-03 04:05:36 INFO     iteration 9/10000\n2021-02-03 04:05:40 INFO      epoch 1/4\n2021-02-03 04:05:41 INFO      epoch 2/4\n2021-02-03 04:05:36 INFO     steps_per_s=90.5, reward_per_sec=-0.5, loss=0.25, entropy=7.5\n2021-02-03 04:05:57 INFO     iteration 10/10000\n2021-02-03 04:05:40 INFO      epoch 1/4\n2021-02-03 04:05:40 INFO      epoch 2/4\n2021-02-03 04:05:36 INFO     steps_per_s=90.5, loss=nan, entropy=7.5\n",
+        "loss 9=0.25 10=NaN\nentropy 9=7.5 10=7.5",
+    );
+    check(
+        "Train: [0/300][100/200]\teta 0:10:00 lr 0.0001\ttime 0.3 (0.4)\tloss 6.5 (6.9)\tgrad_norm 1.75 (inf)\tmem 100MB\nTrain: [1/300][0/200]\tloss nan (nan)\n",
+        "lr 100=0.0001\nloss 100=6.5 200=NaN\ngrad_norm 100=1.75",
+    );
+    check(
+        "INFO:tensorflow:global step 8: loss = 2.5 (3.5 sec/step)\nI0203 04:05:06.7 123 learning.py:88] global step 8: loss = 2.5 (3.5 sec/step)\n<class 'InvalidArgumentError'>, LossTensor is inf or nan. : Tensor had NaN values\n[[Node: CheckNumerics[message=\"LossTensor is inf or nan.\"]]]\n",
+        "loss 8=2.5 8=NaN",
+    );
+    check(
+        "FloatingPointError: Loss became infinite or NaN at iteration=30!\nloss_dict = {'loss_cls': 20.5}\n",
+        "loss 30=NaN",
+    );
+    check(
+        "Step: 49. Epoch: 0/9. Iteration: 50/80. Cls loss: nan. Reg loss: 1.5. Total loss: nan:  10%|█ | 50/80 [00:10<00:10]\nVal. Epoch: 0/9. Classification loss: 2.5. Total loss: 1.5\n",
+        "cls_loss 49=NaN\nreg_loss 49=1.5\ntotal_loss 49=NaN\nval_classification_loss 49=2.5\nval_total_loss 49=1.5",
+    );
+    check(
+        "(trainer:737) INFO: 1epoch:train:1-100batch: iter_time=6.8e-04, loss_ctc=80.5, acc=0.25, loss=70.5, grad_norm=54.5, clip=100.0, loss_scale=6.5e+04\n(trainer:663) WARNING: The grad norm is nan. Skipping updating the model.\n",
+        "loss_ctc 100=80.5\nacc 100=0.25\nloss 100=70.5\ngrad_norm 100=54.5 100=NaN\nclip 100=100\nloss_scale 100=65000",
+    );
+    check(
+        "[2020-01-01 10:00:00] Ep. 1 : Up. 1000 : Sen. 100,000 : Cost 85.5 * 1,000,000 @ 2,000 : Time 100s\n[2020-01-01 10:00:00] Ep. 1 : Up. 2000 : Sen. 200,000 : Cost nan : Time 100s\n",
+        "cost 1000=85.5 2000=NaN",
+    );
+    check(
+        "  0%|  | 9/600 [00:09<10:11, 1.5s/it][2021-02-03 04:05:06,001] [INFO] [stage.py:99:clean_up] [deepspeed] OVERFLOW! Rank 0 Skipping step. Attempted loss scale: 4096.0, reducing to 2048.0\n",
+        "loss_scale 9=4096",
+    );
+    check(
+        "[losses/total_loss: 1.5 | losses/value_loss: 7.5]:  16%|██ | 64/100 [1:04:05<1:03:02,  1.5it/s][RANK 0] Collecting rollouts\n",
+        "losses/total_loss 64=1.5\nlosses/value_loss 64=7.5",
+    );
+    check(
+        "epoch: 1/300, iter: 10/20, mem: 7000Mb, iter_time: 0.5s, total_loss: 9.5, lr: 1.5e-06, size: 640, ETA: 1 day\nepoch: 1/300, iter: 20/20, total_loss: 9.0\nepoch: 2/300, iter: 10/20, total_loss: nan\n",
+        "total_loss 10=9.5 20=9 30=NaN\nlr 10=0.0000015",
+    );
+    check(
+        "[batch=1/100]:\n\t Train LanguagePerplexity: 2.5\n\t Train loss/train/total: 12.5\n[batch=2/100]:\n\t Train loss/train/total: nan\n",
+        "train_loss/train/total 1=12.5 2=NaN",
+    );
+    check(
+        "step 1 loss: 1,234.5 norm: 12,345\nstep 2 loss 2.5/2.25 norm 3.5\nstep 3 loss -> 1.5\n",
+        "loss 1=1234.5 2=2.5 3=1.5\nnorm 1=12345 2=3.5",
+    );
+    check(
+        "Epoch 1/2\n5/5 - 1s - loss: 2.5 - val_loss: 1.5\n\nEpoch 00001: val_loss improved from inf to 1.5, saving model\nEpoch 00001: loss did not improve from inf\nValidation loss decreased (inf --> 1.5).  Saving model ...\n",
+        "loss 1=2.5\nval_loss 1=1.5",
+    );
+}
+
+#[test]
 fn tables() {
     check(
         "epoch     train_loss  valid_loss  accuracy  time\n0         2.5         nan         0.5       00:10\n1         nan         nan         0.25      00:10\n",
@@ -236,6 +308,10 @@ fn tables() {
     check(
         "     Epoch   gpu_mem       box       obj    labels  img_size\n     0/299     3.47G    0.5  2.5    57    640:  50%|██| 1/2 [00:01<00:00]\r     0/299     3.47G    0.25  nan    57    640: 100%|██| 2/2 [00:01<00:00]\n     1/299     3.47G    nan  nan    57    640: 100%|██| 2/2 [00:01<00:00]\n",
         "box_loss 0=0.25 1=NaN\nobj_loss 0=NaN 1=NaN",
+    );
+    check(
+        "epoch       iteration   main/loss   validation/main/loss  elapsed_time\n\u{1b}[J1           100         2.5         1.5                   10.5\n\u{1b}[J1           200         nan         1.5                   20.5\n",
+        "main/loss 100=2.5 200=NaN\nvalidation/main/loss 100=1.5 200=1.5",
     );
     check("| Step | Loss |\n|------|------|\n| 10 | 2.5 |\n| 20 | inf |\n", "loss 10=2.5 20=inf");
 }
@@ -266,6 +342,11 @@ fn what_is_no_progress_gives_nothing() {
 }
 
 #[test]
+fn what_looks_like_code_at_first_is_read() {
+    check("loss 2.5, mean return 3.5, GPU usage: 50%. lambda 0.5\nfrom epoch 3 on\n", "loss 0=2.5");
+}
+
+#[test]
 fn several_runs_in_one_file_stay_as_they_are() {
     check(
         "step:1/9 train_loss:4.5\nstep:2/9 train_loss:4.0\nfinal val_loss:2.5\nstep:1/9 train_loss:5.5 train_time:65ms\n",
@@ -280,9 +361,16 @@ fn files_are_recognised_by_their_lines() {
         ("run.log", "epoch 1 loss 2.5\n", true),
         ("run", "loss: nan\n", true),
         ("run.log", "loss: 2.5\n", false),
+        (
+            "run.log",
+            "OVERFLOW! Attempted loss scale: 4, reducing\nOVERFLOW! Attempted loss scale: 2\n",
+            true,
+        ),
         ("train.py", "epoch 1 loss 2.5\nepoch 2 loss 2.25\n", false),
         ("README.md", "epoch 1 loss 2.5\nepoch 2 loss 2.25\n", false),
         ("config.yaml", "loss: 0.5\ngrad_norm: 1.0\n", false),
+        ("settings", "loss = 0.5\ngrad_norm = 1.0\n", false),
+        ("run", "loss = 0.5\nloss = 0.25\nloss = 0.5\n", true),
         ("notes.txt", "The loss was 3 pages. What norm is 5?\n", false),
         ("run.log", "epoch 1 loss 2.5\nepoch 2 loss\0 2.25\n", false),
         ("empty.log", "", false),

@@ -1,0 +1,89 @@
+//! Words by which whole lines are told apart: of interest, source code, the end of training.
+
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
+/// What a message says is no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    Loss,
+    Gradient,
+}
+
+/// Whether a line can be of interest.
+pub(super) fn is_hot(line: &[u8]) -> bool {
+    has(&HOT, line)
+}
+
+/// Whether a line is source code.
+pub(super) fn is_code(line: &[u8]) -> bool {
+    let text = line.trim_ascii();
+    STATEMENTS.iter().any(|start| text.starts_with(start))
+        || text.ends_with(b":") && BLOCKS.iter().any(|start| text.starts_with(start))
+        || has(&CODE, line)
+}
+
+/// What a message says is no number, at which training stops.
+pub(super) fn stop(line: &[u8]) -> Option<Stop> {
+    let found = STOPPED.as_ref()?.find(line)?.pattern().as_usize();
+    Some(if found < GRADIENT_STOPS { Stop::Loss } else { Stop::Gradient })
+}
+
+/// Words without which a line is of no interest.
+static HOT: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&HOT_WORDS));
+const HOT_WORDS: [&str; 22] = [
+    "loss", "norm", "grad", "epoch", "batch", "step", "iter", "ep=", "ep ", "%|", "trl:", "tel:",
+    "overflow", "episode", "update", "cost", "xent", "nll", "entropy", " avg", "import ", "def ",
+];
+/// What source code has and console output has not.
+static CODE: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&CODE_PARTS));
+const CODE_PARTS: [&str; 16] = [
+    "self.",
+    "print(",
+    "printf(",
+    "+=",
+    "= lambda",
+    ".item(",
+    ".backward(",
+    "%.1",
+    "%.2",
+    "%.3",
+    "%.4",
+    "%.5",
+    "%.6",
+    "{:",
+    "{}",
+    "\\n",
+];
+/// How lines of source code begin.
+const STATEMENTS: [&[u8]; 6] = [b"import ", b"from ", b"return ", b"raise ", b"assert ", b">>>"];
+/// How those begin that end in a colon.
+const BLOCKS: [&[u8]; 7] = [b"def ", b"class ", b"if ", b"for ", b"while ", b"with ", b"elif "];
+
+/// Messages of programs that stop at a loss which is no number; the last are about gradients.
+static STOPPED: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&STOPS));
+const STOPS: [&str; 11] = [
+    "invalid loss, terminating",
+    "loss became infinite or nan",
+    "nan loss detected",
+    "nan loss encountered",
+    "encountered nan loss",
+    "received a nan loss",
+    "non-finite loss",
+    "nan or inf loss",
+    "losstensor is inf or nan",
+    "found inf or nan global norm",
+    "non-finite gradient norm",
+];
+/// Where in [`STOPS`] gradients begin.
+const GRADIENT_STOPS: usize = 9;
+
+fn words(words: &[&str]) -> Option<AhoCorasick> {
+    let kind = Some(AhoCorasickKind::DFA);
+    AhoCorasick::builder().ascii_case_insensitive(true).kind(kind).build(words).ok()
+}
+
+fn has(words: &LazyLock<Option<AhoCorasick>>, line: &[u8]) -> bool {
+    words.as_ref().is_some_and(|words| words.is_match(line))
+}
