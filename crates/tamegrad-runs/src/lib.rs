@@ -8,6 +8,7 @@ mod discover;
 mod error;
 mod log;
 pub mod readers;
+pub mod run_folder;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;

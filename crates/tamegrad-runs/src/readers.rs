@@ -1,6 +1,11 @@
 //! One file a format. A reader says by content whether a file is its own, and turns its records
 //! into points.
 
+mod mlflow;
+mod run_folder;
+mod sqlite;
+mod trackio;
+
 use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
@@ -36,7 +41,8 @@ pub struct Reader {
 }
 
 /// All formats, those that are surest of their content first.
-pub const READERS: &[Reader] = &[];
+pub const READERS: &[Reader] =
+    &[run_folder::READER, mlflow::READER, mlflow::FILE_STORE, trackio::READER];
 
 /// For formats that no folder is.
 pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
