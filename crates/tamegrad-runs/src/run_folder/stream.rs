@@ -307,6 +307,10 @@ impl<T: Table> Stream<T> {
             self.offset += 8;
             return Ok(Found::EndMark);
         }
+        if length % 8 != 0 {
+            let text = format!("got {length} bytes of metadata, want a multiple of 8");
+            return Ok(Found::Trouble(text));
+        }
         let meta = match self.piece(i64::from(length), META_MAX, left - 8, "metadata")? {
             Ok(meta) => meta,
             Err(text) => return Ok(Found::Trouble(text)),
@@ -450,25 +454,31 @@ fn batch(
         let (found, wanted) = (nodes.len(), layout.len());
         return Err(format!("a batch with {found} columns, want {wanted}"));
     }
+    let mut end = 0_usize;
     let mut buffers = buffers.iter().map(|buffer| {
         let start = usize::try_from(buffer.offset()).ok()?;
-        let end = start.checked_add(usize::try_from(buffer.length()).ok()?)?;
-        (end <= body.len()).then_some(start..end)
+        // One behind the other, as we write them: metadata that was damaged hardly ever says so.
+        let is_next = start == end.checked_next_multiple_of(8)?;
+        end = start.checked_add(usize::try_from(buffer.length()).ok()?)?;
+        (is_next && end <= body.len()).then_some(start..end)
     });
     let mut columns = Vec::new();
     for (node, (name, kind)) in nodes.iter().zip(layout) {
-        let outside = || format!("column {name:?} outside of its batch");
+        let outside = || format!("column {name:?} out of its place");
         let presence = buffers.next().flatten().ok_or_else(outside)?;
         let values = buffers.next().flatten().ok_or_else(outside)?;
         let presence = (node.null_count() != 0).then_some(presence);
-        let is_short = |length: usize| length < rows.div_ceil(8);
-        if rows.checked_mul(kind.width()).is_none_or(|needed| values.len() < needed)
-            || presence.as_ref().is_some_and(|presence| is_short(presence.len()))
+        let is_short = |bits: &Range<usize>| bits.len() < rows.div_ceil(8);
+        if node.length() != header.length()
+            || rows.checked_mul(kind.width()).is_none_or(|needed| values.len() < needed)
+            || presence.as_ref().is_some_and(is_short)
         {
-            return Err(format!("column {name:?} shorter than {rows} rows"));
+            return Err(format!("column {name:?} without its {rows} rows"));
         }
         columns.push(Column { name: name.clone(), kind: *kind, values, presence });
     }
-    drop(buffers);
+    if end.checked_next_multiple_of(8) != Some(body.len()) {
+        return Err(format!("{} bytes of values, want {end}", body.len()));
+    }
     Ok(Batch { rows, columns, body })
 }

@@ -29,7 +29,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub struct RunWriter {
     folder: PathBuf,
     steps: Appender<StepRow>,
-    tensors: Appender<TensorRecord>,
+    pub(super) tensors: Appender<TensorRecord>,
     events: GrowingFile,
     step_thinning: StepThinning,
     tensor_thinning: TensorThinning,
