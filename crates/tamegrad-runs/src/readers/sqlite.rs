@@ -168,7 +168,8 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE metrics (key);").unwrap();
         let before = fs::read(&path).unwrap();
         let database = open(&path).unwrap();
-        assert!(database.execute_batch("DROP TABLE metrics").is_err());
+        let error = database.execute_batch("DROP TABLE metrics").unwrap_err();
+        assert_eq!(error.to_string(), "attempt to write a readonly database");
         assert_eq!(fs::read(&path).unwrap(), before);
     }
 }
