@@ -21,6 +21,7 @@ mod tags;
 mod verdict;
 mod window;
 mod wire;
+pub mod run_folder;
 
 pub use discover::{Source, discover};
 pub use error::ReadError;

@@ -5,8 +5,12 @@ mod burn_metrics;
 mod csv_rows;
 mod hf_trainer;
 mod json_rows;
+mod mlflow;
+mod run_folder;
+mod sqlite;
 pub mod tensorboard;
 mod text;
+mod trackio;
 pub mod wandb;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +51,9 @@ pub struct Reader {
 pub const READERS: &[Reader] = &[
     tensorboard::READER,
     wandb::READER,
+    mlflow::READER,
+    trackio::READER,
+    run_folder::READER,
     burn_metrics::READER,
     hf_trainer::READER,
     json_rows::READER,

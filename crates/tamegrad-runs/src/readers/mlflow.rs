@@ -1,0 +1,323 @@
+//! MLflow: a SQLite database of many runs, or, from older versions, a folder for each run.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Row};
+
+use super::{Head, Reader, no_folder, own_run, sqlite};
+use crate::error::ReadError;
+use crate::log::{LogBuilder, Point};
+
+/// The database.
+pub(super) const READER: Reader = Reader {
+    format: "mlflow",
+    recognises: |head: &Head<'_>| sqlite::has_metrics(head, &COLUMNS),
+    recognises_folder: no_folder,
+    run_key: own_run,
+    read: read_databases,
+};
+
+/// The folder of a run, `mlruns/<experiment>/<run>/`.
+pub(super) const FILE_STORE: Reader = Reader {
+    format: "mlflow",
+    recognises: |_| false,
+    recognises_folder,
+    run_key: own_run,
+    read: read_folders,
+};
+
+const COLUMNS: [&str; 6] = ["key", "value", "timestamp", "step", "is_nan", "run_uuid"];
+/// Runs that are read of one database.
+const RUNS_MAX: usize = 1000;
+/// Bytes of one line of a metric's file.
+const LINE_BYTES_MAX: u64 = 4096;
+/// Folders within folders of metrics: `train/loss` is one in another.
+const DEPTH_MAX: usize = 16;
+
+fn read_databases(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
+    for path in paths {
+        let open = || {
+            let database = sqlite::open(path)?;
+            let names = run_prefixes(&database)?;
+            Ok((database, names))
+        };
+        let (database, prefixes) = open().map_err(|error| sqlite::broken(path, &error))?;
+        let mut left_out: HashSet<String> = HashSet::new();
+        let query =
+            "SELECT key, value, timestamp, step, is_nan, run_uuid FROM metrics ORDER BY rowid";
+        sqlite::visit(path, &database, query, log, |row, number, log| {
+            let run = sqlite::text(row.get_ref(5)?).unwrap_or_default();
+            match prefixes.get(&*run) {
+                Some(prefix) => push_row(row, number, prefix, path, log)?,
+                None if left_out.len() < RUNS_MAX => drop(left_out.insert(run.into_owned())),
+                None => {}
+            }
+            Ok(())
+        })?;
+        if !left_out.is_empty() {
+            let (count, most) = (left_out.len(), RUNS_MAX);
+            let text = format!("{count} runs that are deleted or beyond {most} are left out");
+            log.notice(path, None, text);
+        }
+    }
+    Ok(())
+}
+
+/// What goes before the names of each run's series: nothing if there is but one run.
+fn run_prefixes(database: &Connection) -> rusqlite::Result<HashMap<String, String>> {
+    let is_there = sqlite::columns(database, "runs")?.iter().any(|name| name == "lifecycle_stage");
+    let not_deleted = if is_there {
+        "WHERE run_uuid NOT IN (SELECT run_uuid FROM runs WHERE lifecycle_stage = 'deleted')"
+    } else {
+        ""
+    };
+    let query = format!("SELECT DISTINCT run_uuid FROM metrics {not_deleted} LIMIT {RUNS_MAX}");
+    let mut query = database.prepare(&query)?;
+    let names = query
+        .query_map([], |row| Ok(sqlite::text(row.get_ref(0)?).unwrap_or_default().into_owned()))?;
+    let names = names.collect::<rusqlite::Result<Vec<String>>>()?;
+    if let [only] = &names[..] {
+        return Ok(HashMap::from([(only.clone(), String::new())]));
+    }
+    let short = |name: &str| name.chars().take(8).collect::<String>();
+    let mut uses: HashMap<String, u32> = HashMap::new();
+    names.iter().for_each(|name| *uses.entry(short(name)).or_default() += 1);
+    let prefix = |name: String| {
+        let short = short(&name);
+        let prefix = if uses.get(&short) == Some(&1) { short } else { name.clone() };
+        (name, format!("{prefix}/"))
+    };
+    Ok(names.into_iter().map(prefix).collect())
+}
+
+fn push_row(
+    row: &Row<'_>,
+    number: u64,
+    prefix: &str,
+    path: &Path,
+    log: &mut LogBuilder,
+) -> rusqlite::Result<()> {
+    let is_nan = sqlite::number(row.get_ref(4)?).is_some_and(|flag| flag != 0.0);
+    let value = if is_nan { Some(f64::NAN) } else { sqlite::number(row.get_ref(1)?) };
+    let (Some(key), Some(value)) = (sqlite::text(row.get_ref(0)?), value) else {
+        log.notice(path, None, format!("row {number} of metrics has no name or no number"));
+        return Ok(());
+    };
+    let wall = sqlite::number(row.get_ref(2)?).map_or(f64::NAN, |milliseconds| milliseconds / 1e3);
+    let step = sqlite::number(row.get_ref(3)?).unwrap_or(0.0) as i64;
+    log.push(&format!("{prefix}{key}"), Point { step, wall, value: unclamped(value) });
+    Ok(())
+}
+
+/// The number that was logged: MLflow stores infinity as the largest number there is, since not all
+/// of its databases know infinity.
+fn unclamped(value: f64) -> f64 {
+    if value.abs() >= 1.797e308 { f64::INFINITY.copysign(value) } else { value }
+}
+
+/// A run's folder has `meta.yaml` and `metrics`; so has a model's, which names no run of its own.
+fn recognises_folder(folder: &Path, names: &[String]) -> bool {
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    if !has("meta.yaml") || !has("metrics") || !folder.join("metrics").is_dir() {
+        return false;
+    }
+    let mut text = String::new();
+    let read = File::open(folder.join("meta.yaml"))
+        .and_then(|file| file.take(super::HEAD_BYTES as u64).read_to_string(&mut text));
+    let names_run = |line: &str| line.starts_with("run_id:") || line.starts_with("run_uuid:");
+    read.is_ok() && text.lines().any(names_run)
+}
+
+fn read_folders(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
+    for path in paths {
+        read_metrics(&path.join("metrics"), "", DEPTH_MAX, log)?;
+    }
+    Ok(())
+}
+
+/// Reads the files of a folder, each of which is a metric named by its path.
+fn read_metrics(
+    folder: &Path,
+    prefix: &str,
+    depth: usize,
+    log: &mut LogBuilder,
+) -> Result<(), ReadError> {
+    let mut entries = fs::read_dir(folder)
+        .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
+        .map_err(|error| ReadError::io(folder, error))?;
+    entries.sort_by_key(|entry| entry.file_name());
+    for entry in entries {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = format!("{prefix}{}", name.to_string_lossy());
+        // The kind of the entry itself: a link could lead in a circle.
+        let result = match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth > 0 => {
+                read_metrics(&path, &format!("{name}/"), depth - 1, log)
+            }
+            Ok(kind) if kind.is_file() => {
+                read_metric(&path, &name, log).map_err(|error| ReadError::io(&path, error))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(ReadError::io(&path, error)),
+        };
+        // The other metrics still count.
+        if let Err(error) = result {
+            log.notice(&path, None, error.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn read_metric(path: &Path, name: &str, log: &mut LogBuilder) -> std::io::Result<()> {
+    let mut file = BufReader::new(File::open(path)?);
+    let (mut line, mut offset) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        let read = (&mut file).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(());
+        }
+        match point(&line) {
+            Some(point) => log.push(name, point),
+            None if line.trim_ascii().is_empty() => {}
+            None => {
+                let start = &line[..line.len().min(40)];
+                let found = String::from_utf8_lossy(start.trim_ascii()).into_owned();
+                let text = format!("got {found:?}, want a time, a number and a step");
+                log.notice(path, Some(offset), text);
+            }
+        }
+        offset += read as u64;
+    }
+}
+
+/// The point of a line `timestamp value step`; the oldest versions wrote no step.
+fn point(line: &[u8]) -> Option<Point> {
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let wall = words.next()?.parse::<f64>().ok()? / 1e3;
+    let value = words.next()?.parse().ok()?;
+    let step = words.next().map_or(Some(0), |word| word.parse().ok())?;
+    Some(Point { step, wall, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Source, discover};
+
+    const SCHEMA: &str = "
+        CREATE TABLE runs (run_uuid TEXT PRIMARY KEY, lifecycle_stage TEXT);
+        CREATE TABLE metrics (
+            key VARCHAR(250) NOT NULL, value FLOAT NOT NULL, timestamp BIGINT NOT NULL,
+            run_uuid VARCHAR(32) NOT NULL, step BIGINT DEFAULT '0' NOT NULL,
+            is_nan BOOLEAN DEFAULT '0' NOT NULL,
+            CONSTRAINT metric_pk PRIMARY KEY (key, timestamp, step, run_uuid, value, is_nan)
+        );
+        INSERT INTO metrics VALUES
+            ('loss', 2.5, 1700000000500, '0123456789abcdef', 0, 0),
+            ('acc', 0.5, 1700000000500, '0123456789abcdef', 0, 0),
+            ('loss', 1.7976931348623157e308, 1700000001000, '0123456789abcdef', 1, 0),
+            ('loss', -1.7976931348623157e308, 1700000001000, '0123456789abcdef', 2, 0),
+            ('loss', 0, 1700000000000, '0123456789abcdef', 1, 1);";
+
+    fn database(folder: &Path, more: &str) -> PathBuf {
+        let path = folder.join("mlflow.db");
+        let database = Connection::open(&path).unwrap();
+        database.execute_batch(SCHEMA).unwrap();
+        database.execute_batch(more).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_database_of_one_run_is_read_in_the_order_of_logging() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source::open(&database(folder.path(), "")).unwrap();
+        assert_eq!(source.format(), "mlflow");
+        let log = source.read().unwrap();
+        let loss = &log.series("loss").unwrap().points;
+        assert_eq!(loss[0], Point { step: 0, wall: 1_700_000_000.5, value: 2.5 });
+        assert_eq!(loss[1].value, f64::INFINITY);
+        assert_eq!(loss[2].value, f64::NEG_INFINITY);
+        // Logged last, although its time and its step are earlier.
+        assert!(loss[3].value.is_nan() && loss[3].step == 1);
+        assert_eq!(log.series("acc").unwrap().points.len(), 1);
+        assert_eq!(log.notices, []);
+    }
+
+    #[test]
+    fn several_runs_are_named_by_their_ids_and_deleted_ones_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let more = "
+            INSERT INTO metrics VALUES
+                ('loss', 1.0, 1, 'fedcba9876543210', 0, 0), ('loss', 9.0, 1, 'ffff0000ffff', 0, 0);
+            INSERT INTO runs VALUES ('fedcba9876543210', 'active'), ('ffff0000ffff', 'deleted');";
+        let log = Source::open(&database(folder.path(), more)).unwrap().read().unwrap();
+        let names: Vec<&str> = log.series.iter().map(|series| series.name.as_str()).collect();
+        assert_eq!(names, ["01234567/loss", "01234567/acc", "fedcba98/loss"]);
+        assert!(log.notices[0].text.starts_with("1 runs that are deleted"), "{:?}", log.notices);
+    }
+
+    #[test]
+    fn the_folder_of_a_run_is_read_with_nested_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("mlruns/0/abc");
+        fs::create_dir_all(run.join("metrics/train")).unwrap();
+        fs::write(run.join("meta.yaml"), "artifact_uri: x\nrun_id: abc\n").unwrap();
+        fs::write(
+            run.join("metrics/train/loss"),
+            "1700000000500 2.5 0\n1700000001000 nan 1\nbroken\n1700000001500 inf 2\n17",
+        )
+        .unwrap();
+        fs::write(run.join("metrics/acc"), "1700000000500 0.5\n").unwrap();
+        // A model of the same store is no run.
+        let model = folder.path().join("mlruns/0/models/m-1");
+        fs::create_dir_all(model.join("metrics")).unwrap();
+        fs::write(model.join("meta.yaml"), "model_id: m-1\nsource_run_id: abc\n").unwrap();
+
+        let (sources, errors) = discover(folder.path());
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(sources.len(), 1);
+        assert_eq!((sources[0].format(), sources[0].path()), ("mlflow", run.as_path()));
+        let log = sources[0].read().unwrap();
+        let loss = &log.series("train/loss").unwrap().points;
+        assert_eq!(loss[0], Point { step: 0, wall: 1_700_000_000.5, value: 2.5 });
+        assert!(loss[1].value.is_nan());
+        assert_eq!((loss[2].step, loss[2].value), (2, f64::INFINITY));
+        assert_eq!(log.series("acc").unwrap().points[0].step, 0);
+        let offsets: Vec<_> = log.notices.iter().map(|notice| notice.offset).collect();
+        assert_eq!(offsets, [Some(40), Some(67)]);
+    }
+
+    #[test]
+    fn a_broken_database_is_an_error_or_a_notice_and_never_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut more = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
+            INSERT INTO metrics SELECT 'loss', i, i, '0123456789abcdef', i, 0 FROM n;"
+            .to_owned();
+        more.push_str("VACUUM;");
+        let path = database(folder.path(), &more);
+        let whole = fs::read(&path).unwrap();
+        for cut in (0..whole.len()).step_by(509) {
+            fs::write(&path, &whole[..cut]).unwrap();
+            if let Ok(source) = Source::open(&path) {
+                let _ = source.read();
+            }
+        }
+        let mut state = 1_u32;
+        for round in 0..300 {
+            let mut bytes = whole.clone();
+            for _ in 0..20 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let place = 100 + (state >> 8) as usize % (bytes.len() - 100);
+                bytes[place] = state as u8 ^ round as u8;
+            }
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(source) = Source::open(&path) {
+                let _ = source.read();
+            }
+        }
+    }
+}

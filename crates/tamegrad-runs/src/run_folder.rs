@@ -1,0 +1,92 @@
+//! The run folder: what tamegrad itself writes of a run, and every part of it reads.
+//!
+//! `runs/<name>/` holds
+//! - `run.json`: format version, tensor table, recipe, environment ([`RunInfo`]);
+//! - `steps.arrows`: an Arrow IPC stream, one row a step ([`StepRow`]);
+//! - `tensors.arrows`: an Arrow IPC stream, rows of step and tensor ([`TensorRecord`]), in full round
+//!   incidents, else one envelope for many steps;
+//! - `recent.arrows`: the last steps in full, replaced as the run goes on and gone when it ends;
+//! - `events.jsonl`: findings, diagnoses and actions, one [`Event`] a line;
+//! - `lock`: held by the one writer.
+//!
+//! The two streams and the events only grow, so the folder is readable at any moment; after a crash
+//! the whole batches count and the cut tail is left out.
+
+mod export;
+mod read;
+mod rows;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod thin;
+mod write;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::ReadError;
+
+pub use export::export;
+pub use read::{Contents, EVENTS_MAX, ROWS_READ_MAX, RunFolder};
+pub use rows::{Event, RunInfo, StepRow, TensorInfo, TensorRecord, TensorRow};
+pub use thin::Bounds;
+pub use write::RunWriter;
+
+pub(crate) const INFO_FILE: &str = "run.json";
+pub(crate) const STEPS_FILE: &str = "steps.arrows";
+const TENSORS_FILE: &str = "tensors.arrows";
+const RECENT_FILE: &str = "recent.arrows";
+const EVENTS_FILE: &str = "events.jsonl";
+const LOCK_FILE: &str = "lock";
+
+/// Why a run folder could not be written or exported.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another writer has the folder open.
+    #[error(
+        "{}: another process{} is writing this run; hint: wait for it to end, or choose another \
+         name for the run",
+        path.display(), holder.map(|pid| format!(" ({pid})")).unwrap_or_default()
+    )]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The process that holds it, where it says so.
+        holder: Option<u32>,
+    },
+    /// The folder already holds a run.
+    #[error("{}: already holds a run; hint: resume it, or choose another name", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The rows could not be put into Arrow or Parquet form.
+    #[error("{}: {text}", path.display())]
+    Encode {
+        /// The file that was being written.
+        path: PathBuf,
+        /// What the encoder said.
+        text: String,
+    },
+    /// What is already there could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl RunError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    fn encode(path: &Path, error: impl std::fmt::Display) -> Self {
+        Self::Encode { path: path.to_owned(), text: error.to_string() }
+    }
+}
