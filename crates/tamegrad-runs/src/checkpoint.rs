@@ -94,7 +94,7 @@ pub fn scan_checkpoint(
         });
         files.push(path);
     }
-    notice_missing(path, &shards, &files, &tensors, &mut notices);
+    notice_missing(&shards, &files, &tensors, &mut notices);
     let total = merge(tensors.iter().filter_map(|tensor| tensor.stats.as_ref()));
     Ok(Checkpoint { files, tensors, total, notices: notices.finish() })
 }
@@ -196,12 +196,12 @@ fn notice_of(error: ReadError, notices: &mut Notices) {
 
 /// Notes what the index promises and no file that was read holds.
 fn notice_missing(
-    path: &Path,
     shards: &Shards,
     files: &[PathBuf],
     tensors: &[TensorReport],
     notices: &mut Notices,
 ) {
+    let Some(index) = &shards.index else { return };
     let read: HashSet<(&Path, &str)> =
         tensors.iter().map(|tensor| (&*files[tensor.file], &*tensor.name)).collect();
     let read_files: HashSet<&PathBuf> = files.iter().collect();
@@ -219,7 +219,7 @@ fn notice_missing(
             quoted(name),
             shards.files[*file].display()
         );
-        notices.push(path, None, text);
+        notices.push(index, None, text);
     }
 }
 

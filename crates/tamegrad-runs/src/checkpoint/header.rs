@@ -185,6 +185,7 @@ impl<'a> Visitor<'a> for Members<'a, '_> {
 
 /// One tensor as the header has it.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Info {
     dtype: String,
     shape: Vec<u64>,

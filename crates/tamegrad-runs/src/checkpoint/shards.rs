@@ -26,6 +26,8 @@ pub(super) struct Shards {
     pub(super) files: Vec<PathBuf>,
     /// The tensors of the index, if there is one, each with the place of its file in `files`.
     pub(super) weights: Vec<(String, usize)>,
+    /// The index.
+    pub(super) index: Option<PathBuf>,
     /// Whether a file was named itself.
     pub(super) is_one: bool,
 }
@@ -43,7 +45,7 @@ pub(super) fn find(path: &Path, notices: &mut Notices) -> Result<Shards, ReadErr
     match is_index {
         true if metadata.is_file() => of_index(path, metadata.len(), notices),
         // Whatever is wrong with it is found when it is opened.
-        _ => Ok(Shards { files: vec![path.to_owned()], weights: Vec::new(), is_one: true }),
+        _ => Ok(Shards { files: vec![path.to_owned()], is_one: true, ..Shards::default() }),
     }
 }
 
@@ -144,7 +146,7 @@ fn of_index(path: &Path, len: u64, notices: &mut Notices) -> Result<Shards, Read
         Err(error) => return broken(offset_of(&text, &error), message(&error)),
     };
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut shards = Shards::default();
+    let mut shards = Shards { index: Some(path.to_owned()), ..Shards::default() };
     // the places in `shards.files`; none for a name that is left out
     let mut places = vec![None; names.len()];
     let mut order: Vec<(Option<PathBuf>, usize)> = names.iter().map(below).zip(0..).collect();
