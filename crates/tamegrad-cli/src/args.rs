@@ -19,8 +19,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradients found, 2 could not run,\n\
-                          130 stopped by Ctrl-C.\n\
+const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradients (or NaN, Inf) found,\n\
+                          2 could not run (or not read all), 130 stopped by Ctrl-C.\n\
                           Colours are left out when the output is no terminal or NO_COLOR is set.";
 
 /// What to do.
@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Train(Train),
     /// Look at a recipe before the first update: gains, overflow, size of the first step
     Preflight(Preflight),
+    /// Look for NaN, Inf and little headroom in the tensors of safetensors files
+    Scan(Scan),
     /// Tell what a sign, a cause or a remedy is; alone, list them all
     Explain(Explain),
 }
@@ -94,6 +96,24 @@ pub(crate) enum GuardMode {
 pub(crate) struct Preflight {
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Arguments of `scan`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Scan {
+    /// A .safetensors file, a .safetensors.index.json with its shards, or a folder of either.
+    /// Pickles (.pt, .bin) are not loaded: they can run code
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// List every tensor: otherwise the broken ones, and the 20 with the least headroom
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print a JSON object for each FILE in place of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress bar and no table on the screen: the exit code tells what was found
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 /// Arguments of `explain`.

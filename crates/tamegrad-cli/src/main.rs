@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Fix(fix) => commands::fix::run(&fix, &CANCEL),
         Command::Train(train) => commands::train::run(&train, &CANCEL),
         Command::Preflight(preflight) => commands::preflight::run(&preflight),
+        Command::Scan(scan) => commands::scan::run(&scan, &CANCEL),
         Command::Explain(explain) => commands::explain::run(&explain),
     };
     result.unwrap_or_else(|failure| {
