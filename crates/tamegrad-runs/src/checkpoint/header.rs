@@ -64,8 +64,9 @@ pub(super) fn read(
     let broken = |offset: usize, found, wanted| {
         Err(ReadError::Broken { path: path.to_owned(), offset: offset as u64, found, wanted })
     };
+    // A copy: what was checked must not change while another process writes to the file.
     let header = match header(path, file) {
-        Ok(header) => header,
+        Ok(header) => &*header.to_vec(),
         Err(Fault { offset, found, wanted }) => return broken(offset, found, wanted),
     };
     let before = notices.count();
