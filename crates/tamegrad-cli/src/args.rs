@@ -20,8 +20,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradients found, 2 could not run,\n\
-                          130 stopped by Ctrl-C.\n\
+const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradients (or NaN, Inf) found,\n\
+                          2 could not run (or not read all), 130 stopped by Ctrl-C.\n\
                           Colours are left out when the output is no terminal or NO_COLOR is set.";
 
 /// What to do.
@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Watch(Watch),
     /// Score the verdicts on a corpus of logs against its labels
     Eval(Eval),
+    /// Look for NaN, Inf and little headroom in the tensors of safetensors files
+    Scan(Scan),
     /// Tell what a sign, a cause or a remedy is; alone, list them all
     Explain(Explain),
 }
@@ -178,6 +180,16 @@ pub(crate) struct Eval {
     #[arg(long)]
     pub(crate) json: bool,
     /// No progress bar
+/// Arguments of `scan`.
+pub(crate) struct Scan {
+    /// A .safetensors file, a .safetensors.index.json with its shards, or a folder of either.
+    /// Pickles (.pt, .bin) are not loaded: they can run code
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// List every tensor: otherwise the broken ones, and the 20 with the least headroom
+    pub(crate) all: bool,
+    /// Print a JSON object for each FILE in place of the table
+    /// No progress bar and no table on the screen: the exit code tells what was found
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }

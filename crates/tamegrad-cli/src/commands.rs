@@ -5,6 +5,7 @@ pub(crate) mod eval;
 pub(crate) mod explain;
 pub(crate) mod fix;
 pub(crate) mod preflight;
+pub(crate) mod scan;
 pub(crate) mod train;
 pub(crate) mod watch;
 
@@ -18,9 +19,9 @@ use tamegrad_lab::recipe::{self, RecipeFile};
 use crate::args::Common;
 use crate::failure::Failure;
 
-/// Exit code: exploding gradients were found (and, for `fix`, not cured).
+/// Exit code: exploding gradients were found (and, for `fix`, not cured); for `scan`, NaN or Inf.
 pub(crate) const FOUND: u8 = 1;
-/// Exit code: the command could not run.
+/// Exit code: the command could not run; for `scan`, not read all.
 pub(crate) const COULD_NOT_RUN: u8 = 2;
 /// Exit code: stopped by Ctrl-C, as shells have it (128 and the number of the signal).
 pub(crate) const STOPPED: u8 = 130;

@@ -20,6 +20,9 @@ pub(crate) enum Failure {
     /// The search for a fix cannot go on.
     #[error(transparent)]
     Fix(#[from] FixError),
+    /// A log or a checkpoint cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A file cannot be written.
     #[error("cannot write {path}: {error}; hint: choose another folder with --out")]
     Write {

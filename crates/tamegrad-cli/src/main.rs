@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, &CANCEL),
         Command::Watch(watch) => commands::watch::run(&watch, &CANCEL),
         Command::Eval(eval) => commands::eval::run(&eval),
+        Command::Scan(scan) => commands::scan::run(&scan, &CANCEL),
         Command::Explain(explain) => commands::explain::run(&explain),
     };
     result.unwrap_or_else(|failure| {

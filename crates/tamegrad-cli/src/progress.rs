@@ -1,4 +1,4 @@
-//! Progress bars: steps a second, live loss and gradient norm.
+//! Progress bars: of a run with live loss and gradient norm, of files in bytes.
 
 use std::fmt::Write;
 
@@ -16,11 +16,7 @@ const TEMPLATE: &str = "{prefix:22} {bar:8} {pos:>4}/{len} {rate:>11} {wide_msg}
 impl Bar {
     /// A bar; hidden when asked, or when the stream is no terminal.
     pub(crate) fn new(hidden: bool) -> Self {
-        let bar = ProgressBar::new(1);
-        bar.set_draw_target(match hidden {
-            true => ProgressDrawTarget::hidden(),
-            false => ProgressDrawTarget::stderr_with_hz(10),
-        });
+        let bar = new_bar(hidden);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             let rate = |state: &ProgressState, out: &mut dyn Write| {
                 let _ = write!(out, "{:.0} step/s", state.per_sec());
@@ -65,3 +61,30 @@ pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
     }
     bar
 }
+fn new_bar(hidden: bool) -> ProgressBar {
+    let bar = ProgressBar::new(1);
+    bar.set_draw_target(match hidden {
+
+const BYTES_TEMPLATE: &str = "{prefix:22} {bar:24} {bytes:>11}/{total_bytes} {bytes_per_sec:>14}";
+/// A bar on the standard error stream for the bytes of one path after another.
+pub(crate) struct BytesBar {
+    bar: ProgressBar,
+impl BytesBar {
+    /// A bar; hidden when asked, or when the stream is no terminal.
+    pub(crate) fn new(hidden: bool) -> Self {
+        let bar = new_bar(hidden);
+        if let Ok(style) = ProgressStyle::with_template(BYTES_TEMPLATE) {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        Self { bar }
+    /// Starts again with another name before the bar.
+    pub(crate) fn start(&self, name: String) {
+        self.bar.reset();
+        self.bar.set_prefix(name);
+    /// Shows how much is done.
+    pub(crate) fn show(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();

@@ -413,6 +413,135 @@ fn explain_computes_the_worked_example() {
     }
 }
 
+// scan
+
+/// A safetensors file with these tensors, one after the other.
+fn safetensors(tensors: &[(&str, &str, &[u64], &[u8])]) -> Vec<u8> {
+    let (mut entries, mut data) = (Vec::new(), Vec::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let start = data.len();
+        data.extend_from_slice(bytes);
+        let offsets = [start, data.len()];
+        entries.push(format!(
+            r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":{offsets:?}}}"#
+        ));
+    }
+    let header = format!("{{{}}}", entries.join(","));
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+}
+
+fn f32s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// A folder with a sound checkpoint, one with NaN and Inf, one that is cut, and a pickle.
+fn checkpoints() -> TempDir {
+    let folder = folder(&[("pickled.pt", "PK\u{3}\u{4} and more")]);
+    let sound =
+        safetensors(&[("embed", "F32", &[2], &f32s(&[3.0, -4.0])), ("ids", "I8", &[2], &[1, 2])]);
+    let bad = safetensors(&[
+        ("sound", "F32", &[2], &f32s(&[0.0, 1.0])),
+        ("layers.1", "F32", &[1, 2], &f32s(&[f32::NAN, 2.0])),
+        ("layers.2", "BF16", &[2], &[0x80, 0x7f, 0x80, 0x3f]),
+    ]);
+    let cut = &bad[..bad.len() - 1];
+    for (name, bytes) in [("sound", &sound[..]), ("bad", &bad), ("cut", cut)] {
+        fs::write(folder.path().join(format!("{name}.safetensors")), bytes).expect("a file");
+    }
+    folder
+}
+
+#[test]
+fn scan_passes_a_sound_checkpoint() {
+    let ran = run(checkpoints().path(), &["scan", "sound.safetensors"]);
+    assert_eq!((ran.code, &*ran.stderr), (0, ""));
+    assert_eq!(
+        ran.stdout,
+        "sound.safetensors: 1 tensor, all finite\n  \
+           norm  max  NaN  Inf  zeros  headroom  dtype  shape  tensor\n  \
+           5     4    0    0    0%     2^125     F32    2      embed\n\
+         not scanned: 1 tensor of I8: ids\n"
+    );
+}
+
+#[test]
+fn scan_names_the_tensors_with_nan_and_inf() {
+    let folder = checkpoints();
+    let ran = run(folder.path(), &["scan", "bad.safetensors"]);
+    assert_eq!((ran.code, &*ran.stderr), (1, ""));
+    let broken: Vec<&str> = ran.stdout.lines().filter(|line| line.starts_with('!')).collect();
+    assert_eq!(broken.len(), 2, "{}", ran.stdout);
+    assert!(broken[0].ends_with("layers.1") && broken[1].ends_with("layers.2"), "{broken:?}");
+
+    let json = run(folder.path(), &["scan", "--json", "bad.safetensors"]);
+    assert_eq!((json.code, &*json.stderr), (1, ""));
+    let report = json.json();
+    assert_eq!(report["broken"], serde_json::json!(["layers.1", "layers.2"]));
+    assert_eq!(
+        keys(&report["tensors"][1]),
+        [
+            "dtype",
+            "headroom_log2",
+            "infs",
+            "l2",
+            "len",
+            "max_abs",
+            "mean",
+            "name",
+            "nans",
+            "shape",
+            "zeros"
+        ]
+    );
+    assert_eq!(report["tensors"][1]["nans"], 1);
+    assert_eq!(report["tensors"][1]["l2"], 2.0);
+    assert_eq!(report["notices"], serde_json::json!([]));
+}
+
+#[test]
+fn scan_goes_on_after_a_file_that_cannot_be_read() {
+    let folder = checkpoints();
+    for (first, said) in [
+        ("pickled.pt", "pickled.pt at byte 0: got a zip archive, as torch.save writes it"),
+        ("gone.safetensors", "gone.safetensors: "),
+    ] {
+        let ran = run(folder.path(), &["scan", first, "bad.safetensors"]);
+        assert_eq!(ran.code, 2, "{first}");
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+        assert!(ran.stdout.contains("bad.safetensors: 2 of 3 tensors hold NaN or Inf"));
+
+        let json = run(folder.path(), &["scan", "--json", first, "bad.safetensors"]);
+        let objects = serde_json::Deserializer::from_str(&json.stdout).into_iter::<Value>();
+        let objects: Vec<Value> = objects.map(|object| object.expect("JSON")).collect();
+        assert_eq!((json.code, objects.len()), (2, 2), "{first}");
+        assert_eq!(
+            (&objects[0]["path"], &objects[1]["path"]),
+            (&first.into(), &"bad.safetensors".into())
+        );
+        assert_eq!(objects[0]["notices"].as_array().map(Vec::len), Some(1));
+    }
+    let ran = run(folder.path(), &["scan", "cut.safetensors"]);
+    assert_eq!((ran.code, &*ran.stderr), (2, ""));
+    assert!(ran.stdout.contains("not read: cut.safetensors at byte "), "{}", ran.stdout);
+    assert!(ran.stdout.contains("1 of 2 tensors holds NaN or Inf"), "{}", ran.stdout);
+}
+
+#[test]
+fn scan_reads_a_folder_and_keeps_quiet_when_asked() {
+    let folder = checkpoints();
+    fs::remove_file(folder.path().join("cut.safetensors")).expect("it is there");
+    let ran = run(folder.path(), &["scan", "-q", "."]);
+    assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (1, "", ""));
+    let report = run(folder.path(), &["scan", "--json", "."]).json();
+    let names: Vec<&str> = report["tensors"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|t| t["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(names, ["sound", "layers.1", "layers.2", "embed"]);
+}
+
 // what cannot run
 
 #[test]
@@ -440,6 +569,7 @@ fn what_cannot_run_exits_2_and_says_what_to_do() {
         (&["explain", "--factors", "2,0"], &["got the factor 0", "above 0"]),
         (&["explain", "--factors", "2,inf"], &["got the factor inf", "finite"]),
         (&["explain", "--factors", "2,x"], &["'x'", "--factors"]),
+        (&["scan"], &["<FILE>...", "Usage"]),
         (&["tame"], &["'tame'"]),
         (&[], &["Usage: tamegrad <COMMAND>"]),
     ] {
@@ -529,10 +659,14 @@ fn help_names_every_option() {
     let folder = folder(&[]);
     let run_options = ["<RECIPE>", "--seed", "--json", "--quiet", "--help"];
     for (args, options) in [
-        (&["--help"][..], &["fix", "train", "preflight", "explain", "Exit codes", "130"][..]),
+        (
+            &["--help"][..],
+            &["fix", "train", "preflight", "scan", "explain", "Exit codes", "130"][..],
+        ),
         (&["fix", "--help"], &[&run_options[..], &["--out"]].concat()),
         (&["train", "--help"], &[&run_options[..], &["--out", "--guard", "protect"]].concat()),
         (&["preflight", "--help"], &run_options),
+        (&["scan", "--help"], &["<FILE>...", "--all", "--json", "--quiet"]),
         (&["explain", "--help"], &["[NAME]", "--factors", "exploding-gradients"]),
     ] {
         let ran = run(folder.path(), args);

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod change;
 #[cfg(test)]
 mod check;
+pub mod checkpoint;
 pub mod explain;
 mod exploding;
 pub mod json;

@@ -49,6 +49,40 @@ impl fmt::Display for Notice {
     }
 }
 
+/// Notices while they come; beyond [`NOTICES_MAX`] they are counted only.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    kept: Vec<Notice>,
+    dropped: u64,
+}
+
+impl Notices {
+    /// Notes something that was left out or looked odd.
+    pub(crate) fn push(&mut self, path: &Path, offset: Option<u64>, text: impl Into<String>) {
+        if self.kept.len() < NOTICES_MAX - 1 {
+            self.kept.push(Notice { path: path.to_owned(), offset, text: text.into() });
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.kept.len() as u64 + self.dropped
+    }
+
+    /// The notices in their order; the last says how many more there were.
+    pub(crate) fn finish(mut self) -> Vec<Notice> {
+        if self.dropped > 0
+            && let Some(path) = self.kept.last().map(|notice| notice.path.clone())
+        {
+            let text = format!("{} more such notices", self.dropped);
+            self.kept.push(Notice { path, offset: None, text });
+        }
+        self.kept
+    }
+}
+
 /// One run as read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Log {
@@ -88,6 +122,7 @@ pub struct LogBuilder {
     /// Points of names beyond [`SERIES_MAX`].
     nameless: u64,
     notices_dropped: u64,
+    notices: Notices,
 }
 
 impl LogBuilder {
@@ -146,11 +181,7 @@ impl LogBuilder {
 
     /// Notes something that was left out or looked odd.
     pub fn notice(&mut self, path: &Path, offset: Option<u64>, text: impl Into<String>) {
-        if self.log.notices.len() < NOTICES_MAX - 1 {
-            self.log.notices.push(Notice { path: path.to_owned(), offset, text: text.into() });
-        } else {
-            self.notices_dropped += 1;
-        }
+        self.notices.push(path, offset, text);
     }
 
     /// Whether nothing was pushed yet.
@@ -171,6 +202,7 @@ impl LogBuilder {
             let text = format!("{} more such notices", self.notices_dropped);
             self.log.notices.push(Notice { path, offset: None, text });
         }
+        self.log.notices = self.notices.finish();
         self.log
     }
 

@@ -4,7 +4,8 @@
 //! here. Everything is computed in f64, and no finite input overflows or underflows on the way: an
 //! f32 norm of values of 1e20 would be infinite, of values of 1e-30 zero, where [`scan`] is right
 //! in both cases. NaN and infinity are counted apart and never leak into a norm, and a clip by
-//! norm that meets one says so and writes nothing.
+//! norm that meets one says so and writes nothing. [`MappedFile`] and [`TensorBytes`] read tensors
+//! in files.
 //!
 //! No function panics, and the same values in the same order give the same result to the bit.
 //!
@@ -23,20 +24,26 @@
 //! assert_eq!((weight, bias), ([3.0, 0.0], [4.0]));
 //! ```
 
-#![allow(unsafe_code, reason = "vector instructions are chosen at run time: `isa.rs`")]
+#![allow(
+    unsafe_code,
+    reason = "vector instructions are chosen at run time: `isa.rs`; files are mapped: `mapped.rs`"
+)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod bytes;
 mod clip;
 mod element;
 mod histogram;
 mod isa;
 mod kernel;
 mod list;
+mod mapped;
 mod scan;
 mod sum;
 mod threads;
 mod units;
 
+pub use bytes::{ElementType, TensorBytes};
 pub use clip::{
     Clip, TensorClips, clip_global_norm, clip_tensor_norm, clip_tensor_norms, clip_value,
     clip_values, global_norm_factor, scale, scale_list,
@@ -44,5 +51,6 @@ pub use clip::{
 pub use element::Element;
 pub use histogram::{Histogram, Sampling};
 pub use list::{ListStats, TensorMut, TensorRef, scan_list, scan_list_with_histograms};
+pub use mapped::MappedFile;
 pub use scan::{TensorStats, merge, scan};
 pub use units::{UnitClip, UnitError, UnitLimits, clip_units};

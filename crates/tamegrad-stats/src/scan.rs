@@ -1,5 +1,6 @@
 //! The statistics of one tensor, and of a list of tensors from those of its members.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::element::Element;
@@ -121,13 +122,22 @@ fn scan_pieces<T: Element>(
     values: &[T],
     scan_piece: &(impl Fn(&[T]) -> Totals + Sync),
 ) -> Totals {
-    if values.len() <= PIECE {
-        return scan_piece(values);
+    scan_ranges(threads, 0..values.len(), &|range| scan_piece(&values[range]))
+}
+
+/// [`scan_pieces`] for elements that are not in a slice: `scan_piece` is given the range of a piece.
+pub(crate) fn scan_ranges(
+    threads: Threads,
+    range: Range<usize>,
+    scan_piece: &(impl Fn(Range<usize>) -> Totals + Sync),
+) -> Totals {
+    if range.len() <= PIECE {
+        return scan_piece(range);
     }
-    let (left, right) = values.split_at(values.len().div_ceil(PIECE).div_ceil(2) * PIECE);
+    let middle = range.start + range.len().div_ceil(PIECE).div_ceil(2) * PIECE;
     let (mut totals, rest) = threads.join(
-        || scan_pieces(threads, left, scan_piece),
-        || scan_pieces(threads, right, scan_piece),
+        || scan_ranges(threads, range.start..middle, scan_piece),
+        || scan_ranges(threads, middle..range.end, scan_piece),
     );
     totals.append(rest);
     totals
