@@ -180,15 +180,23 @@ pub(crate) struct Eval {
     #[arg(long)]
     pub(crate) json: bool,
     /// No progress bar
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
 /// Arguments of `scan`.
+#[derive(Debug, clap::Args)]
 pub(crate) struct Scan {
     /// A .safetensors file, a .safetensors.index.json with its shards, or a folder of either.
     /// Pickles (.pt, .bin) are not loaded: they can run code
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// List every tensor: otherwise the broken ones, and the 20 with the least headroom
+    #[arg(long)]
     pub(crate) all: bool,
     /// Print a JSON object for each FILE in place of the table
+    #[arg(long)]
+    pub(crate) json: bool,
     /// No progress bar and no table on the screen: the exit code tells what was found
     #[arg(long, short)]
     pub(crate) quiet: bool,

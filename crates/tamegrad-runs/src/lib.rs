@@ -18,13 +18,13 @@ mod number;
 pub mod readers;
 mod roles;
 mod row;
+pub mod run_folder;
 pub mod score;
 mod step;
 mod tags;
 mod verdict;
 mod window;
 mod wire;
-pub mod run_folder;
 
 pub use checkpoint::{Checkpoint, TensorReport, scan_checkpoint};
 pub use discover::{Source, discover};

@@ -52,6 +52,7 @@ pub const READERS: &[Reader] = &[
     tensorboard::READER,
     wandb::READER,
     mlflow::READER,
+    mlflow::FILE_STORE,
     trackio::READER,
     run_folder::READER,
     burn_metrics::READER,
