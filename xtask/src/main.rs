@@ -1,21 +1,36 @@
-//! The commands of the README and of CI: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask help`.
+//! The commands of the README and of CI: `cargo xtask test`, `tidy`, `valgrind`, `bench`, `help`.
 
+mod bench;
 mod test;
 mod tidy;
+mod valgrind;
+mod venv;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+
+use bench::Bench;
 
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test   format check, clippy, tidy and every test; stops at the first failure
-  tidy   the style rules that a machine can check, over every file of the project
-  help   this text
+  test         format check, clippy, tidy and every test; stops at the first failure
+  tidy         the style rules that a machine can check, over every file of the project
+  bench stats  the time of statistics and clips, against a plain read of the same memory and
+               against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
+  valgrind     the tests of the kernels with every access to memory checked; a part of `test`
+  help         this text
+
+Options of bench:
+  --json       print one JSON object in place of the table
+  --rounds N   rounds that count, after one to warm up; 9 if not given
 
 Exit codes: 0 all passed, 1 something failed, 2 the command was not understood.
-With CI=true, `test` also fails when rustfmt or clippy is not installed.
+With CI=true, `test` also fails when rustfmt, clippy or valgrind is not installed; valgrind it
+installs itself from Debian's packages where it may.
+TAMEGRAD_TORCH_PYTHON names a Python that has torch. Without it, `bench` makes a virtual environment
+in target/python-torch the first time, a download of about 3 GB; without Python it leaves torch out.
 ";
 
 fn main() -> ExitCode {
@@ -24,6 +39,8 @@ fn main() -> ExitCode {
     match parse(&words) {
         Ok(Task::Test) => test::test(&project_root()),
         Ok(Task::Tidy) => exit_code(tidy::tidy_and_print(&project_root())),
+        Ok(Task::Valgrind) => exit_code(valgrind::valgrind(&project_root())),
+        Ok(Task::Bench(which)) => exit_code(bench::bench(&project_root(), which)),
         Ok(Task::Help) => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -39,6 +56,8 @@ fn main() -> ExitCode {
 enum Task {
     Test,
     Tidy,
+    Valgrind,
+    Bench(Bench),
     Help,
 }
 
@@ -47,9 +66,11 @@ fn parse(words: &[String]) -> Result<Task, String> {
     match words[..] {
         ["test"] => Ok(Task::Test),
         ["tidy"] => Ok(Task::Tidy),
+        ["valgrind"] => Ok(Task::Valgrind),
+        ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
-        ["test" | "tidy" | "help" | "--help" | "-h", extra, ..] => {
+        ["test" | "tidy" | "valgrind" | "help" | "--help" | "-h", extra, ..] => {
             Err(format!("unexpected argument `{extra}`"))
         }
         [unknown, ..] => Err(format!("unknown command `{unknown}`")),
@@ -74,6 +95,14 @@ fn project_root() -> PathBuf {
     xtask.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
+/// The cargo that started us, so that a toolchain chosen by `cargo +name` stays chosen.
+fn cargo(root: &Path, arguments: &str) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(arguments.split(' ')).current_dir(root);
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +112,9 @@ mod tests {
         let cases: &[(&[&str], Result<Task, &str>)] = &[
             (&["test"], Ok(Task::Test)),
             (&["tidy"], Ok(Task::Tidy)),
+            (&["valgrind"], Ok(Task::Valgrind)),
+            (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
+            (&["bench"], Err("no bench given, want `stats`")),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),
             (&["-h"], Ok(Task::Help)),

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::tidy;
+use crate::{cargo, tidy, valgrind};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
@@ -13,6 +13,7 @@ pub(crate) fn test(root: &Path) -> ExitCode {
     let do_work = |work: &Work| match work {
         Work::Cargo(arguments) => run_cargo(root, arguments),
         Work::Tidy => tidy::tidy_and_print(root),
+        Work::Valgrind => valgrind::valgrind(root),
     };
     match run(&steps, under_ci(), do_work, &mut io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -30,6 +31,7 @@ struct Installed {
     rustfmt: bool,
     clippy: bool,
     nextest: bool,
+    valgrind: bool,
 }
 
 struct Step {
@@ -45,6 +47,7 @@ enum Work {
     /// `cargo` with these arguments, separated by spaces.
     Cargo(&'static str),
     Tidy,
+    Valgrind,
 }
 
 fn plan(installed: Installed) -> Vec<Step> {
@@ -78,6 +81,10 @@ fn plan(installed: Installed) -> Vec<Step> {
             ..step("tests", Work::Cargo("test --workspace --profile ci"))
         });
     }
+    steps.push(Step {
+        left_out: unless(installed.valgrind, "apt-get install valgrind"),
+        ..step("valgrind", Work::Valgrind)
+    });
     steps
 }
 
@@ -132,6 +139,7 @@ impl Work {
         match self {
             Work::Cargo(arguments) => format!("cargo {arguments}"),
             Work::Tidy => "cargo xtask tidy".to_owned(),
+            Work::Valgrind => "cargo xtask valgrind".to_owned(),
         }
     }
 }
@@ -149,6 +157,7 @@ impl Installed {
             rustfmt: answers("fmt"),
             clippy: answers("clippy"),
             nextest: answers("nextest"),
+            valgrind: valgrind::is_installed(under_ci()),
         }
     }
 }
@@ -161,14 +170,6 @@ fn run_cargo(root: &Path, arguments: &str) -> Result<(), String> {
     }
 }
 
-/// The cargo that started us, so that a toolchain chosen by `cargo +name` stays chosen.
-fn cargo(root: &Path, arguments: &str) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.args(arguments.split(' ')).current_dir(root);
-    command
-}
-
 fn under_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
@@ -177,8 +178,9 @@ fn under_ci() -> bool {
 mod tests {
     use super::*;
 
-    const ALL: Installed = Installed { rustfmt: true, clippy: true, nextest: true };
-    const RUST_ONLY: Installed = Installed { rustfmt: false, clippy: false, nextest: false };
+    const ALL: Installed = Installed { rustfmt: true, clippy: true, nextest: true, valgrind: true };
+    const RUST_ONLY: Installed =
+        Installed { rustfmt: false, clippy: false, nextest: false, valgrind: false };
 
     #[test]
     fn the_plan_follows_what_is_installed() {
@@ -191,6 +193,7 @@ mod tests {
                     "cargo xtask tidy",
                     "cargo nextest run --workspace --cargo-profile ci",
                     "cargo test --doc --workspace --profile ci",
+                    "cargo xtask valgrind",
                 ],
             ),
             (RUST_ONLY, &["cargo xtask tidy", "cargo test --workspace --profile ci"]),
@@ -243,8 +246,8 @@ mod tests {
     fn all_steps_pass() {
         let (passed, started, text) = play(ALL, true, "");
         assert!(passed);
-        assert_eq!(started.len(), 5, "{started:?}");
-        assert!(text.contains("\n5 steps passed in "), "{text}");
+        assert_eq!(started.len(), 6, "{started:?}");
+        assert!(text.contains("\n6 steps passed in "), "{text}");
     }
 
     #[test]
@@ -255,7 +258,7 @@ mod tests {
         assert!(text.contains("LEFT OUT, `cargo fmt --all --check`"), "{text}");
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
-        assert!(text.ends_with("; left out: format, clippy\n"), "{text}");
+        assert!(text.ends_with("; left out: format, clippy, valgrind\n"), "{text}");
 
         let (passed, started, text) = play(RUST_ONLY, true, "");
         assert!(!passed);
@@ -267,6 +270,6 @@ mod tests {
     fn nextest_alone_may_be_missing_under_ci() {
         let (passed, started, _) = play(Installed { nextest: false, ..ALL }, true, "");
         assert!(passed);
-        assert_eq!(started.last().map(String::as_str), Some("cargo test --workspace --profile ci"));
+        assert_eq!(started[3], "cargo test --workspace --profile ci", "{started:?}");
     }
 }

@@ -1,12 +1,8 @@
 //! The user's own clipping, after the guard has seen the true gradients.
 
-use burn::module::Module;
-use burn::optim::GradientsParams;
-use burn::tensor::{DType, TensorData};
-use tamegrad_stats::TensorStats;
+use tamegrad_stats::{TensorStats, global_norm_factor};
 
-use crate::gradients::edit;
-use crate::parameters::ParameterTable;
+use crate::change::Change;
 
 /// How gradients are clipped. burn's own clipping is not used: its `Norm` is per tensor, turns
 /// `[inf, 1]` into `[NaN, 0]` and `[1e20, 1e20]` into `[0, 0]`, and its `Value` hides Inf.
@@ -21,72 +17,48 @@ pub enum Clip {
 }
 
 impl Clip {
-    /// Clips gradients whose statistics are known, and are finite. Says whether anything was
-    /// changed; what lies within the limit is not written.
-    pub(crate) fn apply<M: Module>(
-        self,
-        table: &ParameterTable,
-        model: &M,
-        gradients: &mut GradientsParams,
-        stats: &[Option<TensorStats>],
-    ) -> bool {
-        let factors: Vec<Option<f64>> = match self {
+    /// What this clip does to gradients whose statistics are known, and are finite. What lies
+    /// within the limit is not touched.
+    pub(crate) fn change(self, stats: &[Option<TensorStats>]) -> Change {
+        match self {
             Clip::GlobalNorm(limit) => {
                 let norm = tamegrad_stats::merge(stats.iter().flatten()).l2;
-                vec![tamegrad_stats::global_norm_factor(norm, limit); stats.len()]
+                Change::Scale(vec![global_norm_factor(norm, limit); stats.len()])
             }
-            Clip::TensorNorm(limit) => stats
-                .iter()
-                .map(|s| tamegrad_stats::global_norm_factor(s.map_or(0.0, |s| s.l2), limit))
-                .collect(),
+            Clip::TensorNorm(limit) => {
+                let factor = |stats: &TensorStats| global_norm_factor(stats.l2, limit);
+                Change::Scale(stats.iter().map(|s| s.as_ref().and_then(factor)).collect())
+            }
             Clip::Value(limit) => {
-                let above = |s: &TensorStats| s.max_abs > limit;
-                stats.iter().map(|s| s.is_some_and(|s| above(&s)).then_some(limit)).collect()
+                let exceeds = |stats: &TensorStats| limit >= 0.0 && stats.max_abs > limit;
+                let exceeds = stats.iter().map(|s| s.as_ref().is_some_and(exceeds)).collect();
+                Change::Clamp { limit, exceeds }
             }
-        };
-        if factors.iter().all(Option::is_none) {
-            return false;
         }
-        let by_value = matches!(self, Clip::Value(_));
-        edit(table, model, gradients, |index, mut data| {
-            match factors[index] {
-                Some(limit) if by_value => clamp(&mut data, limit),
-                Some(factor) => scale(&mut data, factor),
-                None => {}
-            }
-            ((), Some(data))
-        });
-        true
     }
 }
 
-/// Multiplies a tensor's data in place.
-pub(crate) fn scale(data: &mut TensorData, factor: f64) {
-    match data.dtype() {
-        DType::F64 => data.as_mut_slice::<f64>().map(|v| tamegrad_stats::scale(v, factor)).ok(),
-        DType::F32 => data.as_mut_slice::<f32>().map(|v| tamegrad_stats::scale(v, factor)).ok(),
-        _ => {
-            widened(data, |values| tamegrad_stats::scale(values, factor));
-            Some(())
-        }
-    };
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn clamp(data: &mut TensorData, limit: f64) {
-    match data.dtype() {
-        DType::F64 => data.as_mut_slice::<f64>().map(|v| tamegrad_stats::clip_value(v, limit)).ok(),
-        DType::F32 => data.as_mut_slice::<f32>().map(|v| tamegrad_stats::clip_value(v, limit)).ok(),
-        _ => {
-            widened(data, |values| {
-                tamegrad_stats::clip_value(values, limit);
-            });
-            Some(0)
+    #[test]
+    fn what_is_within_the_limit_is_not_touched() {
+        let stats = |values: &[f64]| Some(tamegrad_stats::scan(values));
+        let stats = [stats(&[3.0]), None, stats(&[-4.0])];
+        let none = || Change::Scale(vec![None; 3]);
+        let clamp = |limit, exceeds: [bool; 3]| Change::Clamp { limit, exceeds: exceeds.to_vec() };
+        let cases = [
+            (Clip::GlobalNorm(2.5), Change::Scale(vec![Some(0.5); 3])),
+            (Clip::GlobalNorm(5.0), none()),
+            (Clip::GlobalNorm(-1.0), none()),
+            (Clip::TensorNorm(3.0), Change::Scale(vec![None, None, Some(0.75)])),
+            (Clip::Value(3.0), clamp(3.0, [false, false, true])),
+            (Clip::Value(4.0), clamp(4.0, [false; 3])),
+            (Clip::Value(-1.0), clamp(-1.0, [false; 3])),
+        ];
+        for (clip, want) in cases {
+            assert_eq!(clip.change(&stats), want, "{clip:?}");
         }
-    };
-}
-
-fn widened(data: &mut TensorData, each: impl FnOnce(&mut [f64])) {
-    let mut values: Vec<f64> = data.iter::<f64>().collect();
-    each(&mut values);
-    *data = TensorData::new(values, data.shape().clone()).convert_dtype(data.dtype());
+    }
 }

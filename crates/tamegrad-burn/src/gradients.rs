@@ -3,19 +3,74 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use tamegrad_stats::TensorStats;
+use tamegrad_stats::{ListStats, TensorStats};
 
-use crate::parameters::{ParameterTable, scan_data};
+use crate::list::TensorList;
+use crate::parameters::ParameterTable;
 
-/// Statistics of each parameter's gradient, by [`tamegrad::TensorId`]; `None` where a parameter
-/// has no gradient ("absent" is not 0). The gradients are taken out, read and put back, which on
-/// a CPU device copies nothing.
-pub(crate) fn scan<M: Module>(
-    table: &ParameterTable,
-    model: &M,
-    gradients: &mut GradientsParams,
-) -> Vec<Option<TensorStats>> {
-    edit(table, model, gradients, |_, data| (scan_data(&data), Some(data)))
+/// Statistics of each parameter's gradient. Used again at every step, it allocates none.
+#[derive(Default)]
+pub(crate) struct GradientStats {
+    /// By [`tamegrad::TensorId`]; `None` where a parameter has no gradient ("absent" is not 0).
+    pub(crate) tensors: Vec<Option<TensorStats>>,
+    buffers: ListStats,
+}
+
+impl GradientStats {
+    /// Measures the gradients, which stay as they are.
+    pub(crate) fn scan<M: Module>(
+        &mut self,
+        table: &ParameterTable,
+        model: &M,
+        gradients: &GradientsParams,
+    ) {
+        self.tensors.clear();
+        self.tensors.resize(table.len(), None);
+        let mut collector = Collector {
+            table,
+            gradients,
+            found: vec![false; table.len()],
+            indices: Vec::new(),
+            list: TensorList::default(),
+        };
+        model.visit(&mut collector);
+        let stats = collector.list.scan(&mut self.buffers);
+        for (index, stats) in collector.indices.into_iter().zip(stats) {
+            self.tensors[index] = Some(stats);
+        }
+    }
+
+    /// L2 norm of the finite part of the whole gradient.
+    pub(crate) fn norm(&self) -> f64 {
+        tamegrad_stats::merge(self.tensors.iter().flatten()).l2
+    }
+
+    /// Whether no gradient has a NaN or an infinity.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.tensors.iter().flatten().all(TensorStats::is_finite)
+    }
+}
+
+struct Collector<'a> {
+    table: &'a ParameterTable,
+    gradients: &'a GradientsParams,
+    found: Vec<bool>,
+    /// The parameter of each tensor of the list.
+    indices: Vec<usize>,
+    list: TensorList,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(index) = self.table.index_of(param.id) else { return };
+        if std::mem::replace(&mut self.found[index], true) {
+            return;
+        }
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.indices.push(index);
+            self.list.push(gradient);
+        }
+    }
 }
 
 /// The same gradients once more; the tensors are shared until one side changes.
@@ -27,7 +82,7 @@ pub(crate) fn copy<M: Module>(
     struct Copier<'a>(&'a ParameterTable, &'a GradientsParams, GradientsParams);
     impl ModuleVisitor for Copier<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let is_parameter = self.0.ids.contains(&param.id);
+            let is_parameter = self.0.index_of(param.id).is_some();
             if let Some(gradient) = is_parameter.then(|| self.1.get::<D>(param.id)).flatten() {
                 self.2.register(param.id, gradient);
             }
@@ -36,43 +91,4 @@ pub(crate) fn copy<M: Module>(
     let mut copier = Copier(table, gradients, GradientsParams::new());
     model.visit(&mut copier);
     copier.2
-}
-
-/// Takes each gradient out as data, lets `each` look at it and give it back, changed or not
-/// (`None`: it is left out). Returns what `each` returned.
-pub(crate) fn edit<M: Module, R: Copy>(
-    table: &ParameterTable,
-    model: &M,
-    gradients: &mut GradientsParams,
-    each: impl FnMut(usize, burn::tensor::TensorData) -> (R, Option<burn::tensor::TensorData>),
-) -> Vec<Option<R>> {
-    let mut editor = Editor { table, gradients, each, results: vec![None; table.ids.len()] };
-    model.visit(&mut editor);
-    editor.results
-}
-
-struct Editor<'a, F, R> {
-    table: &'a ParameterTable,
-    gradients: &'a mut GradientsParams,
-    each: F,
-    results: Vec<Option<R>>,
-}
-
-impl<F, R> ModuleVisitor for Editor<'_, F, R>
-where
-    F: FnMut(usize, burn::tensor::TensorData) -> (R, Option<burn::tensor::TensorData>),
-{
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(index) = self.table.ids.iter().position(|id| *id == param.id) else { return };
-        if self.results[index].is_some() {
-            return;
-        }
-        let Some(gradient) = self.gradients.remove::<D>(param.id) else { return };
-        let device = gradient.device();
-        let (result, data) = (self.each)(index, gradient.into_data());
-        self.results[index] = Some(result);
-        if let Some(data) = data {
-            self.gradients.register(param.id, Tensor::<D>::from_data(data, &device));
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use burn::optim::{Adam, AdamState, AdamW, AdamWState, LearningRate, Optimizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 
 /// An optimizer that can tell the second moment v of a parameter's state, bias-corrected.
 pub trait SecondMoment: Optimizer {
@@ -41,7 +41,8 @@ pub struct Lagged<O> {
 #[derive(Clone, Default)]
 pub(crate) struct LagMeter {
     armed: Arc<AtomicBool>,
-    lags: Arc<Mutex<Vec<f64>>>,
+    /// One number of each parameter, on its device; `None` where there is no v.
+    lags: Arc<Mutex<Vec<Option<Tensor<1>>>>>,
 }
 
 impl<O: SecondMoment> Lagged<O> {
@@ -63,8 +64,20 @@ impl LagMeter {
         let result = step();
         self.armed.store(false, Ordering::Relaxed);
         let lags = self.lags.lock().map(|mut lags| std::mem::take(&mut *lags));
-        (result, lags.unwrap_or_default())
+        (result, read(&lags.unwrap_or_default()))
     }
+}
+
+/// The numbers, with one read-back; NaN where there is none.
+fn read(lags: &[Option<Tensor<1>>]) -> Vec<f64> {
+    let Some(device) = lags.iter().flatten().next().map(Tensor::device) else {
+        return vec![f64::NAN; lags.len()];
+    };
+    let found = lags.iter().flatten();
+    let found = found.map(|lag| lag.clone().to_device(&device).cast(FloatDType::F32)).collect();
+    let data = Tensor::cat(found, 0).into_data();
+    let mut read = data.iter::<f64>();
+    lags.iter().map(|lag| lag.as_ref().and_then(|_| read.next()).unwrap_or(f64::NAN)).collect()
 }
 
 impl<O: SecondMoment> Optimizer for Lagged<O> {
@@ -78,10 +91,10 @@ impl<O: SecondMoment> Optimizer for Lagged<O> {
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
         if self.meter.armed.load(Ordering::Relaxed) {
-            let lag = state.as_ref().map_or(f64::NAN, |state| {
+            let lag = state.as_ref().map(|state| {
                 let v = self.inner.second_moment(state, self.beta2);
                 let ratio = grad.clone().square() / v.clamp_min(1e-30);
-                ratio.mean().sqrt().into_scalar::<f32>().into()
+                ratio.mean().sqrt()
             });
             if let Ok(mut lags) = self.meter.lags.lock() {
                 lags.push(lag);

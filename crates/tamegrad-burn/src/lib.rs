@@ -7,10 +7,14 @@
 //! What of burn it relies on, and what burn does differently from what one would expect, stands in
 //! ARCHITECTURE.md.
 
+mod change;
 mod clip;
 mod device;
+mod device_scan;
 mod gradients;
+mod host;
 mod lag;
+mod list;
 mod parameters;
 mod probe;
 mod session;

@@ -1,16 +1,18 @@
 //! The trainable tensors of a module: their names, layers and order.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::Tensor;
 use tamegrad::{LayerId, LayerInfo, Layout, TensorInfo};
-use tamegrad_stats::TensorStats;
 
 /// The trainable float tensors of a module in the order in which burn visits them. A tensor that
 /// is used in several places stands here once, under its first name.
 #[derive(Debug, Clone)]
 pub(crate) struct ParameterTable {
-    /// Their ids, by [`tamegrad::TensorId`].
-    pub(crate) ids: Vec<ParamId>,
+    /// Their positions: the numbers of [`tamegrad::TensorId`].
+    indices: HashMap<ParamId, usize>,
     /// Names and layers.
     pub(crate) layout: Layout,
 }
@@ -20,16 +22,25 @@ impl ParameterTable {
     /// tensor belongs to the layer whose name is the longest prefix of its own; a time step of a
     /// recurrent cell is named `cell@3`, and the cell's tensors belong to its first time step.
     pub(crate) fn new<M: Module>(module: &M, layers: Vec<LayerInfo>) -> Self {
-        let mut lister = Lister { path: Vec::new(), found: Vec::new() };
+        let mut lister = Lister::default();
         module.visit(&mut lister);
-        let tensors = lister.found.iter().map(|(_, name, rank)| TensorInfo {
-            name: name.clone(),
-            layer: layer_of(name, &layers),
-            is_matrix: *rank >= 2,
+        let tensors = lister.found.into_iter().map(|(name, rank)| TensorInfo {
+            layer: layer_of(&name, &layers),
+            name,
+            is_matrix: rank >= 2,
         });
         let tensors = tensors.collect();
-        let ids = lister.found.iter().map(|(id, _, _)| *id).collect();
-        Self { ids, layout: Layout { tensors, layers } }
+        Self { indices: lister.indices, layout: Layout { tensors, layers } }
+    }
+
+    /// Number of tensors.
+    pub(crate) fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// The position of a parameter; `None` for what is not trained.
+    pub(crate) fn index_of(&self, id: ParamId) -> Option<usize> {
+        self.indices.get(&id).copied()
     }
 }
 
@@ -42,9 +53,12 @@ fn layer_of(tensor: &str, layers: &[LayerInfo]) -> Option<LayerId> {
     matches.max().map(|(_, std::cmp::Reverse(index))| LayerId(index))
 }
 
+#[derive(Default)]
 struct Lister {
     path: Vec<String>,
-    found: Vec<(ParamId, String, usize)>,
+    indices: HashMap<ParamId, usize>,
+    /// Names and ranks.
+    found: Vec<(String, usize)>,
 }
 
 impl ModuleVisitor for Lister {
@@ -58,9 +72,11 @@ impl ModuleVisitor for Lister {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // Running statistics of batch norm are visited as well, but take no gradient.
-        let is_known = self.found.iter().any(|(id, _, _)| *id == param.id);
-        if param.val().is_require_grad() && !is_known {
-            self.found.push((param.id, self.path.join("."), D));
+        if param.val().is_require_grad()
+            && let Entry::Vacant(entry) = self.indices.entry(param.id)
+        {
+            entry.insert(self.found.len());
+            self.found.push((self.path.join("."), D));
         }
     }
 }
@@ -79,17 +95,4 @@ pub fn weights_hash<M: Module>(module: &M) -> String {
     // A validation copy has its running statistics synchronised.
     module.valid().visit(&mut hasher);
     format!("{:032x}", hasher.0.digest128())
-}
-
-/// Statistics of a tensor's data in whichever float type it is.
-pub(crate) fn scan_data(data: &TensorData) -> TensorStats {
-    match data.dtype() {
-        DType::F32 => data.as_slice::<f32>().map(tamegrad_stats::scan),
-        DType::F64 => data.as_slice::<f64>().map(tamegrad_stats::scan),
-        _ => {
-            let wide: Vec<f64> = data.iter::<f64>().collect();
-            Ok(tamegrad_stats::scan(&wide))
-        }
-    }
-    .unwrap_or_default()
 }

@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use tamegrad::{LayerSample, TensorStats};
+use burn::tensor::{Gradients, Tensor, TensorData};
+use tamegrad::LayerSample;
+use tamegrad_stats::{ListStats, TensorStats};
 
-use crate::parameters::scan_data;
+use crate::list::TensorList;
 
-/// Gives the gradient of a tap's leaf, if one came back.
-type Leaf = Box<dyn FnOnce(&mut Gradients) -> Option<TensorStats>>;
+/// Adds the gradient of a tap's leaf to the list, if one came back, and gives its position.
+type Leaf = Box<dyn FnOnce(&mut Gradients, &mut TensorList) -> Option<usize>>;
 
 /// The probes of one forward and backward pass. Unarmed they do nothing at all.
 ///
@@ -18,12 +19,15 @@ type Leaf = Box<dyn FnOnce(&mut Gradients) -> Option<TensorStats>>;
 #[derive(Default)]
 pub struct Probes {
     armed: bool,
+    /// Outputs, and after the backward pass gradients.
+    list: RefCell<TensorList>,
     input: RefCell<Option<Tap>>,
     layers: RefCell<Vec<Tap>>,
 }
 
 struct Tap {
-    output: TensorStats,
+    /// Position in the list.
+    output: usize,
     leaf: Leaf,
 }
 
@@ -43,7 +47,7 @@ impl Probes {
         if !self.armed {
             return input;
         }
-        let (output, tap) = tap(input);
+        let (output, tap) = self.probe(input);
         *self.input.borrow_mut() = Some(tap);
         output
     }
@@ -54,35 +58,46 @@ impl Probes {
         if !self.armed {
             return output;
         }
-        let (output, tap) = tap(output);
+        let (output, tap) = self.probe(output);
         self.layers.borrow_mut().push(tap);
         output
     }
 
     /// What the probes saw, after the backward pass. `None` when they were unarmed.
     pub fn collect(self, gradients: &mut Gradients) -> Option<tamegrad::observe::LayerTrace> {
-        let mut sample =
-            |tap: Tap| LayerSample { output: tap.output, delta: (tap.leaf)(gradients) };
-        self.armed.then(|| tamegrad::observe::LayerTrace {
-            input: self.input.into_inner().map(&mut sample),
-            layers: self.layers.into_inner().into_iter().map(sample).collect(),
+        if !self.armed {
+            return None;
+        }
+        let mut list = self.list.into_inner();
+        let mut positions = |tap: Tap| (tap.output, (tap.leaf)(gradients, &mut list));
+        let input = self.input.into_inner().map(&mut positions);
+        let layers: Vec<_> = self.layers.into_inner().into_iter().map(positions).collect();
+        let stats: Vec<TensorStats> = list.scan(&mut ListStats::default()).collect();
+        let sample = |(output, delta): (usize, Option<usize>)| LayerSample {
+            output: stats[output],
+            delta: delta.map(|delta| stats[delta]),
+        };
+        Some(tamegrad::observe::LayerTrace {
+            input: input.map(sample),
+            layers: layers.into_iter().map(sample).collect(),
         })
+    }
+
+    fn probe<const D: usize>(&self, value: Tensor<D>) -> (Tensor<D>, Tap) {
+        let output = self.list.borrow_mut().push_measured(value.clone());
+        let leaf = negative_zeros(&value).require_grad();
+        let probed = value + leaf.clone();
+        let gradient = move |gradients: &mut Gradients, list: &mut TensorList| {
+            leaf.grad_remove(gradients).map(|gradient| list.push(gradient))
+        };
+        (probed, Tap { output, leaf: Box::new(gradient) })
     }
 }
 
-fn tap<const D: usize>(value: Tensor<D>) -> (Tensor<D>, Tap) {
-    let output = scan_data(&value.clone().inner().into_data());
-    let leaf = negative_zeros(value.dims(), &value.device()).require_grad();
-    let probed = value + leaf.clone();
-    let gradient = move |gradients: &mut Gradients| {
-        leaf.grad_remove(gradients).map(|gradient| scan_data(&gradient.into_data()))
-    };
-    (probed, Tap { output, leaf: Box::new(gradient) })
-}
-
-fn negative_zeros<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+fn negative_zeros<const D: usize>(like: &Tensor<D>) -> Tensor<D> {
+    let shape = like.dims();
     let zeros = vec![-0.0f32; shape.iter().product()];
-    Tensor::from_data(TensorData::new(zeros, shape), device)
+    Tensor::from_data(TensorData::new(zeros, shape), (&like.device(), like.dtype()))
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ use burn::tensor::{Gradients, Tensor};
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
     BatchStats, Decision, GradientAction, Guard, GuardConfig, LayerInfo, Mode, Observation,
-    RunFacts, Step, TensorStats, UpdateVerdict,
+    RunFacts, Step, Update, UpdateVerdict,
 };
+use tamegrad_stats::ListStats;
 
-use crate::clip::{Clip, scale};
-use crate::gradients::{copy, edit, scan};
+use crate::change::Change;
+use crate::clip::Clip;
+use crate::gradients::{GradientStats, copy};
 use crate::lag::{LagMeter, Lagged, SecondMoment};
 use crate::parameters::ParameterTable;
 use crate::probe::Probes;
@@ -74,6 +76,8 @@ pub struct Session<M: Module> {
     clip: Option<Clip>,
     weight_decay: f64,
     snapshots: VecDeque<(Step, Snapshot<M>)>,
+    gradient_stats: GradientStats,
+    update_buffers: ListStats,
 }
 
 impl<M: Module> Session<M> {
@@ -97,6 +101,8 @@ impl<M: Module> Session<M> {
             clip: None,
             weight_decay: 0.0,
             snapshots: VecDeque::new(),
+            gradient_stats: GradientStats::default(),
+            update_buffers: ListStats::default(),
         }
     }
 
@@ -142,14 +148,16 @@ impl<M: Module> Session<M> {
         let probes = if armed { Probes::armed() } else { Probes::unarmed() };
         let (value, mut raw) = backward(&self.model, &probes, &loss);
         let trace = probes.collect(&mut raw);
-        let mut gradients = GradientsParams::from_grads(raw, &self.model);
-        let stats = scan(&self.table, &self.model, &mut gradients);
+        let gradients = GradientsParams::from_grads(raw, &self.model);
+        let mut stats = std::mem::take(&mut self.gradient_stats);
+        stats.scan(&self.table, &self.model, &gradients);
+        let gradient_norm = Some(stats.norm());
         let decision = self.guard.observe(&Observation {
             step: input.step,
             loss: Some(value),
             metric: input.metric,
             learning_rate: Some(input.learning_rate * self.guard.learning_rate_factor()),
-            gradients: &stats,
+            gradients: &stats.tensors,
             trace: trace.as_ref(),
             batch: input.batch,
             ..Observation::default()
@@ -161,12 +169,12 @@ impl<M: Module> Session<M> {
                 self.rewind(to);
                 false
             }
-            None => self.update(&input, &decision, gradients, &stats, &loss),
+            None => self.update(&input, &decision, gradients, &mut stats, &loss),
         };
+        self.gradient_stats = stats;
         if let Some(before) = before.filter(|_| !updated && decision.rewind.is_none()) {
             self.model = before.train();
         }
-        let gradient_norm = Some(tamegrad_stats::merge(stats.iter().flatten()).l2);
         StepOutcome { loss: value, gradient_norm, decision, updated }
     }
 
@@ -187,8 +195,8 @@ impl<M: Module> Session<M> {
         });
         self.guard.observe_update(&[]);
         let updated = self.clip.is_none() || {
-            let stats = scan(&self.table, &self.model, &mut gradients);
-            self.clip_gradients(&mut gradients, &stats)
+            self.gradient_stats.scan(&self.table, &self.model, &gradients);
+            self.clip_gradients(&mut gradients, &self.gradient_stats)
         };
         if updated {
             self.model = self.stepped(input.learning_rate, gradients);
@@ -202,46 +210,51 @@ impl<M: Module> Session<M> {
         input: &StepInput,
         decision: &Decision,
         mut gradients: GradientsParams,
-        stats: &[Option<TensorStats>],
+        stats: &mut GradientStats,
         loss: &impl Fn(&M, &Probes) -> Tensor<1>,
     ) -> bool {
         let takes_step = decision.gradients != GradientAction::Skip && !decision.stop && {
-            let stats = self.scale_gradients(&decision.gradients, &mut gradients, stats);
-            self.clip_gradients(&mut gradients, &stats)
+            if self.scale_gradients(&decision.gradients, &mut gradients) {
+                stats.scan(&self.table, &self.model, &gradients);
+            }
+            self.clip_gradients(&mut gradients, stats)
         };
         if !takes_step {
             self.guard.observe_update(&[]);
             return false;
         }
-        let before = (self.model.clone(), self.optimizer.clone());
+        let before = self.model.clone();
+        // Only protect takes an update back. With a second owner of its state the optimizer would
+        // copy the state at every step.
+        let optimizer = self.protects().then(|| self.optimizer.clone());
         let rate = match decision.learning_rate {
             1.0 => input.learning_rate,
             factor => input.learning_rate * factor,
         };
         let kept = self.protects().then(|| copy(&self.table, &self.model, &gradients));
         let mut after = self.stepped(rate, gradients);
-        let measured = updates::measure(&self.table, &before.0, &after);
+        let measured = self.measure_update(&before, &after);
         let verdict = self.guard.observe_update(&measured);
         self.repeat_with_probes(loss);
         if self.guard.wants_critical_step() {
-            let multiple = critical_step(&before.0, &after, loss);
+            let multiple = critical_step(&before, &after, loss);
             self.guard.observe_critical_step(multiple);
         }
-        let takes = match (verdict, kept) {
-            (UpdateVerdict::Take, _) => true,
-            (UpdateVerdict::Shrink(factor), Some(mut gradients)) => {
-                self.optimizer = before.1.clone();
-                self.scale_gradients(&GradientAction::ScaleAll(factor), &mut gradients, stats);
+        let takes = match (verdict, kept, &optimizer) {
+            (UpdateVerdict::Take, ..) => true,
+            (UpdateVerdict::Shrink(factor), Some(mut gradients), Some(optimizer)) => {
+                self.optimizer = optimizer.clone();
+                self.scale_gradients(&GradientAction::ScaleAll(factor), &mut gradients);
                 after = self.stepped(rate, gradients);
-                let measured = updates::measure(&self.table, &before.0, &after);
+                let measured = self.measure_update(&before, &after);
                 self.guard.observe_shrunk_update(&measured)
             }
-            (UpdateVerdict::Shrink(_) | UpdateVerdict::Refuse, _) => false,
+            (UpdateVerdict::Shrink(_) | UpdateVerdict::Refuse, ..) => false,
         };
         if takes {
             self.model = after;
-        } else {
-            self.optimizer = before.1;
+        } else if let Some(optimizer) = optimizer {
+            self.optimizer = optimizer;
         }
         takes
     }
@@ -258,7 +271,7 @@ impl<M: Module> Session<M> {
             Some(meter) => {
                 let (after, lags) = meter.measure(|| self.optimizer.step(rate, decayed, gradients));
                 let lags: Vec<Option<f64>> = lags.into_iter().map(Some).collect();
-                if lags.len() == self.table.ids.len() {
+                if lags.len() == self.table.len() {
                     self.guard.observe_lag(&lags);
                 }
                 after
@@ -267,39 +280,33 @@ impl<M: Module> Session<M> {
         }
     }
 
-    fn scale_gradients(
-        &self,
-        action: &GradientAction,
-        gradients: &mut GradientsParams,
-        stats: &[Option<TensorStats>],
-    ) -> Vec<Option<TensorStats>> {
-        let factor_of = |index: usize| match action {
-            GradientAction::ScaleAll(factor) => Some(*factor),
-            GradientAction::Scale(of) => of.iter().find(|(id, _)| id.0 == index).map(|(_, f)| *f),
-            GradientAction::Keep | GradientAction::Skip => None,
-        };
-        if *action == GradientAction::Keep {
-            return stats.to_vec();
-        }
-        edit(&self.table, &self.model, gradients, |index, mut data| {
-            if let Some(factor) = factor_of(index) {
-                scale(&mut data, factor);
+    fn measure_update(&mut self, before: &M, after: &M) -> Vec<Option<Update>> {
+        updates::measure(&self.table, before, after, &mut self.update_buffers)
+    }
+
+    /// Scales as decided. Says whether anything was changed.
+    fn scale_gradients(&self, action: &GradientAction, gradients: &mut GradientsParams) -> bool {
+        let count = self.table.len();
+        let factors = match action {
+            GradientAction::Keep | GradientAction::Skip => return false,
+            GradientAction::ScaleAll(factor) => vec![Some(*factor); count],
+            GradientAction::Scale(of) => {
+                let mut factors = vec![None; count];
+                let known = of.iter().filter(|(id, _)| id.0 < count);
+                known.for_each(|(id, factor)| factors[id.0] = Some(*factor));
+                factors
             }
-            (crate::parameters::scan_data(&data), Some(data))
-        })
+        };
+        Change::Scale(factors).apply(&self.table, &self.model, gradients)
     }
 
     /// Clips, if the user asked for it. False: the gradients are not finite, take no step.
-    fn clip_gradients(
-        &self,
-        gradients: &mut GradientsParams,
-        stats: &[Option<TensorStats>],
-    ) -> bool {
+    fn clip_gradients(&self, gradients: &mut GradientsParams, stats: &GradientStats) -> bool {
         let Some(clip) = self.clip else { return true };
-        if stats.iter().flatten().any(|stats| !stats.is_finite()) {
+        if !stats.is_finite() {
             return false;
         }
-        clip.apply(&self.table, &self.model, gradients, stats);
+        clip.change(&stats.tensors).apply(&self.table, &self.model, gradients);
         true
     }
 

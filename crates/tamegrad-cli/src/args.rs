@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tamegrad_runs::Role;
 
 /// Detects, explains and fixes exploding gradients in neural-network training.
 ///
@@ -33,6 +34,14 @@ pub(crate) enum Command {
     Train(Train),
     /// Look at a recipe before the first update: gains, overflow, size of the first step
     Preflight(Preflight),
+    /// Read training logs that exist already, of many formats, and say whether, when and as far as
+    /// they show it why the gradients exploded
+    Diagnose(Diagnose),
+    /// Follow a log that is still growing, and alarm within a second of the record that shows it;
+    /// the training process is never touched
+    Watch(Watch),
+    /// Score the verdicts on a corpus of logs against its labels
+    Eval(Eval),
     /// Look for NaN, Inf and little headroom in the tensors of safetensors files
     Scan(Scan),
     /// Tell what a sign, a cause or a remedy is; alone, list them all
@@ -98,6 +107,83 @@ pub(crate) struct Preflight {
     pub(crate) common: Common,
 }
 
+/// Arguments of `diagnose`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Diagnose {
+    /// Logs, or folders to look for logs in
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Read the series NAME as loss, grad_norm, lr or loss_scale
+    #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
+    pub(crate) map: Vec<(Role, String)>,
+    /// List the series that were found, and judge nothing
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Print one JSON object a run, each in a line
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    /// Print in this form
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) format: OutputFormat,
+    /// No progress bar and nothing on the screen: the exit code tells
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// How `diagnose` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// A block of text a run
+    Text,
+    /// Annotations of GitHub's workflow commands
+    Github,
+}
+
+fn mapping(text: &str) -> Result<(Role, String), String> {
+    let (role, name) = text
+        .split_once('=')
+        .ok_or_else(|| format!("got `{text}`, want ROLE=NAME, as in loss=train/objective"))?;
+    Ok((role.parse()?, name.to_owned()))
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    /// A log, or a folder of logs; it may not be there yet
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Read the series NAME as loss, grad_norm, lr or loss_scale
+    #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
+    pub(crate) map: Vec<(Role, String)>,
+    /// Send each alarm to this address as JSON with a `text`, as Slack's incoming webhooks take it
+    #[arg(long, value_name = "URL")]
+    pub(crate) webhook: Option<String>,
+    /// Run this command in a shell at each alarm, with TAMEGRAD_PATH, TAMEGRAD_VERDICT,
+    /// TAMEGRAD_ONSET_STEP and TAMEGRAD_TEXT in its environment
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Option<String>,
+    /// Stop when nothing was written for so many seconds; without it only Ctrl-C stops
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle: Option<f64>,
+    /// Print one JSON object an alarm, each in a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Eval {
+    /// A folder with labels.tsv (columns id, label, onset_step) and a folder of logs for each id
+    #[arg(value_name = "CORPUS")]
+    pub(crate) corpus: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress bar
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
 /// Arguments of `scan`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Scan {
@@ -108,7 +194,7 @@ pub(crate) struct Scan {
     /// List every tensor: otherwise the broken ones, and the 20 with the least headroom
     #[arg(long)]
     pub(crate) all: bool,
-    /// Print a JSON object for each FILE in place of the table
+    /// Print one JSON object a FILE, each in a line
     #[arg(long)]
     pub(crate) json: bool,
     /// No progress bar and no table on the screen: the exit code tells what was found

@@ -1,10 +1,13 @@
 //! The commands, one file each.
 
+pub(crate) mod diagnose;
+pub(crate) mod eval;
 pub(crate) mod explain;
 pub(crate) mod fix;
 pub(crate) mod preflight;
 pub(crate) mod scan;
 pub(crate) mod train;
+pub(crate) mod watch;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -34,6 +34,9 @@ pub(crate) enum Failure {
     /// The report cannot be written as JSON.
     #[error("the report cannot be written as JSON: {0}")]
     Json(serde_json::Error),
+    /// A log or a corpus cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// There is nothing of that name to explain.
     #[error("got `{name}`, want the name of a sign, cause or remedy; hint: {hint}")]
     Unknown {

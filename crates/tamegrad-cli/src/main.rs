@@ -28,6 +28,9 @@ fn main() -> ExitCode {
         Command::Fix(fix) => commands::fix::run(&fix, &CANCEL),
         Command::Train(train) => commands::train::run(&train, &CANCEL),
         Command::Preflight(preflight) => commands::preflight::run(&preflight),
+        Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, &CANCEL),
+        Command::Watch(watch) => commands::watch::run(&watch, &CANCEL),
+        Command::Eval(eval) => commands::eval::run(&eval),
         Command::Scan(scan) => commands::scan::run(&scan, &CANCEL),
         Command::Explain(explain) => commands::explain::run(&explain),
     };

@@ -92,3 +92,16 @@ impl BytesBar {
         self.bar.finish_and_clear();
     }
 }
+
+/// A bar over a known number of files, on the standard error stream.
+pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
+    let bar = ProgressBar::new(count as u64);
+    bar.set_draw_target(match hidden || count < 5 {
+        true => ProgressDrawTarget::hidden(),
+        false => ProgressDrawTarget::stderr_with_hz(10),
+    });
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
+        bar.set_style(style.progress_chars("━╸ "));
+    }
+    bar
+}

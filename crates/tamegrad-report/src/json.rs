@@ -231,12 +231,15 @@ fn sign(summary: &tamegrad::diagnosis::SignSummary) -> SignReport {
     }
 }
 
-fn evidence(evidence: &Evidence) -> EvidenceReport {
+pub(crate) fn evidence(evidence: &Evidence) -> EvidenceReport {
     let (against, limit) = evidence.against.clone().unzip();
     EvidenceReport { what: evidence.what.clone(), value: evidence.value, against, limit }
 }
 
-fn verdict_name<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn verdict_name<S: Serializer>(
+    verdict: &Verdict,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(verdict.as_str())
 }
 

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod explain;
 mod exploding;
 pub mod json;
+pub mod log;
 pub mod markdown;
 pub mod number;
 pub mod preflight;

@@ -69,7 +69,7 @@ pub fn trials(trials: &[TrialReport], chosen: Option<&str>, style: &Style) -> St
 }
 
 /// The colour of a verdict.
-fn tone(verdict: Verdict) -> Tone {
+pub(crate) fn tone(verdict: Verdict) -> Tone {
     match verdict {
         Verdict::Healthy => Tone::Good,
         Verdict::Recovered | Verdict::TooEarly => Tone::Strain,
@@ -137,7 +137,7 @@ fn why(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
     lines
 }
 
-fn labelled(label: &str, text: &str, style: &Style) -> Vec<String> {
+pub(crate) fn labelled(label: &str, text: &str, style: &Style) -> Vec<String> {
     wrap(text, &pad(&style.paint(Tone::Heading, label), LABEL), style.line())
 }
 
@@ -162,9 +162,19 @@ fn curve(
 ) -> Vec<String> {
     let points: Vec<(u64, f64)> =
         record.rows.iter().filter_map(|row| Some((row.step.0, value(row)?))).collect();
-    let range = range(&points);
+    curve_of(label, &points, onset, style)
+}
+
+/// A curve with its label and range, and the onset marked below.
+pub(crate) fn curve_of(
+    label: &str,
+    points: &[(u64, f64)],
+    onset: Option<u64>,
+    style: &Style,
+) -> Vec<String> {
+    let range = range(points);
     let room = style.line().saturating_sub(LABEL + 2 + range.chars().count());
-    let bars = spark::sparkline(&points, onset, room.clamp(10, SPARK_MAX), style);
+    let bars = spark::sparkline(points, onset, room.clamp(10, SPARK_MAX), style);
     let mut labels = [pad(&style.paint(Tone::Heading, label), LABEL)].into_iter();
     let mut lines: Vec<String> = bars
         .into_iter()

@@ -6,13 +6,28 @@
 //!
 //! [`scan_checkpoint`] gives the statistics of the tensors of a safetensors file in the same spirit.
 
+mod bins;
 mod checkpoint;
 mod discover;
 mod error;
+mod files;
+mod json;
+mod lines;
 mod log;
+mod number;
 pub mod readers;
+mod roles;
+mod row;
+pub mod score;
+mod step;
+mod tags;
+mod verdict;
+mod window;
+mod wire;
 
 pub use checkpoint::{Checkpoint, TensorReport, scan_checkpoint};
 pub use discover::{Source, discover};
 pub use error::ReadError;
-pub use log::{Log, LogBuilder, Notice, Point, Series};
+pub use log::{Log, LogBuilder, NOTICES_MAX, Notice, POINTS_MAX, Point, SERIES_MAX, Series};
+pub use roles::{Map, Role, Roles};
+pub use verdict::{Reading, read_verdict};

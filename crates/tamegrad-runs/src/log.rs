@@ -66,6 +66,11 @@ impl Notices {
         }
     }
 
+    /// The file of the first one; an empty path before there is any.
+    fn first_path(&self) -> PathBuf {
+        self.kept.first().map_or(PathBuf::new(), |notice| notice.path.clone())
+    }
+
     /// How many there were.
     pub(crate) fn count(&self) -> u64 {
         self.kept.len() as u64 + self.dropped
@@ -94,8 +99,12 @@ pub struct Log {
 
 /// Notices kept of one log.
 pub const NOTICES_MAX: usize = 100;
-/// Points kept of one log: 144 MB of them.
-pub const POINTS_MAX: usize = 6_000_000;
+/// Points kept of one log: 96 MB of them, up to twice that while they grow.
+pub const POINTS_MAX: usize = 4_000_000;
+/// Series kept of one log; points of further names are only counted.
+pub const SERIES_MAX: usize = 100_000;
+/// Bytes of a name that are kept.
+const NAME_MAX: usize = 4096;
 
 impl Log {
     /// The series of a name.
@@ -106,14 +115,17 @@ impl Log {
 
 /// A log while it is read. Readers push what they find, in the order of the file.
 ///
-/// Memory is bounded: beyond [`POINTS_MAX`] points the longest series keeps two of every four
+/// Memory is bounded: beyond [`POINTS_MAX`] points the longest series keep two of every four
 /// neighbours, the smallest and the largest, where what is not finite counts as largest and the
-/// earliest of equals stays. So spikes and the first NaN survive.
+/// earliest of equals stays. So spikes and the first NaN survive. Beyond [`SERIES_MAX`] names the
+/// points of further ones are only counted.
 #[derive(Debug, Default)]
 pub struct LogBuilder {
     log: Log,
     places: HashMap<String, usize>,
     points: usize,
+    /// Points of names beyond [`SERIES_MAX`].
+    nameless: u64,
     notices: Notices,
 }
 
@@ -125,8 +137,12 @@ impl LogBuilder {
 
     /// The place of a series, which is made if it is not there; for [`LogBuilder::push_at`].
     pub fn place(&mut self, name: &str) -> usize {
+        let name = &name[..name.floor_char_boundary(NAME_MAX)];
         if let Some(&place) = self.places.get(name) {
             return place;
+        }
+        if self.log.series.len() >= SERIES_MAX {
+            return usize::MAX;
         }
         let place = self.log.series.len();
         self.log.series.push(Series {
@@ -147,7 +163,10 @@ impl LogBuilder {
 
     /// Adds a number to the series at a place that [`LogBuilder::place`] gave.
     pub fn push_at(&mut self, place: usize, point: Point) {
-        let Some(series) = self.log.series.get_mut(place) else { return };
+        let Some(series) = self.log.series.get_mut(place) else {
+            self.nameless += 1;
+            return;
+        };
         series.points.push(point);
         self.points += 1;
         if self.points > POINTS_MAX {
@@ -158,7 +177,9 @@ impl LogBuilder {
     /// Adds an estimate, computed from a histogram, to a series.
     pub fn push_estimate(&mut self, name: &str, point: Point) {
         let place = self.place(name);
-        self.log.series[place].estimated = true;
+        if let Some(series) = self.log.series.get_mut(place) {
+            series.estimated = true;
+        }
         self.push_at(place, point);
     }
 
@@ -174,21 +195,29 @@ impl LogBuilder {
 
     /// The log.
     pub fn finish(mut self) -> Log {
+        if self.nameless > 0 {
+            let path = self.notices.first_path();
+            let text = format!("{} points of names beyond the first {SERIES_MAX}", self.nameless);
+            self.notice(&path, None, text);
+        }
         self.log.notices = self.notices.finish();
         self.log
     }
 
+    /// Halves the series that are at least half as long as the longest.
     fn thin_out(&mut self) {
-        let Some(longest) = self.log.series.iter_mut().max_by_key(|series| series.points.len())
-        else {
-            return;
-        };
-        let before = longest.points.len();
-        longest.points = longest.points.chunks(4).flat_map(extremes).collect();
-        longest.points.shrink_to_fit();
-        let gone = before - longest.points.len();
-        longest.thinned += gone as u64;
-        self.points -= gone;
+        let longest = self.log.series.iter().map(|series| series.points.len()).max().unwrap_or(0);
+        for series in &mut self.log.series {
+            let before = series.points.len();
+            if 2 * before < longest {
+                continue;
+            }
+            series.points = series.points.chunks(4).flat_map(extremes).collect();
+            series.points.shrink_to_fit();
+            let gone = before - series.points.len();
+            series.thinned += gone as u64;
+            self.points -= gone;
+        }
     }
 }
 

@@ -1,6 +1,14 @@
 //! One file a format. A reader says by content whether a file is its own, and turns its records
 //! into points.
 
+mod burn_metrics;
+mod csv_rows;
+mod hf_trainer;
+mod json_rows;
+pub mod tensorboard;
+mod text;
+pub mod wandb;
+
 use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
@@ -36,7 +44,15 @@ pub struct Reader {
 }
 
 /// All formats, those that are surest of their content first.
-pub const READERS: &[Reader] = &[];
+pub const READERS: &[Reader] = &[
+    tensorboard::READER,
+    wandb::READER,
+    burn_metrics::READER,
+    hf_trainer::READER,
+    json_rows::READER,
+    csv_rows::READER,
+    text::TEXT,
+];
 
 /// For formats that no folder is.
 pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
@@ -46,4 +62,45 @@ pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
 /// For formats of which each file is a run.
 pub(crate) fn own_run(_: &Path) -> Option<String> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Log;
+
+    /// Whether a reader takes a whole file of this content for its own.
+    pub(super) fn knows(reader: &Reader, name: &str, bytes: &[u8]) -> bool {
+        let head = bytes.get(..HEAD_BYTES).unwrap_or(bytes);
+        let is_whole = head.len() == bytes.len();
+        (reader.recognises)(&Head { path: Path::new(name), bytes: head, is_whole })
+    }
+
+    /// What a reader reads of a file of this name and content.
+    pub(super) fn read_text(reader: &Reader, name: &str, bytes: &[u8]) -> Log {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let mut log = LogBuilder::new();
+        (reader.read)(&[path], &mut log).unwrap();
+        log.finish()
+    }
+
+    /// The points of a series, as `step:value`.
+    pub(super) fn points(log: &Log, name: &str) -> String {
+        let points = log.series(name).map(|series| &series.points[..]).unwrap_or_default();
+        let points: Vec<String> =
+            points.iter().map(|point| format!("{}:{}", point.step, point.value)).collect();
+        points.join(" ")
+    }
+
+    /// Recognises and reads bytes, whatever comes of it: without a panic.
+    pub(super) fn survives(reader: &Reader, bytes: &[u8]) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        knows(reader, "log", bytes);
+        let mut log = LogBuilder::new();
+        let _ = (reader.read)(&[file.path().to_owned()], &mut log);
+        log.finish();
+    }
 }

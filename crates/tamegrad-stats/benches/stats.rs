@@ -210,7 +210,8 @@ where
         };
         let times = (0..repeats).map(|_| clip()).collect();
         // Many rounds of clips would end at subnormal values, which take a time of their own.
-        scale_list(&mut tensors, &vec![norm / limit; self.values.len()]);
+        let factors = vec![norm / limit; tensors.len()];
+        scale_list(&mut tensors, &factors);
         times
     }
 }

@@ -117,54 +117,55 @@ impl Bins {
             last[..rest.len()].copy_from_slice(rest);
             self.add(isa, &T::log2_bins(&last));
         }
-        self.count_waiting(isa);
     }
 
     #[inline(always)]
     fn add<I: Isa>(&mut self, isa: I, places: &[u8; LANES]) {
-        self.places[self.waiting..self.waiting + LANES].copy_from_slice(places);
-        self.waiting += LANES;
         if self.waiting == BYTES {
             self.count_waiting(isa);
         }
+        self.places[self.waiting..self.waiting + LANES].copy_from_slice(places);
+        self.waiting += LANES;
     }
 
+    /// Counts those that wait.
     #[inline(always)]
-    fn count_waiting<I: Isa>(&mut self, isa: I) {
-        let mut first = NOWHERE;
-        // one more than the last, for which nowhere is 0
-        let mut end = 0;
-        for place in self.places {
-            first = first.min(place);
-            end = end.max(place.wrapping_add(1));
-        }
-        if end > 0 {
-            let last = end - 1;
-            if last - first < SPREAD_MAX {
-                for place in first..=last {
-                    self.counts[usize::from(place)] += isa.count_equal(&self.places, place);
-                }
-            } else {
-                for place in self.places {
-                    self.counts[usize::from(place)] += 1;
-                }
-                self.counts[usize::from(NOWHERE)] = 0;
+    pub(crate) fn count_waiting<I: Isa>(&mut self, isa: I) {
+        let (first, last) = ends(&self.places);
+        if first <= last && last - first < SPREAD_MAX {
+            for place in first..=last {
+                self.counts[usize::from(place)] += isa.count_equal(&self.places, place);
             }
-            (self.first, self.last) = (self.first.min(first), self.last.max(last));
+        } else {
+            for place in self.places {
+                self.counts[usize::from(place)] += 1;
+            }
+            self.counts[usize::from(NOWHERE)] = 0;
         }
+        (self.first, self.last) = (self.first.min(first), self.last.max(last));
         self.places = [NOWHERE; BYTES];
         self.waiting = 0;
     }
 
     /// Moves the counts to a window, and is empty again.
     #[inline(always)]
-    pub(crate) fn move_to(&mut self, window: &mut Window) {
+    pub(crate) fn move_to<I: Isa>(&mut self, isa: I, window: &mut Window) {
+        let (first, last) = ends(&self.places);
+        // A small tensor: all of it still waits.
+        if self.first > self.last && (first > last || last - first < SPREAD_MAX) {
+            let places = &self.places;
+            window.fill(first, last, |place| isa.count_equal(places, place as u8).into());
+            self.places = [NOWHERE; BYTES];
+            self.waiting = 0;
+            return;
+        }
+        self.count_waiting(isa);
         let counts = &mut self.counts;
         window.fill(self.first, self.last, |place| std::mem::take(&mut counts[place]).into());
         (self.first, self.last) = NOTHING;
     }
 
-    /// Adds the counts to a histogram, and is empty again.
+    /// Adds what is counted to a histogram, and is empty again.
     pub(crate) fn add_to(&mut self, histogram: &mut Histogram) {
         for place in usize::from(self.first)..=usize::from(self.last) {
             histogram.bins[place] += u64::from(std::mem::take(&mut self.counts[place]));
@@ -175,6 +176,25 @@ impl Bins {
 
 /// First and last of no place at all.
 const NOTHING: (u8, u8) = (NOWHERE, 0);
+
+/// The first and the last of the places that are somewhere.
+#[inline(always)]
+fn ends(places: &[u8; BYTES]) -> (u8, u8) {
+    let mut first = [NOWHERE; LANES];
+    // one more than the last, for which nowhere is 0
+    let mut end = [0; LANES];
+    for chunk in places.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            first[lane] = first[lane].min(chunk[lane]);
+            end[lane] = end[lane].max(chunk[lane].wrapping_add(1));
+        }
+    }
+    let first = first.into_iter().fold(NOWHERE, u8::min);
+    match end.into_iter().fold(0, u8::max) {
+        0 => NOTHING,
+        end => (first, end - 1),
+    }
+}
 
 /// What is kept of the histogram of one tensor: the bins from that of the largest element down.
 /// What is smaller by more is counted in the lowest of them.

@@ -2,7 +2,7 @@
 
 use crate::element::Element;
 use crate::element::sealed::CHUNK;
-use crate::histogram::{Bins, Sampling};
+use crate::histogram::{Bins, Sampling, Window};
 use crate::isa::{Isa, LANES, Level, on_level};
 use crate::sum::{LARGE, Squares, Sum};
 
@@ -79,9 +79,17 @@ impl Totals {
     }
 }
 
+/// Where the elements of a piece are counted by magnitude.
+pub(crate) struct Sample<'a> {
+    pub(crate) bins: &'a mut Bins,
+    pub(crate) sampling: Sampling,
+    /// Takes the counts at the end, where the piece is a whole tensor.
+    pub(crate) window: Option<&'a mut Window>,
+}
+
 on_level! {
     /// The totals of `values`, in blocks from its start, each block's sum in a fixed order.
-    fn scan_piece<T: Element>(level, values: &[T], bins: Option<(&mut Bins, Sampling)>)
+    fn scan_piece<T: Element>(level, values: &[T], sample: Option<Sample<'_>>)
         -> Totals { scan_blocks(isa) }
 }
 
@@ -117,11 +125,7 @@ fn clamp_on<I: Isa, T: Element>(_: I, values: &mut [T], bound: T) -> u64 {
 }
 
 #[inline(always)]
-fn scan_blocks<I: Isa, T: Element>(
-    isa: I,
-    values: &[T],
-    mut bins: Option<(&mut Bins, Sampling)>,
-) -> Totals {
+fn scan_blocks<I: Isa, T: Element>(isa: I, values: &[T], mut sample: Option<Sample<'_>>) -> Totals {
     let mut totals = Totals { len: values.len() as u64, ..Totals::default() };
     for block in values.chunks(BLOCK) {
         let mut sums = scan_block(isa, block);
@@ -141,9 +145,14 @@ fn scan_blocks<I: Isa, T: Element>(
         totals.max_abs = totals.max_abs.max(sums.max_abs);
         totals.squares.add_squares(sums.squares);
         totals.sum.add_ordinary(sums.sum);
-        if let Some((bins, sampling)) = &mut bins {
-            bins.sample(isa, block, *sampling);
+        if let Some(sample) = &mut sample {
+            sample.bins.sample(isa, block, sample.sampling);
         }
+    }
+    match sample {
+        Some(Sample { bins, window: Some(window), .. }) => bins.move_to(isa, window),
+        Some(Sample { bins, window: None, .. }) => bins.count_waiting(isa),
+        None => {}
     }
     totals
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::element::Element;
 use crate::histogram::{Bins, Histogram, Sampling, Window};
 use crate::isa::Level;
-use crate::kernel::{PIECE, Totals, scan_piece};
+use crate::kernel::{PIECE, Sample, Totals, scan_piece};
 use crate::sum::Norm;
 use crate::threads::Threads;
 
@@ -100,14 +100,14 @@ pub(crate) fn scan_tensor_with_histogram<T: Element>(
     window: &mut Window,
 ) -> (TensorStats, Norm) {
     if values.len() <= PIECE {
-        let totals = scan_piece(level, values, Some((&mut *bins, sampling)));
-        bins.move_to(window);
-        return totals.finish();
+        let sample = Sample { bins, sampling, window: Some(window) };
+        return scan_piece(level, values, Some(sample)).finish();
     }
     let histogram = Mutex::new(Histogram::default());
     let totals = scan_pieces(threads, values, &|piece| {
         let mut bins = Bins::new();
-        let totals = scan_piece(level, piece, Some((&mut bins, sampling)));
+        let sample = Sample { bins: &mut bins, sampling, window: None };
+        let totals = scan_piece(level, piece, Some(sample));
         // Counts add up to the same in any order. A lock is poisoned by a panic alone.
         bins.add_to(&mut histogram.lock().unwrap_or_else(PoisonError::into_inner));
         totals

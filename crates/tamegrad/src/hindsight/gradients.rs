@@ -19,7 +19,7 @@ const SPIKE_SIGMAS: f64 = 8.0;
 /// Single spikes are part of healthy runs, as of many language models; so many are not.
 const SPIKES_MIN: usize = 3;
 /// The onset is the first spike of this size that is at least half as high as the highest.
-const LESSER_FACTOR: f64 = 6.0;
+const LESSER_FACTOR: f64 = 7.0;
 const LESSER_SIGMAS: f64 = 4.0;
 /// Growth: neighbouring records that each rise, up to so many times the usual.
 const GROWTH_FACTOR: f64 = 8.0;
@@ -59,7 +59,7 @@ pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
     let falls = loss.len() >= 10
         && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
     let evidence = vec![Evidence::against("gradient norm", at.value, "alarm", HUGE)];
-    (!falls).then(|| Alarm {
+    (!falls).then_some(Alarm {
         sign: SignName::GradientSpikes,
         onset: at.step,
         back: None,

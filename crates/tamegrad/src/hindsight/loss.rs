@@ -35,7 +35,7 @@ pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
     let after = &loss[first..];
     let broken = after.iter().filter(|sample| !sample.value.is_finite()).count();
     let ends_broken = after.last().is_some_and(|sample| !sample.value.is_finite());
-    let for_good = ends_broken || 2 * broken >= after.len();
+    let for_good = ends_broken || 2 * broken > after.len();
     let any_nan = after.iter().any(|sample| sample.value.is_nan());
     let begin = rise_before(loss, first).min(open_episode(loss, first).unwrap_or(first));
     let verdict = match for_good {

@@ -1,0 +1,455 @@
+//! What the words before a number say that it is.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// The names seen so far, each looked at once.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    words: HashMap<Box<[u8]>, Name, BuildHasherDefault<ShortHasher>>,
+    keys: HashMap<Box<[u8]>, Name, BuildHasherDefault<ShortHasher>>,
+    known: Vec<String>,
+    places: HashMap<String, u32>,
+    /// Names that came after [`NAMES_MAX`] others and were passed over.
+    pub(super) dropped: u64,
+}
+
+/// Names kept of one log, with the series of validation among them.
+pub(super) const NAMES_MAX: usize = 2000;
+/// Words before numbers that are remembered as names or as none.
+const WORDS_MAX: usize = 8192;
+
+/// A name that was looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Name {
+    /// Which of the known names; meaningless for those of no series.
+    pub(super) id: u32,
+    /// What it stands for.
+    pub(super) class: Class,
+    /// Whether the name itself says which data: `val_loss`, `train_loss`.
+    pub(super) says_subset: Option<Subset>,
+}
+
+/// The data a number was computed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subset {
+    /// What the model learns from.
+    Train,
+    /// What it is only tested on.
+    Validation,
+}
+
+impl Names {
+    /// The name that the words `raw` of a line give.
+    pub(super) fn words(&mut self, raw: &[u8]) -> Name {
+        if let Some(&name) = self.words.get(raw) {
+            return name;
+        }
+        let text = normal(raw);
+        let name = self.name(classify(&text), text);
+        if self.words.len() < WORDS_MAX {
+            self.words.insert(raw.into(), name);
+        }
+        name
+    }
+
+    /// The name that the key `raw` of a dict gives: each stands for something.
+    pub(super) fn key(&mut self, raw: &[u8]) -> Name {
+        if let Some(&name) = self.keys.get(raw) {
+            return name;
+        }
+        let text = normal(raw);
+        let class = match classify(&text) {
+            Class::Unknown if text.is_empty() => Class::Unknown,
+            Class::Unknown => Class::Other,
+            class => class,
+        };
+        let name = self.name(class, text);
+        if self.keys.len() < WORDS_MAX {
+            self.keys.insert(raw.into(), name);
+        }
+        name
+    }
+
+    /// A name of a series, made up by the reader.
+    pub(super) fn own(&mut self, text: &str) -> u32 {
+        self.intern(text.to_owned()).unwrap_or_default()
+    }
+
+    /// The text of a known name.
+    pub(super) fn text(&self, id: u32) -> &str {
+        self.known.get(id as usize).map_or("", String::as_str)
+    }
+
+    fn name(&mut self, class: Class, text: String) -> Name {
+        let says_subset = subset_of_name(&text);
+        if !class.is_value() && class != Class::Epoch {
+            return Name { id: 0, class, says_subset };
+        }
+        match self.intern(text) {
+            Some(id) => Name { id, class, says_subset },
+            None => Name { id: 0, class: Class::Unknown, says_subset },
+        }
+    }
+
+    fn intern(&mut self, text: String) -> Option<u32> {
+        if let Some(&id) = self.places.get(&text) {
+            return Some(id);
+        }
+        if self.known.len() >= NAMES_MAX {
+            self.dropped += 1;
+            return None;
+        }
+        let id = self.known.len() as u32;
+        self.places.insert(text.clone(), id);
+        self.known.push(text);
+        Some(id)
+    }
+}
+
+/// FNV-1a, which is fast for the few bytes of a name; the maps are bounded, so that names made to
+/// collide cost little.
+#[derive(Debug)]
+struct ShortHasher(u64);
+
+impl Default for ShortHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for ShortHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= length as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The data that a word of its own stands for.
+pub(super) fn subset_of_word(word: &[u8]) -> Option<Subset> {
+    if !(2..=10).contains(&word.len()) {
+        return None;
+    }
+    let is_one_of = |words: &[&str]| words.iter().any(|w| word.eq_ignore_ascii_case(w.as_bytes()));
+    match word.first()?.to_ascii_lowercase() {
+        b'v' if is_one_of(&["val", "valid", "validation", "validate", "validating"]) => {
+            Some(Subset::Validation)
+        }
+        b'e' if is_one_of(&["eval", "evaluation", "evaluate", "evaluating"]) => {
+            Some(Subset::Validation)
+        }
+        b't' if is_one_of(&["test", "testing"]) => Some(Subset::Validation),
+        b't' if is_one_of(&["train", "training", "tr"]) => Some(Subset::Train),
+        b'd' if is_one_of(&["dev"]) => Some(Subset::Validation),
+        _ => None,
+    }
+}
+
+fn subset_of_name(name: &str) -> Option<Subset> {
+    let mut parts = name.split(|letter: char| !letter.is_ascii_alphabetic());
+    parts.find_map(|part| subset_of_word(part.as_bytes()))
+}
+
+/// What a number is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// A loss.
+    Loss,
+    /// A norm of gradients.
+    Gradient,
+    /// The factor by which the loss is scaled for half precision.
+    LossScale,
+    /// What training and validation share, such as the learning rate.
+    Shared,
+    /// Another number that tells how training goes.
+    Other,
+    /// The position in the run; the larger the number, the more exactly.
+    Step(u8),
+    /// The epoch.
+    Epoch,
+    /// None of these.
+    Unknown,
+}
+
+impl Class {
+    /// Whether a line with this number is one of training, and no setting or prose.
+    pub(super) fn is_core(self) -> bool {
+        matches!(self, Self::Loss | Self::Gradient)
+    }
+
+    /// Whether the number goes into a series.
+    pub(super) fn is_value(self) -> bool {
+        !matches!(self, Self::Step(_) | Self::Epoch | Self::Unknown)
+    }
+
+    /// Whether validation has a number of its own under this name.
+    pub(super) fn has_validation(self) -> bool {
+        matches!(self, Self::Loss | Self::Other)
+    }
+}
+
+/// Counts that run over the whole of training.
+pub(super) const GLOBAL: u8 = 5;
+
+/// The name as a series has it: lower-case words joined by `_`, at most four, without words that
+/// only lead up to it.
+pub(super) fn normal(raw: &[u8]) -> String {
+    let raw = String::from_utf8_lossy(raw).to_lowercase();
+    let mut words: Vec<&str> = raw.split_ascii_whitespace().collect();
+    while words.last().is_some_and(|word| FILLERS.contains(word)) {
+        words.pop();
+    }
+    let first = words.iter().rposition(|word| FILLERS.contains(word)).map_or(0, |last| last + 1);
+    let first = first.max(words.len().saturating_sub(4));
+    let name = words.get(first..).unwrap_or_default().join("_");
+    match name.as_str() {
+        // The short names of llm.c's own log.
+        "trl" => "train_loss".to_owned(),
+        "tel" => "val_loss".to_owned(),
+        _ => name,
+    }
+}
+
+/// Words of a sentence that are no part of a name.
+const FILLERS: &[&str] = &[
+    "a",
+    "an",
+    "and",
+    "at",
+    "attempted",
+    "by",
+    "current",
+    "currently",
+    "debug",
+    "equals",
+    "error:",
+    "for",
+    "got",
+    "in",
+    "info",
+    "is",
+    "its",
+    "new",
+    "now",
+    "of",
+    "on",
+    "reducing",
+    "setting",
+    "the",
+    "to",
+    "warning",
+    "was",
+    "with",
+];
+
+/// What a name that [`normal`] gave stands for.
+pub(super) fn classify(name: &str) -> Class {
+    let position = name.strip_prefix("train_").or_else(|| name.strip_prefix("training_"));
+    match position.unwrap_or(name) {
+        "num_updates"
+        | "global_step"
+        | "globalstep"
+        | "total_timesteps"
+        | "timesteps"
+        | "timestep"
+        | "time_step"
+        | "num_timesteps"
+        | "step_num"
+        | "trainer/global_step" => {
+            return Class::Step(GLOBAL);
+        }
+        "step" | "iter" | "iteration" | "iters" | "it" | "itr" | "update" | "updates"
+        | "n_iter" | "cur_iter" | "num_iter" | "iteration_number" => return Class::Step(4),
+        "episode" | "s" => return Class::Step(3),
+        "batch" | "minibatch" | "mini-batch" | "batch_idx" | "batch_id" | "mb" => {
+            return Class::Step(2);
+        }
+        "epoch" | "ep" => return Class::Epoch,
+        _ => {}
+    }
+    value_class(name)
+}
+
+fn value_class(name: &str) -> Class {
+    let parts = || name.split(|letter: char| !letter.is_alphanumeric()).filter(|p| !p.is_empty());
+    let has = |words: &[&str]| parts().any(|part| words.contains(&part));
+    let last = parts().next_back().unwrap_or_default();
+    if has(SETTINGS) {
+        return Class::Unknown;
+    }
+    let is_loss = |part: &str| {
+        part == "loss"
+            || part.starts_with("loss") && part.len() <= 8 && !part.starts_with("lossl")
+            || part.ends_with("loss") && (part != "gloss" || part == name)
+    };
+    if parts().any(is_loss) {
+        return if has(&["scale", "scaler"]) { Class::LossScale } else { Class::Loss };
+    }
+    if matches!(last, "norm" | "norms" | "l2" | "total")
+        && has(&["grad", "grads", "gradient", "gradients"])
+        || matches!(name, "norm" | "total_norm" | "grad" | "grads" | "gradient" | "gradients")
+        || has(&["gnorm", "gradnorm"])
+    {
+        return Class::Gradient;
+    }
+    if name.contains("learning_rate") || name.contains("learning-rate") || has(&["lr"]) {
+        return Class::Shared;
+    }
+    if matches!(last, "xent" | "nll" | "crossentropy" | "elbo" | "bce")
+        || last == "entropy" && has(&["cross"])
+    {
+        return Class::Loss;
+    }
+    if OTHERS.contains(&last) { Class::Other } else { Class::Unknown }
+}
+
+/// Parts of a name that make it a setting: `loss_weight: 0.5`, `max_norm=35`.
+const SETTINGS: &[&str] = &[
+    "alpha",
+    "batches",
+    "beta",
+    "coef",
+    "coeff",
+    "coefficient",
+    "count",
+    "decay",
+    "decoder",
+    "delta",
+    "dim",
+    "dtype",
+    "encoder",
+    "eps",
+    "epsilon",
+    "every",
+    "factor",
+    "fn",
+    "freq",
+    "func",
+    "function",
+    "gamma",
+    "init",
+    "initial",
+    "interval",
+    "lambda",
+    "margin",
+    "max",
+    "mode",
+    "num",
+    "patience",
+    "ratio",
+    "reduction",
+    "scheduler",
+    "smoothing",
+    "target",
+    "threshold",
+    "time",
+    "tol",
+    "type",
+    "w",
+    "warmup",
+    "weight",
+    "weights",
+    "window",
+];
+
+const OTHERS: &[&str] = &[
+    "acc",
+    "acc1",
+    "acc5",
+    "accuracy",
+    "auc",
+    "bleu",
+    "bpb",
+    "bpc",
+    "cer",
+    "clip",
+    "entropy",
+    "err",
+    "error",
+    "f1",
+    "kl",
+    "mae",
+    "mse",
+    "norm",
+    "perplexity",
+    "pnorm",
+    "ppl",
+    "reward",
+    "rewards",
+    "rmse",
+    "scale",
+    "top1",
+    "top5",
+    "wer",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_to_what_they_say() {
+        for (raw, name) in [
+            ("lm loss", "lm_loss"),
+            ("Train  Loss", "train_loss"),
+            ("Current learning rate is", "learning_rate"),
+            ("setting loss scale to", "loss_scale"),
+            ("model has diverged with loss", "loss"),
+            ("one two three four loss", "two_three_four_loss"),
+            ("trl", "train_loss"),
+            ("the", ""),
+        ] {
+            assert_eq!(normal(raw.as_bytes()), name);
+        }
+    }
+
+    #[test]
+    fn names_say_what_a_number_is() {
+        for (name, class) in [
+            ("loss", Class::Loss),
+            ("loss_ce_0", Class::Loss),
+            ("s0.loss_cls", Class::Loss),
+            ("train/loss", Class::Loss),
+            ("train_loss_batch", Class::Loss),
+            ("d_loss", Class::Loss),
+            ("lossd", Class::Loss),
+            ("gloss", Class::Loss),
+            ("lossless", Class::Unknown),
+            ("gloss_encoder", Class::Unknown),
+            ("loss_weight", Class::Unknown),
+            ("loss_scale", Class::LossScale),
+            ("gnorm", Class::Gradient),
+            ("grad_norm", Class::Gradient),
+            ("grad-norm", Class::Gradient),
+            ("grad_2.0_norm_total", Class::Gradient),
+            ("norm", Class::Gradient),
+            ("max_norm", Class::Unknown),
+            ("params_norm", Class::Other),
+            ("lr", Class::Shared),
+            ("lr_architecture1", Class::Shared),
+            ("learning_rate", Class::Shared),
+            ("val_acc", Class::Other),
+            ("nll_loss", Class::Loss),
+            ("train-cross-entropy", Class::Loss),
+            ("entropy", Class::Other),
+            ("num_updates", Class::Step(GLOBAL)),
+            ("train_step", Class::Step(4)),
+            ("epoch", Class::Epoch),
+            ("train_epoch", Class::Epoch),
+            ("batch_size", Class::Unknown),
+            ("warmup_step", Class::Unknown),
+            ("time", Class::Unknown),
+        ] {
+            assert_eq!(classify(name), class, "{name}");
+        }
+    }
+}

@@ -1,0 +1,625 @@
+//! What one line of a console says: named numbers, and where in the run it stands.
+
+use super::names::{Class, Name, Names, Subset, subset_of_word};
+use super::number;
+
+/// What was found in a line.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// The named numbers that go into series, each name once.
+    pub(super) pairs: Vec<Pair>,
+    /// The step that a word names, and how exactly that word does.
+    pub(super) step: Option<(u8, i64)>,
+    /// The epoch.
+    pub(super) epoch: Option<i64>,
+    /// `50/7330`: how far the epoch is, or the run where no epoch is given.
+    pub(super) place: Option<Place>,
+    /// The progress bar that the line draws.
+    pub(super) bar: Bar,
+    /// Which data the line is about, where it says so.
+    pub(super) subset: Option<Subset>,
+    /// Whether it reads like source code or settings.
+    pub(super) is_code: bool,
+}
+
+impl Marks {
+    /// Forgets all, but keeps the room.
+    pub(super) fn clear(&mut self) {
+        let mut pairs = std::mem::take(&mut self.pairs);
+        pairs.clear();
+        *self = Self { pairs, ..Self::default() };
+    }
+
+    /// Whether the line says where in the run it stands.
+    pub(super) fn has_position(&self) -> bool {
+        self.step.is_some() || self.epoch.is_some() || self.place.is_some()
+    }
+}
+
+/// A named number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) name: Name,
+    pub(super) value: f64,
+    /// Whether it is of validation though its name does not say so.
+    pub(super) is_validation: bool,
+    /// Whether the same words could stand in a sentence: `a loss of 3`.
+    pub(super) is_loose: bool,
+    /// The bytes of the line from the name to the end of the number.
+    pub(super) span: (usize, usize),
+}
+
+/// Numbers of one line that are kept.
+const PAIRS_MAX: usize = 512;
+
+/// A position and the largest there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) at: i64,
+    pub(super) of: i64,
+}
+
+/// The kind of a progress bar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Bar {
+    /// None.
+    #[default]
+    None,
+    /// Of tqdm, with words or not: each state is of one step.
+    Tqdm { is_described: bool },
+    /// Of Keras: each state is an average over the epoch so far.
+    Keras,
+}
+
+/// Looks through a line. `marks` is emptied first.
+pub(super) fn scan(line: &[u8], names: &mut Names, marks: &mut Marks) {
+    marks.clear();
+    let mut scanner = Scanner {
+        line,
+        at: 0,
+        names,
+        marks,
+        words: Words::default(),
+        separator: Separator::None,
+        is_dict: false,
+        is_key: false,
+        tentative: None,
+        last_integer: None,
+        is_worded: false,
+    };
+    scanner.run();
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Separator {
+    None,
+    /// `:` or `=`.
+    Sign,
+    /// The border of a table's cell.
+    Cell,
+}
+
+/// The words before a number: where the last four begin, and where they end.
+#[derive(Debug, Default)]
+struct Words {
+    starts: [usize; 4],
+    count: usize,
+    end: usize,
+}
+
+impl Words {
+    fn push(&mut self, start: usize, end: usize) {
+        if let Some(free) = self.starts.get_mut(self.count) {
+            *free = start;
+            self.count += 1;
+        } else {
+            self.starts.rotate_left(1);
+            self.starts[3] = start;
+        }
+        self.end = end;
+    }
+
+    fn span(&self) -> (usize, usize) {
+        (self.starts[0], self.end)
+    }
+}
+
+struct Scanner<'a> {
+    line: &'a [u8],
+    at: usize,
+    names: &'a mut Names,
+    marks: &'a mut Marks,
+    words: Words,
+    separator: Separator,
+    /// Whether we are in braces.
+    is_dict: bool,
+    /// Whether the words are one key in quotes.
+    is_key: bool,
+    /// The data that a word since the last number stands for, unless it is part of a name.
+    tentative: Option<Subset>,
+    /// The last integer and where it ended: an epoch if `[50/7330]` follows.
+    last_integer: Option<(i64, usize)>,
+    /// Whether any word came yet.
+    is_worded: bool,
+}
+
+impl<'a> Scanner<'a> {
+    fn run(&mut self) {
+        while let Some(&byte) = self.line.get(self.at) {
+            match byte {
+                b' ' | b'\t' => self.at += 1,
+                b'a'..=b'z' | b'A'..=b'Z' | b'_' => self.word(),
+                b'0'..=b'9' => self.number(),
+                b'-' | b'+' | b'.' => self.sign(),
+                b':' | b'=' => self.separator(byte),
+                b'\'' | b'"' => self.quote(byte),
+                b'[' => self.bracket(),
+                b'{' => self.brace(),
+                b'|' => self.border(),
+                // `step #5`
+                b'#' if self.byte(self.at + 1).is_ascii_digit() => self.at += 1,
+                b'}' => {
+                    self.is_dict = false;
+                    self.pass(1);
+                }
+                _ => self.pass(1),
+            }
+        }
+        self.clear();
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        self.line.get(at).copied().unwrap_or(0)
+    }
+
+    fn rest(&self, at: usize) -> &'a [u8] {
+        self.line.get(at..).unwrap_or_default()
+    }
+
+    fn after_spaces(&self, at: usize) -> usize {
+        at + self.rest(at).iter().take_while(|byte| **byte == b' ').count()
+    }
+
+    /// Goes on after bytes that end a name.
+    fn pass(&mut self, bytes: usize) {
+        self.clear();
+        self.at += bytes;
+    }
+
+    /// Forgets the words, which were no name: then one may say which data the numbers are of.
+    fn clear(&mut self) {
+        if let Some(subset) = self.tentative.take() {
+            self.marks.subset = Some(subset);
+        }
+        self.words.count = 0;
+        self.separator = Separator::None;
+        self.is_key = false;
+    }
+
+    fn word(&mut self) {
+        let start = self.at;
+        let is_awaited = self.separator != Separator::None || self.words.count > 0;
+        if is_awaited && matches!(self.byte(start), b'n' | b'N' | b'i' | b'I') {
+            let parsed = number::parse(self.rest(start));
+            if let Some((value, length)) = parsed {
+                return self.value(start, start + length, value);
+            }
+        }
+        let end = self.word_end(start);
+        self.at = end;
+        if self.separator != Separator::None {
+            if self.byte(end) == b'(' && is_wrapper(self.rest(start)) {
+                self.at = end + 1;
+                return;
+            }
+            let is_assigned = self.byte(start.saturating_sub(1)) == b'=';
+            self.clear();
+            if is_assigned && self.byte(end) != b'(' {
+                // The value of something else: in `valid=dev loss=2` it is no part of the name.
+                self.tentative = subset_of_word(self.line.get(start..end).unwrap_or_default());
+                return self.clear();
+            }
+        }
+        let end = if self.byte(end) == b'(' { self.parenthesis(end) } else { end };
+        self.push_word(start, end);
+    }
+
+    fn word_end(&self, start: usize) -> usize {
+        let mut end = start + 1;
+        loop {
+            let byte = self.byte(end);
+            let is_joined = || self.byte(end + 1).is_ascii_alphanumeric();
+            if byte.is_ascii_alphanumeric()
+                || byte == b'_'
+                || matches!(byte, b'.' | b'/' | b'-' | b'@' | b'^') && is_joined()
+            {
+                end += 1;
+            } else {
+                return end;
+            }
+        }
+    }
+
+    fn push_word(&mut self, start: usize, end: usize) {
+        self.is_worded = true;
+        // `--loss 0.5` is an option of a command.
+        if start >= 2 && self.rest(start - 2).starts_with(b"--") {
+            return self.clear();
+        }
+        if self.words.count > 0 {
+            let between = self.line.get(self.words.end..start).unwrap_or_default();
+            if self.is_key || between.len() > 1 || between == b"\t" {
+                self.clear();
+            }
+        }
+        if let Some(subset) = subset_of_word(self.line.get(start..end).unwrap_or_default()) {
+            self.tentative = Some(subset);
+        }
+        self.words.push(start, end);
+    }
+
+    /// After a word and at `(`: `Epoch(train)` says which data, `time(s)` is a name, and
+    /// `dict(lr=1)` is code. Gives the end of the name.
+    fn parenthesis(&mut self, open: usize) -> usize {
+        let inside = self.rest(open + 1);
+        let length = inside.iter().take(64).take_while(|byte| **byte != b')').count();
+        let inside = inside.get(..length).unwrap_or_default();
+        if let Some(subset) = subset_of_word(inside) {
+            self.marks.subset = Some(subset);
+            self.at = open + length + 2;
+            return open;
+        }
+        let is_code = inside.iter().any(|byte| matches!(byte, b'=' | b'\'' | b'"'));
+        if is_code && !self.marks.pairs.iter().any(|pair| pair.name.class.is_core()) {
+            self.marks.is_code = true;
+        }
+        if length <= 12 && inside.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
+            self.at = open + length + 2;
+            return open + length + 1;
+        }
+        self.at = open + 1;
+        open
+    }
+
+    fn sign(&mut self) {
+        let next = self.byte(self.at + 1);
+        let is_number = next.is_ascii_digit()
+            || matches!(next, b'.' | b'n' | b'N' | b'i' | b'I')
+                && number::parse(self.rest(self.at)).is_some();
+        if is_number {
+            return self.number();
+        }
+        let run = self.rest(self.at).iter().take_while(|byte| **byte == self.byte(self.at)).count();
+        self.pass(run);
+    }
+
+    fn number(&mut self) {
+        let start = self.at;
+        let Some((value, length)) = number::parse(self.rest(start)) else { return self.pass(1) };
+        let end = start + length;
+        let (next, then) = (self.byte(end), self.byte(end + 1));
+        let skip = |allowed: &[u8]| {
+            let is_in = |byte: &&u8| byte.is_ascii_digit() || allowed.contains(byte);
+            self.rest(end).iter().take_while(is_in).count()
+        };
+        let junk = match next {
+            b':' | b'.' if then.is_ascii_digit() => skip(b":.,"),
+            b'-' if then.is_ascii_digit() => skip(b"-"),
+            // Keras' bar may run into the next message: `loss: 1.4Batch 8: ...`.
+            b'A'..=b'Z' if then.is_ascii_lowercase() && self.separator == Separator::Sign => 0,
+            b'A'..=b'Z' | b'a'..=b'z' | b'_' => self.word_end(end) - end,
+            b'(' => 1,
+            _ => 0,
+        };
+        if junk > 0 {
+            self.at = end;
+            return self.pass(junk);
+        }
+        let slash = self.after_spaces(end);
+        if self.byte(slash) == b'/' {
+            return self.fraction(start, value, slash);
+        }
+        self.value(start, end, value);
+    }
+
+    /// At `50/7330`, of which the part before the slash was read.
+    fn fraction(&mut self, start: usize, at: f64, slash: usize) {
+        let from = self.after_spaces(slash + 1);
+        let Some((of, length)) = number::parse(self.rest(from)) else {
+            self.at = slash;
+            return self.pass(1);
+        };
+        let end = from + length;
+        self.at = end;
+        let place = match (integer(at), integer(of)) {
+            (Some(at), Some(of)) if at <= of && at >= 0 => Place { at, of },
+            _ => return self.pass(0),
+        };
+        // `08/30 15:01:15` and `2020/07/31` are dates.
+        let after = self.after_spaces(end);
+        let is_clock = self.rest(after).get(2) == Some(&b':')
+            && self.byte(after).is_ascii_digit()
+            && self.byte(after + 3).is_ascii_digit();
+        if is_clock || self.byte(end) == b'/' {
+            let date = self.rest(end).iter().take_while(|b| b"/0123456789".contains(b)).count();
+            return self.pass(date);
+        }
+        if self.words.count > 0 {
+            let (from, to) = self.words.span();
+            let name = self.names.words(self.line.get(from..to).unwrap_or_default());
+            match name.class {
+                Class::Step(rank) => self.set_step(rank, place.at),
+                Class::Epoch => self.set_epoch(place.at),
+                _ => {}
+            }
+            self.last_integer = Some((place.at, end));
+        } else {
+            self.set_place(start, end, place);
+        }
+        self.clear();
+    }
+
+    /// A fraction without a name.
+    fn set_place(&mut self, start: usize, end: usize, place: Place) {
+        let after = self.after_spaces(end);
+        let rest = self.rest(after);
+        let is_first = !self.is_worded && self.marks.place.is_none();
+        let is_keras = rest.starts_with(b"[=")
+            || rest.starts_with(b"[>")
+            || rest.starts_with(b"[.")
+            || rest.starts_with("\u{2501}".as_bytes())
+            || rest.starts_with(b"- ") && end < after;
+        if is_first && is_keras {
+            self.marks.bar = Bar::Keras;
+            self.marks.place = Some(place);
+            return;
+        }
+        let is_clock = rest.first() == Some(&b'[')
+            && rest.iter().take(5).any(|byte| *byte == b':')
+            && rest.get(1).is_some_and(u8::is_ascii_digit);
+        if is_clock {
+            self.marks.bar = Bar::Tqdm { is_described: self.is_worded };
+            self.marks.place = Some(place);
+            return;
+        }
+        let is_next = |&(_, integer_end): &(i64, usize)| {
+            let between = self.line.get(integer_end..start).unwrap_or(b"x");
+            !between.is_empty() && between.iter().all(|byte| b" \t][:".contains(byte))
+        };
+        if let Some((integer, _)) = self.last_integer.filter(is_next) {
+            if self.marks.epoch.is_none() && self.marks.step.is_none() {
+                self.marks.epoch = Some(integer);
+            }
+            self.marks.place = Some(place);
+        } else if is_first {
+            self.marks.place = Some(place);
+            self.last_integer = Some((place.at, end));
+        }
+    }
+
+    fn set_step(&mut self, rank: u8, step: i64) {
+        if self.marks.step.is_none_or(|(known, _)| known < rank) {
+            self.marks.step = Some((rank, step));
+        }
+    }
+
+    fn set_epoch(&mut self, epoch: i64) {
+        self.marks.epoch.get_or_insert(epoch);
+    }
+
+    /// A number that stands where a value can.
+    fn value(&mut self, start: usize, end: usize, value: f64) {
+        self.at = end;
+        let text = self.line.get(start..end).unwrap_or_default();
+        let is_integer = text.iter().all(u8::is_ascii_digit);
+        if self.words.count > 0 {
+            if is_integer && self.is_step_before_value(end) {
+                return;
+            }
+            self.pair(end, value, is_integer);
+        } else if self.rest(end).starts_with(b" avg")
+            && self.rest(0).get(start - start.min(2)..start) == Some(b", ")
+        {
+            // darknet: `42: 3.1, 2.9 avg, 0.001 rate`.
+            let name =
+                Name { id: self.names.own("avg_loss"), class: Class::Loss, says_subset: None };
+            self.push(name, value, false, (start, end));
+        } else if is_integer
+            && !self.is_worded
+            && self.byte(end) == b':'
+            && self.marks.step.is_none()
+        {
+            self.marks.step = integer(value).map(|step| (1, step));
+        }
+        if is_integer {
+            self.last_integer = integer(value).map(|value| (value, end));
+        }
+        self.clear();
+    }
+
+    /// `Train loss 300 0.51`: the integer is the step and the words wait for the next number.
+    fn is_step_before_value(&mut self, end: usize) -> bool {
+        let rest = self.rest(end);
+        let is_pair = self.separator == Separator::None
+            && rest.first() == Some(&b' ')
+            && number::parse(rest.get(1..).unwrap_or_default()).is_some_and(|(value, length)| {
+                !value.is_finite() || rest.iter().take(length).any(|byte| *byte == b'.')
+            });
+        let (from, to) = self.words.span();
+        let name = self.names.words(self.line.get(from..to).unwrap_or_default());
+        if !is_pair || name.class != Class::Loss {
+            return false;
+        }
+        let text = self.line.get(to..end).unwrap_or_default().trim_ascii();
+        if let Some((step, _)) = number::parse(text).and_then(|(v, n)| Some((integer(v)?, n))) {
+            self.set_step(3, step);
+        }
+        true
+    }
+
+    fn pair(&mut self, end: usize, value: f64, is_integer: bool) {
+        let (from, to) = self.words.span();
+        let raw = self.line.get(from..to).unwrap_or_default();
+        let is_key = self.is_key && self.is_dict;
+        let name = if is_key { self.names.key(raw) } else { self.names.words(raw) };
+        let after = self.byte(self.after_spaces(end));
+        match name.class {
+            Class::Step(rank) => {
+                if let Some(step) = integer(value) {
+                    self.set_step(rank, step);
+                }
+            }
+            Class::Epoch if is_integer => {
+                if let Some(epoch) = integer(value) {
+                    self.set_epoch(epoch);
+                }
+            }
+            // A part of an epoch is no step, but a number to know.
+            Class::Epoch if is_key => {
+                self.push(Name { class: Class::Shared, ..name }, value, false, (from, end))
+            }
+            Class::Unknown | Class::Epoch => {}
+            // `loss = 0.5 * x` is code.
+            _ if matches!(after, b'*' | b'+') => self.marks.is_code = true,
+            _ => {
+                self.tentative = None;
+                let is_sentence = to - from > 3 && raw.to_ascii_lowercase().ends_with(b" is");
+                let is_loose = self.separator == Separator::None
+                    && (is_integer || is_sentence && after.is_ascii_lowercase());
+                self.push(name, value, is_loose, (from, end));
+            }
+        }
+    }
+
+    fn push(&mut self, name: Name, value: f64, is_loose: bool, span: (usize, usize)) {
+        // In `val loss: 2 acc: 0.5` all is of validation.
+        if self.marks.pairs.is_empty() && name.says_subset == Some(Subset::Validation) {
+            self.marks.subset = name.says_subset;
+        }
+        let is_validation = self.marks.subset == Some(Subset::Validation)
+            && name.says_subset.is_none()
+            && name.class.has_validation();
+        let is_known = |pair: &Pair| pair.name.id == name.id && pair.is_validation == is_validation;
+        if self.marks.pairs.len() < PAIRS_MAX && !self.marks.pairs.iter().any(is_known) {
+            self.marks.pairs.push(Pair { name, value, is_validation, is_loose, span });
+        }
+    }
+
+    fn separator(&mut self, byte: u8) {
+        let next = self.byte(self.at + 1);
+        if matches!(next, b':' | b'=') {
+            let run = self.rest(self.at).iter().take_while(|b| matches!(b, b':' | b'=')).count();
+            return self.pass(run);
+        }
+        // In `INFO:root:loss=2` the first words are the logger's.
+        let is_glued = byte == b':' && (next.is_ascii_alphabetic() || next == b'_');
+        let is_value = !is_glued || number::parse(self.rest(self.at + 1)).is_some();
+        if self.words.count == 0 || !is_value {
+            return self.pass(1);
+        }
+        self.separator = Separator::Sign;
+        self.at += 1;
+    }
+
+    fn quote(&mut self, quote: u8) {
+        let inside = self.rest(self.at + 1);
+        let length = inside.iter().take(80).take_while(|byte| **byte != quote).count();
+        if inside.get(length) != Some(&quote) || length == 0 {
+            return self.pass(1);
+        }
+        let (start, end) = (self.at + 1, self.at + 1 + length);
+        if self.separator != Separator::None {
+            let text = inside.get(..length).unwrap_or_default().trim_ascii();
+            match number::parse(text).filter(|(_, used)| *used == text.len()) {
+                Some((value, _)) => self.value(start, end, value),
+                None => self.clear(),
+            }
+            self.at = end + 1;
+        } else if self.byte(self.after_spaces(end + 1)) == b':' {
+            self.clear();
+            self.words.push(start, end);
+            self.is_key = true;
+            self.is_worded = true;
+            self.at = end + 1;
+        } else {
+            self.pass(1);
+        }
+    }
+
+    /// `Epoch [3]`, `[50/7330]`, `[1, 2000]` and `loss: [0.5]` hold numbers; other brackets end a
+    /// name.
+    fn bracket(&mut self) {
+        let from = self.after_spaces(self.at + 1);
+        let Some((first, length)) = number::parse(self.rest(from)) else { return self.pass(1) };
+        let after = self.after_spaces(from + length);
+        match self.byte(after) {
+            b']' | b'/' => self.at = from,
+            b',' if !self.is_worded && self.marks.epoch.is_none() => {
+                let second = self.after_spaces(after + 1);
+                let parsed = number::parse(self.rest(second));
+                if let Some((step, length)) = parsed
+                    && self.byte(self.after_spaces(second + length)) == b']'
+                    && let (Some(epoch), Some(step)) = (integer(first), integer(step))
+                {
+                    self.set_epoch(epoch);
+                    self.set_step(2, step);
+                    self.at = second + length;
+                    return self.clear();
+                }
+                self.pass(1);
+            }
+            _ => self.pass(1),
+        }
+    }
+
+    /// A dict opens, of which all numbers count; but `weight_dict: {...}` is passed over.
+    fn brace(&mut self) {
+        let (from, to) = self.words.span();
+        let name = self.line.get(from..to).unwrap_or_default().to_ascii_lowercase();
+        let has = |word: &&[u8]| name.windows(word.len()).any(|part| part == *word);
+        if self.words.count > 0 && SETTING_DICTS.iter().any(has) {
+            let length = self.rest(self.at).iter().take_while(|byte| **byte != b'}').count();
+            return self.pass(length);
+        }
+        self.is_dict = true;
+        self.pass(1);
+    }
+
+    /// `| loss | 0.5 |` is a row of a table; other borders end a name.
+    fn border(&mut self) {
+        let (from, _) = self.words.span();
+        let before = self.line.get(..from).unwrap_or_default().trim_ascii_end();
+        if self.words.count > 0 && self.separator == Separator::None && before.ends_with(b"|") {
+            let start = self.after_spaces(self.at + 1);
+            let parsed = number::parse(self.rest(start));
+            if parsed.is_some_and(|(_, n)| self.byte(self.after_spaces(start + n)) == b'|') {
+                self.separator = Separator::Cell;
+                self.at = start;
+                return;
+            }
+        }
+        self.pass(1);
+    }
+}
+
+/// Parts of the names of dicts that hold settings.
+const SETTING_DICTS: &[&[u8]] = &[b"dict", b"weight", b"conf", b"cfg", b"arg", b"param", b"optim"];
+
+/// Whether a call such as `tensor(0.5)` only wraps a number.
+fn is_wrapper(text: &[u8]) -> bool {
+    let names: [&[u8]; 8] = [
+        b"tensor(",
+        b"array(",
+        b"tf.Tensor(",
+        b"Array(",
+        b"Tensor(",
+        b"np.float32(",
+        b"np.float64(",
+        b"float(",
+    ];
+    names.iter().any(|name| text.starts_with(name))
+}
+
+fn integer(value: f64) -> Option<i64> {
+    (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64)
+}

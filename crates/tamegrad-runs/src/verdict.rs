@@ -1,0 +1,174 @@
+//! From a log to a verdict: the roles, the judgement of the core, and what the log could not show.
+
+use std::collections::BTreeMap;
+
+use tamegrad::hindsight::{History, Judgement, Sample, judge};
+
+use crate::log::{Log, Point, Series};
+use crate::roles::{Map, Roles};
+
+/// What a log says, and from what.
+#[derive(Debug, Clone)]
+pub struct Reading<'a> {
+    /// Which series plays which role.
+    pub roles: Roles<'a>,
+    /// Whether the gradient norm was added up from those of single tensors.
+    pub norm_is_added_up: bool,
+    /// Verdict, onset, signs, origin, causes, remedies.
+    pub judgement: Judgement,
+    /// The wall time of the onset, in seconds since 1970.
+    pub onset_wall: Option<f64>,
+    /// What the log cannot show, and which option of its writer would show it.
+    pub missing: Vec<String>,
+    /// Loss and gradient norm as judged, for pictures.
+    pub loss: Vec<Sample>,
+    /// As `loss`.
+    pub grad_norm: Vec<Sample>,
+}
+
+/// Reads the verdict from a log of a format.
+///
+/// # Errors
+/// A name in `map` that the log does not have.
+pub fn read_verdict<'a>(log: &'a Log, format: &str, map: &Map) -> Result<Reading<'a>, String> {
+    let roles = Roles::find(log, map)?;
+    let samples = |series: Option<&Series>| series.map_or(Vec::new(), |s| to_samples(&s.points));
+    let loss = samples(roles.loss);
+    let (rate, scale) = (samples(roles.learning_rate), samples(roles.loss_scale));
+    let tensors: Vec<(&str, Vec<Sample>)> =
+        roles.tensors.iter().map(|(name, series)| (*name, to_samples(&series.points))).collect();
+    let norm_is_added_up = roles.grad_norm.is_none() && !tensors.is_empty();
+    let norm = match norm_is_added_up {
+        true => added_up(&tensors),
+        false => samples(roles.grad_norm),
+    };
+    let judgement = judge(&History {
+        loss: &loss,
+        gradient_norm: &norm,
+        learning_rate: &rate,
+        loss_scale: &scale,
+        tensors: tensors.iter().map(|(name, samples)| (*name, &samples[..])).collect(),
+    });
+    let onset_wall = judgement.onset.and_then(|onset| wall_of(&roles, onset));
+    let missing = missing(&roles, format, &judgement);
+    Ok(Reading { roles, norm_is_added_up, judgement, onset_wall, missing, loss, grad_norm: norm })
+}
+
+fn to_samples(points: &[Point]) -> Vec<Sample> {
+    points.iter().map(|point| Sample { step: point.step, value: point.value }).collect()
+}
+
+/// The norm over all tensors, at the steps at which most of them were logged.
+fn added_up(tensors: &[(&str, Vec<Sample>)]) -> Vec<Sample> {
+    let mut squares: BTreeMap<i64, (f64, usize)> = BTreeMap::new();
+    for sample in tensors.iter().flat_map(|(_, samples)| samples) {
+        let (sum, count) = squares.entry(sample.step).or_default();
+        *sum += sample.value * sample.value;
+        *count += 1;
+    }
+    let most = squares.values().map(|(_, count)| *count).max().unwrap_or(0);
+    let full = squares.into_iter().filter(|(_, (_, count))| 10 * count >= 9 * most);
+    full.map(|(step, (sum, _))| Sample { step, value: sum.sqrt() }).collect()
+}
+
+fn wall_of(roles: &Roles<'_>, onset: i64) -> Option<f64> {
+    let series = [roles.loss, roles.grad_norm, roles.loss_scale];
+    let at = |series: &Series| series.points.iter().find(|p| p.step == onset).map(|p| p.wall);
+    series.into_iter().flatten().find_map(at).filter(|wall| wall.is_finite())
+}
+
+/// What is not in the log, in the order of what it would add.
+fn missing(roles: &Roles<'_>, format: &str, judgement: &Judgement) -> Vec<String> {
+    let mut missing = Vec::new();
+    let is_trainer = matches!(format, "hf-trainer");
+    if roles.loss.is_none() {
+        missing.push("no training loss was found; `--map loss=NAME` names it".to_owned());
+    }
+    if is_trainer {
+        missing.push(
+            "the trainer replaces a NaN loss by an average: `logging_nan_inf_filter=False` shows it; \
+             its gradient norm is that of the last step of each logging window"
+                .to_owned(),
+        );
+    }
+    if roles.grad_norm.is_none() && roles.tensors.is_empty() {
+        missing.push(match norm_option(format) {
+            Some(option) => format!("no gradient norm, so less is known, and later: {option}"),
+            None => "no gradient norm, so less is known, and later".to_owned(),
+        });
+    } else if roles.tensors.is_empty() && judgement.onset.is_some() {
+        missing.push(match tensor_option(format) {
+            Some(option) => format!("no gradient norms of single layers, so not where: {option}"),
+            None => "no gradient norms of single layers, so not where".to_owned(),
+        });
+    }
+    missing
+}
+
+/// The option of a writer that logs the norm of the whole gradient.
+fn norm_option(format: &str) -> Option<&'static str> {
+    match format {
+        "wandb" => Some("log the value that `clip_grad_norm_` returns as `grad_norm`"),
+        "tensorboard" => {
+            Some("`add_scalar(\"grad_norm\", ...)` with what `clip_grad_norm_` returns")
+        }
+        "csv" => {
+            Some("in Lightning, log `grad_norm(self, norm_type=2)` in `on_before_optimizer_step`")
+        }
+        "hf-trainer" => Some("Transformers 4.38 and later log `grad_norm` by themselves"),
+        _ => Some("log the value that `clip_grad_norm_` returns as `grad_norm`"),
+    }
+}
+
+/// The option of a writer that logs the gradients of single tensors.
+fn tensor_option(format: &str) -> Option<&'static str> {
+    match format {
+        "wandb" => Some("`wandb.watch(model, log=\"gradients\")` logs their histograms"),
+        "tensorboard" => Some("`add_scalar(f\"grad_norm/{name}\", ...)` for each parameter"),
+        "csv" => Some("in Lightning, `log_dict(grad_norm(self, norm_type=2))`"),
+        _ => Some("log each parameter's gradient norm as `grad_norm/<name>`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::LogBuilder;
+    use tamegrad::Verdict;
+
+    fn push(builder: &mut LogBuilder, name: &str, values: &[f64]) {
+        for (step, &value) in values.iter().enumerate() {
+            let wall = 1.7e9 + step as f64;
+            builder.push(name, Point { step: step as i64, wall, value });
+        }
+    }
+
+    #[test]
+    fn a_log_with_single_tensors() {
+        let mut builder = LogBuilder::new();
+        let calm: Vec<f64> = (0..40).map(|i| 1.0 + 0.1 * f64::from(i % 3)).collect();
+        push(&mut builder, "loss", &[&calm[..], &[90.0, 4e3, 9e3, 2e4]].concat());
+        push(&mut builder, "gradients/a", &[&calm[..], &[1.0, 1.1, 1.2, 30.0]].concat());
+        push(&mut builder, "gradients/b", &[&calm[..], &[80.0, 1e3, 1e5, 1e6]].concat());
+        let log = builder.finish();
+        let reading = read_verdict(&log, "wandb", &[]).unwrap();
+        assert!(reading.norm_is_added_up);
+        assert_eq!(reading.grad_norm[0].value, 2f64.sqrt());
+        assert_eq!(reading.judgement.verdict, Verdict::Exploding);
+        assert_eq!(reading.judgement.onset, Some(40));
+        assert_eq!(reading.onset_wall, Some(1.7e9 + 40.0));
+        assert_eq!(reading.judgement.origin.map(|origin| origin.tensor).as_deref(), Some("b"));
+        assert_eq!(reading.missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_the_option_that_shows_it() {
+        let mut builder = LogBuilder::new();
+        push(&mut builder, "loss", &[2.0, 1.9, 1.8, f64::NAN]);
+        let log = builder.finish();
+        let reading = read_verdict(&log, "hf-trainer", &[]).unwrap();
+        assert!(reading.missing[0].contains("logging_nan_inf_filter"), "{:?}", reading.missing);
+        assert!(reading.missing[1].starts_with("no gradient norm"), "{:?}", reading.missing);
+        assert_eq!(reading.judgement.verdict, Verdict::Exploded);
+    }
+}
