@@ -194,7 +194,7 @@ pub(crate) struct Scan {
     /// List every tensor: otherwise the broken ones, and the 20 with the least headroom
     #[arg(long)]
     pub(crate) all: bool,
-    /// Print a JSON object for each FILE in place of the table
+    /// Print one JSON object a FILE, each in a line
     #[arg(long)]
     pub(crate) json: bool,
     /// No progress bar and no table on the screen: the exit code tells what was found

@@ -20,9 +20,6 @@ pub(crate) enum Failure {
     /// The search for a fix cannot go on.
     #[error(transparent)]
     Fix(#[from] FixError),
-    /// A log or a checkpoint cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
     /// A file cannot be written.
     #[error("cannot write {path}: {error}; hint: choose another folder with --out")]
     Write {
@@ -34,7 +31,7 @@ pub(crate) enum Failure {
     /// The report cannot be written as JSON.
     #[error("the report cannot be written as JSON: {0}")]
     Json(serde_json::Error),
-    /// A log or a corpus cannot be read.
+    /// A log, a corpus or a checkpoint cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// There is nothing of that name to explain.

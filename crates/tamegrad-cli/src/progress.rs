@@ -61,6 +61,7 @@ pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
     }
     bar
 }
+
 fn new_bar(hidden: bool) -> ProgressBar {
     let bar = ProgressBar::new(1);
     bar.set_draw_target(match hidden {
@@ -88,3 +89,16 @@ impl BytesBar {
     /// Takes the bar off the screen.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
+
+    }
+}
+/// A bar over a known number of files, on the standard error stream.
+pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
+    let bar = ProgressBar::new(count as u64);
+    bar.set_draw_target(match hidden || count < 5 {
+        true => ProgressDrawTarget::hidden(),
+        false => ProgressDrawTarget::stderr_with_hz(10),
+    });
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
+        bar.set_style(style.progress_chars("━╸ "));
+    bar

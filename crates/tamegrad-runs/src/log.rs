@@ -66,6 +66,11 @@ impl Notices {
         }
     }
 
+    /// The file of the first one; an empty path before there is any.
+    fn first_path(&self) -> PathBuf {
+        self.kept.first().map_or(PathBuf::new(), |notice| notice.path.clone())
+    }
+
     /// How many there were.
     pub(crate) fn count(&self) -> u64 {
         self.kept.len() as u64 + self.dropped
@@ -122,6 +127,7 @@ pub struct LogBuilder {
     /// Points of names beyond [`SERIES_MAX`].
     nameless: u64,
     notices_dropped: u64,
+
     notices: Notices,
 }
 
@@ -192,7 +198,7 @@ impl LogBuilder {
     /// The log.
     pub fn finish(mut self) -> Log {
         if self.nameless > 0 {
-            let path = self.log.notices.first().map_or(PathBuf::new(), |n| n.path.clone());
+            let path = self.notices.first_path();
             let text = format!("{} points of names beyond the first {SERIES_MAX}", self.nameless);
             self.notice(&path, None, text);
         }
@@ -202,6 +208,7 @@ impl LogBuilder {
             let text = format!("{} more such notices", self.notices_dropped);
             self.log.notices.push(Notice { path, offset: None, text });
         }
+
         self.log.notices = self.notices.finish();
         self.log
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tamegrad_report::checkpoint::{self, CheckpointReport, ScannedTensor, UnscannedTensor};
 use tamegrad_runs::{Checkpoint, ReadError, TensorReport, scan_checkpoint};
 
-use super::{COULD_NOT_RUN, FOUND, STOPPED, to_json};
+use super::{COULD_NOT_RUN, FOUND, STOPPED};
 use crate::args::Scan;
 use crate::failure::{self, Failure};
 use crate::progress::BytesBar;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Scan, cancel: &AtomicBool) -> Result<ExitCode, Failure>
         is_broken |= !report.broken.is_empty();
         is_unread |= !report.notices.is_empty();
         if args.json {
-            screen::print(&to_json(&report)?);
+            screen::print(&(serde_json::to_string(&report).map_err(Failure::Json)? + "\n"));
         } else if !args.quiet {
             let gap = if index > 0 { "\n" } else { "" };
             let text = checkpoint::text(&report, args.all, &screen::style());
