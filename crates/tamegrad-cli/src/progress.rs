@@ -49,27 +49,22 @@ impl Bar {
     }
 }
 
-/// A bar over a known number of files, on the standard error stream.
-pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
-    let bar = ProgressBar::new(count as u64);
-    bar.set_draw_target(match hidden || count < 5 {
-        true => ProgressDrawTarget::hidden(),
-        false => ProgressDrawTarget::stderr_with_hz(10),
-    });
-    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
-        bar.set_style(style.progress_chars("━╸ "));
-    }
-    bar
-}
-
 fn new_bar(hidden: bool) -> ProgressBar {
     let bar = ProgressBar::new(1);
     bar.set_draw_target(match hidden {
+        true => ProgressDrawTarget::hidden(),
+        false => ProgressDrawTarget::stderr_with_hz(10),
+    });
+    bar
+}
 
 const BYTES_TEMPLATE: &str = "{prefix:22} {bar:24} {bytes:>11}/{total_bytes} {bytes_per_sec:>14}";
+
 /// A bar on the standard error stream for the bytes of one path after another.
 pub(crate) struct BytesBar {
     bar: ProgressBar,
+}
+
 impl BytesBar {
     /// A bar; hidden when asked, or when the stream is no terminal.
     pub(crate) fn new(hidden: bool) -> Self {
@@ -78,20 +73,26 @@ impl BytesBar {
             bar.set_style(style.progress_chars("━╸ "));
         }
         Self { bar }
+    }
+
     /// Starts again with another name before the bar.
     pub(crate) fn start(&self, name: String) {
         self.bar.reset();
         self.bar.set_prefix(name);
+    }
+
     /// Shows how much is done.
     pub(crate) fn show(&self, done: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.set_position(done);
+    }
+
     /// Takes the bar off the screen.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
-
     }
 }
+
 /// A bar over a known number of files, on the standard error stream.
 pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
     let bar = ProgressBar::new(count as u64);
@@ -101,4 +102,6 @@ pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
     });
     if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
         bar.set_style(style.progress_chars("━╸ "));
+    }
     bar
+}
