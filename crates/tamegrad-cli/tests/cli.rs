@@ -413,6 +413,163 @@ fn explain_computes_the_worked_example() {
     }
 }
 
+// diagnose, watch, eval
+
+/// A CSV log whose loss jumps at step 400 and stays away.
+fn diverging_csv() -> String {
+    let calm = (0..40).map(|i| (i, 2.0 + 0.05 * f64::from(i % 3)));
+    let away = (40..60).map(|i| (i, 900.0 * f64::from(i - 39)));
+    let rows: Vec<String> =
+        calm.chain(away).map(|(i, loss)| format!("{},{loss}", 10 * i)).collect();
+    format!("step,train_loss\n{}\n", rows.join("\n"))
+}
+
+/// JSON lines of a run that goes well.
+fn healthy_jsonl() -> String {
+    let row = |i: i32| format!("{{\"step\": {i}, \"loss\": {}}}\n", 3.0 * 0.98_f64.powi(i));
+    (0..60).map(row).collect()
+}
+
+#[test]
+fn diagnose_reads_a_folder_of_formats() {
+    let folder = folder(&[("a.csv", &diverging_csv()), ("b.jsonl", &healthy_jsonl())]);
+    let ran = run(folder.path(), &["diagnose", "."]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stdout.starts_with("EXPLODING  ./a.csv (csv)\nWhen           step 400\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.ends_with("\nHEALTHY  ./b.jsonl (json-lines, 60 records)\n"),
+        "{}",
+        ran.stdout
+    );
+
+    let ran = run(folder.path(), &["diagnose", "--json", "a.csv", "b.jsonl"]);
+    let objects: Vec<Value> =
+        ran.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let of = |key: &str| objects.iter().map(|object| object[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("verdict"), ["exploding", "healthy"]);
+    assert_eq!(of("onset_step"), [Value::from(400), Value::Null]);
+    assert_eq!(of("path"), ["a.csv", "b.jsonl"]);
+    assert_eq!(
+        keys(&objects[0]),
+        [
+            "cause",
+            "format",
+            "missing",
+            "notices",
+            "onset_step",
+            "onset_wall",
+            "origin",
+            "path",
+            "recovered_step",
+            "remedies",
+            "series",
+            "signs",
+            "verdict"
+        ]
+    );
+
+    let ran = run(folder.path(), &["diagnose", "--format", "github", "."]);
+    assert!(ran.stdout.starts_with("::error file=./a.csv,title=tamegrad: exploding::"));
+    assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.stdout);
+    assert_eq!(run(folder.path(), &["diagnose", "b.jsonl"]).code, 0);
+    let list = run(folder.path(), &["diagnose", "--list", "b.jsonl"]).stdout;
+    let loss = list.lines().nth(1).expect(&list);
+    assert!(loss.starts_with("  loss: 60 points, 3 at 0 to 0.91"), "{loss}");
+}
+
+#[test]
+fn diagnose_says_what_it_cannot_read() {
+    let odd = healthy_jsonl().replace("loss", "objective");
+    let folder =
+        folder(&[("prose.txt", "Nothing to see.\n"), ("odd.jsonl", &odd), ("empty.csv", "")]);
+    for (args, told) in [
+        (&["diagnose", "gone.csv"][..], "gone.csv"),
+        (&["diagnose", "prose.txt"], "got text that begins with \"Nothing to see.\""),
+        (&["diagnose", "empty.csv"], "got an empty file"),
+        (&["diagnose", "odd.jsonl"], "--map loss=NAME names one"),
+        (
+            &["diagnose", "--map", "loss=cost", "odd.jsonl"],
+            "got `cost` for loss, want one of: objective",
+        ),
+    ] {
+        let ran = run(folder.path(), args);
+        assert_eq!(ran.code, 2, "{args:?}");
+        assert!(ran.stderr.contains(told), "{args:?}: {}", ran.stderr);
+    }
+    let ran = run(folder.path(), &["diagnose", "--map", "loss=objective", "odd.jsonl"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+}
+
+#[test]
+fn eval_scores_a_corpus() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let put = |id: &str, name: &str, text: &str| {
+        fs::create_dir_all(folder.path().join(id)).expect("a folder");
+        fs::write(folder.path().join(id).join(name), text).expect("a file");
+    };
+    let labels = "id\tlabel\tonset_step\tsource\na\tdiverged\t410\tmade\nb\thealthy\t\tmade\n\
+                  c\tnan\t3\tmade\nd\tunknown\t\tmade\n";
+    fs::write(folder.path().join("labels.tsv"), labels).expect("a file");
+    put("a", "metrics.csv", &diverging_csv());
+    put("b", "log.jsonl", &healthy_jsonl());
+    put("c", "log.jsonl", &healthy_jsonl());
+    put("d", "notes.txt", "Nothing to see.\n");
+    let report = run(folder.path(), &["eval", "--json", "."]).json();
+    let number = |key: &str| report[key].as_u64();
+    let sums = ["runs", "read", "bad", "alarms_on_bad", "healthy", "alarms_on_healthy", "exact"];
+    assert_eq!(sums.map(number), [4, 3, 2, 1, 1, 0, 2].map(Some));
+    assert_eq!(number("onset_within_3"), Some(1));
+    let misses: Vec<&str> =
+        report["misses"].as_array().unwrap().iter().filter_map(|m| m["id"].as_str()).collect();
+    assert_eq!(misses, ["c", "d"]);
+    let ran = run(folder.path(), &["eval", "gone"]);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+}
+
+/// Follows a log that another thread writes: the alarm goes to the screen, to a command and to a
+/// server on this machine.
+#[cfg(unix)]
+#[test]
+fn watch_alarms_while_the_log_grows() {
+    use std::io::{Read, Write};
+    let folder = folder(&[]);
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/hook", server.local_addr().expect("its address"));
+    let hook = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().expect("one request");
+        let (mut request, mut buffer) = (String::new(), [0; 4096]);
+        while !request.contains("since step") {
+            let count = stream.read(&mut buffer).expect("the request");
+            request.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("an answer");
+        request
+    });
+    let log = folder.path().join("log.csv");
+    let rows = diverging_csv();
+    let writer = std::thread::spawn(move || {
+        let (calm, away) = rows.split_at(rows.find("400,").expect("the jump"));
+        fs::write(&log, calm).expect("the calm part");
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        let mut file = fs::OpenOptions::new().append(true).open(&log).expect("the log");
+        file.write_all(away.as_bytes()).expect("the rest");
+    });
+    let exec = "printf '%s %s' $TAMEGRAD_VERDICT $TAMEGRAD_ONSET_STEP > told";
+    let args = ["watch", "log.csv", "--idle", "3", "--webhook", &url, "--exec", exec];
+    let ran = run(folder.path(), &args);
+    writer.join().expect("the writer");
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stdout.starts_with("EXPLODING  log.csv (csv)\n"), "{}", ran.stdout);
+    assert_eq!(read(folder.path().join("told")), "exploding 400");
+    let request = hook.join().expect("the server");
+    assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("{\"text\":\"log.csv: exploding since step 400: "), "{request}");
+}
+
 // scan
 
 /// A safetensors file with these tensors, one after the other.
@@ -661,11 +818,14 @@ fn help_names_every_option() {
     for (args, options) in [
         (
             &["--help"][..],
-            &["fix", "train", "preflight", "scan", "explain", "Exit codes", "130"][..],
+            &["fix", "train", "diagnose", "watch", "eval", "scan", "explain", "Exit codes"][..],
         ),
         (&["fix", "--help"], &[&run_options[..], &["--out"]].concat()),
         (&["train", "--help"], &[&run_options[..], &["--out", "--guard", "protect"]].concat()),
         (&["preflight", "--help"], &run_options),
+        (&["diagnose", "--help"], &["<PATH>...", "--map", "--list", "--json", "--format"]),
+        (&["watch", "--help"], &["<PATH>", "--webhook", "--exec", "--idle"]),
+        (&["eval", "--help"], &["<CORPUS>", "--json"]),
         (&["scan", "--help"], &["<FILE>...", "--all", "--json", "--quiet"]),
         (&["explain", "--help"], &["[NAME]", "--factors", "exploding-gradients"]),
     ] {

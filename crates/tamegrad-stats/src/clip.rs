@@ -3,7 +3,7 @@
 use crate::element::Element;
 use crate::isa::Level;
 use crate::kernel::{clamp_piece, scale_piece};
-use crate::list::{Edit, ListStats, TensorMut, edit_list, edit_slice, scan_views};
+use crate::list::{Edit, Edited, ListStats, TensorMut, edit_list, edit_slice, scan_views};
 use crate::scan::scan_tensor;
 use crate::sum::Norm;
 use crate::threads::Threads;
@@ -143,18 +143,34 @@ pub fn global_norm_factor(norm: f64, max_norm: f64) -> Option<f64> {
     active.then(|| max_norm / norm)
 }
 
-/// Brings every finite element into `[-limit, limit]` and gives the number of elements changed.
-///
-/// `limit` is first rounded to the element type. A limit that is NaN or negative is no limit.
-/// Non-finite elements stay as they are, so that the next scan still shows them. Stretches of 256
-/// elements that need no change are not written.
-pub fn clip_value<T: Element>(values: &mut [T], limit: f64) -> u64 {
-    edit_slice(values, &Clamp { level: Level::best(), limit })
+/// What a clip by value did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ValueClip {
+    /// Elements that were beyond the limit, and are now at it.
+    pub changed: u64,
+    /// Elements that are NaN or infinite. They stay as they are: a NaN has no nearest value, and an
+    /// infinity brought to the limit would hide what happened.
+    pub nonfinite: u64,
 }
 
-/// [`clip_value`] for every tensor of a list; gives the number of elements changed.
-pub fn clip_values(tensors: &mut [TensorMut<'_>], limit: f64) -> u64 {
-    edit_list(tensors, &Clamp { level: Level::best(), limit })
+impl From<Edited> for ValueClip {
+    fn from(edited: Edited) -> Self {
+        Self { changed: edited.changed, nonfinite: edited.nonfinite }
+    }
+}
+
+/// Brings every finite element into `[-limit, limit]`.
+///
+/// `limit` is first rounded to the element type. A limit that is NaN or negative is no limit, and
+/// then nothing is looked at. Stretches of 256 elements that need no change are not written.
+pub fn clip_value<T: Element>(values: &mut [T], limit: f64) -> ValueClip {
+    let clamp = Clamp { level: Level::best(), limit };
+    if clamp.wants(0) { edit_slice(values, &clamp).into() } else { ValueClip::default() }
+}
+
+/// [`clip_value`] for every tensor of a list.
+pub fn clip_values(tensors: &mut [TensorMut<'_>], limit: f64) -> ValueClip {
+    edit_list(tensors, &Clamp { level: Level::best(), limit }).into()
 }
 
 /// Multiplies every finite element by `factor`, in f64, rounded once to the element type.
@@ -195,14 +211,14 @@ impl<F: Fn(usize) -> (f64, f64) + Sync> Edit for Scale<F> {
         (self.factors)(index) != (1.0, 1.0)
     }
 
-    fn edit<T: Element>(&self, index: usize, values: &mut [T]) -> u64 {
+    fn edit<T: Element>(&self, index: usize, values: &mut [T]) -> Edited {
         let (first, second) = (self.factors)(index);
         for factor in [first, second] {
             if factor != 1.0 && factor.is_finite() {
                 scale_piece(self.level, values, factor, self.all_finite);
             }
         }
-        values.len() as u64
+        Edited { changed: values.len() as u64, nonfinite: 0 }
     }
 }
 
@@ -217,9 +233,8 @@ impl Edit for Clamp {
         self.limit >= 0.0
     }
 
-    fn edit<T: Element>(&self, _: usize, values: &mut [T]) -> u64 {
-        let bound = T::from_f64(self.limit);
-        if !self.wants(0) { 0 } else { clamp_piece(self.level, values, bound) }
+    fn edit<T: Element>(&self, _: usize, values: &mut [T]) -> Edited {
+        clamp_piece(self.level, values, T::from_f64(self.limit))
     }
 }
 
@@ -346,15 +361,23 @@ mod tests {
         ];
         for (before, limit, after, changed) in cases {
             let mut values = before.to_vec();
-            assert_eq!(clip_value(&mut values, limit), changed, "{before:?} to {limit}");
+            let clip = clip_value(&mut values, limit);
+            let nonfinite = before.iter().filter(|x| !x.is_finite()).count() as u64;
+            let looked = limit >= 0.0;
+            let nonfinite = if looked { nonfinite } else { 0 };
+            assert_eq!(clip, ValueClip { changed, nonfinite }, "{before:?} to {limit}");
             assert_eq!(bits(&values), bits(after), "{before:?} to {limit}");
         }
         // 0.3 rounds up in f16.
         let mut values = [f16::MAX, f16::from_f32(0.05)];
-        assert_eq!(clip_value(&mut values, 0.3), 1);
+        assert_eq!(clip_value(&mut values, 0.3).changed, 1);
         assert_eq!(values, [f16::from_f32(0.3), f16::from_f32(0.05)]);
-        assert_eq!(clip_value(&mut values, 0.3), 0, "the rounded limit is not clipped again");
-        assert_eq!(clip_value(&mut [bf16::MAX], 1e300), 0);
+        assert_eq!(
+            clip_value(&mut values, 0.3).changed,
+            0,
+            "the rounded limit is not clipped again"
+        );
+        assert_eq!(clip_value(&mut [bf16::MAX], 1e300), ValueClip::default());
     }
 
     #[test]
@@ -403,7 +426,7 @@ mod tests {
         let half = |x: f32| f16::from_f32(x);
         let (mut a, mut b, mut c) = ([1.0_f32, -3.0], [half(4.0)], [bf16::from_f32(0.5)]);
         let mut list = [TensorMut::F32(&mut a), TensorMut::F16(&mut b), TensorMut::Bf16(&mut c)];
-        assert_eq!(clip_values(&mut list, 2.0), 2);
+        assert_eq!(clip_values(&mut list, 2.0), ValueClip { changed: 2, nonfinite: 0 });
         scale_list(&mut list, &[0.5, 1.0]);
         assert_eq!((a, b, c), ([0.5, -1.0], [half(2.0)], [bf16::from_f32(0.5)]));
     }
@@ -413,7 +436,7 @@ mod tests {
     fn large_tensors_are_edited_in_pieces() {
         let values: Vec<f32> = (0..700_001).map(|i| (i as f32 * 0.37).sin()).collect();
         let (mut clipped, mut scaled) = (values.clone(), values.clone());
-        let changed = clip_value(&mut clipped, 0.5);
+        let changed = clip_value(&mut clipped, 0.5).changed;
         scale(&mut scaled, 0.3);
         let is_beyond = |x: f32| x.abs() > 0.5;
         assert_eq!(changed, values.iter().filter(|x| is_beyond(**x)).count() as u64);

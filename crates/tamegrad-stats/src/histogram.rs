@@ -150,9 +150,24 @@ impl Bins {
     /// Moves the counts to a window, and is empty again.
     #[inline(always)]
     pub(crate) fn move_to<I: Isa>(&mut self, isa: I, window: &mut Window) {
+        let is_empty = self.first > self.last;
+        // A small tensor is one run of sixteen: a fixed number of bins, and no loop to guess at.
+        if is_empty && self.waiting <= LANES {
+            let run: &[u8; LANES] = &self.places.as_chunks().0[0];
+            let (first, last) = ends_of_run(run);
+            if first > last || last - first < WINDOW_LINE as u8 {
+                (window.first, window.last) = (first, last);
+                for (slot, back) in window.counts[..WINDOW_LINE].iter_mut().zip(0..) {
+                    *slot = isa.count_equal_16(run, last.wrapping_sub(back));
+                }
+                self.places[..LANES].fill(NOWHERE);
+                self.waiting = 0;
+                return;
+            }
+        }
         let (first, last) = ends(&self.places);
-        // A small tensor: all of it still waits.
-        if self.first > self.last && (first > last || last - first < SPREAD_MAX) {
+        // All of it still waits.
+        if is_empty && (first > last || last - first < SPREAD_MAX) {
             let places = &self.places;
             window.fill(first, last, |place| isa.count_equal(places, place as u8).into());
             self.places = [NOWHERE; BYTES];
@@ -189,8 +204,20 @@ fn ends(places: &[u8; BYTES]) -> (u8, u8) {
             end[lane] = end[lane].max(chunk[lane].wrapping_add(1));
         }
     }
-    let first = first.into_iter().fold(NOWHERE, u8::min);
-    match end.into_iter().fold(0, u8::max) {
+    first_and_last(&first, &end)
+}
+
+/// The same for one run.
+#[inline(always)]
+fn ends_of_run(run: &[u8; LANES]) -> (u8, u8) {
+    first_and_last(run, &run.map(|place| place.wrapping_add(1)))
+}
+
+/// From the places, and one more than each.
+#[inline(always)]
+fn first_and_last(first: &[u8; LANES], end: &[u8; LANES]) -> (u8, u8) {
+    let first = first.iter().copied().fold(NOWHERE, u8::min);
+    match end.iter().copied().fold(0, u8::max) {
         0 => NOTHING,
         end => (first, end - 1),
     }
@@ -212,6 +239,8 @@ pub(crate) struct Window {
 
 /// Bins that a tensor's histogram keeps.
 const WINDOW: usize = 63;
+/// Those of them that share a cache line with what is before them.
+const WINDOW_LINE: usize = 15;
 
 impl Default for Window {
     fn default() -> Self {

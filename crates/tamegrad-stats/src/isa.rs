@@ -94,6 +94,8 @@ pub trait Isa: Copy + Send + Sync {
     fn largest_f32(self, x: Self::F32) -> f32;
     /// The largest of lanes that are not negative; any value where one is NaN.
     fn largest_f64(self, x: Self::F64) -> f64;
+    /// How many of sixteen bytes are `byte`.
+    fn count_equal_16(self, bytes: &[u8; LANES], byte: u8) -> u32;
     /// How many of the bytes are `byte`.
     fn count_equal(self, bytes: &[u8; BYTES], byte: u8) -> u32;
     /// The sum of the counters, each below 2^12.

@@ -4,6 +4,7 @@ use crate::element::Element;
 use crate::element::sealed::CHUNK;
 use crate::histogram::{Bins, Sampling, Window};
 use crate::isa::{Isa, LANES, Level, on_level};
+use crate::list::Edited;
 use crate::sum::{LARGE, Squares, Sum};
 
 /// Elements that are summed in plain f64, 128 a lane, before their sum joins a compensated one. The
@@ -101,8 +102,8 @@ on_level! {
 }
 
 on_level! {
-    /// Brings finite elements beyond `bound` to it; gives their number.
-    fn clamp_piece<T: Element>(level, values: &mut [T], bound: T) -> u64 { clamp_on(isa) }
+    /// Brings finite elements beyond `bound` to it.
+    fn clamp_piece<T: Element>(level, values: &mut [T], bound: T) -> Edited { clamp_on(isa) }
 }
 
 #[inline(always)]
@@ -120,7 +121,7 @@ fn scale_on<I: Isa, T: Element>(_: I, values: &mut [T], factor: f64, all_finite:
 }
 
 #[inline(always)]
-fn clamp_on<I: Isa, T: Element>(_: I, values: &mut [T], bound: T) -> u64 {
+fn clamp_on<I: Isa, T: Element>(_: I, values: &mut [T], bound: T) -> Edited {
     T::clamp(values, bound)
 }
 

@@ -45,8 +45,8 @@ mod units;
 
 pub use bytes::{ElementType, TensorBytes};
 pub use clip::{
-    Clip, TensorClips, clip_global_norm, clip_tensor_norm, clip_tensor_norms, clip_value,
-    clip_values, global_norm_factor, scale, scale_list,
+    Clip, TensorClips, ValueClip, clip_global_norm, clip_tensor_norm, clip_tensor_norms,
+    clip_value, clip_values, global_norm_factor, scale, scale_list,
 };
 pub use element::Element;
 pub use histogram::{Histogram, Sampling};

@@ -277,23 +277,38 @@ fn half<V: View>(tensors: &[V], bytes: usize) -> (usize, usize) {
     (last, before)
 }
 
+/// What an edit did to some elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Edited {
+    /// Elements that were changed.
+    pub changed: u64,
+    /// Elements that are NaN or infinite, and were left as they are; 0 where nobody looked.
+    pub nonfinite: u64,
+}
+
+impl Edited {
+    fn and(self, other: Self) -> Self {
+        Self { changed: self.changed + other.changed, nonfinite: self.nonfinite + other.nonfinite }
+    }
+}
+
 /// Work on the elements of a tensor in place, which does not depend on how the tensor is cut.
 pub(crate) trait Edit: Sync {
     /// Whether there is anything to do for the tensor at `index`.
     fn wants(&self, index: usize) -> bool;
 
-    /// Works on a piece of the tensor at `index`; gives the number of elements changed.
-    fn edit<T: Element>(&self, index: usize, values: &mut [T]) -> u64;
+    /// Works on a piece of the tensor at `index`.
+    fn edit<T: Element>(&self, index: usize, values: &mut [T]) -> Edited;
 }
 
-/// Edits the tensors in pieces, perhaps several at once; gives the number of elements changed.
-pub(crate) fn edit_list<E: Edit>(tensors: &mut [TensorMut<'_>], edit: &E) -> u64 {
+/// Edits the tensors in pieces, perhaps several at once.
+pub(crate) fn edit_list<E: Edit>(tensors: &mut [TensorMut<'_>], edit: &E) -> Edited {
     let bytes = total_bytes(tensors);
     edit_part(Threads::for_bytes(bytes), tensors, 0, bytes, edit)
 }
 
-/// Edits one tensor in pieces, perhaps several at once; gives the number of elements changed.
-pub(crate) fn edit_slice<T: Element, E: Edit>(values: &mut [T], edit: &E) -> u64 {
+/// Edits one tensor in pieces, perhaps several at once.
+pub(crate) fn edit_slice<T: Element, E: Edit>(values: &mut [T], edit: &E) -> Edited {
     edit_tensor(Threads::for_bytes(size_of_val(values)), 0, values, edit)
 }
 
@@ -304,7 +319,7 @@ fn edit_part<E: Edit>(
     first: usize,
     bytes: usize,
     edit: &E,
-) -> u64 {
+) -> Edited {
     if threads == Threads::Many && bytes > GRAIN_BYTES && tensors.len() > 1 {
         let (middle, left_bytes) = half(tensors, bytes);
         let (left, right) = tensors.split_at_mut(middle);
@@ -312,17 +327,17 @@ fn edit_part<E: Edit>(
             || edit_part(threads, right, first + middle, bytes - left_bytes, edit),
             || edit_part(threads, left, first, left_bytes, edit),
         );
-        return a + b;
+        return a.and(b);
     }
-    let mut changed = 0;
+    let mut edited = Edited::default();
     for (index, tensor) in tensors.iter_mut().enumerate().rev() {
         let index = first + index;
         if edit.wants(index) {
-            changed += with_values!(TensorMut, tensor, values =>
-                edit_tensor(threads, index, values, edit));
+            edited = edited.and(with_values!(TensorMut, tensor, values =>
+                edit_tensor(threads, index, values, edit)));
         }
     }
-    changed
+    edited
 }
 
 fn edit_tensor<T: Element, E: Edit>(
@@ -330,7 +345,7 @@ fn edit_tensor<T: Element, E: Edit>(
     index: usize,
     values: &mut [T],
     edit: &E,
-) -> u64 {
+) -> Edited {
     if size_of_val(values) <= GRAIN_BYTES {
         return edit.edit(index, values);
     }
@@ -339,7 +354,7 @@ fn edit_tensor<T: Element, E: Edit>(
         || edit_tensor(threads, index, right, edit),
         || edit_tensor(threads, index, left, edit),
     );
-    a + b
+    a.and(b)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use super::round_to_odd;
 use crate::isa::{Isa, LANES, bf16_to_f32, f16_to_f32};
 use crate::kernel::Lanes;
+use crate::list::Edited;
 
 /// The sealing trait of [`Element`].
 pub trait Sealed: Sized {
@@ -29,9 +30,9 @@ pub trait Sealed: Sized {
     /// Multiplies up to [`CHUNK`] finite elements in f64 and rounds once.
     fn scale_finite(values: &mut [Self], factor: f64);
 
-    /// Brings finite elements beyond `bound`, which is not negative, to it; gives their number.
-    /// What needs no change is not written.
-    fn clamp(values: &mut [Self], bound: Self) -> u64;
+    /// Brings finite elements beyond `bound`, which is not negative, to it. What needs no change is
+    /// not written.
+    fn clamp(values: &mut [Self], bound: Self) -> Edited;
 }
 
 /// Elements that are looked at before they are written; their number fits in 16 bits.
@@ -48,19 +49,21 @@ macro_rules! by_bits {
         }
 
         #[inline(always)]
-        fn clamp(values: &mut [Self], bound: Self) -> u64 {
+        fn clamp(values: &mut [Self], bound: Self) -> Edited {
             const SIGN: $bits = 1 << (<$bits>::BITS - 1);
             // Magnitudes order as their bits do.
             let (bound, infinity) = (bound.to_bits(), Self::INFINITY.to_bits());
-            let mut changed = 0;
+            let mut edited = Edited::default();
             for chunk in values.chunks_mut(CHUNK) {
-                let mut beyond: $bits = 0;
+                let (mut beyond, mut nonfinite): ($bits, $bits) = (0, 0);
                 for x in &*chunk {
                     let magnitude = x.to_bits() & !SIGN;
                     beyond += <$bits>::from(magnitude > bound && magnitude < infinity);
+                    nonfinite += <$bits>::from(magnitude >= infinity);
                 }
+                edited.nonfinite += u64::from(nonfinite);
                 if beyond > 0 {
-                    changed += u64::from(beyond);
+                    edited.changed += u64::from(beyond);
                     for x in chunk {
                         let magnitude = x.to_bits() & !SIGN;
                         let sign = x.to_bits() & SIGN;
@@ -69,7 +72,7 @@ macro_rules! by_bits {
                     }
                 }
             }
-            changed
+            edited
         }
     };
 }

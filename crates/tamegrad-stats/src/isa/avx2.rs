@@ -299,6 +299,16 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn count_equal_16(self, bytes: &[u8; LANES], byte: u8) -> u32 {
+        // SAFETY: as `zero_u16`; the whole array is read, at any alignment.
+        let equal = unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed())))
+        };
+        equal.count_ones()
+    }
+
+    #[inline(always)]
     fn count_equal(self, bytes: &[u8; BYTES], byte: u8) -> u32 {
         let mut count = 0;
         for part in bytes.as_chunks::<32>().0 {

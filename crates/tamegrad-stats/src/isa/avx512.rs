@@ -193,6 +193,11 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    fn count_equal_16(self, bytes: &[u8; LANES], byte: u8) -> u32 {
+        self.0.count_equal_16(bytes, byte)
+    }
+
+    #[inline(always)]
     fn count_equal(self, bytes: &[u8; BYTES], byte: u8) -> u32 {
         // SAFETY: as `zero_f64`; both halves of the array are read, at any alignment.
         unsafe {

@@ -232,6 +232,15 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
+    fn count_equal_16(self, bytes: &[u8; LANES], byte: u8) -> u32 {
+        // SAFETY: as `f16_to_f32`; the 16 bytes are read.
+        unsafe {
+            let equal = vceqq_u8(vld1q_u8(bytes.as_ptr()), vdupq_n_u8(byte));
+            vaddvq_u8(vandq_u8(equal, vdupq_n_u8(1))).into()
+        }
+    }
+
+    #[inline(always)]
     fn count_equal(self, bytes: &[u8; BYTES], byte: u8) -> u32 {
         // SAFETY: as `f16_to_f32`; the 16 bytes are read.
         unsafe {

@@ -154,6 +154,11 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn count_equal_16(self, bytes: &[u8; LANES], byte: u8) -> u32 {
+        bytes.iter().map(|&x| u32::from(x == byte)).sum()
+    }
+
+    #[inline(always)]
     fn count_equal(self, bytes: &[u8; BYTES], byte: u8) -> u32 {
         let mut lanes = [0_u8; LANES];
         for chunk in bytes.as_chunks::<LANES>().0 {
