@@ -61,11 +61,11 @@ const GPT2: &str = "gpt2-small";
 const HALVES: &[&str] = &["gpt2-small/bf16", "gpt2-small/f16"];
 
 const LISTS: &[List] = &[
-    List { name: GPT2, whats: ALL, repeats: 3 },
-    List { name: "resnet-50", whats: ALL, repeats: 3 },
-    List { name: "small-10000x256", whats: ALL, repeats: 10 },
-    List { name: HALVES[0], whats: &[Read, Scan], repeats: 3 },
-    List { name: HALVES[1], whats: &[Read, Scan], repeats: 3 },
+    List { name: GPT2, whats: ALL, repeats: 5 },
+    List { name: "resnet-50", whats: ALL, repeats: 15 },
+    List { name: "small-10000x256", whats: ALL, repeats: 30 },
+    List { name: HALVES[0], whats: &[Read, Scan], repeats: 5 },
+    List { name: HALVES[1], whats: &[Read, Scan], repeats: 5 },
 ];
 
 /// Runs the bench and prints the table, or the JSON alone.

@@ -144,7 +144,9 @@ fn clip_advice(norm: &[Sample], onset: i64) -> String {
 fn rate_advice(rate: &[Sample], onset: i64) -> String {
     let at = rate.iter().rev().find(|sample| sample.step <= onset && sample.value > 0.0);
     match at {
-        Some(at) => format!("lower the learning rate, {} at the onset, to a third", at.value),
+        Some(at) => {
+            format!("lower the learning rate, {} at the onset, to a third", two_digits(at.value))
+        }
         None => "lower the learning rate to a third".into(),
     }
 }
