@@ -132,10 +132,12 @@ fn scan_blocks<I: Isa, T: Element>(isa: I, values: &[T], mut sample: Option<Samp
         let mut sums = scan_block(isa, block);
         if !sums.is_ordinary() {
             let mut finite = [T::ZERO; BLOCK];
-            let nonfinite = copy_finite(block, &mut finite, &mut totals);
+            let (nans, infs) = T::copy_finite(block, &mut finite);
+            totals.nans += nans;
+            totals.infs += infs;
             let finite = &finite[..block.len()];
             sums = scan_block(isa, finite);
-            sums.zeros -= nonfinite;
+            sums.zeros -= nans + infs;
             if !sums.is_ordinary() {
                 sums.squares = 0.0;
                 sums.sum = 0.0;
@@ -198,25 +200,6 @@ fn scan_block<I: Isa, T: Element>(isa: I, block: &[T]) -> BlockSums {
         max_abs,
         zeros: zeros - padding as u64,
     }
-}
-
-/// Copies a block with zeros in the place of what is not finite; counts that, and gives its number.
-#[cold]
-#[inline(never)]
-fn copy_finite<T: Element>(block: &[T], finite: &mut [T; BLOCK], totals: &mut Totals) -> u64 {
-    let mut nonfinite = 0;
-    for (to, from) in finite.iter_mut().zip(block) {
-        if from.is_nan() {
-            totals.nans += 1;
-            nonfinite += 1;
-        } else if from.is_infinite() {
-            totals.infs += 1;
-            nonfinite += 1;
-        } else {
-            *to = *from;
-        }
-    }
-    nonfinite
 }
 
 /// Adds a block of finite elements whose squares may overflow or underflow.

@@ -27,6 +27,10 @@ pub trait Sealed: Sized {
     /// Whether no element is NaN or infinite.
     fn all_finite(values: &[Self]) -> bool;
 
+    /// Copies with zeros in the place of what is not finite; gives the numbers of NaN and infinite
+    /// elements.
+    fn copy_finite(from: &[Self], to: &mut [Self]) -> (u64, u64);
+
     /// Multiplies up to [`CHUNK`] finite elements in f64 and rounds once.
     fn scale_finite(values: &mut [Self], factor: f64);
 
@@ -46,6 +50,25 @@ macro_rules! by_bits {
             const MAGNITUDE: $bits = !(1 << (<$bits>::BITS - 1));
             let max = values.iter().fold(0, |max, x| max.max(x.to_bits() & MAGNITUDE));
             max < Self::INFINITY.to_bits()
+        }
+
+        #[inline(always)]
+        fn copy_finite(from: &[Self], to: &mut [Self]) -> (u64, u64) {
+            const MAGNITUDE: $bits = !(1 << (<$bits>::BITS - 1));
+            let infinity = Self::INFINITY.to_bits();
+            let mut counts = (0, 0);
+            for (from, to) in from.chunks(CHUNK).zip(to.chunks_mut(CHUNK)) {
+                let (mut nans, mut infs): ($bits, $bits) = (0, 0);
+                for (x, y) in from.iter().zip(to) {
+                    let magnitude = x.to_bits() & MAGNITUDE;
+                    nans += <$bits>::from(magnitude > infinity);
+                    infs += <$bits>::from(magnitude == infinity);
+                    *y = if magnitude >= infinity { Self::ZERO } else { *x };
+                }
+                counts.0 += u64::from(nans);
+                counts.1 += u64::from(infs);
+            }
+            counts
         }
 
         #[inline(always)]
