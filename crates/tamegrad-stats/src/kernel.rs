@@ -108,7 +108,9 @@ on_level! {
 
 #[inline(always)]
 fn scale_on<I: Isa, T: Element>(_: I, values: &mut [T], factor: f64, all_finite: bool) {
-    for chunk in values.chunks_mut(CHUNK) {
+    // Wide stores that cross the lines of the cache take twice as long.
+    let (head, values) = values.split_at_mut(before_line(values));
+    for chunk in std::iter::once(head).chain(values.chunks_mut(CHUNK)) {
         // Without a choice for each element the compiler needs no masked store, which is slow.
         if all_finite || T::all_finite(chunk) {
             T::scale_finite(chunk, factor);
@@ -118,6 +120,12 @@ fn scale_on<I: Isa, T: Element>(_: I, values: &mut [T], factor: f64, all_finite:
             }
         }
     }
+}
+
+/// Elements before the first that begins a cache line of 64 bytes; at most 63.
+#[inline(always)]
+fn before_line<T>(values: &[T]) -> usize {
+    values.as_ptr().align_offset(64).min(values.len())
 }
 
 #[inline(always)]
