@@ -108,7 +108,7 @@ on_level! {
 
 #[inline(always)]
 fn scale_on<I: Isa, T: Element>(_: I, values: &mut [T], factor: f64, all_finite: bool) {
-    // Wide stores that cross the lines of the cache take twice as long.
+    // Wide stores that cross the lines of the cache cost more.
     let (head, values) = values.split_at_mut(before_line(values));
     for chunk in std::iter::once(head).chain(values.chunks_mut(CHUNK)) {
         // Without a choice for each element the compiler needs no masked store, which is slow.
