@@ -144,7 +144,7 @@ impl<T: Element> Tensors<T> {
     }
 }
 
-impl<T: Element + PlainSum> Bench for Tensors<T>
+impl<T: Element + Plain> Bench for Tensors<T>
 where
     for<'a> TensorRef<'a>: From<&'a [T]>,
     for<'a> TensorMut<'a>: From<&'a mut [T]>,
@@ -162,10 +162,16 @@ where
         let stats = &mut self.stats;
         match what {
             "read" => {
-                let chunks = self.values.iter().flat_map(|v| v.chunks(READ_BYTES / size_of::<T>()));
-                let chunks: Vec<&[T]> = chunks.collect();
-                let read = || chunks.par_iter().map(|chunk| T::plain_sum(chunk)).sum::<f32>();
-                Ok((0..repeats).map(|_| timed(read).0).collect())
+                let chunks = chunks(&self.values);
+                Ok((0..repeats).map(|_| timed(|| read(&chunks)).0).collect())
+            }
+            "read_multiply" => {
+                let mut read_multiply = || {
+                    let sum = read(&chunks(&self.values));
+                    multiply(&mut self.values);
+                    sum
+                };
+                Ok((0..repeats).map(|_| timed(&mut read_multiply).0).collect())
             }
             "scan" => {
                 let tensors = views(&self.values);
@@ -191,7 +197,7 @@ where
     }
 }
 
-impl<T: Element + PlainSum> Tensors<T>
+impl<T: Element + Plain> Tensors<T>
 where
     for<'a> TensorRef<'a>: From<&'a [T]>,
     for<'a> TensorMut<'a>: From<&'a mut [T]>,
@@ -237,12 +243,31 @@ fn timed<R>(work: impl FnOnce() -> R) -> (f64, R) {
     (start.elapsed().as_secs_f64() * 1e3, result)
 }
 
-/// A sum that does nothing but read: the yardstick.
-trait PlainSum: Sized {
-    fn plain_sum(values: &[Self]) -> f32;
+/// What one thread sums or multiplies at a time.
+fn chunks<T>(values: &[Vec<T>]) -> Vec<&[T]> {
+    values.iter().flat_map(|v| v.chunks(READ_BYTES / size_of::<T>())).collect()
 }
 
-impl PlainSum for f32 {
+fn read<T: Plain + Sync>(chunks: &[&[T]]) -> f32 {
+    chunks.par_iter().map(|chunk| T::plain_sum(chunk)).sum()
+}
+
+fn multiply<T: Plain + Send>(values: &mut [Vec<T>]) {
+    let chunks = values.iter_mut().flat_map(|v| v.chunks_mut(READ_BYTES / size_of::<T>()));
+    let mut chunks: Vec<&mut [T]> = chunks.collect();
+    chunks.par_iter_mut().for_each(|chunk| T::plain_multiply(chunk));
+}
+
+/// The yardsticks: work so little that memory alone takes the time.
+trait Plain: Sized {
+    /// A sum, which reads.
+    fn plain_sum(values: &[Self]) -> f32;
+
+    /// A product with a 1 that the compiler does not know, which reads and writes.
+    fn plain_multiply(values: &mut [Self]);
+}
+
+impl Plain for f32 {
     fn plain_sum(values: &[f32]) -> f32 {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
@@ -251,11 +276,16 @@ impl PlainSum for f32 {
         }
         sum(values)
     }
+
+    fn plain_multiply(values: &mut [f32]) {
+        let factor = black_box(1.0);
+        values.iter_mut().for_each(|x| *x *= factor);
+    }
 }
 
 macro_rules! plain_sum_of_bits {
     ($($type:ty),*) => {
-        $(impl PlainSum for $type {
+        $(impl Plain for $type {
             /// The bits as whole numbers: a conversion to f32 would be more than a read.
             fn plain_sum(values: &[$type]) -> f32 {
                 let bits: &[u16] = values.reinterpret_cast();
@@ -265,6 +295,12 @@ macro_rules! plain_sum_of_bits {
                     return f32::from(unsafe { sum_bits_avx2(bits) });
                 }
                 f32::from(sum_bits(bits))
+            }
+
+            fn plain_multiply(values: &mut [$type]) {
+                let bits: &mut [u16] = values.reinterpret_cast_mut();
+                let factor = black_box(1);
+                bits.iter_mut().for_each(|x| *x = x.wrapping_mul(factor));
             }
         })*
     };

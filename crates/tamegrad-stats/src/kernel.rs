@@ -130,7 +130,8 @@ fn before_line<T>(values: &[T]) -> usize {
 
 #[inline(always)]
 fn clamp_on<I: Isa, T: Element>(_: I, values: &mut [T], bound: T) -> Edited {
-    T::clamp(values, bound)
+    let (head, values) = values.split_at_mut(before_line(values));
+    T::clamp(head, bound).and(T::clamp(values, bound))
 }
 
 #[inline(always)]

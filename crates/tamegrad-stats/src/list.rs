@@ -287,7 +287,7 @@ pub struct Edited {
 }
 
 impl Edited {
-    fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self { changed: self.changed + other.changed, nonfinite: self.nonfinite + other.nonfinite }
     }
 }

@@ -19,8 +19,10 @@ const SPINNING: Duration = Duration::from_millis(30);
 /// What is timed. Both sides know it by this name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum What {
-    /// The yardstick; not a row of its own.
+    /// The yardstick of what reads; not a row of its own.
     Read,
+    /// The yardstick of what reads, and then reads and writes; not a row of its own.
+    ReadMultiply,
     Scan,
     ScanHistogram,
     ClipInactive,
@@ -28,12 +30,13 @@ enum What {
     TorchClipGradNorm,
 }
 
-use What::{ClipActive, ClipInactive, Read, Scan, ScanHistogram, TorchClipGradNorm};
+use What::{ClipActive, ClipInactive, Read, ReadMultiply, Scan, ScanHistogram, TorchClipGradNorm};
 
 impl What {
     fn name(self) -> &'static str {
         match self {
             Read => "read",
+            ReadMultiply => "read_multiply",
             Scan => "scan",
             ScanHistogram => "scan_histogram",
             ClipInactive => "clip_inactive",
@@ -53,7 +56,11 @@ struct List {
 }
 
 /// torch comes last, so that one pause a round is enough for its threads to rest.
-const ALL: &[What] = &[Read, Scan, ScanHistogram, ClipInactive, ClipActive, TorchClipGradNorm];
+const ALL: &[What] =
+    &[Read, Scan, ScanHistogram, ClipInactive, ReadMultiply, ClipActive, TorchClipGradNorm];
+
+/// They have no rows, and a line below the table.
+const YARDSTICKS: [What; 2] = [Read, ReadMultiply];
 
 const GPT2: &str = "gpt2-small";
 
@@ -80,18 +87,18 @@ pub(super) fn stats_and_print(root: &Path, options: &Options) -> Result<(), Stri
         eprintln!("torch is not compared: {why}");
     }
     let mut rows = Vec::new();
-    let mut histograms = Vec::new();
+    let mut further = Further::default();
     for list in LISTS {
         eprintln!("{}: 1 + {} rounds", list.name, options.rounds);
         let rounds = measure(list, options, &mut ours, &mut torch)?;
         rows.extend(rows_of(list, &rounds));
-        histograms.extend(rounds.ratio(ScanHistogram, Scan).map(|ratio| (list.name, ratio)));
+        further.add(list.name, &rounds);
     }
     if options.json {
         println!("{}", json(&rows)?);
         return Ok(());
     }
-    print!("{}\n{}", table(&rows), further(&rows, &histograms));
+    print!("{}\n{}", table(&rows), further.lines(&rows));
     println!("{machine}");
     match torch {
         Ok(torch) => println!("{}", torch.version),
@@ -182,7 +189,7 @@ fn rows_of(list: &List, rounds: &Rounds<What>) -> Vec<Row> {
             ratio_to_torch: rounds.ratio(what, TorchClipGradNorm),
         })
     };
-    list.whats.iter().filter(|&&what| what != Read).filter_map(row).collect()
+    list.whats.iter().filter(|what| !YARDSTICKS.contains(what)).filter_map(row).collect()
 }
 
 fn json(rows: &[Row]) -> Result<String, String> {
@@ -204,22 +211,46 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-/// What the rows do not say by themselves, a line each.
-fn further(rows: &[Row], histograms: &[(&str, f64)]) -> String {
-    let histograms: Vec<String> =
-        histograms.iter().map(|(list, ratio)| format!("{list} {ratio:.3}")).collect();
-    let scan = |list: &str| {
-        let mut rows = rows.iter();
-        rows.find(|row| row.list == list && row.what == Scan.name()).map(|row| row.ms)
-    };
-    // As many elements in both, so the ratio of the rates is that of the times turned round.
-    let rates = HALVES.iter().filter_map(|half| Some((half, scan(GPT2)? / scan(half)?)));
-    let rates: Vec<String> = rates.map(|(half, ratio)| format!("{half} {ratio:.3}")).collect();
-    format!(
-        "scan_histogram x scan: {}\nelements per second of scan x {GPT2}: {}\n",
-        histograms.join(", "),
-        rates.join(", "),
-    )
+/// Ratios that the rows do not say by themselves, with the names of their lists.
+#[derive(Default)]
+struct Further {
+    histograms: Vec<(&'static str, f64)>,
+    /// What memory alone takes, against torch: nothing that reads can take less than the first,
+    /// and no clip less than the second.
+    yardsticks: [Vec<(&'static str, f64)>; 2],
+}
+
+impl Further {
+    fn add(&mut self, list: &'static str, rounds: &Rounds<What>) {
+        self.histograms.extend(rounds.ratio(ScanHistogram, Scan).map(|ratio| (list, ratio)));
+        for (ratios, what) in self.yardsticks.iter_mut().zip(YARDSTICKS) {
+            ratios.extend(rounds.ratio(what, TorchClipGradNorm).map(|ratio| (list, ratio)));
+        }
+    }
+
+    fn lines(&self, rows: &[Row]) -> String {
+        let scan = |list: &str| {
+            let mut rows = rows.iter();
+            rows.find(|row| row.list == list && row.what == Scan.name()).map(|row| row.ms)
+        };
+        // As many elements in both, so the ratio of the rates is that of the times turned round.
+        let rates = HALVES.iter().filter_map(|&half| Some((half, scan(GPT2)? / scan(half)?)));
+        let [read, read_multiply] = &self.yardsticks;
+        [
+            ("scan_histogram x scan".to_owned(), &self.histograms),
+            (format!("elements per second of scan x {GPT2}"), &rates.collect()),
+            ("plain read x torch".to_owned(), read),
+            ("plain read, then plain multiply in place x torch".to_owned(), read_multiply),
+        ]
+        .iter()
+        .filter(|(_, ratios)| !ratios.is_empty())
+        .map(|(what, ratios)| {
+            let ratios: Vec<String> =
+                ratios.iter().map(|(list, ratio)| format!("{list} {ratio:.3}")).collect();
+            format!("{what}: {}\n", ratios.join(", "))
+        })
+        .collect()
+    }
 }
 
 #[cfg(test)]
@@ -236,6 +267,7 @@ mod tests {
     fn ms(what: What) -> Option<f64> {
         Some(match what {
             Read => 20.0,
+            ReadMultiply => 48.0,
             Scan => 22.0,
             ScanHistogram => 24.0,
             ClipInactive => 23.0,
@@ -309,10 +341,24 @@ gpt2-small/bf16  scan                  1234.500   1.125        -
     fn the_further_lines_compare_histograms_and_element_types() {
         let scan = |list, ms| Row { list, what: "scan", ms, ..ROW };
         let rows = [scan(GPT2, 24.0), scan(HALVES[0], 12.0), scan(HALVES[1], 16.0)];
+        let rounds = Rounds::ask(ALL, count(3), |what| Ok(ms(what)));
+        let mut further = Further::default();
+        further.add(GPT2, &rounds.expect("every question is answered"));
         assert_eq!(
-            further(&rows, &[(GPT2, 1.0625), ("resnet-50", 1.25)]),
-            "scan_histogram x scan: gpt2-small 1.062, resnet-50 1.250\n\
-             elements per second of scan x gpt2-small: gpt2-small/bf16 2.000, gpt2-small/f16 1.500\n"
+            further.lines(&rows),
+            "scan_histogram x scan: gpt2-small 1.091\n\
+             elements per second of scan x gpt2-small: gpt2-small/bf16 2.000, gpt2-small/f16 1.500\n\
+             plain read x torch: gpt2-small 0.312\n\
+             plain read, then plain multiply in place x torch: gpt2-small 0.750\n"
         );
+    }
+
+    #[test]
+    fn without_torch_nothing_is_compared_with_it() {
+        let rounds =
+            Rounds::ask(ALL, count(3), |what| Ok(ms(what).filter(|_| what != TorchClipGradNorm)));
+        let mut further = Further::default();
+        further.add(GPT2, &rounds.expect("every question is answered"));
+        assert_eq!(further.lines(&[]), "scan_histogram x scan: gpt2-small 1.091\n");
     }
 }
