@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Eval(Eval),
     /// Look for NaN, Inf and little headroom in the tensors of safetensors files
     Scan(Scan),
+    /// Write the steps and tensors of a run folder as Parquet, for pandas, polars, DuckDB, Spark
+    Export(Export),
     /// Tell what a sign, a cause or a remedy is; alone, list them all
     Explain(Explain),
 }
@@ -71,7 +73,8 @@ pub(crate) struct Common {
 pub(crate) struct Fix {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Write report.md, report.json and fixed.toml to this folder [default: runs/<name of the recipe>]
+    /// Write report.md, report.json, fixed.toml and the runs `given` and `fixed` to this folder, in
+    /// place of an earlier search's [default: runs/<name of the recipe>]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -84,7 +87,8 @@ pub(crate) struct Train {
     /// What the guard may do
     #[arg(long, value_enum, default_value_t = GuardMode::Observe)]
     pub(crate) guard: GuardMode,
-    /// Write report.json to this folder as well
+    /// Write the run and report.json to this folder, in place of an earlier run there
+    /// [default: runs/<name of the recipe>, with a number where that holds a run]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -200,6 +204,17 @@ pub(crate) struct Scan {
     /// No progress bar and no table on the screen: the exit code tells what was found
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Export {
+    /// A run folder, as `train` and `fix` write it
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// Write steps.parquet and tensors.parquet to this folder [default: RUN]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Arguments of `explain`.

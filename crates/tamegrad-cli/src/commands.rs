@@ -3,18 +3,20 @@
 pub(crate) mod diagnose;
 pub(crate) mod eval;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod fix;
 pub(crate) mod preflight;
 pub(crate) mod scan;
 pub(crate) mod train;
 pub(crate) mod watch;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tamegrad::Verdict;
+use tamegrad::{Mode, Verdict};
 use tamegrad_lab::recipe::edit::{self, Edit, EditValue};
 use tamegrad_lab::recipe::{self, RecipeFile};
+use tamegrad_runs::run_folder::RunInfo;
 
 use crate::args::Common;
 use crate::failure::Failure;
@@ -43,6 +45,35 @@ pub(crate) fn read_recipe(common: &Common) -> Result<RecipeFile, Failure> {
         file.recipe = recipe::parse(&file.text, Some(&file.path))?;
     }
     Ok(file)
+}
+
+/// The folder `runs/NAME`, or `runs/NAME-2` and so on where there is a run already.
+pub(crate) fn free_folder(name: &str) -> PathBuf {
+    let runs = Path::new("runs");
+    let numbered = (2_u64..).map(|number| runs.join(format!("{name}-{number}")));
+    let mut folders = std::iter::once(runs.join(name)).chain(numbered);
+    let is_free = |folder: &PathBuf| !folder.join("run.json").exists();
+    folders.find(is_free).unwrap_or_else(|| runs.join(name))
+}
+
+/// What a run folder says of the run of a recipe.
+pub(crate) fn run_info(file: &RecipeFile, mode: Mode) -> RunInfo {
+    let guard = match mode {
+        Mode::Off => "off",
+        Mode::Observe => "observe",
+        Mode::Protect => "protect",
+    };
+    let environment = [
+        ("tamegrad", env!("CARGO_PKG_VERSION").to_owned()),
+        ("device", tamegrad_lab::device_name().to_owned()),
+        ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+        ("guard", guard.to_owned()),
+    ];
+    RunInfo {
+        recipe: Some(file.text.clone()),
+        environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+        ..RunInfo::default()
+    }
 }
 
 /// Makes the folder that the report goes to: before the run, which is lost if it cannot be made.

@@ -7,6 +7,7 @@ use miette::{Diagnostic, LabeledSpan, MietteHandlerOpts, NamedSource, SourceSpan
 use tamegrad_lab::recipe::RecipeError;
 use tamegrad_lab::{FixError, SetupError};
 use tamegrad_runs::ReadError;
+use tamegrad_runs::run_folder::RunError;
 
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub(crate) enum Failure {
     /// A log, a corpus or a checkpoint cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A run folder cannot be written.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// There is nothing of that name to explain.
     #[error("got `{name}`, want the name of a sign, cause or remedy; hint: {hint}")]
     Unknown {

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Watch(watch) => commands::watch::run(&watch, &CANCEL),
         Command::Eval(eval) => commands::eval::run(&eval),
         Command::Scan(scan) => commands::scan::run(&scan, &CANCEL),
+        Command::Export(export) => commands::export::run(&export),
         Command::Explain(explain) => commands::explain::run(&explain),
     };
     result.unwrap_or_else(|failure| {

@@ -226,6 +226,41 @@ fn train_writes_its_report_to_the_folder_of_out() {
     let ran = run(folder.path(), &["train", "curve.toml", "--json", "--out", "a/b"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_eq!(read(folder.path().join("a/b/report.json")), ran.stdout);
+    assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn each_training_is_a_run_folder_that_diagnose_and_export_read() {
+    let folder = folder(&[("curve.toml", HEALTHY)]);
+    let first = run(folder.path(), &["train", "curve.toml"]);
+    assert!(first.stdout.ends_with("curve.toml -> runs/healthy-curve\n"), "{}", first.stdout);
+    let second = run(folder.path(), &["train", "curve.toml", "--guard", "off"]);
+    assert!(second.stdout.ends_with("curve.toml -> runs/healthy-curve-2\n"), "{}", second.stdout);
+
+    let info = read(folder.path().join("runs/healthy-curve/run.json"));
+    let info: Value = serde_json::from_str(&info).expect("JSON");
+    assert_eq!(info["recipe"], HEALTHY);
+    assert_eq!(info["environment"]["guard"], "observe");
+    let report = run(folder.path(), &["diagnose", "runs/healthy-curve", "--json"]).json();
+    assert_eq!(
+        (&report["format"], &report["verdict"]),
+        (&"tamegrad run".into(), &"healthy".into())
+    );
+    let list = run(folder.path(), &["diagnose", "runs/healthy-curve", "--list"]).stdout;
+    for name in ["loss", "metric", "lr", "grad_norm", "update_ratio", "grad_norm/layers.0"] {
+        assert!(list.contains(name), "no {name} in\n{list}");
+    }
+
+    let ran = run(folder.path(), &["export", "runs/healthy-curve", "--out", "tables"]);
+    assert_eq!((ran.code, &*ran.stderr), (0, ""));
+    assert_eq!(ran.stdout, "tables/steps.parquet\ntables/tensors.parquet\n");
+    for name in ["steps", "tensors"] {
+        let bytes = fs::read(folder.path().join(format!("tables/{name}.parquet"))).expect("a file");
+        assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), "{name}");
+    }
+    let ran = run(folder.path(), &["export", "tables"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("run.json"), "{}", ran.stderr);
 }
 
 // fix
@@ -259,6 +294,16 @@ fn fix_leaves_a_report_and_a_recipe_that_runs_by_itself_elsewhere() {
     let markdown = read(result.join("report.md"));
     for words in [chosen, "unscaled-target", "```diff"] {
         assert!(markdown.contains(words), "no {words:?} in\n{markdown}");
+    }
+
+    for (name, code, verdict) in [("given", 1, "dead"), ("fixed", 0, "healthy")] {
+        let events = read(result.join(name).join("events.jsonl"));
+        let events = events.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        let diagnosis = events.into_iter().find(|event: &Value| event["kind"] == "diagnosis");
+        assert_eq!(diagnosis.expect("a diagnosis")["data"]["verdict"], verdict);
+        let path = result.join(name).display().to_string();
+        let ran = run(here.path(), &["diagnose", &path, "--json"]);
+        assert_eq!((ran.code, &ran.json()["verdict"]), (code, &verdict.into()), "{name}");
     }
 
     let elsewhere = folder(&[]);
@@ -319,7 +364,7 @@ fn fix_leaves_a_healthy_recipe_alone() {
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     files.sort();
-    assert_eq!(files, ["report.json", "report.md"]);
+    assert_eq!(files, ["given", "report.json", "report.md"]);
     let report: Value =
         serde_json::from_str(&read(folder.path().join("result/report.json"))).expect("JSON");
     assert_eq!(report["given"]["verdict"], "healthy");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tamegrad::diagnosis::SignSummary;
 use tamegrad::remedies::{Grade, Proposal};
 use tamegrad::signs::SignName;
-use tamegrad::{Mode, Verdict};
+use tamegrad::{Mode, Record, Verdict};
 
 use crate::changes::edits;
 use crate::prepare::SetupError;
@@ -102,12 +102,12 @@ const METRIC_MARGIN: f64 = 0.02;
 pub fn fix(
     file: &RecipeFile,
     cancel: &AtomicBool,
-    progress: &mut dyn FnMut(&Stage, Progress),
+    progress: &mut dyn FnMut(&Stage, Progress, &Record),
 ) -> Result<Fix, FixError> {
     let observe =
         TrainOptions { mode: Mode::Observe, steps_max: None, stop_after_alarm: None, cancel };
     let until_clear = TrainOptions { stop_after_alarm: Some(AFTER_ALARM_STEPS), ..observe };
-    let given = train(&file.recipe, &until_clear, &mut |p| progress(&Stage::Given, p))?;
+    let given = train(&file.recipe, &until_clear, &mut |p, r| progress(&Stage::Given, p, r))?;
     let mut found = Fix { given, trials: Vec::new(), chosen: None, cancelled: false };
     if found.given.diagnosis.verdict.is_explosion() {
         found.trials = try_all(file, &found.given, &observe, progress)?;
@@ -121,7 +121,7 @@ fn try_all(
     file: &RecipeFile,
     given: &Trained,
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(&Stage, Progress),
+    progress: &mut dyn FnMut(&Stage, Progress, &Record),
 ) -> Result<Vec<Trial>, FixError> {
     let folder = file.path.parent().unwrap_or(std::path::Path::new("."));
     let text = edit::absolute_paths(&file.text, folder);
@@ -145,7 +145,7 @@ fn try_all(
         let stage = Stage::Trial(proposal.label(), index + 1, count);
         let steps_max = Some(trial_steps(given));
         let options = TrainOptions { steps_max, ..*options };
-        let run = train(&recipe, &options, &mut |p| progress(&stage, p))?;
+        let run = train(&recipe, &options, &mut |p, r| progress(&stage, p, r))?;
         if run.cancelled {
             break;
         }
@@ -185,7 +185,7 @@ fn train_to_the_end(
     file: &RecipeFile,
     trials: &[Trial],
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(&Stage, Progress),
+    progress: &mut dyn FnMut(&Stage, Progress, &Record),
 ) -> Result<Option<Chosen>, FixError> {
     let healthy = || trials.iter().filter(|t| t.verdict == Verdict::Healthy && t.learns);
     let best = healthy().map(|trial| trial.metric).fold(f64::NEG_INFINITY, f64::max);
@@ -195,7 +195,7 @@ fn train_to_the_end(
         }
         let recipe = recipe::parse(&trial.text, Some(&file.path))?;
         let stage = Stage::Final(trial.proposal.label());
-        let trained = train(&recipe, options, &mut |p| progress(&stage, p))?;
+        let trained = train(&recipe, options, &mut |p, r| progress(&stage, p, r))?;
         if trained.cancelled {
             break;
         }

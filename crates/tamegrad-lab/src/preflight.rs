@@ -48,7 +48,7 @@ pub fn preflight(recipe: &Recipe) -> Result<Preflight, SetupError> {
         stop_after_alarm: None,
         cancel: &cancel,
     };
-    let run = train(recipe, &options, &mut |_| {})?;
+    let run = train(recipe, &options, &mut |_, _| {})?;
     let record = run.record;
     let trace = record.first_trace.as_ref().map(|(_, trace)| trace);
     let outputs = || trace.iter().flat_map(|trace| &trace.layers).map(|layer| layer.output);

@@ -61,14 +61,14 @@ pub struct Trained {
 /// Non-finite losses in a row after which a run that nobody protects is over.
 const NONFINITE_MAX: u32 = 20;
 
-/// Trains a recipe; calls `progress` after each step.
+/// Trains a recipe; calls `progress` after each step, with what the guard has recorded up to it.
 ///
 /// # Errors
 /// When the data cannot be loaded. A run that explodes is no error: the diagnosis says so.
 pub fn train(
     recipe: &Recipe,
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress, &Record),
 ) -> Result<Trained, SetupError> {
     let prepared = prepare(recipe)?;
     let mut rng = weights_rng(recipe.seed);
@@ -91,7 +91,7 @@ fn run<N: Network>(
     mut prepared: Prepared,
     recipe: &Recipe,
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress, &Record),
 ) -> Trained {
     let started = Instant::now();
     let config = GuardConfig { mode: options.mode, ..GuardConfig::default() };
@@ -122,7 +122,8 @@ fn run<N: Network>(
         taken += 1;
         nonfinite = if outcome.loss.is_finite() { 0 } else { nonfinite + 1 };
         let (loss, gradient_norm) = (outcome.loss, outcome.gradient_norm);
-        progress(Progress { step: step + 1, steps, loss, gradient_norm, metric });
+        let now = Progress { step: step + 1, steps, loss, gradient_norm, metric };
+        progress(now, session.guard().record());
         if let Some(Step(to)) = outcome.decision.rewind {
             skipped_batches += step + 1 - to;
             step = to;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use tamegrad::hindsight::Judgement;
+
 /// One logged number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
@@ -95,6 +97,8 @@ pub struct Log {
     pub series: Vec<Series>,
     /// What was left out. At most [`NOTICES_MAX`]; then the last says how many more there were.
     pub notices: Vec<Notice>,
+    /// What a guard that saw the run itself said of it at its end; only tamegrad's own runs have it.
+    pub recorded: Option<Judgement>,
 }
 
 /// Notices kept of one log.
@@ -135,6 +139,11 @@ impl LogBuilder {
     /// An empty log.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Notes what a guard said of the run.
+    pub(crate) fn recorded(&mut self, judgement: Judgement) {
+        self.log.recorded = Some(judgement);
     }
 
     /// The place of a series, which is made if it is not there; for [`LogBuilder::push_at`].

@@ -12,8 +12,10 @@
 //! The two streams and the events only grow, so the folder is readable at any moment; after a crash
 //! the whole batches count and the cut tail is left out.
 
+pub(crate) mod diagnosis;
 mod export;
 mod read;
+mod recorder;
 mod rows;
 mod stream;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use crate::error::ReadError;
 
 pub use export::export;
 pub use read::{Contents, EVENTS_MAX, ROWS_READ_MAX, RunFolder};
+pub use recorder::Recorder;
 pub use rows::{Event, RunInfo, StepRow, TensorInfo, TensorRecord, TensorRow};
 pub use thin::Bounds;
 pub use write::RunWriter;
@@ -52,8 +55,8 @@ pub enum RunError {
     },
     /// Another writer has the folder open.
     #[error(
-        "{}: another process{} is writing this run; hint: wait for it to end, or choose another \
-         name for the run",
+        "{}: another process{} is writing this run; hint: wait for it to end, or write to \
+         another folder",
         path.display(), holder.map(|pid| format!(" ({pid})")).unwrap_or_default()
     )]
     Locked {
@@ -63,7 +66,7 @@ pub enum RunError {
         holder: Option<u32>,
     },
     /// The folder already holds a run.
-    #[error("{}: already holds a run; hint: resume it, or choose another name", path.display())]
+    #[error("{}: already holds a run; hint: resume it, or write to another folder", path.display())]
     Exists {
         /// The folder.
         path: PathBuf,

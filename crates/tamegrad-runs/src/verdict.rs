@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tamegrad::Verdict;
 use tamegrad::hindsight::{History, Judgement, Sample, judge};
 
 use crate::log::{Log, Point, Series};
@@ -42,16 +43,31 @@ pub fn read_verdict<'a>(log: &'a Log, format: &str, map: &Map) -> Result<Reading
         true => added_up(&tensors),
         false => samples(roles.grad_norm),
     };
-    let judgement = judge(&History {
+    let judged = judge(&History {
         loss: &loss,
         gradient_norm: &norm,
         learning_rate: &rate,
         loss_scale: &scale,
         tensors: tensors.iter().map(|(name, samples)| (*name, &samples[..])).collect(),
     });
+    let judgement = with_recorded(judged, log.recorded.as_ref());
     let onset_wall = judgement.onset.and_then(|onset| wall_of(&roles, onset));
     let missing = missing(&roles, format, &judgement);
     Ok(Reading { roles, norm_is_added_up, judgement, onset_wall, missing, loss, grad_norm: norm })
+}
+
+/// What a guard said that saw the run itself goes before what the log shows.
+fn with_recorded(judged: Judgement, recorded: Option<&Judgement>) -> Judgement {
+    let Some(recorded) = recorded else { return judged };
+    let mut judgement = recorded.clone();
+    judgement.alarms = judged.alarms;
+    if judgement.verdict == Verdict::Recovered {
+        judgement.recovered = judged.recovered;
+    }
+    if judgement.remedies.is_empty() && judgement.verdict.is_explosion() {
+        judgement.remedies = judged.remedies;
+    }
+    judgement
 }
 
 fn to_samples(points: &[Point]) -> Vec<Sample> {
@@ -96,7 +112,7 @@ fn missing(roles: &Roles<'_>, format: &str, judgement: &Judgement) -> Vec<String
             Some(option) => format!("no gradient norm, so less is known, and later: {option}"),
             None => "no gradient norm, so less is known, and later".to_owned(),
         });
-    } else if roles.tensors.is_empty() && judgement.onset.is_some() {
+    } else if roles.tensors.is_empty() && judgement.onset.is_some() && judgement.origin.is_none() {
         missing.push(match tensor_option(format) {
             Some(option) => format!("no gradient norms of single layers, so not where: {option}"),
             None => "no gradient norms of single layers, so not where".to_owned(),

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-use tamegrad::Verdict;
-use tamegrad_lab::fix::{Stage, Trial};
+use tamegrad::{Mode, Record, Verdict};
+use tamegrad_lab::fix::{Chosen, Stage, Trial};
 use tamegrad_lab::recipe::RecipeFile;
 use tamegrad_lab::{Fix as Found, fix};
 use tamegrad_report::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
 use tamegrad_report::{describe_change, markdown, number, terminal};
+use tamegrad_runs::run_folder::{Recorder, RunInfo};
 
-use super::{FOUND, STOPPED, exit_code, make_folder, read_recipe, to_json, write};
+use super::{FOUND, STOPPED, exit_code, make_folder, read_recipe, run_info, to_json, write};
 use crate::args::Fix;
 use crate::failure::Failure;
 use crate::progress::Bar;
@@ -22,9 +23,14 @@ pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<ExitCode, Failure> 
     let file = read_recipe(&args.common)?;
     let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.recipe.name));
     make_folder(&folder)?;
+    let mut recorders = Recorders::new(&folder, run_info(&file, Mode::Observe))?;
     let mut bar = Bar::new(args.common.quiet || args.common.json);
-    let found = fix(&file, cancel, &mut |stage, p| bar.show(&stage_name(stage), p))?;
+    let found = fix(&file, cancel, &mut |stage, progress, record| {
+        bar.show(&stage_name(stage), progress);
+        recorders.take(stage, record);
+    })?;
     bar.clear();
+    let recorded = recorders.finish(&found);
     let report = report(&found);
     let json = to_json(&report)?;
     let diff = found.chosen.as_ref().map_or("", |chosen| &chosen.diff);
@@ -40,12 +46,66 @@ pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<ExitCode, Failure> 
     } else if !args.common.quiet {
         screen::print(&story(&found, &report, &file, &folder));
     }
+    recorded?;
     Ok(match &found.chosen {
         Some(chosen) => exit_code(chosen.trained.diagnosis.verdict),
         None if found.cancelled => ExitCode::from(STOPPED),
         None if found.given.diagnosis.verdict.is_explosion() => ExitCode::from(FOUND),
         None => ExitCode::SUCCESS,
     })
+}
+
+/// Writes the run as given, and the one that was trained to the end, into folders of their own.
+struct Recorders {
+    info: RunInfo,
+    given: Recorder,
+    /// The run to the end, with the remedy that it tries.
+    last: Option<(String, Recorder)>,
+    last_folder: PathBuf,
+}
+
+impl Recorders {
+    /// An earlier search's run to the end is taken away.
+    fn new(folder: &Path, info: RunInfo) -> Result<Self, Failure> {
+        let given = Recorder::new(&folder.join("given"), info.clone());
+        let recorders = Self { info, given, last: None, last_folder: folder.join("fixed") };
+        recorders.remove_last()?;
+        Ok(recorders)
+    }
+
+    fn take(&mut self, stage: &Stage, record: &Record) {
+        match stage {
+            Stage::Given => self.given.take(record),
+            Stage::Trial(..) => {}
+            Stage::Final(remedy) => {
+                let begun = self.last.take().filter(|(begun, _)| begun == remedy);
+                let begin =
+                    || (remedy.clone(), Recorder::new(&self.last_folder, self.info.clone()));
+                self.last.insert(begun.unwrap_or_else(begin)).1.take(record);
+            }
+        }
+    }
+
+    fn finish(mut self, found: &Found) -> Result<(), Failure> {
+        let last = self.last.take().map(|(_, recorder)| recorder);
+        let written = match (&found.chosen, last) {
+            (Some(Chosen { trained, .. }), Some(recorder)) => {
+                recorder.finish(&trained.diagnosis, &trained.record)
+            }
+            // It did not hold.
+            _ => self.remove_last().map(Ok)?,
+        };
+        self.given.finish(&found.given.diagnosis, &found.given.record).and(written)?;
+        Ok(())
+    }
+
+    fn remove_last(&self) -> Result<(), Failure> {
+        let path = &self.last_folder;
+        if !path.join("run.json").exists() {
+            return Ok(());
+        }
+        std::fs::remove_dir_all(path).map_err(|error| Failure::Write { path: path.clone(), error })
+    }
 }
 
 fn stage_name(stage: &Stage) -> String {
@@ -121,9 +181,9 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
         ),
         None => text.push_str("Nothing to fix: the recipe is left alone.\n"),
     }
-    let files: Vec<PathBuf> = ["report.md", "report.json", "fixed.toml"]
+    let files: Vec<PathBuf> = ["report.md", "report.json", "given", "fixed.toml", "fixed"]
         .into_iter()
-        .filter(|name| *name != "fixed.toml" || found.chosen.is_some())
+        .filter(|name| !name.starts_with("fixed") || found.chosen.is_some())
         .map(|name| folder.join(name))
         .collect();
     let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();

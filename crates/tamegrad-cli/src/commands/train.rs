@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 use tamegrad::Mode;
 use tamegrad_lab::{TrainOptions, train};
 use tamegrad_report::{json, number, terminal};
+use tamegrad_runs::run_folder::Recorder;
 
-use super::{STOPPED, exit_code, make_folder, read_recipe, to_json, write};
+use super::{STOPPED, exit_code, free_folder, make_folder, read_recipe, run_info, to_json, write};
 use crate::args::{GuardMode, Train};
 use crate::failure::Failure;
 use crate::progress::Bar;
@@ -22,12 +23,16 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure
         GuardMode::Protect => Mode::Protect,
     };
     let options = TrainOptions { mode, steps_max: None, stop_after_alarm: None, cancel };
-    if let Some(folder) = &args.out {
-        make_folder(folder)?;
-    }
+    let folder = args.out.clone().unwrap_or_else(|| free_folder(&file.recipe.name));
+    make_folder(&folder)?;
+    let mut recorder = Recorder::new(&folder, run_info(&file, mode));
     let mut bar = Bar::new(args.common.quiet || args.common.json);
-    let trained = train(&file.recipe, &options, &mut |p| bar.show(&file.recipe.name, p))?;
+    let trained = train(&file.recipe, &options, &mut |progress, record| {
+        bar.show(&file.recipe.name, progress);
+        recorder.take(record);
+    })?;
     bar.clear();
+    let recorded = recorder.finish(&trained.diagnosis, &trained.record);
     let report = json::train(
         &trained.diagnosis,
         &trained.record,
@@ -35,9 +40,7 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure
         &trained.weights_hash,
     );
     let report = to_json(&report)?;
-    if let Some(folder) = &args.out {
-        write(&folder.join("report.json"), &report)?;
-    }
+    write(&folder.join("report.json"), &report)?;
     if args.common.json {
         screen::print(&report);
     } else if !args.common.quiet {
@@ -45,15 +48,19 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure
         screen::print(&terminal::diagnosis(&trained.diagnosis, &trained.record, &style));
         let ended = if trained.cancelled { "stopped by Ctrl-C" } else { "ended" };
         screen::print(&format!(
-            "\n{ended} after {} steps in {:.1} s on {}; held-out metric {}; actions {}; weights {}\n",
+            "\n{ended} after {} steps in {:.1} s on {}; held-out metric {}; actions {}; weights {}\n\
+             {} -> {}\n",
             trained.steps,
             trained.seconds,
             tamegrad_lab::device_name(),
             number(trained.metric),
             trained.record.actions.len(),
             trained.weights_hash,
+            file.path.display(),
+            folder.display(),
         ));
     }
+    recorded?;
     Ok(match trained.cancelled {
         true => ExitCode::from(STOPPED),
         false => exit_code(trained.diagnosis.verdict),

@@ -21,7 +21,7 @@ fn run(recipe: &Recipe, mode: Mode) -> Trained {
 fn run_for(recipe: &Recipe, mode: Mode, steps_max: Option<u64>) -> Trained {
     let cancel = AtomicBool::new(false);
     let options = TrainOptions { mode, steps_max, stop_after_alarm: None, cancel: &cancel };
-    train(recipe, &options, &mut |_| {}).unwrap_or_else(|error| panic!("{error}"))
+    train(recipe, &options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn parse(text: &str) -> Recipe {

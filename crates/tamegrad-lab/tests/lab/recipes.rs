@@ -29,7 +29,7 @@ fn the_planted_cause_and_layer_are_found() {
             stop_after_alarm: Some(100),
             cancel: &cancel,
         };
-        let run = train(&file.recipe, &options, &mut |_| {}).unwrap();
+        let run = train(&file.recipe, &options, &mut |_, _| {}).unwrap();
         let found = &run.diagnosis;
         assert!(verdicts.contains(&found.verdict), "{name}: {:?}", found.verdict);
         assert_eq!(found.causes.first().map(|c| c.name), Some(cause), "{name}: {:?}", found.causes);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Reader, own_run};
 use crate::error::ReadError;
 use crate::log::{LogBuilder, Notice, Point};
-use crate::run_folder::{INFO_FILE, RunFolder, STEPS_FILE, StepRow, TensorRecord};
+use crate::run_folder::{INFO_FILE, RunFolder, STEPS_FILE, StepRow, TensorRecord, diagnosis};
 
 pub(super) const READER: Reader = Reader {
     format: "tamegrad run",
@@ -32,6 +32,11 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
                 Some(&place) => push_tensor(&record, place, log),
                 None => unknown += 1,
             });
+        let mut last = None;
+        let events = run.visit_events(&mut notices, |event| last = diagnosis::judgement(&event));
+        if let Some(judgement) = last {
+            log.recorded(judgement);
+        }
         for Notice { path, offset, text } in notices {
             log.notice(&path, offset, text);
         }
@@ -42,8 +47,8 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
                 format!("{unknown} rows of tensors that run.json does not name"),
             );
         }
-        // The steps count without the tensors.
-        if let Err(error) = result {
+        // The steps count without the tensors and the events.
+        for error in [result, events].into_iter().filter_map(Result::err) {
             log.notice(path, None, error.to_string());
         }
     }

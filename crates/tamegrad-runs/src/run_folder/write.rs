@@ -56,12 +56,29 @@ impl RunWriter {
     /// [`RunError::Exists`] if it already holds a run, [`RunError::Locked`] if another process
     /// writes it, [`RunError::Io`] if the system refuses.
     pub fn create(folder: &Path, info: &RunInfo) -> Result<Self, RunError> {
+        Self::begin(folder, info, |info_path| match info_path.exists() {
+            true => Err(RunError::Exists { path: folder.to_owned() }),
+            false => Ok(()),
+        })
+    }
+
+    /// Begins a run in a folder, in place of the run that it may hold.
+    ///
+    /// # Errors
+    /// [`RunError::Locked`] if another process writes it, [`RunError::Io`] if the system refuses.
+    pub fn replace(folder: &Path, info: &RunInfo) -> Result<Self, RunError> {
+        Self::begin(folder, info, remove)
+    }
+
+    fn begin(
+        folder: &Path,
+        info: &RunInfo,
+        make_way: impl FnOnce(&Path) -> Result<(), RunError>,
+    ) -> Result<Self, RunError> {
         fs::create_dir_all(folder).map_err(|error| RunError::io(folder, error))?;
         let lock = lock(folder)?;
         let info_path = folder.join(INFO_FILE);
-        if info_path.exists() {
-            return Err(RunError::Exists { path: folder.to_owned() });
-        }
+        make_way(&info_path)?;
         let steps = Appender::create(folder.join(STEPS_FILE))?;
         let tensors = Appender::create(folder.join(TENSORS_FILE))?;
         let events = GrowingFile::open(folder.join(EVENTS_FILE), 0)?;
@@ -69,7 +86,7 @@ impl RunWriter {
         // Last: a folder with this file is a whole run folder.
         let text = serde_json::to_vec_pretty(&InfoFile::new(info))
             .map_err(|error| RunError::encode(&info_path, error))?;
-        replace(&info_path, &text)?;
+        overwrite(&info_path, &text)?;
         Ok(Self::new(folder, lock, steps, tensors, events))
     }
 
@@ -340,7 +357,7 @@ fn lock(folder: &Path) -> Result<File, RunError> {
 }
 
 /// Writes a file in one go: readers see the old one or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     let fresh = path.with_extension("new");
     fs::write(&fresh, bytes)
         .and_then(|()| fs::rename(&fresh, path))
