@@ -33,7 +33,9 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
                 None => unknown += 1,
             });
         let mut last = None;
-        let events = run.visit_events(&mut notices, |event| last = diagnosis::judgement(&event));
+        let events = run.visit_events(&mut notices, |event| {
+            last = diagnosis::judgement(&event).or(last.take());
+        });
         if let Some(judgement) = last {
             log.recorded(judgement);
         }
