@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: programs that take turns on one machine, and the medians of their times.
 
+mod logs;
 mod stats;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::thread;
 /// Which bench, and its options.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Bench {
+    Logs(Options),
     Stats(Options),
 }
 
@@ -29,6 +31,7 @@ pub(crate) struct Options {
 /// A sentence about the program that could not be started or did not answer.
 pub(crate) fn bench(root: &Path, which: Bench) -> Result<(), String> {
     match which {
+        Bench::Logs(options) => logs::logs_and_print(root, &options),
         Bench::Stats(options) => stats::stats_and_print(root, &options),
     }
 }
@@ -36,9 +39,10 @@ pub(crate) fn bench(root: &Path, which: Bench) -> Result<(), String> {
 /// Reads what follows `bench` on the command line.
 pub(crate) fn parse(words: &[&str]) -> Result<Bench, String> {
     match words {
-        [] => Err("no bench given, want `stats`".to_owned()),
+        [] => Err("no bench given, want `logs` or `stats`".to_owned()),
+        ["logs", options @ ..] => parse_options(options).map(Bench::Logs),
         ["stats", options @ ..] => parse_options(options).map(Bench::Stats),
-        [unknown, ..] => Err(format!("unknown bench `{unknown}`, want `stats`")),
+        [unknown, ..] => Err(format!("unknown bench `{unknown}`, want `logs` or `stats`")),
     }
 }
 
@@ -228,9 +232,10 @@ mod tests {
             (&["stats", "--json"], stats(true, 9)),
             (&["stats", "--rounds", "3"], stats(false, 3)),
             (&["stats", "--rounds", "1", "--json"], stats(true, 1)),
-            (&[], Err("no bench given, want `stats`")),
-            (&["stat"], Err("unknown bench `stat`, want `stats`")),
-            (&["--json"], Err("unknown bench `--json`, want `stats`")),
+            (&["logs"], Ok(Bench::Logs(Options { json: false, rounds: count(9) }))),
+            (&[], Err("no bench given, want `logs` or `stats`")),
+            (&["stat"], Err("unknown bench `stat`, want `logs` or `stats`")),
+            (&["--json"], Err("unknown bench `--json`, want `logs` or `stats`")),
             (&["stats", "logs"], Err("unexpected argument `logs`")),
             (&["stats", "--rounds"], Err("--rounds: got nothing, want a number from 1")),
             (&["stats", "--rounds", "0"], Err("--rounds: got `0`, want a number from 1")),

@@ -17,6 +17,8 @@ Usage: cargo xtask COMMAND
 Commands:
   test         format check, clippy, tidy and every test; stops at the first failure
   tidy         the style rules that a machine can check, over every file of the project
+  bench logs   the time of `diagnose` for an event file of 500 MB, against TensorBoard's own loaders,
+               and of `scan` for a checkpoint of 4 GB, against a plain read of the mapped file
   bench stats  the time of statistics and clips, against a plain read of the same memory and
                against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
@@ -114,7 +116,7 @@ mod tests {
             (&["tidy"], Ok(Task::Tidy)),
             (&["valgrind"], Ok(Task::Valgrind)),
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
-            (&["bench"], Err("no bench given, want `stats`")),
+            (&["bench"], Err("no bench given, want `logs` or `stats`")),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),
             (&["-h"], Ok(Task::Help)),

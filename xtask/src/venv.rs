@@ -1,4 +1,4 @@
-//! A Python that has torch: one that the caller names, or a virtual environment made once.
+//! Pythons that have what a step needs: one that the caller names, or virtual environments made once.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,15 +23,29 @@ pub(crate) fn python_with_torch(root: &Path) -> Result<PathBuf, String> {
     if let Some(python) = env::var_os(VARIABLE).filter(|python| !python.is_empty()) {
         return Ok(python.into());
     }
-    let folder = root.join(FOLDER);
-    if !is_complete(&folder, PACKAGES) {
-        eprintln!(
-            "making a virtual environment with torch in {FOLDER}: a download of about 3 GB; \
-             {VARIABLE} can name a Python that has torch instead"
-        );
-        make(&folder, PACKAGES, run)?;
+    let hint =
+        format!("a download of about 3 GB; {VARIABLE} can name a Python that has torch instead");
+    python_with(root, FOLDER, PACKAGES, &hint)
+}
+
+/// A Python in a virtual environment in `folder`, below `target`, that has these packages. Where it
+/// has to be made first, `hint` is said.
+///
+/// # Errors
+/// One line: why there is none.
+pub(crate) fn python_with(
+    root: &Path,
+    folder: &str,
+    packages: &[&str],
+    hint: &str,
+) -> Result<PathBuf, String> {
+    let path = root.join(folder);
+    if !is_complete(&path, packages) {
+        let what = packages.join(", ");
+        eprintln!("making a virtual environment with {what} in {folder}: {hint}");
+        make(&path, packages, run)?;
     }
-    Ok(python_in(&folder))
+    Ok(python_in(&path))
 }
 
 fn is_complete(folder: &Path, packages: &[&str]) -> bool {
