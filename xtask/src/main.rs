@@ -1,6 +1,8 @@
-//! The commands of the README and of CI: `cargo xtask test`, `tidy`, `valgrind`, `bench`, `help`.
+//! The commands of the README and of CI: `cargo xtask test`, `tidy`, `open-run`, `valgrind`, `bench`, `help`.
 
 mod bench;
+mod debian;
+mod open_run;
 mod test;
 mod tidy;
 mod valgrind;
@@ -21,6 +23,7 @@ Commands:
                and of `scan` for a checkpoint of 4 GB, against a plain read of the mapped file
   bench stats  the time of statistics and clips, against a plain read of the same memory and
                against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
+  open-run     a run folder and its Parquet files, opened by pyarrow and polars; a part of `test`
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
 
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     match parse(&words) {
         Ok(Task::Test) => test::test(&project_root()),
         Ok(Task::Tidy) => exit_code(tidy::tidy_and_print(&project_root())),
+        Ok(Task::OpenRun) => exit_code(open_run::open_run(&project_root())),
         Ok(Task::Valgrind) => exit_code(valgrind::valgrind(&project_root())),
         Ok(Task::Bench(which)) => exit_code(bench::bench(&project_root(), which)),
         Ok(Task::Help) => {
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
 enum Task {
     Test,
     Tidy,
+    OpenRun,
     Valgrind,
     Bench(Bench),
     Help,
@@ -68,11 +73,12 @@ fn parse(words: &[String]) -> Result<Task, String> {
     match words[..] {
         ["test"] => Ok(Task::Test),
         ["tidy"] => Ok(Task::Tidy),
+        ["open-run"] => Ok(Task::OpenRun),
         ["valgrind"] => Ok(Task::Valgrind),
         ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
-        ["test" | "tidy" | "valgrind" | "help" | "--help" | "-h", extra, ..] => {
+        ["test" | "tidy" | "open-run" | "valgrind" | "help" | "--help" | "-h", extra, ..] => {
             Err(format!("unexpected argument `{extra}`"))
         }
         [unknown, ..] => Err(format!("unknown command `{unknown}`")),
@@ -114,6 +120,7 @@ mod tests {
         let cases: &[(&[&str], Result<Task, &str>)] = &[
             (&["test"], Ok(Task::Test)),
             (&["tidy"], Ok(Task::Tidy)),
+            (&["open-run"], Ok(Task::OpenRun)),
             (&["valgrind"], Ok(Task::Valgrind)),
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
             (&["bench"], Err("no bench given, want `logs` or `stats`")),

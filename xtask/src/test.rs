@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::{cargo, tidy, valgrind};
+use crate::{cargo, open_run, tidy, valgrind, venv};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
@@ -13,6 +13,7 @@ pub(crate) fn test(root: &Path) -> ExitCode {
     let do_work = |work: &Work| match work {
         Work::Cargo(arguments) => run_cargo(root, arguments),
         Work::Tidy => tidy::tidy_and_print(root),
+        Work::OpenRun => open_run::open_run(root),
         Work::Valgrind => valgrind::valgrind(root),
     };
     match run(&steps, under_ci(), do_work, &mut io::stdout()) {
@@ -31,6 +32,7 @@ struct Installed {
     rustfmt: bool,
     clippy: bool,
     nextest: bool,
+    python: bool,
     valgrind: bool,
 }
 
@@ -47,6 +49,7 @@ enum Work {
     /// `cargo` with these arguments, separated by spaces.
     Cargo(&'static str),
     Tidy,
+    OpenRun,
     Valgrind,
 }
 
@@ -81,6 +84,10 @@ fn plan(installed: Installed) -> Vec<Step> {
             ..step("tests", Work::Cargo("test --workspace --profile ci"))
         });
     }
+    steps.push(Step {
+        left_out: unless(installed.python, "apt-get install python3-venv"),
+        ..step("run folder", Work::OpenRun)
+    });
     steps.push(Step {
         left_out: unless(installed.valgrind, "apt-get install valgrind"),
         ..step("valgrind", Work::Valgrind)
@@ -139,6 +146,7 @@ impl Work {
         match self {
             Work::Cargo(arguments) => format!("cargo {arguments}"),
             Work::Tidy => "cargo xtask tidy".to_owned(),
+            Work::OpenRun => "cargo xtask open-run".to_owned(),
             Work::Valgrind => "cargo xtask valgrind".to_owned(),
         }
     }
@@ -157,6 +165,7 @@ impl Installed {
             rustfmt: answers("fmt"),
             clippy: answers("clippy"),
             nextest: answers("nextest"),
+            python: venv::is_possible(under_ci()),
             valgrind: valgrind::is_installed(under_ci()),
         }
     }
@@ -178,9 +187,10 @@ fn under_ci() -> bool {
 mod tests {
     use super::*;
 
-    const ALL: Installed = Installed { rustfmt: true, clippy: true, nextest: true, valgrind: true };
+    const ALL: Installed =
+        Installed { rustfmt: true, clippy: true, nextest: true, python: true, valgrind: true };
     const RUST_ONLY: Installed =
-        Installed { rustfmt: false, clippy: false, nextest: false, valgrind: false };
+        Installed { rustfmt: false, clippy: false, nextest: false, python: false, valgrind: false };
 
     #[test]
     fn the_plan_follows_what_is_installed() {
@@ -193,6 +203,7 @@ mod tests {
                     "cargo xtask tidy",
                     "cargo nextest run --workspace --cargo-profile ci",
                     "cargo test --doc --workspace --profile ci",
+                    "cargo xtask open-run",
                     "cargo xtask valgrind",
                 ],
             ),
@@ -246,8 +257,8 @@ mod tests {
     fn all_steps_pass() {
         let (passed, started, text) = play(ALL, true, "");
         assert!(passed);
-        assert_eq!(started.len(), 6, "{started:?}");
-        assert!(text.contains("\n6 steps passed in "), "{text}");
+        assert_eq!(started.len(), 7, "{started:?}");
+        assert!(text.contains("\n7 steps passed in "), "{text}");
     }
 
     #[test]
@@ -258,7 +269,7 @@ mod tests {
         assert!(text.contains("LEFT OUT, `cargo fmt --all --check`"), "{text}");
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
-        assert!(text.ends_with("; left out: format, clippy, valgrind\n"), "{text}");
+        assert!(text.ends_with("; left out: format, clippy, run folder, valgrind\n"), "{text}");
 
         let (passed, started, text) = play(RUST_ONLY, true, "");
         assert!(!passed);

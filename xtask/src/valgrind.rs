@@ -1,9 +1,8 @@
 //! `cargo xtask valgrind`: the tests of the kernels with every access to memory checked.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use crate::cargo;
+use crate::debian::{self, runs};
+use std::path::Path;
 
 /// What runs each test binary; an access that is not allowed ends it with this code.
 const RUNNER: &str = r#"target."cfg(all())".runner=["valgrind","-q","--error-exitcode=9"]"#;
@@ -32,14 +31,5 @@ pub(crate) fn valgrind(root: &Path) -> Result<(), String> {
 /// Whether valgrind is there. With `install` it is installed first where Debian's packages and the
 /// right to do so are.
 pub(crate) fn is_installed(install: bool) -> bool {
-    let runs = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let is_there = || runs("valgrind", &["--version"]);
-    if is_there() || !install {
-        return is_there();
-    }
-    runs("apt-get", &["update"]) && runs("apt-get", &["install", "--yes", "valgrind"]) && is_there()
+    debian::is_there_or_installed("valgrind", install, || runs("valgrind", &["--version"]))
 }

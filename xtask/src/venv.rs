@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
+use crate::debian;
+
 /// Names a Python that has torch already.
 const VARIABLE: &str = "TAMEGRAD_TORCH_PYTHON";
 
@@ -46,6 +48,14 @@ pub(crate) fn python_with(
         make(&path, packages, run)?;
     }
     Ok(python_in(&path))
+}
+
+/// Whether virtual environments can be made. With `install` Debian's package for that is installed
+/// where it is not there.
+pub(crate) fn is_possible(install: bool) -> bool {
+    debian::is_there_or_installed("python3-venv", install, || {
+        debian::runs("python3", &["-c", "import venv, ensurepip"])
+    })
 }
 
 fn is_complete(folder: &Path, packages: &[&str]) -> bool {
