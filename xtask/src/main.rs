@@ -1,6 +1,7 @@
-//! The commands of the README and of CI: `cargo xtask test`, `tidy`, `valgrind`, `bench`, `help`.
+//! The commands of the README and of CI: `cargo xtask test`, `tidy`, `fuzz`, `valgrind`, `bench`, `help`.
 
 mod bench;
+mod fuzz;
 mod test;
 mod tidy;
 mod valgrind;
@@ -15,12 +16,18 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test         format check, clippy, tidy and every test; stops at the first failure
+  test         format check, clippy, tidy and every test, a few seconds of fuzzing; stops at the
+               first failure
   tidy         the style rules that a machine can check, over every file of the project
   bench stats  the time of statistics and clips, against a plain read of the same memory and
                against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
+  fuzz [TARGET...]
+               every reader, or those named, against inputs that a fuzzer makes up; a part of `test`
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
+
+Options of fuzz:
+  --seconds N  how long each target runs; 60 if not given
 
 Options of bench:
   --json       print one JSON object in place of the table
@@ -40,6 +47,7 @@ fn main() -> ExitCode {
         Ok(Task::Test) => test::test(&project_root()),
         Ok(Task::Tidy) => exit_code(tidy::tidy_and_print(&project_root())),
         Ok(Task::Valgrind) => exit_code(valgrind::valgrind(&project_root())),
+        Ok(Task::Fuzz(options)) => exit_code(fuzz::fuzz(&project_root(), &options)),
         Ok(Task::Bench(which)) => exit_code(bench::bench(&project_root(), which)),
         Ok(Task::Help) => {
             print!("{USAGE}");
@@ -56,6 +64,7 @@ fn main() -> ExitCode {
 enum Task {
     Test,
     Tidy,
+    Fuzz(fuzz::Options),
     Valgrind,
     Bench(Bench),
     Help,
@@ -67,6 +76,7 @@ fn parse(words: &[String]) -> Result<Task, String> {
         ["test"] => Ok(Task::Test),
         ["tidy"] => Ok(Task::Tidy),
         ["valgrind"] => Ok(Task::Valgrind),
+        ["fuzz", ref rest @ ..] => fuzz::parse(rest).map(Task::Fuzz),
         ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
@@ -114,6 +124,7 @@ mod tests {
             (&["tidy"], Ok(Task::Tidy)),
             (&["valgrind"], Ok(Task::Valgrind)),
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
+            (&["fuzz", "text"], Ok(Task::Fuzz(fuzz::parse(&["text"]).expect("options")))),
             (&["bench"], Err("no bench given, want `stats`")),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::{cargo, tidy, valgrind};
+use crate::{cargo, fuzz, tidy, valgrind};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
@@ -13,6 +13,7 @@ pub(crate) fn test(root: &Path) -> ExitCode {
     let do_work = |work: &Work| match work {
         Work::Cargo(arguments) => run_cargo(root, arguments),
         Work::Tidy => tidy::tidy_and_print(root),
+        Work::Fuzz => fuzz::fuzz(root, &fuzz::Options::brief()),
         Work::Valgrind => valgrind::valgrind(root),
     };
     match run(&steps, under_ci(), do_work, &mut io::stdout()) {
@@ -31,6 +32,8 @@ struct Installed {
     rustfmt: bool,
     clippy: bool,
     nextest: bool,
+    /// What libFuzzer is built with.
+    cpp: bool,
     valgrind: bool,
 }
 
@@ -47,6 +50,7 @@ enum Work {
     /// `cargo` with these arguments, separated by spaces.
     Cargo(&'static str),
     Tidy,
+    Fuzz,
     Valgrind,
 }
 
@@ -81,6 +85,10 @@ fn plan(installed: Installed) -> Vec<Step> {
             ..step("tests", Work::Cargo("test --workspace --profile ci"))
         });
     }
+    steps.push(Step {
+        left_out: unless(installed.cpp, "apt-get install g++"),
+        ..step("fuzz", Work::Fuzz)
+    });
     steps.push(Step {
         left_out: unless(installed.valgrind, "apt-get install valgrind"),
         ..step("valgrind", Work::Valgrind)
@@ -139,6 +147,7 @@ impl Work {
         match self {
             Work::Cargo(arguments) => format!("cargo {arguments}"),
             Work::Tidy => "cargo xtask tidy".to_owned(),
+            Work::Fuzz => "cargo xtask fuzz --seconds 3".to_owned(),
             Work::Valgrind => "cargo xtask valgrind".to_owned(),
         }
     }
@@ -157,6 +166,7 @@ impl Installed {
             rustfmt: answers("fmt"),
             clippy: answers("clippy"),
             nextest: answers("nextest"),
+            cpp: fuzz::has_cpp_compiler(),
             valgrind: valgrind::is_installed(under_ci()),
         }
     }
@@ -178,9 +188,10 @@ fn under_ci() -> bool {
 mod tests {
     use super::*;
 
-    const ALL: Installed = Installed { rustfmt: true, clippy: true, nextest: true, valgrind: true };
+    const ALL: Installed =
+        Installed { rustfmt: true, clippy: true, nextest: true, cpp: true, valgrind: true };
     const RUST_ONLY: Installed =
-        Installed { rustfmt: false, clippy: false, nextest: false, valgrind: false };
+        Installed { rustfmt: false, clippy: false, nextest: false, cpp: false, valgrind: false };
 
     #[test]
     fn the_plan_follows_what_is_installed() {
@@ -193,6 +204,7 @@ mod tests {
                     "cargo xtask tidy",
                     "cargo nextest run --workspace --cargo-profile ci",
                     "cargo test --doc --workspace --profile ci",
+                    "cargo xtask fuzz --seconds 3",
                     "cargo xtask valgrind",
                 ],
             ),
@@ -246,8 +258,8 @@ mod tests {
     fn all_steps_pass() {
         let (passed, started, text) = play(ALL, true, "");
         assert!(passed);
-        assert_eq!(started.len(), 6, "{started:?}");
-        assert!(text.contains("\n6 steps passed in "), "{text}");
+        assert_eq!(started.len(), 7, "{started:?}");
+        assert!(text.contains("\n7 steps passed in "), "{text}");
     }
 
     #[test]
@@ -258,7 +270,7 @@ mod tests {
         assert!(text.contains("LEFT OUT, `cargo fmt --all --check`"), "{text}");
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
-        assert!(text.ends_with("; left out: format, clippy, valgrind\n"), "{text}");
+        assert!(text.ends_with("; left out: format, clippy, fuzz, valgrind\n"), "{text}");
 
         let (passed, started, text) = play(RUST_ONLY, true, "");
         assert!(!passed);
