@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: every reader against inputs that a fuzzer makes up, for a bounded time.
 //!
-//! The targets are in cargo-fuzz's layout, and `cargo fuzz run TARGET` runs them too. This command
-//! needs neither it nor a nightly compiler: the compiler's instrumentation is there in every one.
+//! The targets are in cargo-fuzz's layout. This command needs neither cargo-fuzz nor a nightly
+//! compiler: the flags that instrument the code are there in every one.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
