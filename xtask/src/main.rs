@@ -1,7 +1,8 @@
-//! The commands of the README and of CI: `cargo xtask test`, `tidy`, `open-run`, `valgrind`, `bench`, `help`.
+//! The commands of the README and of CI, one file each; `bench` has a file for each bench.
 
 mod bench;
 mod debian;
+mod fuzz;
 mod open_run;
 mod test;
 mod tidy;
@@ -17,15 +18,21 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test         format check, clippy, tidy and every test; stops at the first failure
+  test         format check, clippy, tidy and every test, a few seconds of fuzzing; stops at the
+               first failure
   tidy         the style rules that a machine can check, over every file of the project
   bench logs   the time of `diagnose` for an event file of 500 MB, against TensorBoard's own loaders,
                and of `scan` for a checkpoint of 4 GB, against a plain read of the mapped file
   bench stats  the time of statistics and clips, against a plain read of the same memory and
                against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
   open-run     a run folder and its Parquet files, opened by pyarrow and polars; a part of `test`
+  fuzz [TARGET...]
+               every reader, or those named, against inputs that a fuzzer makes up; a part of `test`
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
+
+Options of fuzz:
+  --seconds N  how long each target runs; 60 if not given
 
 Options of bench:
   --json       print one JSON object in place of the table
@@ -46,6 +53,7 @@ fn main() -> ExitCode {
         Ok(Task::Tidy) => exit_code(tidy::tidy_and_print(&project_root())),
         Ok(Task::OpenRun) => exit_code(open_run::open_run(&project_root())),
         Ok(Task::Valgrind) => exit_code(valgrind::valgrind(&project_root())),
+        Ok(Task::Fuzz(options)) => exit_code(fuzz::fuzz(&project_root(), &options)),
         Ok(Task::Bench(which)) => exit_code(bench::bench(&project_root(), which)),
         Ok(Task::Help) => {
             print!("{USAGE}");
@@ -63,6 +71,7 @@ enum Task {
     Test,
     Tidy,
     OpenRun,
+    Fuzz(fuzz::Options),
     Valgrind,
     Bench(Bench),
     Help,
@@ -75,6 +84,7 @@ fn parse(words: &[String]) -> Result<Task, String> {
         ["tidy"] => Ok(Task::Tidy),
         ["open-run"] => Ok(Task::OpenRun),
         ["valgrind"] => Ok(Task::Valgrind),
+        ["fuzz", ref rest @ ..] => fuzz::parse(rest).map(Task::Fuzz),
         ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
@@ -124,6 +134,7 @@ mod tests {
             (&["valgrind"], Ok(Task::Valgrind)),
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
             (&["bench"], Err("no bench given, want `logs` or `stats`")),
+            (&["fuzz", "text"], Ok(Task::Fuzz(fuzz::parse(&["text"]).expect("options")))),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),
             (&["-h"], Ok(Task::Help)),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::{cargo, open_run, tidy, valgrind, venv};
+use crate::{cargo, fuzz, open_run, tidy, valgrind, venv};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
@@ -14,6 +14,7 @@ pub(crate) fn test(root: &Path) -> ExitCode {
         Work::Cargo(arguments) => run_cargo(root, arguments),
         Work::Tidy => tidy::tidy_and_print(root),
         Work::OpenRun => open_run::open_run(root),
+        Work::Fuzz => fuzz::fuzz(root, &fuzz::Options::brief()),
         Work::Valgrind => valgrind::valgrind(root),
     };
     match run(&steps, under_ci(), do_work, &mut io::stdout()) {
@@ -33,6 +34,8 @@ struct Installed {
     clippy: bool,
     nextest: bool,
     python: bool,
+    /// What libFuzzer is built with.
+    cpp: bool,
     valgrind: bool,
 }
 
@@ -50,6 +53,7 @@ enum Work {
     Cargo(&'static str),
     Tidy,
     OpenRun,
+    Fuzz,
     Valgrind,
 }
 
@@ -87,6 +91,10 @@ fn plan(installed: Installed) -> Vec<Step> {
     steps.push(Step {
         left_out: unless(installed.python, "apt-get install python3-venv"),
         ..step("run folder", Work::OpenRun)
+    });
+    steps.push(Step {
+        left_out: unless(installed.cpp, "apt-get install g++"),
+        ..step("fuzz", Work::Fuzz)
     });
     steps.push(Step {
         left_out: unless(installed.valgrind, "apt-get install valgrind"),
@@ -147,6 +155,7 @@ impl Work {
             Work::Cargo(arguments) => format!("cargo {arguments}"),
             Work::Tidy => "cargo xtask tidy".to_owned(),
             Work::OpenRun => "cargo xtask open-run".to_owned(),
+            Work::Fuzz => "cargo xtask fuzz --seconds 3".to_owned(),
             Work::Valgrind => "cargo xtask valgrind".to_owned(),
         }
     }
@@ -166,6 +175,7 @@ impl Installed {
             clippy: answers("clippy"),
             nextest: answers("nextest"),
             python: venv::is_possible(under_ci()),
+            cpp: fuzz::has_cpp_compiler(under_ci()),
             valgrind: valgrind::is_installed(under_ci()),
         }
     }
@@ -187,10 +197,22 @@ fn under_ci() -> bool {
 mod tests {
     use super::*;
 
-    const ALL: Installed =
-        Installed { rustfmt: true, clippy: true, nextest: true, python: true, valgrind: true };
-    const RUST_ONLY: Installed =
-        Installed { rustfmt: false, clippy: false, nextest: false, python: false, valgrind: false };
+    const ALL: Installed = Installed {
+        rustfmt: true,
+        clippy: true,
+        nextest: true,
+        python: true,
+        cpp: true,
+        valgrind: true,
+    };
+    const RUST_ONLY: Installed = Installed {
+        rustfmt: false,
+        clippy: false,
+        nextest: false,
+        python: false,
+        cpp: false,
+        valgrind: false,
+    };
 
     #[test]
     fn the_plan_follows_what_is_installed() {
@@ -204,6 +226,7 @@ mod tests {
                     "cargo nextest run --workspace --cargo-profile ci",
                     "cargo test --doc --workspace --profile ci",
                     "cargo xtask open-run",
+                    "cargo xtask fuzz --seconds 3",
                     "cargo xtask valgrind",
                 ],
             ),
@@ -257,8 +280,8 @@ mod tests {
     fn all_steps_pass() {
         let (passed, started, text) = play(ALL, true, "");
         assert!(passed);
-        assert_eq!(started.len(), 7, "{started:?}");
-        assert!(text.contains("\n7 steps passed in "), "{text}");
+        assert_eq!(started.len(), 8, "{started:?}");
+        assert!(text.contains("\n8 steps passed in "), "{text}");
     }
 
     #[test]
@@ -269,7 +292,10 @@ mod tests {
         assert!(text.contains("LEFT OUT, `cargo fmt --all --check`"), "{text}");
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
-        assert!(text.ends_with("; left out: format, clippy, run folder, valgrind\n"), "{text}");
+        assert!(
+            text.ends_with("; left out: format, clippy, run folder, fuzz, valgrind\n"),
+            "{text}"
+        );
 
         let (passed, started, text) = play(RUST_ONLY, true, "");
         assert!(!passed);

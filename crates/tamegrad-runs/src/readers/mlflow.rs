@@ -41,6 +41,7 @@ fn read_databases(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadErr
     for path in paths {
         let open = || {
             let database = sqlite::open(path)?;
+            sqlite::require(&database, &COLUMNS)?;
             let names = run_prefixes(&database)?;
             Ok((database, names))
         };
@@ -49,10 +50,10 @@ fn read_databases(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadErr
         let query =
             "SELECT key, value, timestamp, step, is_nan, run_uuid FROM metrics ORDER BY rowid";
         sqlite::visit(path, &database, query, log, |row, number, log| {
-            let run = sqlite::text(row.get_ref(5)?).unwrap_or_default();
-            match prefixes.get(&*run) {
+            let run = sqlite::name(row.get_ref(5)?);
+            match prefixes.get(&run) {
                 Some(prefix) => push_row(row, number, prefix, path, log)?,
-                None if left_out.len() < RUNS_MAX => drop(left_out.insert(run.into_owned())),
+                None if left_out.len() < RUNS_MAX => drop(left_out.insert(run)),
                 None => {}
             }
             Ok(())
@@ -68,7 +69,9 @@ fn read_databases(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadErr
 
 /// What goes before the names of each run's series: nothing if there is but one run.
 fn run_prefixes(database: &Connection) -> rusqlite::Result<HashMap<String, String>> {
-    let is_there = sqlite::columns(database, "runs")?.iter().any(|name| name == "lifecycle_stage");
+    let columns = sqlite::columns(database, "runs")?;
+    let is_there =
+        ["run_uuid", "lifecycle_stage"].iter().all(|name| columns.iter().any(|c| c == name));
     let not_deleted = if is_there {
         "WHERE run_uuid NOT IN (SELECT run_uuid FROM runs WHERE lifecycle_stage = 'deleted')"
     } else {
@@ -76,8 +79,7 @@ fn run_prefixes(database: &Connection) -> rusqlite::Result<HashMap<String, Strin
     };
     let query = format!("SELECT DISTINCT run_uuid FROM metrics {not_deleted} LIMIT {RUNS_MAX}");
     let mut query = database.prepare(&query)?;
-    let names = query
-        .query_map([], |row| Ok(sqlite::text(row.get_ref(0)?).unwrap_or_default().into_owned()))?;
+    let names = query.query_map([], |row| Ok(sqlite::name(row.get_ref(0)?)))?;
     let names = names.collect::<rusqlite::Result<Vec<String>>>()?;
     if let [only] = &names[..] {
         return Ok(HashMap::from([(only.clone(), String::new())]));

@@ -12,12 +12,13 @@ use crate::log::{LogBuilder, Point};
 
 pub(super) const READER: Reader = Reader {
     format: "trackio",
-    recognises: |head: &Head<'_>| sqlite::has_metrics(head, &["metrics", "run_name"]),
+    recognises: |head: &Head<'_>| sqlite::has_metrics(head, &COLUMNS),
     recognises_folder: no_folder,
     run_key: own_run,
     read,
 };
 
+const COLUMNS: [&str; 2] = ["metrics", "run_name"];
 /// Runs that are read of one database.
 const RUNS_MAX: usize = 1000;
 
@@ -31,6 +32,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
 fn read_database(path: &Path, log: &mut LogBuilder) -> Result<(), ReadError> {
     let open = || {
         let database = sqlite::open(path)?;
+        sqlite::require(&database, &COLUMNS)?;
         let columns = Columns::of(&database)?;
         let prefixes = run_prefixes(&database, &columns)?;
         Ok((database, columns, prefixes))
@@ -41,12 +43,12 @@ fn read_database(path: &Path, log: &mut LogBuilder) -> Result<(), ReadError> {
     let mut rows_of_run: HashMap<String, i64> = HashMap::new();
     let mut left_out = 0_u64;
     sqlite::visit(path, &database, &query, log, |row, number, log| {
-        let run = sqlite::text(row.get_ref(0)?).unwrap_or_default();
-        let Some(prefix) = prefixes.get(&*run) else {
+        let run = sqlite::name(row.get_ref(0)?);
+        let Some(prefix) = prefixes.get(&run) else {
             left_out += 1;
             return Ok(());
         };
-        let count = rows_of_run.entry(run.into_owned()).or_default();
+        let count = rows_of_run.entry(run).or_default();
         *count += 1;
         if let Err(text) = push_row(row, *count - 1, prefix, log)? {
             log.notice(path, None, format!("row {number} of metrics is left out: {text}"));
@@ -93,12 +95,8 @@ fn run_prefixes(
     let Columns { run, name, .. } = columns;
     let query = format!("SELECT {run}, min({name}) FROM metrics GROUP BY 1 LIMIT {RUNS_MAX}");
     let mut query = database.prepare(&query)?;
-    let runs = query.query_map([], |row| {
-        let text = |place| -> rusqlite::Result<String> {
-            Ok(sqlite::text(row.get_ref(place)?).unwrap_or_default().into_owned())
-        };
-        Ok((text(0)?, text(1)?))
-    })?;
+    let runs = query
+        .query_map([], |row| Ok((sqlite::name(row.get_ref(0)?), sqlite::name(row.get_ref(1)?))))?;
     let runs = runs.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
     if let [(only, _)] = &runs[..] {
         return Ok(HashMap::from([(only.clone(), String::new())]));

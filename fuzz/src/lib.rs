@@ -1,0 +1,63 @@
+//! What the targets share: an input becomes a file or a folder, and what a reader makes of it is
+//! held against what every reader promises.
+
+mod check;
+mod input;
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use tamegrad_runs::readers::{HEAD_BYTES, Head, READERS, Reader};
+use tamegrad_runs::{Log, LogBuilder, ReadError};
+use tempfile::TempDir;
+
+pub use check::checkpoint;
+pub use input::{database, parts, write_folder};
+
+/// No reader may hold more than this at a time of an input of a few KiB.
+const MEMORY_MAX: usize = 128 << 20;
+
+/// An allocation beyond the bound fails, which ends the process.
+#[global_allocator]
+static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, MEMORY_MAX);
+
+/// A folder of this process.
+static SCRATCH: LazyLock<TempDir> =
+    LazyLock::new(|| tempfile::tempdir().expect("a temporary folder can be made"));
+
+/// Reads a file of this name and content as a format, whether its reader knows it or not.
+pub fn file(format: &str, name: &str, bytes: &[u8]) {
+    let path = scratch(name);
+    std::fs::write(&path, bytes).expect("a temporary file can be written");
+    let head = bytes.get(..HEAD_BYTES).unwrap_or(bytes);
+    let head = Head { path: &path, bytes: head, is_whole: head.len() == bytes.len() };
+    for reader in readers(format) {
+        (reader.recognises)(&head);
+        check::reading(format, || read(reader, &path));
+    }
+}
+
+/// Reads a folder as a format, made of the parts of an input; see [`write_folder`].
+pub fn folder(format: &str, input: &[u8]) {
+    let path = scratch("folder");
+    let names = write_folder(&path, input);
+    for reader in readers(format) {
+        (reader.recognises_folder)(&path, &names);
+        check::reading(format, || read(reader, &path));
+    }
+}
+
+/// A path in the folder of this process.
+pub fn scratch(name: &str) -> PathBuf {
+    SCRATCH.path().join(name)
+}
+
+fn readers(format: &str) -> impl Iterator<Item = &'static Reader> {
+    READERS.iter().filter(move |reader| reader.format == format)
+}
+
+fn read(reader: &Reader, path: &Path) -> Result<Log, ReadError> {
+    let mut log = LogBuilder::new();
+    (reader.read)(&[path.to_owned()], &mut log)?;
+    Ok(log.finish())
+}
