@@ -5,8 +5,6 @@
 //! inputs first. A line that
 //! makes no sense is answered by `error: ` and why.
 
-#![allow(unsafe_code, reason = "the plain read uses AVX2 where it is there, as the kernels do")]
-
 use std::error::Error;
 use std::fs::File;
 use std::hint::black_box;
@@ -79,24 +77,8 @@ fn read(path: &Path) -> io::Result<u32> {
     Ok(file.bytes().par_chunks(READ_BYTES).map(plain_sum).reduce(|| 0, u32::wrapping_add))
 }
 
-fn plain_sum(bytes: &[u8]) -> u32 {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        return unsafe { sum_avx2(bytes) };
-    }
-    sum(bytes)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn sum_avx2(bytes: &[u8]) -> u32 {
-    sum(bytes)
-}
-
 /// 64 running sums: enough to be bound by memory alone.
-#[inline(always)]
-fn sum(bytes: &[u8]) -> u32 {
+fn plain_sum(bytes: &[u8]) -> u32 {
     let mut sums = [0_u32; 64];
     let (chunks, _) = bytes.as_chunks::<256>();
     for chunk in chunks {
