@@ -33,7 +33,7 @@ impl Source {
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let metadata = fs::metadata(path).map_err(|error| ReadError::io(path, error))?;
         let found = if metadata.is_dir() {
-            recognise_folder(path, &names(path)?).ok_or_else(|| "a folder".to_owned())
+            recognise_folder(path, &entries(path)?).ok_or_else(|| "a folder".to_owned())
         } else {
             recognise(path)?
         };
@@ -94,15 +94,15 @@ pub fn discover(path: &Path) -> (Vec<Source>, Vec<ReadError>) {
 }
 
 fn walk(folder: &Path, sources: &mut Vec<Source>, errors: &mut Vec<ReadError>) {
-    let names = match names(folder) {
-        Ok(names) => names,
+    let entries = match entries(folder) {
+        Ok(entries) => entries,
         Err(error) => return errors.push(error),
     };
-    if let Some(reader) = recognise_folder(folder, &names) {
+    if let Some(reader) = recognise_folder(folder, &entries) {
         return sources.push(Source { reader, paths: vec![folder.to_owned()] });
     }
     let mut groups: BTreeMap<(&str, String), usize> = BTreeMap::new();
-    for path in names.iter().map(|name| folder.join(name)) {
+    for path in entries {
         // The kind of the entry itself: a link is neither.
         let kind = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata.file_type(),
@@ -130,18 +130,19 @@ fn walk(folder: &Path, sources: &mut Vec<Source>, errors: &mut Vec<ReadError>) {
     }
 }
 
-fn names(folder: &Path) -> Result<Vec<String>, ReadError> {
+/// The paths in a folder, in order: a name need not be UTF-8.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let fail = |error| ReadError::io(folder, error);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        names.push(entry.map_err(fail)?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
+    let entries = fs::read_dir(folder).map_err(fail)?.map(|entry| Ok(entry.map_err(fail)?.path()));
+    let mut entries = entries.collect::<Result<Vec<PathBuf>, ReadError>>()?;
+    entries.sort();
+    Ok(entries)
 }
 
-fn recognise_folder(folder: &Path, names: &[String]) -> Option<&'static Reader> {
-    READERS.iter().find(|reader| (reader.recognises_folder)(folder, names))
+fn recognise_folder(folder: &Path, entries: &[PathBuf]) -> Option<&'static Reader> {
+    let names = entries.iter().filter_map(|path| path.file_name());
+    let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    READERS.iter().find(|reader| (reader.recognises_folder)(folder, &names))
 }
 
 /// The reader of a file, or what the file looks like.
@@ -167,4 +168,60 @@ fn looks_like(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
     let line: String = text.lines().next().unwrap_or_default().chars().take(60).collect();
     format!("text that begins with {line:?}")
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const LOG: &str = "{\"step\": 1, \"loss\": 2.0}\n{\"step\": 2, \"loss\": 1.9}\n";
+
+    #[test]
+    fn links_in_a_circle_and_to_nowhere_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("log.jsonl"), LOG).unwrap();
+        symlink(folder.path(), inner.join("round")).unwrap();
+        symlink(inner.join("itself"), inner.join("itself")).unwrap();
+        symlink("nowhere", inner.join("dangling")).unwrap();
+        let (sources, errors) = discover(folder.path());
+        assert_eq!(sources.len(), 1);
+        assert_eq!(sources[0].paths(), [inner.join("log.jsonl")]);
+        assert_eq!(errors.len(), 0, "{errors:?}");
+
+        let (sources, errors) = discover(&inner.join("itself"));
+        assert_eq!((sources.len(), errors.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf_8_is_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(OsStr::from_bytes(b"l\xffg.jsonl"));
+        // Some file systems take no such name.
+        if fs::write(&path, LOG).is_err() {
+            return;
+        }
+        let (sources, errors) = discover(folder.path());
+        assert_eq!(errors.len(), 0, "{errors:?}");
+        assert_eq!(sources[0].paths(), [path]);
+        assert_eq!(sources[0].read().unwrap().series("loss").unwrap().points.len(), 2);
+    }
+
+    #[test]
+    fn a_log_among_thousands_of_other_files_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..3000 {
+            let inner = folder.path().join((number % 10).to_string());
+            fs::create_dir_all(&inner).unwrap();
+            fs::write(inner.join(format!("{number}.txt")), "nothing of interest\n").unwrap();
+        }
+        fs::write(folder.path().join("7/log.jsonl"), LOG).unwrap();
+        let (sources, errors) = discover(folder.path());
+        assert_eq!((sources.len(), errors.len()), (1, 0));
+    }
 }
