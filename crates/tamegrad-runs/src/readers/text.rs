@@ -6,6 +6,7 @@
 
 mod figures;
 mod lines;
+mod means;
 mod names;
 mod number;
 mod scan;
@@ -20,6 +21,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use self::lines::{LINE_BYTES_MAX, Line};
+use self::means::Means;
 use self::names::{Class, NAMES_MAX, Names, Subset};
 use self::scan::{Bar, Marks, Pair};
 use self::steps::{Kind, Position, Track};
@@ -138,6 +140,7 @@ struct Reading<'a> {
     marks: Marks,
     plain: Vec<u8>,
     track: Track,
+    means: Means,
     /// Settled after [`PENDING_MAX`] records, which wait for it.
     kind: Option<Kind>,
     pending: Vec<Record>,
@@ -160,6 +163,7 @@ struct Reading<'a> {
     found: TrainingLines,
     is_cut_noticed: bool,
     is_zero_noticed: bool,
+    are_means_noticed: bool,
 }
 
 /// The numbers of a line with their series.
@@ -188,6 +192,7 @@ impl<'a> Reading<'a> {
             marks: Marks::default(),
             plain: Vec::new(),
             track: Track::default(),
+            means: Means::default(),
             kind: None,
             pending: Vec::new(),
             keras: None,
@@ -205,6 +210,7 @@ impl<'a> Reading<'a> {
             found: TrainingLines::default(),
             is_cut_noticed: false,
             is_zero_noticed: false,
+            are_means_noticed: false,
         }
     }
 
@@ -342,10 +348,17 @@ impl<'a> Reading<'a> {
     }
 
     fn record(&mut self, line: &[u8], marks: &Marks, position: Position, is_validation: bool) {
-        let values = self.values(marks, false);
+        let mut values = self.values(marks, false);
         let is_core = marks.pairs.iter().any(|pair| pair.name.class.is_core());
         if self.is_repeated(&position, &values) {
             return;
+        }
+        if self.means.take_apart(line, marks, &mut values)
+            && !std::mem::replace(&mut self.are_means_noticed, true)
+        {
+            let text = "got fairseq's means over each epoch so far; they are taken apart into means \
+                        since the line before, where enough digits were printed";
+            self.log.notice(self.path, None, text);
         }
         self.count(line, marks);
         self.push(Record { position, is_training: is_core && !is_validation, values });
