@@ -27,7 +27,7 @@ mod window;
 mod wire;
 
 pub use checkpoint::{Checkpoint, TensorReport, scan_checkpoint};
-pub use discover::{Source, discover};
+pub use discover::{Source, discover, discover_mapped};
 pub use error::ReadError;
 pub use log::{Log, LogBuilder, NOTICES_MAX, Notice, POINTS_MAX, Point, SERIES_MAX, Series};
 pub use roles::{Map, Role, Roles};

@@ -126,15 +126,24 @@ pub struct LogBuilder {
     points: usize,
     /// Points of names beyond [`SERIES_MAX`].
     nameless: u64,
-    notices_dropped: u64,
-
     notices: Notices,
+    named: Vec<String>,
 }
 
 impl LogBuilder {
     /// An empty log.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty log whose user gave these names to roles.
+    pub fn with_named(named: &[String]) -> Self {
+        Self { named: named.to_vec(), ..Self::default() }
+    }
+
+    /// Whether the user gave this name to a role: then the file that has it is a log.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.named.iter().any(|named| named == name)
     }
 
     /// The place of a series, which is made if it is not there; for [`LogBuilder::push_at`].
@@ -202,13 +211,6 @@ impl LogBuilder {
             let text = format!("{} points of names beyond the first {SERIES_MAX}", self.nameless);
             self.notice(&path, None, text);
         }
-        if self.notices_dropped > 0
-            && let Some(path) = self.log.notices.last().map(|notice| notice.path.clone())
-        {
-            let text = format!("{} more such notices", self.notices_dropped);
-            self.log.notices.push(Notice { path, offset: None, text });
-        }
-
         self.log.notices = self.notices.finish();
         self.log
     }

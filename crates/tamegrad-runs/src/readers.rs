@@ -27,6 +27,8 @@ pub struct Head<'a> {
     pub bytes: &'a [u8],
     /// Whether these are all of them.
     pub is_whole: bool,
+    /// Names that the user gave to roles: they count as those of a log.
+    pub named: &'a [String],
 }
 
 /// Bytes of a file that are looked at to recognise its format.
@@ -81,7 +83,7 @@ mod tests {
     pub(super) fn knows(reader: &Reader, name: &str, bytes: &[u8]) -> bool {
         let head = bytes.get(..HEAD_BYTES).unwrap_or(bytes);
         let is_whole = head.len() == bytes.len();
-        (reader.recognises)(&Head { path: Path::new(name), bytes: head, is_whole })
+        (reader.recognises)(&Head { path: Path::new(name), bytes: head, is_whole, named: &[] })
     }
 
     /// What a reader reads of a file of this name and content.

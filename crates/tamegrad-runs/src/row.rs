@@ -154,7 +154,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Whether there was a step or a loss: without either the file is hardly a log.
+    /// Whether there was a step, a loss or a name that the user gave: without any the file is hardly a log.
     pub(crate) fn look_like_a_log(&self) -> bool {
         self.knows_a_name && !self.log.is_empty()
     }
@@ -188,7 +188,7 @@ impl<'a> Rows<'a> {
             Some(&place) => place,
             None if self.places.len() < NAMES_MAX => {
                 let place = self.log.place(&name);
-                self.knows_a_name |= is_loss_name(&name);
+                self.knows_a_name |= is_loss_name(&name) || self.log.is_named(&name);
                 self.places.insert(name, place);
                 place
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tamegrad::Verdict;
 use tamegrad_report::log::{self, LogRun};
-use tamegrad_runs::{Source, discover};
+use tamegrad_runs::{Map, Source, discover_mapped};
 
 use crate::args::Watch;
 use crate::commands::diagnose::with_run;
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<ExitCode, Failure
     eprintln!("watching {}; Ctrl-C stops", args.path.display());
     loop {
         let began = Instant::now();
-        for source in grown(&args.path, &mut seen) {
+        for source in grown(&args.path, &args.map, &mut seen) {
             changed = Instant::now();
             alarmed |= look(args, &source, &mut told);
         }
@@ -55,11 +55,11 @@ struct Stamp {
 }
 
 /// The runs whose files have changed since the last look. What cannot be read now may be later.
-fn grown(path: &Path, seen: &mut HashMap<PathBuf, Stamp>) -> Vec<Source> {
+fn grown(path: &Path, map: &Map, seen: &mut HashMap<PathBuf, Stamp>) -> Vec<Source> {
     if !path.exists() {
         return Vec::new();
     }
-    let (mut sources, _) = discover(path);
+    let (mut sources, _) = discover_mapped(path, map);
     sources.retain(|source| {
         let mut has_changed = false;
         for path in files(source.paths()) {

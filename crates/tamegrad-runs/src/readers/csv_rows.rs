@@ -28,7 +28,7 @@ fn recognises(head: &Head<'_>) -> bool {
     let end = head.bytes.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
     let text = if head.is_whole { head.bytes } else { head.bytes.get(..end).unwrap_or_default() };
     // What the start holds is what the reader finds in it.
-    let mut log = LogBuilder::new();
+    let mut log = LogBuilder::with_named(head.named);
     let mut table = Table::new(Rows::new(&mut log, head.path));
     let ended = table.read(text);
     ended.is_ok() && table.rows.look_like_a_log() && table.good > table.bad
@@ -67,7 +67,7 @@ struct Header {
 
 impl Header {
     /// The header that a line is, if it is one: two names or more, of which one is known.
-    fn of(line: &[u8]) -> Option<Self> {
+    fn of(line: &[u8], log: &LogBuilder) -> Option<Self> {
         let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         let line = line.strip_prefix(b"#").unwrap_or(line);
         let count = |delimiter: u8| line.iter().filter(|&&byte| byte == delimiter).count();
@@ -80,7 +80,8 @@ impl Header {
             Fields::of(line, delimiter).map(|name| String::from_utf8_lossy(&name).into()).collect();
         let is_number = |name: &&String| parse_number_bytes(name.as_bytes()).is_some();
         let numbers = names.iter().filter(is_number).count();
-        let is_header = numbers * 2 < names.len() && names.iter().any(|name| is_log_name(name));
+        let is_known = |name: &String| is_log_name(name) || log.is_named(name);
+        let is_header = numbers * 2 < names.len() && names.iter().any(is_known);
         is_header.then_some(Self { delimiter, names })
     }
 
@@ -142,7 +143,7 @@ impl<'a> Table<'a> {
     fn line(&mut self, line: &[u8], about: Line) -> bool {
         let is_comment = line.starts_with(b"#");
         let Some(header) = &self.header else {
-            self.header = Header::of(line).filter(|_| !about.is_too_long);
+            self.header = Header::of(line, self.rows.log).filter(|_| !about.is_too_long);
             return self.header.is_some() || is_comment;
         };
         if is_comment {
@@ -161,7 +162,7 @@ impl<'a> Table<'a> {
             self.odd(about, text);
         } else if self.row.is_empty() {
             // A run that goes on in the same file writes its header again.
-            match Header::of(line) {
+            match Header::of(line, self.rows.log) {
                 Some(header) => self.header = Some(header),
                 None if words > 0 => {
                     self.odd(about, "got a line without numbers; it is left out".to_owned());
@@ -236,6 +237,8 @@ fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
     use crate::readers::tests::{knows, points, read_text, survives};
     use proptest::prelude::*;
 
@@ -357,6 +360,16 @@ mod tests {
             "def f(step, loss):\n    return step, loss\n",
         ] {
             assert!(!knows(&READER, "a.txt", text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_the_user_gave_makes_a_table_a_log() {
+        let bytes = b"time_s,objective\n1,5\n2,4\n";
+        for (named, want) in [("objective", true), ("energy", false)] {
+            let named = [named.to_owned()];
+            let head = Head { path: Path::new("a.csv"), bytes, is_whole: true, named: &named };
+            assert_eq!(recognises(&head), want, "{named:?}");
         }
     }
 

@@ -67,7 +67,7 @@ fn recognises(head: &Head<'_>) -> bool {
         return false;
     }
     // What the start holds is what the reader finds in it.
-    let mut log = LogBuilder::new();
+    let mut log = LogBuilder::with_named(head.named);
     let mut rows = Rows::new(&mut log, head.path);
     let _ = read_layout(layout(head.bytes, head.path), head.bytes, None, &mut rows);
     rows.look_like_a_log()
@@ -476,12 +476,21 @@ impl<R: Read> Document<'_, '_, R> {
             let (group, rest): (Vec<_>, Vec<_>) =
                 columns.into_iter().partition(|(_, column)| is_cut || column.len() == length);
             columns = rest;
-            if are_over_steps(&group, record) {
+            if self.are_named(&name.text, &group) || are_over_steps(&group, record) {
                 self.push_group(&name.text, &group);
                 has_columns = true;
             }
         }
         has_columns
+    }
+
+    /// Whether the user gave the name of a column to a role.
+    fn are_named(&self, prefix: &str, columns: &[(String, Column)]) -> bool {
+        columns.iter().any(|(column, _)| {
+            let mut name = prefix.to_owned();
+            join(&mut name, column);
+            self.rows.log.is_named(&name)
+        })
     }
 
     fn push_group(&mut self, prefix: &str, group: &[(String, Column)]) {

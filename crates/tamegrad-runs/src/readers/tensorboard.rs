@@ -496,7 +496,7 @@ mod tests {
             ("events.out.tfevents.1.host", &[0; 100], true),
         ];
         for (path, bytes, want) in cases {
-            let head = Head { path: Path::new(path), bytes, is_whole: true };
+            let head = Head { path: Path::new(path), bytes, is_whole: true, named: &[] };
             assert_eq!(recognises(&head), *want, "{path} {bytes:?}");
         }
     }

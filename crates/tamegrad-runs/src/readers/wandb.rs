@@ -564,7 +564,7 @@ mod tests {
             (RUN, &[0; 9], true),
         ];
         for (path, bytes, want) in cases {
-            let head = Head { path: Path::new(path), bytes, is_whole: true };
+            let head = Head { path: Path::new(path), bytes, is_whole: true, named: &[] };
             assert_eq!(recognises(&head), *want, "{path} {bytes:?}");
         }
     }

@@ -39,7 +39,7 @@ fn check(lines: &str, want: &str) {
 fn is_recognised(name: &str, bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
     let is_whole = head.len() == bytes.len();
-    recognises(&Head { path: Path::new(name), bytes: head, is_whole })
+    recognises(&Head { path: Path::new(name), bytes: head, is_whole, named: &[] })
 }
 
 #[test]
