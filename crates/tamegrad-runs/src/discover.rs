@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
 use crate::log::{Log, LogBuilder};
-use crate::readers::{HEAD_BYTES, Head, READERS, Reader};
+use crate::readers::{Growing, HEAD_BYTES, Head, READERS, Reader};
 use crate::roles::Map;
 
 /// One run: the files that hold it and the reader for them.
@@ -67,6 +67,13 @@ impl Source {
             [first, ..] => first.parent().unwrap_or(first),
             [] => Path::new(""),
         }
+    }
+
+    /// The run as it grows, read from its start; `None` where it has to be read anew each time.
+    pub(crate) fn grow(&self) -> Option<(&Path, Box<dyn Growing>)> {
+        let [path] = &self.paths[..] else { return None };
+        let growing = (self.reader.grow)(path, LogBuilder::with_named(&self.named))?;
+        Some((path, growing))
     }
 
     /// Reads the run.

@@ -10,15 +10,13 @@ use crate::log::Log;
 use crate::readers::HEAD_BYTES;
 
 fn read_bytes(bytes: &[u8]) -> Log {
-    let mut log = LogBuilder::new();
-    let mut reading = Reading::new(Path::new("run.log"), &mut log);
+    let mut reading = Reading::new(Path::new("run.log"), LogBuilder::new());
     let end = lines::each_line(bytes, |line| {
         reading.line(&line);
         true
     });
-    reading.finish();
     end.expect("bytes can be read");
-    log.finish()
+    reading.finish().finish()
 }
 
 /// Reads `lines` and compares all series with `want`, one a line: `name step=value step=value`.
