@@ -39,6 +39,11 @@ impl Follower {
         &self.source
     }
 
+    /// Whether the next look reads on from this one.
+    pub fn reads_on(&self) -> bool {
+        self.growth.is_some()
+    }
+
     /// The log as it is now. The first time it is whole; later on long series hold their ends only.
     ///
     /// # Errors
@@ -128,7 +133,7 @@ mod tests {
                 assert_eq!(points(&log), points(&whole), "{name} {cut}");
             }
         }
-        assert!(follower.is_some(), "{name}");
+        assert_eq!(follower.map(|follower| follower.reads_on()), Some(true), "{name}");
     }
 
     #[test]

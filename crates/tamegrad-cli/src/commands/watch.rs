@@ -49,10 +49,12 @@ pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<ExitCode, Failure
             if cancel.load(Ordering::Relaxed) {
                 break;
             }
-            let began = Instant::now();
+            let (began, read_on) = (Instant::now(), run.follower.reads_on());
             run.is_unread = false;
             alarmed |= look(args, &mut run.follower, &mut told);
-            run.next_look = after(began);
+            // What reading the whole took says nothing of reading on.
+            let is_first = !read_on && run.follower.reads_on();
+            run.next_look = if is_first { Instant::now() } else { after(began) };
         }
         if cancel.load(Ordering::Relaxed) {
             return Ok(ExitCode::from(STOPPED));
