@@ -468,6 +468,7 @@ fn diagnose_reads_a_folder_of_formats() {
             "remedies",
             "series",
             "signs",
+            "strains",
             "verdict"
         ]
     );
