@@ -109,9 +109,7 @@ pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
 /// rise must be steeper, as there is no spread to hold it against.
 pub(super) fn growth_in_excerpt(history: &History<'_>) -> Option<Alarm> {
     let norm = history.gradient_norm;
-    if norm.len() > WINDOW_MIN || norm.first()?.step < EXCERPT_STEP {
-        return None;
-    }
+    let is_excerpt = norm.len() <= WINDOW_MIN && norm.first()?.step >= EXCERPT_STEP;
     let begin = (EXCERPT_BEFORE..norm.len().saturating_sub(2)).find(|begin| {
         let (before, from) = norm.split_at(*begin);
         let highest = before.iter().map(|sample| sample.value).fold(f64::MIN, f64::max);
@@ -123,7 +121,7 @@ pub(super) fn growth_in_excerpt(history: &History<'_>) -> Option<Alarm> {
     let peak = norm[begin + 2].value;
     let usual = median(norm[..begin].iter().map(|sample| sample.value))?;
     let back = norm[begin + 2..].iter().find(|sample| sample.value <= GROWTH_BEGIN * usual);
-    Some(Alarm {
+    is_excerpt.then(|| Alarm {
         sign: SignName::GradientSpikes,
         onset: norm[begin].step,
         back: back.map(|sample| sample.step),
