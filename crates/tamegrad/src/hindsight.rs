@@ -145,7 +145,6 @@ pub fn judge(history: &History<'_>) -> Judgement {
         gradients::huge(history),
         loss::explosion(history),
         gradients::growth(history),
-        gradients::growth_in_excerpt(history),
         gradients::repeated_spikes(history),
     ];
     let alarms: Vec<Alarm> = found.into_iter().flatten().collect();

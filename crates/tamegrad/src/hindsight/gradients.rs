@@ -25,10 +25,6 @@ const LESSER_SIGMAS: f64 = 4.0;
 const GROWTH_FACTOR: f64 = 8.0;
 const GROWTH_SIGMAS: f64 = 6.0;
 const GROWTH_BEGIN: f64 = 3.0;
-/// An excerpt begins at this step or later, and has so many records before it grows so many times.
-const EXCERPT_STEP: i64 = 1000;
-const EXCERPT_BEFORE: usize = 3;
-const EXCERPT_FACTOR: f64 = 20.0;
 
 /// Gradient norms that are NaN or Inf again and again. One alone is a step that mixed precision
 /// leaves out.
@@ -103,34 +99,6 @@ pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
         }
     }
     None
-}
-
-/// The same in an excerpt: few records, but many updates before them, so that it is no start. The
-/// rise must be steeper, as there is no spread to hold it against.
-pub(super) fn growth_in_excerpt(history: &History<'_>) -> Option<Alarm> {
-    let norm = history.gradient_norm;
-    let is_excerpt = norm.len() <= WINDOW_MIN && norm.first()?.step >= EXCERPT_STEP;
-    let begin = (EXCERPT_BEFORE..norm.len().saturating_sub(2)).find(|begin| {
-        let (before, from) = norm.split_at(*begin);
-        let highest = before.iter().map(|sample| sample.value).fold(f64::MIN, f64::max);
-        let usual = median(before.iter().map(|sample| sample.value)).unwrap_or(f64::INFINITY);
-        from[0].value > GROWTH_BEGIN * highest
-            && from[..3].windows(2).all(|pair| pair[1].value > 2.0 * pair[0].value)
-            && from[2].value > EXCERPT_FACTOR * usual
-    })?;
-    let peak = norm[begin + 2].value;
-    let usual = median(norm[..begin].iter().map(|sample| sample.value))?;
-    let back = norm[begin + 2..].iter().find(|sample| sample.value <= GROWTH_BEGIN * usual);
-    is_excerpt.then(|| Alarm {
-        sign: SignName::GradientSpikes,
-        onset: norm[begin].step,
-        back: back.map(|sample| sample.step),
-        verdict: if back.is_some() { Verdict::Recovered } else { Verdict::Exploding },
-        evidence: vec![
-            Evidence::against("gradient norm", peak, "its usual", usual),
-            Evidence::of("records in a row that double", 3.0),
-        ],
-    })
 }
 
 /// Whether a loss from one step to another is above all that is usual before.
@@ -248,23 +216,6 @@ mod tests {
             let loss = if norms.len() < 10 { &loss[..norms.len()] } else { &loss[..] };
             assert_eq!(verdict(loss, &norms), (want, onset), "{what}");
         }
-    }
-
-    #[test]
-    fn growth_in_an_excerpt_is_seen_and_that_of_a_start_is_not() {
-        let onset = |first: i64, norms: &[f64]| {
-            let sample = |(at, &value)| Sample { step: first + at as i64, value };
-            let norm: Vec<Sample> = norms.iter().enumerate().map(sample).collect();
-            let judgement =
-                super::super::judge(&History { gradient_norm: &norm, ..History::default() });
-            (judgement.verdict, judgement.onset)
-        };
-        let norms = [2.6, 2.5, 2.7, 12.0, 31.0, 110.0];
-        assert_eq!(onset(1660, &norms), (Verdict::Exploding, Some(1663)));
-        assert_eq!(onset(0, &norms), (Verdict::Healthy, None));
-        let back = [&norms[..], &[3.0, 2.5]].concat();
-        assert_eq!(onset(1660, &back), (Verdict::Recovered, Some(1663)));
-        assert_eq!(onset(1660, &[2.6, 2.5, 2.7, 12.0, 31.0, 40.0]), (Verdict::Healthy, None));
     }
 
     #[test]
