@@ -117,7 +117,7 @@ pub(crate) struct Diagnose {
     /// Logs, or folders to look for logs in
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Read the series NAME as loss, grad_norm, lr or loss_scale
+    /// Read the series NAME as loss, grad_norm, lr, loss_scale or metric
     #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
     pub(crate) map: Vec<(Role, String)>,
     /// List the series that were found, and judge nothing
@@ -156,7 +156,7 @@ pub(crate) struct Watch {
     /// A log, or a folder of logs; it may not be there yet
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
-    /// Read the series NAME as loss, grad_norm, lr or loss_scale
+    /// Read the series NAME as loss, grad_norm, lr, loss_scale or metric
     #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
     pub(crate) map: Vec<(Role, String)>,
     /// Send each alarm to this address as JSON with a `text`, as Slack's incoming webhooks take it

@@ -513,6 +513,7 @@ fn diagnose_reads_a_folder_of_formats() {
             "remedies",
             "series",
             "signs",
+            "strains",
             "verdict"
         ]
     );

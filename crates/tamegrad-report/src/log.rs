@@ -63,10 +63,11 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
             samples.iter().map(|sample| (step(sample.step), sample.value)).collect();
         lines.extend(curve_of(label, &points, onset, style));
     }
-    for (index, alarm) in judgement.alarms.iter().enumerate() {
+    let alarms = judgement.alarms.iter().map(|alarm| (alarm.sign, alarm.onset, &alarm.evidence));
+    let strains = judgement.strains.iter().map(|sign| (sign.sign, sign.onset, &sign.evidence));
+    for (index, (sign, onset, evidence)) in alarms.chain(strains).enumerate() {
         let label = if index == 0 { "Signs" } else { "" };
-        let numbers = words::evidences(&alarm.evidence);
-        let text = format!("{}, step {}: {numbers}", alarm.sign.doc().title, alarm.onset);
+        let text = format!("{}, step {onset}: {}", sign.doc().title, words::evidences(evidence));
         lines.extend(labelled(label, &text, style));
     }
     for (index, remedy) in judgement.remedies.iter().enumerate() {
@@ -171,6 +172,8 @@ pub struct LogReport {
     pub cause: Option<String>,
     /// The signs that are up, the one that decided first.
     pub signs: Vec<LogSign>,
+    /// Further signs that are up, but are no explosion by themselves.
+    pub strains: Vec<LogStrain>,
     /// What to do, best first.
     pub remedies: Vec<LogAdvice>,
     /// What the log holds.
@@ -191,6 +194,17 @@ pub struct LogSign {
     /// What came of it: the verdict's kebab-case name.
     #[serde(serialize_with = "verdict_name")]
     pub verdict: Verdict,
+    /// The numbers.
+    pub evidence: Vec<EvidenceReport>,
+}
+
+/// A sign that is up and no explosion by itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LogStrain {
+    /// Kebab-case name.
+    pub name: String,
+    /// Where it began.
+    pub onset_step: i64,
     /// The numbers.
     pub evidence: Vec<EvidenceReport>,
 }
@@ -239,6 +253,15 @@ pub fn report(run: &LogRun<'_>) -> LogReport {
                 evidence: alarm.evidence.iter().map(evidence_report).collect(),
             })
             .collect(),
+        strains: judgement
+            .strains
+            .iter()
+            .map(|strain| LogStrain {
+                name: strain.sign.as_str().to_owned(),
+                onset_step: strain.onset,
+                evidence: strain.evidence.iter().map(evidence_report).collect(),
+            })
+            .collect(),
         remedies: judgement
             .remedies
             .iter()
@@ -269,19 +292,21 @@ pub fn report(run: &LogRun<'_>) -> LogReport {
 pub fn line(run: &LogRun<'_>, style: &Style) -> String {
     let verdict = run.judgement.verdict;
     let records = run.loss.or(run.grad_norm).map_or(0, |(_, samples)| samples.len());
+    let strains = run.judgement.strains.iter().map(|strain| format!(", {}", strain.sign.as_str()));
     format!(
-        "{}  {} ({}, {})\n",
+        "{}  {} ({}, {}{})\n",
         style.paint(tone(verdict), &verdict.as_str().to_uppercase()),
         run.path,
         run.format,
-        counted(records as u64, "record")
+        counted(records as u64, "record"),
+        strains.collect::<String>()
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tamegrad::hindsight::{History, judge};
+    use tamegrad::hindsight::{History, Metric, judge};
 
     fn samples(values: &[f64]) -> Vec<Sample> {
         values.iter().enumerate().map(|(i, &value)| Sample { step: i as i64, value }).collect()
@@ -289,13 +314,18 @@ mod tests {
 
     fn with_run<R>(values: &[f64], then: impl FnOnce(&LogRun<'_>) -> R) -> R {
         let loss = samples(values);
-        let judgement = judge(&History { loss: &loss, ..History::default() });
+        with_history(&History { loss: &loss, ..History::default() }, then)
+    }
+
+    fn with_history<R>(history: &History<'_>, then: impl FnOnce(&LogRun<'_>) -> R) -> R {
+        let judgement = judge(history);
+        let loss = history.loss;
         then(&LogRun {
             path: "runs/a,b.csv",
             format: "csv",
             judgement: &judgement,
             onset_wall: judgement.onset.map(|_| 1.7e9),
-            loss: Some(("loss", &loss)),
+            loss: Some(("loss", loss)),
             grad_norm: None,
             series: &[("loss".to_owned(), loss.len() as u64), ("epoch".to_owned(), 9)],
             missing: &["no gradient norm".to_owned()],
@@ -316,6 +346,22 @@ mod tests {
             block(run, &Style::plain(80)) + &line(run, &Style::plain(80))
         });
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_healthy_log_tells_the_signs_that_are_up() {
+        let loss = samples(&[2.0; 400]);
+        let steps = [0, 100, 200, 300];
+        let measured: Vec<Sample> = steps.map(|step| Sample { step, value: 0.1 }).into();
+        let metric = Metric { samples: &measured, is_lower_better: false };
+        let history = History { loss: &loss, metric, ..History::default() };
+        let (block, line, strains) = with_history(&history, |run| {
+            (block(run, &Style::plain(80)), line(run, &Style::plain(80)), report(run).strains)
+        });
+        let sign = "Signs          Metric not improving or deteriorating, step 0: best metric: 0.1";
+        assert!(block.contains(sign), "{block}");
+        assert_eq!(line, "HEALTHY  runs/a,b.csv (csv, 400 records, metric-stalls)\n");
+        assert_eq!(strains.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["metric-stalls"]);
     }
 
     #[test]

@@ -132,6 +132,12 @@ impl<R: Read> Json<R> {
         }
     }
 
+    /// Counts bytes from here on: the input begins at this place of its file.
+    pub(crate) fn at(mut self, offset: u64) -> Self {
+        self.before = offset;
+        self
+    }
+
     /// Takes a line feed inside of a value as an error, so that a line that was cut does not take
     /// the next one with it.
     pub(crate) fn one_line_each(mut self, is_one_line_each: bool) -> Self {

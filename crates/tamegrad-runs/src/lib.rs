@@ -11,6 +11,7 @@ mod checkpoint;
 mod discover;
 mod error;
 mod files;
+mod follow;
 mod json;
 mod lines;
 mod log;
@@ -27,8 +28,9 @@ mod window;
 mod wire;
 
 pub use checkpoint::{Checkpoint, TensorReport, scan_checkpoint};
-pub use discover::{Source, discover};
+pub use discover::{Source, discover, discover_mapped};
 pub use error::ReadError;
+pub use follow::Follower;
 pub use log::{Log, LogBuilder, NOTICES_MAX, Notice, POINTS_MAX, Point, SERIES_MAX, Series};
 pub use roles::{Map, Role, Roles};
 pub use verdict::{Reading, read_verdict};

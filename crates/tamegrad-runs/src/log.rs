@@ -52,7 +52,7 @@ impl fmt::Display for Notice {
 }
 
 /// Notices while they come; beyond [`NOTICES_MAX`] they are counted only.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Notices {
     kept: Vec<Notice>,
     dropped: u64,
@@ -123,16 +123,15 @@ impl Log {
 /// neighbours, the smallest and the largest, where what is not finite counts as largest and the
 /// earliest of equals stays. So spikes and the first NaN survive. Beyond [`SERIES_MAX`] names the
 /// points of further ones are only counted.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct LogBuilder {
     log: Log,
     places: HashMap<String, usize>,
     points: usize,
     /// Points of names beyond [`SERIES_MAX`].
     nameless: u64,
-    notices_dropped: u64,
-
     notices: Notices,
+    named: Vec<String>,
 }
 
 impl LogBuilder {
@@ -144,6 +143,16 @@ impl LogBuilder {
     /// Notes what a guard said of the run.
     pub(crate) fn recorded(&mut self, judgement: Judgement) {
         self.log.recorded = Some(judgement);
+    }
+
+    /// An empty log whose user gave these names to roles.
+    pub fn with_named(named: &[String]) -> Self {
+        Self { named: named.to_vec(), ..Self::default() }
+    }
+
+    /// Whether the user gave this name to a role: then the file that has it is a log.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.named.iter().any(|named| named == name)
     }
 
     /// The place of a series, which is made if it is not there; for [`LogBuilder::push_at`].
@@ -199,6 +208,31 @@ impl LogBuilder {
         self.notices.push(path, offset, text);
     }
 
+    /// The same log with the ends of long series alone: from `points` to twice as many of each, begun
+    /// at a multiple of `points`, so that what is judged of a growing log seldom begins anew.
+    pub(crate) fn ending(&self, points: usize) -> Self {
+        let ending = |series: &Series| {
+            let whole = series.points.len();
+            let from = (whole / points).saturating_sub(1) * points;
+            let end = series.points.get(from..).unwrap_or_default();
+            Series {
+                name: series.name.clone(),
+                points: end.to_vec(),
+                estimated: series.estimated,
+                thinned: series.thinned + (whole - end.len()) as u64,
+            }
+        };
+        let series: Vec<Series> = self.log.series.iter().map(ending).collect();
+        Self {
+            points: series.iter().map(|series| series.points.len()).sum(),
+            log: Log { series, notices: Vec::new(), recorded: None },
+            places: self.places.clone(),
+            nameless: self.nameless,
+            notices: self.notices.clone(),
+            named: self.named.clone(),
+        }
+    }
+
     /// Whether nothing was pushed yet.
     pub fn is_empty(&self) -> bool {
         self.points == 0
@@ -211,13 +245,6 @@ impl LogBuilder {
             let text = format!("{} points of names beyond the first {SERIES_MAX}", self.nameless);
             self.notice(&path, None, text);
         }
-        if self.notices_dropped > 0
-            && let Some(path) = self.log.notices.last().map(|notice| notice.path.clone())
-        {
-            let text = format!("{} more such notices", self.notices_dropped);
-            self.log.notices.push(Notice { path, offset: None, text });
-        }
-
         self.log.notices = self.notices.finish();
         self.log
     }
@@ -286,6 +313,23 @@ mod tests {
         let kept = log.series[0].points.len() as u64;
         assert!(kept < POINTS_MAX as u64);
         assert_eq!(kept + log.series[0].thinned, POINTS_MAX as u64);
+    }
+
+    #[test]
+    fn an_ending_keeps_places_and_begins_at_a_multiple() {
+        let mut builder = LogBuilder::new();
+        for step in 0..38 {
+            builder.push("loss", point(step, step as f64));
+        }
+        builder.push("lr", point(0, 1.0));
+        let mut ending = builder.ending(10);
+        ending.push("loss", point(38, 38.0));
+        let log = ending.finish();
+        let loss = &log.series[0];
+        assert_eq!((loss.points[0].step, loss.points.len(), loss.thinned), (20, 19, 20));
+        assert_eq!(log.series[1].points.len(), 1);
+        let whole = format!("{:?}", builder.ending(usize::MAX).finish());
+        assert_eq!(whole, format!("{:?}", builder.finish()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub mod wandb;
 use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
-use crate::log::LogBuilder;
+use crate::log::{Log, LogBuilder};
 
 /// The start of a file, by which its format is recognised.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,8 @@ pub struct Head<'a> {
     pub bytes: &'a [u8],
     /// Whether these are all of them.
     pub is_whole: bool,
+    /// Names that the user gave to roles: they count as those of a log.
+    pub named: &'a [String],
 }
 
 /// Bytes of a file that are looked at to recognise its format.
@@ -43,6 +45,9 @@ pub struct Reader {
     pub recognises_folder: fn(folder: &Path, names: &[String]) -> bool,
     /// Files of one folder that give the same key are one run; `None`: each file is its own run.
     pub run_key: fn(path: &Path) -> Option<String>,
+    /// A file of this format as it grows, read into a log from its start; `None` where it has to be
+    /// read anew each time.
+    pub grow: fn(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>>,
     /// Reads the files of one run, in the order of their names, or the one folder.
     pub read: fn(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError>,
 }
@@ -62,6 +67,25 @@ pub const READERS: &[Reader] = &[
     text::TEXT,
 ];
 
+/// A file that is read on as it grows.
+pub trait Growing {
+    /// How many of these bytes, from the first on, are whole records; `None` where they are damaged
+    /// in a way that only reading all of the file can pass over.
+    fn whole(&self, bytes: &[u8]) -> Option<usize>;
+
+    /// Takes in bytes that are whole records, from so many bytes on.
+    fn take(&mut self, bytes: &[u8], offset: u64);
+
+    /// The log if the file ended behind `rest`, which is less than a record, with the ends of long
+    /// series alone, as [`LogBuilder`] cuts them at `points`.
+    fn look(&mut self, rest: &[u8], points: usize) -> Log;
+}
+
+/// For formats that are read anew each time.
+pub(crate) fn no_growth(_: &Path, _: LogBuilder) -> Option<Box<dyn Growing>> {
+    None
+}
+
 /// For formats that no folder is.
 pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
     false
@@ -75,13 +99,12 @@ pub(crate) fn own_run(_: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Log;
 
     /// Whether a reader takes a whole file of this content for its own.
     pub(super) fn knows(reader: &Reader, name: &str, bytes: &[u8]) -> bool {
         let head = bytes.get(..HEAD_BYTES).unwrap_or(bytes);
         let is_whole = head.len() == bytes.len();
-        (reader.recognises)(&Head { path: Path::new(name), bytes: head, is_whole })
+        (reader.recognises)(&Head { path: Path::new(name), bytes: head, is_whole, named: &[] })
     }
 
     /// What a reader reads of a file of this name and content.

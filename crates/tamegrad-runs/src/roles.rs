@@ -1,6 +1,12 @@
 //! Which series of a log is the loss, which the gradient norm: by their names, as writers use them.
 
-use crate::log::{Log, Series};
+mod metric;
+mod updates;
+
+use crate::log::{Log, Point, Series};
+use tamegrad::hindsight::Sample;
+
+pub(crate) use updates::{parameter_norm, ratios};
 
 /// A number that the verdict is reached from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,11 +19,14 @@ pub enum Role {
     LearningRate,
     /// Scale of the loss in mixed precision.
     LossScale,
+    /// A metric on held-out data.
+    Metric,
 }
 
 impl Role {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Loss, Self::GradNorm, Self::LearningRate, Self::LossScale];
+    pub const ALL: [Self; 5] =
+        [Self::Loss, Self::GradNorm, Self::LearningRate, Self::LossScale, Self::Metric];
 
     /// The name that `--map` takes.
     pub fn as_str(self) -> &'static str {
@@ -26,6 +35,7 @@ impl Role {
             Self::GradNorm => "grad_norm",
             Self::LearningRate => "lr",
             Self::LossScale => "loss_scale",
+            Self::Metric => "metric",
         }
     }
 }
@@ -54,6 +64,8 @@ pub struct Roles<'a> {
     pub learning_rate: Option<&'a Series>,
     /// Scale of the loss in mixed precision.
     pub loss_scale: Option<&'a Series>,
+    /// A metric on held-out data.
+    pub metric: Option<&'a Series>,
     /// Gradient norms of single tensors, by the tensor's name.
     pub tensors: Vec<(&'a str, &'a Series)>,
 }
@@ -69,6 +81,7 @@ impl<'a> Roles<'a> {
             grad_norm: best(log, norm_score),
             learning_rate: best(log, rate_score),
             loss_scale: best(log, scale_score),
+            metric: metric::find(log),
             tensors: log.series.iter().filter_map(|s| Some((tensor_name(&s.name)?, s))).collect(),
         };
         for (role, name) in map {
@@ -81,10 +94,21 @@ impl<'a> Roles<'a> {
                 Role::GradNorm => roles.grad_norm = Some(series),
                 Role::LearningRate => roles.learning_rate = Some(series),
                 Role::LossScale => roles.loss_scale = Some(series),
+                Role::Metric => roles.metric = Some(series),
             }
         }
         Ok(roles)
     }
+
+    /// Whether the metric improves by falling, by its name.
+    pub fn is_lower_better(&self) -> bool {
+        self.metric.is_some_and(|series| metric::is_lower_better(&series.name))
+    }
+}
+
+/// The points as the core takes them.
+pub(crate) fn samples(points: &[Point]) -> Vec<Sample> {
+    points.iter().map(|point| Sample { step: point.step, value: point.value }).collect()
 }
 
 /// The series with the highest score; of equals the first. One that has less than a tenth of the
@@ -301,7 +325,7 @@ mod tests {
         assert_eq!("grad_norm".parse(), Ok(Role::GradNorm));
         assert_eq!(
             "x".parse::<Role>().unwrap_err(),
-            "got `x`, want one of loss, grad_norm, lr, loss_scale"
+            "got `x`, want one of loss, grad_norm, lr, loss_scale, metric"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Rows of named numbers, as JSON and CSV have them, put into series over steps.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::log::{LogBuilder, Point};
 use crate::step::{Stepper, is_step_name};
@@ -16,7 +16,7 @@ const ROW_CELLS_MAX: usize = 100_000;
 const NAMES_MAX: usize = 20_000;
 
 /// The numbers of one record. Made once and filled again for each record.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Row {
     /// All names, each with a zero behind it.
     names: String,
@@ -89,12 +89,12 @@ impl Row {
 }
 
 /// Where rows go: the log, with a bound on the number of names.
-#[derive(Debug)]
-pub(crate) struct Rows<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct Rows {
     /// The log.
-    pub(crate) log: &'a mut LogBuilder,
+    pub(crate) log: LogBuilder,
     /// The file that the rows come from.
-    pub(crate) path: &'a Path,
+    pub(crate) path: PathBuf,
     places: HashMap<String, usize>,
     kind: Kind,
     has_too_many_names: bool,
@@ -103,7 +103,7 @@ pub(crate) struct Rows<'a> {
 
 /// The names of the last row and what they mean. Most rows are like the one before, so that names
 /// are seldom looked up.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Kind {
     prefix: String,
     split: Option<&'static str>,
@@ -114,11 +114,18 @@ struct Kind {
     clocks: Vec<usize>,
 }
 
-impl<'a> Rows<'a> {
+impl Rows {
     /// Rows of a file, for a log.
-    pub(crate) fn new(log: &'a mut LogBuilder, path: &'a Path) -> Self {
+    pub(crate) fn new(log: LogBuilder, path: &Path) -> Self {
         let (places, kind) = (HashMap::new(), Kind::default());
-        Self { log, path, places, kind, has_too_many_names: false, knows_a_name: false }
+        Self {
+            log,
+            path: path.to_owned(),
+            places,
+            kind,
+            has_too_many_names: false,
+            knows_a_name: false,
+        }
     }
 
     /// Adds the numbers of a row, named below a prefix, at the step that the row tells.
@@ -154,14 +161,22 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Whether there was a step or a loss: without either the file is hardly a log.
+    /// Whether there was a step, a loss or a name that the user gave: without any the file is hardly a log.
     pub(crate) fn look_like_a_log(&self) -> bool {
         self.knows_a_name && !self.log.is_empty()
     }
 
+    /// The rows as they are now, with the ends of the series alone: to see what would come of more.
+    pub(crate) fn ending(&mut self, points: usize) -> Self {
+        let log = std::mem::take(&mut self.log);
+        let ending = Self { log: log.ending(points), ..self.clone() };
+        self.log = log;
+        ending
+    }
+
     /// Notes what was left out.
     pub(crate) fn notice(&mut self, offset: impl Into<Option<u64>>, text: impl Into<String>) {
-        self.log.notice(self.path, offset.into(), text);
+        self.log.notice(&self.path, offset.into(), text);
     }
 
     fn learn(&mut self, prefix: &str, row: &Row) {
@@ -188,7 +203,7 @@ impl<'a> Rows<'a> {
             Some(&place) => place,
             None if self.places.len() < NAMES_MAX => {
                 let place = self.log.place(&name);
-                self.knows_a_name |= is_loss_name(&name);
+                self.knows_a_name |= is_loss_name(&name) || self.log.is_named(&name);
                 self.places.insert(name, place);
                 place
             }
@@ -236,15 +251,14 @@ mod tests {
     use super::*;
 
     fn read(rows: &[&[(&str, f64)]]) -> crate::Log {
-        let mut log = LogBuilder::new();
-        let mut sink = Rows::new(&mut log, Path::new("a"));
+        let mut sink = Rows::new(LogBuilder::new(), Path::new("a"));
         let (mut row, mut stepper) = (Row::default(), Stepper::default());
         for cells in rows {
             row.clear();
             cells.iter().for_each(|(name, value)| row.push(name, *value));
             sink.push("", &row, &mut stepper);
         }
-        log.finish()
+        sink.log.finish()
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn whole(value: f64) -> Option<i64> {
 /// The step is the number of the best name that records have. A record without it happened at the
 /// step of the one before: evaluations are logged so. If no record has a step it is the record's
 /// number. Where a count of iterations starts anew with each epoch (mmcv), the step runs on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Stepper {
     records: i64,
     best: Option<usize>,
@@ -191,7 +191,7 @@ impl Stepper {
 }
 
 /// Iterations that start anew with each epoch, made to run on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Epochs {
     epoch: Option<i64>,
     last: i64,

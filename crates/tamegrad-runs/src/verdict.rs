@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use tamegrad::Verdict;
-use tamegrad::hindsight::{History, Judgement, Sample, judge};
+use tamegrad::hindsight::{History, Judgement, Metric, Sample, judge};
 
-use crate::log::{Log, Point, Series};
-use crate::roles::{Map, Roles};
+use crate::log::{Log, Series};
+use crate::roles::{self, Map, Roles};
 
 /// What a log says, and from what.
 #[derive(Debug, Clone)]
@@ -33,11 +33,15 @@ pub struct Reading<'a> {
 /// A name in `map` that the log does not have.
 pub fn read_verdict<'a>(log: &'a Log, format: &str, map: &Map) -> Result<Reading<'a>, String> {
     let roles = Roles::find(log, map)?;
-    let samples = |series: Option<&Series>| series.map_or(Vec::new(), |s| to_samples(&s.points));
+    let samples = |series: Option<&Series>| {
+        series.map_or(Vec::new(), |series| roles::samples(&series.points))
+    };
     let loss = samples(roles.loss);
     let (rate, scale) = (samples(roles.learning_rate), samples(roles.loss_scale));
     let tensors: Vec<(&str, Vec<Sample>)> =
-        roles.tensors.iter().map(|(name, series)| (*name, to_samples(&series.points))).collect();
+        roles.tensors.iter().map(|(name, series)| (*name, samples(Some(series)))).collect();
+    let (metric, parameter_norm) = (samples(roles.metric), samples(roles::parameter_norm(log)));
+    let ratios = roles::ratios(log);
     let norm_is_added_up = roles.grad_norm.is_none() && !tensors.is_empty();
     let norm = match norm_is_added_up {
         true => added_up(&tensors),
@@ -49,6 +53,9 @@ pub fn read_verdict<'a>(log: &'a Log, format: &str, map: &Map) -> Result<Reading
         learning_rate: &rate,
         loss_scale: &scale,
         tensors: tensors.iter().map(|(name, samples)| (*name, &samples[..])).collect(),
+        metric: Metric { samples: &metric, is_lower_better: roles.is_lower_better() },
+        update_ratios: ratios.iter().map(|(name, ratios)| (name.as_str(), &ratios[..])).collect(),
+        parameter_norm: &parameter_norm,
     });
     let judgement = with_recorded(judged, log.recorded.as_ref());
     let onset_wall = judgement.onset.and_then(|onset| wall_of(&roles, onset));
@@ -61,6 +68,7 @@ fn with_recorded(judged: Judgement, recorded: Option<&Judgement>) -> Judgement {
     let Some(recorded) = recorded else { return judged };
     let mut judgement = recorded.clone();
     judgement.alarms = judged.alarms;
+    judgement.strains = judged.strains;
     if judgement.verdict == Verdict::Recovered {
         judgement.recovered = judged.recovered;
     }
@@ -68,10 +76,6 @@ fn with_recorded(judged: Judgement, recorded: Option<&Judgement>) -> Judgement {
         judgement.remedies = judged.remedies;
     }
     judgement
-}
-
-fn to_samples(points: &[Point]) -> Vec<Sample> {
-    points.iter().map(|point| Sample { step: point.step, value: point.value }).collect()
 }
 
 /// The norm over all tensors, at the steps at which most of them were logged.
@@ -149,7 +153,7 @@ fn tensor_option(format: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::LogBuilder;
+    use crate::log::{LogBuilder, Point};
     use tamegrad::Verdict;
 
     fn push(builder: &mut LogBuilder, name: &str, values: &[f64]) {
@@ -175,6 +179,23 @@ mod tests {
         assert_eq!(reading.onset_wall, Some(1.7e9 + 40.0));
         assert_eq!(reading.judgement.origin.map(|origin| origin.tensor).as_deref(), Some("b"));
         assert_eq!(reading.missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn signs_that_are_no_explosion_are_told_beside_the_verdict() {
+        let mut builder = LogBuilder::new();
+        let calm: Vec<f64> = (0..400).map(|i| 1.0 + 0.1 * f64::from(i % 3)).collect();
+        let mut ratios = vec![0.002; 400];
+        ratios[300] = 0.4;
+        push(&mut builder, "loss", &calm);
+        push(&mut builder, "update_ratio", &ratios);
+        push(&mut builder, "val_accuracy", &[0.1; 400]);
+        let log = builder.finish();
+        let judgement = read_verdict(&log, "csv", &[]).unwrap().judgement;
+        assert_eq!(judgement.verdict, Verdict::Healthy);
+        let strains: Vec<(&str, i64)> =
+            judgement.strains.iter().map(|strain| (strain.sign.as_str(), strain.onset)).collect();
+        assert_eq!(strains, [("updates-too-large", 300), ("metric-stalls", 0)]);
     }
 
     #[test]

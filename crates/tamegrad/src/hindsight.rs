@@ -6,9 +6,12 @@
 
 mod causes;
 mod gradients;
+mod learning_rate;
 mod loss;
+mod metric;
 mod precision;
 mod tensors;
+mod updates;
 
 use crate::causes::CauseName;
 use crate::diagnosis::Verdict;
@@ -39,6 +42,21 @@ pub struct History<'a> {
     pub loss_scale: &'a [Sample],
     /// Gradient norm of each tensor, by name.
     pub tensors: Vec<(&'a str, &'a [Sample])>,
+    /// A metric on held-out data.
+    pub metric: Metric<'a>,
+    /// Update ratios |dW|/|W| by what they are of: a weight matrix, or all parameters.
+    pub update_ratios: Vec<(&'a str, &'a [Sample])>,
+    /// L2 norm of all parameters.
+    pub parameter_norm: &'a [Sample],
+}
+
+/// A metric on held-out data.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Metric<'a> {
+    /// The measurements.
+    pub samples: &'a [Sample],
+    /// Whether it is a loss or an error rate, which improves by falling.
+    pub is_lower_better: bool,
 }
 
 /// A sign that is up somewhere in the log, with the numbers that show it.
@@ -52,6 +70,17 @@ pub struct Alarm {
     pub back: Option<i64>,
     /// What came of it.
     pub verdict: Verdict,
+    /// The numbers.
+    pub evidence: Vec<Evidence>,
+}
+
+/// A sign that is up and no explosion by itself: it supports the verdict, and never makes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Strain {
+    /// Which sign.
+    pub sign: SignName,
+    /// Where it began.
+    pub onset: i64,
     /// The numbers.
     pub evidence: Vec<Evidence>,
 }
@@ -94,6 +123,8 @@ pub struct Judgement {
     pub recovered: Option<i64>,
     /// The signs that are up, the one that decided first.
     pub alarms: Vec<Alarm>,
+    /// Further signs that are up, in a healthy run as well.
+    pub strains: Vec<Strain>,
     /// Where it began, if the log has single tensors and one stands out.
     pub origin: Option<LogOrigin>,
     /// Why, the best supported first; empty when unknown.
@@ -117,6 +148,12 @@ pub fn judge(history: &History<'_>) -> Judgement {
         gradients::repeated_spikes(history),
     ];
     let alarms: Vec<Alarm> = found.into_iter().flatten().collect();
+    let strains = [
+        updates::too_large(history),
+        metric::stalls(history),
+        learning_rate::falls(history, &alarms),
+    ];
+    let strains: Vec<Strain> = strains.into_iter().flatten().collect();
     let records = history.loss.len().max(history.gradient_norm.len());
     let Some(first) = alarms.first() else {
         let verdict = if records < RECORDS_MIN { Verdict::TooEarly } else { Verdict::Healthy };
@@ -125,6 +162,7 @@ pub fn judge(history: &History<'_>) -> Judgement {
             onset: None,
             recovered: None,
             alarms,
+            strains,
             origin: None,
             causes: Vec::new(),
             remedies: Vec::new(),
@@ -139,6 +177,7 @@ pub fn judge(history: &History<'_>) -> Judgement {
         remedies: causes::remedies(history, first, &causes),
         causes,
         alarms,
+        strains,
     }
 }
 

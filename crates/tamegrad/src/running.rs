@@ -157,10 +157,10 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 
 /// The `q`-quantile (0..1) of finite values by the nearest rank below; `None` when there are none.
 fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> Option<f64> {
-    let mut sorted: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
-    sorted.sort_by(f64::total_cmp);
-    let last = sorted.len().checked_sub(1)?;
-    sorted.get((q.clamp(0.0, 1.0) * last as f64) as usize).copied()
+    let mut values: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
+    let last = values.len().checked_sub(1)?;
+    let rank = (q.clamp(0.0, 1.0) * last as f64) as usize;
+    Some(*values.select_nth_unstable_by(rank, f64::total_cmp).1)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad_report::log::{self, LogRun};
-use tamegrad_runs::{Log, Map, Series, Source, discover, read_verdict};
+use tamegrad_runs::{Log, Map, Series, Source, discover_mapped, read_verdict};
 
 use crate::args::{Diagnose, OutputFormat};
 use crate::commands::{COULD_NOT_RUN, FOUND, STOPPED};
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<ExitCode, Fail
     let mut sources = Vec::new();
     let mut unread = 0_usize;
     for path in &args.paths {
-        let (found, errors) = discover(path);
+        let (found, errors) = discover_mapped(path, &args.map);
         sources.extend(found);
         for error in errors {
             eprintln!("error: {error}");

@@ -1,14 +1,14 @@
 //! `tamegrad watch`: the verdict on a log that is still growing.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tamegrad::Verdict;
 use tamegrad_report::log::{self, LogRun};
-use tamegrad_runs::{Source, discover};
+use tamegrad_runs::{Follower, Source, discover_mapped};
 
 use crate::args::Watch;
 use crate::commands::diagnose::with_run;
@@ -18,33 +18,66 @@ use crate::screen;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A look that takes no longer may come again so soon that an alarm is told within a second.
+const QUICK: Duration = Duration::from_millis(300);
+/// After a longer one so many times as long passes: a fifth of the time goes into reading.
+const REST: u32 = 4;
 /// How long a webhook may take.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Watches until Ctrl-C, or until nothing was written for `--idle` seconds: then 1 if there was an
 /// alarm, 0 if not.
 pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
-    let mut seen: HashMap<PathBuf, Stamp> = HashMap::new();
+    let mut watched: Vec<Watched> = Vec::new();
     let mut told: HashMap<PathBuf, (i64, Verdict)> = HashMap::new();
     let mut changed = Instant::now();
+    let mut next_search = Instant::now();
     let mut alarmed = false;
     eprintln!("watching {}; Ctrl-C stops", args.path.display());
     loop {
-        let began = Instant::now();
-        for source in grown(&args.path, &mut seen) {
+        if Instant::now() >= next_search {
+            let began = Instant::now();
+            search(args, &mut watched);
+            next_search = after(began);
+        }
+        let has_changed = watched.iter_mut().fold(false, |any, run| run.has_changed() | any);
+        if has_changed {
             changed = Instant::now();
-            alarmed |= look(args, &source, &mut told);
+        }
+        let is_over = args.idle.is_some_and(|idle| changed.elapsed().as_secs_f64() >= idle);
+        for run in watched.iter_mut().filter(|run| run.is_due(is_over)) {
+            if cancel.load(Ordering::Relaxed) {
+                break;
+            }
+            let (began, read_on) = (Instant::now(), run.follower.reads_on());
+            run.is_unread = false;
+            alarmed |= look(args, &mut run.follower, &mut told);
+            // What reading the whole took says nothing of reading on.
+            let is_first = !read_on && run.follower.reads_on();
+            run.next_look = if is_first { Instant::now() } else { after(began) };
         }
         if cancel.load(Ordering::Relaxed) {
             return Ok(ExitCode::from(STOPPED));
         }
-        let is_over = args.idle.is_some_and(|idle| changed.elapsed().as_secs_f64() >= idle);
         if is_over {
             return Ok(if alarmed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS });
         }
-        // A long log takes its time to read: at most half of the time goes into reading.
-        std::thread::sleep(LOOK_EVERY.max(began.elapsed()));
+        std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// When to do again what was begun then and has now ended.
+fn after(began: Instant) -> Instant {
+    let took = began.elapsed();
+    Instant::now() + if took <= QUICK { took } else { REST * took }
+}
+
+/// A run, how its files were when it was last looked at, and when it may be read next.
+struct Watched {
+    follower: Follower,
+    seen: HashMap<PathBuf, Stamp>,
+    is_unread: bool,
+    next_look: Instant,
 }
 
 /// What tells that a file has grown.
@@ -54,23 +87,44 @@ struct Stamp {
     modified: Option<SystemTime>,
 }
 
-/// The runs whose files have changed since the last look. What cannot be read now may be later.
-fn grown(path: &Path, seen: &mut HashMap<PathBuf, Stamp>) -> Vec<Source> {
-    if !path.exists() {
-        return Vec::new();
+impl Watched {
+    fn new(source: Source) -> Self {
+        let (follower, seen) = (Follower::new(source), HashMap::new());
+        Self { follower, seen, is_unread: true, next_look: Instant::now() }
     }
-    let (mut sources, _) = discover(path);
-    sources.retain(|source| {
+
+    /// Whether its files have changed since this was last asked.
+    fn has_changed(&mut self) -> bool {
         let mut has_changed = false;
-        for path in files(source.paths()) {
+        for path in files(self.follower.source().paths()) {
             let Ok(metadata) = path.metadata() else { continue };
             let stamp = Stamp { len: metadata.len(), modified: metadata.modified().ok() };
-            has_changed |= seen.get(&path) != Some(&stamp);
-            seen.insert(path, stamp);
+            has_changed |= self.seen.get(&path) != Some(&stamp);
+            self.seen.insert(path, stamp);
         }
+        self.is_unread |= has_changed;
         has_changed
-    });
-    sources
+    }
+
+    fn is_due(&self, is_over: bool) -> bool {
+        self.is_unread && (is_over || Instant::now() >= self.next_look)
+    }
+}
+
+/// Looks for runs that have come, or whose files or format are others now. What cannot be read now
+/// may be later.
+fn search(args: &Watch, watched: &mut Vec<Watched>) {
+    if !args.path.exists() {
+        return;
+    }
+    for source in discover_mapped(&args.path, &args.map).0 {
+        let is_same =
+            |known: &Source| known.paths() == source.paths() && known.format() == source.format();
+        if !watched.iter().any(|run| is_same(run.follower.source())) {
+            watched.retain(|run| run.follower.source().path() != source.path());
+            watched.push(Watched::new(source));
+        }
+    }
 }
 
 /// The files of a run; of a run that is a folder, those in it.
@@ -88,9 +142,14 @@ fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
     files
 }
 
-/// Reads a run anew and alarms if there is something new to say. Says whether it alarmed.
-fn look(args: &Watch, source: &Source, told: &mut HashMap<PathBuf, (i64, Verdict)>) -> bool {
-    let Ok(log) = source.read() else { return false };
+/// Reads what has come of a run and alarms if there is something new to say. Says whether it alarmed.
+fn look(
+    args: &Watch,
+    follower: &mut Follower,
+    told: &mut HashMap<PathBuf, (i64, Verdict)>,
+) -> bool {
+    let Ok(log) = follower.read() else { return false };
+    let source = follower.source();
     let result = with_run(source, &log, &args.map, |run| {
         let verdict = run.judgement.verdict;
         let Some(onset) = run.judgement.onset.filter(|_| verdict.is_explosion()) else {

@@ -11,11 +11,17 @@ use crate::error::ReadError;
 use crate::lines::Lines;
 use crate::log::{LogBuilder, Point};
 use crate::number::parse_number_bytes;
-use crate::readers::{Reader, own_run};
+use crate::readers::{Reader, no_growth, own_run};
 
 /// Folders of burn's metrics.
-pub(crate) const READER: Reader =
-    Reader { format: "burn", recognises: |_| false, recognises_folder, run_key: own_run, read };
+pub(crate) const READER: Reader = Reader {
+    format: "burn",
+    recognises: |_| false,
+    recognises_folder,
+    run_key: own_run,
+    grow: no_growth,
+    read,
+};
 
 const SPLITS: [&str; 3] = ["train", "valid", "test"];
 

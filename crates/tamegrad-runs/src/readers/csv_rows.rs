@@ -7,19 +7,25 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
 use crate::lines::{LINE_BYTES_MAX, Line, Lines};
-use crate::log::LogBuilder;
+use crate::log::{Log, LogBuilder};
 use crate::number::parse_number_bytes;
-use crate::readers::{Head, Reader, no_folder, own_run};
+use crate::readers::{Growing, Head, Reader, no_folder, own_run};
 use crate::row::{Row, Rows, is_log_name};
 use crate::step::Stepper;
 
 /// CSV with a header.
-pub(crate) const READER: Reader =
-    Reader { format: "csv", recognises, recognises_folder: no_folder, run_key: own_run, read };
+pub(crate) const READER: Reader = Reader {
+    format: "csv",
+    recognises,
+    recognises_folder: no_folder,
+    run_key: own_run,
+    grow,
+    read,
+};
 
 /// Columns of a table; a line of more is no header.
 const COLUMNS_MAX: usize = 20_000;
@@ -28,22 +34,26 @@ fn recognises(head: &Head<'_>) -> bool {
     let end = head.bytes.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
     let text = if head.is_whole { head.bytes } else { head.bytes.get(..end).unwrap_or_default() };
     // What the start holds is what the reader finds in it.
-    let mut log = LogBuilder::new();
-    let mut table = Table::new(Rows::new(&mut log, head.path));
-    let ended = table.read(text);
+    let log = LogBuilder::with_named(head.named);
+    let mut table = Table::new(Rows::new(log, head.path));
+    let ended = table.read(text, 0);
     ended.is_ok() && table.rows.look_like_a_log() && table.good > table.bad
 }
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
         let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
-        let mut table = Table::new(Rows::new(log, path));
-        let ended = table.read(BufReader::with_capacity(1 << 16, file));
+        let mut table = Table::new(Rows::new(std::mem::take(log), path));
+        let ended = table.read(BufReader::with_capacity(1 << 16, file), 0);
         let is_empty = table.rows.log.is_empty();
-        match ended {
-            Err(error) if is_empty => return Err(ReadError::io(path, error)),
-            Err(error) => table.rows.notice(None, format!("{error}; what comes before is used")),
-            Ok(()) => {}
+        if let Err(error) = &ended {
+            table.rows.notice(None, format!("{error}; what comes before is used"));
+        }
+        *log = table.rows.log;
+        if let Err(error) = ended
+            && is_empty
+        {
+            return Err(ReadError::io(path, error));
         }
         if is_empty {
             let found = match table.header {
@@ -58,8 +68,28 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     Ok(())
 }
 
+fn grow(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>> {
+    Some(Box::new(Table::new(Rows::new(log, path))))
+}
+
+impl Growing for Table {
+    fn whole(&self, bytes: &[u8]) -> Option<usize> {
+        Some(memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1))
+    }
+
+    fn take(&mut self, bytes: &[u8], offset: u64) {
+        // Bytes in memory can be read.
+        let _ = self.read(bytes, offset);
+    }
+
+    /// The rest may break off within a number, and is left alone.
+    fn look(&mut self, _: &[u8], points: usize) -> Log {
+        self.rows.ending(points).log.finish()
+    }
+}
+
 /// The names of the columns.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Header {
     delimiter: u8,
     names: Vec<String>,
@@ -67,7 +97,7 @@ struct Header {
 
 impl Header {
     /// The header that a line is, if it is one: two names or more, of which one is known.
-    fn of(line: &[u8]) -> Option<Self> {
+    fn of(line: &[u8], log: &LogBuilder) -> Option<Self> {
         let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         let line = line.strip_prefix(b"#").unwrap_or(line);
         let count = |delimiter: u8| line.iter().filter(|&&byte| byte == delimiter).count();
@@ -80,7 +110,8 @@ impl Header {
             Fields::of(line, delimiter).map(|name| String::from_utf8_lossy(&name).into()).collect();
         let is_number = |name: &&String| parse_number_bytes(name.as_bytes()).is_some();
         let numbers = names.iter().filter(is_number).count();
-        let is_header = numbers * 2 < names.len() && names.iter().any(|name| is_log_name(name));
+        let is_known = |name: &String| is_log_name(name) || log.is_named(name);
+        let is_header = numbers * 2 < names.len() && names.iter().any(is_known);
         is_header.then_some(Self { delimiter, names })
     }
 
@@ -111,8 +142,8 @@ fn is_missing(field: &[u8]) -> bool {
 }
 
 /// A table while it is read.
-struct Table<'a> {
-    rows: Rows<'a>,
+struct Table {
+    rows: Rows,
     header: Option<Header>,
     row: Row,
     stepper: Stepper,
@@ -121,16 +152,18 @@ struct Table<'a> {
     bad: u64,
 }
 
-impl<'a> Table<'a> {
-    fn new(rows: Rows<'a>) -> Self {
+impl Table {
+    fn new(rows: Rows) -> Self {
         let (row, stepper) = (Row::default(), Stepper::default());
         Self { rows, header: None, row, stepper, good: 0, bad: 0 }
     }
 
-    /// Reads up to the end, or to where it is clear that there is no header.
-    fn read(&mut self, input: impl BufRead) -> io::Result<()> {
+    /// Reads up to the end, or to where it is clear that there is no header. The input begins at an
+    /// offset of the file.
+    fn read(&mut self, input: impl BufRead, offset: u64) -> io::Result<()> {
         let (mut lines, mut line) = (Lines::new(input), Vec::new());
         while let Some(about) = lines.next(&mut line)? {
+            let about = Line { offset: offset + about.offset, ..about };
             if !line.trim_ascii().is_empty() && !self.line(&line, about) {
                 break;
             }
@@ -142,7 +175,7 @@ impl<'a> Table<'a> {
     fn line(&mut self, line: &[u8], about: Line) -> bool {
         let is_comment = line.starts_with(b"#");
         let Some(header) = &self.header else {
-            self.header = Header::of(line).filter(|_| !about.is_too_long);
+            self.header = Header::of(line, &self.rows.log).filter(|_| !about.is_too_long);
             return self.header.is_some() || is_comment;
         };
         if is_comment {
@@ -161,7 +194,7 @@ impl<'a> Table<'a> {
             self.odd(about, text);
         } else if self.row.is_empty() {
             // A run that goes on in the same file writes its header again.
-            match Header::of(line) {
+            match Header::of(line, &self.rows.log) {
                 Some(header) => self.header = Some(header),
                 None if words > 0 => {
                     self.odd(about, "got a line without numbers; it is left out".to_owned());
@@ -357,6 +390,16 @@ mod tests {
             "def f(step, loss):\n    return step, loss\n",
         ] {
             assert!(!knows(&READER, "a.txt", text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_the_user_gave_makes_a_table_a_log() {
+        let bytes = b"time_s,objective\n1,5\n2,4\n";
+        for (named, want) in [("objective", true), ("energy", false)] {
+            let named = [named.to_owned()];
+            let head = Head { path: Path::new("a.csv"), bytes, is_whole: true, named: &named };
+            assert_eq!(recognises(&head), want, "{named:?}");
         }
     }
 

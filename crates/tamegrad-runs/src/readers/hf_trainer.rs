@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::error::ReadError;
 use crate::log::LogBuilder;
 use crate::readers::json_rows::read_document;
-use crate::readers::{Head, Reader, no_folder, own_run};
+use crate::readers::{Head, Reader, no_folder, no_growth, own_run};
 
 /// `trainer_state.json`.
 pub(crate) const READER: Reader = Reader {
@@ -16,6 +16,7 @@ pub(crate) const READER: Reader = Reader {
     recognises,
     recognises_folder: no_folder,
     run_key: own_run,
+    grow: no_growth,
     read,
 };
 

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
 use crate::json::{Event, Json, JsonError};
-use crate::log::LogBuilder;
+use crate::log::{Log, LogBuilder};
 use crate::number::parse_number;
-use crate::readers::{Head, Reader, no_folder, own_run};
+use crate::readers::{Growing, Head, Reader, no_folder, own_run};
 use crate::row::{Row, Rows, is_log_name, is_loss_name};
 use crate::step::{Stepper, is_step_name};
 
@@ -21,6 +21,7 @@ pub(crate) const READER: Reader = Reader {
     recognises,
     recognises_folder: no_folder,
     run_key: own_run,
+    grow,
     read,
 };
 
@@ -67,8 +68,7 @@ fn recognises(head: &Head<'_>) -> bool {
         return false;
     }
     // What the start holds is what the reader finds in it.
-    let mut log = LogBuilder::new();
-    let mut rows = Rows::new(&mut log, head.path);
+    let mut rows = Rows::new(LogBuilder::with_named(head.named), head.path);
     let _ = read_layout(layout(head.bytes, head.path), head.bytes, None, &mut rows);
     rows.look_like_a_log()
 }
@@ -99,11 +99,12 @@ fn read_file(
     only: Option<&str>,
     log: &mut LogBuilder,
 ) -> Result<(), ReadError> {
-    let mut rows = Rows::new(log, path);
+    let mut rows = Rows::new(std::mem::take(log), path);
     let ended = read_layout(layout, file, only, &mut rows);
-    if !rows.log.is_empty() {
+    *log = rows.log;
+    if !log.is_empty() {
         if let Err(error) = ended {
-            rows.notice(error.offset(), error.to_string());
+            log.notice(path, error.offset(), error.to_string());
         }
         return Ok(());
     }
@@ -129,14 +130,14 @@ fn read_layout(
     layout: Layout,
     input: impl Read,
     only: Option<&str>,
-    rows: &mut Rows<'_>,
+    rows: &mut Rows,
 ) -> Result<(), JsonError> {
     let json = Json::new(input).one_line_each(layout == Layout::Lines);
     match layout {
         Layout::Document => {
             Document { json, rows, only, cells_left: COLUMN_CELLS_MAX, is_full_said: false }.read()
         }
-        Layout::Lines | Layout::Objects => read_records(json, rows),
+        Layout::Lines | Layout::Objects => read_records(json, rows, &mut Records::default()),
     }
 }
 
@@ -179,15 +180,61 @@ fn finds_object<R: Read>(json: &mut Json<R>, is_in_broken_line: bool) -> bool {
     false
 }
 
+/// What is kept from record to record.
+#[derive(Debug, Clone, Default)]
+struct Records {
+    row: Row,
+    name: String,
+    stepper: Stepper,
+}
+
+/// A file of one record a line, as it grows.
+#[derive(Debug, Clone)]
+struct GrowingLines {
+    rows: Rows,
+    records: Records,
+}
+
+fn grow(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>> {
+    let is_lines = layout(File::open(path).ok()?, path) == Layout::Lines;
+    let (rows, records) = (Rows::new(log, path), Records::default());
+    is_lines.then(|| Box::new(GrowingLines { rows, records }) as Box<dyn Growing>)
+}
+
+impl Growing for GrowingLines {
+    fn whole(&self, bytes: &[u8]) -> Option<usize> {
+        Some(memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1))
+    }
+
+    fn take(&mut self, bytes: &[u8], offset: u64) {
+        let json = Json::new(bytes).at(offset).one_line_each(true);
+        if let Err(error) = read_records(json, &mut self.rows, &mut self.records) {
+            self.rows.notice(error.offset(), error.to_string());
+        }
+    }
+
+    /// A record without a line feed behind it may be whole.
+    fn look(&mut self, rest: &[u8], points: usize) -> Log {
+        let (rows, records) = (self.rows.ending(points), self.records.clone());
+        let mut ending = Self { rows, records };
+        ending.take(rest, 0);
+        ending.rows.log.finish()
+    }
+}
+
 /// Reads objects one after the other, each of which is a record.
-fn read_records<R: Read>(mut json: Json<R>, rows: &mut Rows<'_>) -> Result<(), JsonError> {
-    let (mut row, mut name, mut stepper) = (Row::default(), String::new(), Stepper::default());
+fn read_records<R: Read>(
+    mut json: Json<R>,
+    rows: &mut Rows,
+    records: &mut Records,
+) -> Result<(), JsonError> {
+    let Records { row, name, stepper } = records;
     loop {
         row.clear();
         name.clear();
         let record = match json.next() {
             Ok(Event::End) => return Ok(()),
-            Ok(Event::ObjectStart) => read_record(&mut json, &mut row, &mut name),
+            Ok(Event::ObjectStart) => read_record(&mut json, row, name),
             Ok(event) => {
                 rows.notice(json.offset(), "got a value that is no object, want a record");
                 json.skip(event)
@@ -195,7 +242,7 @@ fn read_records<R: Read>(mut json: Json<R>, rows: &mut Rows<'_>) -> Result<(), J
             Err(error) => Err(error),
         };
         match record {
-            Ok(()) => rows.push("", &row, &mut stepper),
+            Ok(()) => rows.push("", row, stepper),
             Err(error @ JsonError::Syntax { .. }) => {
                 rows.notice(error.offset(), format!("{error}; this record is left out"));
                 json.seek_line()?;
@@ -267,9 +314,9 @@ type Column = Vec<Option<f64>>;
 
 /// A document, through which the reader goes member by member. Arrays of objects are records;
 /// arrays of numbers are columns.
-struct Document<'a, 'b, R> {
+struct Document<'a, R> {
     json: Json<R>,
-    rows: &'a mut Rows<'b>,
+    rows: &'a mut Rows,
     only: Option<&'a str>,
     cells_left: usize,
     is_full_said: bool,
@@ -305,7 +352,7 @@ impl Name {
     }
 }
 
-impl<R: Read> Document<'_, '_, R> {
+impl<R: Read> Document<'_, R> {
     fn read(mut self) -> Result<(), JsonError> {
         let (mut name, mut row) = (Name::default(), Row::default());
         loop {
@@ -476,12 +523,21 @@ impl<R: Read> Document<'_, '_, R> {
             let (group, rest): (Vec<_>, Vec<_>) =
                 columns.into_iter().partition(|(_, column)| is_cut || column.len() == length);
             columns = rest;
-            if are_over_steps(&group, record) {
+            if self.are_named(&name.text, &group) || are_over_steps(&group, record) {
                 self.push_group(&name.text, &group);
                 has_columns = true;
             }
         }
         has_columns
+    }
+
+    /// Whether the user gave the name of a column to a role.
+    fn are_named(&self, prefix: &str, columns: &[(String, Column)]) -> bool {
+        columns.iter().any(|(column, _)| {
+            let mut name = prefix.to_owned();
+            join(&mut name, column);
+            self.rows.log.is_named(&name)
+        })
     }
 
     fn push_group(&mut self, prefix: &str, group: &[(String, Column)]) {

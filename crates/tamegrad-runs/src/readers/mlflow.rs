@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Row};
 
-use super::{Head, Reader, no_folder, own_run, sqlite};
+use super::{Head, Reader, no_folder, no_growth, own_run, sqlite};
 use crate::error::ReadError;
 use crate::log::{LogBuilder, Point};
 
@@ -17,6 +17,7 @@ pub(super) const READER: Reader = Reader {
     recognises: |head: &Head<'_>| sqlite::has_metrics(head, &COLUMNS),
     recognises_folder: no_folder,
     run_key: own_run,
+    grow: no_growth,
     read: read_databases,
 };
 
@@ -26,6 +27,7 @@ pub(super) const FILE_STORE: Reader = Reader {
     recognises: |_| false,
     recognises_folder,
     run_key: own_run,
+    grow: no_growth,
     read: read_folders,
 };
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Reader, own_run};
+use super::{Reader, no_growth, own_run};
 use crate::error::ReadError;
 use crate::log::{LogBuilder, Notice, Point};
 use crate::run_folder::{INFO_FILE, RunFolder, STEPS_FILE, StepRow, TensorRecord, diagnosis};
@@ -12,6 +12,7 @@ pub(super) const READER: Reader = Reader {
     recognises: |_| false,
     recognises_folder,
     run_key: own_run,
+    grow: no_growth,
     read,
 };
 

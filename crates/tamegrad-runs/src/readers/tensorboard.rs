@@ -5,12 +5,14 @@
 //! `Value { 1: tag, 2: simple_value, 5: histo, 8: tensor, 9: metadata }`.
 
 mod frames;
+mod growing;
 mod tensor;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use self::frames::{Frame, Frames, payload_len};
+use self::growing::grow;
 use super::{Head, Reader, no_folder};
 use crate::bins::{BINS_MAX, l2_norm};
 use crate::error::ReadError;
@@ -25,6 +27,7 @@ pub(super) const READER: Reader = Reader {
     recognises,
     recognises_folder: no_folder,
     run_key: |_| Some(String::new()),
+    grow,
     read,
 };
 
@@ -496,7 +499,7 @@ mod tests {
             ("events.out.tfevents.1.host", &[0; 100], true),
         ];
         for (path, bytes, want) in cases {
-            let head = Head { path: Path::new(path), bytes, is_whole: true };
+            let head = Head { path: Path::new(path), bytes, is_whole: true, named: &[] };
             assert_eq!(recognises(&head), *want, "{path} {bytes:?}");
         }
     }

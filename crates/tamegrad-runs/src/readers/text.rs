@@ -6,6 +6,7 @@
 
 mod figures;
 mod lines;
+mod means;
 mod names;
 mod number;
 mod scan;
@@ -20,18 +21,25 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use self::lines::{LINE_BYTES_MAX, Line};
+use self::means::Means;
 use self::names::{Class, NAMES_MAX, Names, Subset};
 use self::scan::{Bar, Marks, Pair};
 use self::steps::{Kind, Position, Track};
 use self::table::Table;
 use self::words::Stop;
-use super::{Head, Reader, no_folder, own_run};
+use super::{Growing, Head, Reader, no_folder, own_run};
 use crate::error::ReadError;
-use crate::log::{LogBuilder, Point};
+use crate::log::{Log, LogBuilder, Point};
 
 /// Text logs.
-pub(crate) const TEXT: Reader =
-    Reader { format: "text", recognises, recognises_folder: no_folder, run_key: own_run, read };
+pub(crate) const TEXT: Reader = Reader {
+    format: "text",
+    recognises,
+    recognises_folder: no_folder,
+    run_key: own_run,
+    grow,
+    read,
+};
 
 /// Bytes that are looked at for the first line of training: long settings may come before it.
 const PREAMBLE_BYTES_MAX: u64 = 16 << 20;
@@ -96,8 +104,7 @@ fn training_lines(
     input: impl Read,
     is_enough: impl Fn(&TrainingLines) -> bool,
 ) -> TrainingLines {
-    let mut log = LogBuilder::new();
-    let mut reading = Reading::new(path, &mut log);
+    let mut reading = Reading::new(path, LogBuilder::new());
     // What cannot be read to the end is recognised by what came before.
     let _ = lines::each_line(input, |line| {
         reading.line(&line);
@@ -109,12 +116,12 @@ fn training_lines(
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
         let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
-        let mut reading = Reading::new(path, log);
+        let mut reading = Reading::new(path, std::mem::take(log));
         let end = lines::each_line(file, |line| {
             reading.line(&line);
             true
         });
-        reading.finish();
+        *log = reading.finish();
         if let Err((offset, error)) = end {
             log.notice(path, Some(offset), format!("{error}; what comes before is used"));
         }
@@ -130,14 +137,44 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     }
 }
 
+fn grow(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>> {
+    Some(Box::new(Reading::new(path, log)))
+}
+
+impl Growing for Reading {
+    fn whole(&self, bytes: &[u8]) -> Option<usize> {
+        Some(memchr::memrchr2(b'\n', b'\r', bytes).map_or(0, |end| end + 1))
+    }
+
+    fn take(&mut self, bytes: &[u8], offset: u64) {
+        let offset = |line: &Line<'_>| offset + line.offset;
+        // Bytes in memory can be read.
+        let _ = lines::each_line(bytes, |line| {
+            self.line(&Line { offset: offset(&line), ..line });
+            true
+        });
+    }
+
+    /// A progress bar ends its state when it draws the next one, so that the rest counts.
+    fn look(&mut self, rest: &[u8], points: usize) -> Log {
+        let log = std::mem::take(&mut self.log);
+        let mut ending = Self { log: log.ending(points), ..self.clone() };
+        self.log = log;
+        ending.take(rest, 0);
+        ending.finish().finish()
+    }
+}
+
 /// A log while it is read.
-struct Reading<'a> {
-    path: &'a Path,
-    log: &'a mut LogBuilder,
+#[derive(Clone)]
+struct Reading {
+    path: PathBuf,
+    log: LogBuilder,
     names: Names,
     marks: Marks,
     plain: Vec<u8>,
     track: Track,
+    means: Means,
     /// Settled after [`PENDING_MAX`] records, which wait for it.
     kind: Option<Kind>,
     pending: Vec<Record>,
@@ -160,10 +197,11 @@ struct Reading<'a> {
     found: TrainingLines,
     is_cut_noticed: bool,
     is_zero_noticed: bool,
+    are_means_noticed: bool,
 }
 
 /// The numbers of a line with their series.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Record {
     position: Position,
     is_training: bool,
@@ -171,7 +209,7 @@ struct Record {
 }
 
 /// The states of one bar of Keras, of which the last counts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct KerasBar {
     at: i64,
     of: i64,
@@ -179,15 +217,16 @@ struct KerasBar {
     record: Record,
 }
 
-impl<'a> Reading<'a> {
-    fn new(path: &'a Path, log: &'a mut LogBuilder) -> Self {
+impl Reading {
+    fn new(path: &Path, log: LogBuilder) -> Self {
         Self {
-            path,
+            path: path.to_owned(),
             log,
             names: Names::default(),
             marks: Marks::default(),
             plain: Vec::new(),
             track: Track::default(),
+            means: Means::default(),
             kind: None,
             pending: Vec::new(),
             keras: None,
@@ -205,6 +244,7 @@ impl<'a> Reading<'a> {
             found: TrainingLines::default(),
             is_cut_noticed: false,
             is_zero_noticed: false,
+            are_means_noticed: false,
         }
     }
 
@@ -241,14 +281,14 @@ impl<'a> Reading<'a> {
                 "got a line of more than {LINE_BYTES_MAX} bytes; its start is used, and so is that \
                  of any other such line"
             );
-            self.log.notice(self.path, Some(line.offset), text);
+            self.log.notice(&self.path, Some(line.offset), text);
         }
         if !self.is_zero_noticed
             && let Some(at) = memchr::memchr(0, line.bytes)
         {
             self.is_zero_noticed = true;
             let text = "got zero bytes, as a crash while writing leaves them; they are passed over";
-            self.log.notice(self.path, Some(line.offset + at as u64), text);
+            self.log.notice(&self.path, Some(line.offset + at as u64), text);
         }
     }
 
@@ -342,10 +382,17 @@ impl<'a> Reading<'a> {
     }
 
     fn record(&mut self, line: &[u8], marks: &Marks, position: Position, is_validation: bool) {
-        let values = self.values(marks, false);
+        let mut values = self.values(marks, false);
         let is_core = marks.pairs.iter().any(|pair| pair.name.class.is_core());
         if self.is_repeated(&position, &values) {
             return;
+        }
+        if self.means.take_apart(line, marks, &mut values)
+            && !std::mem::replace(&mut self.are_means_noticed, true)
+        {
+            let text = "got fairseq's means over each epoch so far; they are taken apart into means \
+                        since the line before, where enough digits were printed";
+            self.log.notice(&self.path, None, text);
         }
         self.count(line, marks);
         self.push(Record { position, is_training: is_core && !is_validation, values });
@@ -476,15 +523,16 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn finish(&mut self) {
+    fn finish(mut self) -> LogBuilder {
         self.end_keras();
         if self.kind.is_none() {
             self.settle();
         }
         if self.names.dropped > 0 {
             let text = format!("got more than {NAMES_MAX} names of numbers; the rest is left out");
-            self.log.notice(self.path, None, text);
+            self.log.notice(&self.path, None, text);
         }
+        self.log
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Row};
 use serde_json::{Map, Value};
 
-use super::{Head, Reader, no_folder, own_run, sqlite};
+use super::{Head, Reader, no_folder, no_growth, own_run, sqlite};
 use crate::error::ReadError;
 use crate::log::{LogBuilder, Point};
 
@@ -15,6 +15,7 @@ pub(super) const READER: Reader = Reader {
     recognises: |head: &Head<'_>| sqlite::has_metrics(head, &COLUMNS),
     recognises_folder: no_folder,
     run_key: own_run,
+    grow: no_growth,
     read,
 };
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use jiter::{Jiter, JiterResult, Peek};
 
 use self::chunks::{Item, Records};
-use super::{Head, Reader, no_folder};
+use super::{Head, Reader, no_folder, no_growth};
 use crate::bins::{BINS_MAX, l2_norm};
 use crate::error::ReadError;
 use crate::files::read_each;
@@ -21,8 +21,14 @@ use crate::tags::Tags;
 use crate::wire::{Malformed, Value, fields};
 
 /// W&B run files. Those of one run id in one folder are one run.
-pub(super) const READER: Reader =
-    Reader { format: "W&B run file", recognises, recognises_folder: no_folder, run_key, read };
+pub(super) const READER: Reader = Reader {
+    format: "W&B run file",
+    recognises,
+    recognises_folder: no_folder,
+    run_key,
+    grow: no_growth,
+    read,
+};
 
 /// `:W&B`, the magic number 0xBEE1 and the version 0.
 const HEADER: &[u8; 7] = b":W&B\xe1\xbe\0";
@@ -564,7 +570,7 @@ mod tests {
             (RUN, &[0; 9], true),
         ];
         for (path, bytes, want) in cases {
-            let head = Head { path: Path::new(path), bytes, is_whole: true };
+            let head = Head { path: Path::new(path), bytes, is_whole: true, named: &[] };
             assert_eq!(recognises(&head), *want, "{path} {bytes:?}");
         }
     }

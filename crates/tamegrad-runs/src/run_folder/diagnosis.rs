@@ -87,6 +87,7 @@ pub(crate) fn judgement(event: &Event) -> Option<Judgement> {
         onset: data.onset_step.and_then(|step| i64::try_from(step).ok()),
         recovered: None,
         alarms: Vec::new(),
+        strains: Vec::new(),
         origin: data
             .origin
             .map(|tensor| LogOrigin { tensor, evidence: evidence(&data.origin_evidence) }),

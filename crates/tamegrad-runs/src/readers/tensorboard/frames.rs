@@ -8,9 +8,9 @@ use crate::window::Window;
 /// A longer record is passed over: an event with a number takes some 50 bytes, a large image 1 MB.
 pub(super) const RECORD_MAX: u64 = 64 << 20;
 /// Bytes before the payload.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 /// Bytes of a frame that are not payload.
-const FRAMING: u64 = 16;
+pub(super) const FRAMING: u64 = 16;
 /// Bytes that are looked at again because they were a record with a wrong checksum. Bounded: a
 /// file can be made so that every 12 bytes begin another such record of 64 MiB.
 const DOUBT_MAX: u64 = 256 << 20;
@@ -177,6 +177,12 @@ pub(super) fn payload_len(head: &[u8]) -> Option<u64> {
     let (len, rest) = head.split_first_chunk::<8>()?;
     let sum = rest.first_chunk::<4>()?;
     (masked_crc(len) == u32::from_le_bytes(*sum)).then(|| u64::from_le_bytes(*len))
+}
+
+/// Whether the checksum of a whole frame's payload fits.
+pub(super) fn is_sound(frame: &[u8]) -> bool {
+    let payload = frame.get(HEADER..).and_then(|rest| rest.split_last_chunk::<4>());
+    payload.is_some_and(|(payload, sum)| masked_crc(payload) == u32::from_le_bytes(*sum))
 }
 
 /// The checksum as TFRecord stores it, so that a checksum of checksums stays good.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// The names seen so far, each looked at once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Names {
     words: HashMap<Box<[u8]>, Name, BuildHasherDefault<ShortHasher>>,
     keys: HashMap<Box<[u8]>, Name, BuildHasherDefault<ShortHasher>>,
@@ -109,7 +109,7 @@ impl Names {
 
 /// FNV-1a, which is fast for the few bytes of a name; the maps are bounded, so that names made to
 /// collide cost little.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ShortHasher(u64);
 
 impl Default for ShortHasher {

@@ -4,7 +4,7 @@ use super::names::{Name, Names, Subset, subset_of_word};
 use super::number;
 
 /// What was found in a line.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
     /// The named numbers that go into series, each name once.
     pub(super) pairs: Vec<Pair>,

@@ -84,7 +84,7 @@ pub(super) fn decide(points: &[(usize, Position)]) -> Kind {
 }
 
 /// The position as the lines go by.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Track {
     own: Option<i64>,
     epoch: Option<i64>,

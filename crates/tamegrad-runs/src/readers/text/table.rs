@@ -6,7 +6,7 @@ use super::number;
 use super::scan::{Bar, Marks, Pair, Place};
 
 /// The columns of a table, as its first line gives them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Table {
     cut: Cut,
     columns: Vec<Name>,

@@ -10,15 +10,13 @@ use crate::log::Log;
 use crate::readers::HEAD_BYTES;
 
 fn read_bytes(bytes: &[u8]) -> Log {
-    let mut log = LogBuilder::new();
-    let mut reading = Reading::new(Path::new("run.log"), &mut log);
+    let mut reading = Reading::new(Path::new("run.log"), LogBuilder::new());
     let end = lines::each_line(bytes, |line| {
         reading.line(&line);
         true
     });
-    reading.finish();
     end.expect("bytes can be read");
-    log.finish()
+    reading.finish().finish()
 }
 
 /// Reads `lines` and compares all series with `want`, one a line: `name step=value step=value`.
@@ -39,7 +37,7 @@ fn check(lines: &str, want: &str) {
 fn is_recognised(name: &str, bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(HEAD_BYTES)];
     let is_whole = head.len() == bytes.len();
-    recognises(&Head { path: Path::new(name), bytes: head, is_whole })
+    recognises(&Head { path: Path::new(name), bytes: head, is_whole, named: &[] })
 }
 
 #[test]
@@ -82,7 +80,7 @@ fn trainers_in_python() {
     );
     check(
         "| epoch 001:    50 / 900 loss=9.5, ppl=724.1, wps=1440, num_updates=51, lr=0.25, gnorm=2.5, clip=100%, oom=0\n| epoch 001 | loss 9.25 | nll_loss 8.5 | ppl 362.04 | num_updates 900 | lr 0.25 | gnorm 0.5 | loss_scale 0.25\n| epoch 001 | valid on 'valid' subset | loss 9.75 | ppl 512 | num_updates 900 | best_loss 9.5\n| WARNING: overflow detected, setting loss scale to: 0.125\n",
-        "loss 51=9.5 900=9.25\nppl 51=724.1 900=362.04\nlr 51=0.25 900=0.25\ngnorm 51=2.5 900=0.5\nclip 51=100\nnll_loss 900=8.5\nloss_scale 900=0.25 900=0.125\nval_loss 900=9.75\nval_ppl 900=512",
+        "loss 51=9.5 900=9.234982332155477\nppl 51=724.1 900=362.04\nlr 51=0.25 900=0.25\ngnorm 51=2.5 900=0.5\nclip 51=100\nnll_loss 900=8.5\nloss_scale 900=0.25 900=0.125\nval_loss 900=9.75\nval_ppl 900=512",
     );
     check(
         "2024-01-02 03:04:05 | INFO | train_inner | {\"epoch\": 1, \"update\": 0.5, \"loss\": \"9.5\", \"num_updates\": \"100\", \"gnorm\": \"2.5\"}\n",
@@ -426,4 +424,52 @@ proptest! {
     ) {
         read_bytes(text.as_bytes());
     }
+}
+
+/// Gradient norms of 1 for 300 updates, then 8 and 64 for 100 each, as means over the epoch.
+#[test]
+fn running_means_of_old_fairseq_are_taken_apart() {
+    let line = |epoch: u32, at: u32, updates: u32, loss: &str, gnorm: &str| {
+        format!(
+            "| epoch {epoch:03}:    {at} / 600 loss={loss}, ppl=64.00, wps=9000, \
+             num_updates={updates}, lr=0.2, gnorm={gnorm}, clip=0%\n"
+        )
+    };
+    let end = "| epoch 001 | loss 4.000 | num_updates 600 | lr 0.2 | gnorm 8.000\n\
+               | epoch 001 | valid on 'valid' subset | valid_loss 5.5 | num_updates 600\n";
+    let first = [
+        line(1, 99, 100, "8.000", "1.000"),
+        line(1, 299, 300, "6.000", "1.000"),
+        line(1, 399, 400, "5.000", "2.750"),
+        line(1, 499, 500, "4.400", "15.000"),
+    ];
+    let second = [line(2, 99, 700, "2.000", "1.000"), line(2, 199, 800, "nan", "nan")];
+    let text = [&first.concat(), end, &second.concat()].concat();
+    let log = read_bytes(text.as_bytes());
+    let values = |name: &str| -> Vec<f64> {
+        let points = &log.series(name).unwrap().points;
+        points.iter().map(|point| (point.value * 1e6).round() / 1e6).collect()
+    };
+    let (loss, gnorm) = (values("loss"), values("gnorm"));
+    assert_eq!(loss[..6], [8.0, 5.0, 2.0, 2.0, 2.0, 2.0]);
+    // No norm of these updates can have brought the mean down to 8: it is left as it is.
+    assert_eq!(gnorm[..6], [1.0, 1.0, 8.0, 64.0, 8.0, 1.0]);
+    assert!(loss[6].is_nan() && gnorm[6].is_nan());
+    assert_eq!(values("lr"), [0.2; 7]);
+    assert_eq!(values("valid_loss"), [5.5]);
+    assert_eq!(log.notices.len(), 1);
+    assert!(log.notices[0].text.contains("means over each epoch"), "{:?}", log.notices);
+}
+
+/// fairseq 0.10 prints means since the line before.
+#[test]
+fn means_of_new_fairseq_stay() {
+    let text = "2021-05-19 | INFO | train_inner | epoch 001:    100 / 600 loss=8, \
+                num_updates=100, gnorm=1\n\
+                2021-05-19 | INFO | train_inner | epoch 001:    200 / 600 loss=6, \
+                num_updates=200, gnorm=2\n";
+    let log = read_bytes(text.as_bytes());
+    let values = |name: &str| log.series(name).unwrap().points.iter().map(|p| p.value).collect();
+    let (loss, gnorm): (Vec<f64>, Vec<f64>) = (values("loss"), values("gnorm"));
+    assert_eq!((loss, gnorm, log.notices.len()), (vec![8.0, 6.0], vec![1.0, 2.0], 0));
 }
