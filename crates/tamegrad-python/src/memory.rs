@@ -287,6 +287,11 @@ impl<'py> Held<'py> {
         Ok(Self { objects })
     }
 
+    /// The objects without the GIL's lifetime.
+    pub(crate) fn into_objects(self) -> Vec<Py<PyAny>> {
+        self.objects.into_iter().map(Bound::unbind).collect()
+    }
+
     /// The objects, in the order of the list.
     pub(crate) fn objects(&self) -> &[Bound<'py, PyAny>] {
         &self.objects

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString};
+use pyo3::types::PyList;
 use tamegrad_stats::{ListStats, TensorRef, TensorStats, merge, scale_list, scan_list};
 
 use crate::memory::{Finder, Held, Memory};
@@ -20,6 +20,8 @@ pub(crate) struct Scan {
     buffers: ListStats,
     places: Vec<usize>,
     finder: Finder,
+    /// The gradients that were read, held until `release`.
+    held: Vec<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -30,14 +32,27 @@ impl Scan {
     }
 
     /// Reads the `.grad` of each parameter; gives the positions of those it cannot read.
+    ///
+    /// The gradients' Python objects are held until `release`: torch makes them anew each time
+    /// they are asked for while nobody holds them, and the optimizer will ask for them next.
     fn gradients(&mut self, parameters: &Bound<'_, PyList>) -> PyResult<Vec<usize>> {
+        self.held.clear();
         let grad = intern!(parameters.py(), "grad");
-        self.read(parameters, Some(grad))
+        let held = Held::new(parameters, Some(grad))?;
+        let unread = self.read(&held, parameters.py());
+        self.held = held.into_objects();
+        Ok(unread)
+    }
+
+    /// Lets go of the gradients.
+    fn release(&mut self) {
+        self.held.clear();
     }
 
     /// Reads each tensor; gives the positions of those it cannot read.
     fn tensors(&mut self, tensors: &Bound<'_, PyList>) -> PyResult<Vec<usize>> {
-        self.read(tensors, None)
+        let held = Held::new(tensors, None)?;
+        Ok(self.read(&held, tensors.py()))
     }
 
     /// Reads one tensor into an entry; false when it cannot be read.
@@ -168,13 +183,7 @@ impl Factors {
 }
 
 impl Scan {
-    fn read<'py>(
-        &mut self,
-        list: &Bound<'py, PyList>,
-        of: Option<&Bound<'py, PyString>>,
-    ) -> PyResult<Vec<usize>> {
-        let py = list.py();
-        let held = Held::new(list, of)?;
+    fn read(&mut self, held: &Held<'_>, py: Python<'_>) -> Vec<usize> {
         let mut unread = Vec::new();
         let mut found: Vec<TensorRef<'_>> = Vec::with_capacity(held.objects().len());
         self.entries.clear();
@@ -197,7 +206,7 @@ impl Scan {
         for (place, stats) in self.places.iter().zip(self.buffers.tensors()) {
             self.entries[*place] = Some(*stats);
         }
-        Ok(unread)
+        unread
     }
 
     fn total(&self) -> TensorStats {

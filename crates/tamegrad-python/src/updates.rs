@@ -12,7 +12,7 @@ use crate::memory::{Finder, Held};
 /// Elements that are worked on at a time.
 const CHUNK: usize = 2048;
 /// A tensor of at most this many elements is sampled whole.
-const WHOLE: usize = 1024;
+const WHOLE: usize = 512;
 /// Stretches that are sampled of a larger one, spread over it.
 const STRETCHES: usize = 8;
 
@@ -112,11 +112,14 @@ impl Updates {
 }
 
 /// A sample of each parameter before an update, to estimate the update by: of a large tensor, 8
-/// stretches of 128 elements.
+/// stretches of 64 elements.
 #[pyclass(module = "tamegrad._core")]
 #[derive(Default)]
 pub(crate) struct Sampler {
     samples: Vec<Sample>,
+    /// The sampled elements of all parameters, one after another.
+    values: Vec<f64>,
+    now: Vec<f64>,
     finder: Finder,
 }
 
@@ -124,7 +127,8 @@ pub(crate) struct Sampler {
 struct Sample {
     /// Elements of the tensor; `None` when it was not read.
     len: Option<usize>,
-    values: Vec<f64>,
+    /// Where its sampled elements lie among those of all.
+    values: std::ops::Range<usize>,
 }
 
 #[pymethods]
@@ -137,16 +141,16 @@ impl Sampler {
     /// Takes the samples.
     fn take(&mut self, parameters: &Bound<'_, PyList>) -> PyResult<()> {
         let held = Held::new(parameters, None)?;
-        self.samples.resize_with(held.objects().len(), Sample::default);
-        for (parameter, sample) in held.objects().iter().zip(&mut self.samples) {
-            sample.values.clear();
+        self.samples.clear();
+        self.values.clear();
+        for parameter in held.objects() {
+            let start = self.values.len();
             let memory = self.finder.find(parameter);
-            sample.len = memory.map(|memory| memory.len());
             if let Some(memory) = memory {
-                for_each_stretch(memory.elements(), &mut sample.values, |values, stretch| {
-                    values.extend(stretch);
-                });
+                sample(memory.elements(), &mut self.values);
             }
+            let len = memory.map(|memory| memory.len());
+            self.samples.push(Sample { len, values: start..self.values.len() });
         }
         Ok(())
     }
@@ -157,79 +161,64 @@ impl Sampler {
         let held = Held::new(parameters, None)?;
         updates.clear(held.objects().len());
         for (index, parameter) in held.objects().iter().enumerate() {
-            let Some(sample) = self.samples.get(index) else { continue };
-            let memory = self.finder.find(parameter).filter(|m| Some(m.len()) == sample.len);
+            let Some(sampled) = self.samples.get(index) else { continue };
+            let memory = self.finder.find(parameter).filter(|m| Some(m.len()) == sampled.len);
             let Some(memory) = memory else { continue };
-            let mut sums = Sums { before: sample.values.iter(), ..Sums::default() };
-            for_each_stretch(memory.elements(), &mut sums, |sums, stretch| {
-                stretch.for_each(|value| sums.take(value));
-            });
-            updates.entries[index] = Some(sums.update(memory.len()));
+            self.now.clear();
+            sample(memory.elements(), &mut self.now);
+            let before = &self.values[sampled.values.clone()];
+            updates.entries[index] = Some(estimate(before, &self.now, memory.len()));
         }
         Ok(())
     }
 }
 
-#[derive(Default)]
-struct Sums<'a> {
-    before: std::slice::Iter<'a, f64>,
-    change: f64,
-    weight: f64,
-    nonfinite: u64,
-    count: u64,
-}
-
-impl Sums<'_> {
-    fn take(&mut self, now: f64) {
-        let before = self.before.next().copied().unwrap_or(now);
-        self.count += 1;
-        if !now.is_finite() {
-            self.nonfinite += 1;
-        } else if before.is_finite() {
-            self.change += (now - before) * (now - before);
-        }
-        if before.is_finite() {
-            self.weight += before * before;
-        }
-    }
-
-    fn update(&self, len: usize) -> Update {
-        let part = if self.count == 0 { 1.0 } else { len as f64 / self.count as f64 };
-        Update {
-            change_norm: (self.change * part).sqrt(),
-            weight_norm: (self.weight * part).sqrt(),
-            len: len as u64,
-            nonfinite: (self.nonfinite as f64 * part).ceil() as u64,
-        }
-    }
-}
-
-/// Calls `f` with each stretch of a tensor's sample, in f64; always the same places.
-fn for_each_stretch<S>(
-    tensor: TensorRef<'_>,
-    state: &mut S,
-    f: impl Fn(&mut S, &mut dyn Iterator<Item = f64>),
-) {
-    fn walk<T: Copy, S>(
-        values: &[T],
-        state: &mut S,
-        f: impl Fn(&mut S, &mut dyn Iterator<Item = f64>),
-        widen: impl Fn(T) -> f64,
-    ) {
+/// Appends the sample of a tensor, in f64; always the same places.
+fn sample(tensor: TensorRef<'_>, out: &mut Vec<f64>) {
+    fn pick<T: Copy>(values: &[T], out: &mut Vec<f64>, widen: impl Fn(T) -> f64) {
         if values.len() <= WHOLE {
-            return f(state, &mut values.iter().map(|value| widen(*value)));
+            return out.extend(values.iter().map(|value| widen(*value)));
         }
         let stretch = WHOLE / STRETCHES;
         for part in 0..STRETCHES {
             let first = (values.len() - stretch) / (STRETCHES - 1) * part;
-            f(state, &mut values[first..first + stretch].iter().map(|value| widen(*value)));
+            out.extend(values[first..first + stretch].iter().map(|value| widen(*value)));
         }
     }
     match tensor {
-        TensorRef::F32(values) => walk(values, state, f, f64::from),
-        TensorRef::F64(values) => walk(values, state, f, |value| value),
-        TensorRef::F16(values) => walk(values, state, f, f16::to_f64),
-        TensorRef::Bf16(values) => walk(values, state, f, bf16::to_f64),
+        TensorRef::F32(values) => pick(values, out, f64::from),
+        TensorRef::F64(values) => pick(values, out, |value| value),
+        TensorRef::F16(values) => pick(values, out, f16::to_f64),
+        TensorRef::Bf16(values) => pick(values, out, bf16::to_f64),
+    }
+}
+
+/// The update of a tensor of `len` elements by a sample of it.
+fn estimate(before: &[f64], after: &[f64], len: usize) -> Update {
+    let (mut change, mut weight, mut checked) = ([0.0; 4], [0.0; 4], [0.0; 4]);
+    for (old, new) in before.chunks(4).zip(after.chunks(4)) {
+        for (lane, (old, new)) in old.iter().zip(new).enumerate() {
+            change[lane] += (new - old) * (new - old);
+            weight[lane] += old * old;
+            // 0 for a finite number, NaN for any other.
+            checked[lane] += new * 0.0;
+        }
+    }
+    let part = if before.is_empty() { 1.0 } else { len as f64 / before.len() as f64 };
+    let (mut change, mut weight): (f64, f64) = (change.iter().sum(), weight.iter().sum());
+    let mut nonfinite = 0;
+    if !(change + weight + checked.iter().sum::<f64>()).is_finite() {
+        let finite = |value: &&f64| value.is_finite();
+        nonfinite = after.len() - after.iter().filter(finite).count();
+        weight = before.iter().filter(finite).map(|old| old * old).sum();
+        let pairs = before.iter().zip(after).filter(|(a, b)| a.is_finite() && b.is_finite());
+        change = pairs.map(|(old, new)| (new - old) * (new - old)).sum();
+    }
+    Update {
+        change_norm: (change * part).sqrt(),
+        weight_norm: (weight * part).sqrt(),
+        len: len as u64,
+        nonfinite: (nonfinite as f64 * part).ceil() as u64,
     }
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _STEPS = 10
 """Steps in a row at the same norm that no unclipped run shows."""
-_SAME = 1e-4
+_SAME = 5e-6
 
 
 class Ceiling:

@@ -195,17 +195,22 @@ class Inputs:
     def __init__(self, args: tuple, kwargs: dict) -> None:
         self.args, self.kwargs = args, kwargs
         self.output_gradient: torch.Tensor | None = None
-        self._autocast = {
-            kind: torch.get_autocast_dtype(kind)
+        self._autocast = [
+            (kind, torch.get_autocast_dtype(kind))
             for kind in ("cpu", "cuda")
             if torch.is_autocast_enabled(kind)
-        }
+        ]
+
+    def first_float(self) -> torch.Tensor | None:
+        """The first float tensor that the model was called with."""
+        tensor = first_float(self.args)
+        return tensor if tensor is not None or not self.kwargs else first_float(self.kwargs)
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
         """The autocast that was on."""
         with contextlib.ExitStack() as stack:
-            for kind, dtype in self._autocast.items():
+            for kind, dtype in self._autocast:
                 stack.enter_context(torch.autocast(kind, dtype))
             yield
 
@@ -214,6 +219,9 @@ def first_float(value: Any) -> torch.Tensor | None:
     """The first real float tensor of nested tuples, lists and dictionaries."""
     if isinstance(value, torch.Tensor):
         return value if value.is_floating_point() else None
+    if isinstance(value, (tuple, list)) and value and isinstance(value[0], torch.Tensor):
+        if value[0].is_floating_point():
+            return value[0]
     for leaf in _leaves(value):
         if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
             return leaf

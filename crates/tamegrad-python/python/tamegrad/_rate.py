@@ -42,10 +42,10 @@ class Rate:
 
 def rate_of(optimizers: list[torch.optim.Optimizer]) -> float | None:
     """The largest learning rate of all parameter groups."""
-    rates = [
-        float(group["lr"])
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        if group.get("lr") is not None
-    ]
-    return max(rates, default=None)
+    largest = None
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            rate = group.get("lr")
+            if rate is not None and (largest is None or rate > largest):
+                largest = rate
+    return None if largest is None else float(largest)

@@ -22,6 +22,12 @@ from ._state import StateCopy
 from .diagnosis import Diagnosis, Finding
 
 
+_SAMPLE_EVERY_STEP = 128
+"""Steps at the start whose updates are all estimated, for the baselines to settle."""
+_SAMPLE_EVERY = 8
+"""Steps between two estimates after that."""
+
+
 class TamegradWarning(UserWarning):
     """Something that the user of a guard should know; each is shown once."""
 
@@ -100,7 +106,9 @@ class Guard:
         self._core: Core | None = None
         self._findings_told = 0
         self._step = 0
-        self._scan, self._updates, self._sampler = Scan(), Updates(), Sampler()
+        self._scan, self._batch = Scan(), Scan()
+        self._updates, self._sampler = Updates(), Sampler()
+        self._sampled = False
         self._rows: _device.Rows | None = _device.Rows() if self._has_device() else None
         self._scaling = Scaling(scaler, self._optimizers)
         self._ranks = _ranks.Ranks(model, self._parameters, process_group)
@@ -338,6 +346,7 @@ class Guard:
     def _end(self) -> None:
         """Measures the update and ends the step."""
         self._stepped = set()
+        self._scan.release()
         was_read, self._is_read, self._is_decided = self._is_read, False, False
         if not was_read or self._core is None or self._deferred is not None:
             self._took_away = False
@@ -396,7 +405,7 @@ class Guard:
         targets, self._targets = self._targets, None
         inputs, self._data = self._data, None
         if inputs is None and self._inputs is not None:
-            inputs = first_float((self._inputs.args, self._inputs.kwargs))
+            inputs = self._inputs.first_float()
         rate = rate_of(self._optimizers)
         if rate is not None and self._core is not None:
             rate *= self._core.learning_rate_factor()
@@ -421,8 +430,8 @@ class Guard:
             metric=None if seen["metric"] is None else float(seen["metric"]),
             learning_rate=seen["learning_rate"],
             trace=seen["trace"],
-            inputs=None if inputs is None else _numbers(inputs),
-            targets=None if inputs is None or targets is None else _numbers(targets),
+            inputs=None if inputs is None else _numbers(self._batch, inputs),
+            targets=None if inputs is None or targets is None else _numbers(self._batch, targets),
         )
         self._log_step(step, loss)
         self._repeat_pass()
@@ -457,6 +466,7 @@ class Guard:
     def _take_away(self) -> None:
         """Leaves the step out: without gradients no optimizer touches parameters or state."""
         self._took_away = True
+        self._scan.release()
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -484,17 +494,19 @@ class Guard:
             if self._before is None:
                 self._before = StateCopy(self._parameters, self._optimizers, [])
             self._before.take()
-        elif self._rows is None:
+        elif self._rows is None and (
+            self._step < _SAMPLE_EVERY_STEP or self._step % _SAMPLE_EVERY == 0
+        ):
             self._sampler.take(self._parameters)
+            self._sampled = True
 
     def _after_update(self) -> None:
         assert self._core is not None
-        if self._rows is not None and self.mode != "protect":
-            self._core.observe_update(None)
-            return
         if self.mode != "protect" or self._before is None:
-            self._sampler.measure(self._parameters, self._updates)
-            self._core.observe_update(self._updates)
+            if self._sampled:
+                self._sampler.measure(self._parameters, self._updates)
+            self._core.observe_update(self._updates if self._sampled else None)
+            self._sampled = False
             return
         self._measure_update()
         verdict = self._core.observe_update(self._updates)
@@ -684,11 +696,12 @@ def _is_compiled(model: nn.Module) -> bool:
     )
 
 
-def _numbers(tensor: torch.Tensor):
+def _numbers(scan: Scan, tensor: torch.Tensor):
+    if not scan.tensors([tensor]):
+        return scan.get(0)
     dense, missing = _gradients.values_of(tensor.detach())
     if dense.device.type != "cpu":
         return _gradients.with_zeros(_device.exact(dense), missing)
-    scan = Scan()
     scan.tensors([dense])
     numbers = scan.get(0)
     return None if numbers is None else _gradients.with_zeros(numbers, missing)
