@@ -28,7 +28,11 @@ class Block(nn.Module):
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.act, self.down = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        self.up, self.act, self.down = (
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Linear(4 * width, width),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         b, t, c = x.shape
@@ -85,7 +89,9 @@ def variant(make, kind: str):
     torch.manual_seed(0)
     model, loss_of = make()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    guard = tamegrad.watch(model, optimizer, strict=True) if kind in ("observe", "guard_clip") else None
+    guard = (
+        tamegrad.watch(model, optimizer, strict=True) if kind in ("observe", "guard_clip") else None
+    )
     parameters = list(model.parameters())
 
     def step() -> float:

@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyType};
+use pyo3::types::{PyCFunction, PyCapsule, PyType};
 
 /// `DLDevice`.
 #[repr(C)]
@@ -74,8 +74,16 @@ struct Table {
 
 /// The function of a type that lends a tensor's memory; `None` when the type offers none that is
 /// known here. Both names that the attribute has had are looked up.
+///
+/// A type that takes torch's operations into its own hands (a sharded, fake or quantised tensor)
+/// inherits the function but has no memory of its own: what the function would tell of it is an
+/// offset from nowhere.
 pub(crate) fn borrow_of(kind: &Bound<'_, PyType>) -> Option<Borrow> {
     let py = kind.py();
+    let dispatch = kind.getattr_opt(intern!(py, "__torch_dispatch__")).ok().flatten();
+    if dispatch.is_some_and(|dispatch| !dispatch.is_instance_of::<PyCFunction>()) {
+        return None;
+    }
     let names =
         [intern!(py, "__dlpack_c_exchange_api__"), intern!(py, "__c_dlpack_exchange_api__")];
     let capsule = names.into_iter().find_map(|name| {

@@ -107,31 +107,40 @@ impl<'py> Memory<'py> {
 /// Finds the memory of Python tensors; keeps what it has learned of the last type it met.
 #[derive(Default)]
 pub(crate) struct Finder {
-    /// Address of the type, which is kept alive, and the function that lends its memory.
-    latest: Option<(Py<PyAny>, Option<Borrow>)>,
+    /// The type, and how the memory of its tensors is found.
+    latest: Option<(Py<PyAny>, Way)>,
 }
 
 impl Finder {
     /// The memory of a tensor; `None` when its elements are not one dense stretch of f32, f64,
     /// f16 or bf16 in the CPU's memory, or when nothing tells where they lie.
     pub(crate) fn find<'a>(&mut self, tensor: &'a Bound<'_, PyAny>) -> Option<Memory<'a>> {
-        match self.borrow_of(tensor) {
-            Some(borrow) => lent(tensor, borrow),
-            None => by_array_interface(tensor).or_else(|| by_methods(tensor)),
+        match self.way_of(tensor) {
+            Way::Lent(borrow) => lent(tensor, borrow),
+            Way::Told => by_array_interface(tensor).or_else(|| by_methods(tensor)),
         }
     }
 
-    fn borrow_of(&mut self, tensor: &Bound<'_, PyAny>) -> Option<Borrow> {
+    fn way_of(&mut self, tensor: &Bound<'_, PyAny>) -> Way {
         let kind = tensor.get_type();
         match &self.latest {
-            Some((known, borrow)) if known.as_ptr() == kind.as_ptr() => *borrow,
+            Some((known, way)) if known.as_ptr() == kind.as_ptr() => *way,
             _ => {
-                let borrow = dlpack::borrow_of(&kind);
-                self.latest = Some((kind.into_any().unbind(), borrow));
-                borrow
+                let way = dlpack::borrow_of(&kind).map_or(Way::Told, Way::Lent);
+                self.latest = Some((kind.into_any().unbind(), way));
+                way
             }
         }
     }
+}
+
+/// How the memory of tensors of a type is found.
+#[derive(Clone, Copy)]
+enum Way {
+    /// By the function of DLPack's interface.
+    Lent(Borrow),
+    /// By attributes and methods of the object.
+    Told,
 }
 
 fn lent<'a>(tensor: &'a Bound<'_, PyAny>, borrow: Borrow) -> Option<Memory<'a>> {
@@ -153,7 +162,10 @@ fn lent<'a>(tensor: &'a Bound<'_, PyAny>, borrow: Borrow) -> Option<Memory<'a>> 
         _ => return None,
     };
     let ndim = usize::try_from(lent.ndim).ok()?;
-    if lent.device.kind != dlpack::CPU || (ndim > 0 && lent.shape.is_null()) {
+    // A tensor that wraps others has no memory of its own, and its shape is not to be looked at.
+    // An empty tensor has none either: it is left to the caller.
+    if lent.device.kind != dlpack::CPU || lent.data.is_null() || (ndim > 0 && lent.shape.is_null())
+    {
         return None;
     }
     // SAFETY: shape and strides have `ndim` entries each, and are the object's own; strides may be
@@ -166,9 +178,6 @@ fn lent<'a>(tensor: &'a Bound<'_, PyAny>, borrow: Borrow) -> Option<Memory<'a>> 
         (part(lent.shape), part(lent.strides))
     };
     let len = dense_len(shape, strides)?;
-    if len > 0 && lent.data.is_null() {
-        return None;
-    }
     let start = (lent.data as usize).checked_add(usize::try_from(lent.byte_offset).ok()?)?;
     Memory::new(start, len, kind)
 }
@@ -249,7 +258,8 @@ fn by_methods<'a>(tensor: &'a Bound<'_, PyAny>) -> Option<Memory<'a>> {
         "torch.bfloat16" => Kind::Bf16,
         _ => return None,
     };
-    if !is_cpu || !is_strided {
+    let wraps = get("_local_tensor").is_some() || get("__tensor_flatten__").is_some();
+    if !is_cpu || !is_strided || wraps {
         return None;
     }
     let shape: Vec<i64> = get("shape")?.extract().ok()?;

@@ -77,6 +77,12 @@ impl Trace {
         self.layers.iter().map(rms).collect()
     }
 
+    /// Largest finite magnitude of each layer's output.
+    fn output_largest(&self) -> Vec<f64> {
+        let largest = |seen: &Seen| seen.output.map_or(0.0, |stats| stats.max_abs);
+        self.layers.iter().map(largest).collect()
+    }
+
     /// Norm of the gradient with respect to each layer's output; NaN where none was seen.
     fn delta_norms(&self) -> Vec<f64> {
         let norm = |seen: &Seen| seen.delta.map_or(f64::NAN, |stats| stats.l2);

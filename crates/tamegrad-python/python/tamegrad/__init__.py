@@ -18,13 +18,22 @@ from typing import TYPE_CHECKING, Any
 from .diagnosis import Diagnosis, Finding, Remedy
 
 if TYPE_CHECKING:
+    from ._arrays import ArrayGuard, observe
     from ._watch import watch
     from .guard import Guard, TamegradWarning
+    from ._preflight import preflight
+    from ._remedies import add_batch_norm, l1_l2, rescue_init
 
 _LAZY = {
     "watch": "_watch",
     "Guard": "guard",
     "TamegradWarning": "guard",
+    "preflight": "_preflight",
+    "rescue_init": "_remedies",
+    "add_batch_norm": "_remedies",
+    "l1_l2": "_remedies",
+    "observe": "_arrays",
+    "ArrayGuard": "_arrays",
 }
 
 __all__ = ["Diagnosis", "Finding", "Remedy", *_LAZY]

@@ -31,6 +31,9 @@ def put(scan: Scan, index: int, tensor: torch.Tensor, rows: _device.Rows | None 
     dense, missing = values_of(tensor.detach())
     if dense.device.type == "meta":
         return
+    if not dense.numel():
+        scan.put(index, with_zeros((0, 0, 0, 0, 0.0, 0.0, 0.0), missing))
+        return
     if rows is not None and dense.device.type != "cpu":
         rows.add(index, dense, missing)
         return

@@ -258,5 +258,5 @@ def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def _numbers(tensor: torch.Tensor):
+def _numbers(tensor: torch.Tensor) -> _device.Numbers:
     return _device.exact(values_of(tensor)[0])

@@ -9,6 +9,7 @@ from torch import nn
 from torch import distributed as dist
 
 from ._core import Scan, Updates
+from ._probes import Inputs
 
 
 class Ranks:
@@ -80,10 +81,41 @@ class Ranks:
         mean = float(sums[0] / sums[1]) if float(sums[1]) else None
         return mean, int(most[0])
 
+    def culprits(
+        self, loss: float | None, inputs: torch.Tensor | None, seen: Inputs | None
+    ) -> list[int]:
+        """The ranks whose loss, inputs or gradient at the model's output stand out: not finite
+        where others are, or more than ten times their median. Every rank must call it."""
+        if self.size == 1:
+            return []
+        gradient = None if seen is None else seen.output_gradient
+        own = [abs(loss) if loss is not None else 0.0, _largest(inputs), _largest(gradient)]
+        rows = [torch.zeros(3, dtype=torch.float64, device=self._device) for _ in range(self.size)]
+        mine = torch.tensor(own, dtype=torch.float64, device=self._device)
+        dist.all_gather(rows, mine, group=self._group)
+        table = torch.stack(rows).to("cpu")
+        found: set[int] = set()
+        for column in table.t():
+            finite = torch.isfinite(column)
+            if finite.any() and not finite.all():
+                found.update(torch.nonzero(~finite).flatten().tolist())
+            elif finite.all():
+                usual = column.median()
+                found.update(
+                    torch.nonzero(column > 10.0 * usual.clamp(min=1e-30)).flatten().tolist()
+                )
+        return sorted(found) if len(found) < self.size else []
+
     def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         moved = values.to(self._device)
         dist.all_reduce(moved, operation, group=self._group)
         return moved.to("cpu")
+
+
+def _largest(tensor: torch.Tensor | None) -> float:
+    if tensor is None or not tensor.numel():
+        return 0.0
+    return float(tensor.detach().abs().max())
 
 
 def _is_sharded(parameter: torch.Tensor) -> bool:

@@ -69,7 +69,7 @@ class StateCopy:
         end = len(self._live) if buffers else self._count
         _copy([tensor.detach() for tensor in self._live[:end]], self._saved[:end])
         if self._live[:end]:
-            torch.autograd.graph.increment_version(self._live[:end])
+            torch.autograd.graph.increment_version([_local(t) for t in self._live[:end]])
         for optimizer, states, groups in zip(
             self._optimizers, self._states, self._groups, strict=True
         ):
@@ -108,7 +108,12 @@ def _into(place: Any, value: Any, targets: list[torch.Tensor], values: list[torc
 
 def _copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
     if targets:
-        torch._foreach_copy_(targets, sources)
+        torch._foreach_copy_([_local(t) for t in targets], [_local(s) for s in sources])
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """The shard of a sharded tensor."""
+    return getattr(tensor, "_local_tensor", tensor)
 
 
 def random_state() -> dict[str, Any]:

@@ -28,6 +28,10 @@ _SAMPLE_EVERY = 8
 """Steps between two estimates after that."""
 
 
+_REPLAYS_MAX = 5
+"""Calm passes that are run again because hooks cannot see them."""
+
+
 class TamegradWarning(UserWarning):
     """Something that the user of a guard should know; each is shown once."""
 
@@ -114,6 +118,11 @@ class Guard:
         self._ranks = _ranks.Ranks(model, self._parameters, process_group)
         self._rate = Rate()
         self._probes = Probes(model)
+        self._is_compiled = _is_compiled(model)
+        self._culprits: list[int] = []
+        self._culprits_sought = False
+        self._trace: Any = None
+        self._replays = 0
         self._inputs: Inputs | None = None
         self._loss: Any = None
         self._metric: Any = None
@@ -189,6 +198,13 @@ class Guard:
             self._data = inputs.detach()
 
     @property
+    def culprit_ranks(self) -> list[int]:
+        """Of several ranks, those whose own share of the batch brought the first alarm: its loss,
+        inputs or the gradient at the model's output was not finite, or far above the others'.
+        Empty while there is no alarm, and where no rank stands out."""
+        return self._culprits
+
+    @property
     def step(self) -> int:
         """Number of the coming step."""
         return self._step
@@ -241,7 +257,7 @@ class Guard:
                 optimizer.register_step_pre_hook(self._before_step),
                 optimizer.register_step_post_hook(self._after_step),
             ]
-        if self.mode != "off" and not _is_compiled(self._model):
+        if self.mode != "off" and not self._is_compiled:
             self._probes.arm()
 
     def _enter_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -317,10 +333,10 @@ class Guard:
         first = not self._stepped
         self._stepped.add(id(optimizer))
         if first:
+            if self._scaling.overflowed():
+                self._skip_watching()
+                return
             if not self._is_read:
-                if self._scaling.overflowed():
-                    self._skip_watching()
-                    return
                 self._read(self._scaling.factor())
                 if not self._rows and self._ceiling.reached(self._scan.norm()):
                     self._warn(
@@ -367,7 +383,7 @@ class Guard:
         self._settle_deferred()
         self._check_parameters()
         self._took_away = False
-        self._sink()
+        self._take_trace()
         _gradients.read(self._scan, self._parameters, self._rows)
         if self._rows:
             self._rows.launch()
@@ -380,16 +396,23 @@ class Guard:
         # Numbers that are still on their way from a device are judged one step later.
         self._nonfinite = 0 if self._rows else self._scan.nonfinite()
 
-    def _sink(self) -> None:
-        """The guard is made when the first pass has shown the layers."""
+    def _take_trace(self) -> None:
+        """What hooks saw in this pass. The core is made when the first has shown the layers."""
+        self._trace = self._probes.collect() if self._probes.armed else None
+        if self._trace is None and self._wants_replay() and self._inputs is not None:
+            self._replays += 1
+            self._trace = self._repeat(self._inputs)
         if self._core is None:
-            trace = self._probes.collect()
             self._core = self._new_core()
-            self._trace = trace
-        elif self._probes.armed:
-            self._trace = self._probes.collect()
-        else:
-            self._trace = None
+
+    def _wants_replay(self) -> bool:
+        """Whether a pass that hooks cannot see, of a compiled model, is run again without
+        compiling: a few times, for a history of gains."""
+        if self.mode == "off" or self._replays >= _REPLAYS_MAX:
+            return False
+        if self._core is None:
+            return True
+        return self._is_compiled and self._core.wants_trace(self._step)
 
     def _decide(self) -> list[float] | None:
         """Lets the core judge the step; gives a factor for each tensor if some are scaled."""
@@ -421,7 +444,7 @@ class Guard:
     def _judge(self, step: int, seen: dict[str, Any]) -> list[float] | None:
         assert self._core is not None
         loss, inputs, targets = seen["loss"], seen["inputs"], seen["targets"]
-        loss = None if loss is None else float(loss)
+        loss = own_loss = None if loss is None else float(loss)
         loss, self._nonfinite = self._ranks.agree(loss, self._nonfinite)
         decision = self._core.observe(
             step,
@@ -434,6 +457,9 @@ class Guard:
             targets=None if inputs is None or targets is None else _numbers(self._batch, targets),
         )
         self._log_step(step, loss)
+        if self._core.wants_lag() and not self._culprits_sought:
+            self._culprits_sought = True
+            self._culprits = self._ranks.culprits(own_loss, inputs, self._inputs)
         self._repeat_pass()
         if self._core.wants_lag():
             self._core.observe_lag(_lag.second_moment_lag(self._parameters, self._optimizers))
@@ -557,7 +583,7 @@ class Guard:
 
     def _arm(self) -> None:
         assert self._core is not None
-        if self._core.wants_trace(self._step) and not _is_compiled(self._model):
+        if not self._is_compiled and self._core.wants_trace(self._step):
             self._probes.arm()
 
     def _repeat_pass(self) -> None:
@@ -565,15 +591,18 @@ class Guard:
         assert self._core is not None
         if not self._core.wants_repeated_trace() or self._inputs is None:
             return
-        if self._ranks.shards_parameters:
-            return
-        try:
-            trace = self._probes.replay(self._inputs)
-        except Exception as error:
-            self._warn(f"the pass could not be repeated to find the layer: {error}")
-            return
+        trace = self._repeat(self._inputs)
         if trace is not None:
             self._core.observe_trace(trace)
+
+    def _repeat(self, inputs: Inputs) -> Any:
+        if self._ranks.shards_parameters:
+            return None
+        try:
+            return self._probes.replay(inputs)
+        except Exception as error:
+            self._warn(f"the pass could not be repeated to see the layers: {error}")
+            return None
 
     # --- the rest ----------------------------------------------------------------------------
 
