@@ -13,6 +13,7 @@ use std::thread;
 #[derive(Debug, PartialEq)]
 pub(crate) enum Bench {
     Stats(Options),
+    Torch(Options),
 }
 
 #[derive(Debug, PartialEq)]
@@ -30,15 +31,17 @@ pub(crate) struct Options {
 pub(crate) fn bench(root: &Path, which: Bench) -> Result<(), String> {
     match which {
         Bench::Stats(options) => stats::stats_and_print(root, &options),
+        Bench::Torch(options) => crate::python::bench(root, options.rounds.get()),
     }
 }
 
 /// Reads what follows `bench` on the command line.
 pub(crate) fn parse(words: &[&str]) -> Result<Bench, String> {
     match words {
-        [] => Err("no bench given, want `stats`".to_owned()),
+        [] => Err("no bench given, want `stats` or `torch`".to_owned()),
         ["stats", options @ ..] => parse_options(options).map(Bench::Stats),
-        [unknown, ..] => Err(format!("unknown bench `{unknown}`, want `stats`")),
+        ["torch", options @ ..] => parse_options(options).map(Bench::Torch),
+        [unknown, ..] => Err(format!("unknown bench `{unknown}`, want `stats` or `torch`")),
     }
 }
 
@@ -228,9 +231,9 @@ mod tests {
             (&["stats", "--json"], stats(true, 9)),
             (&["stats", "--rounds", "3"], stats(false, 3)),
             (&["stats", "--rounds", "1", "--json"], stats(true, 1)),
-            (&[], Err("no bench given, want `stats`")),
-            (&["stat"], Err("unknown bench `stat`, want `stats`")),
-            (&["--json"], Err("unknown bench `--json`, want `stats`")),
+            (&[], Err("no bench given, want `stats` or `torch`")),
+            (&["stat"], Err("unknown bench `stat`, want `stats` or `torch`")),
+            (&["--json"], Err("unknown bench `--json`, want `stats` or `torch`")),
             (&["stats", "logs"], Err("unexpected argument `logs`")),
             (&["stats", "--rounds"], Err("--rounds: got nothing, want a number from 1")),
             (&["stats", "--rounds", "0"], Err("--rounds: got `0`, want a number from 1")),

@@ -1,6 +1,7 @@
 //! The commands of the README and of CI: `cargo xtask test`, `tidy`, `valgrind`, `bench`, `help`.
 
 mod bench;
+mod python;
 mod test;
 mod tidy;
 mod valgrind;
@@ -19,6 +20,8 @@ Commands:
   tidy         the style rules that a machine can check, over every file of the project
   bench stats  the time of statistics and clips, against a plain read of the same memory and
                against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
+  bench torch  the process time of torch training steps, watched and bare in turns
+  python       the wheel built, its tests and examples in an environment with torch; a part of `test`
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
 
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Ok(Task::Test) => test::test(&project_root()),
         Ok(Task::Tidy) => exit_code(tidy::tidy_and_print(&project_root())),
         Ok(Task::Valgrind) => exit_code(valgrind::valgrind(&project_root())),
+        Ok(Task::Python) => exit_code(python::test(&project_root())),
         Ok(Task::Bench(which)) => exit_code(bench::bench(&project_root(), which)),
         Ok(Task::Help) => {
             print!("{USAGE}");
@@ -57,6 +61,7 @@ enum Task {
     Test,
     Tidy,
     Valgrind,
+    Python,
     Bench(Bench),
     Help,
 }
@@ -67,10 +72,11 @@ fn parse(words: &[String]) -> Result<Task, String> {
         ["test"] => Ok(Task::Test),
         ["tidy"] => Ok(Task::Tidy),
         ["valgrind"] => Ok(Task::Valgrind),
+        ["python"] => Ok(Task::Python),
         ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
-        ["test" | "tidy" | "valgrind" | "help" | "--help" | "-h", extra, ..] => {
+        ["test" | "tidy" | "valgrind" | "python" | "help" | "--help" | "-h", extra, ..] => {
             Err(format!("unexpected argument `{extra}`"))
         }
         [unknown, ..] => Err(format!("unknown command `{unknown}`")),
@@ -113,8 +119,9 @@ mod tests {
             (&["test"], Ok(Task::Test)),
             (&["tidy"], Ok(Task::Tidy)),
             (&["valgrind"], Ok(Task::Valgrind)),
+            (&["python"], Ok(Task::Python)),
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
-            (&["bench"], Err("no bench given, want `stats`")),
+            (&["bench"], Err("no bench given, want `stats` or `torch`")),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),
             (&["-h"], Ok(Task::Help)),

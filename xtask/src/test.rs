@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::{cargo, tidy, valgrind};
+use crate::{cargo, python, tidy, valgrind};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
@@ -14,6 +14,7 @@ pub(crate) fn test(root: &Path) -> ExitCode {
         Work::Cargo(arguments) => run_cargo(root, arguments),
         Work::Tidy => tidy::tidy_and_print(root),
         Work::Valgrind => valgrind::valgrind(root),
+        Work::Python => python::test(root),
     };
     match run(&steps, under_ci(), do_work, &mut io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -32,6 +33,7 @@ struct Installed {
     clippy: bool,
     nextest: bool,
     valgrind: bool,
+    python: bool,
 }
 
 struct Step {
@@ -48,6 +50,7 @@ enum Work {
     Cargo(&'static str),
     Tidy,
     Valgrind,
+    Python,
 }
 
 fn plan(installed: Installed) -> Vec<Step> {
@@ -84,6 +87,10 @@ fn plan(installed: Installed) -> Vec<Step> {
     steps.push(Step {
         left_out: unless(installed.valgrind, "apt-get install valgrind"),
         ..step("valgrind", Work::Valgrind)
+    });
+    steps.push(Step {
+        left_out: unless(installed.python, "install Python 3.10 or newer with its venv module"),
+        ..step("python", Work::Python)
     });
     steps
 }
@@ -140,6 +147,7 @@ impl Work {
             Work::Cargo(arguments) => format!("cargo {arguments}"),
             Work::Tidy => "cargo xtask tidy".to_owned(),
             Work::Valgrind => "cargo xtask valgrind".to_owned(),
+            Work::Python => "cargo xtask python".to_owned(),
         }
     }
 }
@@ -158,6 +166,7 @@ impl Installed {
             clippy: answers("clippy"),
             nextest: answers("nextest"),
             valgrind: valgrind::is_installed(under_ci()),
+            python: python::is_installed(),
         }
     }
 }
@@ -178,9 +187,10 @@ fn under_ci() -> bool {
 mod tests {
     use super::*;
 
-    const ALL: Installed = Installed { rustfmt: true, clippy: true, nextest: true, valgrind: true };
+    const ALL: Installed =
+        Installed { rustfmt: true, clippy: true, nextest: true, valgrind: true, python: true };
     const RUST_ONLY: Installed =
-        Installed { rustfmt: false, clippy: false, nextest: false, valgrind: false };
+        Installed { rustfmt: false, clippy: false, nextest: false, valgrind: false, python: false };
 
     #[test]
     fn the_plan_follows_what_is_installed() {
@@ -194,6 +204,7 @@ mod tests {
                     "cargo nextest run --workspace --cargo-profile ci",
                     "cargo test --doc --workspace --profile ci",
                     "cargo xtask valgrind",
+                    "cargo xtask python",
                 ],
             ),
             (RUST_ONLY, &["cargo xtask tidy", "cargo test --workspace --profile ci"]),
@@ -246,8 +257,8 @@ mod tests {
     fn all_steps_pass() {
         let (passed, started, text) = play(ALL, true, "");
         assert!(passed);
-        assert_eq!(started.len(), 6, "{started:?}");
-        assert!(text.contains("\n6 steps passed in "), "{text}");
+        assert_eq!(started.len(), 7, "{started:?}");
+        assert!(text.contains("\n7 steps passed in "), "{text}");
     }
 
     #[test]
@@ -258,7 +269,7 @@ mod tests {
         assert!(text.contains("LEFT OUT, `cargo fmt --all --check`"), "{text}");
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
-        assert!(text.ends_with("; left out: format, clippy, valgrind\n"), "{text}");
+        assert!(text.ends_with("; left out: format, clippy, valgrind, python\n"), "{text}");
 
         let (passed, started, text) = play(RUST_ONLY, true, "");
         assert!(!passed);

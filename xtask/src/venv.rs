@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
 /// Names a Python that has torch already.
-const VARIABLE: &str = "TAMEGRAD_TORCH_PYTHON";
+pub(crate) const VARIABLE: &str = "TAMEGRAD_TORCH_PYTHON";
 
 const FOLDER: &str = "target/python-torch";
 
