@@ -15,6 +15,7 @@ use std::thread;
 pub(crate) enum Bench {
     Logs(Options),
     Stats(Options),
+    Torch(Options),
 }
 
 #[derive(Debug, PartialEq)]
@@ -33,16 +34,18 @@ pub(crate) fn bench(root: &Path, which: Bench) -> Result<(), String> {
     match which {
         Bench::Logs(options) => logs::logs_and_print(root, &options),
         Bench::Stats(options) => stats::stats_and_print(root, &options),
+        Bench::Torch(options) => crate::python::bench(root, options.rounds.get()),
     }
 }
 
 /// Reads what follows `bench` on the command line.
 pub(crate) fn parse(words: &[&str]) -> Result<Bench, String> {
     match words {
-        [] => Err("no bench given, want `logs` or `stats`".to_owned()),
+        [] => Err("no bench given, want `logs`, `stats` or `torch`".to_owned()),
         ["logs", options @ ..] => parse_options(options).map(Bench::Logs),
         ["stats", options @ ..] => parse_options(options).map(Bench::Stats),
-        [unknown, ..] => Err(format!("unknown bench `{unknown}`, want `logs` or `stats`")),
+        ["torch", options @ ..] => parse_options(options).map(Bench::Torch),
+        [unknown, ..] => Err(format!("unknown bench `{unknown}`, want `logs`, `stats` or `torch`")),
     }
 }
 
@@ -233,9 +236,9 @@ mod tests {
             (&["stats", "--rounds", "3"], stats(false, 3)),
             (&["stats", "--rounds", "1", "--json"], stats(true, 1)),
             (&["logs"], Ok(Bench::Logs(Options { json: false, rounds: count(9) }))),
-            (&[], Err("no bench given, want `logs` or `stats`")),
-            (&["stat"], Err("unknown bench `stat`, want `logs` or `stats`")),
-            (&["--json"], Err("unknown bench `--json`, want `logs` or `stats`")),
+            (&[], Err("no bench given, want `logs`, `stats` or `torch`")),
+            (&["stat"], Err("unknown bench `stat`, want `logs`, `stats` or `torch`")),
+            (&["--json"], Err("unknown bench `--json`, want `logs`, `stats` or `torch`")),
             (&["stats", "logs"], Err("unexpected argument `logs`")),
             (&["stats", "--rounds"], Err("--rounds: got nothing, want a number from 1")),
             (&["stats", "--rounds", "0"], Err("--rounds: got `0`, want a number from 1")),

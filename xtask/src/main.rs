@@ -4,6 +4,7 @@ mod bench;
 mod debian;
 mod fuzz;
 mod open_run;
+mod python;
 mod test;
 mod tidy;
 mod valgrind;
@@ -28,6 +29,8 @@ Commands:
   open-run     a run folder and its Parquet files, opened by pyarrow and polars; a part of `test`
   fuzz [TARGET...]
                every reader, or those named, against inputs that a fuzzer makes up; a part of `test`
+  bench torch  the process time of torch training steps, watched and bare in turns
+  python       the wheel built, its tests and examples in an environment with torch; a part of `test`
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Ok(Task::OpenRun) => exit_code(open_run::open_run(&project_root())),
         Ok(Task::Valgrind) => exit_code(valgrind::valgrind(&project_root())),
         Ok(Task::Fuzz(options)) => exit_code(fuzz::fuzz(&project_root(), &options)),
+        Ok(Task::Python) => exit_code(python::test(&project_root())),
         Ok(Task::Bench(which)) => exit_code(bench::bench(&project_root(), which)),
         Ok(Task::Help) => {
             print!("{USAGE}");
@@ -73,6 +77,7 @@ enum Task {
     OpenRun,
     Fuzz(fuzz::Options),
     Valgrind,
+    Python,
     Bench(Bench),
     Help,
 }
@@ -85,12 +90,15 @@ fn parse(words: &[String]) -> Result<Task, String> {
         ["open-run"] => Ok(Task::OpenRun),
         ["valgrind"] => Ok(Task::Valgrind),
         ["fuzz", ref rest @ ..] => fuzz::parse(rest).map(Task::Fuzz),
+        ["python"] => Ok(Task::Python),
         ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
-        ["test" | "tidy" | "open-run" | "valgrind" | "help" | "--help" | "-h", extra, ..] => {
-            Err(format!("unexpected argument `{extra}`"))
-        }
+        [
+            "test" | "tidy" | "open-run" | "python" | "valgrind" | "help" | "--help" | "-h",
+            extra,
+            ..,
+        ] => Err(format!("unexpected argument `{extra}`")),
         [unknown, ..] => Err(format!("unknown command `{unknown}`")),
     }
 }
@@ -132,8 +140,9 @@ mod tests {
             (&["tidy"], Ok(Task::Tidy)),
             (&["open-run"], Ok(Task::OpenRun)),
             (&["valgrind"], Ok(Task::Valgrind)),
+            (&["python"], Ok(Task::Python)),
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
-            (&["bench"], Err("no bench given, want `logs` or `stats`")),
+            (&["bench"], Err("no bench given, want `logs`, `stats` or `torch`")),
             (&["fuzz", "text"], Ok(Task::Fuzz(fuzz::parse(&["text"]).expect("options")))),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),

@@ -7,7 +7,7 @@ use std::{env, fs, io};
 use crate::debian;
 
 /// Names a Python that has torch already.
-const VARIABLE: &str = "TAMEGRAD_TORCH_PYTHON";
+pub(crate) const VARIABLE: &str = "TAMEGRAD_TORCH_PYTHON";
 
 const FOLDER: &str = "target/python-torch";
 
@@ -50,11 +50,14 @@ pub(crate) fn python_with(
     Ok(python_in(&path))
 }
 
-/// Whether virtual environments can be made. With `install` Debian's package for that is installed
+/// Whether virtual environments of Python 3.10 or newer can be made. With `install` Debian's package for that is installed
 /// where it is not there.
 pub(crate) fn is_possible(install: bool) -> bool {
     debian::is_there_or_installed("python3-venv", install, || {
-        debian::runs("python3", &["-c", "import venv, ensurepip"])
+        debian::runs(
+            "python3",
+            &["-c", "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))"],
+        )
     })
 }
 

@@ -421,6 +421,16 @@ mod tests {
     }
 
     #[test]
+    fn a_drift_that_the_loss_bears_changes_no_step() {
+        let grows = |s: u64| (calm(s).0, (1.0 + (s as f64 - 200.0).max(0.0) / 40.0) * calm(s).1);
+        let (guard, acted) = protect(300, grows);
+        let strains = guard.record().findings.iter();
+        let drifts = strains.filter(|f| f.sign == crate::signs::SignName::GradientSpikes).count();
+        assert!(drifts > 0, "the drift is shown");
+        assert_eq!(acted, []);
+    }
+
+    #[test]
     fn an_alarm_of_the_loss_that_stands_cuts_the_rate_once_in_a_while() {
         let (guard, _) = protect(270, |s| if s >= 250 { (60.0, 2.0) } else { calm(s) });
         let full = guard.learning_rate_factor() / 0.1;

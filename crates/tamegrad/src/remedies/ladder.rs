@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::finding::{Finding, Severity};
 use crate::guard::{Decision, GradientAction, UpdateVerdict};
 use crate::observe::{Step, TensorId, Update};
-use crate::record::Record;
+use crate::record::{Record, TensorTrack};
 use crate::signs::{SignName, WARM_UP_STEPS};
 
 /// Largest update ratio that is taken when an update has alarmed.
@@ -159,9 +159,20 @@ impl Ladder {
         if broken {
             return GradientAction::Skip;
         }
-        match fired.iter().any(|finding| finding.sign == SignName::GradientSpikes) {
-            true => scale_spikes(record),
-            false => GradientAction::Keep,
+        // A drift alone, with the loss in bounds, is how many a run begins to learn: it is a strain
+        // to show, and no step is changed for it.
+        let acts = |finding: &&Finding| {
+            finding.sign == SignName::GradientSpikes
+                && (finding.severity == Severity::Alarm
+                    || is_spike(&record.total, record.now().and_then(|row| row.gradient_norm))
+                    || finding.tensor.is_some_and(|id| {
+                        let track = record.tensors.get(id.0);
+                        track.is_some_and(|t| is_spike(t, t.latest.map(|stats| stats.l2)))
+                    }))
+        };
+        match fired.iter().find(acts) {
+            Some(_) => scale_spikes(record),
+            None => GradientAction::Keep,
         }
     }
 
@@ -231,9 +242,16 @@ impl Ladder {
     }
 }
 
+/// Whether a norm is far above what is usual for its track: the rule of a spike.
+fn is_spike(track: &TensorTrack, norm: Option<f64>) -> bool {
+    norm.filter(|norm| *norm > 0.0).is_some_and(|norm| {
+        track.gradient.z(norm.ln()) > 6.0 && norm.ln() - track.gradient.mean() > 4f64.ln()
+    })
+}
+
 /// Scales the tensors that spike, or all of them when many do, to exp(mean + 3 sigma).
 fn scale_spikes(record: &Record) -> GradientAction {
-    let target = |track: &crate::record::TensorTrack, norm: f64| {
+    let target = |track: &TensorTrack, norm: f64| {
         let limit = (track.gradient.mean() + 3.0 * track.gradient.sigma()).exp();
         (track.gradient.count() > 0 && norm > limit).then(|| limit / norm)
     };
@@ -249,8 +267,7 @@ fn scale_spikes(record: &Record) -> GradientAction {
         .enumerate()
         .filter_map(|(index, track)| {
             let norm = track.latest.filter(|stats| stats.l2 > 0.0)?.l2;
-            let spikes =
-                track.gradient.z(norm.ln()) > 6.0 && norm.ln() - track.gradient.mean() > 4f64.ln();
+            let spikes = is_spike(track, Some(norm));
             Some((TensorId(index), target(track, norm).filter(|_| spikes)?))
         })
         .collect();

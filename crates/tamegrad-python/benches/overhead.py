@@ -1,0 +1,162 @@
+"""What watching costs: process time of training steps, in turns with the bare step.
+
+Prints one line of JSON a model. Every ratio is of one round, and the median of the rounds is
+given; ``control`` is a second bare run, which shows the noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+
+os.environ.setdefault("RAYON_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+import tamegrad  # noqa: E402
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each with a skip connection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.act, self.down = (
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Linear(4 * width, width),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, t, c = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(b, t, c))
+        return x + self.down(self.act(self.up(self.norm2(x))))
+
+
+class Gpt(nn.Module):
+    """A small GPT."""
+
+    def __init__(self, layers: int, width: int, tokens: int, vocabulary: int = 256) -> None:
+        super().__init__()
+        self.token, self.place = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
+        self.blocks = nn.Sequential(*(Block(width, 4) for _ in range(layers)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.token(x) + self.place.weight[: x.shape[1]]
+        return self.head(self.norm(self.blocks(h)))
+
+
+def mlp_30x256():
+    layers: list[nn.Module] = []
+    for _ in range(30):
+        layers += [nn.Linear(256, 256), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Linear(256, 10))
+    x, y = torch.randn(64, 256), torch.randint(0, 10, (64,))
+    return model, lambda: nn.functional.cross_entropy(model(x), y)
+
+
+def gpt_6x256():
+    model = Gpt(6, 256, 128)
+    x = torch.randint(0, 256, (8, 129))
+
+    def loss():
+        logits = model(x[:, :-1])
+        return nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+
+    return model, loss
+
+
+def small_10000():
+    model = nn.ParameterList([nn.Parameter(torch.randn(16)) for _ in range(10_000)])
+    return model, lambda: torch.stack(list(model)).square().sum()
+
+
+MODELS = {"mlp-30x256": mlp_30x256, "gpt-6x256": gpt_6x256, "small-10000": small_10000}
+
+
+def variant(make, kind: str):
+    """A function that takes one training step and gives its process time in seconds."""
+    torch.manual_seed(0)
+    model, loss_of = make()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    guard = (
+        tamegrad.watch(model, optimizer, strict=True) if kind in ("observe", "guard_clip") else None
+    )
+    parameters = list(model.parameters())
+
+    def step() -> float:
+        start = time.process_time()
+        optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        if kind == "torch_clip":
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        if kind == "guard_clip":
+            guard.clip_(1.0)
+        optimizer.step()
+        if guard is not None:
+            guard.log(loss=loss)
+        return time.process_time() - start
+
+    return step
+
+
+KINDS = ("bare", "observe", "torch_clip", "guard_clip", "control")
+
+
+def measure(name: str, rounds: int, steps: int) -> dict:
+    """Medians over rounds of ``steps`` steps of each kind, after a warm-up."""
+    variants = {kind: variant(MODELS[name], kind) for kind in KINDS}
+    for step in variants.values():
+        for _ in range(3):
+            step()
+    times: list[dict[str, float]] = []
+    for round_index in range(rounds):
+        order = KINDS if round_index % 2 == 0 else KINDS[::-1]
+        sums = dict.fromkeys(KINDS, 0.0)
+        for _ in range(steps):
+            for kind in order:
+                sums[kind] += variants[kind]()
+        times.append({kind: seconds / steps for kind, seconds in sums.items()})
+
+    def median(of) -> float:
+        return statistics.median(of(row) for row in times)
+
+    count = sum(1 for _ in MODELS[name]()[0].parameters())
+    return {
+        "model": name,
+        "parameters": count,
+        "step_ms": 1e3 * median(lambda r: r["bare"]),
+        "observe": median(lambda r: r["observe"] / r["bare"]),
+        "control": median(lambda r: r["control"] / r["bare"]),
+        "torch_clip": median(lambda r: r["torch_clip"] / r["bare"]),
+        "guard_clip": median(lambda r: r["guard_clip"] / r["bare"]),
+        "clip_cost": median(lambda r: r["guard_clip"] - r["bare"])
+        / median(lambda r: r["torch_clip"] - r["bare"]),
+        "observe_us_per_parameter": 1e6 * median(lambda r: r["observe"] - r["bare"]) / count,
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("models", nargs="*", default=list(MODELS))
+    arguments.add_argument("--rounds", type=int, default=9)
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    for name in given.models:
+        steps = {"mlp-30x256": 50, "gpt-6x256": 3, "small-10000": 20}[name]
+        print(json.dumps(measure(name, given.rounds, steps)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

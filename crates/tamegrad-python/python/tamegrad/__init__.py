@@ -1,0 +1,57 @@
+"""Detects, explains and fixes exploding gradients in neural-network training.
+
+    guard = tamegrad.watch(model, optimizer)
+    ...
+    loss.backward(); guard.clip_(max_norm=1.0); optimizer.step()
+    guard.log(loss=loss, metric=accuracy)
+    ...
+    print(guard.diagnosis())
+
+torch is imported when something needs it, never before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .diagnosis import Diagnosis, Finding, Remedy
+
+if TYPE_CHECKING:
+    from ._arrays import ArrayGuard, observe
+    from ._watch import watch
+    from .guard import Guard, TamegradWarning
+    from ._preflight import preflight
+    from ._remedies import add_batch_norm, l1_l2, rescue_init
+
+_LAZY = {
+    "watch": "_watch",
+    "Guard": "guard",
+    "TamegradWarning": "guard",
+    "preflight": "_preflight",
+    "rescue_init": "_remedies",
+    "add_batch_norm": "_remedies",
+    "l1_l2": "_remedies",
+    "observe": "_arrays",
+    "ArrayGuard": "_arrays",
+}
+
+__all__ = ["Diagnosis", "Finding", "Remedy", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(f".{module}", __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name == "torch":
+            raise ImportError(f"tamegrad.{name} needs torch: pip install torch") from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

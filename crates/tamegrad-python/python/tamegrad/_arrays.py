@@ -1,0 +1,174 @@
+"""Observing any loop that can hand over its gradients as arrays: JAX, Keras, numpy."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+from ._core import Guard as Core
+from ._core import Scan, Updates
+from .diagnosis import Diagnosis, Finding
+
+
+class ArrayGuard:
+    """The guard of a run whose gradients come as named arrays. It observes and never acts."""
+
+    def __init__(self, *, total_steps: int | None = None) -> None:
+        self._total_steps = total_steps
+        self._names: list[str] = []
+        self._core: Core | None = None
+        self._scan = Scan()
+        self.last_step = -1
+
+    def observe(
+        self,
+        step: int,
+        loss: float | None,
+        gradients: Mapping[str, Any],
+        *,
+        metric: float | None = None,
+        learning_rate: float | None = None,
+        updates: Mapping[str, tuple[float, float]] | None = None,
+    ) -> list[Finding]:
+        """Takes in a step; gives the signs that fired at it.
+
+        An array is anything with DLPack, the array interface or the buffer protocol, of f32, f64,
+        f16 or (by DLPack) bf16; what is on another device is copied. ``updates`` are the norms of
+        each change and of the weight before it. The names of the first step are those of the run:
+        later ones that are missing count as absent.
+
+        Raises ``TypeError`` for what is no array of floats, and ``ValueError`` for a new name.
+        """
+        if self._core is None:
+            self._names = list(gradients)
+            rows = [(name, None, _dims(array) >= 2) for name, array in gradients.items()]
+            self._core = Core(rows, [], planned_steps=self._total_steps)
+        unknown = [name for name in gradients if name not in self._names]
+        if unknown:
+            raise ValueError(
+                f"gradients: got the new name {unknown[0]!r}, want those of the first step"
+            )
+        arrays = [gradients.get(name) for name in self._names]
+        for index in self._scan.tensors(arrays):
+            if not self._scan.put_tensor(index, readable(arrays[index], self._names[index])):
+                raise TypeError(_cannot(arrays[index], self._names[index]))
+        before = self._core.finding_count()
+        self._core.observe(
+            step,
+            self._scan,
+            loss=None if loss is None else float(loss),
+            metric=None if metric is None else float(metric),
+            learning_rate=None if learning_rate is None else float(learning_rate),
+        )
+        self._core.observe_update(self._updates(updates))
+        self.last_step = step
+        return [Finding(*row) for row in self._core.findings(before)]
+
+    def diagnosis(self) -> Diagnosis:
+        """What was seen so far."""
+        return Diagnosis(self._core or Core([], []))
+
+    def _updates(self, norms: Mapping[str, tuple[float, float]] | None) -> Updates | None:
+        if norms is None:
+            return None
+        updates = Updates()
+        updates.clear(len(self._names))
+        for index, name in enumerate(self._names):
+            row = self._scan.get(index)
+            if name in norms and row is not None:
+                change, weight = norms[name]
+                broken = 0 if change == change and abs(change) != float("inf") else 1
+                updates.put(index, float(change), float(weight), row[0], broken)
+        return updates
+
+
+_run = ArrayGuard()
+
+
+def observe(step: int, loss: float | None, gradients: Mapping[str, Any], **more: Any) -> ArrayGuard:
+    """:meth:`ArrayGuard.observe` on one guard for the whole process; gives that guard.
+
+    A step that is not after the last one begins a new run. For several runs at once make an
+    :class:`ArrayGuard` each.
+    """
+    global _run
+    if step <= _run.last_step:
+        _run = ArrayGuard()
+    _run.observe(step, loss, gradients, **more)
+    return _run
+
+
+class _Buffer:
+    """The memory of an object with the buffer protocol, told by the array interface."""
+
+    def __init__(self, view: memoryview, kind: str) -> None:
+        if view.readonly or not view.c_contiguous:
+            view = memoryview(bytearray(view.tobytes()))
+        self._view = view.cast("B")
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._view)) if len(self._view) else 1
+        size = int(kind[2:])
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": kind,
+            "shape": (len(self._view) // size,),
+            "data": (address, False),
+        }
+
+
+_FORMATS = {"f": "f4", "d": "f8", "e": "f2"}
+
+
+def readable(array: Any, name: str) -> Any:
+    """An object with the same elements that the core can read in place."""
+    for convert in (_by_dlpack, _by_interface, _by_buffer):
+        found = convert(array)
+        if found is not None:
+            return found
+    raise TypeError(_cannot(array, name))
+
+
+def _by_dlpack(array: Any) -> Any:
+    if not hasattr(array, "__dlpack__"):
+        return None
+    try:
+        import numpy
+
+        return numpy.ascontiguousarray(numpy.from_dlpack(array))
+    except (ImportError, BufferError, RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _by_interface(array: Any) -> Any:
+    if not (hasattr(array, "__array_interface__") or hasattr(array, "__array__")):
+        return None
+    import numpy
+
+    dense = numpy.ascontiguousarray(array)
+    if dense.dtype.kind == "V" or dense.dtype.name == "bfloat16":
+        return dense.astype(numpy.float32)
+    return dense
+
+
+def _by_buffer(array: Any) -> Any:
+    try:
+        view = memoryview(array)
+    except TypeError:
+        return None
+    kind = _FORMATS.get(view.format.lstrip("<=@"))
+    if kind is None:
+        return None
+    import sys
+
+    return _Buffer(view, ("<" if sys.byteorder == "little" else ">") + kind)
+
+
+def _dims(array: Any) -> int:
+    shape = getattr(array, "shape", None)
+    return len(shape) if shape is not None else memoryview(array).ndim
+
+
+def _cannot(array: Any, name: str) -> str:
+    kind = getattr(array, "dtype", None)
+    got = type(array).__name__ + (f" of {kind}" if kind is not None else "")
+    return f"{name}: got {got}, want an array of f32, f64, f16 or bf16"

@@ -1,0 +1,179 @@
+"""Before the first update: gains, headroom, and the size of the first step."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import _gradients
+from ._core import Scan
+from ._probes import Probes
+
+_USUAL = (0.5, 2.0)
+"""Gains outside of which a layer is marked."""
+_PRODUCT_MAX = 1e4
+_HEADROOM_MIN = 8.0
+_RATIO_MAX = 0.1
+
+
+@dataclass(frozen=True)
+class LayerGain:
+    """What one layer does to the signal: RMS of its output over that of the layer before, and the
+    gradient's norm at that layer over the norm at this one."""
+
+    name: str
+    forward: float
+    backward: float
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a gain lies outside of [0.5, 2]."""
+        known = [gain for gain in (self.forward, self.backward) if gain == gain]
+        return any(not _USUAL[0] <= gain <= _USUAL[1] for gain in known)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What one pass on one batch shows before anything is trained."""
+
+    loss: float
+    gradient_norm: float
+    nonfinite_at: str | None
+    """The first layer with an output that is not finite, else the loss or a parameter."""
+    layers: list[LayerGain]
+    headroom: float
+    """Largest value of the type over the largest output."""
+    update_ratio: float | None
+    """Largest change of a weight matrix over its size in the first step, with an optimizer."""
+    update_name: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the start."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [f"loss {self.loss:.4g}, gradient norm {self.gradient_norm:.4g}"]
+        for layer in self.layers:
+            if layer.is_marked:
+                gains = f"forward {layer.forward:.3g}, backward {layer.backward:.3g}"
+                lines.append(f"  {layer.name}: {gains}")
+        if self.update_ratio is not None:
+            lines.append(
+                f"first step changes {self.update_name} by {self.update_ratio:.2g} of its size"
+            )
+        lines += [f"PROBLEM  {problem}" for problem in self.problems] or [
+            "nothing speaks against it"
+        ]
+        return "\n".join(lines)
+
+
+def preflight(
+    model: nn.Module,
+    loss_fn: Callable[..., torch.Tensor],
+    batch: Any,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Preflight:
+    """Runs one pass on a copy of the model and tells what would go wrong.
+
+    ``loss_fn(model, batch)`` gives the loss. With an optimizer, a copy of it takes one step on the
+    copy. The model, its gradients, buffers and the random state stay as they are.
+    """
+    random = (
+        torch.random.fork_rng() if not torch.cuda.is_initialized() else contextlib.nullcontext()
+    )
+    with random:
+        twin, twin_optimizer = copy.deepcopy((model, optimizer))
+        twin.zero_grad(set_to_none=True)
+        probes = Probes(twin)
+        probes.arm()
+        with torch.enable_grad():
+            loss = loss_fn(twin, batch)
+            loss.backward()
+        trace = probes.collect()
+        names, parameters = zip(*twin.named_parameters(), strict=True)
+        scan = Scan()
+        _gradients.read(scan, list(parameters))
+        ratio, where = _first_update(twin, names, parameters, twin_optimizer)
+    gains = _gains(probes, trace)
+    broken = _broken(probes, trace, loss, names, scan)
+    largest = max(_largest(trace, len(probes.layers)), 1e-300)
+    headroom = (probes.dtype_max or torch.finfo(torch.float32).max) / largest
+    found = Preflight(float(loss.detach()), scan.norm(), broken, gains, headroom, ratio, where, [])
+    found.problems.extend(_problems(found))
+    return found
+
+
+def _gains(probes: Probes, trace: Any) -> list[LayerGain]:
+    if trace is None:
+        return []
+    outputs, deltas = trace.output_rms(), trace.delta_norms()
+    gains = []
+    for index, layer in enumerate(probes.layers):
+        forward = backward = math.nan
+        if index and outputs[index - 1] > 0:
+            forward = outputs[index] / outputs[index - 1]
+        if index and deltas[index] > 0:
+            backward = deltas[index - 1] / deltas[index]
+        gains.append(LayerGain(layer[0], forward, backward))
+    return gains
+
+
+def _broken(probes: Probes, trace: Any, loss: torch.Tensor, names: Any, scan: Scan) -> str | None:
+    place = None if trace is None else trace.first_nonfinite_output()
+    if place is not None:
+        return probes.layers[place][0]
+    if not torch.isfinite(loss).all():
+        return "the loss"
+    index = scan.first_nonfinite()
+    return None if index is None else f"the gradient of {names[index]}"
+
+
+def _largest(trace: Any, count: int) -> float:
+    return 0.0 if trace is None else max(trace.output_largest()[:count], default=0.0)
+
+
+@torch.no_grad()
+def _first_update(
+    model: nn.Module, names: Any, parameters: Any, optimizer: torch.optim.Optimizer | None
+) -> tuple[float | None, str | None]:
+    if optimizer is None:
+        return None, None
+    before = [p.detach().clone() for p in parameters]
+    optimizer.step()
+    largest, where = 0.0, None
+    for name, old, new in zip(names, before, parameters, strict=True):
+        if old.dim() < 2 or not old.any():
+            continue
+        ratio = float((new - old).double().norm() / old.double().norm())
+        if where is None or not ratio <= largest:
+            largest, where = ratio, name
+    return (largest, where) if where is not None else (None, None)
+
+
+def _problems(found: Preflight) -> list[str]:
+    problems = []
+    if found.nonfinite_at is not None:
+        problems.append(f"{found.nonfinite_at} is not finite in the first pass")
+    backward = [layer.backward for layer in found.layers if layer.backward > 0]
+    product = math.exp(min(sum(map(math.log, backward)), 700.0)) if backward else 1.0
+    if product > _PRODUCT_MAX:
+        problems.append(
+            f"the backward gains multiply to {product:.3g}: initialise anew or normalise"
+        )
+    if found.headroom < _HEADROOM_MIN and found.nonfinite_at is None:
+        problems.append(f"the largest output is within {found.headroom:.2g} of its type's maximum")
+    if found.update_ratio is not None and not found.update_ratio <= _RATIO_MAX:
+        problems.append(
+            f"the first step changes {found.update_name} by {found.update_ratio:.2g} of its size: "
+            "lower the learning rate or warm up"
+        )
+    return problems

@@ -1,0 +1,88 @@
+"""What a guard found, to read, to print and to process."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._core import Guard as Core
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sign that fired."""
+
+    step: int
+    sign: str
+    severity: str
+    """``alarm``: part of an explosion; ``strain``: worth showing."""
+    tensor: str | None
+    layer: str | None
+    evidence: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Something to do about it."""
+
+    name: str
+    change: str
+    why: str
+    treats_cause: bool
+
+
+class Diagnosis:
+    """Verdict, onset, origin, cause, signs, chain of gains and remedies of a run so far.
+
+    ``str()`` gives the whole as text, and IPython shows the same.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core.copy()
+        self.verdict, self.onset, self.origin, self.cause = self._core.summary()
+
+    @property
+    def is_explosion(self) -> bool:
+        """Whether an explosion was found, whatever came of it."""
+        return self.verdict not in ("healthy", "too-early")
+
+    @property
+    def remedies(self) -> list[Remedy]:
+        """What to do, best first."""
+        return [Remedy(*row) for row in self._core.remedies()]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Every sign that fired, oldest first."""
+        return [Finding(*row) for row in self._core.findings(0)]
+
+    def text(self, *, width: int = 100, colour: bool = False) -> str:
+        """The diagnosis as lines of text."""
+        return self._core.text(width=width, colour=colour)
+
+    def to_json(self) -> str:
+        """The diagnosis as JSON; NaN and Inf are strings there."""
+        return self._core.json()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The diagnosis as nested dictionaries and lists, with the remedies."""
+        report = json.loads(self._core.json())
+        report["remedies"] = [vars(remedy) for remedy in self.remedies]
+        return report
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        parts = [f"verdict={self.verdict!r}"]
+        for name in ("onset", "origin", "cause"):
+            value = getattr(self, name)
+            if value is not None:
+                parts.append(f"{name}={value!r}")
+        return f"Diagnosis({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.text())}</pre>"

@@ -1,0 +1,736 @@
+"""The guard of a torch training loop: hooks at the optimizer's step, over the core's decisions."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import _clipping, _device, _gradients, _lag, _names, _ranks
+from ._amp import Scaling
+from ._core import Guard as Core
+from ._core import Sampler, Scan, Updates
+from ._probes import Inputs, Probes, first_float
+from ._rate import Rate, rate_of
+from ._snapshots import Snapshots
+from ._state import StateCopy
+from .diagnosis import Diagnosis, Finding
+
+
+_SAMPLE_EVERY_STEP = 128
+"""Steps at the start whose updates are all estimated, for the baselines to settle."""
+_SAMPLE_EVERY = 8
+"""Steps between two estimates after that."""
+
+
+_REPLAYS_MAX = 5
+"""Calm passes that are run again because hooks cannot see them."""
+
+
+class TamegradWarning(UserWarning):
+    """Something that the user of a guard should know; each is shown once."""
+
+
+def _safely(method):
+    """What goes wrong in tamegrad does not stop the training: it is shown once, and the guard
+    lets go of the run. With ``strict`` it is raised."""
+
+    @functools.wraps(method)
+    def call(self, *args, **kwargs):
+        if self._detached:
+            return None
+        try:
+            with torch.no_grad():
+                return method(self, *args, **kwargs)
+        except Exception as error:
+            if self._strict:
+                raise
+            self._warn(f"tamegrad has stopped watching: {type(error).__name__}: {error}")
+            self.detach()
+            return None
+
+    return call
+
+
+class Guard:
+    """Watches the steps of a model's optimizers; made by :func:`tamegrad.watch`.
+
+    At each step, before the optimizer runs, one pass reads all gradients where they lie. The core
+    judges them, and in ``protect`` mode says what is done about it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        mode: str,
+        trace_every: int,
+        snapshot_every: int,
+        snapshots_max: int,
+        total_steps: int | None,
+        scheduler: Any,
+        scaler: Any,
+        on_rewind: Callable[[int], None] | None,
+        on_finding: Callable[[Finding], None] | None,
+        loggers: Iterable[Callable[[int, dict[str, Any]], None]],
+        log_every: int,
+        process_group: Any,
+        strict: bool,
+    ) -> None:
+        self.mode = mode
+        self.should_stop = False
+        """Whether all that can be done while the run goes on has been done in vain."""
+        self._model = model
+        self._optimizers = list(optimizers)
+        self._parameters, self._tensor_names = _names.parameters_of(model, self._optimizers)
+        self._slots = sum(len(g["params"]) for o in self._optimizers for g in o.param_groups)
+        self._options = {
+            "mode": mode,
+            "trace_every": trace_every,
+            "snapshot_every": snapshot_every,
+            "snapshots_max": snapshots_max,
+            "planned_steps": total_steps,
+        }
+        self._trace_every = trace_every
+        self._strict = strict
+        self._on_finding = on_finding
+        self._loggers = list(loggers)
+        self._log_every = max(log_every, 1)
+        self._detached = False
+        self._warned: set[str] = set()
+        # Zeros at the start have no size that an update could be held against (LoRA's B).
+        self._is_matrix = [_is_matrix(parameter) for parameter in self._parameters]
+
+        self._core: Core | None = None
+        self._findings_told = 0
+        self._step = 0
+        self._scan, self._batch = Scan(), Scan()
+        self._updates, self._sampler = Updates(), Sampler()
+        self._sampled = False
+        self._rows: _device.Rows | None = _device.Rows() if self._has_device() else None
+        self._scaling = Scaling(scaler, self._optimizers)
+        self._ranks = _ranks.Ranks(model, self._parameters, process_group)
+        self._rate = Rate()
+        self._probes = Probes(model)
+        self._is_compiled = _is_compiled(model)
+        self._culprits: list[int] = []
+        self._culprits_sought = False
+        self._trace: Any = None
+        self._replays = 0
+        self._inputs: Inputs | None = None
+        self._loss: Any = None
+        self._metric: Any = None
+        self._data: torch.Tensor | None = None
+        self._targets: torch.Tensor | None = None
+        self._ceiling = _clipping.Ceiling()
+
+        # Where in a step the loop is.
+        self._is_read = False
+        self._is_decided = False
+        self._took_away = False
+        self._nonfinite = 0
+        self._stepped: set[int] = set()
+        self._in_closure = False
+        self._re_stepping = False
+        self._deferred: tuple[int, Any] | None = None
+
+        self._before: StateCopy | None = None
+        self._buffers = _float_buffers(model) if mode == "protect" else []
+        self._calm_buffers: list[torch.Tensor] = []
+        self._snapshots = Snapshots(
+            self._parameters, self._optimizers, list(model.buffers()), scheduler, scaler, on_rewind
+        )
+        self._snapshots.most = snapshots_max
+        self._keep_buffers()
+        self._handles: list[Any] = []
+        self._attach()
+
+    # --- what the user calls -----------------------------------------------------------------
+
+    def clip_(
+        self, max_norm: float, *, loss: Any = None, error_if_nonfinite: bool = False
+    ) -> torch.Tensor:
+        """Clips all gradients by their global L2 norm, in place of ``clip_grad_norm_``.
+
+        The factor is ``max_norm / norm`` where the norm is above ``max_norm``; otherwise nothing
+        is written. The read is the same that the guard needs, so it costs no second one. A
+        gradient that is not finite cannot be clipped (Inf times 0 is NaN): then all gradients are
+        taken away, and the step changes neither parameters nor optimizer state.
+
+        Returns the norm before clipping, of the finite elements, in f64 on the CPU.
+        """
+        if loss is not None:
+            self._loss = loss
+        if self._detached:
+            return torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
+        norm = self._clip(float(max_norm))
+        if error_if_nonfinite and self._nonfinite:
+            raise RuntimeError(f"{self._nonfinite} elements of the gradients are not finite")
+        return torch.tensor(math.nan if norm is None else norm, dtype=torch.float64)
+
+    def log(
+        self,
+        *,
+        loss: Any = None,
+        metric: Any = None,
+        inputs: torch.Tensor | None = None,
+        targets: torch.Tensor | None = None,
+    ) -> None:
+        """Tells the guard what it cannot see: the training loss, a held-out metric (higher is
+        better), regression targets.
+
+        Called before ``optimizer.step()`` the loss counts for that step, called after it for the
+        next. ``inputs`` are needed only where the model's own first float input is not the data.
+        """
+        if loss is not None:
+            self._loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
+        if metric is not None:
+            self._metric = metric.detach() if isinstance(metric, torch.Tensor) else metric
+        if targets is not None and targets.is_floating_point():
+            self._targets = targets.detach()
+        if inputs is not None:
+            self._data = inputs.detach()
+
+    @property
+    def culprit_ranks(self) -> list[int]:
+        """Of several ranks, those whose own share of the batch brought the first alarm: its loss,
+        inputs or the gradient at the model's output was not finite, or far above the others'.
+        Empty while there is no alarm, and where no rank stands out."""
+        return self._culprits
+
+    @property
+    def step(self) -> int:
+        """Number of the coming step."""
+        return self._step
+
+    @property
+    def gradient_norm(self) -> float:
+        """L2 norm of the finite elements of the gradients that were read last."""
+        return self._scan.norm()
+
+    def diagnosis(self) -> Diagnosis:
+        """What was seen so far: verdict, onset, origin, causes, signs, gains, remedies."""
+        self._settle_deferred()
+        return Diagnosis(self._core_or_new())
+
+    def findings(self) -> list[Finding]:
+        """Every sign that fired, oldest first."""
+        return [Finding(*row) for row in self._core_or_new().findings(0)]
+
+    def actions(self) -> list[tuple[int, Any]]:
+        """What was done to the run, each with its step; empty in observe mode."""
+        return self._core_or_new().actions()
+
+    def detach(self) -> None:
+        """Takes every hook away. The diagnosis stays."""
+        self._detached = True
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._probes.disarm()
+        self._rate.restore()
+        self._inputs = None
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.detach()
+
+    # --- hooks -------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        root = self._probes.model
+        hooked = self._model if type(self._model).__name__ == "OptimizedModule" else root
+        self._handles += [
+            hooked.register_forward_pre_hook(self._enter_model, with_kwargs=True),
+            hooked.register_forward_hook(self._leave_model),
+        ]
+        for optimizer in self._optimizers:
+            self._handles += [
+                optimizer.register_step_pre_hook(self._before_step),
+                optimizer.register_step_post_hook(self._after_step),
+            ]
+        if self.mode != "off" and not self._is_compiled:
+            self._probes.arm()
+
+    def _enter_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or self._detached:
+            return
+        if torch._C._current_graph_task_id() == -1:
+            self._inputs = Inputs(args, kwargs)
+
+    def _leave_model(self, module: nn.Module, args: tuple, output: Any) -> None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or self._detached:
+            return
+        inputs = self._inputs
+        tensor = first_float(output)
+        if inputs is not None and tensor is not None and tensor.requires_grad:
+
+            def keep(gradient: torch.Tensor) -> None:
+                inputs.output_gradient = gradient.detach()
+
+            tensor.register_hook(keep)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict):
+        if self._detached or self._re_stepping:
+            return None
+        # The hook's own first argument is the optimizer.
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if not callable(closure):
+            self._open(optimizer)
+            return None
+        calls = iter(range(1 << 62))
+
+        @functools.wraps(closure)
+        def watched():
+            loss = closure()
+            if next(calls) == 0:
+                if isinstance(loss, (torch.Tensor, float)):
+                    self.log(loss=loss)
+                self._open(optimizer)
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": watched}
+        return (args[0], watched, *args[2:]), kwargs
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+        if not self._detached and not self._re_stepping:
+            self._close(optimizer)
+
+    # --- one step ----------------------------------------------------------------------------
+
+    @_safely
+    def _clip(self, max_norm: float) -> float:
+        self._scaling.unscale()
+        if self._stepped:
+            self._end()
+        self._is_read = self._is_decided = False
+        self._read(wait=True)
+        norm = self._scan.norm()
+        if self._nonfinite:
+            # Judged when the step really comes: after an overflow a GradScaler leaves it out.
+            self._take_away()
+            return norm
+        factors = self._decide() if self.mode == "protect" else None
+        if not self._took_away:
+            self._scale(factors, max_norm)
+        return norm
+
+    @_safely
+    def _open(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before the first optimizer's update of a step: read, decide, carry out."""
+        self._rate.restore()
+        if id(optimizer) in self._stepped:
+            self._end()
+        first = not self._stepped
+        self._stepped.add(id(optimizer))
+        if first:
+            if self._scaling.overflowed():
+                self._skip_watching()
+                return
+            if not self._is_read:
+                self._read(self._scaling.factor())
+                if not self._rows and self._ceiling.reached(self._scan.norm()):
+                    self._warn(
+                        f"the gradients come clipped to a norm of {self._ceiling.norm:.4g}: tamegrad "
+                        "sees no norm above it; call guard.clip_ in place of clip_grad_norm_"
+                    )
+            if not self._is_decided:
+                factors = self._decide()
+                if not self._took_away and factors is not None:
+                    self._scale(factors, math.inf)
+            if not self._took_away:
+                self._before_update()
+        if self._core is not None and self.mode == "protect":
+            self._rate.lower(optimizer, self._core.learning_rate_factor())
+
+    @_safely
+    def _close(self, optimizer: torch.optim.Optimizer) -> None:
+        """After an optimizer's update; after the last one's the step is over."""
+        self._rate.restore()
+        if len(self._stepped) == len(self._optimizers):
+            self._end()
+
+    def _end(self) -> None:
+        """Measures the update and ends the step."""
+        self._stepped = set()
+        self._scan.release()
+        was_read, self._is_read, self._is_decided = self._is_read, False, False
+        if not was_read or self._core is None or self._deferred is not None:
+            self._took_away = False
+            if self._deferred is not None:
+                self._step += 1
+            return
+        if self._took_away:
+            self._took_away = False
+            self._core.observe_update(None)
+        else:
+            self._after_update()
+        self._keep_buffers()
+        self._tell()
+        self._step += 1
+        self._arm()
+
+    def _read(self, factor: float = 1.0, wait: bool = False) -> None:
+        self._settle_deferred()
+        self._check_parameters()
+        self._took_away = False
+        self._take_trace()
+        _gradients.read(self._scan, self._parameters, self._rows)
+        if self._rows:
+            self._rows.launch()
+            if wait or self.mode == "protect":
+                self._rows.finish(self._scan)
+        if factor != 1.0:
+            self._scan.multiply(factor)
+        self._ranks.combine(self._scan)
+        self._is_read = True
+        # Numbers that are still on their way from a device are judged one step later.
+        self._nonfinite = 0 if self._rows else self._scan.nonfinite()
+
+    def _take_trace(self) -> None:
+        """What hooks saw in this pass. The core is made when the first has shown the layers."""
+        self._trace = self._probes.collect() if self._probes.armed else None
+        if self._trace is None and self._wants_replay() and self._inputs is not None:
+            self._replays += 1
+            self._trace = self._repeat(self._inputs)
+        if self._core is None:
+            self._core = self._new_core()
+
+    def _wants_replay(self) -> bool:
+        """Whether a pass that hooks cannot see, of a compiled model, is run again without
+        compiling: a few times, for a history of gains."""
+        if self.mode == "off" or self._replays >= _REPLAYS_MAX:
+            return False
+        if self._core is None:
+            return True
+        return self._is_compiled and self._core.wants_trace(self._step)
+
+    def _decide(self) -> list[float] | None:
+        """Lets the core judge the step; gives a factor for each tensor if some are scaled."""
+        self._is_decided = True
+        if self._rows:
+            self._deferred = (self._step, self._observation())
+            return None
+        return self._judge(self._step, self._observation())
+
+    def _observation(self) -> dict[str, Any]:
+        loss, self._loss = self._loss, None
+        metric, self._metric = self._metric, None
+        targets, self._targets = self._targets, None
+        inputs, self._data = self._data, None
+        if inputs is None and self._inputs is not None:
+            inputs = self._inputs.first_float()
+        rate = rate_of(self._optimizers)
+        if rate is not None and self._core is not None:
+            rate *= self._core.learning_rate_factor()
+        return {
+            "loss": loss,
+            "metric": metric,
+            "learning_rate": rate,
+            "trace": self._trace,
+            "inputs": inputs,
+            "targets": targets,
+        }
+
+    def _judge(self, step: int, seen: dict[str, Any]) -> list[float] | None:
+        assert self._core is not None
+        loss, inputs, targets = seen["loss"], seen["inputs"], seen["targets"]
+        loss = own_loss = None if loss is None else float(loss)
+        loss, self._nonfinite = self._ranks.agree(loss, self._nonfinite)
+        decision = self._core.observe(
+            step,
+            self._scan,
+            loss=loss,
+            metric=None if seen["metric"] is None else float(seen["metric"]),
+            learning_rate=seen["learning_rate"],
+            trace=seen["trace"],
+            inputs=None if inputs is None else _numbers(self._batch, inputs),
+            targets=None if inputs is None or targets is None else _numbers(self._batch, targets),
+        )
+        self._log_step(step, loss)
+        if self._core.wants_lag() and not self._culprits_sought:
+            self._culprits_sought = True
+            self._culprits = self._ranks.culprits(own_loss, inputs, self._inputs)
+        self._repeat_pass()
+        if self._core.wants_lag():
+            self._core.observe_lag(_lag.second_moment_lag(self._parameters, self._optimizers))
+        return None if decision is None else self._carry_out(decision)
+
+    def _carry_out(self, decision: Any) -> list[float] | None:
+        if decision.stop and not self.should_stop:
+            self.should_stop = True
+            self._warn(
+                "nothing that can be done while the run goes on has helped: stop it and see "
+                "guard.diagnosis()"
+            )
+        if decision.rewind is not None:
+            self._take_away()
+            restored = self._snapshots.rewind(decision.rewind)
+            if restored is not None:
+                self._step = restored - 1
+            return None
+        if decision.action == "skip" or decision.stop:
+            self._take_away()
+            self._restore_buffers()
+            return None
+        factors = [1.0] * len(self._parameters)
+        if decision.action == "scale-all":
+            factors = [decision.factor] * len(self._parameters)
+        for index, factor in decision.factors:
+            factors[index] = factor
+        return factors
+
+    def _take_away(self) -> None:
+        """Leaves the step out: without gradients no optimizer touches parameters or state."""
+        self._took_away = True
+        self._scan.release()
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def _scale(self, factors: list[float] | None, max_norm: float) -> None:
+        """Scales each tensor by its factor and all of them so that the norm is in bounds."""
+        norms = self._scan.norms()
+        if factors is not None:
+            norms = [norm * factor for norm, factor in zip(norms, factors, strict=True)]
+        norm = (
+            math.hypot(*(norm for norm in norms if norm == norm)) if factors else self._scan.norm()
+        )
+        clip = max_norm / norm if norm > max_norm else 1.0
+        if factors is None and clip == 1.0:
+            return
+        every = clip if factors is None else [factor * clip for factor in factors]
+        _gradients.scale(self._scan, self._parameters, every)
+
+    # --- the update --------------------------------------------------------------------------
+
+    def _before_update(self) -> None:
+        assert self._core is not None
+        if self.mode == "protect":
+            if self._core.wants_snapshot(self._step):
+                self._snapshots.take(self._step)
+            if self._before is None:
+                self._before = StateCopy(self._parameters, self._optimizers, [])
+            self._before.take()
+        elif self._rows is None and (
+            self._step < _SAMPLE_EVERY_STEP or self._step % _SAMPLE_EVERY == 0
+        ):
+            self._sampler.take(self._parameters)
+            self._sampled = True
+
+    def _after_update(self) -> None:
+        assert self._core is not None
+        if self.mode != "protect" or self._before is None:
+            if self._sampled:
+                self._sampler.measure(self._parameters, self._updates)
+            self._core.observe_update(self._updates if self._sampled else None)
+            self._sampled = False
+            return
+        self._measure_update()
+        verdict = self._core.observe_update(self._updates)
+        if verdict is None:
+            return
+        self._before.restore()
+        if verdict > 0.0 and not self._scaling.is_fused():
+            _gradients.scale(self._scan, self._parameters, verdict)
+            self._step_again()
+            self._measure_update()
+            if self._core.observe_shrunk_update(self._updates):
+                return
+            self._before.restore()
+        elif verdict > 0.0:
+            self._updates.clear(len(self._parameters))
+            self._core.observe_shrunk_update(self._updates)
+        self._restore_buffers()
+
+    def _measure_update(self) -> None:
+        assert self._before is not None
+        before = [
+            copy if parameter.grad is not None or parameter.requires_grad else None
+            for copy, parameter in zip(self._before.parameters, self._parameters, strict=True)
+        ]
+        elsewhere = self._updates.measure(before, self._parameters)
+        pairs = [
+            tuple(_gradients.values_of(t.detach())[0] for t in (before[i], self._parameters[i]))
+            for i in elsewhere
+        ]
+        for index, row in zip(elsewhere, _device.updates(pairs), strict=True):
+            self._updates.put(index, *row)
+        self._ranks.combine_updates(self._updates)
+
+    def _step_again(self) -> None:
+        """Lets the optimizers make the update anew, without the hooks of others."""
+        assert self._core is not None
+        self._re_stepping = True
+        try:
+            for optimizer in self._optimizers:
+                self._rate.lower(optimizer, self._core.learning_rate_factor())
+                inner = getattr(type(optimizer).step, "__wrapped__", None)
+                inner(optimizer) if inner is not None else optimizer.step()
+        finally:
+            self._rate.restore()
+            self._re_stepping = False
+
+    # --- layers ------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        assert self._core is not None
+        if not self._is_compiled and self._core.wants_trace(self._step):
+            self._probes.arm()
+
+    def _repeat_pass(self) -> None:
+        """After an alarm the pass is repeated with hooks at every layer, on the same inputs."""
+        assert self._core is not None
+        if not self._core.wants_repeated_trace() or self._inputs is None:
+            return
+        trace = self._repeat(self._inputs)
+        if trace is not None:
+            self._core.observe_trace(trace)
+
+    def _repeat(self, inputs: Inputs) -> Any:
+        if self._ranks.shards_parameters:
+            return None
+        try:
+            return self._probes.replay(inputs)
+        except Exception as error:
+            self._warn(f"the pass could not be repeated to see the layers: {error}")
+            return None
+
+    # --- the rest ----------------------------------------------------------------------------
+
+    def _settle_deferred(self) -> None:
+        """Judges the step whose numbers were still on their way from the device."""
+        if self._deferred is None or self._rows is None:
+            return
+        (step, seen), self._deferred = self._deferred, None
+        self._rows.finish(self._scan)
+        if seen["loss"] is None:
+            seen["loss"], self._loss = self._loss, None
+        self._nonfinite = self._scan.nonfinite()
+        self._judge(step, seen)
+        assert self._core is not None
+        self._core.observe_update(None)
+        self._tell()
+
+    def _skip_watching(self) -> None:
+        """A loss scale that was too large: the step is left out by its own machinery."""
+        self._is_read = False
+        self._loss = None
+
+    def _new_core(self) -> Core:
+        probes = self._probes
+        layers = probes.layers
+        rows = []
+        for name, is_matrix in zip(self._tensor_names, self._is_matrix, strict=True):
+            owner = name.rpartition(".")[0]
+            while owner and owner not in probes.owners:
+                owner = owner.rpartition(".")[0]
+            rows.append((name, probes.owners.get(owner), is_matrix))
+        return Core(rows, layers, dtype_max=probes.dtype_max or self._dtype_max(), **self._options)
+
+    def _core_or_new(self) -> Core:
+        return self._core if self._core is not None else self._new_core()
+
+    def _dtype_max(self) -> float | None:
+        kinds = {p.dtype for p in self._parameters if p.is_floating_point()}
+        return min((torch.finfo(kind).max for kind in kinds), default=None)
+
+    def _has_device(self) -> bool:
+        return any(p.device.type not in ("cpu", "meta") for p in self._parameters)
+
+    def _check_parameters(self) -> None:
+        slots = sum(len(g["params"]) for o in self._optimizers for g in o.param_groups)
+        if slots != self._slots:
+            self._slots = slots
+            self._warn(
+                "the optimizer's parameters have changed: those that were added are not watched; "
+                "detach the guard and watch again to include them"
+            )
+
+    def _keep_buffers(self) -> None:
+        if not self._buffers:
+            return
+        if self._calm_buffers:
+            torch._foreach_copy_(self._calm_buffers, [b.detach() for b in self._buffers])
+        else:
+            self._calm_buffers = [buffer.detach().clone() for buffer in self._buffers]
+
+    def _restore_buffers(self) -> None:
+        if self._calm_buffers:
+            torch._foreach_copy_([b.detach() for b in self._buffers], self._calm_buffers)
+
+    def _tell(self) -> None:
+        """Passes new findings on."""
+        assert self._core is not None
+        if self._core.finding_count() == self._findings_told:
+            return
+        rows = self._core.findings(self._findings_told)
+        self._findings_told += len(rows)
+        for row in rows:
+            finding = Finding(*row)
+            if self._on_finding is not None:
+                self._on_finding(finding)
+            if finding.severity == "alarm":
+                place = finding.layer or finding.tensor
+                self._warn(
+                    f"step {finding.step}: {finding.sign}"
+                    + (f" in {place}" if place else "")
+                    + "; see guard.diagnosis()",
+                    once_for="alarm",
+                )
+
+    def _log_step(self, step: int, loss: float | None) -> None:
+        if not self._loggers or step % self._log_every:
+            return
+        values = {
+            "loss": loss,
+            "gradient_norm": self._scan.norm(),
+            "nonfinite": self._scan.nonfinite(),
+            "norms": dict(zip(self._tensor_names, self._scan.norms(), strict=True)),
+        }
+        for logger in self._loggers:
+            logger(step, values)
+
+    def _warn(self, message: str, once_for: str | None = None) -> None:
+        key = once_for or message
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(message, TamegradWarning, stacklevel=4)
+
+
+def _is_matrix(parameter: torch.Tensor) -> bool:
+    if parameter.dim() < 2 or parameter.device.type == "meta":
+        return False
+    local = getattr(parameter, "_local_tensor", parameter).detach()
+    return bool(local.numel()) and bool(local.any())
+
+
+def _float_buffers(model: nn.Module) -> list[torch.Tensor]:
+    return [b for b in model.buffers() if b.is_floating_point() and b.layout == torch.strided]
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(
+        type(module).__name__ == "OptimizedModule"
+        or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
+def _numbers(scan: Scan, tensor: torch.Tensor):
+    if not scan.tensors([tensor]):
+        return scan.get(0)
+    dense, missing = _gradients.values_of(tensor.detach())
+    if dense.device.type != "cpu":
+        return _gradients.with_zeros(_device.exact(dense), missing)
+    scan.tensors([dense])
+    numbers = scan.get(0)
+    return None if numbers is None else _gradients.with_zeros(numbers, missing)

@@ -1,0 +1,244 @@
+//! The guard of the core crate, driven from Python.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use tamegrad::{
+    BatchStats, Diagnosis, Finding, GuardConfig, Mode, Observation, RunFacts, Severity, Step,
+    UpdateVerdict,
+};
+use tamegrad_report::{Style, describe_change, json, terminal};
+
+use crate::judgement::Decision;
+use crate::layout::{LayerRow, TensorRow, layout};
+use crate::numbers::{Numbers, stats};
+use crate::scan::Scan;
+use crate::trace::Trace;
+use crate::updates::Updates;
+
+/// The guard of one run: it sees numbers, and says what shall be done.
+#[pyclass(module = "tamegrad._core")]
+pub(crate) struct Guard {
+    core: tamegrad::Guard,
+}
+
+/// Step, sign, severity, tensor, layer and the numbers in words.
+type FindingRow = (u64, &'static str, &'static str, Option<String>, Option<String>, Vec<String>);
+/// Label, what it changes, why, whether it treats the cause.
+type RemedyRow = (String, String, String, bool);
+
+#[pymethods]
+impl Guard {
+    #[new]
+    #[pyo3(signature = (
+        tensors, layers, *, mode = "observe", trace_every = 25, snapshot_every = 25,
+        snapshots_max = 8, planned_steps = None, batch_size = None, dtype_max = None,
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
+    fn new(
+        tensors: Vec<TensorRow>,
+        layers: Vec<LayerRow>,
+        mode: &str,
+        trace_every: u64,
+        snapshot_every: u64,
+        snapshots_max: usize,
+        planned_steps: Option<u64>,
+        batch_size: Option<u64>,
+        dtype_max: Option<f64>,
+    ) -> PyResult<Self> {
+        let mode = mode_of(mode)?;
+        let facts = RunFacts { planned_steps, batch_size, dtype_max, ..RunFacts::default() };
+        let config = GuardConfig { mode, trace_every, snapshot_every, snapshots_max };
+        Ok(Self { core: tamegrad::Guard::new(layout(tensors, layers)?, facts, config) })
+    }
+
+    /// Whether hooks at the layers shall see the coming pass.
+    fn wants_trace(&self, step: u64) -> bool {
+        self.core.wants_trace(Step(step))
+    }
+
+    /// Whether an alarm has come whose pass no hooks have seen.
+    fn wants_repeated_trace(&self) -> bool {
+        self.core.wants_repeated_trace()
+    }
+
+    /// Whether a snapshot of the state before this step shall be kept.
+    fn wants_snapshot(&mut self, step: u64) -> bool {
+        self.core.wants_snapshot(Step(step))
+    }
+
+    /// Whether the lag of Adam's second moment shall be measured at this step.
+    fn wants_lag(&self) -> bool {
+        let record = self.core.record();
+        record.first_alarm().is_some() && record.alarm_lag.is_none()
+    }
+
+    /// The factor on the learning rate; exactly 1 when the guard leaves it alone.
+    fn learning_rate_factor(&self) -> f64 {
+        self.core.learning_rate_factor()
+    }
+
+    /// Takes in a step before its update; `None` when it shall go on as without the guard.
+    #[pyo3(signature = (
+        step, gradients, *, loss = None, metric = None, learning_rate = None, trace = None,
+        inputs = None, targets = None,
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
+    fn observe(
+        &mut self,
+        step: u64,
+        gradients: &Scan,
+        loss: Option<f64>,
+        metric: Option<f64>,
+        learning_rate: Option<f64>,
+        trace: Option<&Trace>,
+        inputs: Option<Numbers>,
+        targets: Option<Numbers>,
+    ) -> Option<Decision> {
+        let trace = trace.map(|trace| trace.to_core(self.core.record().layout.layers.len()));
+        let batch =
+            inputs.map(|inputs| BatchStats { input: stats(inputs), target: targets.map(stats) });
+        let decision = self.core.observe(&Observation {
+            step: Step(step),
+            loss,
+            metric,
+            learning_rate,
+            gradients: &gradients.entries,
+            trace: trace.as_ref(),
+            batch,
+            ..Observation::default()
+        });
+        (!decision.is_proceed()).then(|| Decision::from(&decision))
+    }
+
+    /// Takes in the update (`None`: the step was left out) and ends the step. `None`: take it; 0:
+    /// refuse it; another number: make it anew from gradients multiplied by that.
+    #[pyo3(signature = (updates = None))]
+    fn observe_update(&mut self, updates: Option<&Updates>) -> Option<f64> {
+        match self.core.observe_update(updates.map_or(&[], |updates| &updates.entries)) {
+            UpdateVerdict::Take => None,
+            UpdateVerdict::Shrink(factor) => Some(factor),
+            UpdateVerdict::Refuse => Some(0.0),
+        }
+    }
+
+    /// Takes in the update made anew; false when it shall not be taken either.
+    fn observe_shrunk_update(&mut self, updates: &Updates) -> bool {
+        self.core.observe_shrunk_update(&updates.entries)
+    }
+
+    /// Takes in what hooks saw in a pass after an alarm.
+    fn observe_trace(&mut self, trace: &Trace) {
+        let trace = trace.to_core(self.core.record().layout.layers.len());
+        self.core.observe_trace(&trace);
+    }
+
+    /// Takes in the lag of Adam's second moment (RMS of g^2/v) of each tensor.
+    fn observe_lag(&mut self, lag: Vec<Option<f64>>) {
+        self.core.observe_lag(&lag);
+    }
+
+    /// Number of findings so far.
+    fn finding_count(&self) -> usize {
+        self.core.record().findings.len()
+    }
+
+    /// The findings from a position on.
+    fn findings(&self, from: usize) -> Vec<FindingRow> {
+        let record = self.core.record();
+        let row = |finding: &Finding| {
+            let evidence = finding.evidence.iter().map(|evidence| match &evidence.against {
+                Some((against, limit)) => format!(
+                    "{}: {} ({against} {})",
+                    evidence.what,
+                    tamegrad_report::number(evidence.value),
+                    tamegrad_report::number(*limit)
+                ),
+                None => format!("{}: {}", evidence.what, tamegrad_report::number(evidence.value)),
+            });
+            (
+                finding.step.0,
+                finding.sign.as_str(),
+                match finding.severity {
+                    Severity::Alarm => "alarm",
+                    Severity::Strain => "strain",
+                },
+                finding.tensor.map(|id| record.layout.tensor_name(id).to_owned()),
+                finding.layer.map(|id| record.layout.layer_name(id).to_owned()),
+                evidence.collect(),
+            )
+        };
+        record.findings.iter().skip(from).map(row).collect()
+    }
+
+    /// Number of steps at which the guard acted.
+    fn action_count(&self) -> u64 {
+        self.core.record().actions.len() as u64 + self.core.record().actions_dropped
+    }
+
+    /// What the guard did, each with its step.
+    fn actions(&self) -> Vec<(u64, Decision)> {
+        let actions = self.core.record().actions.iter();
+        actions.map(|(step, decision)| (step.0, Decision::from(decision))).collect()
+    }
+
+    /// The verdict's name, the onset, the origin's name, the cause's name.
+    fn summary(&self) -> (&'static str, Option<u64>, Option<String>, Option<&'static str>) {
+        let diagnosis = self.core.diagnosis();
+        (
+            diagnosis.verdict.as_str(),
+            diagnosis.onset.map(|step| step.0),
+            self.origin(&diagnosis),
+            diagnosis.causes.first().map(|cause| cause.name.as_str()),
+        )
+    }
+
+    /// The diagnosis as text.
+    #[pyo3(signature = (*, width = 100, colour = false))]
+    fn text(&self, width: usize, colour: bool) -> String {
+        terminal::diagnosis(&self.core.diagnosis(), self.core.record(), &Style { colour, width })
+    }
+
+    /// The diagnosis as JSON.
+    fn json(&self) -> PyResult<String> {
+        let (diagnosis, record) = (self.core.diagnosis(), self.core.record());
+        let metric = record.rows.iter().rev().find_map(|row| row.metric);
+        let report = json::given(&diagnosis, record, metric);
+        json::to_string(&report).map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+
+    /// What to do, best first.
+    fn remedies(&self) -> Vec<RemedyRow> {
+        let layout = &self.core.record().layout;
+        let remedies = self.core.diagnosis().remedies;
+        let row = |proposal: &tamegrad::remedies::Proposal| {
+            let change = describe_change(&proposal.change, layout);
+            (proposal.label(), change, proposal.why.clone(), proposal.treats_cause)
+        };
+        remedies.iter().map(row).collect()
+    }
+
+    /// The guard with its whole state, to go back to.
+    fn copy(&self) -> Self {
+        Self { core: self.core.clone() }
+    }
+}
+
+impl Guard {
+    fn origin(&self, diagnosis: &Diagnosis) -> Option<String> {
+        let layout = &self.core.record().layout;
+        let origin = diagnosis.origin.as_ref()?;
+        let layer = origin.layer.map(|id| layout.layer_name(id));
+        layer.or(origin.tensor.map(|id| layout.tensor_name(id))).map(str::to_owned)
+    }
+}
+
+fn mode_of(name: &str) -> PyResult<Mode> {
+    match name {
+        "off" => Ok(Mode::Off),
+        "observe" => Ok(Mode::Observe),
+        "protect" => Ok(Mode::Protect),
+        _ => Err(PyValueError::new_err(format!(
+            "mode: got `{name}`, want `observe`, `protect` or `off`"
+        ))),
+    }
+}

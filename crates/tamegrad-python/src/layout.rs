@@ -1,0 +1,55 @@
+//! Tensors and layers of a model as Python tells them.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use tamegrad::{ActivationKind, LayerId, LayerInfo, Layout, NormalisationKind, TensorInfo};
+
+/// Name, layer, whether it is a weight matrix.
+pub(crate) type TensorRow = (String, Option<usize>, bool);
+
+/// Name, activation with its growth, normalisation, residual, recurrent.
+pub(crate) type LayerRow = (String, Option<(String, String)>, Option<String>, Option<bool>, bool);
+
+/// The layout of rows.
+pub(crate) fn layout(tensors: Vec<TensorRow>, layers: Vec<LayerRow>) -> PyResult<Layout> {
+    let layers = layers.into_iter().map(layer).collect::<PyResult<Vec<_>>>()?;
+    let tensors = tensors.into_iter().map(|(name, layer, is_matrix)| {
+        if let Some(index) = layer.filter(|index| *index >= layers.len()) {
+            let message = format!("{name}: got layer {index} of {}", layers.len());
+            return Err(PyValueError::new_err(message));
+        }
+        Ok(TensorInfo { name, layer: layer.map(LayerId), is_matrix })
+    });
+    Ok(Layout { tensors: tensors.collect::<PyResult<_>>()?, layers })
+}
+
+fn layer((name, activation, normalisation, residual, recurrent): LayerRow) -> PyResult<LayerInfo> {
+    let activation = match activation {
+        Some((activation, growth)) => Some((activation, growth_of(&growth)?)),
+        None => None,
+    };
+    let normalisation = normalisation.as_deref().map(normalisation_of).transpose()?;
+    Ok(LayerInfo { name, activation, normalisation, residual, recurrent })
+}
+
+fn growth_of(name: &str) -> PyResult<ActivationKind> {
+    match name {
+        "bounded" => Ok(ActivationKind::Bounded),
+        "linear" => Ok(ActivationKind::Linear),
+        "superlinear" => Ok(ActivationKind::Superlinear),
+        _ => Err(PyValueError::new_err(format!(
+            "growth: got `{name}`, want `bounded`, `linear` or `superlinear`"
+        ))),
+    }
+}
+
+fn normalisation_of(name: &str) -> PyResult<NormalisationKind> {
+    match name {
+        "none" => Ok(NormalisationKind::None),
+        "batch" => Ok(NormalisationKind::Batch),
+        "layer" => Ok(NormalisationKind::Layer),
+        _ => Err(PyValueError::new_err(format!(
+            "normalisation: got `{name}`, want `none`, `batch` or `layer`"
+        ))),
+    }
+}

@@ -1,0 +1,39 @@
+//! The extension module `tamegrad._core`: statistics of Python's tensors where they lie, and the
+//! guard of the core crate.
+//!
+//! It knows no torch. Tensors are Python objects whose memory DLPack's C exchange interface, the
+//! array interface or torch's own methods tell; what cannot be read in place is left to the Python
+//! side, which hands in numbers.
+
+#![allow(
+    unsafe_code,
+    reason = "the memory of tensors belongs to Python: `dlpack.rs` and `memory.rs`"
+)]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+mod dlpack;
+mod guard;
+mod judgement;
+mod layout;
+mod memory;
+mod numbers;
+mod scan;
+mod trace;
+mod updates;
+
+use pyo3::prelude::*;
+
+/// Statistics of tensors where they lie, and the guard that judges them.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::guard::Guard;
+    #[pymodule_export]
+    use crate::judgement::Decision;
+    #[pymodule_export]
+    use crate::scan::Scan;
+    #[pymodule_export]
+    use crate::trace::Trace;
+    #[pymodule_export]
+    use crate::updates::{Sampler, Updates};
+}

@@ -1,0 +1,114 @@
+//! What hooks at layers saw in one pass, filled in output by output.
+
+use pyo3::prelude::*;
+use tamegrad::LayerSample;
+use tamegrad::observe::LayerTrace;
+use tamegrad_stats::TensorStats;
+
+use crate::memory::Finder;
+use crate::numbers::{Numbers, stats};
+use crate::scan::scan_one;
+
+/// Outputs of layers and the gradients of the loss with respect to them, of one pass.
+#[pyclass(module = "tamegrad._core")]
+#[derive(Default)]
+pub(crate) struct Trace {
+    input: Seen,
+    layers: Vec<Seen>,
+    finder: Finder,
+}
+
+#[derive(Default, Clone)]
+struct Seen {
+    output: Option<TensorStats>,
+    delta: Option<TensorStats>,
+}
+
+#[pymethods]
+impl Trace {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the output of a layer (`None`: the network's input); false when it cannot be read in
+    /// place.
+    fn output(&mut self, layer: Option<usize>, tensor: &Bound<'_, PyAny>) -> bool {
+        let found = scan_one(&mut self.finder, tensor);
+        self.seen(layer).output = found;
+        found.is_some()
+    }
+
+    /// Reads the gradient with respect to a layer's output; false when it cannot be read in place.
+    fn delta(&mut self, layer: Option<usize>, tensor: &Bound<'_, PyAny>) -> bool {
+        let found = scan_one(&mut self.finder, tensor);
+        self.seen(layer).delta = found;
+        found.is_some()
+    }
+
+    /// Puts seven numbers in place of reading an output.
+    fn put_output(&mut self, layer: Option<usize>, numbers: Numbers) {
+        self.seen(layer).output = Some(stats(numbers));
+    }
+
+    /// Puts seven numbers in place of reading a gradient.
+    fn put_delta(&mut self, layer: Option<usize>, numbers: Numbers) {
+        self.seen(layer).delta = Some(stats(numbers));
+    }
+
+    /// Number of layers seen so far.
+    fn __len__(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The first layer whose output is not finite.
+    fn first_nonfinite_output(&self) -> Option<usize> {
+        self.layers.iter().position(|seen| seen.output.is_some_and(|stats| !stats.is_finite()))
+    }
+
+    /// The last layer whose gradient is not finite: the first in the backward pass.
+    fn first_nonfinite_delta(&self) -> Option<usize> {
+        self.layers.iter().rposition(|seen| seen.delta.is_some_and(|stats| !stats.is_finite()))
+    }
+
+    /// RMS of each layer's output; NaN where none was seen.
+    fn output_rms(&self) -> Vec<f64> {
+        let rms = |seen: &Seen| seen.output.map_or(f64::NAN, |stats| stats.rms());
+        self.layers.iter().map(rms).collect()
+    }
+
+    /// Largest finite magnitude of each layer's output.
+    fn output_largest(&self) -> Vec<f64> {
+        let largest = |seen: &Seen| seen.output.map_or(0.0, |stats| stats.max_abs);
+        self.layers.iter().map(largest).collect()
+    }
+
+    /// Norm of the gradient with respect to each layer's output; NaN where none was seen.
+    fn delta_norms(&self) -> Vec<f64> {
+        let norm = |seen: &Seen| seen.delta.map_or(f64::NAN, |stats| stats.l2);
+        self.layers.iter().map(norm).collect()
+    }
+}
+
+impl Trace {
+    /// The trace as the core takes it, with `count` layers; one that was not reached has seen
+    /// nothing.
+    pub(crate) fn to_core(&self, count: usize) -> LayerTrace {
+        let sample = |seen: Option<&Seen>| LayerSample {
+            output: seen.and_then(|seen| seen.output).unwrap_or_default(),
+            delta: seen.and_then(|seen| seen.delta),
+        };
+        LayerTrace {
+            input: self.input.output.map(|_| sample(Some(&self.input))),
+            layers: (0..count).map(|index| sample(self.layers.get(index))).collect(),
+        }
+    }
+
+    fn seen(&mut self, layer: Option<usize>) -> &mut Seen {
+        let Some(index) = layer else { return &mut self.input };
+        if index >= self.layers.len() {
+            self.layers.resize(index + 1, Seen::default());
+        }
+        &mut self.layers[index]
+    }
+}

@@ -1,0 +1,82 @@
+"""Two processes that train together; started by test_ranks.py, prints JSON from each rank."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import warnings
+
+import torch
+from conftest import batches, mlp
+from torch import distributed as dist
+from torch import nn
+
+import tamegrad
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def train(kind: str, mode: str | None, poisoned_rank: int | None, steps: int = 30) -> dict:
+    rank = dist.get_rank()
+    inner = mlp()
+    if kind == "ddp":
+        model: nn.Module = nn.parallel.DistributedDataParallel(inner)
+    elif kind == "fsdp2":
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in inner:
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer)
+        model = fully_shard(inner)
+    else:
+        model = inner
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True) if mode else None
+    norms, oracle = [], []
+    for step, (x, y) in enumerate(batches(steps, size=64)):
+        half = slice(rank * 32, rank * 32 + 32) if kind != "single" else slice(None)
+        x, y = x[half], y[half]
+        if step == 20 and rank == poisoned_rank:
+            x = x * math.inf
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        if guard is not None:
+            guard.log(loss=loss)
+        total = [float(full(p.grad).double().norm()) for p in model.parameters()]
+        oracle.append(math.hypot(*total))
+        optimizer.step()
+        if guard is not None:
+            norms.append(guard.gradient_norm)
+    weights = [full(p).detach().double().sum().item() for p in model.parameters()]
+    report = {"weights": weights, "norms": norms, "oracle": oracle}
+    if guard is not None:
+        diagnosis = guard.diagnosis()
+        report |= {
+            "verdict": diagnosis.verdict,
+            "onset": diagnosis.onset,
+            "actions": [[step, action.action] for step, action in guard.actions()],
+            "culprits": guard.culprit_ranks,
+        }
+    return report
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    dist.init_process_group("gloo")
+    kind, mode, poisoned = sys.argv[1:4]
+    report = train(
+        kind, None if mode == "bare" else mode, int(poisoned) if poisoned != "-" else None
+    )
+    path = os.environ["REPORT"] + f".{dist.get_rank()}"
+    with open(path, "w") as file:
+        json.dump(report, file)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

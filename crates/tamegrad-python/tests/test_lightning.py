@@ -1,0 +1,73 @@
+"""The callback in a real Lightning run."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import batches, mlp
+from torch import nn
+
+pl = pytest.importorskip("lightning.pytorch")
+
+
+class Module(pl.LightningModule):
+    def __init__(self, poisoned: int | None, manual: bool = False):
+        super().__init__()
+        self.net, self.poisoned = mlp(), poisoned
+        self.automatic_optimization = not manual
+
+    def training_step(self, batch, index):
+        x, y = batch
+        if index == self.poisoned:
+            x = x * math.inf
+        loss = nn.functional.cross_entropy(self.net(x), y)
+        if not self.automatic_optimization:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+def run(mode, poisoned=None, manual=False):
+    from tamegrad.integrations.lightning import TamegradCallback
+
+    module = Module(poisoned, manual)
+    callback = TamegradCallback(mode, strict=True) if mode else None
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[callback] if callback else [],
+    )
+    trainer.fit(module, torch.utils.data.DataLoader(list(batches(40)), batch_size=None))
+    return module, callback
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_a_watched_run_is_the_bare_run_and_knows_its_loss(manual):
+    (bare, _), (watched, callback) = run(None, manual=manual), run("observe", manual=manual)
+    assert all(torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters()))
+    assert callback.guard.step == 40
+    assert callback.diagnosis().verdict == "healthy"
+
+
+def test_protect_leaves_out_the_broken_batch():
+    module, callback = run("protect", poisoned=20)
+    assert [(s, a.action) for s, a in callback.guard.actions()] == [(20, "skip")]
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_there_is_nothing_to_diagnose_before_the_run():
+    from tamegrad.integrations.lightning import TamegradCallback
+
+    with pytest.raises(RuntimeError, match="the run has not begun"):
+        TamegradCallback().diagnosis()

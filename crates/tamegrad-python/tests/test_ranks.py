@@ -1,0 +1,48 @@
+"""Two processes on the CPU: statistics over shards, one decision for all, the culprit named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def run(tmp_path: Path, kind: str, mode: str, poisoned: str = "-") -> list[dict]:
+    """The reports of both ranks."""
+    report = tmp_path / f"{kind}-{mode}-{poisoned}"
+    arguments = [str(HERE / "ranks.py"), kind, mode, poisoned]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "REPORT": str(report), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command + arguments,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(Path(f"{report}.{rank}").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_the_norm_is_that_of_the_whole_gradient_on_every_rank(tmp_path, kind):
+    bare, watched = run(tmp_path, kind, "bare"), run(tmp_path, kind, "observe")
+    assert watched[0]["norms"] == watched[1]["norms"]
+    assert watched[0]["norms"] == pytest.approx(watched[0]["oracle"], rel=1e-6)
+    assert [r["weights"] for r in watched] == [r["weights"] for r in bare]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_all_ranks_leave_out_the_step_that_one_has_broken(tmp_path, kind):
+    reports = run(tmp_path, kind, "protect", poisoned="1")
+    assert [r["actions"] for r in reports] == [[[20, "skip"]]] * 2
+    assert reports[0]["weights"] == reports[1]["weights"]
+    assert all(weight == weight for weight in reports[0]["weights"])
+    assert [r["culprits"] for r in reports] == [[1], [1]]

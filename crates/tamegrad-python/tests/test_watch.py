@@ -1,0 +1,324 @@
+"""Watching changes nothing; protecting leaves out, scales, lowers and rewinds."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import OPTIMIZERS, Exp, batches, mlp, state_bits, train
+from torch import nn
+
+import tamegrad
+
+
+@pytest.mark.parametrize("mode", ["observe", "protect"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_watched_run_is_the_bare_run_to_the_bit(mode, optimizer):
+    bare, watched = (train(m, optimizer=optimizer) for m in (None, mode))
+    assert watched.losses == bare.losses
+    assert state_bits(watched.model, watched.optimizer) == state_bits(bare.model, bare.optimizer)
+    assert watched.guard.actions() == []
+
+
+@pytest.mark.parametrize("mode", ["observe", "protect"])
+def test_dropout_and_batch_norm_see_the_same_chance(mode):
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4)
+        )
+
+    bare, watched = (
+        train(m, model=net(), trace_every=5) if m else train(m, model=net()) for m in (None, mode)
+    )
+    assert state_bits(watched.model, watched.optimizer) == state_bits(bare.model, bare.optimizer)
+
+
+def poison(at: int):
+    """One batch with an Inf."""
+
+    def plant(step, model, optimizer, x):
+        if step == at:
+            x = x.clone()
+            x[0, 0] = math.inf
+        return x
+
+    return plant
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_that_is_not_finite_is_left_out_to_the_bit(optimizer):
+    before: list[bytes] = []
+    after: list[bytes] = []
+
+    def plant(step, model, made, x):
+        if step == 30:
+            before.extend(state_bits(model, made))
+            return poison(30)(step, model, made, x)
+        if step == 31:
+            after.extend(state_bits(model, made))
+        return x
+
+    run = train("protect", optimizer=optimizer, at_step=plant)
+    assert before and after == before
+    assert [(step, action.action) for step, action in run.guard.actions()] == [(30, "skip")]
+    assert math.isfinite(run.losses[-1])
+    assert not math.isfinite(train(None, optimizer=optimizer, at_step=poison(30)).losses[-1])
+
+
+def test_batch_norm_does_not_keep_the_batch_that_was_left_out():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
+    run = train("protect", model=model, at_step=poison(30))
+    assert torch.isfinite(run.model[1].running_mean).all()
+    assert math.isfinite(run.losses[-1])
+
+
+def test_observe_names_onset_and_first_producer_of_a_non_finite_value():
+    model = nn.Sequential(*mlp(3)[:6], Exp(), nn.Linear(32, 4))
+
+    def plant(step, model, optimizer, x):
+        if step == 40:
+            with torch.no_grad():
+                model[4].bias.fill_(0.0)
+                model[6].register_forward_pre_hook(lambda m, a: (a[0] * 200.0,))
+        return x
+
+    run = train("observe", model=model, at_step=plant, steps=50)
+    diagnosis = run.guard.diagnosis()
+    assert (diagnosis.verdict, diagnosis.onset, diagnosis.origin) == ("exploded", 40, "6")
+    assert diagnosis.cause == "activation"
+    assert "exp" in str(diagnosis)
+
+
+def test_a_spike_is_scaled_before_the_moments_see_it():
+    def plant(step, model, optimizer, x):
+        return x * 3e3 if step == 150 else x
+
+    def second_moment(run):
+        state = run.optimizer.state[next(run.model.parameters())]
+        return float(state["exp_avg_sq"].max())
+
+    # An unbounded network: the gradient grows with its input.
+    runs = [
+        train(m, model=mlp(activation=nn.ReLU), steps=152, at_step=plant)
+        for m in ("observe", "protect")
+    ]
+    assert second_moment(runs[1]) < 1e-3 * second_moment(runs[0])
+    assert [a.action for s, a in runs[1].guard.actions() if s == 150][0] in ("scale", "scale-all")
+
+
+def test_scaling_in_place_bumps_the_version_that_torch_keeps():
+    parameter = nn.Parameter(torch.ones(4))
+    parameter.grad = torch.ones(4)
+    version = parameter.grad._version
+    guard = tamegrad.watch(
+        nn.ParameterList([parameter]), torch.optim.SGD([parameter], lr=1.0), strict=True
+    )
+    guard.clip_(0.5)
+    assert parameter.grad._version > version
+    assert parameter.grad.tolist() == [0.25] * 4
+
+
+def test_an_update_that_would_overthrow_a_matrix_is_made_anew():
+    def plant(step, model, optimizer, x):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e3 if step == 150 else 1e-2
+        return x
+
+    weights = {}
+
+    def keep(step, model, optimizer, x):
+        if step in (150, 151):
+            weights[step] = model[0].weight.detach().clone()
+        return plant(step, model, optimizer, x)
+
+    run = train("protect", optimizer="sgd", steps=160, at_step=keep)
+    bare = train(None, optimizer="sgd", steps=160, at_step=plant)
+    change = float((weights[151] - weights[150]).norm() / weights[150].norm())
+    assert change <= 0.1 + 1e-6
+    assert max(run.losses[151:]) < 3.0 < max(bare.losses[151:])
+
+
+def test_the_learning_rate_is_lowered_without_the_scheduler_seeing_it():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.999)
+    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
+    rates = []
+    for step, (x, y) in enumerate(batches(260)):
+        loss = nn.functional.cross_entropy(model(x), y)
+        if step > 200 and step % 10 == 0:
+            loss = loss * 1e4
+        optimizer.zero_grad()
+        loss.backward()
+        guard.log(loss=loss)
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.02 * 0.999 ** (step + 1) for step in range(260)], rel=1e-12)
+    assert min(action.learning_rate for _, action in guard.actions()) < 0.5
+
+
+def test_a_loss_that_stays_up_is_rewound():
+    told = []
+
+    def plant(step, model, optimizer, x):
+        if step == 260:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter) * 3.0)
+        return x
+
+    run = train(
+        "protect",
+        steps=330,
+        at_step=plant,
+        snapshot_every=25,
+        snapshots_max=8,
+        on_rewind=told.append,
+    )
+    rewinds = [action.rewind for _, action in run.guard.actions() if action.rewind is not None]
+    assert rewinds and rewinds == told
+    assert run.losses[-1] < 0.8 < train(None, steps=330, at_step=plant).losses[-1]
+
+
+def test_snapshots_put_back_every_bit():
+    from tamegrad._state import StateCopy, random_state, set_random_state
+
+    run = train(None, steps=5, optimizer="adamw")
+    parameters, buffers = list(run.model.parameters()), list(run.model.buffers())
+    copy = StateCopy(parameters, [run.optimizer], buffers)
+    for _ in range(2):
+        copy.take()
+        chance = random_state()
+        before, drawn = state_bits(run.model, run.optimizer), torch.rand(3)
+        for x, y in batches(3):
+            run.optimizer.zero_grad()
+            nn.functional.cross_entropy(run.model(x), y).backward()
+            run.optimizer.step()
+        assert state_bits(run.model, run.optimizer) != before
+        copy.restore()
+        set_random_state(chance)
+        assert state_bits(run.model, run.optimizer) == before
+        assert torch.equal(torch.rand(3), drawn)
+
+
+def test_a_snapshot_of_an_optimizer_that_has_no_state_yet():
+    from tamegrad._state import StateCopy
+
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters())
+    copy = StateCopy(list(model.parameters()), [optimizer], [])
+    copy.take()
+    nn.functional.cross_entropy(model(torch.ones(2, 16)), torch.tensor([0, 1])).backward()
+    optimizer.step()
+    copy.restore()
+    assert not optimizer.state
+
+
+def test_detaching_leaves_no_hook():
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters())
+    hooks = lambda: (  # noqa: E731
+        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+        len(optimizer._optimizer_step_pre_hooks),
+        len(optimizer._optimizer_step_post_hooks),
+    )
+    before = hooks()
+    with tamegrad.watch(model, optimizer) as guard:
+        assert hooks() != before
+        model(torch.ones(1, 16)).sum().backward()
+        optimizer.step()
+    assert hooks() == before
+    assert guard.diagnosis().verdict == "too-early"
+
+
+def test_an_error_inside_is_shown_once_and_ends_the_watching():
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters())
+    guard = tamegrad.watch(model, optimizer)
+    guard._sampler = None
+    for x, y in batches(3):
+        nn.functional.cross_entropy(model(x), y).backward()
+        if guard._handles:
+            with pytest.warns(
+                tamegrad.TamegradWarning, match="has stopped watching: AttributeError"
+            ):
+                optimizer.step()
+        else:
+            optimizer.step()
+    strict = tamegrad.watch(model, optimizer, strict=True)
+    strict._sampler = None
+    with pytest.raises(AttributeError):
+        optimizer.step()
+
+
+def test_a_closure_brings_the_loss_with_it():
+    model = mlp()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    for x, y in batches(5):
+
+        def closure():
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    assert guard.step == 5
+    assert "Loss" in str(guard.diagnosis()) or guard.diagnosis().verdict == "too-early"
+
+
+def test_importing_does_not_import_torch():
+    code = "import tamegrad, sys; assert 'torch' not in sys.modules; print(tamegrad.Diagnosis.__name__)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "Diagnosis\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (
+            lambda m, o: (m, o, "guard"),
+            "mode: got 'guard', want one of 'observe', 'protect', 'off'",
+        ),
+        (lambda m, o: ("net", o), "model: got str, want a torch.nn.Module"),
+        (lambda m, o: (m, [m]), "optimizer: got Sequential, want a torch.optim.Optimizer"),
+        (lambda m, o: (m, []), "optimizer: got none, want at least one"),
+    ],
+)
+def test_what_cannot_be_watched_is_said(arguments, error):
+    model = mlp()
+    with pytest.raises((TypeError, ValueError), match=error):
+        tamegrad.watch(*arguments(model, torch.optim.SGD(model.parameters(), lr=0.1)))
+
+
+def test_gradients_that_somebody_has_clipped_are_noticed():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    tamegrad.watch(model, optimizer, strict=True)
+    with pytest.warns(tamegrad.TamegradWarning, match="come clipped to a norm of 0.001"):
+        for x, y in batches(12):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+            optimizer.step()
+
+
+def test_a_diagnosis_as_text_json_and_html():
+    run = train("observe", at_step=poison(30))
+    diagnosis = run.guard.diagnosis()
+    report = diagnosis.to_dict()
+    assert report["verdict"] == diagnosis.verdict == "exploded"
+    assert report["onset_step"] == 30
+    assert report["remedies"][0]["name"] == diagnosis.remedies[0].name
+    assert diagnosis._repr_html_().startswith("<pre>EXPLODED")
+    assert repr(diagnosis).startswith("Diagnosis(verdict='exploded', onset=30")
+    assert diagnosis.findings[0].severity == "alarm"

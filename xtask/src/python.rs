@@ -1,0 +1,75 @@
+//! The Python package: its wheel built and installed into the environment with torch, its tests,
+//! its examples and its bench.
+
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+use crate::venv;
+
+const CRATE: &str = "crates/tamegrad-python";
+
+/// What builds the wheel and tests it, beside torch.
+const PACKAGES: &[&str] =
+    &["maturin>=1.9,<2", "pytest>=9,<10", "lightning>=2.6", "transformers>=5", "accelerate>=1.15"];
+
+/// The file in the environment that says that the packages are there.
+const MARK: &str = "target/python-torch/tamegrad-test-packages";
+
+/// Builds the wheel, installs it, and runs the tests and the examples.
+///
+/// # Errors
+/// One line: what could not be started, or the step that failed.
+pub(crate) fn test(root: &Path) -> Result<(), String> {
+    let python = installed(root)?;
+    let folder = root.join(CRATE);
+    run(Command::new(&python).args(["-m", "pytest", "-q"]).current_dir(&folder))?;
+    for example in ["examples/digits.py", "examples/gpt_rate_jump.py"] {
+        run(Command::new(&python).arg(example).current_dir(&folder))?;
+    }
+    let torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"];
+    run(Command::new(&python).args(torchrun).arg("examples/ddp.py").current_dir(&folder))
+}
+
+/// Measures what watching costs and prints a line of JSON a model.
+///
+/// # Errors
+/// As [`test`].
+pub(crate) fn bench(root: &Path, rounds: usize) -> Result<(), String> {
+    let python = installed(root)?;
+    let script = root.join(CRATE).join("benches/overhead.py");
+    run(Command::new(python).arg(script).args(["--rounds", &rounds.to_string()]))
+}
+
+/// A Python with torch, the packages for the tests, and a wheel of this state of the code.
+fn installed(root: &Path) -> Result<std::path::PathBuf, String> {
+    let python = venv::python_with_torch(root)?;
+    // Whoever names a Python has the packages in it, and gets nothing installed but the wheel.
+    let is_ours = env::var_os(venv::VARIABLE).is_none_or(|python| python.is_empty());
+    let mark = root.join(MARK);
+    let wanted = PACKAGES.join("\n");
+    if is_ours && fs::read_to_string(&mark).ok().as_ref() != Some(&wanted) {
+        run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(PACKAGES))?;
+        fs::write(&mark, &wanted)
+            .map_err(|error| format!("{} could not be written: {error}", mark.display()))?;
+    }
+    let wheels = root.join("target/wheels");
+    let manifest = root.join(CRATE).join("Cargo.toml");
+    if wheels.exists() {
+        fs::remove_dir_all(&wheels).map_err(|error| format!("target/wheels: {error}"))?;
+    }
+    let build = ["-m", "maturin", "build", "--release", "--quiet", "--manifest-path"];
+    run(Command::new(&python).args(build).arg(manifest).arg("--out").arg(&wheels))?;
+    let install = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall"];
+    let wheel = ["--find-links".as_ref(), wheels.as_os_str(), "tamegrad".as_ref()];
+    run(Command::new(&python).args(install).args(wheel))?;
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{command:?}: {status}")),
+        Err(error) => Err(format!("{command:?} could not be started: {error}")),
+    }
+}
