@@ -30,7 +30,7 @@ pub fn file(format: &str, name: &str, bytes: &[u8]) {
     let path = scratch(name);
     std::fs::write(&path, bytes).expect("a temporary file can be written");
     let head = bytes.get(..HEAD_BYTES).unwrap_or(bytes);
-    let head = Head { path: &path, bytes: head, is_whole: head.len() == bytes.len() };
+    let head = Head { path: &path, bytes: head, named: &[], is_whole: head.len() == bytes.len() };
     for reader in readers(format) {
         (reader.recognises)(&head);
         check::reading(format, || read(reader, &path));
