@@ -30,7 +30,7 @@ Commands:
   fuzz [TARGET...]
                every reader, or those named, against inputs that a fuzzer makes up; a part of `test`
   bench torch  the process time of torch training steps, watched and bare in turns
-  python       the wheel built, its tests and examples in an environment with torch; a part of `test`
+  python       the wheel built, its tests and examples in an environment with torch
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
 

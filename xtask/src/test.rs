@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::{cargo, fuzz, open_run, python, tidy, valgrind, venv};
+use crate::{cargo, fuzz, open_run, tidy, valgrind, venv};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
@@ -16,7 +16,6 @@ pub(crate) fn test(root: &Path) -> ExitCode {
         Work::OpenRun => open_run::open_run(root),
         Work::Fuzz => fuzz::fuzz(root, &fuzz::Options::brief()),
         Work::Valgrind => valgrind::valgrind(root),
-        Work::Python => python::test(root),
     };
     match run(&steps, under_ci(), do_work, &mut io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -57,7 +56,6 @@ enum Work {
     OpenRun,
     Fuzz,
     Valgrind,
-    Python,
 }
 
 fn plan(installed: Installed) -> Vec<Step> {
@@ -102,10 +100,6 @@ fn plan(installed: Installed) -> Vec<Step> {
     steps.push(Step {
         left_out: unless(installed.valgrind, "apt-get install valgrind"),
         ..step("valgrind", Work::Valgrind)
-    });
-    steps.push(Step {
-        left_out: unless(installed.python, "apt-get install python3-venv"),
-        ..step("python", Work::Python)
     });
     steps
 }
@@ -164,7 +158,6 @@ impl Work {
             Work::OpenRun => "cargo xtask open-run".to_owned(),
             Work::Fuzz => "cargo xtask fuzz --seconds 3".to_owned(),
             Work::Valgrind => "cargo xtask valgrind".to_owned(),
-            Work::Python => "cargo xtask python".to_owned(),
         }
     }
 }
@@ -236,7 +229,6 @@ mod tests {
                     "cargo xtask open-run",
                     "cargo xtask fuzz --seconds 3",
                     "cargo xtask valgrind",
-                    "cargo xtask python",
                 ],
             ),
             (RUST_ONLY, &["cargo xtask tidy", "cargo test --workspace --profile ci"]),
@@ -289,8 +281,8 @@ mod tests {
     fn all_steps_pass() {
         let (passed, started, text) = play(ALL, true, "");
         assert!(passed);
-        assert_eq!(started.len(), 9, "{started:?}");
-        assert!(text.contains("\n9 steps passed in "), "{text}");
+        assert_eq!(started.len(), 8, "{started:?}");
+        assert!(text.contains("\n8 steps passed in "), "{text}");
     }
 
     #[test]
@@ -302,7 +294,7 @@ mod tests {
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
         assert!(
-            text.ends_with("; left out: format, clippy, run folder, fuzz, valgrind, python\n"),
+            text.ends_with("; left out: format, clippy, run folder, fuzz, valgrind\n"),
             "{text}"
         );
 

@@ -44,6 +44,7 @@ def main() -> None:
     print(f"rank {rank}: {actions}, brought by ranks {guard.culprit_ranks}, loss {loss.item():.3f}")
     if rank == 0:
         print(guard.diagnosis())
+    dist.barrier()
     dist.destroy_process_group()
 
 
