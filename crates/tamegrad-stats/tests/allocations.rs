@@ -47,14 +47,15 @@ fn nothing_is_allocated_after_the_first_call() {
     check(&mut small, 0);
     // A queue of rayon's grows once when its threads get in one another's way as never before.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    pool.install(|| check(&mut large, 2));
+    pool.install(|| check(&mut large, 10));
 
-    // From outside of a pool rayon hands the work over in a queue that grows by blocks of 63.
+    // From outside of a pool rayon hands the work over in a queue that grows by blocks of 63: ten
+    // times here, and at most as often for queues of its threads.
     let tensors: Vec<TensorRef<'_>> = large.iter().map(|v| TensorRef::F32(v)).collect();
     let mut stats = ListStats::default();
     scan_list(&tensors, &mut stats);
     let count = allocations(|| (0..630).for_each(|_| scan_list(&tensors, &mut stats)));
-    assert!(count <= 11, "{count} allocations in 630 calls");
+    assert!(count <= 10 + 10, "{count} allocations in 630 calls, beside growths");
 }
 
 /// At most `growths` allocations in a hundred calls.
