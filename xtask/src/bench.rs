@@ -10,6 +10,8 @@ use std::path::Path;
 use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 
+use serde::Serialize;
+
 /// Which bench, and its options.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Bench {
@@ -170,6 +172,15 @@ impl<Q: Copy + PartialEq> Rounds<Q> {
         let at = self.questions.iter().position(|&question| question == of)?;
         self.answers.iter().map(|round| round[at]).collect()
     }
+}
+
+/// The rows of a bench as one JSON object.
+fn json(rows: &[impl Serialize]) -> Result<String, String> {
+    #[derive(Serialize)]
+    struct Object<'a, R> {
+        rows: &'a [R],
+    }
+    serde_json::to_string(&Object { rows }).map_err(|error| format!("no JSON: {error}"))
 }
 
 /// The middle of at least one number, or the mean of the middle two.

@@ -8,7 +8,7 @@ use std::{fs, num::NonZeroUsize};
 
 use serde::Serialize;
 
-use super::{Machine, Options, Rounds, Server, median};
+use super::{Machine, Options, Rounds, Server, json, median};
 use crate::{cargo, venv};
 
 const LOADER_SCRIPT: &str = "xtask/src/bench/event_loader.py";
@@ -194,14 +194,6 @@ fn rows(logs: &Rounds<What>, scans: &Rounds<What>) -> Vec<Row> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn json(rows: &[Row]) -> Result<String, String> {
-    #[derive(Serialize)]
-    struct Object<'a> {
-        rows: &'a [Row],
-    }
-    serde_json::to_string(&Object { rows }).map_err(|error| format!("no JSON: {error}"))
 }
 
 fn table(rows: &[Row]) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Machine, Options, Rounds, Server};
+use super::{Machine, Options, Rounds, Server, json};
 use crate::{cargo, venv};
 
 const TORCH_SCRIPT: &str = "xtask/src/bench/torch_clip.py";
@@ -190,14 +190,6 @@ fn rows_of(list: &List, rounds: &Rounds<What>) -> Vec<Row> {
         })
     };
     list.whats.iter().filter(|what| !YARDSTICKS.contains(what)).filter_map(row).collect()
-}
-
-fn json(rows: &[Row]) -> Result<String, String> {
-    #[derive(Serialize)]
-    struct Object<'a> {
-        rows: &'a [Row],
-    }
-    serde_json::to_string(&Object { rows }).map_err(|error| format!("no JSON: {error}"))
 }
 
 fn table(rows: &[Row]) -> String {
