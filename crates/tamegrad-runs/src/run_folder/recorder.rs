@@ -194,10 +194,15 @@ mod tests {
 
     /// A run in protect mode whose gradients are infinite from step 60 on.
     fn run(recorder: &mut Recorder) -> Guard {
+        run_of(64, 60..64, recorder)
+    }
+
+    /// A run of so many steps whose gradients are infinite at these.
+    fn run_of(steps: u64, infinite: std::ops::Range<u64>, recorder: &mut Recorder) -> Guard {
         let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
         let mut guard = Guard::new(layout(), RunFacts::default(), config);
-        for step in 0..64 {
-            let infs = u64::from(step >= 60);
+        for step in 0..steps {
+            let infs = u64::from(infinite.contains(&step));
             let l2 = 1.0 + 0.01 * (step % 7) as f64;
             let stats =
                 TensorStats { len: 9, infs, l2, max_abs: 0.5, mean: 0.1, ..TensorStats::default() };
@@ -248,6 +253,18 @@ mod tests {
         assert_eq!(last.kind, "diagnosis");
         assert_eq!(last.data["onset_step"], 60);
         assert!(last.text.starts_with("exploded since step 60"), "{}", last.text);
+    }
+
+    #[test]
+    fn the_steps_round_an_alarm_are_in_full_in_a_long_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::new(folder.path(), RunInfo::default());
+        let guard = run_of(4000, 2000..2001, &mut recorder);
+        recorder.finish(&guard.diagnosis(), guard.record()).unwrap();
+        let tensors = RunFolder::open(folder.path()).unwrap().contents().tensors;
+        let is_in_full = |step| tensors.iter().any(|r| r.step == step && r.steps == 1);
+        let steps = [500, 1999, 2000, 2001, 3000, 3999].map(is_in_full);
+        assert_eq!(steps, [false, true, true, true, false, true]);
     }
 
     #[test]
