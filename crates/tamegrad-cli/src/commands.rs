@@ -2,6 +2,7 @@
 
 pub(crate) mod diagnose;
 pub(crate) mod eval;
+mod eval_cases;
 pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod fix;

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Command::Preflight(preflight) => commands::preflight::run(&preflight),
         Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, &CANCEL),
         Command::Watch(watch) => commands::watch::run(&watch, &CANCEL),
-        Command::Eval(eval) => commands::eval::run(&eval),
+        Command::Eval(eval) => commands::eval::run(&eval, &CANCEL),
         Command::Scan(scan) => commands::scan::run(&scan, &CANCEL),
         Command::Export(export) => commands::export::run(&export),
         Command::Explain(explain) => commands::explain::run(&explain),

@@ -66,7 +66,7 @@ fn reinitialise(
     }
     let overrides = match &recipe.model {
         Model::Mlp(mlp) => mlp.layer.iter().filter(|l| l.init.is_some()).collect(),
-        Model::Conv(_) | Model::Rnn(_) => Vec::new(),
+        Model::Conv(_) | Model::Rnn(_) | Model::Transformer(_) => Vec::new(),
     };
     let mut edits: Vec<Edit> =
         overrides.iter().map(|l| remove(format!("model.layer[{}].init", l.index))).collect();
@@ -82,7 +82,7 @@ fn batch_norm(place: Place, recipe: &Recipe) -> Option<Vec<Edit>> {
     let has_none = match &recipe.model {
         Model::Mlp(mlp) => mlp.normalisation.kind == NormalisationKind::None,
         Model::Conv(conv) => conv.normalisation.kind == NormalisationKind::None,
-        Model::Rnn(_) => false,
+        Model::Rnn(_) | Model::Transformer(_) => false,
     };
     let word = match place {
         Place::Before => "before",
@@ -103,6 +103,7 @@ fn activation(
         Model::Mlp(mlp) => (mlp.activation, &mlp.layer[..]),
         Model::Conv(conv) => (conv.activation, &[][..]),
         Model::Rnn(rnn) => (rnn.activation, &[][..]),
+        Model::Transformer(model) => (model.activation, &[][..]),
     };
     let one = layer.and_then(|layer| hidden_index(layer, layout));
     if let Some(index) = one {

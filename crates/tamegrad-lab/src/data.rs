@@ -13,6 +13,7 @@ mod csv;
 mod digits;
 mod error;
 mod idx;
+mod linear;
 mod parameter;
 mod polynomial;
 mod scaling;
@@ -43,11 +44,19 @@ pub fn load(source: &Source, seed: u64) -> Result<Dataset, DataError> {
         Source::Circles { samples, noise, factor } => {
             circles::load(*samples, *noise, *factor, seed)
         }
-        Source::Blobs { samples, centers, features, std } => {
-            blobs::load(*samples, *centers, *features, *std, seed)
+        Source::Blobs { samples, centers, features, std, image } => {
+            let mut data = blobs::load(*samples, *centers, *features, *std, seed)?;
+            if let Some(image) = image {
+                data.train.input_shape = image.to_vec();
+                data.test.input_shape = image.to_vec();
+            }
+            Ok(data)
         }
-        Source::Polynomial { samples, coefficients, range, noise } => {
-            polynomial::load(*samples, coefficients, *range, *noise, seed)
+        Source::Polynomial { samples, coefficients, range, noise, powers } => {
+            polynomial::load(*samples, coefficients, *range, *noise, *powers, seed)
+        }
+        Source::Linear { samples, features, noise } => {
+            linear::load(*samples, *features, *noise, seed)
         }
         Source::Adding { samples, length } => adding::load(*samples, *length, seed),
         Source::TemporalOrder { samples, length } => temporal_order::load(*samples, *length, seed),
@@ -180,17 +189,36 @@ mod tests {
         vec![
             (Source::Digits, 1438, 359, vec![1, 8, 8]),
             (Source::Circles { samples: 1000, noise: 0.03, factor: 0.8 }, 700, 300, vec![2]),
-            (Source::Blobs { samples: 1000, centers: 4, features: 3, std: 1.5 }, 700, 300, vec![3]),
+            (
+                Source::Blobs { samples: 1000, centers: 4, features: 3, std: 1.5, image: None },
+                700,
+                300,
+                vec![3],
+            ),
+            (
+                Source::Blobs {
+                    samples: 10,
+                    centers: 2,
+                    features: 12,
+                    std: 1.5,
+                    image: Some([3, 2, 2]),
+                },
+                7,
+                3,
+                vec![3, 2, 2],
+            ),
+            (Source::Linear { samples: 1000, features: 3, noise: 0.1 }, 700, 300, vec![3]),
             (
                 Source::Polynomial {
                     samples: 1000,
                     coefficients: vec![1.0, 0.0, 2.0],
                     range: [-3.0, 3.0],
                     noise: 0.1,
+                    powers: 2,
                 },
                 700,
                 300,
-                vec![1],
+                vec![2],
             ),
             (Source::Adding { samples: 1000, length: 20 }, 1000, 200, vec![20, 2]),
             (Source::TemporalOrder { samples: 1000, length: 20 }, 1000, 200, vec![20, 6]),
@@ -223,13 +251,19 @@ mod tests {
     #[test]
     fn impossible_parameters_say_got_and_want() {
         let circles = |samples, noise, factor| Source::Circles { samples, noise, factor };
-        let blobs =
-            |samples, centers, features, std| Source::Blobs { samples, centers, features, std };
+        let blobs = |samples, centers, features, std| Source::Blobs {
+            samples,
+            centers,
+            features,
+            std,
+            image: None,
+        };
         let polynomial = |samples, coefficients: &[f64], range, noise| Source::Polynomial {
             samples,
             coefficients: coefficients.to_vec(),
             range,
             noise,
+            powers: 1,
         };
         let huge = usize::MAX;
         let cases = [
@@ -249,6 +283,7 @@ mod tests {
             (polynomial(9, &[1.0], [f64::MIN, f64::MAX], 0.0), "range", "want"),
             (polynomial(0, &[1.0], [0.0, 1.0], 0.0), "samples", "got 0, want at least 4"),
             (polynomial(9, &[1.0], [0.0, 1.0], -1.0), "noise", "got -1, want"),
+            (Source::Linear { samples: 9, features: 0, noise: 0.0 }, "features", "got 0, want"),
             (Source::Adding { samples: 0, length: 9 }, "samples", "got 0, want at least 1"),
             (Source::Adding { samples: 9, length: 1 }, "length", "got 1, want at least 2"),
             (Source::Adding { samples: huge, length: 9 }, "samples", "want at most 1073741824"),

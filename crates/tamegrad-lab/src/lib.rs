@@ -3,6 +3,7 @@
 //! A [`recipe`] says what is trained. [`train()`] trains it, [`preflight()`] looks at it before the
 //! first update, and [`fix()`] finds the least change that makes it train well.
 
+pub mod cases;
 pub mod changes;
 pub mod data;
 pub mod fix;

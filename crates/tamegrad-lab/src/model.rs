@@ -4,9 +4,10 @@ mod block;
 mod conv;
 mod mlp;
 mod rnn;
+mod transformer;
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, FloatDType, Tensor, activation};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tamegrad::{ActivationKind, LayerInfo};
@@ -17,6 +18,7 @@ use crate::recipe;
 pub use conv::Conv;
 pub use mlp::Mlp;
 pub use rnn::Rnn;
+pub use transformer::Transformer;
 
 /// A model of a recipe: batches of inputs `[batch, ...sample shape]` in, `[batch, outputs]` out.
 pub trait Network: Module + 'static {
@@ -35,6 +37,31 @@ pub struct Shape {
     pub input: Vec<usize>,
     /// Number of outputs.
     pub outputs: usize,
+}
+
+/// The steps of a sample and the numbers of each: the rows of an image, single numbers of the rest.
+pub(crate) fn sequence(shape: &Shape) -> [usize; 2] {
+    match shape.input[..] {
+        [steps, features] => [steps, features],
+        [channels, height, width] => [height, channels * width],
+        ref other => [other.iter().product(), 1],
+    }
+}
+
+/// Casts all float tensors of a model, running statistics included.
+pub(crate) fn cast<N: Network>(model: N, dtype: FloatDType) -> N {
+    struct Caster(FloatDType);
+    impl ModuleMapper for Caster {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let dtype = self.0;
+            param.map(|tensor| {
+                let trains = tensor.is_require_grad();
+                let tensor = tensor.detach().cast(dtype);
+                if trains { tensor.require_grad() } else { tensor }
+            })
+        }
+    }
+    model.map(&mut Caster(dtype))
 }
 
 /// The seed of the initial weights: its own stream, apart from that of the data.

@@ -4,13 +4,14 @@ use burn::module::{ModuleVisitor, Param};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, AdamWConfig, ModuleOptimizer, RmsPropConfig, SgdConfig};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use half::f16;
 use tamegrad::{BatchStats, RunFacts};
 use tamegrad_burn::{Clip, Lagged, Probes, SessionOptimizer, default_device};
 
 use crate::data::{self, Batches, DataError, Dataset, Table, Targets};
 use crate::model::{Network, Shape};
-use crate::recipe::{ClipBy, Loss, OptimizerKind, Recipe, Regularise, Scale};
+use crate::recipe::{ClipBy, Dtype, Fault, Loss, OptimizerKind, Recipe, Regularise, Scale};
 
 /// Why a recipe cannot be run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -21,6 +22,14 @@ pub enum SetupError {
     /// Too few rows for a batch.
     #[error("got no rows to train on; hint: lower data.test_fraction")]
     NoRows,
+    /// A case of the evaluation is no recipe.
+    #[error("case {name} is no recipe: {reason}")]
+    Case {
+        /// The case's name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// A recipe with its data loaded.
@@ -30,6 +39,8 @@ pub(crate) struct Prepared {
     pub(crate) batches: Batches,
     pub(crate) planned_steps: u64,
     pub(crate) device: Device,
+    /// What the model computes in.
+    pub(crate) dtype: FloatDType,
 }
 
 /// A batch on the device.
@@ -70,21 +81,29 @@ pub(crate) fn prepare(recipe: &Recipe) -> Result<Prepared, SetupError> {
         batches,
         dataset,
         device: default_device(),
+        dtype: match recipe.training.dtype {
+            Dtype::F32 => FloatDType::F32,
+            Dtype::F16 => FloatDType::F16,
+        },
     })
 }
 
 impl Prepared {
-    /// The batch of a step of the data's order.
-    pub(crate) fn batch(&mut self, data_step: u64) -> Batch {
+    /// The batch of a step of the data's order, its inputs multiplied if a fault says so.
+    pub(crate) fn batch(&mut self, data_step: u64, fault: Option<&Fault>) -> Batch {
         let rows = self.batches.rows_of(data_step);
-        let (inputs, targets) = self.dataset.train.gather(rows);
+        let (mut inputs, targets) = self.dataset.train.gather(rows);
+        let factor = fault.map_or(1.0, |fault| fault.input_factor(data_step));
+        if factor != 1.0 {
+            inputs.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+        }
         let target = match &targets {
             Targets::Classes { .. } => None,
             Targets::Values { values, .. } => Some(tamegrad_stats::scan(values)),
         };
         let stats = BatchStats { input: tamegrad_stats::scan(&inputs), target };
         let width = self.dataset.train.input_width();
-        let inputs = matrix(inputs, width, &self.device);
+        let inputs = matrix(inputs, width, &self.device).cast(self.dtype);
         Batch { inputs, targets: on_device(targets, &self.device), stats }
     }
 
@@ -99,7 +118,7 @@ impl Prepared {
                 Targets::Values { values, .. } => Some(tamegrad_stats::scan(values).rms()),
             },
             input_rms: Some(tamegrad_stats::scan(&train.inputs).rms()),
-            dtype_max: Some(f64::from(f32::MAX)),
+            dtype_max: Some(largest(self.dtype)),
         }
     }
 
@@ -109,7 +128,7 @@ impl Prepared {
     pub(crate) fn metric<N: Network>(&self, model: &N) -> f64 {
         let model = model.valid();
         let test = &self.dataset.test;
-        let outputs = predict(&model, test, &self.device.clone().inner());
+        let outputs = predict(&model, test, self.dtype, &self.device.clone().inner());
         match &test.targets {
             Targets::Classes { labels, classes } => accuracy(&outputs, labels, *classes),
             Targets::Values { values, .. } => r_squared(&outputs, values),
@@ -117,14 +136,22 @@ impl Prepared {
     }
 }
 
+/// The largest number of a type.
+fn largest(dtype: FloatDType) -> f64 {
+    match dtype {
+        FloatDType::F16 => f64::from(f16::MAX),
+        _ => f64::from(f32::MAX),
+    }
+}
+
 /// Rows of a test batch: enough to be quick, few enough to need little memory.
 const TEST_ROWS: usize = 512;
 
-fn predict<N: Network>(model: &N, table: &Table, device: &Device) -> Vec<f32> {
+fn predict<N: Network>(model: &N, table: &Table, dtype: FloatDType, device: &Device) -> Vec<f32> {
     let rows: Vec<u32> = (0..table.rows() as u32).collect();
     let batches = rows.chunks(TEST_ROWS).flat_map(|rows| {
         let (inputs, _) = table.gather(rows);
-        let inputs = matrix(inputs, table.input_width(), device);
+        let inputs = matrix(inputs, table.input_width(), device).cast(dtype);
         let outputs = model.forward(inputs, &Probes::unarmed());
         outputs.into_data().iter::<f32>().collect::<Vec<_>>()
     });
@@ -157,7 +184,8 @@ pub(crate) fn loss<N: Network>(
     kind: Loss,
     regularise: &Regularise,
 ) -> Tensor<1> {
-    let outputs = model.forward(batch.inputs.clone(), probes);
+    // The loss is f32 whatever the model computes in, as in mixed-precision training.
+    let outputs = model.forward(batch.inputs.clone(), probes).cast(FloatDType::F32);
     let error = match (&batch.targets, kind) {
         (BatchTargets::Classes(labels, _), Loss::CrossEntropy) => {
             let cross_entropy = CrossEntropyLossConfig::new().init(&outputs.device());

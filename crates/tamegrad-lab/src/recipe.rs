@@ -53,6 +53,7 @@ mod de;
 pub mod diff;
 pub mod edit;
 mod error;
+mod fault;
 mod model;
 mod number;
 mod source;
@@ -64,13 +65,14 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 pub use error::RecipeError;
+pub use fault::{Fault, FaultKind};
 pub use model::{
-    Activation, Conv, Distribution, Init, LayerOverride, Mlp, Model, Normalisation,
-    NormalisationKind, Place, Rnn, Scheme,
+    Activation, Cell, Conv, Distribution, Init, LayerOverride, Mlp, Model, Normalisation,
+    NormalisationKind, Place, Rnn, Scheme, Transformer,
 };
 pub use source::{Data, Scale, Source, Task};
 pub use training::{
-    Clip, ClipBy, Decay, Loss, Optimizer, OptimizerKind, Regularise, Schedule, Training,
+    Clip, ClipBy, Decay, Dtype, Loss, Optimizer, OptimizerKind, Regularise, Schedule, Training,
 };
 
 /// All that a training run is made from.
@@ -99,6 +101,8 @@ pub struct Recipe {
     pub regularise: Regularise,
     /// How long and with which loss.
     pub training: Training,
+    /// What goes wrong on purpose. Default: nothing.
+    pub fault: Option<Fault>,
 }
 
 impl Recipe {

@@ -3,7 +3,7 @@
 use crate::recipe::{Decay, Optimizer, Schedule};
 
 /// The learning rate of a step: a linear warm-up from 0 (step 0 has the first part of it), then
-/// constant or a half cosine down to 0 at the end of the run (Loshchilov and Hutter 2017).
+/// as [`Decay`] says.
 pub(crate) fn learning_rate(
     optimizer: &Optimizer,
     schedule: &Schedule,
@@ -14,14 +14,21 @@ pub(crate) fn learning_rate(
     if step < schedule.warm_up {
         return full * (step + 1) as f64 / (schedule.warm_up + 1) as f64;
     }
+    let span = planned_steps.saturating_sub(schedule.warm_up).max(1) as f64;
+    let done = ((step - schedule.warm_up) as f64 / span).min(1.0);
     match schedule.decay {
         Decay::Constant => full,
-        Decay::Cosine => {
-            let span = planned_steps.saturating_sub(schedule.warm_up).max(1) as f64;
-            let done = ((step - schedule.warm_up) as f64 / span).min(1.0);
-            full * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
-        }
+        Decay::Cosine => full * half_cosine(done),
+        Decay::Restarts => full * half_cosine((4.0 * done).fract()),
+        Decay::Step if done < 0.5 => full,
+        Decay::Step if done < 0.75 => 0.1 * full,
+        Decay::Step => 0.01 * full,
     }
+}
+
+/// From 1 at 0 down to 0 at 1.
+fn half_cosine(done: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * done).cos())
 }
 
 #[cfg(test)]
@@ -44,6 +51,11 @@ mod tests {
             (0, Decay::Cosine, 0, 1.0),
             (0, Decay::Cosine, 50, 0.5),
             (0, Decay::Cosine, 100, 0.0),
+            (0, Decay::Restarts, 25, 1.0),
+            (0, Decay::Restarts, 87, 0.5 * (1.0 + (0.48 * std::f64::consts::PI).cos())),
+            (0, Decay::Step, 49, 1.0),
+            (0, Decay::Step, 50, 0.1),
+            (0, Decay::Step, 75, 0.01),
         ] {
             let schedule = Schedule { warm_up, decay };
             let got = learning_rate(&optimizer, &schedule, step, 100);

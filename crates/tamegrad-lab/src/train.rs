@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::tensor::FloatDType;
 use tamegrad::{Diagnosis, GuardConfig, Mode, Record, Step};
 use tamegrad_burn::{Session, StepInput, weights_hash};
 
-use crate::model::{Conv, Mlp, Network, Rnn, weights_rng};
+use crate::model::{Conv, Mlp, Network, Rnn, Transformer, cast, weights_rng};
 use crate::prepare::{Prepared, SetupError, clip, loss, optimizer, prepare};
 use crate::recipe::{Model, Recipe};
 use crate::schedule::learning_rate;
@@ -83,6 +84,10 @@ pub fn train(
         Model::Rnn(rnn) => {
             run(Rnn::new(rnn, &shape, &mut rng, &device), prepared, recipe, options, progress)
         }
+        Model::Transformer(transformer) => {
+            let model = Transformer::new(transformer, &shape, &mut rng, &device);
+            run(model, prepared, recipe, options, progress)
+        }
     })
 }
 
@@ -95,6 +100,10 @@ fn run<N: Network>(
 ) -> Trained {
     let started = Instant::now();
     let config = GuardConfig { mode: options.mode, ..GuardConfig::default() };
+    let model = match prepared.dtype {
+        FloatDType::F32 => model,
+        dtype => cast(model, dtype),
+    };
     let layers = model.layers();
     let mut session =
         Session::new(model, layers, optimizer(recipe), prepared.facts(recipe), config)
@@ -110,10 +119,12 @@ fn run<N: Network>(
     while step < steps && !options.cancel.load(Ordering::Relaxed) {
         let measured = step.is_multiple_of(per_epoch).then(|| prepared.metric(session.model()));
         metric = measured.or(metric);
-        let batch = prepared.batch(step + skipped_batches);
+        let fault = recipe.fault.as_ref();
+        let batch = prepared.batch(step + skipped_batches, fault);
+        let rate = learning_rate(&recipe.optimizer, &recipe.schedule, step, planned);
         let input = StepInput {
             step: Step(step),
-            learning_rate: learning_rate(&recipe.optimizer, &recipe.schedule, step, planned),
+            learning_rate: rate * fault.map_or(1.0, |fault| fault.rate_factor(step)),
             metric: measured,
             batch: Some(batch.stats),
         };

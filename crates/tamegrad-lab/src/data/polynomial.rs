@@ -1,4 +1,4 @@
-//! A noisy polynomial of one input, its target in the polynomial's own unit.
+//! A noisy polynomial of one input, given as it is or with its powers; its target in the polynomial's own unit.
 //!
 //! y = sum over k of c_k x^k, plus Gaussian noise, with x uniform in a range: polynomial
 //! regression as in Bishop (2006), Pattern Recognition and Machine Learning, section 1.1, with
@@ -13,16 +13,19 @@ use rand_distr::StandardNormal;
 use super::split::{TEST_FRACTION, split};
 use super::{DataError, Dataset, Table, Targets, parameter};
 
-/// `samples` points, inputs `[1]`, one target value each; `coefficients[k]` belongs to x^k.
+/// `samples` points, inputs `[powers]` (x, x^2, ...), one target value each; `coefficients[k]`
+/// belongs to x^k.
 pub(super) fn load(
     samples: usize,
     coefficients: &[f64],
     range: [f64; 2],
     noise: f64,
+    powers: usize,
     seed: u64,
 ) -> Result<Dataset, DataError> {
     parameter::at_least("samples", samples, 4)?;
-    parameter::table_size(samples, 1)?;
+    parameter::at_least("powers", powers, 1)?;
+    parameter::table_size(samples, powers)?;
     parameter::at_least("coefficients", coefficients.len(), 1)?;
     for value in coefficients {
         let want = || "finite numbers".to_owned();
@@ -38,7 +41,7 @@ pub(super) fn load(
     parameter::not_negative("noise", noise)?;
 
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let table = table(samples, coefficients, range, noise, &mut rng);
+    let table = table(samples, coefficients, range, noise, powers, &mut rng);
     Ok(split(&table, TEST_FRACTION, &mut rng))
 }
 
@@ -47,17 +50,18 @@ fn table(
     coefficients: &[f64],
     [low, high]: [f64; 2],
     noise: f64,
+    powers: usize,
     rng: &mut ChaCha8Rng,
 ) -> Table {
-    let mut inputs = Vec::with_capacity(samples);
+    let mut inputs = Vec::with_capacity(samples * powers);
     let mut values = Vec::with_capacity(samples);
     for _ in 0..samples {
         let x = rng.random_range(low..=high);
         let error: f64 = rng.sample(StandardNormal);
-        inputs.push(x as f32);
+        inputs.extend((1..=powers as i32).map(|power| x.powi(power) as f32));
         values.push((polynomial(coefficients, x) + noise * error) as f32);
     }
-    Table { inputs, input_shape: vec![1], targets: Targets::Values { values, width: 1 } }
+    Table { inputs, input_shape: vec![powers], targets: Targets::Values { values, width: 1 } }
 }
 
 /// Horner's rule.
@@ -76,7 +80,7 @@ mod tests {
         noise: f64,
     ) -> Vec<(f32, f32)> {
         let rng = &mut ChaCha8Rng::seed_from_u64(1);
-        let table = table(samples, coefficients, range, noise, rng);
+        let table = table(samples, coefficients, range, noise, 1, rng);
         let Targets::Values { values, width: 1 } = table.targets else { panic!("values") };
         table.inputs.into_iter().zip(values).collect()
     }

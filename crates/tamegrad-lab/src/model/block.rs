@@ -27,7 +27,7 @@ impl Norm {
         }
     }
 
-    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Norm::Batch(norm) => norm.forward(x),
             // Channels are the second dimension of an image, features the last: layer norm over

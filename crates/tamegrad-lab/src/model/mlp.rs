@@ -12,7 +12,7 @@ use super::{Network, Shape, linear, output_init};
 use crate::recipe;
 
 /// A multilayer perceptron. Tensors: `layers.17.linear.weight` `[inputs, width]`,
-/// `layers.17.norm...`, `output.weight` `[width, outputs]`.
+/// `layers.17.norm...`, `output.weight` `[width, outputs]`; with no hidden layer a linear model.
 #[derive(Module, Debug)]
 pub struct Mlp {
     layers: Vec<Hidden>,
@@ -39,13 +39,15 @@ impl Mlp {
                 residual: recipe.residual,
             };
             let init = own.and_then(|o| o.init).unwrap_or(recipe.init);
-            let linear = linear(inputs, recipe.width, &init, ending.activation, rng, device);
-            inputs = recipe.width;
-            Hidden { linear, norm: Norm::new(ending.normalisation, recipe.width, device), ending }
+            let width = own.and_then(|o| o.width).unwrap_or(recipe.width);
+            let linear = linear(inputs, width, &init, ending.activation, rng, device);
+            inputs = width;
+            Hidden { linear, norm: Norm::new(ending.normalisation, width, device), ending }
         };
         let layers = (0..recipe.depth).map(&mut hidden).collect();
         let last = recipe::Activation::Linear;
-        let output = linear(recipe.width, shape.outputs, &output_init(), last, rng, device);
+        let init = recipe.output_init.unwrap_or_else(output_init);
+        let output = linear(inputs, shape.outputs, &init, last, rng, device);
         Self { layers, output }
     }
 }

@@ -1,19 +1,19 @@
-//! The plain recurrent network (Elman 1990): one cell, read out at the last time step.
+//! The recurrent network: one cell (plain, LSTM or GRU), read out at the last time step.
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, activation};
 use rand_chacha::ChaCha8Rng;
 use tamegrad::LayerInfo;
 use tamegrad_burn::Probes;
 
-use super::{Network, Shape, activate, activation_kind, linear, output_init};
+use super::{Network, Shape, activate, activation_kind, linear, output_init, sequence};
 use crate::init::{parameter, spectral_radius};
-use crate::recipe;
+use crate::recipe::{self, Cell as Kind};
 
-/// A plain recurrent network: h_t = f(W_in x_t + W_rec h_(t-1) + b), output = W_out h_T + c, as
-/// in Pascanu 2013, equation 2, with f outside. Tensors: `cell.input.weight` `[features, hidden]`,
-/// `cell.recurrent.weight` `[hidden, hidden]`, `output.weight`.
+/// A recurrent network; output = W_out h_T + c. Tensors: `cell.input.weight`
+/// `[features, gates * hidden]`, `cell.recurrent.weight` `[hidden, gates * hidden]`,
+/// `output.weight`, with 1 (plain), 4 (LSTM) or 3 (GRU) gates side by side.
 #[derive(Module, Debug)]
 pub struct Rnn {
     cell: Cell,
@@ -27,22 +27,85 @@ struct Cell {
     input: Linear,
     recurrent: Linear,
     #[module(skip)]
+    kind: Kind,
+    #[module(skip)]
     activation: recipe::Activation,
+}
+
+/// What a cell hands on to its next time step.
+struct State {
+    /// h, `[batch, hidden]`.
+    h: Tensor<2>,
+    /// The LSTM's memory c.
+    c: Option<Tensor<2>>,
+}
+
+impl Cell {
+    /// The state after a time step. `x` is the input's part of all gates, `[batch, gates * hidden]`.
+    fn step(&self, x: Tensor<2>, before: Option<State>) -> State {
+        let driven = before.as_ref().map(|state| self.recurrent.forward(state.h.clone()));
+        match self.kind {
+            Kind::Plain => State { h: activate(self.activation, plus(x, driven)), c: None },
+            Kind::Lstm => lstm(plus(x, driven), before.and_then(|state| state.c)),
+            Kind::Gru => gru(x, driven, before.map(|state| state.h)),
+        }
+    }
+}
+
+/// c' = f c + i g, h' = o tanh(c') (Gers et al. 2000); the forget gate starts open, with a bias
+/// of 1 (Jozefowicz et al. 2015).
+fn lstm(z: Tensor<2>, c: Option<Tensor<2>>) -> State {
+    let [i, f, g, o]: [Tensor<2>; 4] = gates(z);
+    let new = activation::sigmoid(i) * activation::tanh(g);
+    let c = match c {
+        Some(c) => c * activation::sigmoid(f + 1.0) + new,
+        None => new,
+    };
+    State { h: activation::sigmoid(o) * activation::tanh(c.clone()), c: Some(c) }
+}
+
+/// h' = z h + (1 - z) n with n = tanh(x_n + r u_n) (Cho et al. 2014, with the reset gate after
+/// the product, as in cuDNN).
+fn gru(x: Tensor<2>, driven: Option<Tensor<2>>, h: Option<Tensor<2>>) -> State {
+    let [x_r, x_z, x_n]: [Tensor<2>; 3] = gates(x);
+    let Some((driven, h)) = driven.zip(h) else {
+        let keeps_not = activation::sigmoid(-x_z);
+        return State { h: keeps_not * activation::tanh(x_n), c: None };
+    };
+    let [u_r, u_z, u_n]: [Tensor<2>; 3] = gates(driven);
+    let z = activation::sigmoid(x_z + u_z);
+    let n = activation::tanh(x_n + activation::sigmoid(x_r + u_r) * u_n);
+    State { h: n.clone() + z * (h - n), c: None }
+}
+
+/// The parts of the gates side by side.
+fn gates<const N: usize>(z: Tensor<2>) -> [Tensor<2>; N] {
+    let hidden = z.dims()[1] / N;
+    std::array::from_fn(|gate| z.clone().narrow(1, gate * hidden, hidden))
+}
+
+fn plus(x: Tensor<2>, driven: Option<Tensor<2>>) -> Tensor<2> {
+    match driven {
+        Some(driven) => x + driven,
+        None => x,
+    }
 }
 
 impl Rnn {
     /// Draws the weights of a recipe's network. A sample that is no sequence is taken as one of
-    /// single numbers.
+    /// its rows.
     pub fn new(recipe: &recipe::Rnn, shape: &Shape, rng: &mut ChaCha8Rng, device: &Device) -> Self {
-        let sequence = match shape.input[..] {
-            [steps, features] => [steps, features],
-            ref other => [other.iter().product(), 1],
+        let sequence = sequence(shape);
+        let (hidden, activation) = (recipe.hidden, recipe.activation);
+        let gates = match recipe.cell {
+            Kind::Plain => 1,
+            Kind::Lstm => 4,
+            Kind::Gru => 3,
         };
-        let (hidden, kind) = (recipe.hidden, recipe.activation);
-        let input = linear(sequence[1], hidden, &recipe.init, kind, rng, device);
-        let mut recurrent = linear(hidden, hidden, &recipe.init, kind, rng, device);
+        let input = linear(sequence[1], gates * hidden, &recipe.init, activation, rng, device);
+        let mut recurrent = linear(hidden, gates * hidden, &recipe.init, activation, rng, device);
         recurrent.bias = None;
-        if let Some(radius) = recipe.spectral_radius {
+        if let Some(radius) = recipe.spectral_radius.filter(|_| gates == 1) {
             let values: Vec<f64> = recurrent.weight.val().into_data().iter::<f64>().collect();
             let factor = radius / spectral_radius(&values, hidden).max(f64::MIN_POSITIVE);
             let scaled = values.into_iter().map(|v| v * factor).collect();
@@ -50,7 +113,8 @@ impl Rnn {
         }
         let last = recipe::Activation::Linear;
         let output = linear(hidden, shape.outputs, &output_init(), last, rng, device);
-        Self { cell: Cell { input, recurrent, activation: kind }, output, sequence }
+        let cell = Cell { input, recurrent, kind: recipe.cell, activation };
+        Self { cell, output, sequence }
     }
 }
 
@@ -60,22 +124,22 @@ impl Network for Rnn {
         let [steps, features] = self.sequence;
         let input = probes.input(input.reshape([batch, steps, features]));
         let driven = self.cell.input.forward(input);
-        let mut h: Option<Tensor<2>> = None;
+        let mut state: Option<State> = None;
         for step in 0..steps {
             let x = driven.clone().narrow(1, step, 1).squeeze_dim::<2>(1);
-            let z = match h {
-                Some(h) => x + self.cell.recurrent.forward(h),
-                None => x,
-            };
-            h = Some(probes.tap(activate(self.cell.activation, z)));
+            let State { h, c } = self.cell.step(x, state.take());
+            state = Some(State { h: probes.tap(h), c });
         }
-        let last = h.unwrap_or_else(|| Tensor::zeros([batch, 1], &driven.device()));
+        let last = state.map(|state| state.h);
+        let last = last.unwrap_or_else(|| Tensor::zeros([batch, 1], &driven.device()));
         probes.tap(self.output.forward(last))
     }
 
     fn layers(&self) -> Vec<LayerInfo> {
+        let bounded = recipe::Activation::Tanh;
+        let kind = if self.cell.kind == Kind::Plain { self.cell.activation } else { bounded };
         let step = |index| LayerInfo {
-            activation: Some(activation_kind(self.cell.activation)),
+            activation: Some(activation_kind(kind)),
             recurrent: true,
             ..LayerInfo::named(format!("cell@{index}"))
         };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::de::{Fault, What};
-use super::{Init, Loss, Mlp, Model, Recipe, Scheme, Source, Task};
+use super::{Cell, Init, Loss, Mlp, Model, Recipe, Rnn, Scheme, Source, Task, Transformer};
 
 /// Checks `recipe`, which was read from `table`.
 pub(super) fn whole(recipe: &Recipe, table: &DeTable<'_>) -> Result<(), Fault> {
@@ -53,6 +53,15 @@ fn source(source: &Source) -> Option<Conflict> {
             format!("got {centers} for `centers` in [data], want at most samples = {samples}"),
             "",
         ),
+        Source::Blobs { features, image: Some(image), .. }
+            if image.iter().try_fold(1, |product: usize, side| product.checked_mul(*side))
+                != Some(*features) =>
+        {
+            let message = format!(
+                "got {image:?} for `image` in [data], want a product of features = {features}"
+            );
+            Conflict::new("data.image", message, "channels, height, width")
+        }
         Source::Polynomial { range: [low, high], .. } if low >= high => Conflict::new(
             "data.range",
             format!("got [{low:?}, {high:?}] for `range` in [data], want the lower bound first"),
@@ -64,15 +73,21 @@ fn source(source: &Source) -> Option<Conflict> {
 
 fn model_fits_data(model: &Model, source: &Source) -> Option<Conflict> {
     match model {
-        Model::Rnn(_) if !source.has_sequences() => Conflict::new(
-            "model.kind",
-            "got kind = \"rnn\" in [model] with data that has no sequences".into(),
-            "allowed with an rnn: source = \"adding\" or \"temporal-order\"",
-        ),
+        Model::Rnn(_) | Model::Transformer(_)
+            if !source.has_sequences() && !source.has_images() =>
+        {
+            let kind = if matches!(model, Model::Rnn(_)) { "rnn" } else { "transformer" };
+            let message = format!(
+                "got kind = \"{kind}\" in [model] with data that has no sequences or images"
+            );
+            let help =
+                "allowed with it: source = \"adding\", \"temporal-order\", \"digits\" or \"idx\"";
+            Conflict::new("model.kind", message, help)
+        }
         Model::Conv(_) if !source.has_images() => Conflict::new(
             "model.kind",
             "got kind = \"conv\" in [model] with data that has no images".into(),
-            "allowed with a conv: source = \"digits\" or \"idx\"",
+            "allowed with a conv: source = \"digits\" or \"idx\", or \"blobs\" with an `image`",
         ),
         _ => None,
     }
@@ -82,8 +97,29 @@ fn model(model: &Model) -> Option<Conflict> {
     match model {
         Model::Mlp(mlp) => init(&mlp.init, "model.init").or_else(|| layers(mlp)),
         Model::Conv(conv) => init(&conv.init, "model.init"),
-        Model::Rnn(rnn) => init(&rnn.init, "model.init"),
+        Model::Rnn(rnn) => init(&rnn.init, "model.init").or_else(|| cell(rnn)),
+        Model::Transformer(model) => init(&model.init, "model.init").or_else(|| heads(model)),
     }
+}
+
+fn cell(rnn: &Rnn) -> Option<Conflict> {
+    if rnn.cell == Cell::Plain || rnn.spectral_radius.is_none() {
+        return None;
+    }
+    Conflict::new(
+        "model.spectral_radius",
+        "got `spectral_radius` in [model] with a cell that has several recurrent matrices".into(),
+        "allowed with cell = \"plain\"",
+    )
+}
+
+fn heads(model: &Transformer) -> Option<Conflict> {
+    let (width, heads) = (model.width, model.heads);
+    if width.is_multiple_of(heads) {
+        return None;
+    }
+    let message = format!("got {heads} for `heads` in [model], want a divisor of width = {width}");
+    Conflict::new("model.heads", message, "each head gets the same share of the width")
 }
 
 fn layers(mlp: &Mlp) -> Option<Conflict> {

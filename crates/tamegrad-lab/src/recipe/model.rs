@@ -12,16 +12,18 @@ pub enum Model {
     Mlp(Mlp),
     /// Convolutions, then fully connected layers.
     Conv(Conv),
-    /// A plain recurrent network.
+    /// A recurrent network.
     Rnn(Rnn),
+    /// Self-attention over the steps of a sequence.
+    Transformer(Transformer),
 }
 
 /// `[model]` with `kind = "mlp"`: hidden layers of one width, then a linear output layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mlp {
-    /// Number of hidden layers: 1 to 500.
-    #[serde(deserialize_with = "number::integer::<_, _, 1, 500>")]
+    /// Number of hidden layers: 0 (a linear model) to 500.
+    #[serde(deserialize_with = "number::integer::<_, _, 0, 500>")]
     pub depth: usize,
     /// Units of each hidden layer: 1 to 8192.
     #[serde(deserialize_with = "number::integer::<_, _, 1, 8192>")]
@@ -38,6 +40,9 @@ pub struct Mlp {
     /// Whether each hidden layer after the first adds its input to its output. Default false.
     #[serde(default)]
     pub residual: bool,
+    /// Of the output layer's weights. Default lecun, normal, gain 1, whatever `init` is: first
+    /// outputs about as large as what comes in.
+    pub output_init: Option<Init>,
     /// `[[model.layer]]`: the hidden layers that differ, each at most once.
     #[serde(default)]
     pub layer: Vec<LayerOverride>,
@@ -50,6 +55,9 @@ pub struct LayerOverride {
     /// Which hidden layer, counted from 0 at the input: below `depth`.
     #[serde(deserialize_with = "number::integer::<_, _, 0, 499>")]
     pub index: usize,
+    /// Instead of the model's width.
+    #[serde(default, deserialize_with = "number::some_width")]
+    pub width: Option<usize>,
     /// Instead of the model's activation.
     pub activation: Option<Activation>,
     /// Instead of the model's initialisation.
@@ -86,24 +94,76 @@ pub struct Conv {
     pub residual: bool,
 }
 
-/// `[model]` with `kind = "rnn"`: `h' = activation(W x + U h + b)`, then a linear output layer on
-/// the last `h`.
+/// `[model]` with `kind = "rnn"`: a cell that reads a sequence step by step, then a linear output
+/// layer on its last state `h`. The rows of an image are taken as the steps of a sequence.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rnn {
     /// Units of the state `h`: 1 to 8192.
     #[serde(deserialize_with = "number::integer::<_, _, 1, 8192>")]
     pub hidden: usize,
-    /// Of each step. Default tanh.
+    /// What is done at each step. Default plain.
+    #[serde(default)]
+    pub cell: Cell,
+    /// Of each step of a plain cell; the others have their own. Default tanh.
     #[serde(default = "tanh")]
     pub activation: Activation,
     /// Of `W`, `U` and the output layer. Default xavier, normal, gain 1, which fits tanh.
     #[serde(default = "xavier")]
     pub init: Init,
-    /// The recurrent matrix `U` is rescaled so that its largest eigenvalue has this absolute value,
-    /// which is above 0. Default: it is not rescaled.
+    /// The recurrent matrix `U` of a plain cell is rescaled so that its largest eigenvalue has this
+    /// absolute value, which is above 0. Default: it is not rescaled.
     #[serde(default, deserialize_with = "number::some_positive")]
     pub spectral_radius: Option<f64>,
+}
+
+/// `cell`: what is done at each step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cell {
+    /// `h' = activation(W x + U h + b)` (Elman 1990).
+    #[default]
+    Plain,
+    /// With input, forget and output gates (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+    Lstm,
+    /// With update and reset gates (Cho et al. 2014).
+    Gru,
+}
+
+/// `[model]` with `kind = "transformer"`: each step of a sequence is mapped to `width` numbers, to
+/// which those of its position are added; then blocks of self-attention and a perceptron of one
+/// hidden layer of 4 `width` units (Vaswani et al. 2017); the mean over the steps goes to a linear
+/// output layer. The rows of an image are taken as the steps of a sequence.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transformer {
+    /// Number of blocks: 1 to 200.
+    #[serde(deserialize_with = "number::integer::<_, _, 1, 200>")]
+    pub depth: usize,
+    /// Numbers that a step is mapped to, 1 to 8192: a multiple of `heads`.
+    #[serde(deserialize_with = "number::integer::<_, _, 1, 8192>")]
+    pub width: usize,
+    /// Heads of each attention: 1 to 8192.
+    #[serde(deserialize_with = "number::integer::<_, _, 1, 8192>")]
+    pub heads: usize,
+    /// Of the perceptrons. Default gelu.
+    #[serde(default = "gelu")]
+    pub activation: Activation,
+    /// Of all weights but those of the output layer. Default xavier, normal, gain 1.
+    #[serde(default = "xavier")]
+    pub init: Init,
+    /// Of each half of a block: `before` it (on its input), or `after` its output was added.
+    /// Default layer, before.
+    #[serde(default = "layer_norm")]
+    pub normalisation: Normalisation,
+}
+
+fn gelu() -> Activation {
+    Activation::Gelu
+}
+
+fn layer_norm() -> Normalisation {
+    Normalisation { kind: NormalisationKind::Layer, place: Place::Before }
 }
 
 fn tanh() -> Activation {

@@ -34,6 +34,11 @@ pub(super) fn some_positive<'de, D: Deserializer<'de>>(from: D) -> Result<Option
     positive(from).map(Some)
 }
 
+/// A whole number from 1, for a key that may be absent.
+pub(super) fn some_count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    integer::<D, u64, 1, 1_000_000_000>(from).map(Some)
+}
+
 /// A number that is 0 or above.
 pub(super) fn not_negative<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     float(from, "a number from 0", |value| value >= 0.0)
@@ -54,6 +59,11 @@ pub(super) fn odd_kernel<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D:
     let want = || D::Error::custom("an odd whole number from 1 to 31");
     let side: usize = integer::<D, usize, 1, 31>(from).map_err(|_| want())?;
     if side % 2 == 1 { Ok(side) } else { Err(want()) }
+}
+
+/// The size of a layer, for a key that may be absent.
+pub(super) fn some_width<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    integer::<D, usize, 1, 8192>(from).map(Some)
 }
 
 /// Sizes of layers; the list may be empty.

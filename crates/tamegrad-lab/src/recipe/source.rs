@@ -85,6 +85,9 @@ pub enum Source {
         /// Standard deviation of each cloud in each coordinate; >= 0.
         #[serde(deserialize_with = "number::not_negative")]
         std: f64,
+        /// Take each point as an image of this shape, `[channels, height, width]`, whose product
+        /// is `features`. Default: it is none.
+        image: Option<[usize; 3]>,
     },
     /// A polynomial of one variable, to be fitted.
     Polynomial {
@@ -97,6 +100,21 @@ pub enum Source {
         /// Lowest and highest `x`.
         range: [f64; 2],
         /// Standard deviation of the noise on `y`; >= 0.
+        #[serde(deserialize_with = "number::not_negative")]
+        noise: f64,
+        /// The inputs are `x, x², ...` up to this power: 1 to 20. Default 1.
+        #[serde(default = "one", deserialize_with = "number::integer::<_, _, 1, 20>")]
+        powers: usize,
+    },
+    /// A linear map of normal inputs with weights from 0 to 100, to be fitted.
+    Linear {
+        /// Number of samples, training and test together: 10 to 10,000,000.
+        #[serde(deserialize_with = "number::integer::<_, _, 10, 10_000_000>")]
+        samples: usize,
+        /// Number of inputs: 1 to 65,536.
+        #[serde(deserialize_with = "number::integer::<_, _, 1, 65_536>")]
+        features: usize,
+        /// Standard deviation of the noise on the target; >= 0.
         #[serde(deserialize_with = "number::not_negative")]
         noise: f64,
     },
@@ -125,7 +143,9 @@ impl Source {
     pub fn task(&self) -> Task {
         match self {
             Source::Csv { task, .. } => *task,
-            Source::Polynomial { .. } | Source::Adding { .. } => Task::Regression,
+            Source::Polynomial { .. } | Source::Linear { .. } | Source::Adding { .. } => {
+                Task::Regression
+            }
             Source::Digits
             | Source::Idx { .. }
             | Source::Circles { .. }
@@ -141,7 +161,7 @@ impl Source {
 
     /// Whether a sample is an image: what a `conv` reads.
     pub fn has_images(&self) -> bool {
-        matches!(self, Source::Digits | Source::Idx { .. })
+        matches!(self, Source::Digits | Source::Idx { .. } | Source::Blobs { image: Some(_), .. })
     }
 
     /// Makes relative paths start at `folder`.
@@ -158,6 +178,10 @@ impl Source {
             _ => {}
         }
     }
+}
+
+fn one() -> usize {
+    1
 }
 
 fn test_fraction() -> f64 {

@@ -33,6 +33,7 @@ fn the_short_recipe_has_the_defaults() {
             init: he,
             normalisation: none,
             residual: false,
+            output_init: None,
             layer: vec![],
         }),
         optimizer: Optimizer {
@@ -43,7 +44,8 @@ fn the_short_recipe_has_the_defaults() {
         schedule: Schedule { warm_up: 0, decay: Decay::Constant },
         clip: None,
         regularise: Regularise { l1: 0.0, l2: 0.0 },
-        training: Training { batch: 8, epochs: 2, loss: None },
+        training: Training { batch: 8, epochs: 2, loss: None, dtype: Dtype::F32 },
+        fault: None,
     };
     assert_eq!(parse(SHORT, None), Ok(want));
 }
@@ -122,7 +124,7 @@ fn each_source_has_its_keys_and_task() {
         ),
         (
             r#"source = "blobs", samples = 100, centers = 3, features = 2, std = 1"#,
-            Source::Blobs { samples: 100, centers: 3, features: 2, std: 1.0 },
+            Source::Blobs { samples: 100, centers: 3, features: 2, std: 1.0, image: None },
             CrossEntropy,
         ),
         (
@@ -132,7 +134,13 @@ fn each_source_has_its_keys_and_task() {
                 coefficients: vec![1.0, -2.5],
                 range: [-3.0, 3.0],
                 noise: 0.0,
+                powers: 1,
             },
+            MeanSquaredError,
+        ),
+        (
+            r#"source = "linear", samples = 10, features = 20, noise = 0.5"#,
+            Source::Linear { samples: 10, features: 20, noise: 0.5 },
             MeanSquaredError,
         ),
         (
@@ -172,11 +180,50 @@ fn each_model_has_its_keys() {
         );
     let want = Model::Rnn(Rnn {
         hidden: 5,
+        cell: Cell::Plain,
         activation: Activation::Tanh,
         init: Init { scheme: Scheme::Uniform { low: -2.0, high: 1.0 }, gain: 3.0 },
         spectral_radius: Some(1.5),
     });
     assert_eq!(parse(&text, None).map(|recipe| recipe.model), Ok(want));
+
+    let text = with(r#"model = { kind = "transformer", depth = 2, width = 8, heads = 2 }"#);
+    let want = Model::Transformer(Transformer {
+        depth: 2,
+        width: 8,
+        heads: 2,
+        activation: Activation::Gelu,
+        init: Init { scheme: Scheme::Xavier { distribution: Distribution::Normal }, gain: 1.0 },
+        normalisation: Normalisation { kind: NormalisationKind::Layer, place: Place::Before },
+    });
+    assert_eq!(parse(&text, None).map(|recipe| recipe.model), Ok(want));
+}
+
+#[test]
+fn a_model_of_sequences_needs_them() {
+    let circles = with(r#"data = { source = "circles", samples = 10, noise = 0, factor = 0.5 }"#);
+    for kind in
+        ["kind = \"rnn\", hidden = 3", "kind = \"transformer\", depth = 1, width = 4, heads = 2"]
+    {
+        let text = circles.replace(r#"kind = "mlp", depth = 3, width = 8"#, kind);
+        let error = parse(&text, None).expect_err("circles are no sequences");
+        assert!(error.message.contains("data that has no sequences or images"), "{error}");
+        assert!(error.help.contains("\"temporal-order\""), "{error}");
+    }
+}
+
+#[test]
+fn a_fault_has_its_keys() {
+    let jump = |steps| FaultKind::RateJump { factor: 30.0, steps };
+    for (keys, kind) in [
+        (r#"kind = "rate-jump", factor = 30"#, jump(None)),
+        (r#"kind = "rate-jump", factor = 30, steps = 1"#, jump(Some(1))),
+        (r#"kind = "rate-ramp", factor = 1.01"#, FaultKind::RateRamp { factor: 1.01 }),
+        (r#"kind = "bad-batch", factor = 1000"#, FaultKind::BadBatch { factor: 1000.0 }),
+    ] {
+        let recipe = parse(&with(&format!("fault = {{ step = 7, {keys} }}")), None).unwrap();
+        assert_eq!(recipe.fault, Some(Fault { kind, step: 7 }), "{keys}");
+    }
 }
 
 /// Text, line, column, part of the message, part of the help.
@@ -208,7 +255,7 @@ fn unknown_keys_are_told_with_those_allowed() {
             r#"model = { kind = "mlp", depth = 3, widht = 8 }"#,
             36,
             "unknown key `widht` in [model]",
-            "allowed: kind, depth, width, activation, init, normalisation, residual, layer; \
+            "allowed: kind, depth, width, activation, init, normalisation, residual, output_init, layer; \
                  did you mean `width`?",
         ),
         (
@@ -239,7 +286,7 @@ fn unknown_keys_are_told_with_those_allowed() {
             r#"data = { source = "digits", samples = 3 }"#,
             29,
             "key `samples` in [data] does not belong to source = \"digits\"",
-            "it belongs to circles, blobs, polynomial, adding, temporal-order; allowed: source",
+            "it belongs to circles, blobs, polynomial, linear, adding, temporal-order; allowed: source",
         ),
         (
             r#"data = { scale-input = "none", source = "digits" }"#,
@@ -257,7 +304,7 @@ fn unknown_keys_are_told_with_those_allowed() {
             r#"model = { kind = "mlp", depth = 3, width = 8, layer = [{ index = 1, gain = 2 }] }"#,
             69,
             "unknown key `gain` in [[model.layer]]",
-            "allowed: index, activation, init, normalisation",
+            "allowed: index, width, activation, init, normalisation",
         ),
         (
             r#"model = { kind = "mlp", depth = 3, width = 8, normalisation = { kind = "batch", x = 1 } }"#,
@@ -276,7 +323,7 @@ fn unknown_names_are_told_with_those_allowed() {
             r#"model = { kind = "mpl", depth = 3, width = 8 }"#,
             18,
             r#"unknown value "mpl" for `kind` in [model]"#,
-            "allowed: mlp, conv, rnn; did you mean `mlp`?",
+            "allowed: mlp, conv, rnn, transformer; did you mean `mlp`?",
         ),
         (
             r#"model = { kind = "mlp", depth = 3, width = 8, activation = 'Relu' }"#,
@@ -325,7 +372,7 @@ fn wrong_types_and_ranges_are_told() {
         ("name = 3", 8, "got 3 for `name`, want a text", "write texts in quotes"),
         ("seed = -1", 8, "got -1 for `seed`, want a whole number from 0", ""),
         ("seed = 99999999999999999999", 8, "want a whole number from 0", ""),
-        ("model = 3", 9, "want a table with kind = one of mlp, conv, rnn", ""),
+        ("model = 3", 9, "want a table with kind = one of mlp, conv, rnn, transformer", ""),
         ("clip = 3", 8, "got 3 for `clip`, want a table with the keys by, limit", ""),
         ("schedule = { warm_up = 1.5 }", 24, "got 1.5 for `warm_up` in [schedule]", ""),
         (
@@ -335,9 +382,9 @@ fn wrong_types_and_ranges_are_told() {
             "without point",
         ),
         (
-            r#"model = { kind = "mlp", depth = 0, width = 8 }"#,
+            r#"model = { kind = "mlp", depth = 501, width = 8 }"#,
             33,
-            "got 0 for `depth` in [model], want a whole number from 1 to 500",
+            "got 501 for `depth` in [model], want a whole number from 0 to 500",
             "",
         ),
         (
@@ -465,12 +512,17 @@ fn missing_keys_are_told_at_their_section() {
             1,
             1,
             "missing section [model]",
-            "want a table with kind = one of mlp, conv, rnn",
+            "want a table with kind = one of mlp, conv, rnn, transformer",
         ),
     ]);
     check_line(&[
         ("data = {}", 8, "missing key `source` in [data]", "want one of digits, csv"),
-        ("model = { depth = 3 }", 9, "missing key `kind` in [model]", "want one of mlp, conv, rnn"),
+        (
+            "model = { depth = 3 }",
+            9,
+            "missing key `kind` in [model]",
+            "want one of mlp, conv, rnn, transformer",
+        ),
         ("clip = { limit = 1 }", 8, "missing key `by` in [clip]", "want one of global-norm"),
         (
             r#"model = { kind = "conv", kernel = 3 }"#,
@@ -531,10 +583,16 @@ fn values_at_odds_are_told() {
             "without them",
         ),
         (
-            r#"model = { kind = "rnn", hidden = 3 }"#,
-            18,
-            "data that has no sequences",
-            "\"adding\" or \"temporal-order\"",
+            r#"model = { kind = "rnn", hidden = 3, cell = "gru", spectral_radius = 2 }"#,
+            69,
+            "a cell that has several recurrent matrices",
+            "cell = \"plain\"",
+        ),
+        (
+            r#"model = { kind = "transformer", depth = 1, width = 8, heads = 3 }"#,
+            63,
+            "got 3 for `heads` in [model], want a divisor of width = 8",
+            "the same share",
         ),
         (
             r#"data = { source = "idx", images = "i", labels = "l", test_labels = "t" }"#,
@@ -622,7 +680,7 @@ fn errors_show_file_line_and_column() {
     assert_eq!(
         error.to_string(),
         "recipes/x.toml:5:36: unknown key `widht` in [model]; allowed: kind, depth, width, \
-             activation, init, normalisation, residual, layer; did you mean `width`?"
+             activation, init, normalisation, residual, output_init, layer; did you mean `width`?"
     );
     assert!(parse(&text, None).unwrap_err().to_string().starts_with("5:36: unknown key"));
 }

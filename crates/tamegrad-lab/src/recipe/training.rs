@@ -104,6 +104,10 @@ pub enum Decay {
     Constant,
     /// Falls to 0 at the last step along half a cosine (Loshchilov and Hutter 2017).
     Cosine,
+    /// Falls to a tenth after half of the steps, and to a hundredth after three quarters.
+    Step,
+    /// Four half cosines down to 0, one after the other (Loshchilov and Hutter 2017).
+    Restarts,
 }
 
 /// `[clip]`: how gradients are limited before the update.
@@ -153,6 +157,21 @@ pub struct Training {
     pub epochs: u64,
     /// What is made small. Default: by the task, see [`Recipe::loss`].
     pub loss: Option<Loss>,
+    /// The type that weights, activations and gradients are held in; the loss is always f32.
+    /// Default f32.
+    #[serde(default)]
+    pub dtype: Dtype,
+}
+
+/// `training.dtype`: the type of weights, activations and gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dtype {
+    /// 32 bits; the largest number is 3.4e38.
+    #[default]
+    F32,
+    /// 16 bits; the largest number is 65,504.
+    F16,
 }
 
 /// `training.loss`: what is made small.

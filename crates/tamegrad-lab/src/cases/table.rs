@@ -1,0 +1,154 @@
+//! The outcomes as a table of runs (CSV) and as a page (Markdown).
+
+use super::RIVALS;
+use super::outcome::Outcome;
+use super::summary::{KindRow, Summary, by_kind, word};
+
+/// One row a run, with a header; `rival:NAME` columns hold the step at which each rival fired.
+pub fn csv(outcomes: &[Outcome]) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let columns = [
+        "name",
+        "ending",
+        "steps",
+        "metric",
+        "fault_at",
+        "harmed_at",
+        "parameter_nonfinite",
+        "alarm",
+        "preflight",
+        "verdict",
+        "planted_layer",
+        "origin",
+        "origin_distance",
+        "planted_causes",
+        "cause",
+        "remedy",
+        "actions",
+        "protected_finite",
+        "protected_metric",
+    ];
+    let rivals = RIVALS.iter().map(|name| format!("rival:{name}"));
+    let header = columns.iter().map(|name| (*name).to_owned()).chain(rivals);
+    // Writing to memory does not fail.
+    let _ = writer.write_record(header);
+    for o in outcomes {
+        let step = |at: Option<u64>| at.map_or(String::new(), |at| at.to_string());
+        let number = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.4}"));
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let own = [
+            o.name.clone(),
+            word(o.ending).to_owned(),
+            o.steps.to_string(),
+            number(o.metric),
+            o.fault_at.to_string(),
+            step(o.harmed_at),
+            step(o.parameter_nonfinite),
+            step(o.alarm),
+            o.preflight.to_string(),
+            o.verdict.clone(),
+            text(&o.planted_layer),
+            text(&o.origin),
+            step(o.origin_distance),
+            o.planted_causes.join(" "),
+            text(&o.cause),
+            text(&o.remedy),
+            o.actions.to_string(),
+            o.protected_finite.to_string(),
+            number(o.protected_metric),
+        ];
+        let _ = writer.write_record(own.into_iter().chain(o.rivals.iter().map(|at| step(*at))));
+    }
+    let bytes = writer.into_inner().unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The summary, the rivals, the kinds of cases and the misses as Markdown.
+pub fn markdown(summary: &Summary, outcomes: &[Outcome]) -> String {
+    let mut lines = vec!["| what | runs | of |".to_owned(), "|---|--:|--:|".to_owned()];
+    lines.extend(
+        figures(summary)
+            .map(|(what, part, of)| format!("| {what} | {part} | {}|", share(part, of))),
+    );
+    lines.push(String::new());
+    if let Some(lead) = summary.lead_median_steps {
+        let growing = summary.growing;
+        lines.push(format!(
+            "Faults that grow: the alarm came {lead} steps before the harm (median of {growing} runs)."
+        ));
+        lines.push(String::new());
+    }
+    lines
+        .push("| rule | failing runs alarmed | healthy runs alarmed | lead, median steps |".into());
+    lines.push("|---|--:|--:|--:|".into());
+    let ours = (
+        "tamegrad",
+        summary.alarm_before_nonfinite,
+        summary.healthy_alarms,
+        summary.lead_median_steps,
+    );
+    let rivals = summary.rivals.iter();
+    let rivals =
+        rivals.map(|r| (r.name.as_str(), r.failing_alarms, r.healthy_alarms, r.lead_median_steps));
+    for (name, failing, healthy, lead) in std::iter::once(ours).chain(rivals) {
+        let lead = lead.map_or("none".into(), |lead| lead.to_string());
+        let percent = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
+        lines.push(format!(
+            "| {name} | {failing} ({:.1}%) | {healthy} ({:.1}%) | {lead} |",
+            percent(failing, summary.failing),
+            percent(healthy, summary.healthy)
+        ));
+    }
+    lines.push(String::new());
+    lines.push(
+        "| kind | runs | failed | alarmed | kept finite | alarms without failure | layer first | cause first |"
+            .into(),
+    );
+    lines.push("|---|--:|--:|--:|--:|--:|--:|--:|".into());
+    lines.extend(by_kind(outcomes).iter().map(kind_line));
+    if !summary.misses.is_empty() {
+        lines.extend([String::new(), "## Misses".into(), String::new()]);
+        let misses = summary.misses.iter();
+        lines.extend(misses.map(|miss| format!("- `{}`: {}", miss.name, miss.miss)));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What is counted, of how many.
+pub fn figures(s: &Summary) -> impl Iterator<Item = (&'static str, u64, u64)> {
+    [
+        ("failing, alarm before a parameter is non-finite", s.alarm_before_nonfinite, s.failing),
+        ("failing, parameters finite in protect mode", s.vetoed, s.failing),
+        ("overflow in the first pass, preflight warns", s.overflow_by_preflight, s.overflow),
+        ("healthy, alarm", s.healthy_alarms, s.healthy),
+        ("healthy, protect mode acted", s.healthy_actions, s.healthy),
+        ("fault in one layer, that layer first", s.origin_first, s.layered),
+        ("fault in one layer, within one layer", s.origin_within_one, s.layered),
+        ("planted cause first", s.cause_first, s.planted),
+        ("alarm no later than the best rival's", s.not_later, s.raced),
+    ]
+    .into_iter()
+}
+
+fn share(part: u64, of: u64) -> String {
+    match of {
+        0 => "0 ".into(),
+        _ => format!("{of} ({:.1}%) ", 100.0 * part as f64 / of as f64),
+    }
+}
+
+fn kind_line(row: &KindRow) -> String {
+    let of =
+        |(part, of): (u64, u64)| if of == 0 { String::new() } else { format!("{part} of {of}") };
+    format!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} |",
+        row.kind,
+        row.runs,
+        row.failed,
+        row.alarmed,
+        row.kept_finite,
+        row.alarms_without_failure,
+        of(row.origin),
+        of(row.cause)
+    )
+}

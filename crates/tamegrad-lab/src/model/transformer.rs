@@ -1,0 +1,178 @@
+//! The transformer: self-attention over the steps of a sequence, read out as their mean.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, activation};
+use rand_chacha::ChaCha8Rng;
+use tamegrad::{LayerInfo, NormalisationKind};
+use tamegrad_burn::Probes;
+
+use super::block::Norm;
+use super::{Network, Shape, activate, activation_kind, linear, output_init, sequence};
+use crate::init;
+use crate::recipe::{self, Activation, Place};
+
+/// A transformer encoder (Vaswani et al. 2017). Tensors: `embed.weight` `[features, width]`,
+/// `positions` `[steps, width]`, `blocks.0.attention.qkv.weight` `[width, 3 width]`,
+/// `blocks.0.attention.out.weight`, `blocks.0.perceptron.up.weight`, `...down.weight`, the norms,
+/// and `output.weight`.
+#[derive(Module, Debug)]
+pub struct Transformer {
+    embed: Linear,
+    positions: Param<Tensor<2>>,
+    blocks: Vec<Block>,
+    last_norm: Option<Norm>,
+    output: Linear,
+    #[module(skip)]
+    sequence: [usize; 2],
+    #[module(skip)]
+    place: Place,
+    #[module(skip)]
+    activation: Activation,
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    attention: Attention,
+    perceptron: Perceptron,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    qkv: Linear,
+    out: Linear,
+    norm: Option<Norm>,
+    #[module(skip)]
+    heads: usize,
+}
+
+#[derive(Module, Debug)]
+struct Perceptron {
+    up: Linear,
+    down: Linear,
+    norm: Option<Norm>,
+}
+
+impl Transformer {
+    /// Draws the weights of a recipe's transformer. A sample that is no sequence is taken as one
+    /// of its rows.
+    pub fn new(
+        recipe: &recipe::Transformer,
+        shape: &Shape,
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
+        let sequence = sequence(shape);
+        let (width, init) = (recipe.width, &recipe.init);
+        let norm = || Norm::new(recipe.normalisation, width, device);
+        let mut map =
+            |inputs, outputs, activation| linear(inputs, outputs, init, activation, rng, device);
+        let embed = map(sequence[1], width, Activation::Linear);
+        let blocks = (0..recipe.depth).map(|_| Block {
+            attention: Attention {
+                qkv: map(width, 3 * width, Activation::Linear),
+                out: map(width, width, Activation::Linear),
+                norm: norm(),
+                heads: recipe.heads,
+            },
+            perceptron: Perceptron {
+                up: map(width, 4 * width, recipe.activation),
+                down: map(4 * width, width, Activation::Linear),
+                norm: norm(),
+            },
+        });
+        let blocks = blocks.collect();
+        let small = recipe::Init { scheme: recipe::Scheme::Normal, gain: 0.02 };
+        let shape_of = [sequence[0], width];
+        let positions =
+            init::weight(shape_of, width, width, &small, Activation::Linear, rng, device);
+        let output = linear(width, shape.outputs, &output_init(), Activation::Linear, rng, device);
+        // Normalised inputs leave the sum of all blocks as it is: it is normalised once, at the end.
+        let last_norm = if recipe.normalisation.place == Place::Before { norm() } else { None };
+        Self {
+            embed,
+            positions,
+            blocks,
+            last_norm,
+            output,
+            sequence,
+            place: recipe.normalisation.place,
+            activation: recipe.activation,
+        }
+    }
+
+    /// `h + part(norm(h))` with the norm before, `norm(h + part(h))` with it after.
+    fn add(
+        &self,
+        h: Tensor<3>,
+        norm: Option<&Norm>,
+        part: impl Fn(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        let normalise = |x: Tensor<3>| norm.map_or(x.clone(), |norm| norm.forward(x));
+        match self.place {
+            Place::Before => h.clone() + part(normalise(h)),
+            Place::After => normalise(h.clone() + part(h)),
+        }
+    }
+}
+
+impl Attention {
+    /// softmax(q k^T / sqrt(width of a head)) v, heads side by side (Vaswani et al. 2017,
+    /// equation 1).
+    fn forward(&self, h: Tensor<3>) -> Tensor<3> {
+        let [batch, steps, width] = h.dims();
+        let each = width / self.heads;
+        let qkv = self.qkv.forward(h);
+        let part = |index: usize| {
+            let one = qkv.clone().narrow(2, index * width, width);
+            one.reshape([batch, steps, self.heads, each]).swap_dims(1, 2)
+        };
+        let scores = part(0).matmul(part(1).swap_dims(2, 3)) / (each as f64).sqrt();
+        let mixed = activation::softmax(scores, 3).matmul(part(2));
+        self.out.forward(mixed.swap_dims(1, 2).reshape([batch, steps, width]))
+    }
+}
+
+impl Network for Transformer {
+    fn forward(&self, input: Tensor<2>, probes: &Probes) -> Tensor<2> {
+        let [batch, _] = input.dims();
+        let [steps, features] = self.sequence;
+        let input = probes.input(input.reshape([batch, steps, features]));
+        let positions = self.positions.val().unsqueeze::<3>();
+        let mut h = probes.tap(self.embed.forward(input) + positions);
+        for Block { attention, perceptron } in &self.blocks {
+            h = self.add(h, attention.norm.as_ref(), |x| attention.forward(x));
+            h = probes.tap(h);
+            h = self.add(h, perceptron.norm.as_ref(), |x| {
+                perceptron.down.forward(activate(self.activation, perceptron.up.forward(x)))
+            });
+            h = probes.tap(h);
+        }
+        if let Some(norm) = &self.last_norm {
+            h = norm.forward(h);
+        }
+        probes.tap(self.output.forward(h.mean_dim(1).squeeze_dim::<2>(1)))
+    }
+
+    fn layers(&self) -> Vec<LayerInfo> {
+        let normalisation = |norm: &Option<Norm>| match norm {
+            None => NormalisationKind::None,
+            Some(Norm::Batch(_)) => NormalisationKind::Batch,
+            Some(Norm::Layer(_)) => NormalisationKind::Layer,
+        };
+        let blocks = self.blocks.iter().enumerate().flat_map(|(index, block)| {
+            let half = |name: &str, norm, activation| LayerInfo {
+                activation: Some(activation_kind(activation)),
+                normalisation: Some(normalisation(norm)),
+                residual: Some(true),
+                ..LayerInfo::named(format!("blocks.{index}.{name}"))
+            };
+            [
+                half("attention", &block.attention.norm, Activation::Linear),
+                half("perceptron", &block.perceptron.norm, self.activation),
+            ]
+        });
+        let first = LayerInfo::named("embed");
+        [first].into_iter().chain(blocks).chain([LayerInfo::named("output")]).collect()
+    }
+}
