@@ -56,7 +56,7 @@ pub(crate) fn cast<N: Network>(model: N, dtype: FloatDType) -> N {
             let dtype = self.0;
             param.map(|tensor| {
                 let trains = tensor.is_require_grad();
-                let tensor = tensor.detach().cast(dtype);
+                let tensor = Tensor::from_inner(tensor.inner().cast(dtype));
                 if trains { tensor.require_grad() } else { tensor }
             })
         }

@@ -1,22 +1,29 @@
 //! Sign: parameters are updated by very large values.
 
+use std::collections::VecDeque;
+
 use super::{Reading, Sign, SignName};
 use crate::explain::Doc;
 use crate::finding::{Evidence, Finding, Severity};
 use crate::observe::{LayerId, TensorId};
 use crate::record::Record;
+use crate::running::median;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
     name: "updates-too-large",
     title: "Parameters are updated by very large values",
-    what: "One step changes a weight matrix by a large part of its own size.",
+    what: "One step changes a weight matrix by a large part of its own size; or updates grow with a \
+           learning rate that keeps growing.",
     why: "The gradient is a local slope. A step that replaces a tenth of a matrix leaves the \
           region where the slope was true, and the next gradient is taken somewhere else.",
     rule: "Update ratio |dW|/|W| of each weight matrix (L2 norms). Usual ones are some thousandths. \
            Fires when a ratio is above 0.1 and 4 times its own mean (after 100 steps); above 1 it \
            fires at once. It is an alarm above 1, or when the loss departs as well, otherwise a \
-           strain.",
+           strain. Drift: the learning rate is above all before it, has grown by 1.5 times in the \
+           last 100 steps, all along, and by no less than in the 100 before (a linear warm-up grows by less and \
+           less), and the median ratio of the matrices is above 0.003 and 2.5 times what it was 200 \
+           steps ago: an alarm, for such a rate ends in an explosion.",
     example: "output.weight: |dW|/|W| = 0.131 at step 111, mean before it 0.00976.",
     remedy: "Lower the learning rate, warm up, or clip; for Adam look at the lag of its second \
              moment.",
@@ -26,9 +33,28 @@ pub(super) const DOC: Doc = Doc {
 const TROUBLE: f64 = 0.1;
 const OVERTHROW: f64 = 1.0;
 
-/// State: none beyond the record's baselines.
+/// Steps of each half of the window of the drift.
+const HALF: usize = 100;
+/// Growth of the learning rate in the later half: 0.4% a step.
+const RATE_GROWTH: f64 = 1.5;
+/// Growth in each quarter of it: a single step up is no drift.
+const RATE_GROWTH_QUARTER: f64 = 1.08;
+/// Part of its own factor by which the growth may shrink from half to half.
+const STEADY: f64 = 0.95;
+/// Growth of the median ratio over the whole window.
+const RATIO_GROWTH: f64 = 2.5;
+/// Median ratio under which a drift is no matter.
+const RATIO_MIN: f64 = 0.003;
+/// Steps at each end of the window whose median is compared.
+const END: usize = 10;
+
+/// State: the learning rates and median ratios of the last 200 steps, and the highest rate before.
 #[derive(Debug, Clone, Default)]
-pub struct UpdatesTooLarge;
+pub struct UpdatesTooLarge {
+    /// Learning rate and median update ratio of a step, oldest first.
+    window: VecDeque<(f64, f64)>,
+    highest_rate: f64,
+}
 
 impl Sign for UpdatesTooLarge {
     fn name(&self) -> SignName {
@@ -51,8 +77,19 @@ impl Sign for UpdatesTooLarge {
             let fires = ratio > OVERTHROW || (settled && ratio > TROUBLE && ratio > 4.0 * usual);
             (record.layout.tensors[index].is_matrix && fires).then_some((index, ratio, usual))
         });
-        let Some((index, ratio, usual)) = too_large.max_by(|a, b| a.1.total_cmp(&b.1)) else {
-            return Reading::Quiet;
+        let largest = too_large.max_by(|a, b| a.1.total_cmp(&b.1));
+        let drift = self.drift(record);
+        let Some((index, ratio, usual)) = largest else {
+            return drift.map_or(Reading::Quiet, |evidence| {
+                Reading::Fired(Finding {
+                    sign: self.name(),
+                    step: row.step,
+                    severity: Severity::Alarm,
+                    tensor: None,
+                    layer: None,
+                    evidence,
+                })
+            });
         };
         let departs = row.loss.is_some_and(|loss| record.loss_departure(loss) > 4.0);
         let grave = ratio > OVERTHROW || departs;
@@ -78,6 +115,44 @@ impl Sign for UpdatesTooLarge {
     }
 }
 
+impl UpdatesTooLarge {
+    /// Takes the step into the window, and says whether updates drift upward with the rate.
+    fn drift(&mut self, record: &Record) -> Option<Vec<Evidence>> {
+        let rate = record.now()?.learning_rate?;
+        let matrices = record.tensors.iter().zip(&record.layout.tensors);
+        let ratio = median(
+            matrices
+                .filter(|(_, info)| info.is_matrix)
+                .filter_map(|(track, _)| Some(track.latest_update?.ratio())),
+        )?;
+        if self.window.len() == 2 * HALF + 1
+            && let Some((oldest, _)) = self.window.pop_front()
+        {
+            self.highest_rate = self.highest_rate.max(oldest);
+        }
+        self.window.push_back((rate, ratio));
+        if self.window.len() <= 2 * HALF {
+            return None;
+        }
+        let (then, between) = (self.window[0].0, self.window[HALF].0);
+        let quarters = || (0..4).map(|part| HALF + part * HALF / 4);
+        let keeps_growing = quarters()
+            .all(|at| self.window[at + HALF / 4].0 >= RATE_GROWTH_QUARTER * self.window[at].0);
+        let grows = keeps_growing
+            && rate >= RATE_GROWTH * between
+            && rate * then >= STEADY * between * between
+            && rate > self.highest_rate;
+        let before = median(self.window.iter().take(END).map(|(_, ratio)| *ratio))?;
+        let now = median(self.window.iter().rev().take(END).map(|(_, ratio)| *ratio))?;
+        (grows && now >= RATIO_MIN && now >= RATIO_GROWTH * before).then(|| {
+            vec![
+                Evidence::against("median update ratio", now, "200 steps before", before),
+                Evidence::against("learning rate", rate, "100 steps before", between),
+            ]
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +170,7 @@ mod tests {
         for (ratio, strains_at, alarms_at) in
             [(0.05, vec![], vec![]), (0.3, vec![150], vec![]), (2.5, vec![150], vec![150])]
         {
-            let (findings, _) = run(&mut UpdatesTooLarge, &run_with(ratio));
+            let (findings, _) = run(&mut UpdatesTooLarge::default(), &run_with(ratio));
             assert_eq!(
                 findings.iter().map(|f| f.step.0).collect::<Vec<_>>(),
                 strains_at,
@@ -109,12 +184,47 @@ mod tests {
     #[test]
     fn an_overthrow_in_the_warm_up_counts() {
         let given = [Given { ratios: vec![0.01, 40.0], ..Given::default() }];
-        assert_eq!(alarms(&run(&mut UpdatesTooLarge, &given).0), [0]);
+        assert_eq!(alarms(&run(&mut UpdatesTooLarge::default(), &given).0), [0]);
     }
 
     #[test]
     fn ten_per_cent_that_is_usual_for_a_tensor_is_no_news() {
         let given = vec![Given { ratios: vec![0.12], ..Given::default() }; 200];
-        assert_eq!(run(&mut UpdatesTooLarge, &given), (vec![], Reading::Quiet));
+        assert_eq!(run(&mut UpdatesTooLarge::default(), &given), (vec![], Reading::Quiet));
+    }
+
+    /// The first alarm of a run with these learning rates, whose updates are in proportion.
+    fn first_alarm(steps: usize, rate: impl Fn(usize) -> f64) -> Option<u64> {
+        let given: Vec<Given> = (0..steps)
+            .map(|i| Given {
+                learning_rate: Some(rate(i)),
+                ratios: (0..3).map(|k| rate(i) * (1.0 + 0.3 * noise(3 * i + k))).collect(),
+                ..Given::default()
+            })
+            .collect();
+        alarms(&run(&mut UpdatesTooLarge::default(), &given).0).first().copied()
+    }
+
+    #[test]
+    fn updates_that_grow_with_a_rate_that_keeps_growing_are_an_alarm() {
+        let ramp = |i: usize| 0.003 * 1.01f64.powi(i.saturating_sub(300) as i32);
+        let alarm = first_alarm(700, ramp).expect("an alarm");
+        assert!((385..410).contains(&alarm), "{alarm}");
+        let slow = |i: usize| 0.003 * 1.005f64.powi(i.saturating_sub(300) as i32);
+        assert!(first_alarm(700, slow).is_some());
+    }
+
+    #[test]
+    fn warm_ups_restarts_and_steps_of_a_schedule_are_none() {
+        let warm_up = |long: f64| move |i: usize| 0.01 * ((i + 1) as f64 / long).min(1.0);
+        for long in [10.0, 100.0, 400.0, 1500.0] {
+            assert_eq!(first_alarm(2000, warm_up(long)), None, "{long}");
+        }
+        let restarts =
+            |i: usize| 0.01 * (0.01 + (std::f64::consts::PI * i as f64 / 300.0).cos().abs());
+        assert_eq!(first_alarm(2000, restarts), None);
+        assert_eq!(first_alarm(2000, |i| if i < 500 { 0.002 } else { 0.004 }), None);
+        let tiny = |i: usize| 1e-6 * 1.01f64.powi(i as i32);
+        assert_eq!(first_alarm(600, tiny), None, "updates of a thousandth are no matter");
     }
 }
