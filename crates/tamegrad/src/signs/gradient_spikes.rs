@@ -39,6 +39,7 @@ const PRODUCT_MAX: f64 = 1e4;
 
 /// State: one cumulative sum a tensor and one for the whole, and when each last spiked.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GradientSpikes {
     tensors: Vec<Watch>,
     total: Watch,
@@ -46,6 +47,7 @@ pub struct GradientSpikes {
 }
 
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Watch {
     drift: Cusum,
     last_spike: Option<u64>,

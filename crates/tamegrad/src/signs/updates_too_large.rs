@@ -28,6 +28,7 @@ const OVERTHROW: f64 = 1.0;
 
 /// State: none beyond the record's baselines.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct UpdatesTooLarge;
 
 impl Sign for UpdatesTooLarge {
