@@ -27,3 +27,4 @@ pub use lag::{Lagged, SecondMoment};
 pub use parameters::weights_hash;
 pub use probe::Probes;
 pub use session::{Session, SessionOptimizer, StepInput, StepOutcome};
+pub use tamegrad_state::StateError;

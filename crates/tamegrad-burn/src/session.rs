@@ -10,6 +10,7 @@ use tamegrad::{
     BatchStats, Decision, GradientAction, Guard, GuardConfig, LayerInfo, Mode, Observation,
     RunFacts, Step, Update, UpdateVerdict,
 };
+use tamegrad_state::StateError;
 use tamegrad_stats::ListStats;
 
 use crate::change::Change;
@@ -337,6 +338,29 @@ impl<M: Module> Session<M> {
         if let Some((_, snapshot)) = self.snapshots.back() {
             (self.model, self.optimizer) = snapshot.restore();
         }
+    }
+
+    /// The guard's state, to be kept with a checkpoint of the model and the optimizer: what it has
+    /// seen, found and done, its baselines and signs, and in protect mode the learning rate.
+    ///
+    /// # Errors
+    /// [`StateError::Unwritten`], which takes a machine out of memory.
+    pub fn guard_state(&self) -> Result<Vec<u8>, StateError> {
+        tamegrad_state::save(&self.guard)
+    }
+
+    /// Goes on with a guard's state from [`Session::guard_state`], in a session of the same model
+    /// that has the checkpoint's parameters and optimizer: the steps that follow are judged as if
+    /// the run had not been interrupted. Options and facts are those of this session. Snapshots
+    /// are not part of the state, so until the next one is taken there is nothing to rewind to.
+    ///
+    /// # Errors
+    /// [`StateError`] if the bytes are no state, cut, damaged, of another format or of a model with
+    /// other names; nothing has changed then.
+    pub fn restore_guard(&mut self, state: &[u8]) -> Result<(), StateError> {
+        self.guard.resume(tamegrad_state::load(state)?)?;
+        self.snapshots.clear();
+        Ok(())
     }
 }
 

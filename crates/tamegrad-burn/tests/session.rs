@@ -7,8 +7,8 @@ use burn::tensor::{Tensor, TensorData, activation};
 use burn::{module::Param, module::ParamId};
 use tamegrad::{GradientAction, GuardConfig, LayerInfo, Mode, RunFacts, Step};
 use tamegrad_burn::{
-    Clip, Lagged, Probes, Session, SessionOptimizer, StepInput, StepOutcome, default_device,
-    weights_hash,
+    Clip, Lagged, Probes, Session, SessionOptimizer, StateError, StepInput, StepOutcome,
+    default_device, weights_hash,
 };
 
 /// Two linear layers with batch norm between: running statistics are part of the state.
@@ -210,4 +210,67 @@ fn the_second_moment_lags_when_the_gradient_jumps() {
     (120..124).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1e4))));
     let (_, lag) = session.guard().record().alarm_lag.expect("measured at the alarm");
     assert!(lag > 2.3, "{lag}");
+}
+
+#[test]
+fn a_session_with_a_restored_guard_goes_on_as_if_nothing_had_been() {
+    // The inputs of one batch are far too large, and the targets of another are not finite.
+    let batch = |number| match number {
+        150 => Batch::of((0..48).map(|i| 1e3 * noise(i)).collect(), 1.0),
+        160 => Batch::new(number, f32::NAN),
+        _ => Batch::new(number, 1.0),
+    };
+    for mode in [Mode::Observe, Mode::Protect] {
+        let mut whole = session(mode, sgd());
+        (0..120).for_each(|n| drop(step(&mut whole, n, &batch(n))));
+        // SGD has no state: the model alone is the checkpoint.
+        let config = GuardConfig { mode, ..GuardConfig::default() };
+        let model = whole.model().valid().train();
+        let facts = RunFacts::default();
+        let mut resumed = Session::new(model, Net::layers(), sgd(), facts, config);
+        resumed.restore_guard(&whole.guard_state().expect("memory")).expect("the same model");
+        for n in 120..200 {
+            let outcomes = [&mut whole, &mut resumed].map(|session| step(session, n, &batch(n)));
+            // The loss of a broken model is NaN, which equals nothing.
+            let [whole, resumed] = outcomes.map(|outcome| format!("{outcome:?}"));
+            assert_eq!(whole, resumed, "{mode:?}, step {n}");
+        }
+        let states = [&whole, &resumed].map(|session| session.guard_state().expect("memory"));
+        assert!(states[0] == states[1], "{mode:?}: the states differ");
+        let told = |session: &Session<Net>| format!("{:?}", session.guard().diagnosis());
+        assert_eq!(told(&whole), told(&resumed));
+        let onset = whole.guard().record().first_alarm().map(|finding| finding.step);
+        assert_eq!(onset, Some(Step(150)), "{mode:?}");
+    }
+}
+
+#[test]
+fn the_guard_of_another_model_is_not_restored() {
+    let mut saved = session(Mode::Protect, sgd());
+    (0..30).for_each(|n| drop(step(&mut saved, n, &Batch::new(n, 1.0))));
+    let state = saved.guard_state().expect("memory");
+    let layers = ["first", "norm", "head"].map(LayerInfo::named).to_vec();
+    let (facts, config) = (RunFacts::default(), GuardConfig::default());
+    let mut other = Session::new(Net::new(), layers, sgd(), facts, config);
+    let error = other.restore_guard(&state).expect_err("a layer has another name");
+    assert!(error.to_string().contains("layer 2: got `last`, want `head`"), "{error}");
+    let error = saved.restore_guard(&state[..100]).expect_err("cut");
+    assert!(matches!(error, StateError::Length { got: 100, .. }), "{error}");
+    assert_eq!(saved.guard_state().expect("memory").len(), state.len());
+}
+
+#[test]
+fn after_a_restore_there_is_nothing_to_rewind_to_until_the_next_snapshot() {
+    let targets = |n| if n < 250 { 1.0 } else { -3.0 };
+    let mut first = session(Mode::Protect, sgd());
+    (0..240).for_each(|n| drop(step(&mut first, n, &Batch::new(n, targets(n)))));
+    let state = first.guard_state().expect("memory");
+    first.restore_guard(&state).expect("the same model");
+    for n in 240..400 {
+        if let Some(Step(to)) = step(&mut first, n, &Batch::new(n, targets(n))).decision.rewind {
+            assert_eq!(to, 250, "the first snapshot since");
+            return;
+        }
+    }
+    panic!("never rewound: {:?}", first.guard().record().actions);
 }

@@ -49,6 +49,9 @@ pub struct Truth {
     pub causes: Vec<CauseName>,
     /// Whether the fault grows over many steps.
     pub grows: bool,
+    /// Whether a run that learns nothing has failed, though its loss was never harmed: it was lost
+    /// from the start.
+    pub is_lost: bool,
 }
 
 /// A run to make.

@@ -2,9 +2,10 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use tamegrad::{
     BatchStats, Diagnosis, Finding, GuardConfig, Mode, Observation, RunFacts, Severity, Step,
-    UpdateVerdict,
+    TensorInfo, UpdateVerdict,
 };
 use tamegrad_report::{Style, describe_change, json, terminal};
 
@@ -49,6 +50,50 @@ impl Guard {
         let facts = RunFacts { planned_steps, batch_size, dtype_max, ..RunFacts::default() };
         let config = GuardConfig { mode, trace_every, snapshot_every, snapshots_max };
         Ok(Self { core: tamegrad::Guard::new(layout(tensors, layers)?, facts, config) })
+    }
+
+    /// A guard that goes on from a state, in a model of these parameters; the layers are those of the
+    /// state.
+    #[staticmethod]
+    #[pyo3(signature = (
+        state, tensors, *, mode = "observe", trace_every = 25, snapshot_every = 25,
+        snapshots_max = 8, planned_steps = None,
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
+    fn restored(
+        state: &[u8],
+        tensors: Vec<String>,
+        mode: &str,
+        trace_every: u64,
+        snapshot_every: u64,
+        snapshots_max: usize,
+        planned_steps: Option<u64>,
+    ) -> PyResult<Self> {
+        let config =
+            GuardConfig { mode: mode_of(mode)?, trace_every, snapshot_every, snapshots_max };
+        let facts = RunFacts { planned_steps, ..RunFacts::default() };
+        let saved = tamegrad_state::load(state).map_err(value_error)?;
+        // Only the first pass of a run shows the layers, and only its start which parameters are
+        // zeros: what the state says of both holds, if the parameters have the same names.
+        let mut layout = saved.record().layout.clone();
+        let named = tensors.into_iter().enumerate().map(|(index, name)| {
+            let known = layout.tensors.get(index);
+            TensorInfo {
+                name,
+                layer: known.and_then(|tensor| tensor.layer),
+                is_matrix: known.is_some_and(|tensor| tensor.is_matrix),
+            }
+        });
+        layout.tensors = named.collect();
+        let mut core = tamegrad::Guard::new(layout, facts, config);
+        core.resume(saved).map_err(value_error)?;
+        Ok(Self { core })
+    }
+
+    /// The state, for `restored`.
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let state = tamegrad_state::save(&self.core).map_err(value_error)?;
+        Ok(PyBytes::new(py, &state))
     }
 
     /// Whether hooks at the layers shall see the coming pass.
@@ -230,6 +275,10 @@ impl Guard {
         let layer = origin.layer.map(|id| layout.layer_name(id));
         layer.or(origin.tensor.map(|id| layout.tensor_name(id))).map(str::to_owned)
     }
+}
+
+fn value_error(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
 }
 
 fn mode_of(name: &str) -> PyResult<Mode> {

@@ -13,6 +13,7 @@ use crate::threads::Threads;
 /// What one pass over a tensor tells. Norm, maximum and mean are over the finite elements, so they
 /// are never NaN; the counts say what is missing from them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TensorStats {
     /// Elements, the non-finite ones included.
     pub len: u64,

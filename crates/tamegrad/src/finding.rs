@@ -5,6 +5,7 @@ use crate::signs::SignName;
 
 /// How grave a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Severity {
     /// Worth showing. A run with strains alone is still healthy.
     Strain,
@@ -14,6 +15,7 @@ pub enum Severity {
 
 /// One number that shows a finding or a cause.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Evidence {
     /// What was measured, in words, such as `update ratio of layers.3.linear.weight`.
     pub what: String,
@@ -42,6 +44,7 @@ impl Evidence {
 
 /// A sign that fired.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Finding {
     /// Which sign.
     pub sign: SignName,

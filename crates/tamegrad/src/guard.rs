@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use crate::diagnosis::{Diagnosis, diagnose};
 use crate::finding::{Finding, Severity};
-use crate::observe::{LayerTrace, Layout, Observation, RunFacts, Step, TensorId, Update};
+use crate::observe::{
+    LayerTrace, Layout, Observation, OtherModel, RunFacts, Step, TensorId, Update,
+};
 use crate::record::Record;
 use crate::remedies::ladder::Ladder;
 use crate::signs::{Reading, Signs};
@@ -42,6 +44,7 @@ impl Default for GuardConfig {
 
 /// What to do with the gradients of this step.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum GradientAction {
     /// Use them as they are.
     #[default]
@@ -57,6 +60,7 @@ pub enum GradientAction {
 
 /// What the door shall do at this step. The default changes nothing.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Decision {
     /// What to do with the gradients.
     pub gradients: GradientAction,
@@ -95,13 +99,21 @@ pub enum UpdateVerdict {
 }
 
 /// The guard of one run. Cloning it saves its whole state.
+///
+/// With the feature `serde` it can be taken apart by a serialiser, all but its options and its
+/// snapshots: [`Guard::resume`] goes on from what was read back.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Guard {
+    #[cfg_attr(feature = "serde", serde(skip))]
     config: GuardConfig,
     record: Record,
     signs: Signs,
     ladder: Ladder,
+    /// Between a verdict to shrink and the shrunk update, in the middle of a step.
+    #[cfg_attr(feature = "serde", serde(skip))]
     shrinking: Option<f64>,
+    #[cfg_attr(feature = "serde", serde(skip))]
     snapshots: VecDeque<(Step, Signs)>,
 }
 
@@ -116,6 +128,29 @@ impl Guard {
             ladder: Ladder::default(),
             snapshots: VecDeque::new(),
         }
+    }
+
+    /// Goes on where a guard of the same model stood when it was saved: record, baselines, findings,
+    /// actions, signs, and in protect mode the learning rate.
+    ///
+    /// Options are those of this guard, and so are layout and facts as far as they are known here:
+    /// a run may be resumed in another mode or for more steps. Outside protect mode the learning
+    /// rate is the schedule's, so a cut that was made before is forgotten. No snapshots remain, for
+    /// they lie in the door's memory: until the next one there is nothing to rewind to.
+    ///
+    /// # Errors
+    /// [`OtherModel`] when the names of tensors or layers differ; nothing has changed then.
+    pub fn resume(&mut self, saved: Guard) -> Result<(), OtherModel> {
+        self.record.layout.same_names(&saved.record.layout)?;
+        self.record.resume(saved.record);
+        self.signs = saved.signs;
+        self.ladder = match self.config.mode {
+            Mode::Protect => saved.ladder,
+            Mode::Off | Mode::Observe => Ladder::default(),
+        };
+        self.shrinking = None;
+        self.snapshots.clear();
+        Ok(())
     }
 
     /// The options.
@@ -378,6 +413,73 @@ mod tests {
         let (_, acted) = protect(300, |s| if s >= 250 { (6.0, 2.0) } else { calm(s) });
         let to = acted.iter().find_map(|(_, decision)| decision.rewind);
         assert_eq!(to, Some(Step(150)), "{acted:?}");
+    }
+
+    #[test]
+    fn a_rewind_puts_the_signs_back_to_their_snapshot() {
+        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
+        let mut guard = Guard::new(layout(1), RunFacts::default(), config);
+        let mut at_snapshot = std::collections::BTreeMap::new();
+        for step in 0..300 {
+            let before = format!("{:?}", guard.signs);
+            if guard.wants_snapshot(Step(step)) {
+                at_snapshot.insert(Step(step), before);
+            }
+            let (loss, norm) = if step >= 250 { (6.0, 2.0) } else { calm(step) };
+            let decision = guard.observe(&Observation {
+                step: Step(step),
+                loss: Some(loss),
+                metric: Some(1.0 - loss),
+                gradients: &[Some(stats(norm))],
+                ..Observation::default()
+            });
+            if let Some(to) = decision.rewind {
+                assert_eq!(Some(&format!("{:?}", guard.signs)), at_snapshot.get(&to));
+                return;
+            }
+            assert_ne!(Some(&format!("{:?}", guard.signs)), at_snapshot.get(&Step(step)));
+            guard.observe_update(&[]);
+        }
+        panic!("never rewound");
+    }
+
+    #[test]
+    fn a_resumed_guard_keeps_its_options_and_what_only_it_knows() {
+        let (saved, _) = protect(300, |s| if s >= 250 { (60.0, 2.0) } else { calm(s) });
+        assert!(saved.learning_rate_factor() < 1.0);
+        for (mode, rate) in
+            [(Mode::Protect, saved.learning_rate_factor()), (Mode::Observe, 1.0), (Mode::Off, 1.0)]
+        {
+            let config = GuardConfig { mode, trace_every: 7, ..GuardConfig::default() };
+            let facts = RunFacts { planned_steps: Some(900), ..RunFacts::default() };
+            let mut guard = Guard::new(layout(2), facts, config.clone());
+            guard.resume(saved.clone()).expect("the same model");
+            assert_eq!(guard.config(), &config);
+            assert_eq!(guard.record().facts.planned_steps, Some(900));
+            assert_eq!(guard.record().rows, saved.record().rows);
+            assert_eq!(format!("{:?}", guard.signs), format!("{:?}", saved.signs));
+            assert_eq!(guard.learning_rate_factor(), rate, "{mode:?}");
+            assert_eq!(guard.snapshots.len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_guard_of_another_model_is_refused_and_nothing_changes() {
+        let (saved, _) = protect(30, calm);
+        for (count, message) in [
+            (1, "tensors: got 2, want 1"),
+            (3, "tensors: got 2, want 3"),
+            (2, "tensor 1: got `fc1.weight`, want `head.weight`"),
+        ] {
+            let mut here = layout(count);
+            if count == 2 {
+                here.tensors[1].name = "head.weight".to_owned();
+            }
+            let mut guard = Guard::new(here, RunFacts::default(), GuardConfig::default());
+            let error = guard.resume(saved.clone()).expect_err("another model").to_string();
+            assert!(error.contains(message), "{error}");
+            assert_eq!(guard.record().rows, []);
+        }
     }
 
     #[test]

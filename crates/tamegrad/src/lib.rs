@@ -5,7 +5,9 @@
 //! that the door carries out. [`diagnose`] turns a record into a [`Diagnosis`]: verdict, onset,
 //! origin, [`causes`] and ranked [`remedies`].
 //!
-//! The core sees numbers, never tensors. It knows no framework, no file and no clock.
+//! The core sees numbers, never tensors. It knows no framework, no file, no clock and no format:
+//! with the feature `serde` (off by default) a guard's state can be taken apart and put together,
+//! and in which bytes is the caller's choice.
 
 pub mod causes;
 pub mod chain;
@@ -27,7 +29,7 @@ pub use finding::{Evidence, Finding, Severity};
 pub use guard::{Decision, GradientAction, Guard, GuardConfig, Mode, UpdateVerdict};
 pub use observe::{
     ActivationKind, BatchStats, LayerId, LayerInfo, LayerSample, Layout, NormalisationKind,
-    Observation, RunFacts, Step, TensorId, TensorInfo, Update,
+    Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,
 };
 pub use origin::Origin;
 pub use record::Record;

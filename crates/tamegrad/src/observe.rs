@@ -4,6 +4,7 @@ use tamegrad_stats::TensorStats;
 
 /// The number of a training step; the first is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Step(pub u64);
 
 impl std::fmt::Display for Step {
@@ -14,14 +15,17 @@ impl std::fmt::Display for Step {
 
 /// A parameter tensor: its place in [`Layout::tensors`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TensorId(pub usize);
 
 /// A layer: its place in [`Layout::layers`], which is the order of execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerId(pub usize);
 
 /// How fast an activation function grows with its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ActivationKind {
     /// Bounded output: tanh, sigmoid.
     Bounded,
@@ -33,6 +37,7 @@ pub enum ActivationKind {
 
 /// How a layer normalises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NormalisationKind {
     /// Not at all.
     None,
@@ -44,6 +49,7 @@ pub enum NormalisationKind {
 
 /// What a door knows of a layer. What it does not know is `None`, and is then never guessed.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerInfo {
     /// The module's dotted path, such as `layers.17`.
     pub name: String,
@@ -72,6 +78,7 @@ impl LayerInfo {
 
 /// What a door knows of a parameter tensor.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TensorInfo {
     /// The parameter's dotted path, such as `layers.17.linear.weight`.
     pub name: String,
@@ -84,6 +91,7 @@ pub struct TensorInfo {
 
 /// The tensors and layers of a model, in a fixed order.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Layout {
     /// Parameter tensors.
     pub tensors: Vec<TensorInfo>,
@@ -102,14 +110,60 @@ impl Layout {
         self.tensors.get(id.0).map_or("?", |tensor| &tensor.name)
     }
 
+    /// Whether a saved layout names the same tensors and layers, in the same order.
+    pub(crate) fn same_names(&self, saved: &Layout) -> Result<(), OtherModel> {
+        let tensors = |layout: &Layout| -> Vec<String> {
+            layout.tensors.iter().map(|tensor| tensor.name.clone()).collect()
+        };
+        let layers = |layout: &Layout| -> Vec<String> {
+            layout.layers.iter().map(|layer| layer.name.clone()).collect()
+        };
+        first_difference("tensor", &tensors(saved), &tensors(self))
+            .or_else(|| first_difference("layer", &layers(saved), &layers(self)))
+            .map_or(Ok(()), Err)
+    }
+
     /// The layer that a tensor belongs to.
     pub fn layer_of(&self, id: TensorId) -> Option<LayerId> {
         self.tensors.get(id.0).and_then(|tensor| tensor.layer)
     }
 }
 
+/// A saved state is of a model whose tensors or layers have other names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherModel {
+    place: String,
+    got: String,
+    want: String,
+}
+
+impl std::fmt::Display for OtherModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the saved guard watched another model: {}: got {}, want {}; load the state that was \
+             saved with this model, or go on with a new guard",
+            self.place, self.got, self.want
+        )
+    }
+}
+
+impl std::error::Error for OtherModel {}
+
+fn first_difference(what: &str, saved: &[String], here: &[String]) -> Option<OtherModel> {
+    if saved.len() != here.len() {
+        let (got, want) = (saved.len().to_string(), here.len().to_string());
+        return Some(OtherModel { place: format!("{what}s"), got, want });
+    }
+    let index = saved.iter().zip(here).position(|(saved, here)| saved != here)?;
+    let quoted = |names: &[String]| format!("`{}`", names[index]);
+    let place = format!("{what} {index}");
+    Some(OtherModel { place, got: quoted(saved), want: quoted(here) })
+}
+
 /// What holds for the whole run, as far as the door knows it.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RunFacts {
     /// Number of steps that the run means to take.
     pub planned_steps: Option<u64>,
@@ -123,8 +177,22 @@ pub struct RunFacts {
     pub dtype_max: Option<f64>,
 }
 
+impl RunFacts {
+    /// These facts, and `other`'s where these are not known.
+    pub fn or(self, other: RunFacts) -> RunFacts {
+        RunFacts {
+            planned_steps: self.planned_steps.or(other.planned_steps),
+            batch_size: self.batch_size.or(other.batch_size),
+            target_rms: self.target_rms.or(other.target_rms),
+            input_rms: self.input_rms.or(other.input_rms),
+            dtype_max: self.dtype_max.or(other.dtype_max),
+        }
+    }
+}
+
 /// Statistics of one batch's data.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BatchStats {
     /// Statistics of the inputs.
     pub input: TensorStats,
@@ -134,6 +202,7 @@ pub struct BatchStats {
 
 /// What a probe at a layer's output saw in one forward and backward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerSample {
     /// Statistics of the layer's output.
     pub output: TensorStats,
@@ -144,6 +213,7 @@ pub struct LayerSample {
 
 /// The probes of a whole pass.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerTrace {
     /// The network's input, with the gradient of the loss with respect to it.
     pub input: Option<LayerSample>,
@@ -176,6 +246,7 @@ pub struct Observation<'a> {
 
 /// An update of one tensor: the step that the optimizer took or means to take.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Update {
     /// L2 norm of the change, |dW|.
     pub change_norm: f64,

@@ -22,6 +22,7 @@ pub const LOSS_WINDOW: usize = 100;
 
 /// The numbers of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Row {
     /// The step's number.
     pub step: Step,
@@ -43,6 +44,7 @@ pub struct Row {
 
 /// The baselines and the latest values of one parameter tensor.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TensorTrack {
     /// Log of the gradient norm, over about 50 steps.
     pub gradient: Baseline,
@@ -83,6 +85,7 @@ impl Default for TensorTrack {
 
 /// The history of one layer's gains while the run was calm.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GainTrack {
     /// Log of the forward gain.
     pub forward: Baseline,
@@ -92,6 +95,7 @@ pub struct GainTrack {
 
 /// Where a non-finite value was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NonFiniteAt {
     /// In the batch's inputs or targets.
     Data,
@@ -108,6 +112,7 @@ pub enum NonFiniteAt {
 /// Everything that is kept of a run. Memory is bounded by the number of tensors and layers and
 /// by [`ROWS_MAX`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
     /// Tensors and layers.
     pub layout: Layout,
@@ -167,6 +172,7 @@ pub struct Record {
 
 /// What is kept of the batches' data.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BatchTrack {
     /// RMS of the inputs of the last batches before the first alarm.
     pub input_rms: Window<50>,
@@ -216,6 +222,25 @@ impl Record {
             last_action: None,
             segment: 0,
         }
+    }
+
+    /// Goes on from a saved record of the same model; the layout stays, and the facts that are known
+    /// here.
+    pub(crate) fn resume(&mut self, saved: Record) {
+        let (layout, facts) = (
+            std::mem::take(&mut self.layout),
+            std::mem::take(&mut self.facts).or(saved.facts.clone()),
+        );
+        *self = Record { layout, facts, ..saved };
+    }
+
+    /// Whether it has a track for each tensor and layer, and no time lies ahead of its clock: what a
+    /// record that was read back has to show before it is used.
+    pub fn is_whole(&self) -> bool {
+        let past = [self.last_alarm, self.last_action].into_iter().flatten();
+        self.tensors.len() == self.layout.tensors.len()
+            && self.gains.len() == self.layout.layers.len()
+            && past.max().is_none_or(|at| at <= self.clock)
     }
 
     /// The latest row.

@@ -5,6 +5,7 @@
 /// Values are winsorised at 3 sigma before they enter (an outlier moves the baseline by at most
 /// that much), non-finite values never enter, and sigma has a floor.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Baseline {
     decay: f64,
     sigma_floor: f64,
@@ -78,6 +79,7 @@ impl Baseline {
 /// One-sided cumulative sum (Page 1954): grows while values lie more than `k` sigmas above the
 /// baseline, and shows a slow drift that no single value shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cusum {
     k: f64,
     h: f64,
@@ -107,6 +109,7 @@ impl Cusum {
 
 /// The last `CAP` values, oldest first.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Window<const CAP: usize> {
     values: std::collections::VecDeque<f64>,
 }

@@ -33,6 +33,7 @@ pub const DOCS: [&Doc; 6] = [
 
 /// Which sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum SignName {
     /// Loss fluctuates wildly.
     LossFluctuates,
@@ -72,6 +73,7 @@ impl SignName {
 
 /// What a sign says of the latest step.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reading {
     /// Nothing to see.
     Quiet,
@@ -100,6 +102,7 @@ pub trait Sign {
 
 /// The state of the six signs. It is saved, restored and rewound with the run.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Signs {
     loss_fluctuates: LossFluctuates,
     loss_nonfinite: LossNonFinite,

@@ -7,6 +7,10 @@ const MANIFEST: &str = "crates/tamegrad/Cargo.toml";
 /// What the core may use; tests and benches may use more.
 const ALLOWED: &[&str] = &["tamegrad-stats"];
 
+/// What it may use behind a feature: serde derives how a guard's state is taken apart, which by hand
+/// would be a second copy of every type; the format is the door's.
+const ALLOWED_IF_OPTIONAL: &[&str] = &["serde"];
+
 /// Reads the `[dependencies]` tables of the core's manifest, those of single targets included.
 pub(super) fn check(source: &Source) -> Vec<Complaint> {
     if source.path != MANIFEST {
@@ -14,8 +18,10 @@ pub(super) fn check(source: &Source) -> Vec<Complaint> {
     }
     dependencies(&source.text)
         .into_iter()
-        .filter(|(_, name)| !ALLOWED.contains(name))
-        .map(|(line, name)| Complaint {
+        .filter(|(_, name, is_optional)| {
+            !(ALLOWED.contains(name) || *is_optional && ALLOWED_IF_OPTIONAL.contains(name))
+        })
+        .map(|(line, name, _)| Complaint {
             line,
             message: format!("the core depends on `{name}`"),
             hint: "the core knows no framework and no format: do this in the crate that uses it",
@@ -23,8 +29,9 @@ pub(super) fn check(source: &Source) -> Vec<Complaint> {
         .collect()
 }
 
-/// Line and name of each dependency. Knows as much TOML as a manifest formatted by hand has.
-fn dependencies(manifest: &str) -> Vec<(usize, &str)> {
+/// Line and name of each dependency, and whether its line says that it is optional. Knows as much
+/// TOML as a manifest formatted by hand has.
+fn dependencies(manifest: &str) -> Vec<(usize, &str, bool)> {
     let mut found = Vec::new();
     let mut in_table = false;
     let mut depth = 0_usize;
@@ -38,11 +45,12 @@ fn dependencies(manifest: &str) -> Vec<(usize, &str)> {
             };
             let ours = table == "dependencies" || table.ends_with(".dependencies");
             in_table = ours && name.is_none();
-            found.extend(name.filter(|_| ours).map(|name| (index + 1, unquoted(name))));
+            found.extend(name.filter(|_| ours).map(|name| (index + 1, unquoted(name), false)));
             continue;
         }
-        if let (true, 0, Some((key, _))) = (in_table, depth, line.split_once('=')) {
-            found.push((index + 1, unquoted(key.split('.').next().unwrap_or(key))));
+        if let (true, 0, Some((key, value))) = (in_table, depth, line.split_once('=')) {
+            let name = unquoted(key.split('.').next().unwrap_or(key));
+            found.push((index + 1, name, value.contains("optional = true")));
         }
         let opened = line.matches(['[', '{']).count();
         let closed = line.matches([']', '}']).count();
@@ -67,6 +75,8 @@ mod tests {
             &[
                 (core, "[dependencies]\ntamegrad-stats.workspace = true\n", &[]),
                 (core, "[dependencies]\nserde = \"1\"\nburn.workspace = true\n", &[2, 3]),
+                (core, "[dependencies]\nserde = { version = \"1\", optional = true }\n", &[]),
+                (core, "[dependencies]\nburn = { version = \"1\", optional = true }\n", &[2]),
                 (core, "[dependencies]\n\"rand\" = { version = \"1\" } # chance\n", &[2]),
                 (core, "[dependencies]\ntamegrad-stats = { features = [\n  \"a=b\",\n] }\n", &[]),
                 (core, "[dependencies.burn]\nversion = \"1\"\n", &[1]),

@@ -1,4 +1,5 @@
-//! Rule: the core computes; its code names no file, network, clock, environment or format.
+//! Rule: the core computes; its code names no file, network, clock, environment or format. A derive
+//! that a feature turns on (`cfg_attr`) is no format.
 
 use super::{
     Complaint,
@@ -11,18 +12,20 @@ const STD_MODULES: &[&str] = &["fs", "net", "time", "env", "io"];
 
 const CRATES: &[&str] = &["serde"];
 
-/// Finds paths into these modules and crates, also within `use std::{...}`.
+/// Finds paths into these modules, also within `use std::{...}`, and into these crates.
 pub(super) fn check(source: &Source) -> Vec<Complaint> {
     if !source.is_below(CORE) {
         return Vec::new();
     }
+    let conditional = conditional_attributes(&source.code);
     let of_std = words(&source.code, "std")
         .flat_map(|offset| modules_at(&source.code, offset).map(move |name| (offset, name)))
         .filter(|(_, name)| STD_MODULES.contains(name))
         .map(|(offset, name)| (offset, format!("std::{name}")));
     let of_crates = CRATES
         .iter()
-        .flat_map(|name| words(&source.code, name).map(|offset| (offset, (*name).to_owned())));
+        .flat_map(|name| words(&source.code, name).map(|offset| (offset, (*name).to_owned())))
+        .filter(|(offset, _)| !conditional.iter().any(|range| range.contains(offset)));
     of_std
         .chain(of_crates)
         .map(|(offset, name)| Complaint {
@@ -31,6 +34,16 @@ pub(super) fn check(source: &Source) -> Vec<Complaint> {
             hint: "take the value as an argument and do this in the crate that calls the core",
         })
         .collect()
+}
+
+/// Where the attributes stand that a condition turns on.
+fn conditional_attributes(code: &str) -> Vec<std::ops::Range<usize>> {
+    let start = "#[cfg_attr";
+    let attributes = code.match_indices(start).filter_map(|(offset, _)| {
+        let inner = bracketed(&code[offset + start.len()..])?;
+        Some(offset..offset + start.len() + inner.len())
+    });
+    attributes.collect()
 }
 
 /// The modules named right after the `std` at `offset`: one, or those of a group.
@@ -55,6 +68,8 @@ mod tests {
                 (core, "use std::{\n    fmt,\n    io::{self, Read},\n    env,\n};\n", &[1, 1]),
                 (core, "use std::net::TcpStream;\n", &[1]),
                 (core, "#[derive(serde::Serialize)]\nstruct A;\n", &[1]),
+                (core, "#[cfg_attr(feature = \"x\", derive(serde::Serialize))]\nstruct A;\n", &[]),
+                (core, "#[cfg_attr(a, b)]\n#[derive(serde::Serialize)]\nstruct A;\n", &[2]),
                 (core, "use std::fmt;\nuse std::collections::{BTreeMap, VecDeque};\n", &[]),
                 (core, "//! Knows no `serde` and no std::fs.\nlet s = \"std::io\";\n", &[]),
                 (core, "use std::iter;\nuse my_std::fs;\n", &[]),

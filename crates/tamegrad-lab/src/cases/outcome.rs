@@ -25,7 +25,8 @@ pub enum Ending {
     /// A loss or a parameter became non-finite later.
     NonFinite,
     /// The loss rose by 1 nat (by a factor of e where it is a squared error) above its best level
-    /// in 3 of 5 steps, or began at 1,000 times what always giving the mean would cost.
+    /// in 3 of 5 steps, or began at 1,000 times what always giving the mean would cost; or a run
+    /// that is known to be lost from the start learned nothing.
     Harmed,
     /// As `Harmed`, but the run learned in the end.
     Rough,
@@ -136,7 +137,7 @@ fn outcome(
     Outcome {
         name: case.name.clone(),
         group: case.group,
-        ending: ending(recipe, watched, &harm, nonfinite),
+        ending: ending(case, recipe, watched, &harm, nonfinite),
         steps: watched.steps,
         metric: Some(watched.metric).filter(|metric| !metric.is_nan()),
         fault_at: recipe.fault.map_or(0, |fault| fault.step),
@@ -180,7 +181,13 @@ fn first_broken_parameter(record: &Record) -> Option<u64> {
     record.rows.iter().find(|row| row.update_ratio.is_some_and(broken)).map(|row| row.step.0)
 }
 
-fn ending(recipe: &Recipe, run: &Trained, harm: &Harm, nonfinite: Option<u64>) -> Ending {
+fn ending(
+    case: &Case,
+    recipe: &Recipe,
+    run: &Trained,
+    harm: &Harm,
+    nonfinite: Option<u64>,
+) -> Ending {
     let first = run.record.rows.first();
     let overflows = first.is_some_and(|row| {
         row.nonfinite_gradients > 0 || row.loss.is_some_and(|loss| !loss.is_finite())
@@ -193,6 +200,7 @@ fn ending(recipe: &Recipe, run: &Trained, harm: &Harm, nonfinite: Option<u64>) -
         (_, _, true, false) => Ending::Harmed,
         (_, _, true, true) => Ending::Rough,
         (_, _, _, true) => Ending::Learned,
+        (_, _, _, false) if case.truth.is_lost => Ending::Harmed,
         (_, _, _, false) => Ending::Idle,
     }
 }

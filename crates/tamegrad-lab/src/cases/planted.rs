@@ -13,8 +13,8 @@ const FAULT: u64 = 200;
 /// So many seeds of each fault in each network that can have it.
 pub(super) fn cases(seeds: u64) -> Vec<Case> {
     let zoo = zoo::all();
-    let in_layers = zoo.iter().filter(|kind| kind.layers > 0);
-    let mut cases: Vec<Case> = in_layers
+    let mut cases: Vec<Case> = in_layers()
+        .iter()
         .flat_map(|kind| (0..seeds).flat_map(|seed| [large_init(kind, seed), exp(kind, seed)]))
         .collect();
     for kind in &zoo {
@@ -47,13 +47,59 @@ fn truth(cause: CauseName) -> Truth {
     Truth { causes: vec![cause], ..Truth::default() }
 }
 
+/// Deep plain networks that train well by themselves, and that one bad layer ruins; shallow or
+/// normalised ones bear it.
+fn in_layers() -> Vec<Kind> {
+    let zoo = zoo::all();
+    let like = |name: &'static str, of: &str, model: &str, layers, rate, loss: &str| {
+        let parts = zoo.iter().find(|kind| kind.name == of).unwrap_or(&zoo[0]).parts.clone();
+        let training = format!(", loss = \"{loss}\"");
+        let model = model.into();
+        Kind { name, layers, parts: Parts { model, optimizer: zoo::SGD, rate, training, ..parts } }
+    };
+    let selu = "activation = \"selu\", init = { scheme = \"lecun\" }";
+    let mse = "mean-squared-error";
+    vec![
+        like("curve-relu-8", "curve-relu", "kind = \"mlp\", depth = 8, width = 32", 8, 0.01, mse),
+        like(
+            "curve-selu-8",
+            "curve-relu",
+            &format!("kind = \"mlp\", depth = 8, width = 32, {selu}"),
+            8,
+            0.005,
+            mse,
+        ),
+        like(
+            "digits-selu-12",
+            "mlp-selu",
+            &format!("kind = \"mlp\", depth = 12, width = 48, {selu}"),
+            12,
+            0.02,
+            mse,
+        ),
+        like("digits-relu-8", "mlp-relu", "kind = \"mlp\", depth = 8, width = 48", 8, 0.05, mse),
+        like(
+            "digits-selu-20",
+            "mlp-selu",
+            &format!("kind = \"mlp\", depth = 20, width = 48, {selu}"),
+            20,
+            0.01,
+            "cross-entropy",
+        ),
+        like(
+            "digits-relu-16",
+            "mlp-relu",
+            "kind = \"mlp\", depth = 16, width = 48",
+            16,
+            0.01,
+            "cross-entropy",
+        ),
+    ]
+}
+
 /// One layer's weights are drawn ten times too large.
 fn large_init(kind: &Kind, seed: u64) -> Case {
-    let scheme = match kind.name {
-        "mlp-selu" => "lecun",
-        "mlp-tanh" => "xavier",
-        _ => "he",
-    };
+    let scheme = if kind.name.contains("selu") { "lecun" } else { "he" };
     let own = format!("init = {{ scheme = \"{scheme}\", gain = 10 }}");
     in_a_layer("init-x10", kind, seed, &own, CauseName::Initialisation)
 }

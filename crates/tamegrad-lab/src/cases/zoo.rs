@@ -54,7 +54,7 @@ pub(super) const DIGITS_ROWS: usize = 1438;
 pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) parts: Parts,
-    /// Number of hidden layers that can differ from the rest; 0 where none can.
+    /// Number of hidden layers that can differ from the rest; 0 where none is to.
     pub(super) layers: usize,
 }
 

@@ -50,6 +50,30 @@ class Probes:
         """Whether hooks are in place."""
         return bool(self._handles)
 
+    def places(self) -> tuple[list[str], list[int]]:
+        """The module and the number of the call of each layer, in order."""
+        places = sorted(self._places, key=self._places.__getitem__)
+        return [name for name, _ in places], [call for _, call in places]
+
+    def check_places(self, modules: list[str]) -> None:
+        """Raises ``ValueError`` where the model has no module of a name."""
+        known = set(self._names.values())
+        for index, name in enumerate(modules):
+            if name not in known:
+                raise ValueError(
+                    f"layer {index}: got module {name!r}, want one of the {len(known)} modules of "
+                    "this model; load the state that was saved with it, or go on with a new guard"
+                )
+
+    def restore(self, modules: list[str], calls: list[int], *, fixed: bool) -> None:
+        """Takes the layers of an interrupted run for those of this one; without any, and not
+        ``fixed``, those of the coming pass will be."""
+        self.disarm()
+        self._trace = None
+        self._places = {place: i for i, place in enumerate(zip(modules, calls, strict=True))}
+        self._fixed = fixed
+        self.layers, self.owners, self.dtype_max = [], {}, None
+
     def arm(self) -> None:
         """Puts hooks in place for the coming pass."""
         self.disarm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch import distributed as dist
 
 from ._core import Scan, Updates
+from ._device import Numbers
 from ._probes import Inputs
 
 
@@ -82,7 +84,7 @@ class Ranks:
         return mean, int(most[0])
 
     def culprits(
-        self, loss: float | None, inputs: torch.Tensor | None, seen: Inputs | None
+        self, loss: float | None, inputs: torch.Tensor | Numbers | None, seen: Inputs | None
     ) -> list[int]:
         """The ranks whose loss, inputs or gradient at the model's output stand out: not finite
         where others are, or more than ten times their median. Every rank must call it."""
@@ -112,7 +114,9 @@ class Ranks:
         return moved.to("cpu")
 
 
-def _largest(tensor: torch.Tensor | None) -> float:
+def _largest(tensor: torch.Tensor | Numbers | None) -> float:
+    if isinstance(tensor, tuple):
+        return math.nan if tensor[1] else math.inf if tensor[2] else tensor[5]
     if tensor is None or not tensor.numel():
         return 0.0
     return float(tensor.detach().abs().max())

@@ -45,6 +45,11 @@ class Snapshots:
         }
         self._kept.append((step, state))
 
+    def forget(self) -> None:
+        """Drops all snapshots; their memory is used again."""
+        self._free += [state for _, state in self._kept]
+        self._kept = []
+
     def rewind(self, step: int) -> int | None:
         """Goes back to the latest snapshot of at most ``step``; gives its step."""
         while self._kept and self._kept[-1][0] > step:

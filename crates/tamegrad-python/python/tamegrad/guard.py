@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import _clipping, _device, _gradients, _lag, _names, _ranks
+from . import _checkpoint, _clipping, _device, _gradients, _lag, _names, _ranks
 from ._amp import Scaling
 from ._core import Guard as Core
 from ._core import Sampler, Scan, Updates
@@ -126,8 +126,8 @@ class Guard:
         self._inputs: Inputs | None = None
         self._loss: Any = None
         self._metric: Any = None
-        self._data: torch.Tensor | None = None
-        self._targets: torch.Tensor | None = None
+        self._data: torch.Tensor | _device.Numbers | None = None
+        self._targets: torch.Tensor | _device.Numbers | None = None
         self._ceiling = _clipping.Ceiling()
 
         # Where in a step the loop is.
@@ -226,6 +226,91 @@ class Guard:
     def actions(self) -> list[tuple[int, Any]]:
         """What was done to the run, each with its step; empty in observe mode."""
         return self._core_or_new().actions()
+
+    @torch.no_grad()
+    def state_dict(self) -> dict[str, Any]:
+        """The guard's state, to be kept with a checkpoint of the model and the optimizers.
+
+        It holds what was seen, found and done, the baselines and signs, in protect mode the
+        learning rate, and what was logged for the coming step: bytes, numbers, names and lists of
+        them, under the same keys at any time, so that ``torch.save``,
+        ``torch.load(weights_only=True)`` and ``torch.distributed.checkpoint`` take it. Snapshots
+        to rewind to are not in it.
+
+        Call it between two steps. Among several ranks all guards have the same state, but for what
+        was logged for the coming step.
+        """
+        self._settle_deferred()
+        modules, calls = self._probes.places() if self._core is not None else ([], [])
+        return {
+            "version": _checkpoint.VERSION,
+            "core": None if self._core is None else self._core.state(),
+            "step": self._step,
+            "should_stop": self.should_stop,
+            "modules": modules,
+            "calls": calls,
+            "replays": self._replays,
+            "culprits": list(self._culprits),
+            "culprits_sought": self._culprits_sought,
+            "loss": None if self._loss is None else float(self._loss),
+            "metric": None if self._metric is None else float(self._metric),
+            "inputs": self._logged_numbers(self._data),
+            "targets": self._logged_numbers(self._targets),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where the guard of :meth:`state_dict` stood: the coming steps are judged as if
+        the run had not been interrupted.
+
+        Call it when the model and the optimizers have the checkpoint's state, and before the next
+        forward pass. Mode and options are those of this guard. Until it takes its first snapshot
+        there is nothing to rewind to.
+
+        Raises ``ValueError`` if it is no such state, is damaged, was written in another format, or
+        if the model has other parameters or modules; the guard then stays as it is.
+        """
+        entries = _checkpoint.checked(state)
+        self._probes.check_places(entries["modules"])
+        core = None
+        if entries["core"] is not None:
+            core = Core.restored(entries["core"], self._tensor_names, **self._options)
+        elif entries["step"]:
+            raise ValueError(
+                f"state: got step {entries['step']} without the core's bytes, want both or "
+                "neither; load what guard.state_dict() gave"
+            )
+        self._core = core
+        self._findings_told = 0 if core is None else core.finding_count()
+        self._step = entries["step"]
+        self.should_stop = entries["should_stop"]
+        self._replays = entries["replays"]
+        self._culprits = list(entries["culprits"])
+        self._culprits_sought = entries["culprits_sought"]
+        self._loss, self._metric = entries["loss"], entries["metric"]
+        self._data, self._targets = (
+            None if numbers is None else tuple(numbers)
+            for numbers in (entries["inputs"], entries["targets"])
+        )
+        self._is_read = self._is_decided = self._took_away = self._sampled = False
+        self._stepped = set()
+        self._deferred = None
+        self._inputs = None
+        self._snapshots.forget()
+        if not self._detached:
+            self._keep_buffers()
+            self._resume_probes(entries["modules"], entries["calls"])
+
+    def _resume_probes(self, modules: list[str], calls: list[int]) -> None:
+        """Has the hooks of the coming pass in place if the guard wants them there."""
+        self._probes.restore(modules, calls, fixed=self._core is not None)
+        if self._core is not None:
+            self._arm()
+        elif self.mode != "off" and not self._is_compiled:
+            self._probes.arm()
+
+    def _logged_numbers(self, logged: torch.Tensor | _device.Numbers | None) -> Any:
+        numbers = None if logged is None else _numbers(self._batch, logged)
+        return None if numbers is None else list(numbers)
 
     def detach(self) -> None:
         """Takes every hook away. The diagnosis stays."""
@@ -725,7 +810,10 @@ def _is_compiled(model: nn.Module) -> bool:
     )
 
 
-def _numbers(scan: Scan, tensor: torch.Tensor):
+def _numbers(scan: Scan, tensor: torch.Tensor | _device.Numbers):
+    if isinstance(tensor, tuple):
+        # What was logged before the run was interrupted.
+        return tensor
     if not scan.tensors([tensor]):
         return scan.get(0)
     dense, missing = _gradients.values_of(tensor.detach())

@@ -4,7 +4,7 @@ use super::{Cause, CauseName};
 use crate::chain::{Link, USUAL_GAIN};
 use crate::explain::Doc;
 use crate::finding::Evidence;
-use crate::observe::{ActivationKind, LayerId};
+use crate::observe::{ActivationKind, LayerId, NormalisationKind};
 use crate::origin::Origin;
 use crate::record::Record;
 use crate::running::median;
@@ -20,7 +20,8 @@ pub(super) const DOC: Doc = Doc {
     rule: "From the probes of the first pass, recurrent steps left out: the product of the \
            forward or of the backward gains is above 1,000; or one layer's gain is above 2 and 4 \
            times the median of the others. The first and the last layer change the width by \
-           design and layers of exp have a gain that is not the weights'; they are left out.",
+           design, layers of exp have a gain that is not the weights', and normalisation takes \
+           the weights' scale away again; they are left out.",
     example: "30 layers with 2 times the He spread: product of gains 1e9. One layer at 10 times: \
               its gain 10.1, the others 0.9 to 1.1.",
     remedy: "Draw the weights anew by He's rule (ReLU) or orthogonally (tanh, linear).",
@@ -38,7 +39,9 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
         .iter()
         .filter(|link| {
             let layer = record.layout.layers.get(link.layer.0);
-            layer.is_some_and(|layer| !layer.recurrent && !is_superlinear(layer))
+            layer.is_some_and(|layer| {
+                !layer.recurrent && !is_superlinear(layer) && !is_rescaled(layer)
+            })
         })
         .collect();
     let gains = |side: fn(&Link) -> Option<f64>| {
@@ -80,6 +83,13 @@ fn is_superlinear(layer: &crate::observe::LayerInfo) -> bool {
     layer.activation.as_ref().is_some_and(|(_, kind)| *kind == ActivationKind::Superlinear)
 }
 
+/// Whether normalisation takes the scale of the layer's weights away again, so that its gain is not
+/// that of the weights.
+fn is_rescaled(layer: &crate::observe::LayerInfo) -> bool {
+    let normalised = layer.normalisation.is_some_and(|kind| kind != NormalisationKind::None);
+    normalised && layer.residual == Some(false)
+}
+
 /// The layer whose gain stands out from its siblings', with that gain and their median. The
 /// first and the last layer change the width by design and are not held against the others.
 fn stands_out(gains: &[(LayerId, f64)]) -> Option<(LayerId, f64, f64)> {
@@ -113,6 +123,23 @@ mod tests {
                 ..Observation::default()
             });
             assert_eq!(weigh(&record, None).map(|cause| cause.layer), found, "{name}");
+        }
+    }
+
+    #[test]
+    fn gains_of_normalised_layers_are_not_those_of_their_weights() {
+        for (kind, found) in [(NormalisationKind::None, true), (NormalisationKind::Batch, false)] {
+            let mut layout = layout(30);
+            for layer in &mut layout.layers {
+                layer.normalisation = Some(kind);
+                layer.residual = Some(false);
+            }
+            let trace = trace(&[1.0; 30], &[1.5; 30]);
+            let record = alarmed(layout, RunFacts::default(), 2, |step| Observation {
+                trace: (step == 0).then_some(&trace),
+                ..Observation::default()
+            });
+            assert_eq!(weigh(&record, None).is_some(), found, "{kind:?}");
         }
     }
 }

@@ -16,7 +16,8 @@ pub(super) const DOC: Doc = Doc {
           first gradients are 1,000 times larger than the initialisation and the learning rate \
           were made for.",
     rule: "RMS of the targets above 10, and the loss of the first steps at least 100: the size \
-           comes from the target, from step 0 on, and enters at the last layer.",
+           comes from the target, from step 0 on, and enters at the last layer. Not where the \
+           inputs' RMS is above 10 as well and the targets are at most 10 times as large.",
     example: "y = x^4 with x in 0..10: targets up to 10,000, loss 1e7 at step 0.",
     remedy: "Standardise the targets (and the inputs): subtract the mean, divide by the standard \
              deviation, undo it on the prediction.",
@@ -26,11 +27,18 @@ pub(super) const DOC: Doc = Doc {
 
 const TARGET_RMS: f64 = 10.0;
 const FIRST_LOSS: f64 = 100.0;
+/// Targets at most this many times as large as large inputs follow from them.
+const LIKE_INPUTS: f64 = 10.0;
 
 /// Weighs the targets and the first losses. The last layer carries it.
 pub(super) fn weigh(record: &Record) -> Option<Cause> {
     let rms = record.facts.target_rms.filter(|rms| *rms > TARGET_RMS)?;
     let loss = record.first_losses.iter().next().filter(|loss| *loss >= FIRST_LOSS)?;
+    // A slope of order 1 on inputs of that size: then it is they that are not scaled.
+    let inputs = record.facts.input_rms.filter(|inputs| *inputs > TARGET_RMS);
+    if inputs.is_some_and(|inputs| rms <= LIKE_INPUTS * inputs) {
+        return None;
+    }
     Some(Cause {
         name: CauseName::UnscaledTarget,
         weight: 0.93,
@@ -59,6 +67,15 @@ mod tests {
                 ..Observation::default()
             });
             assert_eq!(weigh(&record).is_some(), found, "{rms} {loss}");
+        }
+        for (inputs, found) in [(1.0, true), (50.0, true), (200.0, false)] {
+            let (target_rms, input_rms) = (Some(1000.0), Some(inputs));
+            let facts = RunFacts { target_rms, input_rms, ..RunFacts::default() };
+            let record = alarmed(Layout::default(), facts, 3, |_| Observation {
+                loss: Some(1e6),
+                ..Observation::default()
+            });
+            assert_eq!(weigh(&record).is_some(), found, "{inputs}");
         }
     }
 }

@@ -50,6 +50,7 @@ const SPIKING_PART: f64 = 0.3;
 /// that stays up for 20 steps, or 10 skips in a row, rewinds the run; (5) what is left is a
 /// change of structure, which is proposed and never done by itself.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Ladder {
     actions: VecDeque<u64>,
     rate: f64,

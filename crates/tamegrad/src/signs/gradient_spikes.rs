@@ -21,7 +21,8 @@ pub(super) const DOC: Doc = Doc {
            A single tensor counts only when a tensor of a neighbour layer or the whole gradient \
            agrees within 3 steps. In the first 100 steps only growth by 100 times over the first \
            step, with a rising loss, counts, and at step 0 a product of backward gains above \
-           10,000 with a norm above 1,000. It is an alarm when the loss departs as well or the \
+           10,000 with a norm above 1,000; and after them a norm that was never under a million, \
+           with a loss that has not come down by half. It is an alarm when the loss departs as well or the \
            norm is 100 times its mean, and the whole norm is above that of every calm step \
            before; otherwise a strain.",
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
@@ -36,16 +37,21 @@ const DRIFT_RATIO: f64 = 1.5;
 const GROSS_RATIO: f64 = 100.0;
 const AGREE_STEPS: u64 = 3;
 const PRODUCT_MAX: f64 = 1e4;
+/// A norm that is very high whatever the network.
+const VERY_HIGH: f64 = 1e6;
 
 /// State: one cumulative sum a tensor and one for the whole, and when each last spiked.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GradientSpikes {
     tensors: Vec<Watch>,
     total: Watch,
     first_norm: Option<f64>,
+    lowest_norm: Option<f64>,
 }
 
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Watch {
     drift: Cusum,
     last_spike: Option<u64>,
@@ -158,6 +164,12 @@ impl GradientSpikes {
         let row = record.now()?;
         let norm = row.gradient_norm.filter(|norm| norm.is_finite())?;
         let first = *self.first_norm.get_or_insert(norm);
+        let lowest = self.lowest_norm.map_or(norm, |lowest| lowest.min(norm));
+        self.lowest_norm = Some(lowest);
+        let not_down = |part: f64| {
+            let first = record.first_losses.iter().next();
+            row.loss.zip(first).is_some_and(|(now, first)| !(now <= part * first))
+        };
         let evidence = if record.total.gradient.count() < WARM_UP_STEPS
             && norm > GROSS_RATIO * first
             && row
@@ -166,6 +178,9 @@ impl GradientSpikes {
                 .is_some_and(|(now, first)| !(now <= first + 0.5 * first.abs()))
         {
             Evidence::against("norm of the whole gradient", norm, "norm at the first step", first)
+        } else if record.clock == u64::from(WARM_UP_STEPS) && lowest > VERY_HIGH && not_down(0.5) {
+            let what = "lowest norm of the whole gradient in the first 100 steps";
+            Evidence::against(what, lowest, "very high", VERY_HIGH)
         } else if record.rows.len() == 1 && norm > 1e3 {
             let product = record.first_chain()?.backward_product();
             if !(product > PRODUCT_MAX) {

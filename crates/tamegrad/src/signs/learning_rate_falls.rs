@@ -36,6 +36,7 @@ const TOTAL_CUT: f64 = 1.0 / 8.0;
 
 /// State: the last rate, the cuts, and whether the critical step size was told.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LearningRateFalls {
     previous: Option<f64>,
     last_fall: f64,

@@ -36,6 +36,7 @@ const WILD_MIN: usize = 3;
 
 /// State: the calm changes, the last changes, and how often the loss was far above its start.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LossFluctuates {
     previous: Option<f64>,
     calm_changes: Window<100>,

@@ -26,6 +26,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// State: whether parameters are broken already, which is news only once.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LossNonFinite {
     parameters_broken: bool,
 }

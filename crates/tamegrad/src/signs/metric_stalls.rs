@@ -30,6 +30,7 @@ const MEASUREMENTS_MIN: u32 = 3;
 
 /// State: the first and the best measurement, and how often the metric was below it.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MetricStalls {
     first: Option<(Step, f64)>,
     best: f64,

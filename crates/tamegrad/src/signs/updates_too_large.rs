@@ -50,6 +50,7 @@ const END: usize = 10;
 
 /// State: the learning rates and median ratios of the last 200 steps, and the highest rate before.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct UpdatesTooLarge {
     /// Learning rate and median update ratio of a step, oldest first.
     window: VecDeque<(f64, f64)>,

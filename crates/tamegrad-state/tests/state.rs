@@ -1,0 +1,260 @@
+//! States that are saved and loaded: every bit comes back, and damage is told and never panics.
+
+use serde_reflection::{Samples, Tracer, TracerConfig};
+use tamegrad::observe::LayerTrace;
+use tamegrad::record::NonFiniteAt;
+use tamegrad::signs::{Reading, SignName};
+use tamegrad::{
+    ActivationKind, BatchStats, Decision, GradientAction, Guard, GuardConfig, LayerId, LayerInfo,
+    LayerSample, Layout, Mode, NormalisationKind, Observation, RunFacts, Severity, Step,
+    TensorInfo, Update, UpdateVerdict,
+};
+use tamegrad_state::{FORMAT, load, save};
+use tamegrad_stats::{TensorStats, scan};
+use xxhash_rust::xxh3::xxh3_64;
+
+const STEPS: u64 = 220;
+
+fn guard(mode: Mode) -> Guard {
+    let tensor = |index: usize| TensorInfo {
+        name: format!("layers.{index}.weight"),
+        layer: Some(LayerId(index)),
+        is_matrix: true,
+    };
+    let layer = |index: usize| LayerInfo {
+        activation: Some(("relu".to_owned(), ActivationKind::Linear)),
+        normalisation: Some(NormalisationKind::Batch),
+        residual: Some(false),
+        ..LayerInfo::named(format!("layers.{index}"))
+    };
+    let layout =
+        Layout { tensors: (0..3).map(tensor).collect(), layers: (0..3).map(layer).collect() };
+    let facts = RunFacts { batch_size: Some(32), ..RunFacts::default() };
+    Guard::new(layout, facts, GuardConfig { mode, ..GuardConfig::default() })
+}
+
+/// A repeatable value in -1..1.
+fn noise(i: u64) -> f64 {
+    let x = (i as f64 * 12.9898).sin() * 43758.5453;
+    2.0 * (x - x.floor()) - 1.0
+}
+
+/// One step of a run whose gradients spike at step 150, are NaN at step 170, and whose update is far
+/// too large at step 190.
+fn step(guard: &mut Guard, step: u64) -> Decision {
+    guard.wants_snapshot(Step(step));
+    let size = match step {
+        150 => 1e4,
+        170 => f64::NAN,
+        _ => noise(step).exp(),
+    };
+    let gradients = [1.0, 0.5, 0.25].map(|part| Some(scan(&[part * size, 0.1 * part])));
+    let sample = |seed: u64| LayerSample {
+        output: scan(&[noise(seed), 1.0]),
+        delta: Some(scan(&[noise(seed + 1), 0.5])),
+    };
+    let trace = LayerTrace {
+        input: Some(sample(step)),
+        layers: (0..3).map(|layer| sample(step + 10 * layer)).collect(),
+    };
+    let decision = guard.observe(&Observation {
+        step: Step(step),
+        loss: Some(if step == 170 { f64::NAN } else { 1.0 + 0.1 * noise(step + 7) }),
+        metric: step.is_multiple_of(20).then(|| 0.5 + 0.01 * noise(step)),
+        learning_rate: Some(0.1 * guard.learning_rate_factor()),
+        gradients: &gradients,
+        trace: guard.wants_trace(Step(step)).then_some(&trace),
+        batch: Some(BatchStats { input: scan(&[noise(step), 2.0]), target: Some(scan(&[1.0])) }),
+        ..Observation::default()
+    });
+    let change_norm = if step == 190 { 30.0 } else { 0.01 };
+    let update =
+        |change_norm| [Some(Update { change_norm, weight_norm: 1.0, len: 9, nonfinite: 0 }); 3];
+    if let UpdateVerdict::Shrink(factor) = guard.observe_update(&update(change_norm)) {
+        guard.observe_shrunk_update(&update(factor * change_norm));
+    }
+    decision
+}
+
+fn run(mode: Mode, until: u64) -> Guard {
+    let mut guard = guard(mode);
+    (0..until).for_each(|number| drop(step(&mut guard, number)));
+    guard
+}
+
+fn saved(guard: &Guard) -> Vec<u8> {
+    save(guard).expect("there is memory")
+}
+
+/// Of the whole state, to the bit.
+fn hash(guard: &Guard) -> u64 {
+    xxh3_64(&saved(guard))
+}
+
+fn resumed(mode: Mode, bytes: &[u8]) -> Guard {
+    let mut guard = guard(mode);
+    guard.resume(load(bytes).expect("what was saved")).expect("the same model");
+    guard
+}
+
+#[test]
+fn a_resumed_run_is_the_uninterrupted_one_to_the_bit() {
+    for mode in [Mode::Observe, Mode::Protect] {
+        for at in [0, 1, 120, 151, 171, 191] {
+            let mut whole = run(mode, at);
+            let mut second = resumed(mode, &saved(&whole));
+            assert_eq!(hash(&second), hash(&whole), "{mode:?} saved before step {at}");
+            for number in at..STEPS {
+                let decisions = [step(&mut whole, number), step(&mut second, number)];
+                assert_eq!(decisions[0], decisions[1], "{mode:?}, step {number} after {at}");
+            }
+            assert_eq!(hash(&second), hash(&whole), "{mode:?} saved before step {at}");
+            assert_eq!(format!("{:?}", second.diagnosis()), format!("{:?}", whole.diagnosis()));
+        }
+    }
+}
+
+#[test]
+fn the_run_of_these_tests_has_findings_actions_and_values_that_are_not_finite() {
+    let record = run(Mode::Protect, STEPS);
+    let record = record.record();
+    let signs: Vec<SignName> = record.findings.iter().map(|finding| finding.sign).collect();
+    assert!(signs.contains(&SignName::GradientSpikes), "{signs:?}");
+    assert!(signs.contains(&SignName::LossNonFinite), "{signs:?}");
+    let steps: Vec<u64> = record.actions.iter().map(|(step, _)| step.0).collect();
+    assert_eq!(steps, [150, 170, 190, 191], "scaled, skipped, shrunk, and the rate lowered");
+    assert!(record.rows.iter().any(|row| row.loss.is_some_and(f64::is_nan)));
+}
+
+#[test]
+fn floats_come_back_with_every_bit() {
+    for bits in [0, 1, 1 << 63, 0x7ff0_0000_0000_0000, 0xfff0_0000_0000_0000, 0x7ff8_dead_beef_0001]
+    {
+        let mut guard = guard(Mode::Observe);
+        let loss = Some(f64::from_bits(bits));
+        guard.observe(&Observation { loss, ..Observation::default() });
+        let guard = load(&saved(&guard)).expect("what was saved");
+        let back = guard.record().now().and_then(|row| row.loss).map(f64::to_bits);
+        assert_eq!(back, Some(bits), "{bits:016x}");
+    }
+}
+
+#[test]
+fn a_state_that_is_cut_anywhere_is_refused() {
+    let bytes = saved(&run(Mode::Protect, STEPS));
+    let accepted: Vec<usize> =
+        (0..bytes.len()).filter(|len| load(&bytes[..*len]).is_ok()).collect();
+    assert_eq!(accepted, Vec::<usize>::new());
+    let longer = [&bytes[..], &[0]].concat();
+    let message = load(&longer).expect_err("a byte too many").to_string();
+    assert!(message.contains(&format!("got {} bytes", bytes.len() + 1)), "{message}");
+    assert!(message.contains(&format!("want {} by its head", bytes.len())), "{message}");
+}
+
+#[test]
+fn a_state_with_a_changed_byte_is_refused() {
+    let bytes = saved(&run(Mode::Protect, STEPS));
+    let accepted: Vec<usize> = (0..bytes.len())
+        .filter(|place| {
+            let mut changed = bytes.clone();
+            changed[*place] ^= 1 << (place % 8);
+            load(&changed).is_ok()
+        })
+        .collect();
+    assert_eq!(accepted, Vec::<usize>::new());
+}
+
+/// The state with another guard in it, as if it had been saved so.
+fn with_body(bytes: &[u8], body: &[u8]) -> Vec<u8> {
+    let guard = postcard::to_allocvec(&load(bytes).expect("what was saved")).expect("memory");
+    let head_len = bytes.len() - guard.len() - 8;
+    // The head ends with the length: its bytes, and the number anew.
+    let len_len = postcard::to_allocvec(&(guard.len() as u64)).expect("memory").len();
+    let mut made = bytes[..head_len - len_len].to_vec();
+    made.extend(postcard::to_allocvec(&(body.len() as u64)).expect("memory"));
+    made.extend(body);
+    made.extend(xxh3_64(&made).to_le_bytes());
+    made
+}
+
+#[test]
+fn bytes_that_are_whole_but_no_guard_are_refused_or_read_and_never_panic() {
+    let guard = run(Mode::Protect, STEPS);
+    let bytes = saved(&guard);
+    let body = postcard::to_allocvec(&guard).expect("memory");
+    assert!(with_body(&bytes, &body) == bytes, "the same guard, the same bytes");
+    for len in 0..body.len() {
+        let message = load(&with_body(&bytes, &body[..len])).expect_err("cut").to_string();
+        assert!(message.contains("whole but no guard"), "{len}: {message}");
+    }
+    let mut read = 0;
+    for place in 0..body.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut changed = body.clone();
+            changed[place] ^= change;
+            read += u64::from(load(&with_body(&bytes, &changed)).is_ok());
+        }
+    }
+    assert!(read > 0, "a changed float is a float");
+}
+
+#[test]
+fn a_length_that_nobody_could_have_written_takes_no_memory() {
+    let bytes = saved(&run(Mode::Protect, 3));
+    // The guard begins with the number of its tensors.
+    let message = load(&with_body(&bytes, &[0xff; 9])).expect_err("2^63 tensors").to_string();
+    assert!(message.contains("whole but no guard"), "{message}");
+    let huge = [&[0xff; 8][..], &[0x7f]].concat();
+    let message = load(&with_body(&bytes, &huge)).expect_err("2^63 tensors").to_string();
+    assert!(message.contains("whole but no guard"), "{message}");
+}
+
+#[test]
+fn an_error_says_what_came_what_was_wanted_and_what_to_do() {
+    let bytes = saved(&run(Mode::Observe, 30));
+    let mut other_format = bytes.clone();
+    other_format[15] = FORMAT as u8 + 1;
+    let mut damaged = bytes.clone();
+    damaged[200] ^= 4;
+    for (bytes, parts) in [
+        (&b"PK\x03\x04 a zip file of another program"[..], ["begin with \"PK", "hand in what"]),
+        (&bytes[..10], ["got 10 bytes", "load another one"]),
+        (&bytes[..20], ["got 20 bytes", "load another one"]),
+        (&bytes[..300], ["got 300 bytes", "load another one"]),
+        (&other_format, ["in format 2, written by tamegrad 0.", "resume with tamegrad 0."]),
+        (&damaged, ["damaged: got checksum", "load another checkpoint"]),
+    ] {
+        let message = load(bytes).expect_err("no state").to_string();
+        for part in parts {
+            assert!(message.contains(part), "{part:?} in {message}");
+        }
+        assert!(message.contains("want"), "{message}");
+    }
+}
+
+/// All types of the state with their fields and variants, in order. When they differ from what is
+/// written here, bytes of before cannot be read any more: raise [`FORMAT`], then accept the new
+/// types (`cargo insta review`, or by hand).
+#[test]
+fn the_format_number_goes_up_when_the_state_changes() {
+    let mut tracer = Tracer::new(TracerConfig::default());
+    let samples = Samples::new();
+    let mut trace = || {
+        tracer.trace_type::<ActivationKind>(&samples)?;
+        tracer.trace_type::<NormalisationKind>(&samples)?;
+        tracer.trace_type::<NonFiniteAt>(&samples)?;
+        tracer.trace_type::<Severity>(&samples)?;
+        tracer.trace_type::<SignName>(&samples)?;
+        tracer.trace_type::<Reading>(&samples)?;
+        tracer.trace_type::<GradientAction>(&samples)?;
+        tracer.trace_type::<TensorStats>(&samples)?;
+        tracer.trace_type::<Guard>(&samples)
+    };
+    trace().expect("types that can be read");
+    let types = tracer.registry().expect("every variant was seen");
+    let lines = types.iter().map(|(name, fields)| format!("{name}: {fields:?}\n"));
+    let lines =
+        lines.collect::<String>().replace("Named { name: ", "{ ").replace(", value: ", ": ");
+    insta::assert_snapshot!("format-1", lines);
+    assert_eq!(FORMAT, 1, "the types and the name of their file change with it");
+}
