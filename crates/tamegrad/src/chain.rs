@@ -3,6 +3,7 @@
 use tamegrad_stats::TensorStats;
 
 use crate::observe::{LayerId, LayerTrace, Step};
+use crate::running::median;
 
 /// The gains outside of which a layer is marked: it more than doubles or halves what passes.
 pub const USUAL_GAIN: std::ops::RangeInclusive<f64> = 0.5..=2.0;
@@ -61,6 +62,40 @@ impl Chain {
     pub fn backward_product(&self) -> f64 {
         product(self.links.iter().filter_map(|link| link.backward))
     }
+}
+
+/// A layer whose gain stands out from its siblings'.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StandsOut {
+    /// The layer.
+    pub layer: LayerId,
+    /// Its gain.
+    pub gain: f64,
+    /// The median gain of its siblings and itself.
+    pub usual: f64,
+    /// Whether it is the forward gain.
+    pub is_forward: bool,
+}
+
+/// How many times the median of the others a gain must be to stand out.
+const STANDS_OUT: f64 = 4.0;
+
+/// The layer whose gain is above 2 and most times the median, if that is above 4. The first and the
+/// last of the links change the width by design and are not held against the others.
+pub fn stands_out(links: &[&Link]) -> Option<StandsOut> {
+    let of_side = |is_forward: bool| {
+        let gain = |link: &&Link| if is_forward { link.forward } else { link.backward };
+        let known: Vec<(LayerId, f64)> =
+            links.iter().filter_map(|link| Some((link.layer, gain(link)?))).collect();
+        let inner = known.get(1..known.len().checked_sub(1)?)?;
+        let usual = median(inner.iter().map(|(_, gain)| *gain))?;
+        let (layer, gain) = *inner.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let limit = USUAL_GAIN.end().max(STANDS_OUT * usual);
+        let found = StandsOut { layer, gain, usual, is_forward };
+        (inner.len() >= 3 && gain > limit).then_some(found)
+    };
+    let sides = [of_side(true), of_side(false)];
+    sides.into_iter().flatten().max_by(|a, b| (a.gain / a.usual).total_cmp(&(b.gain / b.usual)))
 }
 
 /// The product of the factors, by the sum of their logarithms; 1 when there are none.

@@ -517,9 +517,17 @@ mod tests {
     #[test]
     fn a_new_level_that_the_loss_bears_costs_no_learning_rate() {
         let (_, acted) =
-            protect(300, |s| (calm(s).0, if s >= 200 { 8.0 } else { 1.0 } * calm(s).1));
+            protect(300, |s| (calm(s).0, if s >= 200 { 40.0 } else { 1.0 } * calm(s).1));
         assert!(!acted.is_empty() && acted.len() <= 25, "{}", acted.len());
         assert!(acted.iter().all(|(_, decision)| decision.learning_rate == 1.0), "{acted:?}");
+    }
+
+    #[test]
+    fn norms_of_some_times_the_usual_that_the_loss_bears_change_no_step() {
+        let (guard, acted) =
+            protect(300, |s| (calm(s).0, if s >= 200 { 8.0 } else { 1.0 } * calm(s).1));
+        assert!(!guard.record().findings.is_empty(), "they are shown");
+        assert_eq!(acted, []);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Where it began: the layer whose gain left its own history, or the first non-finite value.
 
-use crate::chain::{Chain, Link, USUAL_GAIN};
+use crate::chain::{Chain, Link, USUAL_GAIN, stands_out};
 use crate::finding::{Evidence, Finding, Severity};
 use crate::observe::{LayerId, LayerTrace, Step, TensorId};
 use crate::record::Record;
+use crate::signs::WARM_UP_STEPS;
 
 /// Where an explosion began.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,12 @@ pub struct Origin {
 
 /// Sigmas by which a gain leaves its own history.
 const LEAVES_SIGMAS: f64 = 6.0;
+/// Sigmas that suffice for a gain of [`FAR_RATIO`] times its mean.
+const FAR_SIGMAS: f64 = 3.0;
+/// A gain of so many times its mean has left its history, whatever the spread of a few passes.
+const FAR_RATIO: f64 = 10.0;
+/// How much further another layer must have risen (as a power) than one that was bad from the start.
+const RISEN_FURTHER: f64 = 1.5;
 /// A product of backward gains over time steps above this is an explosion.
 pub const RECURRENT_PRODUCT_MAX: f64 = 30.0;
 /// Calm measurements that make a history.
@@ -26,8 +33,10 @@ const HISTORY_MIN: u32 = 3;
 const SHARES: f64 = 0.8;
 
 /// Finds the origin, in this order: the producer of the first non-finite value in order of
-/// execution (the rest only pass it on); else the layer whose gain rose most, above 6 sigma of
-/// its own history and outside [0.5, 2]; else nothing. It is never ranked by the norm of weight
+/// execution (the rest only pass it on); else, for an alarm in the first 100 steps, a layer whose
+/// gain stood out from its siblings' at the first step, unless another has risen by far more; else
+/// the layer whose gain rose most, above 6 sigma of its own history (or to 10 times its mean and
+/// above 3 sigma, for a history of few passes has a wide spread) and outside [0.5, 2]; else nothing. It is never ranked by the norm of weight
 /// gradients: in a deep ReLU network at twice the He gain every weight gradient is about 1e15,
 /// and the first to the last have a ratio of 0.12.
 ///
@@ -37,6 +46,7 @@ const SHARES: f64 = 0.8;
 pub fn find(record: &Record) -> Option<Origin> {
     record.first_alarm()?;
     producer(record)
+        .or_else(|| bad_from_the_start(record))
         .or_else(|| strongest_gain(record))
         .or_else(|| recurrent_cell(record))
         .or_else(|| first_tensor(record))
@@ -82,7 +92,9 @@ fn departure(record: &Record, link: &Link) -> Option<Departure> {
         let log_rise = (gain / usual).ln().min(f64::MAX.ln());
         let leaves = gain > *USUAL_GAIN.end()
             && log_rise > USUAL_GAIN.end().ln()
-            && (!has_history || history.z(gain.ln()) > LEAVES_SIGMAS);
+            && (!has_history
+                || history.z(gain.ln()) > LEAVES_SIGMAS
+                || (history.z(gain.ln()) > FAR_SIGMAS && log_rise > FAR_RATIO.ln()));
         leaves.then_some(Departure {
             layer: link.layer,
             gain,
@@ -130,6 +142,25 @@ fn non_finite_pass(record: &Record) -> Option<&(Step, LayerTrace)> {
     (step <= alarm)
         .then(|| record.first_trace.as_ref().filter(is_step).or(record.alarm_trace.as_ref()))
         .flatten()
+}
+
+/// The layer whose gain stood out at the first step, when the alarm came in the warm-up. What a bad
+/// layer does to the others is a rise of theirs, and none of its own.
+fn bad_from_the_start(record: &Record) -> Option<Origin> {
+    let is_early = record.first_alarm()?.step.0 < u64::from(WARM_UP_STEPS);
+    let chain = record.first_chain().filter(|chain| is_early && chain.step.0 == 0)?;
+    let is_recurrent =
+        |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
+    let links: Vec<&Link> = chain.links.iter().filter(|link| !is_recurrent(link)).collect();
+    let bad = stands_out(&links)?;
+    let risen = departures(record).first().map_or(0.0, |most| most.log_rise);
+    let side = if bad.is_forward { "forward" } else { "backward" };
+    let what = format!("{side} gain of {} at step 0", record.layout.layer_name(bad.layer));
+    (risen <= RISEN_FURTHER * (bad.gain / bad.usual).ln()).then(|| Origin {
+        layer: Some(bad.layer),
+        tensor: None,
+        evidence: vec![Evidence::against(what, bad.gain, "median of the layers", bad.usual)],
+    })
 }
 
 fn strongest_gain(record: &Record) -> Option<Origin> {
@@ -247,6 +278,20 @@ mod tests {
             ("no history: out of [0.5, 2]", vec![1.0, 10.0, 1.0], 0, vec![1.0, 10.0, 1.0], Some(1)),
             ("equal rises: nearest to the loss", vec![1.0; 3], 5, vec![8.0, 8.0, 8.0], Some(2)),
             ("nothing rises", vec![1.0; 3], 5, vec![1.1, 1.0, 0.9], None),
+            (
+                "one stood out at step 0, and drives the others",
+                vec![1.0, 1.0, 9.0, 1.0, 1.0, 1.0],
+                5,
+                vec![1.0, 1.0, 9.0, 2.5, 2.5, 4.0],
+                Some(2),
+            ),
+            (
+                "one stood out at step 0, but another has risen by far more",
+                vec![1.0, 1.0, 9.0, 1.0, 1.0, 1.0],
+                5,
+                vec![1.0, 1.0, 9.0, 1.0, 900.0, 1.0],
+                Some(4),
+            ),
         ] {
             let found = find(&record_of(&calm, passes, &now)).and_then(|origin| origin.layer);
             assert_eq!(found, layer.map(LayerId), "{name}");

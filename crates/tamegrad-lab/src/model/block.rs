@@ -29,6 +29,8 @@ impl Norm {
 
     pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
+            // Features are the last dimension of a sequence; batch norm wants them second.
+            Norm::Batch(norm) if D == 3 => norm.forward(x.swap_dims(1, 2)).swap_dims(1, 2),
             Norm::Batch(norm) => norm.forward(x),
             // Channels are the second dimension of an image, features the last: layer norm over
             // the channels of each pixel.

@@ -1,13 +1,12 @@
 //! Cause: initial weights whose gains multiply far from 1.
 
 use super::{Cause, CauseName};
-use crate::chain::{Link, USUAL_GAIN};
+use crate::chain::{Link, StandsOut, stands_out};
 use crate::explain::Doc;
 use crate::finding::Evidence;
 use crate::observe::{ActivationKind, LayerId, NormalisationKind};
 use crate::origin::Origin;
 use crate::record::Record;
-use crate::running::median;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -29,7 +28,6 @@ pub(super) const DOC: Doc = Doc {
 };
 
 const PRODUCT_MAX: f64 = 1e3;
-const STANDS_OUT: f64 = 4.0;
 
 /// Weighs the chain of the first pass.
 pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
@@ -44,14 +42,8 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
             })
         })
         .collect();
-    let gains = |side: fn(&Link) -> Option<f64>| {
-        links.iter().filter_map(move |link| Some((link.layer, side(link)?))).collect::<Vec<_>>()
-    };
-    let sides = [("forward", gains(|l| l.forward)), ("backward", gains(|l| l.backward))];
-    let one =
-        sides.iter().filter_map(|(side, gains)| stands_out(gains).map(|found| (*side, found)));
-    let one = one.max_by(|a, b| a.1.1.total_cmp(&b.1.1));
-    if let Some((side, (layer, gain, usual))) = one {
+    if let Some(StandsOut { layer, gain, usual, is_forward }) = stands_out(&links) {
+        let side = if is_forward { "forward" } else { "backward" };
         let is_origin = origin.is_some_and(|origin| origin.layer == Some(layer));
         let name = record.layout.layer_name(layer);
         let what = format!("{side} gain of {name} at the first step");
@@ -62,10 +54,11 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
             evidence: vec![Evidence::against(what, gain, "median of the layers", usual)],
         });
     }
-    let products = sides
-        .iter()
-        .map(|(side, gains)| (*side, crate::chain::product(gains.iter().map(|(_, gain)| *gain))));
-    let (side, product) = products.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let products = [
+        ("forward", crate::chain::product(links.iter().filter_map(|link| link.forward))),
+        ("backward", crate::chain::product(links.iter().filter_map(|link| link.backward))),
+    ];
+    let (side, product) = products.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
     (product > PRODUCT_MAX).then(|| Cause {
         name: CauseName::Initialisation,
         weight: 0.85,
@@ -88,16 +81,6 @@ fn is_superlinear(layer: &crate::observe::LayerInfo) -> bool {
 fn is_rescaled(layer: &crate::observe::LayerInfo) -> bool {
     let normalised = layer.normalisation.is_some_and(|kind| kind != NormalisationKind::None);
     normalised && layer.residual == Some(false)
-}
-
-/// The layer whose gain stands out from its siblings', with that gain and their median. The
-/// first and the last layer change the width by design and are not held against the others.
-fn stands_out(gains: &[(LayerId, f64)]) -> Option<(LayerId, f64, f64)> {
-    let inner = gains.get(1..gains.len().checked_sub(1)?)?;
-    let usual = median(inner.iter().map(|(_, gain)| *gain))?;
-    let (layer, gain) = *inner.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    let limit = USUAL_GAIN.end().max(STANDS_OUT * usual);
-    (inner.len() >= 3 && gain > limit).then_some((layer, gain, usual))
 }
 
 #[cfg(test)]

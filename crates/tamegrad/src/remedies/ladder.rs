@@ -38,12 +38,15 @@ const CALM_MIN: usize = 10;
 const SKIPS_MAX: u32 = 10;
 /// Scaled steps in a row with a calm loss after which the new level is accepted.
 const ACCEPT_AFTER: u32 = 20;
+/// A spike of so many times the mean is scaled without another sign: a network that begins to learn
+/// has norms of up to ten times those before.
+const TALL_RATIO: f64 = 20.0;
 /// Part of the tensors that must spike for all to be scaled.
 const SPIKING_PART: f64 = 0.3;
 
 /// State of the ladder.
 ///
-/// Rungs: (1) a non-finite step is skipped; (2) a spike is scaled to exp(mean + 3 sigma) of its
+/// Rungs: (1) a non-finite step is skipped; (2) a spike that alarms, or is 20 times the mean, is scaled to exp(mean + 3 sigma) of its
 /// own log norm before the optimizer's moments see it, and an update that would overthrow a
 /// matrix is made anew from gradients scaled down; (3) three actions in 50 steps, or an
 /// alarm of the loss, halve the learning rate and warm it up again over 200 steps; (4) a loss
@@ -160,15 +163,15 @@ impl Ladder {
         if broken {
             return GradientAction::Skip;
         }
-        // A drift alone, with the loss in bounds, is how many a run begins to learn: it is a strain
-        // to show, and no step is changed for it.
+        // A drift, or norms of some times the usual, with the loss in bounds, is how many a run begins
+        // to learn: it is a strain to show, and no step is changed for it.
         let acts = |finding: &&Finding| {
             finding.sign == SignName::GradientSpikes
                 && (finding.severity == Severity::Alarm
-                    || is_spike(&record.total, record.now().and_then(|row| row.gradient_norm))
+                    || is_tall(&record.total, record.now().and_then(|row| row.gradient_norm))
                     || finding.tensor.is_some_and(|id| {
                         let track = record.tensors.get(id.0);
-                        track.is_some_and(|t| is_spike(t, t.latest.map(|stats| stats.l2)))
+                        track.is_some_and(|t| is_tall(t, t.latest.map(|stats| stats.l2)))
                     }))
         };
         match fired.iter().find(acts) {
@@ -248,6 +251,12 @@ fn is_spike(track: &TensorTrack, norm: Option<f64>) -> bool {
     norm.filter(|norm| *norm > 0.0).is_some_and(|norm| {
         track.gradient.z(norm.ln()) > 6.0 && norm.ln() - track.gradient.mean() > 4f64.ln()
     })
+}
+
+/// Whether a spike is so far above the usual that it is scaled even where no loss departs.
+fn is_tall(track: &TensorTrack, norm: Option<f64>) -> bool {
+    is_spike(track, norm)
+        && norm.is_some_and(|norm| norm.ln() - track.gradient.mean() > TALL_RATIO.ln())
 }
 
 /// Scales the tensors that spike, or all of them when many do, to exp(mean + 3 sigma).
