@@ -78,32 +78,55 @@ impl Baseline {
 
 /// One-sided cumulative sum (Page 1954): grows while values lie more than `k` sigmas above the
 /// baseline, and shows a slow drift that no single value shows.
+///
+/// In a stream whose neighbours are alike the sum wanders further by chance: the threshold is
+/// widened by sqrt((1 + rho) / (1 - rho)), rho being the correlation of neighbours while calm, for
+/// that is how much wider the sum's spread is (Johnson and Bagshaw 1974, Technometrics 16).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cusum {
     k: f64,
-    h: f64,
     sum: f64,
+    previous: f64,
+    /// Averages of z times the z before it, and of z squared, while calm; they begin as for white noise.
+    product: f64,
+    square: f64,
 }
 
 impl Cusum {
-    /// Slack `k` and threshold `h`, both in sigmas.
-    pub fn new(k: f64, h: f64) -> Self {
-        Self { k, h, sum: 0.0 }
+    /// Part of their past that the averages of the correlation keep.
+    const DECAY: f64 = 0.99;
+    /// Highest correlation that is believed.
+    const RHO_MAX: f64 = 0.9;
+
+    /// Slack `k` in sigmas.
+    pub fn new(k: f64) -> Self {
+        Self { k, sum: 0.0, previous: 0.0, product: 0.0, square: 1.0 }
     }
 
-    /// Takes in a z-score; true when the sum is above the threshold. One value adds at most a
-    /// third of the threshold: a drift needs several.
-    pub fn push(&mut self, z: f64) -> bool {
+    /// Takes in a z-score; true when the sum is above the threshold `h` (in sigmas), widened for
+    /// the stream's correlation. One value adds at most a third of the threshold: a drift needs
+    /// several.
+    pub fn push(&mut self, z: f64, h: f64) -> bool {
+        let rho = self.correlation();
+        let h = h * ((1.0 + rho) / (1.0 - rho)).sqrt();
         if z.is_finite() {
-            self.sum = (self.sum + (z - self.k).min(self.h / 3.0)).clamp(0.0, 2.0 * self.h);
+            // A drift is all alike: what it adds to the correlation would hide it.
+            if self.sum < h / 3.0 {
+                let bounded = z.clamp(-3.0, 3.0);
+                let average = |old: f64, new: f64| Self::DECAY * old + (1.0 - Self::DECAY) * new;
+                self.product = average(self.product, bounded * self.previous);
+                self.square = average(self.square, bounded * bounded);
+                self.previous = bounded;
+            }
+            self.sum = (self.sum + (z - self.k).min(h / 3.0)).clamp(0.0, 2.0 * h);
         }
-        self.sum > self.h
+        self.sum > h
     }
 
-    /// Starts again at 0.
-    pub fn reset(&mut self) {
-        self.sum = 0.0;
+    /// Correlation of neighbours while calm, 0 to 0.9.
+    pub fn correlation(&self) -> f64 {
+        if self.square > 0.0 { (self.product / self.square).clamp(0.0, Self::RHO_MAX) } else { 0.0 }
     }
 }
 
@@ -204,11 +227,31 @@ mod tests {
 
     #[test]
     fn cusum_fires_on_a_drift_and_not_on_one_spike() {
-        let mut spike = Cusum::new(1.0, 12.0);
-        assert!(!spike.push(100.0));
-        assert!((0..20).all(|_| !spike.push(0.0)));
-        let mut drift = Cusum::new(1.0, 12.0);
-        assert_eq!((0..20).position(|_| drift.push(3.0)), Some(6));
+        let mut spike = Cusum::new(1.0);
+        assert!(!spike.push(100.0, 12.0));
+        assert!((0..20).all(|_| !spike.push(0.0, 12.0)));
+        let mut drift = Cusum::new(1.0);
+        assert_eq!((0..20).position(|_| drift.push(3.0, 12.0)), Some(6));
+    }
+
+    #[test]
+    fn cusum_knows_how_alike_neighbours_are_and_forgets_none_of_it_in_a_drift() {
+        let noise = |i: u32| {
+            let x = (f64::from(i) * 12.9898).sin() * 43758.5453;
+            3.0 * (x - x.floor()) - 1.5
+        };
+        let (mut alike, mut apart) = (Cusum::new(1.0), Cusum::new(1.0));
+        let mut z = 0.0;
+        for i in 0..2000 {
+            z = 0.8 * z + 0.6 * noise(i);
+            alike.push(z, 12.0);
+            apart.push(noise(i), 12.0);
+        }
+        assert!((0.65..0.9).contains(&alike.correlation()), "{}", alike.correlation());
+        assert!(apart.correlation() < 0.25, "{}", apart.correlation());
+        let before = apart.correlation();
+        assert!((0..30).any(|_| apart.push(3.0, 12.0)), "the drift is seen");
+        assert!(apart.correlation() < before + 0.2, "{}", apart.correlation());
     }
 
     #[test]

@@ -17,7 +17,10 @@ pub(super) const DOC: Doc = Doc {
           one, it grows by powers, and it does so before the loss shows anything.",
     rule: "On the logarithm of the norm, against an exponential average (0.98, winsorised at 3 \
            sigma, sigma at least 0.1): spike = more than 6 sigma and 4 times the mean. Drift = \
-           cumulative sum over a slow average (0.995) with k = 1, h = 12 and 1.5 times the mean. \
+           cumulative sum over a slow average (0.995) with k = 1, h = 12 and 1.5 times the mean, h \
+           widened for streams whose neighbours are alike. Among n tensors the thresholds of each \
+           are sqrt(36 + 2 ln n) sigma and h = 12 + ln n / 2, so that a run has no more false alarms \
+           with many tensors than with one. \
            A single tensor counts only when a tensor of a neighbour layer or the whole gradient \
            agrees within 3 steps. In the first 100 steps only growth by 100 times over the first \
            step, with a rising loss, counts, and at step 0 a product of backward gains above \
@@ -32,6 +35,8 @@ pub(super) const DOC: Doc = Doc {
 };
 
 const SPIKE_SIGMAS: f64 = 6.0;
+const DRIFT_SLACK: f64 = 1.0;
+const DRIFT_SIGMAS: f64 = 12.0;
 const SPIKE_RATIO: f64 = 4.0;
 const DRIFT_RATIO: f64 = 1.5;
 const GROSS_RATIO: f64 = 100.0;
@@ -59,7 +64,7 @@ struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { drift: Cusum::new(1.0, 12.0), last_spike: None }
+        Self { drift: Cusum::new(DRIFT_SLACK), last_spike: None }
     }
 }
 
@@ -81,7 +86,8 @@ impl Sign for GradientSpikes {
         let Some(row) = record.now() else { return Reading::TooEarly { needs: WARM_UP_STEPS } };
         self.tensors.resize_with(record.tensors.len(), Watch::default);
         let total =
-            row.gradient_norm.and_then(|norm| self.total.rise(&record.total, norm, row.step.0));
+            row.gradient_norm.and_then(|norm| self.total.rise(&record.total, norm, row.step.0, 1));
+        let family = record.tensors.len();
         let risen: Vec<(usize, Rise)> = self
             .tensors
             .iter_mut()
@@ -89,7 +95,7 @@ impl Sign for GradientSpikes {
             .enumerate()
             .filter_map(|(index, (watch, track))| {
                 let norm = track.latest.filter(|stats| stats.is_finite())?.l2;
-                Some((index, watch.rise(track, norm, row.step.0)?))
+                Some((index, watch.rise(track, norm, row.step.0, family)?))
             })
             .collect();
         if let Some(finding) = self.high_from_the_start(record) {
@@ -207,14 +213,21 @@ impl GradientSpikes {
 }
 
 impl Watch {
-    fn rise(&mut self, track: &TensorTrack, norm: f64, now: u64) -> Option<Rise> {
+    /// What one stream of a family of so many shows. The more streams, the higher the thresholds, so
+    /// that the false alarms of the run stay those of one stream: a normal tail is as much thinner
+    /// at z' = sqrt(z^2 + 2 ln n) as there are streams (Bonferroni), and the time to a false alarm
+    /// of a cumulative sum is exp(2 k h) (Siegmund 1985).
+    fn rise(&mut self, track: &TensorTrack, norm: f64, now: u64, family: usize) -> Option<Rise> {
         if !(norm.is_finite() && norm > 0.0) || track.gradient.count() < WARM_UP_STEPS {
             return None;
         }
         let log = norm.ln();
         let (fast, slow) = (&track.gradient, &track.gradient_slow);
-        let is_spike = fast.z(log) > SPIKE_SIGMAS && log - fast.mean() > SPIKE_RATIO.ln();
-        let drifts = self.drift.push(slow.z(log)) && log - slow.mean() > DRIFT_RATIO.ln();
+        let many = (family.max(1) as f64).ln();
+        let sigmas = (SPIKE_SIGMAS * SPIKE_SIGMAS + 2.0 * many).sqrt();
+        let h = DRIFT_SIGMAS + many / (2.0 * DRIFT_SLACK);
+        let is_spike = fast.z(log) > sigmas && log - fast.mean() > SPIKE_RATIO.ln();
+        let drifts = self.drift.push(slow.z(log), h) && log - slow.mean() > DRIFT_RATIO.ln();
         if is_spike {
             self.last_spike = Some(now);
         }
@@ -289,6 +302,61 @@ mod tests {
                 .collect();
             assert_eq!(alarms(&run(&mut GradientSpikes::default(), &given).0), fires);
         }
+    }
+
+    /// Steps with a finding among `runs` runs of 1,000 steps of `tensors` tensors whose log norms
+    /// are correlated normal noise, shared in part, as those of a healthy run are.
+    fn false_findings(runs: usize, tensors: usize) -> usize {
+        let mut state = 1_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+        };
+        let mut normal =
+            || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        let runs = (0..runs).filter(|_| {
+            let (mut shared, mut own) = (0.0, vec![0.0; tensors]);
+            let given: Vec<Given> = (0..1000)
+                .map(|_| {
+                    shared = 0.7 * shared + 0.1 * normal();
+                    let mut norm = |own: &mut f64| {
+                        *own = 0.7 * *own + 0.1 * normal();
+                        (shared + *own).exp()
+                    };
+                    let norms = own.iter_mut().map(&mut norm).collect();
+                    Given { loss: Some(1.0), norms, ..Given::default() }
+                })
+                .collect();
+            !run(&mut GradientSpikes::default(), &given).0.is_empty()
+        });
+        runs.count()
+    }
+
+    #[test]
+    fn a_spike_at_the_threshold_counts_among_few_tensors_and_not_among_many() {
+        // Uniform noise of width 0.8 has a sigma of about 0.23; two neighbours rise to 6.5 of it.
+        let spiking = |count: usize| {
+            let noisy = |i: usize, k: usize| 0.4 * noise(i * count + k);
+            let norm = |i: usize, k: usize| match (i, k) {
+                (300, 1 | 2) => (6.5 * 0.4 / 3f64.sqrt()).exp(),
+                _ => noisy(i, k).exp(),
+            };
+            let given = (0..=300).map(|i| Given {
+                loss: Some(1.0),
+                norms: (0..count).map(|k| norm(i, k)).collect(),
+                ..Given::default()
+            });
+            let findings = run(&mut GradientSpikes::default(), &given.collect::<Vec<_>>()).0;
+            findings.iter().any(|finding| finding.step.0 == 300)
+        };
+        assert!(spiking(3));
+        assert!(!spiking(1000));
+    }
+
+    #[test]
+    fn many_tensors_are_no_more_false_findings() {
+        assert_eq!(false_findings(40, 1), 0);
+        assert_eq!(false_findings(3, 300), 0);
     }
 
     #[test]
