@@ -81,9 +81,9 @@ pub enum Extent {
 pub fn list(extent: Extent) -> Vec<Case> {
     let of = |full: u64, quick: u64| if extent == Extent::Full { full } else { quick };
     let mut cases = published::cases(of(20, 2));
-    cases.extend(planted::cases(of(10, 2)));
-    cases.extend(healthy::cases(of(36, 5)));
-    cases.extend(grid::cases(of(700, 90)));
+    cases.extend(planted::cases(of(8, 2)));
+    cases.extend(healthy::cases(of(22, 5)));
+    cases.extend(grid::cases(of(520, 90)));
     cases
 }
 

@@ -215,18 +215,25 @@ mod tests {
     fn the_ends_of_a_run() {
         let (loss, norm) = falling(399);
         type End = Box<dyn Fn(u64) -> (f64, f64)>;
-        let cases: [(&str, u64, End, Verdict, Option<u64>); 10] = [
+        let cases: [(&str, u64, End, Verdict, Option<u64>); 11] = [
+            (
+                "absurd from the start",
+                400,
+                Box::new(|s| (1e15 * (1.0 + 0.1 * noise(s as usize)), 1e13)),
+                Verdict::Exploding,
+                Some(0),
+            ),
             (
                 "very high from the start, and the loss stays",
                 400,
-                Box::new(|s| (1e15 * (1.0 + 0.1 * noise(s as usize)), 1e13)),
+                Box::new(|s| (1e10 * (1.0 + 0.1 * noise(s as usize)), 1e8)),
                 Verdict::Exploding,
                 Some(99),
             ),
             (
                 "very high from the start, and the loss falls",
                 400,
-                Box::new(|s| (1e15 * (-(s as f64) / 80.0).exp(), 1e13)),
+                Box::new(|s| (1e10 * (-(s as f64) / 80.0).exp(), 1e8)),
                 Verdict::Healthy,
                 None,
             ),

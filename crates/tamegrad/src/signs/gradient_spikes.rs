@@ -24,7 +24,7 @@ pub(super) const DOC: Doc = Doc {
            A single tensor counts only when a tensor of a neighbour layer or the whole gradient \
            agrees within 3 steps. In the first 100 steps only growth by 100 times over the first \
            step, with a rising loss, counts, and at step 0 a product of backward gains above \
-           10,000 with a norm above 1,000; and after them a norm that was never under a million, \
+           10,000 with a norm above 1,000, or a norm above 1e9; and after them a norm that was never under a million, \
            with a loss that has not come down by half. It is an alarm when the loss departs as well or the \
            norm is 100 times its mean, and the whole norm is above that of every calm step \
            before; otherwise a strain.",
@@ -42,6 +42,8 @@ const DRIFT_RATIO: f64 = 1.5;
 const GROSS_RATIO: f64 = 100.0;
 const AGREE_STEPS: u64 = 3;
 const PRODUCT_MAX: f64 = 1e4;
+/// A norm that is no gradient to begin with.
+const ABSURD: f64 = 1e9;
 /// A norm that is very high whatever the network.
 const VERY_HIGH: f64 = 1e6;
 
@@ -187,6 +189,13 @@ impl GradientSpikes {
         } else if record.clock == u64::from(WARM_UP_STEPS) && lowest > VERY_HIGH && not_down(0.5) {
             let what = "lowest norm of the whole gradient in the first 100 steps";
             Evidence::against(what, lowest, "very high", VERY_HIGH)
+        } else if record.rows.len() == 1 && norm > ABSURD {
+            Evidence::against(
+                "norm of the whole gradient at the first step",
+                norm,
+                "absurd",
+                ABSURD,
+            )
         } else if record.rows.len() == 1 && norm > 1e3 {
             let product = record.first_chain()?.backward_product();
             if !(product > PRODUCT_MAX) {

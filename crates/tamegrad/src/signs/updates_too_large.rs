@@ -18,8 +18,8 @@ pub(super) const DOC: Doc = Doc {
     why: "The gradient is a local slope. A step that replaces a tenth of a matrix leaves the \
           region where the slope was true, and the next gradient is taken somewhere else.",
     rule: "Update ratio |dW|/|W| of each weight matrix (L2 norms). Usual ones are some thousandths. \
-           Fires when a ratio is above 0.1 and 4 times its own mean (after 100 steps); above 1 it \
-           fires at once. It is an alarm above 1, or when the loss departs as well, otherwise a \
+           Fires when a ratio is above 0.1 and 4 times its own mean (after 100 steps); above 1 (in \
+           the first 10 steps above 2) it fires at once. It is an alarm above that, or when the loss departs as well, otherwise a \
            strain. Drift: the learning rate is above all before it, has grown by 1.5 times in the \
            last 100 steps, all along, and by no less than in the 100 before (a linear warm-up grows by less and \
            less), and the median ratio of the matrices is above 0.003 and 2.5 times what it was 200 \
@@ -32,6 +32,10 @@ pub(super) const DOC: Doc = Doc {
 
 const TROUBLE: f64 = 0.1;
 const OVERTHROW: f64 = 1.0;
+/// The same in the first steps: an RMSprop begins with steps of ten times the learning rate, which a
+/// small output layer bears.
+const FIRST_OVERTHROW: f64 = 2.0;
+const FIRST_STEPS: u64 = 10;
 
 /// Steps of each half of the window of the drift.
 const HALF: usize = 100;
@@ -71,11 +75,12 @@ impl Sign for UpdatesTooLarge {
 
     fn read_update(&mut self, record: &Record) -> Reading {
         let Some(row) = record.now() else { return Reading::Quiet };
+        let overthrow = if record.clock <= FIRST_STEPS { FIRST_OVERTHROW } else { OVERTHROW };
         let too_large = record.tensors.iter().enumerate().filter_map(|(index, track)| {
             let ratio = track.latest_update.filter(|update| update.nonfinite == 0)?.ratio();
             let usual = track.update.mean().exp();
             let settled = track.update.count() >= super::WARM_UP_STEPS;
-            let fires = ratio > OVERTHROW || (settled && ratio > TROUBLE && ratio > 4.0 * usual);
+            let fires = ratio > overthrow || (settled && ratio > TROUBLE && ratio > 4.0 * usual);
             (record.layout.tensors[index].is_matrix && fires).then_some((index, ratio, usual))
         });
         let largest = too_large.max_by(|a, b| a.1.total_cmp(&b.1));
@@ -93,7 +98,7 @@ impl Sign for UpdatesTooLarge {
             });
         };
         let departs = row.loss.is_some_and(|loss| record.loss_departure(loss) > 4.0);
-        let grave = ratio > OVERTHROW || departs;
+        let grave = ratio > overthrow || departs;
         let tensor = TensorId(index);
         let layer: Option<LayerId> = record.layout.layer_of(tensor);
         let name = record.layout.tensor_name(tensor);
@@ -184,8 +189,10 @@ mod tests {
 
     #[test]
     fn an_overthrow_in_the_warm_up_counts() {
-        let given = [Given { ratios: vec![0.01, 40.0], ..Given::default() }];
-        assert_eq!(alarms(&run(&mut UpdatesTooLarge::default(), &given).0), [0]);
+        for (ratio, fires) in [(40.0, vec![0]), (1.5, vec![])] {
+            let given = [Given { ratios: vec![0.01, ratio], ..Given::default() }];
+            assert_eq!(alarms(&run(&mut UpdatesTooLarge::default(), &given).0), fires, "{ratio}");
+        }
     }
 
     #[test]
