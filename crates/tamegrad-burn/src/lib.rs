@@ -9,6 +9,7 @@
 
 mod change;
 mod clip;
+mod critical;
 mod device;
 mod device_scan;
 mod gradients;
@@ -16,6 +17,7 @@ mod host;
 mod lag;
 mod list;
 mod parameters;
+mod preflight;
 mod probe;
 mod session;
 mod snapshot;
@@ -25,6 +27,7 @@ pub use clip::Clip;
 pub use device::{default_device, device_name};
 pub use lag::{Lagged, SecondMoment};
 pub use parameters::weights_hash;
+pub use preflight::{FirstUpdate, preflight};
 pub use probe::Probes;
 pub use session::{Session, SessionOptimizer, StepInput, StepOutcome};
 pub use tamegrad_state::StateError;

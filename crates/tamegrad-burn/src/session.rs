@@ -15,6 +15,7 @@ use tamegrad_stats::ListStats;
 
 use crate::change::Change;
 use crate::clip::Clip;
+use crate::critical::critical_step;
 use crate::gradients::{GradientStats, copy};
 use crate::lag::{LagMeter, Lagged, SecondMoment};
 use crate::parameters::ParameterTable;
@@ -380,23 +381,6 @@ fn backward<M: Module>(
     let loss = loss(model, probes);
     let value = f64::from(loss.clone().inner().into_scalar::<f32>());
     (value, loss.backward())
-}
-
-/// The critical step size: the smallest of the multiples 1/1024, 1/256, ..., 1, 4 of the update
-/// from `before` to `after` that raises the loss, by at most seven forward passes on copies;
-/// infinite when none of them does.
-fn critical_step<M: Module>(
-    before: &M,
-    after: &M,
-    loss: &impl Fn(&M, &Probes) -> Tensor<1>,
-) -> f64 {
-    let value = |multiple: f64| {
-        let model = updates::along(before, after, multiple);
-        f64::from(loss(&model, &Probes::unarmed()).inner().into_scalar::<f32>())
-    };
-    let now = value(0.0);
-    let multiples = (0..7).map(|power| 4f64.powi(power - 5));
-    multiples.into_iter().find(|multiple| !(value(*multiple) <= now)).unwrap_or(f64::INFINITY)
 }
 
 /// Multiplies weight matrices by a factor; biases and norm scales stay.

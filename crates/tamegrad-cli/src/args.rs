@@ -109,6 +109,10 @@ pub(crate) enum GuardMode {
 pub(crate) struct Preflight {
     #[command(flatten)]
     pub(crate) common: Common,
+    /// Write a picture of the signal's and the gradient's size in each layer to this file
+    // One file in place of a folder with a report: all the rest is on the screen or in the JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 /// Arguments of `diagnose`.

@@ -29,6 +29,14 @@ pub(crate) enum Failure {
         /// What the system says.
         error: std::io::Error,
     },
+    /// A picture cannot be written.
+    #[error("cannot write {path}: {error}; hint: choose another file with --svg")]
+    WritePicture {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The report cannot be written as JSON.
     #[error("the report cannot be written as JSON: {0}")]
     Json(serde_json::Error),

@@ -390,13 +390,15 @@ fn preflight_names_the_layer_that_overflows() {
     let screen = run(folder.path(), &["preflight", &recipe]);
     assert_eq!(screen.code, 1, "{}", screen.stderr);
     assert!(screen.stdout.contains("Not ready"), "{}", screen.stdout);
-    assert!(screen.stdout.contains("the output of layers.2 overflows"), "{}", screen.stdout);
+    assert!(screen.stdout.contains("- will overflow at layers.2"), "{}", screen.stdout);
 
     let json = run(folder.path(), &["preflight", &recipe, "--json"]);
     assert_eq!(json.code, 1);
     let report = json.json();
+    assert_eq!(report["overflow"], "output");
     assert_eq!(report["overflows_at"], "layers.2");
     assert_eq!(report["loss"], "NaN");
+    assert_eq!(report["critical_multiple"], Value::Null, "there is no loss to raise");
     assert_eq!(report["backward_product"], Value::Null, "a product of no gain is not 1");
 }
 
@@ -415,6 +417,61 @@ fn preflight_passes_a_healthy_recipe() {
         let told = report[format!("{side}_product")].as_f64().expect("a number");
         assert!((product - told).abs() < 1e-9 * told, "{side}: {product} is not {told}");
     }
+    let layers = report["layers"].as_array().expect("layers");
+    assert_eq!(layers.len(), gains.len());
+    let rms = |layer: &Value| layer["output_rms"].as_f64().expect("a number");
+    for (pair, gain) in layers.windows(2).zip(&gains[1..]) {
+        let gain = gain["forward"].as_f64().expect("a number");
+        assert!((rms(&pair[1]) / rms(&pair[0]) - gain).abs() < 1e-9 * gain, "{report}");
+    }
+}
+
+#[test]
+fn preflight_tells_how_much_too_large_a_learning_rate_is() {
+    let folder = folder(&[
+        ("curve.toml", HEALTHY),
+        ("fast.toml", &HEALTHY.replace("learning_rate = 0.05", "learning_rate = 50")),
+    ]);
+    let multiple = |recipe: &str| {
+        let ran = run(folder.path(), &["preflight", recipe, "--json"]);
+        ran.json()["critical_multiple"].as_f64()
+    };
+    // Of plain SGD the first update is proportional to the rate.
+    let fast = multiple("fast.toml").expect("the first update raises the loss");
+    let screen = run(folder.path(), &["preflight", "fast.toml"]);
+    assert_eq!(screen.code, 1, "{}", screen.stderr);
+    let warning = screen.stdout.lines().find(|line| line.contains("that lowers the loss"));
+    let warning = warning.unwrap_or_else(|| panic!("{}", screen.stdout));
+    let times: Vec<f64> = warning.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!((times[0] * fast - 1.0).abs() < 0.01, "{warning}, but {fast}");
+    let slower = 50.0 * fast * 0.9;
+    let slower = HEALTHY.replace("learning_rate = 0.05", &format!("learning_rate = {slower}"));
+    fs::write(folder.path().join("slower.toml"), slower).expect("a file");
+    let multiple = multiple("slower.toml").expect("a multiple above 1");
+    assert!((multiple * 0.9 - 1.0).abs() < 0.05, "{multiple}");
+}
+
+#[test]
+fn preflight_draws_a_picture_that_is_complete_in_itself() {
+    let folder = folder(&[("curve.toml", HEALTHY)]);
+    let recipe = repository_recipe("overflow-at-init.toml");
+    for (args, code) in [
+        (["preflight", "curve.toml", "--svg", "chain.svg"], 0),
+        (["preflight", &recipe, "--svg", "chain.svg"], 1),
+    ] {
+        let ran = run(folder.path(), &[&args[..], &["--quiet"]].concat());
+        assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (code, "", ""));
+        let picture = read(folder.path().join("chain.svg"));
+        assert!(picture.starts_with("<svg xmlns") && picture.ends_with("</svg>\n"), "{picture}");
+        assert!(picture.contains("before its first update</title>"), "{picture}");
+        assert!(picture.contains("<polyline"), "{picture}");
+        let named = if code == 0 { ">output</text>" } else { ">layers.2</text>" };
+        assert!(picture.contains(named), "{picture}");
+    }
+    let lost = run(folder.path(), &["preflight", "curve.toml", "--svg", "no/such/folder.svg"]);
+    assert_eq!((lost.code, &*lost.stdout), (2, ""));
+    assert!(lost.stderr.contains("cannot write no/such/folder.svg"), "{}", lost.stderr);
+    assert!(lost.stderr.contains("--svg"), "{}", lost.stderr);
 }
 
 // explain
@@ -868,7 +925,7 @@ fn help_names_every_option() {
         ),
         (&["fix", "--help"], &[&run_options[..], &["--out"]].concat()),
         (&["train", "--help"], &[&run_options[..], &["--out", "--guard", "protect"]].concat()),
-        (&["preflight", "--help"], &run_options),
+        (&["preflight", "--help"], &[&run_options[..], &["--svg"]].concat()),
         (&["diagnose", "--help"], &["<PATH>...", "--map", "--list", "--json", "--format"]),
         (&["watch", "--help"], &["<PATH>", "--webhook", "--exec", "--idle"]),
         (&["eval", "--help"], &["<CORPUS>", "--json"]),

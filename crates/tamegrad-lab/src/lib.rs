@@ -16,7 +16,7 @@ mod schedule;
 mod train;
 
 pub use fix::{Fix, FixError, fix};
-pub use preflight::{Preflight, preflight};
+pub use preflight::preflight;
 pub use prepare::SetupError;
 pub use tamegrad_burn::device_name;
 pub use train::{Progress, TrainOptions, Trained, train};

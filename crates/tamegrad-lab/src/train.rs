@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::tensor::FloatDType;
 use tamegrad::{Diagnosis, GuardConfig, Mode, Record, Step};
 use tamegrad_burn::{Session, StepInput, weights_hash};
 
-use crate::model::{Conv, Mlp, Network, Rnn, Transformer, cast, weights_rng};
+use crate::model::{Network, WithNetwork, with_network};
 use crate::prepare::{Prepared, SetupError, clip, loss, optimizer, prepare};
-use crate::recipe::{Model, Recipe};
+use crate::recipe::Recipe;
 use crate::schedule::learning_rate;
 
 /// How a recipe is trained.
@@ -71,24 +70,22 @@ pub fn train(
     options: &TrainOptions<'_>,
     progress: &mut dyn FnMut(Progress, &Record),
 ) -> Result<Trained, SetupError> {
-    let prepared = prepare(recipe)?;
-    let mut rng = weights_rng(recipe.seed);
-    let (shape, device) = (prepared.shape.clone(), prepared.device.clone());
-    Ok(match &recipe.model {
-        Model::Mlp(mlp) => {
-            run(Mlp::new(mlp, &shape, &mut rng, &device), prepared, recipe, options, progress)
-        }
-        Model::Conv(conv) => {
-            run(Conv::new(conv, &shape, &mut rng, &device), prepared, recipe, options, progress)
-        }
-        Model::Rnn(rnn) => {
-            run(Rnn::new(rnn, &shape, &mut rng, &device), prepared, recipe, options, progress)
-        }
-        Model::Transformer(transformer) => {
-            let model = Transformer::new(transformer, &shape, &mut rng, &device);
-            run(model, prepared, recipe, options, progress)
-        }
-    })
+    Ok(with_network(recipe, prepare(recipe)?, Training { recipe, options, progress }))
+}
+
+/// A training run that is to be made.
+struct Training<'a, 'b> {
+    recipe: &'a Recipe,
+    options: &'a TrainOptions<'b>,
+    progress: &'a mut dyn FnMut(Progress, &Record),
+}
+
+impl WithNetwork for Training<'_, '_> {
+    type Output = Trained;
+
+    fn run<N: Network>(self, network: N, prepared: Prepared) -> Trained {
+        run(network, prepared, self.recipe, self.options, self.progress)
+    }
 }
 
 fn run<N: Network>(
@@ -100,10 +97,6 @@ fn run<N: Network>(
 ) -> Trained {
     let started = Instant::now();
     let config = GuardConfig { mode: options.mode, ..GuardConfig::default() };
-    let model = match prepared.dtype {
-        FloatDType::F32 => model,
-        dtype => cast(model, dtype),
-    };
     let layers = model.layers();
     let mut session =
         Session::new(model, layers, optimizer(recipe), prepared.facts(recipe), config)

@@ -13,7 +13,7 @@ const FOLD_USUAL: usize = 5;
 /// From this many on, neighbours with marked gains on the same side are folded.
 const FOLD_MARKED: usize = 16;
 /// Marked layers that are named one by one.
-const NAMED_MAX: usize = 12;
+pub(crate) const NAMED_MAX: usize = 12;
 
 /// The chain of gains, `forward` from the input to the loss and `backward` from the loss to the
 /// input:
@@ -26,12 +26,32 @@ const NAMED_MAX: usize = 12;
 /// gains and, where the record knows them, the means while the run was calm. Long runs of
 /// neighbours on the same side are folded; the product is always that of all factors.
 pub fn chain(chain: &Chain, record: &Record, style: &Style) -> String {
+    let mut lines = equations(chain, style);
+    lines.extend(named(chain, record, style));
+    join(lines)
+}
+
+/// The chain of gains as two lists of factors with their products, without names.
+pub(crate) fn equations(chain: &Chain, style: &Style) -> Vec<String> {
     let forward: Vec<Option<f64>> = chain.links.iter().map(|link| link.forward).collect();
     let backward: Vec<Option<f64>> = chain.links.iter().rev().map(|link| link.backward).collect();
     let mut lines = direction("forward", &forward, style);
     lines.extend(direction("backward", &backward, style));
-    lines.extend(named(chain, record, style));
-    join(lines)
+    lines
+}
+
+/// A gain as it stands in the chain: in brackets when it is marked.
+pub(crate) fn gain(gain: f64, style: &Style) -> String {
+    marked(side(gain), number(gain), style)
+}
+
+/// The marked layers, at most `count` of them, those furthest from 1, in order of execution.
+pub(crate) fn furthest(chain: &Chain, count: usize) -> Vec<&Link> {
+    let mut shown: Vec<&Link> = chain.links.iter().filter(|link| link.is_marked()).collect();
+    shown.sort_by(|a, b| distance(b).total_cmp(&distance(a)));
+    shown.truncate(count);
+    shown.sort_by_key(|link| link.layer);
+    shown
 }
 
 /// One chain of factors with its product, for factors that belong to no layer.
@@ -115,11 +135,8 @@ fn marked(side: Side, text: String, style: &Style) -> String {
 
 /// The marked layers by name, those furthest from 1 when there are many, in order of execution.
 fn named(chain: &Chain, record: &Record, style: &Style) -> Vec<String> {
-    let marked: Vec<&Link> = chain.links.iter().filter(|link| link.is_marked()).collect();
-    let mut shown = marked.clone();
-    shown.sort_by(|a, b| distance(b).total_cmp(&distance(a)));
-    shown.truncate(NAMED_MAX);
-    shown.sort_by_key(|link| link.layer);
+    let marked = chain.links.iter().filter(|link| link.is_marked()).count();
+    let shown = furthest(chain, NAMED_MAX);
     let names = shown.iter().map(|link| record.layout.layer_name(link.layer));
     let width = names.clone().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut lines: Vec<String> = Vec::new();
@@ -135,8 +152,8 @@ fn named(chain: &Chain, record: &Record, style: &Style) -> Vec<String> {
         let tokens = known.into_iter().enumerate().map(comma);
         lines.extend(wrap_tokens(tokens, &format!("{}  ", pad(name, width)), style.line()));
     }
-    if marked.len() > shown.len() {
-        let more = counted((marked.len() - shown.len()) as u64, "layer");
+    if marked > shown.len() {
+        let more = counted((marked - shown.len()) as u64, "layer");
         lines.push(format!("and {more} more outside {}", usual()));
     }
     lines

@@ -133,7 +133,9 @@ fn run(steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
     for step in 0..steps {
         let point = at(step, calm(step));
         let gradients = [Some(stats(point.norm)); LAYERS];
-        let trace = trace(if point.blown { (38.0, 41.0) } else { (1.9, 1.7) });
+        let (forward, backward) = if point.blown { (38.0, 41.0) } else { (1.9, 1.7) };
+        let trace =
+            trace(&[1.02, 0.98, 1.1, forward, 0.97, 0.4], &[0.95, 1.04, 1.0, backward, 1.01, 1.2]);
         let armed = guard.wants_trace(Step(step)) || point.blown;
         guard.observe(&Observation {
             step: Step(step),
@@ -167,10 +169,34 @@ fn calm(step: u64) -> Point {
     }
 }
 
-/// The probes of a pass in which `layers.3` has these gains and the others about 1.
-fn trace((forward, backward): (f64, f64)) -> LayerTrace {
-    let forward = [1.02, 0.98, 1.1, forward, 0.97, 0.4];
-    let backward = [0.95, 1.04, 1.0, backward, 1.01, 1.2];
+/// A first step of layers `layers.0`, `layers.1`, ... with these gains and an update of a
+/// hundredth of each weight.
+pub(crate) fn preflight(
+    forward: &[f64],
+    backward: &[f64],
+    critical_multiple: f64,
+) -> tamegrad::Preflight {
+    let trace = trace(forward, backward);
+    let deltas = trace.layers.iter().filter_map(|layer| layer.delta);
+    let gradients: Vec<_> = deltas.map(Some).collect();
+    let is_finite = gradients.iter().flatten().all(TensorStats::is_finite);
+    let update =
+        Update { change_norm: 0.01, weight_norm: 1.0, len: 1, nonfinite: u64::from(!is_finite) };
+    tamegrad::preflight(
+        &layers(forward.len()),
+        &tamegrad::FirstStep {
+            loss: Some(if is_finite { 2.5 } else { f64::NAN }),
+            trace: Some(&trace),
+            gradients: &gradients,
+            updates: &vec![Some(update); forward.len()],
+            critical_multiple: Some(critical_multiple),
+            dtype_max: Some(f64::from(f32::MAX)),
+        },
+    )
+}
+
+/// The probes of a pass with these gains: an input of RMS 1, a gradient of 1 at the last output.
+fn trace(forward: &[f64], backward: &[f64]) -> LayerTrace {
     let mut deltas = vec![1.0];
     deltas.extend(backward.iter().rev().scan(1.0, |delta, gain| {
         *delta *= gain;

@@ -4,7 +4,7 @@
 //! not known is `null`.
 
 use serde::{Serialize, Serializer};
-use tamegrad::{Chain, Diagnosis, Evidence, Link, Record, Severity, Verdict};
+use tamegrad::{Chain, Diagnosis, Evidence, Layout, Link, Record, Severity, Verdict};
 
 use crate::words;
 
@@ -186,16 +186,16 @@ pub fn given(diagnosis: &Diagnosis, record: &Record, metric: Option<f64>) -> Giv
         origin: words::origin(diagnosis, record).map(str::to_owned),
         cause: cause(diagnosis),
         signs: diagnosis.signs.iter().map(sign).collect(),
-        gains: gains(diagnosis.chain.as_ref(), record),
+        gains: gains(diagnosis.chain.as_ref(), &record.layout),
         metric,
     }
 }
 
 /// The gains of a chain, a layer each in order of execution; none without a chain.
-pub fn gains(chain: Option<&Chain>, record: &Record) -> Vec<GainReport> {
+pub fn gains(chain: Option<&Chain>, layout: &Layout) -> Vec<GainReport> {
     let links = chain.into_iter().flat_map(|chain| &chain.links);
     let gain = |link: &Link| GainReport {
-        layer: record.layout.layer_name(link.layer).to_owned(),
+        layer: layout.layer_name(link.layer).to_owned(),
         forward: link.forward,
         backward: link.backward,
     };
@@ -243,7 +243,7 @@ pub(crate) fn verdict_name<S: Serializer>(
     serializer.serialize_str(verdict.as_str())
 }
 
-fn number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn number<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_nan() {
         serializer.serialize_str("NaN")
     } else if value.is_infinite() {

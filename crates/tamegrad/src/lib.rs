@@ -18,6 +18,7 @@ pub mod guard;
 pub mod hindsight;
 pub mod observe;
 pub mod origin;
+pub mod preflight;
 pub mod record;
 pub mod remedies;
 pub mod running;
@@ -32,5 +33,6 @@ pub use observe::{
     Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,
 };
 pub use origin::Origin;
+pub use preflight::{FirstStep, Preflight, preflight};
 pub use record::Record;
 pub use tamegrad_stats::TensorStats;

@@ -112,7 +112,7 @@ pub(super) fn run(case: &Case, cancel: &AtomicBool) -> Result<Outcome, SetupErro
         }
     })?;
     let protected = train(&recipe, &options(Mode::Protect), &mut |_, _| {})?;
-    let warns = !preflight(&recipe)?.warnings.is_empty();
+    let warns = !preflight(&recipe)?.warnings().is_empty();
     Ok(outcome(case, &recipe, &watched, &protected, harm, rivals, warns))
 }
 

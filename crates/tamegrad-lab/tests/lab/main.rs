@@ -2,6 +2,7 @@
 
 mod fix;
 mod guard;
+mod preflight;
 mod recipes;
 mod remedies;
 

@@ -4,7 +4,7 @@ use super::{Cause, CauseName};
 use crate::chain::{Link, StandsOut, stands_out};
 use crate::explain::Doc;
 use crate::finding::Evidence;
-use crate::observe::{ActivationKind, LayerId, NormalisationKind};
+use crate::observe::{ActivationKind, NormalisationKind};
 use crate::origin::Origin;
 use crate::record::Record;
 
@@ -87,7 +87,7 @@ fn is_rescaled(layer: &crate::observe::LayerInfo) -> bool {
 mod tests {
     use super::*;
     use crate::causes::check::{alarmed, trace};
-    use crate::observe::{Observation, RunFacts};
+    use crate::observe::{LayerId, Observation, RunFacts};
     use crate::signs::check::layout;
 
     #[test]
