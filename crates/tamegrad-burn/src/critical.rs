@@ -1,4 +1,5 @@
-//! The critical step size: the smallest multiple of an update that raises the loss of its batch.
+//! The critical step size: the smallest multiple of an update that raises the loss of its batch; and
+//! the sharpness along the way.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -14,15 +15,23 @@ const BISECTIONS: u32 = 6;
 const ROUNDING_UNITS: f64 = 16.0;
 
 /// The smallest of the multiples 1/1024, 1/256, ..., 1, 4 of the update from `before` to `after`
-/// that raises the loss, by at most eight forward passes on copies; infinite when none of them
-/// does.
+/// that raises the loss, by at most nine forward passes on copies; infinite when none of them
+/// does. With it the second derivative of the loss by the multiple there, `None` when a loss on the
+/// way is not finite.
 pub(crate) fn critical_step<M: Module>(
     before: &M,
     after: &M,
     loss: &impl Fn(&M, &Probes) -> Tensor<1>,
-) -> f64 {
+) -> (f64, Option<f64>) {
     let ray = Ray::new(before, after, loss);
-    by_4(1.0 / 1024.0).find(|multiple| ray.raises(*multiple)).unwrap_or(f64::INFINITY)
+    let mut tried = 0.0;
+    for multiple in by_4(1.0 / 1024.0) {
+        tried = multiple;
+        if ray.raises(multiple) {
+            return (multiple, ray.second_derivative(multiple));
+        }
+    }
+    (f64::INFINITY, ray.second_derivative(tried))
 }
 
 /// The smallest multiple of the update that raises the loss, within 2%, by at most 17 forward
@@ -75,11 +84,21 @@ impl<'a, M: Module, L: Fn(&M, &Probes) -> Tensor<1>> Ray<'a, M, L> {
         Self { before, after, loss, start, rounding: ROUNDING_UNITS * unit * start.abs() }
     }
 
+    fn at(&self, multiple: f64) -> f64 {
+        let model = updates::along(self.before, self.after, multiple);
+        (self.loss)(&model, &Probes::unarmed()).inner().into_scalar::<f64>()
+    }
+
     /// NaN counts as raised.
     fn raises(&self, multiple: f64) -> bool {
-        let model = updates::along(self.before, self.after, multiple);
-        let value = (self.loss)(&model, &Probes::unarmed()).inner().into_scalar::<f64>();
-        !(value <= self.start + self.rounding)
+        !(self.at(multiple) <= self.start + self.rounding)
+    }
+
+    /// By the second difference over 0, half of the multiple and the multiple.
+    fn second_derivative(&self, multiple: f64) -> Option<f64> {
+        let half = 0.5 * multiple;
+        let second = self.at(multiple) - 2.0 * self.at(half) + self.start;
+        Some(second / (half * half)).filter(|second| second.is_finite())
     }
 
     fn bisect(&self, mut lowers: f64, mut raises: f64) -> f64 {
@@ -88,5 +107,39 @@ impl<'a, M: Module, L: Fn(&M, &Probes) -> Tensor<1>> Ray<'a, M, L> {
             if self.raises(middle) { raises = middle } else { lowers = middle }
         }
         raises
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::module::{Param, ParamId};
+    use burn::tensor::TensorData;
+
+    use crate::default_device;
+
+    #[derive(Module, Debug)]
+    struct Net {
+        weight: Param<Tensor<1>>,
+    }
+
+    fn net(id: ParamId, weight: f64) -> Net {
+        let tensor = Tensor::<1>::from_data(TensorData::from([weight]), &default_device());
+        Net { weight: Param::initialized(id, tensor.require_grad()) }
+    }
+
+    #[test]
+    fn a_parabola_has_its_critical_step_and_its_curvature() {
+        // The loss a w^2 / 2 from w = 1: a step by u raises it where |u| > 2.
+        for (a, u, critical) in
+            [(3.0, -0.75, 4.0), (3.0, -40.0, 0.0625), (0.5, -1e-3, f64::INFINITY)]
+        {
+            let id = ParamId::new();
+            let loss = |net: &Net, _: &Probes| net.weight.val().square().sum() * (0.5 * a);
+            let (multiple, second) = critical_step(&net(id, 1.0), &net(id, 1.0 + u), &loss);
+            assert_eq!(multiple, critical, "{a} {u}");
+            let curvature = second.expect("finite") / (u * u);
+            assert!((curvature / a - 1.0).abs() < 0.05, "{a} {u}: {curvature}");
+        }
     }
 }

@@ -239,8 +239,11 @@ impl<M: Module> Session<M> {
         let verdict = self.guard.observe_update(&measured);
         self.repeat_with_probes(loss);
         if self.guard.wants_critical_step() {
-            let multiple = critical_step(&before, &after, loss);
-            self.guard.observe_critical_step(multiple);
+            let (multiple, second) = critical_step(&before, &after, loss);
+            let square =
+                measured.iter().flatten().map(|u| u.change_norm * u.change_norm).sum::<f64>();
+            let sharpness = second.filter(|_| square > 0.0).map(|second| second / square);
+            self.guard.observe_critical_step(multiple, sharpness);
         }
         let takes = match (verdict, kept, &optimizer) {
             (UpdateVerdict::Take, ..) => true,

@@ -7,7 +7,7 @@ use crate::finding::{Finding, Severity};
 use crate::observe::{
     LayerTrace, Layout, Observation, OtherModel, RunFacts, Step, TensorId, Update,
 };
-use crate::record::Record;
+use crate::record::{CriticalStep, Record};
 use crate::remedies::ladder::Ladder;
 use crate::signs::{Reading, Signs};
 
@@ -208,11 +208,12 @@ impl Guard {
             && self.record.critical_step.is_none()
     }
 
-    /// Takes in the critical step size: the smallest multiple of the proposed update that raises
-    /// the loss of its own batch.
-    pub fn observe_critical_step(&mut self, multiple: f64) {
+    /// Takes in the critical step size (the smallest multiple of the proposed update that raises
+    /// the loss of its own batch) and the sharpness along the update, see [`CriticalStep`].
+    pub fn observe_critical_step(&mut self, multiple: f64, sharpness: Option<f64>) {
         let step = self.record.now().map_or(Step(0), |row| row.step);
-        self.record.critical_step.get_or_insert((step, multiple));
+        let found = CriticalStep { step, multiple, sharpness };
+        self.record.critical_step.get_or_insert(found);
     }
 
     /// Takes in a step before its update and decides. Outside [`Mode::Protect`] the decision is

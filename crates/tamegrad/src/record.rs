@@ -93,6 +93,22 @@ pub struct GainTrack {
     pub backward: Baseline,
 }
 
+/// What passes on copies along a proposed update show.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct CriticalStep {
+    /// The step of the update.
+    pub step: Step,
+    /// The critical step size: the smallest multiple of the update that raises the loss of its own
+    /// batch; infinite when none that was tried does.
+    pub multiple: f64,
+    /// The sharpness along the update, u^T H u / |u|^2, from second differences of the loss; `None`
+    /// where the loss is not finite along the way. A step of plain gradient descent at the rate r
+    /// raises the loss where it is above 2 / r (Cohen et al. 2021, Gradient Descent on Neural
+    /// Networks Typically Occurs at the Edge of Stability).
+    pub sharpness: Option<f64>,
+}
+
 /// Where a non-finite value was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -146,7 +162,7 @@ pub struct Record {
     pub readings: Vec<(SignName, Reading)>,
     /// The critical step size, measured at the first alarm: the smallest multiple of the proposed
     /// update that raises the loss of its own batch, with the step.
-    pub critical_step: Option<(Step, f64)>,
+    pub critical_step: Option<CriticalStep>,
     /// The first non-finite value.
     pub first_nonfinite: Option<(Step, NonFiniteAt)>,
     /// The data of the first batch, of the calm batches' median and of the batch at the alarm.

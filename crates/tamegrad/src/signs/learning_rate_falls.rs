@@ -4,7 +4,7 @@ use super::{Reading, Sign, SignName};
 use crate::explain::Doc;
 use crate::finding::{Evidence, Finding, Severity};
 use crate::observe::Step;
-use crate::record::Record;
+use crate::record::{CriticalStep, Record};
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -47,20 +47,34 @@ pub struct LearningRateFalls {
 impl LearningRateFalls {
     /// The measured form: the critical step size, when it is 1 or less, once.
     fn critical(&mut self, record: &Record) -> Option<Finding> {
-        let (step, multiple) = record.critical_step.filter(|_| !self.told_critical)?;
+        let CriticalStep { step, multiple, sharpness } =
+            record.critical_step.filter(|_| !self.told_critical)?;
         self.told_critical = true;
+        let rate = record.rows.iter().rev().find(|row| row.step == step)?.learning_rate;
+        let sharp = sharpness.zip(rate).filter(|(_, rate)| *rate > 0.0).map(|(sharpness, rate)| {
+            let limit = "2 / learning rate, where plain descent begins to raise it";
+            Evidence::against(
+                "sharpness of the loss along the update",
+                sharpness,
+                limit,
+                2.0 / rate,
+            )
+        });
         (multiple <= 1.0).then(|| Finding {
             sign: SignName::LearningRateFalls,
             step,
             severity: Severity::Strain,
             tensor: None,
             layer: None,
-            evidence: vec![Evidence::against(
+            evidence: [Evidence::against(
                 "smallest multiple of the update that raises its own loss",
                 multiple,
                 "the update itself",
                 1.0,
-            )],
+            )]
+            .into_iter()
+            .chain(sharp)
+            .collect(),
         })
     }
 }
@@ -156,11 +170,26 @@ mod tests {
     fn the_critical_step_size_is_told_once_when_the_update_itself_raises_the_loss() {
         for (multiple, fires) in [(0.25, 1), (1.0, 1), (4.0, 0)] {
             let mut record = Record::new(Layout::default(), RunFacts::default());
-            record.critical_step = Some((Step(7), multiple));
+            record.take(&Observation {
+                step: Step(7),
+                learning_rate: Some(0.1),
+                ..Observation::default()
+            });
+            let sharpness = Some(80.0);
+            record.critical_step = Some(CriticalStep { step: Step(7), multiple, sharpness });
             let mut sign = LearningRateFalls::default();
             let readings: Vec<_> = (0..3).map(|_| sign.read(&record)).collect();
             let fired = readings.iter().filter(|r| matches!(r, Reading::Fired(_))).count();
             assert_eq!(fired, fires, "{multiple}");
+            let told = readings.iter().find_map(|reading| match reading {
+                Reading::Fired(finding) => Some(finding.evidence.clone()),
+                _ => None,
+            });
+            if let Some([_, sharp]) = told.as_deref() {
+                assert_eq!((sharp.value, sharp.against.as_ref().map(|r| r.1)), (80.0, Some(20.0)));
+            } else {
+                assert_eq!(fires, 0);
+            }
         }
     }
 
