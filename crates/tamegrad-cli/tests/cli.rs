@@ -633,6 +633,29 @@ fn eval_scores_a_corpus() {
     assert_eq!(ran.code, 2, "{}", ran.stderr);
 }
 
+#[test]
+fn eval_cases_runs_what_is_left_and_counts() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let only = |name: &str| ["eval", "cases", "--quick", "--json", "--out", "out", "--only", name];
+    let report = run(folder.path(), &only("published/ips-5")).json();
+    let number = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key}: {report}"));
+    assert_eq!(["failing", "alarm_before_nonfinite", "vetoed", "faults"].map(number), [2; 4]);
+    assert_eq!(["overflow", "healthy", "planted"].map(number), [0; 3]);
+    assert_eq!(report["rivals"].as_array().map(Vec::len), Some(10), "{report}");
+    assert!(report["rivals"][0]["name"].is_string() && report["misses"].is_array(), "{report}");
+    for file in ["cases.csv", "cases.md"] {
+        let text = fs::read_to_string(folder.path().join("out").join(file)).expect("a table");
+        assert!(text.contains("published/ips-5"), "{text}");
+    }
+    // The second run finds the first's outcomes: one more case, and a line for it.
+    let rows = || fs::read_to_string(folder.path().join("out/rows.jsonl")).expect("rows");
+    let before = rows();
+    let report = run(folder.path(), &only("published/ips-")).json();
+    assert_eq!(report["failing"], 6, "{report}");
+    assert!(rows().starts_with(&before) && rows().lines().count() == 7, "{}", rows());
+    assert_eq!(run(folder.path(), &["eval"]).code, 2);
+}
+
 /// Follows a log that another thread writes: the alarm goes to the screen, to a command and to a
 /// server on this machine.
 #[cfg(unix)]

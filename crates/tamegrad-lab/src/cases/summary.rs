@@ -25,15 +25,17 @@ pub struct Summary {
     /// Of these, with a step that protect mode changed.
     pub healthy_actions: u64,
     /// Failing runs with a fault planted in one layer.
-    pub layered: u64,
+    pub planted: u64,
     /// Of these, with that layer named first.
     pub origin_first: u64,
     /// Of these, with a layer named first that is at most one away.
     pub origin_within_one: u64,
-    /// Failing runs with a planted cause.
-    pub planted: u64,
-    /// Of these, with a planted cause ranked first.
+    /// Of these, with the planted cause ranked first.
     pub cause_first: u64,
+    /// Failing runs with a planted cause, in one layer or not.
+    pub faults: u64,
+    /// Of these, with the planted cause ranked first.
+    pub fault_cause_first: u64,
     /// Failing runs of faults that grow, with an alarm after the fault began.
     pub growing: u64,
     /// Steps from their alarms to the harm, median.
@@ -102,11 +104,12 @@ pub fn summarise(outcomes: &[Outcome]) -> Summary {
         healthy,
         healthy_alarms: count(&|o| is_healthy(o) && o.alarm.is_some()),
         healthy_actions: count(&|o| is_healthy(o) && o.actions > 0),
-        layered: count(&|o| is_layered(o)),
+        planted: count(&|o| is_layered(o)),
         origin_first: count(&|o| is_layered(o) && names_layer(o)),
         origin_within_one: count(&|o| is_layered(o) && (names_layer(o) || near_layer(o))),
-        planted: count(&|o| is_planted(o)),
-        cause_first: count(&|o| is_planted(o) && names_cause(o)),
+        cause_first: count(&|o| is_layered(o) && names_cause(o)),
+        faults: count(&|o| is_planted(o)),
+        fault_cause_first: count(&|o| is_planted(o) && names_cause(o)),
         growing: count(&|o| lead(o, o.alarm).is_some()),
         lead_median_steps: median_lead(outcomes, |o| o.alarm),
         raced: count(&|o| raced(o).is_some()),
@@ -375,8 +378,8 @@ mod tests {
         let s = summarise(&runs);
         assert_eq!((s.failing, s.overflow, s.overflow_by_preflight), (1, 1, 1));
         assert_eq!((s.healthy, s.healthy_alarms, s.healthy_actions, s.neither), (2, 1, 1, 1));
-        assert_eq!((s.layered, s.origin_first, s.origin_within_one), (2, 0, 2));
-        assert_eq!((s.planted, s.cause_first), (2, 2));
+        assert_eq!((s.planted, s.origin_first, s.origin_within_one), (2, 0, 2));
+        assert_eq!((s.cause_first, s.faults, s.fault_cause_first), (2, 2, 2));
         assert_eq!((s.growing, s.lead_median_steps), (1, Some(40.0)));
         assert_eq!((s.raced, s.not_later), (1, 1));
         assert_eq!(s.rivals[0].failing_alarms, 1);

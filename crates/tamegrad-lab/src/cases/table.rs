@@ -122,9 +122,10 @@ pub fn figures(s: &Summary) -> impl Iterator<Item = (&'static str, u64, u64)> {
         ("overflow in the first pass, preflight warns", s.overflow_by_preflight, s.overflow),
         ("healthy, alarm", s.healthy_alarms, s.healthy),
         ("healthy, protect mode acted", s.healthy_actions, s.healthy),
-        ("fault in one layer, that layer first", s.origin_first, s.layered),
-        ("fault in one layer, within one layer", s.origin_within_one, s.layered),
-        ("planted cause first", s.cause_first, s.planted),
+        ("fault in one layer, that layer first", s.origin_first, s.planted),
+        ("fault in one layer, within one layer", s.origin_within_one, s.planted),
+        ("fault in one layer, its cause first", s.cause_first, s.planted),
+        ("any planted fault, its cause first", s.fault_cause_first, s.faults),
         ("alarm no later than the best rival's", s.not_later, s.raced),
     ]
     .into_iter()
