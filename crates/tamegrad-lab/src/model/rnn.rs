@@ -146,3 +146,86 @@ impl Network for Rnn {
         (0..self.sequence[0]).map(step).chain([LayerInfo::named("output")]).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Distribution, Init, Scheme};
+    use rand::SeedableRng;
+
+    const HIDDEN: usize = 3;
+    const FEATURES: usize = 2;
+    const STEPS: usize = 4;
+
+    fn network(kind: Kind) -> Rnn {
+        let scheme = Scheme::Xavier { distribution: Distribution::Normal };
+        let recipe = recipe::Rnn {
+            hidden: HIDDEN,
+            cell: kind,
+            activation: recipe::Activation::Tanh,
+            init: Init { scheme, gain: 1.5 },
+            spectral_radius: None,
+        };
+        let shape = Shape { input: vec![STEPS, FEATURES], outputs: 1 };
+        let device = tamegrad_burn::default_device();
+        Rnn::new(&recipe, &shape, &mut ChaCha8Rng::seed_from_u64(3), &device)
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+        tensor.into_data().iter::<f64>().collect()
+    }
+
+    /// x W for a row-major W `[x.len(), columns]`.
+    fn times(x: &[f64], w: &[f64], columns: usize) -> Vec<f64> {
+        let at =
+            |column: usize| x.iter().enumerate().map(move |(row, x)| x * w[row * columns + column]);
+        (0..columns).map(|column| at(column).sum()).collect()
+    }
+
+    fn sigmoid(x: f64) -> f64 {
+        1.0 / (1.0 + (-x).exp())
+    }
+
+    /// The last state by the equations, in f64.
+    fn reference(rnn: &Rnn, inputs: &[f64]) -> Vec<f64> {
+        let gates = rnn.cell.input.weight.val().dims()[1] / HIDDEN;
+        let (w, u) = (values(rnn.cell.input.weight.val()), values(rnn.cell.recurrent.weight.val()));
+        let (mut h, mut c) = (vec![0.0; HIDDEN], vec![0.0; HIDDEN]);
+        for x in inputs.chunks(FEATURES) {
+            let (x, r) = (times(x, &w, gates * HIDDEN), times(&h, &u, gates * HIDDEN));
+            let gate = |g: usize, k: usize| (x[g * HIDDEN + k], r[g * HIDDEN + k]);
+            let sum = |g: usize, k: usize| gate(g, k).0 + gate(g, k).1;
+            let next: Vec<(f64, f64)> = (0..HIDDEN)
+                .map(|k| match rnn.cell.kind {
+                    Kind::Plain => (sum(0, k).tanh(), 0.0),
+                    Kind::Lstm => {
+                        let new = sigmoid(sum(0, k)) * sum(2, k).tanh();
+                        let c = c[k] * sigmoid(sum(1, k) + 1.0) + new;
+                        (sigmoid(sum(3, k)) * c.tanh(), c)
+                    }
+                    Kind::Gru => {
+                        let z = sigmoid(sum(1, k));
+                        let n = (gate(2, k).0 + sigmoid(sum(0, k)) * gate(2, k).1).tanh();
+                        (z * h[k] + (1.0 - z) * n, 0.0)
+                    }
+                })
+                .collect();
+            (h, c) = next.into_iter().unzip();
+        }
+        h
+    }
+
+    #[test]
+    fn each_cell_follows_its_equations() {
+        for kind in [Kind::Plain, Kind::Lstm, Kind::Gru] {
+            let rnn = network(kind);
+            let inputs: Vec<f32> = (0..STEPS * FEATURES).map(|i| (i as f32 * 0.7).sin()).collect();
+            let exact: Vec<f64> = inputs.iter().map(|x| f64::from(*x)).collect();
+            let device = tamegrad_burn::default_device();
+            let input = Tensor::<1>::from_data(&inputs[..], &device).reshape([1, STEPS * FEATURES]);
+            let output = values(rnn.forward(input, &Probes::unarmed()));
+            let last = times(&reference(&rnn, &exact), &values(rnn.output.weight.val()), 1);
+            assert!((output[0] - last[0]).abs() < 1e-5, "{kind:?}: {output:?} {last:?}");
+        }
+    }
+}

@@ -176,3 +176,87 @@ impl Network for Transformer {
         [first].into_iter().chain(blocks).chain([LayerInfo::named("output")]).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    const STEPS: usize = 3;
+    const WIDTH: usize = 4;
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+        tensor.into_data().iter::<f64>().collect()
+    }
+
+    #[test]
+    fn attention_follows_its_equation() {
+        let recipe = recipe::Transformer {
+            depth: 1,
+            width: WIDTH,
+            heads: 2,
+            activation: Activation::Gelu,
+            init: recipe::Init { scheme: recipe::Scheme::Normal, gain: 1.0 },
+            normalisation: recipe::Normalisation::default(),
+        };
+        let shape = Shape { input: vec![STEPS, WIDTH], outputs: 1 };
+        let device = tamegrad_burn::default_device();
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let model = Transformer::new(&recipe, &shape, &mut rng, &device);
+        let attention = &model.blocks[0].attention;
+        let h: Vec<f32> = (0..STEPS * WIDTH).map(|i| (i as f32 * 1.3).cos()).collect();
+        let input = Tensor::<1>::from_data(&h[..], &device).reshape([1, STEPS, WIDTH]);
+        let got = values(attention.forward(input));
+
+        let (qkv, out) = (values(attention.qkv.weight.val()), values(attention.out.weight.val()));
+        let row = |step: usize, column: usize| -> f64 {
+            let terms =
+                (0..WIDTH).map(|k| f64::from(h[step * WIDTH + k]) * qkv[k * 3 * WIDTH + column]);
+            terms.sum()
+        };
+        let each = WIDTH / 2;
+        let mut mixed = vec![0.0; STEPS * WIDTH];
+        for (head, query) in (0..2).flat_map(|head| (0..STEPS).map(move |query| (head, query))) {
+            let weights: Vec<f64> = (0..STEPS)
+                .map(|key| {
+                    let of = |part: usize, step: usize, k: usize| {
+                        row(step, part * WIDTH + head * each + k)
+                    };
+                    let score: f64 = (0..each).map(|k| of(0, query, k) * of(1, key, k)).sum();
+                    (score / (each as f64).sqrt()).exp()
+                })
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            for (k, key) in (0..each).flat_map(|k| (0..STEPS).map(move |key| (k, key))) {
+                let value = row(key, 2 * WIDTH + head * each + k);
+                mixed[query * WIDTH + head * each + k] += weights[key] / sum * value;
+            }
+        }
+        for (step, column) in (0..STEPS).flat_map(|s| (0..WIDTH).map(move |c| (s, c))) {
+            let want: f64 =
+                (0..WIDTH).map(|k| mixed[step * WIDTH + k] * out[k * WIDTH + column]).sum();
+            let got = got[step * WIDTH + column];
+            assert!((got - want).abs() < 1e-4 * want.abs().max(1.0), "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn every_layer_passes_a_probe() {
+        let zoo = crate::cases::list(crate::cases::Extent::Quick);
+        let of = |name: &str| zoo.iter().find(|case| case.name.contains(name)).expect("a case");
+        for name in ["healthy/transformer/", "healthy/lstm/", "healthy/gru/", "healthy/conv/"] {
+            let recipe = recipe::parse(&of(name).recipe, None).expect("a recipe");
+            let cancel = std::sync::atomic::AtomicBool::new(false);
+            let options = crate::TrainOptions {
+                mode: tamegrad::Mode::Observe,
+                steps_max: Some(1),
+                stop_after_alarm: None,
+                cancel: &cancel,
+            };
+            let run = crate::train(&recipe, &options, &mut |_, _| {}).expect("it runs");
+            let (_, trace) = run.record.first_trace.as_ref().expect("probes");
+            assert_eq!(trace.layers.len(), run.record.layout.layers.len(), "{name}");
+            assert!(trace.layers.iter().all(|layer| layer.delta.is_some()), "{name}");
+        }
+    }
+}
