@@ -17,7 +17,7 @@ pub(super) const DOC: Doc = Doc {
           were made for.",
     rule: "RMS of the targets above 10, and the loss of the first steps at least 100: the size \
            comes from the target, from step 0 on, and enters at the last layer. Not where the \
-           inputs' RMS is above 10 as well and the targets are at most 10 times as large.",
+           inputs' RMS is above 3 and the targets are at most 10 times as large.",
     example: "y = x^4 with x in 0..10: targets up to 10,000, loss 1e7 at step 0.",
     remedy: "Standardise the targets (and the inputs): subtract the mean, divide by the standard \
              deviation, undo it on the prediction.",
@@ -27,6 +27,8 @@ pub(super) const DOC: Doc = Doc {
 
 const TARGET_RMS: f64 = 10.0;
 const FIRST_LOSS: f64 = 100.0;
+/// Inputs above this are not standardised.
+const INPUT_RMS: f64 = 3.0;
 /// Targets at most this many times as large as large inputs follow from them.
 const LIKE_INPUTS: f64 = 10.0;
 
@@ -35,7 +37,7 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
     let rms = record.facts.target_rms.filter(|rms| *rms > TARGET_RMS)?;
     let loss = record.first_losses.iter().next().filter(|loss| *loss >= FIRST_LOSS)?;
     // A slope of order 1 on inputs of that size: then it is they that are not scaled.
-    let inputs = record.facts.input_rms.filter(|inputs| *inputs > TARGET_RMS);
+    let inputs = record.facts.input_rms.filter(|inputs| *inputs > INPUT_RMS);
     if inputs.is_some_and(|inputs| rms <= LIKE_INPUTS * inputs) {
         return None;
     }

@@ -19,14 +19,14 @@ pub(super) const DOC: Doc = Doc {
            sigma, sigma at least 0.1): spike = more than 6 sigma and 4 times the mean. Drift = \
            cumulative sum over a slow average (0.995) with k = 1, h = 12 and 1.5 times the mean, h \
            widened for streams whose neighbours are alike. Among n tensors the thresholds of each \
-           are sqrt(36 + 2 ln n) sigma and h = 12 + ln n / 2, so that a run has no more false alarms \
-           with many tensors than with one. \
-           A single tensor counts only when a tensor of a neighbour layer or the whole gradient \
-           agrees within 3 steps. In the first 100 steps only growth by 100 times over the first \
-           step, with a rising loss, counts, and at step 0 a product of backward gains above \
-           10,000 with a norm above 1,000, or a norm above 1e9; and after them a norm that was never under a million, \
-           with a loss that has not come down by half. It is an alarm when the loss departs as well or the \
-           norm is 100 times its mean, and the whole norm is above that of every calm step \
+           are sqrt(36 + 2 ln n) sigma and h = 12 + ln n / 2, so that a run has no more false \
+           alarms with many tensors than with one. A single tensor counts only when a tensor of a \
+           neighbour layer or the whole gradient agrees within 3 steps. In the first 100 steps only \
+           growth by 100 times over the first step, with a rising loss, counts, and at step 0 a \
+           product of backward gains above 10,000 with a norm above 1,000, or a norm above 1e9; and \
+           after them a norm that was never under a million, with a loss that has not come down by \
+           half. It is an alarm when the loss departs as well (for a drift in two steps in a row) \
+           or the norm is 100 times its mean, and the whole norm is above that of every calm step \
            before; otherwise a strain.",
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
     remedy: "Clip the gradient; if one layer stands out, treat that layer.",
@@ -55,6 +55,8 @@ pub struct GradientSpikes {
     total: Watch,
     first_norm: Option<f64>,
     lowest_norm: Option<f64>,
+    /// Steps in a row, to the latest, in which the loss departed.
+    departed: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +89,8 @@ impl Sign for GradientSpikes {
     fn read(&mut self, record: &Record) -> Reading {
         let Some(row) = record.now() else { return Reading::TooEarly { needs: WARM_UP_STEPS } };
         self.tensors.resize_with(record.tensors.len(), Watch::default);
+        let departs = row.loss.is_some_and(|loss| record.loss_departure(loss) > 4.0);
+        self.departed = if departs { self.departed.saturating_add(1) } else { 0 };
         let total =
             row.gradient_norm.and_then(|norm| self.total.rise(&record.total, norm, row.step.0, 1));
         let family = record.tensors.len();
@@ -134,7 +138,8 @@ impl GradientSpikes {
 
     fn finding(&self, record: &Record, tensor: Option<TensorId>, rise: Rise) -> Finding {
         let row = record.now().copied().unwrap_or_default();
-        let departs = row.loss.is_some_and(|loss| record.loss_departure(loss) > 4.0);
+        // One hard batch departs; a drift has time to wait for a second.
+        let departs = self.departed >= if rise.is_spike { 1 } else { 2 };
         let gross = rise.norm > GROSS_RATIO * rise.usual;
         // Near convergence a hard batch is a spike against tiny norms, and no explosion.
         let record_high = row.gradient_norm.is_some_and(|n| !(n <= record.highest_calm_norm));
@@ -298,6 +303,18 @@ mod tests {
         let (findings, _) = run(&mut GradientSpikes::default(), &calm_then(&growth, 1.0));
         let first = findings.first().expect("a drift");
         assert!((200..280).contains(&first.step.0), "{first:?}");
+    }
+
+    #[test]
+    fn a_drift_alarms_when_the_loss_departs_twice_in_a_row() {
+        let growth: Vec<[f64; 3]> = (0..100).map(|i| [1.02f64.powi(i); 3]).collect();
+        for (hard, fires) in [(vec![280], vec![]), (vec![280, 281], vec![281])] {
+            let mut given = calm_then(&growth, 1.0);
+            hard.iter().for_each(|step| given[*step as usize].loss = Some(5.0));
+            let (findings, _) = run(&mut GradientSpikes::default(), &given);
+            assert!(findings.iter().any(|finding| finding.step.0 < 280), "it drifts");
+            assert_eq!(alarms(&findings), fires);
+        }
     }
 
     #[test]

@@ -19,11 +19,12 @@ pub(super) const DOC: Doc = Doc {
           region where the slope was true, and the next gradient is taken somewhere else.",
     rule: "Update ratio |dW|/|W| of each weight matrix (L2 norms). Usual ones are some thousandths. \
            Fires when a ratio is above 0.1 and 4 times its own mean (after 100 steps); above 1 (in \
-           the first 10 steps above 2) it fires at once. It is an alarm above that, or when the loss departs as well, otherwise a \
-           strain. Drift: the learning rate is above all before it, has grown by 1.5 times in the \
-           last 100 steps, all along, and by no less than in the 100 before (a linear warm-up grows by less and \
-           less), and the median ratio of the matrices is above 0.003 and 2.5 times what it was 200 \
-           steps ago: an alarm, for such a rate ends in an explosion.",
+           the first 10 steps above 2) it fires at once. It is an alarm above that, or when the \
+           loss departs as well, otherwise a strain. Drift: the learning rate is above all before \
+           it, has grown by 1.5 times in the last 100 steps, all along, and by no less than in the \
+           100 before (a linear warm-up grows by less and less), and the median ratio of the \
+           matrices is above 0.003 and 2.5 times what it was 200 steps ago: an alarm, for such a \
+           rate ends in an explosion.",
     example: "output.weight: |dW|/|W| = 0.131 at step 111, mean before it 0.00976.",
     remedy: "Lower the learning rate, warm up, or clip; for Adam look at the lag of its second \
              moment.",
