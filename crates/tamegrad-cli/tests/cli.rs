@@ -636,7 +636,8 @@ fn eval_scores_a_corpus() {
 #[test]
 fn eval_cases_runs_what_is_left_and_counts() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let only = |name: &str| ["eval", "cases", "--quick", "--json", "--out", "out", "--only", name];
+    let only =
+        |name: &'static str| ["eval", "cases", "--quick", "--json", "--out", "out", "--only", name];
     let report = run(folder.path(), &only("published/ips-5")).json();
     let number = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key}: {report}"));
     assert_eq!(["failing", "alarm_before_nonfinite", "vetoed", "faults"].map(number), [2; 4]);
