@@ -45,7 +45,11 @@ pub struct Summary {
     pub raced: u64,
     /// Of these, with our alarm no later than its.
     pub not_later: u64,
-    /// The best rival: the most failing runs of those that alarm on at most 5% of healthy ones.
+    /// As `raced`, of faults that grow.
+    pub raced_growing: u64,
+    /// As `not_later`, of faults that grow.
+    pub not_later_growing: u64,
+    /// The best rival: the most failing runs of those that alarm on at most 1% of healthy ones.
     pub best_rival: Option<String>,
     /// Runs that were neither: rough, idle, or a planted fault that did no harm.
     pub neither: u64,
@@ -78,8 +82,9 @@ pub struct Miss {
     pub miss: String,
 }
 
-/// Part of the healthy runs on which a rival may fire and still be the best.
-const BEST_RIVAL_HEALTHY_MAX: f64 = 0.05;
+/// Part of the healthy runs on which a rival may fire and still be the best: the budget of false
+/// alarms that the guard is held to as well.
+const BEST_RIVAL_HEALTHY_MAX: f64 = 0.01;
 
 /// Counts.
 pub fn summarise(outcomes: &[Outcome]) -> Summary {
@@ -115,6 +120,11 @@ pub fn summarise(outcomes: &[Outcome]) -> Summary {
         raced: count(&|o| raced(o).is_some()),
         not_later: count(&|o| {
             raced(o).is_some_and(|at| alarmed(o) && o.alarm.is_some_and(|alarm| alarm <= at))
+        }),
+        raced_growing: count(&|o| o.grows && raced(o).is_some()),
+        not_later_growing: count(&|o| {
+            let in_time = |at: u64| alarmed(o) && o.alarm.is_some_and(|alarm| alarm <= at);
+            o.grows && raced(o).is_some_and(in_time)
         }),
         best_rival: best.map(|index| RIVALS[index].to_owned()),
         neither: count(&|o| !o.ending.is_failure() && !is_healthy(o)),
@@ -382,6 +392,7 @@ mod tests {
         assert_eq!((s.cause_first, s.faults, s.fault_cause_first), (2, 2, 2));
         assert_eq!((s.growing, s.lead_median_steps), (1, Some(40.0)));
         assert_eq!((s.raced, s.not_later), (1, 1));
+        assert_eq!((s.raced_growing, s.not_later_growing), (1, 1));
         assert_eq!(s.rivals[0].failing_alarms, 1);
         assert_eq!(s.rivals[0].lead_median_steps, Some(30.0));
         let missed: Vec<&str> = s.misses.iter().map(|miss| miss.miss.as_str()).collect();

@@ -127,6 +127,7 @@ pub fn figures(s: &Summary) -> impl Iterator<Item = (&'static str, u64, u64)> {
         ("fault in one layer, its cause first", s.cause_first, s.planted),
         ("any planted fault, its cause first", s.fault_cause_first, s.faults),
         ("alarm no later than the best rival's", s.not_later, s.raced),
+        ("the same, faults that grow", s.not_later_growing, s.raced_growing),
     ]
     .into_iter()
 }
