@@ -215,7 +215,7 @@ mod tests {
             terms.sum()
         };
         let each = WIDTH / 2;
-        let mut mixed = vec![0.0; STEPS * WIDTH];
+        let mut mixed = [0.0; STEPS * WIDTH];
         for (head, query) in (0..2).flat_map(|head| (0..STEPS).map(move |query| (head, query))) {
             let weights: Vec<f64> = (0..STEPS)
                 .map(|key| {
