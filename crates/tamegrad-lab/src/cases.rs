@@ -131,8 +131,9 @@ mod tests {
             let names: HashSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
             assert_eq!(names.len(), cases.len());
             for case in &cases {
-                let recipe = crate::recipe::parse(&case.recipe, None);
-                assert!(recipe.is_ok(), "{}: {recipe:?}\n{}", case.name, case.recipe);
+                let recipe = crate::recipe::parse(&case.recipe, None)
+                    .unwrap_or_else(|error| panic!("{}: {error}\n{}", case.name, case.recipe));
+                assert!(recipe.training.epochs > 0 && recipe.name.len() > 4, "{}", case.name);
             }
         }
     }
