@@ -71,18 +71,18 @@ impl Rows {
         let build = format!("{{\"build\":\"{:016x}\"}}", hash_of_this_program());
         let text = fs::read_to_string(path).unwrap_or_default();
         let mut lines = text.lines();
-        let known = match lines.next() == Some(build.as_str()) {
-            // A line that was cut short is a case to run again.
-            true => lines.filter_map(|line| serde_json::from_str(line).ok()).collect(),
-            false => Vec::new(),
-        };
-        let rows = Self { path: path.to_path_buf(), known };
-        let mut whole = build + "\n";
-        for outcome in &rows.known {
-            whole.push_str(&to_line(outcome)?);
+        let is_ours = lines.next() == Some(build.as_str());
+        let (mut whole, mut known) = (build + "\n", Vec::new());
+        // A line that was cut short is a case to run again.
+        for line in lines.filter(|_| is_ours) {
+            if let Ok(outcome) = serde_json::from_str(line) {
+                whole.push_str(line);
+                whole.push('\n');
+                known.push(outcome);
+            }
         }
         write(path, &whole)?;
-        Ok(rows)
+        Ok(Self { path: path.to_path_buf(), known })
     }
 
     /// The outcomes of listed cases that are known, and the cases that are left.
