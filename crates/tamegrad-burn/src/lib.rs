@@ -11,6 +11,7 @@ mod change;
 mod clip;
 mod device;
 mod device_scan;
+mod estimate;
 mod gradients;
 mod host;
 mod lag;

@@ -108,8 +108,7 @@ struct Runs<N: Network> {
 
 const OFF: GuardConfig =
     GuardConfig { mode: Mode::Off, trace_every: 25, snapshot_every: 25, snapshots_max: 8 };
-const OBSERVED: GuardConfig =
-    GuardConfig { mode: Mode::Observe, trace_every: u64::MAX, ..OFF };
+const OBSERVED: GuardConfig = GuardConfig { mode: Mode::Observe, trace_every: u64::MAX, ..OFF };
 
 impl<N: Network> Runs<N> {
     fn new(
