@@ -13,7 +13,7 @@
 //! - its gradient is not finite, or so large that the update or the moments could overflow;
 //! - its gradient is concentrated: more than 7/8 of it zeros (an embedding of which few rows move),
 //!   or its largest square above 512 times the mean square;
-//! - a sampled element is not finite before or after.
+//! - a sampled element is not finite before or after, or an element was not at the step before.
 //!
 //! What is left to chance is an update that is concentrated though its gradient is not. With its
 //! change in n stretches of a tensor it is missed at one step with probability (63/64)^n at most,
@@ -24,6 +24,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use half::{bf16, f16};
+use tamegrad::record::TensorTrack;
 use tamegrad::{Step, Update};
 use tamegrad_stats::{ListStats, TensorRef, TensorStats, scan};
 
@@ -46,12 +47,14 @@ const CREST: f64 = 512.0;
 const ROUND: u64 = 32;
 
 /// The update of each parameter from `before` to `after`, by [`tamegrad::TensorId`], estimated
-/// where a sample tells it. `gradients` are those that made the update.
+/// where a sample tells it. `gradients` are those that made the update, `tracks` what is known of
+/// each parameter from the steps before.
 pub(crate) fn estimate<M: Module>(
     table: &ParameterTable,
     before: &M,
     after: &M,
     gradients: &[Option<TensorStats>],
+    tracks: &[TensorTrack],
     step: Step,
     buffers: &mut ListStats,
 ) -> Vec<Option<Update>> {
@@ -61,6 +64,7 @@ pub(crate) fn estimate<M: Module>(
         table,
         before: holder.held,
         gradients,
+        tracks,
         step: step.0,
         updates: vec![None; table.len()],
     };
@@ -94,6 +98,7 @@ struct Sampler<'a> {
     table: &'a ParameterTable,
     before: Vec<Option<HostTensor>>,
     gradients: &'a [Option<TensorStats>],
+    tracks: &'a [TensorTrack],
     step: u64,
     /// `None` where no sample tells the update.
     updates: Vec<Option<Update>>,
@@ -105,7 +110,10 @@ impl ModuleVisitor for Sampler<'_> {
         // A tied tensor is met twice.
         let Some(before) = self.before[index].take() else { return };
         let Some(after) = HostTensor::new(&param.val()) else { return };
-        if before.is_laid_out_like(&after) {
+        let latest = self.tracks.get(index).and_then(|track| track.latest_update);
+        // A sample that misses what was broken before would make it news once more.
+        let was_broken = latest.is_some_and(|update| update.nonfinite > 0);
+        if !was_broken && before.is_laid_out_like(&after) {
             let gradient = self.gradients.get(index).copied().flatten();
             let seed = mixed(self.step).wrapping_add(index as u64);
             let is_read = (self.step.wrapping_add(index as u64)).is_multiple_of(ROUND);
@@ -167,7 +175,7 @@ fn sample<T: tamegrad_stats::Element>(
         for (number, (old, new)) in strata.enumerate() {
             let stretches = old.len().div_ceil(STRETCH);
             let drawn = mixed(seed ^ ((number as u64) << 32)) >> 32;
-            let first = (drawn as usize * stretches >> 32) * STRETCH;
+            let first = ((drawn * stretches as u64) >> 32) as usize * STRETCH;
             let drawn = first..old.len().min(first + STRETCH);
             let (of_change, of_weight) = squares(&old[drawn.clone()], &new[drawn], widen);
             change += stretches as f64 * of_change;
@@ -216,6 +224,9 @@ fn mixed(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::updates::measure;
+    use burn::module::ParamId;
+    use burn::tensor::Device;
 
     const LEN: usize = 256 * 256 + 37;
 
@@ -304,7 +315,8 @@ mod tests {
             }
         }
         let after = moved(&before, &spread, 1e-3);
-        assert!(told(&before, &after, &spread, 1).is_some());
+        let known = told(&before, &after, &spread, 1).map(|update| (update.len, update.nonfinite));
+        assert_eq!(known, Some((LEN as u64, 0)));
     }
 
     #[test]
@@ -320,5 +332,45 @@ mod tests {
         let met = (0..4096).filter(|seed| told(*seed, false).is_none()).count();
         assert!((32..128).contains(&met), "one sample in 64 meets one element: {met}");
         assert!((0..64).all(|seed| told(seed, true).is_none()));
+    }
+
+    #[derive(Module, Debug)]
+    struct Net {
+        weight: Param<Tensor<1>>,
+        tied: Param<Tensor<1>>,
+    }
+
+    /// A network of one tensor in two places.
+    fn net(id: ParamId, values: &[f32]) -> Net {
+        let tensor = Tensor::from_data(values, &Device::flex().autodiff()).require_grad();
+        let weight = Param::initialized(id, tensor);
+        Net { tied: weight.clone(), weight }
+    }
+
+    #[test]
+    fn a_module_is_told_by_samples_and_what_was_broken_in_full() {
+        let id = ParamId::new();
+        let spread: Vec<f32> = (0..LEN).map(|i| wave(i, 0.31)).collect();
+        let mut values: Vec<f32> = (0..LEN).map(|i| wave(i, 0.7)).collect();
+        let updates = |values: &[f32], nonfinite: u64| {
+            let (before, after) = (net(id, values), net(id, &moved(values, &spread, 1e-3)));
+            let table = ParameterTable::new(&before, Vec::new());
+            let known = Update { change_norm: 1.0, weight_norm: 1.0, len: LEN as u64, nonfinite };
+            let tracks = [TensorTrack { latest_update: Some(known), ..TensorTrack::new() }];
+            let (gradients, mut buffers) = ([Some(scan(&spread))], ListStats::default());
+            let exact = measure(&table, &before, &after, &mut buffers);
+            let told =
+                estimate(&table, &before, &after, &gradients, &tracks, Step(5), &mut buffers);
+            (told, exact)
+        };
+        let (told, exact) = updates(&values, 0);
+        let ratio = |updates: &[Option<Update>]| updates[0].map_or(0.0, |update| update.ratio());
+        assert_eq!(told.len(), 1);
+        assert_ne!(told, exact);
+        assert!((ratio(&told) / ratio(&exact) - 1.0).abs() < 0.1, "{told:?} {exact:?}");
+        values[40_000] = f32::NAN;
+        let (told, exact) = updates(&values, 1);
+        assert_eq!(told, exact);
+        assert_eq!(told[0].map(|update| update.nonfinite), Some(1));
     }
 }

@@ -294,7 +294,8 @@ impl<M: Module> Session<M> {
         if self.guard.config().mode == Mode::Protect {
             return updates::measure(&self.table, before, after, buffers);
         }
-        estimate(&self.table, before, after, &gradients.tensors, step, buffers)
+        let tracks = &self.guard.record().tensors;
+        estimate(&self.table, before, after, &gradients.tensors, tracks, step, buffers)
     }
 
     /// Scales as decided. Says whether anything was changed.
