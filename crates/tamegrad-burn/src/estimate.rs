@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn spread_updates_are_told_closely_and_without_bias() {
-        let rows = |i: usize| if i / 256 % 3 == 0 { 1.0 } else { 0.01 };
+        let rows = |i: usize| if (i / 256).is_multiple_of(3) { 1.0 } else { 0.01 };
         for (name, ratios, sigma) in
             [("evenly", ratios(|_| 1.0), 0.03), ("a third of the rows", ratios(rows), 0.2)]
         {
