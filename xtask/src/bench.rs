@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: programs that take turns on one machine, and the medians of their times.
 
 mod logs;
+mod observe;
 mod stats;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use serde::Serialize;
 #[derive(Debug, PartialEq)]
 pub(crate) enum Bench {
     Logs(Options),
+    Observe(Options),
     Stats(Options),
     Torch(Options),
 }
@@ -35,6 +37,7 @@ pub(crate) struct Options {
 pub(crate) fn bench(root: &Path, which: Bench) -> Result<(), String> {
     match which {
         Bench::Logs(options) => logs::logs_and_print(root, &options),
+        Bench::Observe(options) => observe::observe_and_print(root, &options),
         Bench::Stats(options) => stats::stats_and_print(root, &options),
         Bench::Torch(options) => crate::python::bench(root, options.rounds.get()),
     }
@@ -43,11 +46,14 @@ pub(crate) fn bench(root: &Path, which: Bench) -> Result<(), String> {
 /// Reads what follows `bench` on the command line.
 pub(crate) fn parse(words: &[&str]) -> Result<Bench, String> {
     match words {
-        [] => Err("no bench given, want `logs`, `stats` or `torch`".to_owned()),
+        [] => Err("no bench given, want `logs`, `observe`, `stats` or `torch`".to_owned()),
         ["logs", options @ ..] => parse_options(options).map(Bench::Logs),
+        ["observe", options @ ..] => parse_options(options).map(Bench::Observe),
         ["stats", options @ ..] => parse_options(options).map(Bench::Stats),
         ["torch", options @ ..] => parse_options(options).map(Bench::Torch),
-        [unknown, ..] => Err(format!("unknown bench `{unknown}`, want `logs`, `stats` or `torch`")),
+        [unknown, ..] => {
+            Err(format!("unknown bench `{unknown}`, want `logs`, `observe`, `stats` or `torch`"))
+        }
     }
 }
 
@@ -246,10 +252,14 @@ mod tests {
             (&["stats", "--json"], stats(true, 9)),
             (&["stats", "--rounds", "3"], stats(false, 3)),
             (&["stats", "--rounds", "1", "--json"], stats(true, 1)),
+            (&["observe"], Ok(Bench::Observe(Options { json: false, rounds: count(9) }))),
             (&["logs"], Ok(Bench::Logs(Options { json: false, rounds: count(9) }))),
-            (&[], Err("no bench given, want `logs`, `stats` or `torch`")),
-            (&["stat"], Err("unknown bench `stat`, want `logs`, `stats` or `torch`")),
-            (&["--json"], Err("unknown bench `--json`, want `logs`, `stats` or `torch`")),
+            (&[], Err("no bench given, want `logs`, `observe`, `stats` or `torch`")),
+            (&["stat"], Err("unknown bench `stat`, want `logs`, `observe`, `stats` or `torch`")),
+            (
+                &["--json"],
+                Err("unknown bench `--json`, want `logs`, `observe`, `stats` or `torch`"),
+            ),
             (&["stats", "logs"], Err("unexpected argument `logs`")),
             (&["stats", "--rounds"], Err("--rounds: got nothing, want a number from 1")),
             (&["stats", "--rounds", "0"], Err("--rounds: got `0`, want a number from 1")),

@@ -24,6 +24,9 @@ Commands:
   tidy         the style rules that a machine can check, over every file of the project
   bench logs   the time of `diagnose` for an event file of 500 MB, against TensorBoard's own loaders,
                and of `scan` for a checkpoint of 4 GB, against a plain read of the mapped file
+  bench observe
+               the process time of burn training steps, watched and bare in turns; leave the machine
+               alone meanwhile
   bench stats  the time of statistics and clips, against a plain read of the same memory and
                against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
   open-run     a run folder and its Parquet files, opened by pyarrow and polars; a part of `test`
@@ -142,7 +145,7 @@ mod tests {
             (&["valgrind"], Ok(Task::Valgrind)),
             (&["python"], Ok(Task::Python)),
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
-            (&["bench"], Err("no bench given, want `logs`, `stats` or `torch`")),
+            (&["bench"], Err("no bench given, want `logs`, `observe`, `stats` or `torch`")),
             (&["fuzz", "text"], Ok(Task::Fuzz(fuzz::parse(&["text"]).expect("options")))),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),

@@ -41,6 +41,13 @@ mod flex {
             })
         }
 
+        /// Whether the elements of both come in one order and one type.
+        pub(crate) fn is_laid_out_like(&self, other: &Self) -> bool {
+            self.tensor.dtype() == other.tensor.dtype()
+                && self.elements.len() == other.elements.len()
+                && self.tensor.layout() == other.tensor.layout()
+        }
+
         /// Its elements in the order of the buffer, which need not be that of the tensor.
         pub(crate) fn elements(&self) -> TensorRef<'_> {
             match self.tensor.dtype() {
@@ -145,6 +152,11 @@ mod none {
         /// `None`: the tensor is on another device.
         pub(crate) fn new<const D: usize>(_tensor: &Tensor<D>) -> Option<Self> {
             None
+        }
+
+        /// There are no two.
+        pub(crate) fn is_laid_out_like(&self, _other: &Self) -> bool {
+            match *self {}
         }
 
         /// Its elements.

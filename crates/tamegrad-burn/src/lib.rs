@@ -12,6 +12,7 @@ mod clip;
 mod critical;
 mod device;
 mod device_scan;
+mod estimate;
 mod gradients;
 mod host;
 mod lag;

@@ -16,6 +16,7 @@ use tamegrad_stats::ListStats;
 use crate::change::Change;
 use crate::clip::Clip;
 use crate::critical::critical_step;
+use crate::estimate::estimate;
 use crate::gradients::{GradientStats, copy};
 use crate::lag::{LagMeter, Lagged, SecondMoment};
 use crate::parameters::ParameterTable;
@@ -235,7 +236,7 @@ impl<M: Module> Session<M> {
         };
         let kept = self.protects().then(|| copy(&self.table, &self.model, &gradients));
         let mut after = self.stepped(rate, gradients);
-        let measured = self.measure_update(&before, &after);
+        let measured = self.measure_update(input.step, &before, &after, stats);
         let verdict = self.guard.observe_update(&measured);
         self.repeat_with_probes(loss);
         if self.guard.wants_critical_step() {
@@ -251,7 +252,7 @@ impl<M: Module> Session<M> {
                 self.optimizer = optimizer.clone();
                 self.scale_gradients(&GradientAction::ScaleAll(factor), &mut gradients);
                 after = self.stepped(rate, gradients);
-                let measured = self.measure_update(&before, &after);
+                let measured = self.measure_update(input.step, &before, &after, stats);
                 self.guard.observe_shrunk_update(&measured)
             }
             (UpdateVerdict::Shrink(_) | UpdateVerdict::Refuse, ..) => false,
@@ -285,8 +286,21 @@ impl<M: Module> Session<M> {
         }
     }
 
-    fn measure_update(&mut self, before: &M, after: &M) -> Vec<Option<Update>> {
-        updates::measure(&self.table, before, after, &mut self.update_buffers)
+    /// Protect may refuse an update and measures all of it, and preflight tells the first; later
+    /// observe looks at a sample.
+    fn measure_update(
+        &mut self,
+        step: Step,
+        before: &M,
+        after: &M,
+        gradients: &GradientStats,
+    ) -> Vec<Option<Update>> {
+        let buffers = &mut self.update_buffers;
+        if self.protects() || step == Step(0) {
+            return updates::measure(&self.table, before, after, buffers);
+        }
+        let tracks = &self.guard.record().tensors;
+        estimate(&self.table, before, after, &gradients.tensors, tracks, step, buffers)
     }
 
     /// Scales as decided. Says whether anything was changed.

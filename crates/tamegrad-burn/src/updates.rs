@@ -20,15 +20,29 @@ pub(crate) fn measure<M: Module>(
     after: &M,
     buffers: &mut ListStats,
 ) -> Vec<Option<Update>> {
+    let mut updates = vec![None; table.len()];
+    measure_those(table, before, after, &vec![true; table.len()], &mut updates, buffers);
+    updates
+}
+
+/// [`measure`] of the parameters that are `wanted`, into their places.
+pub(crate) fn measure_those<M: Module>(
+    table: &ParameterTable,
+    before: &M,
+    after: &M,
+    wanted: &[bool],
+    updates: &mut [Option<Update>],
+    buffers: &mut ListStats,
+) {
     let mut pairs = Pairs {
         table,
+        wanted,
         before: parameters(before),
         measured: Vec::new(),
         list: TensorList::default(),
     };
     after.visit(&mut pairs);
     let mut stats = pairs.list.scan(buffers);
-    let mut updates = vec![None; table.len()];
     for (index, is_f64) in pairs.measured {
         if let (Some(change), Some(before), Some(after)) =
             (stats.next(), stats.next(), stats.next())
@@ -36,7 +50,6 @@ pub(crate) fn measure<M: Module>(
             updates[index] = Some(update(&change, &before, &after, is_f64));
         }
     }
-    updates
 }
 
 fn update(change: &TensorStats, before: &TensorStats, after: &TensorStats, is_f64: bool) -> Update {
@@ -91,6 +104,7 @@ fn parameters<M: Module>(module: &M) -> TensorContainer<ParamId> {
 /// it is.
 struct Pairs<'a> {
     table: &'a ParameterTable,
+    wanted: &'a [bool],
     before: TensorContainer<ParamId>,
     /// The parameter of each three tensors of the list, and whether it is of f64.
     measured: Vec<(usize, bool)>,
@@ -99,7 +113,9 @@ struct Pairs<'a> {
 
 impl ModuleVisitor for Pairs<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(index) = self.table.index_of(param.id) else { return };
+        let Some(index) = self.table.index_of(param.id).filter(|index| self.wanted[*index]) else {
+            return;
+        };
         let Some(before) = self.before.remove::<Tensor<D>>(&param.id) else { return };
         let after = param.val().inner();
         self.measured.push((index, after.dtype() == DType::F64));

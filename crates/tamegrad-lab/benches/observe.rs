@@ -1,0 +1,203 @@
+//! The training steps that `cargo xtask bench observe` times: bare and observed, in turns.
+//!
+//! It is told on standard input what to do, a line `MODEL STEPS` each, takes so many steps of each
+//! kind, one of each in turn, and answers with four medians of the milliseconds of process time of
+//! a step: bare, observed without probes, observed with the probes at their default interval, and
+//! bare once more. A line that makes no sense is answered by `error: ` and why.
+
+use std::io::{self, BufRead, Write};
+use std::num::NonZeroU64;
+
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
+use burn::tensor::{Distribution, Int, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tamegrad::{GuardConfig, Mode, RunFacts, Step};
+use tamegrad_burn::{Lagged, Session, SessionOptimizer, StepInput, default_device};
+use tamegrad_lab::model::{Mlp, Network, Shape, Transformer};
+use tamegrad_lab::recipe::{self, Model};
+
+/// So small that no run leaves its calm start: after an alarm there are no more probes.
+const LEARNING_RATE: f64 = 1e-6;
+
+fn main() -> io::Result<()> {
+    // `cargo test --benches` starts this as well, and asks for nothing.
+    let mut current: Option<(String, Box<dyn Steps>)> = None;
+    for line in io::stdin().lock().lines() {
+        let answer = answer(&line?, &mut current).unwrap_or_else(|why| format!("error: {why}"));
+        writeln!(io::stdout(), "{answer}")?;
+        io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+fn answer(line: &str, current: &mut Option<(String, Box<dyn Steps>)>) -> Result<String, String> {
+    let (model, steps) =
+        line.split_once(' ').ok_or_else(|| format!("got `{line}`, want `MODEL STEPS`"))?;
+    let steps: NonZeroU64 =
+        steps.parse().map_err(|_| format!("got `{steps}` steps, want 1 or more"))?;
+    // the old model goes before the new one comes
+    let kept = current.take().filter(|(name, _)| name == model);
+    let (_, runs) = match kept {
+        Some(kept) => current.insert(kept),
+        None => current.insert((model.to_owned(), make(model)?)),
+    };
+    let times = runs.milliseconds(steps.get())?;
+    Ok(times.map(|ms| ms.to_string()).join(" "))
+}
+
+fn make(name: &str) -> Result<Box<dyn Steps>, String> {
+    let (model, optimizer) =
+        name.split_once('/').ok_or_else(|| format!("got `{name}`, want `MODEL/OPTIMIZER`"))?;
+    let optimizer: fn() -> SessionOptimizer = match optimizer {
+        "sgd" => || {
+            let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+            let config = SgdConfig::new().with_momentum(Some(momentum));
+            ModuleOptimizer::from(config.build()).into()
+        },
+        "adam" => || Lagged::new(AdamConfig::new().build(), 0.999).into(),
+        _ => return Err(format!("no optimizer `{optimizer}`")),
+    };
+    let parsed = |part: &str| {
+        let text = format!(
+            "name = \"bench\"\n[data]\nsource = \"digits\"\n[model]\n{part}\n[optimizer]\n\
+             kind = \"sgd\"\nlearning_rate = 0.1\n[training]\nbatch = 64\nepochs = 1\n"
+        );
+        recipe::parse(&text, None).map(|recipe| recipe.model).map_err(|error| error.to_string())
+    };
+    let device = default_device();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let outputs = 10;
+    match model {
+        "mlp-30x256" => match parsed("kind = \"mlp\"\ndepth = 30\nwidth = 256")? {
+            Model::Mlp(mlp) => {
+                let shape = Shape { input: vec![64], outputs };
+                let make = || Mlp::new(&mlp, &shape, &mut rng, &device);
+                Ok(Box::new(Runs::new(make, optimizer, [64, 64], outputs)))
+            }
+            other => Err(format!("got {other:?}")),
+        },
+        "transformer-6x256" => {
+            match parsed("kind = \"transformer\"\ndepth = 6\nwidth = 256\nheads = 8")? {
+                Model::Transformer(transformer) => {
+                    let shape = Shape { input: vec![128, 16], outputs };
+                    let make = || Transformer::new(&transformer, &shape, &mut rng, &device);
+                    Ok(Box::new(Runs::new(make, optimizer, [8, 128 * 16], outputs)))
+                }
+                other => Err(format!("got {other:?}")),
+            }
+        }
+        _ => Err(format!("no model `{model}`")),
+    }
+}
+
+/// Four runs of one model that take their steps in turn.
+trait Steps {
+    /// The times of a step: bare, observed, observed with probes, bare.
+    fn milliseconds(&mut self, steps: u64) -> Result<[f64; 4], String>;
+}
+
+struct Runs<N: Network> {
+    sessions: [Session<N>; 4],
+    inputs: Tensor<2>,
+    labels: Tensor<1, Int>,
+    step: u64,
+}
+
+const OFF: GuardConfig =
+    GuardConfig { mode: Mode::Off, trace_every: 25, snapshot_every: 25, snapshots_max: 8 };
+const OBSERVED: GuardConfig = GuardConfig { mode: Mode::Observe, trace_every: u64::MAX, ..OFF };
+
+impl<N: Network> Runs<N> {
+    fn new(
+        mut make: impl FnMut() -> N,
+        optimizer: fn() -> SessionOptimizer,
+        inputs: [usize; 2],
+        classes: usize,
+    ) -> Self {
+        let device = default_device();
+        let labels: Vec<i64> = (0..inputs[0]).map(|row| (row % classes) as i64).collect();
+        let model = make();
+        let session = |config| {
+            let layers = model.layers();
+            Session::new(model.clone(), layers, optimizer(), RunFacts::default(), config)
+        };
+        let sessions = [OFF, OBSERVED, GuardConfig::default(), OFF].map(session);
+        Self {
+            sessions,
+            inputs: Tensor::random(inputs, Distribution::Normal(0.0, 1.0), &device),
+            labels: Tensor::from_data(&labels[..], &device),
+            step: 0,
+        }
+    }
+
+    fn timed_step(&mut self, which: usize) -> f64 {
+        let input = StepInput {
+            step: Step(self.step),
+            learning_rate: LEARNING_RATE,
+            ..StepInput::default()
+        };
+        let (inputs, labels) = (&self.inputs, &self.labels);
+        let start = process_seconds();
+        self.sessions[which].step(input, |model, probes| {
+            let outputs = model.forward(inputs.clone(), probes);
+            let cross_entropy = CrossEntropyLossConfig::new().init(&outputs.device());
+            cross_entropy.forward(outputs, labels.clone())
+        });
+        1e3 * (process_seconds() - start)
+    }
+}
+
+impl<N: Network> Steps for Runs<N> {
+    fn milliseconds(&mut self, steps: u64) -> Result<[f64; 4], String> {
+        let every = GuardConfig::default().trace_every;
+        let (mut plain, mut probed): ([Vec<f64>; 4], Vec<f64>) = Default::default();
+        for _ in 0..steps {
+            // Who comes first in a step changes, so that nobody always finds the same caches.
+            for turn in 0..4 {
+                let which = ((self.step + turn) % 4) as usize;
+                let ms = self.timed_step(which);
+                // Both observed runs have probes at step 0.
+                match which {
+                    1 if self.step == 0 => {}
+                    2 if self.step.is_multiple_of(every) => probed.push(ms),
+                    _ => plain[which].push(ms),
+                }
+            }
+            self.step += 1;
+        }
+        if self.sessions[2].guard().record().first_alarm().is_some() {
+            return Err("an alarm has ended the probes".to_owned());
+        }
+        let middles = plain.map(median);
+        let [Some(bare), Some(observed), Some(between), Some(control)] = middles else {
+            return Err(format!("got {steps} steps, want more"));
+        };
+        let probed = median(probed).ok_or_else(|| format!("got {steps} steps, want {every}"))?;
+        let part = 1.0 / every as f64;
+        Ok([bare, observed, (1.0 - part) * between + part * probed, control])
+    }
+}
+
+fn median(mut times: Vec<f64>) -> Option<f64> {
+    times.sort_by(f64::total_cmp);
+    let count = times.len();
+    let lower = count.checked_sub(1)? / 2;
+    Some((times[lower] + times[count / 2]) / 2.0)
+}
+
+/// Processor time of this process: what other programs do meanwhile is no part of it.
+#[cfg(unix)]
+fn process_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64
+}
+
+/// Time of day, where there is no clock of the process.
+#[cfg(not(unix))]
+fn process_seconds() -> f64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}

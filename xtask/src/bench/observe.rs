@@ -1,0 +1,137 @@
+//! `cargo xtask bench observe`: steps of the burn door, watched and bare, in turns in one process.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Machine, Options, Rounds, Server, json};
+use crate::cargo;
+
+/// What a step is timed as, in the order of an answer of the bench program.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum What {
+    Bare,
+    /// Statistics of every tensor at every step.
+    Observe,
+    /// The same, with the probes of the gains at their default interval.
+    Gains,
+    /// Bare once more: how far two equal things differ.
+    Control,
+}
+
+use What::{Bare, Control, Gains, Observe};
+
+const WHATS: [What; 4] = [Bare, Observe, Gains, Control];
+
+/// Models of the bench program, with the steps of a round. Probes come every 25 steps: each round has
+/// one such step at least.
+const MODELS: [(&str, u64); 3] =
+    [("mlp-30x256/sgd", 100), ("mlp-30x256/adam", 100), ("transformer-6x256/adam", 25)];
+
+/// Runs the bench and prints the table, or the JSON alone.
+///
+/// # Errors
+/// A sentence about the bench program.
+pub(super) fn observe_and_print(root: &Path, options: &Options) -> Result<(), String> {
+    eprintln!("building the bench program");
+    let mut command = cargo(root, "bench --quiet -p tamegrad-lab --bench observe");
+    // Process time adds up the threads, and what they cost each other would be part of it.
+    command.env("RAYON_NUM_THREADS", "1");
+    let mut ours = Server::start("the bench program", command)?;
+    let mut rows = Vec::new();
+    for (model, steps) in MODELS {
+        eprintln!("{model}: 1 + {} rounds", options.rounds);
+        let mut times = [0.0; 4];
+        let rounds = Rounds::ask(&WHATS, options.rounds, |what| {
+            if what == Bare {
+                times = parse(&ours.ask(&format!("{model} {steps}"))?)?;
+            }
+            Ok(Some(times[what as usize]))
+        })?;
+        rows.extend(row(model, &rounds));
+    }
+    if options.json {
+        println!("{}", json(&rows)?);
+        return Ok(());
+    }
+    print!("{}", table(&rows));
+    println!("{}", Machine { threads: 1, ..Machine::look() });
+    Ok(())
+}
+
+/// The four times of an answer.
+fn parse(answer: &str) -> Result<[f64; 4], String> {
+    let complaint = || format!("the bench program answered `{answer}`, want four numbers");
+    let times: Result<Vec<f64>, _> = answer.split(' ').map(str::parse).collect();
+    times.ok().and_then(|times| times.try_into().ok()).ok_or_else(complaint)
+}
+
+/// A line of the table, and an object of the JSON.
+#[derive(Debug, PartialEq, Serialize)]
+struct Row {
+    model: &'static str,
+    /// Process time of the bare step.
+    bare_ms: f64,
+    /// Each by the bare step of its round.
+    observe: f64,
+    gains: f64,
+    control: f64,
+}
+
+fn row(model: &'static str, rounds: &Rounds<What>) -> Option<Row> {
+    Some(Row {
+        model,
+        bare_ms: rounds.median(Bare)?,
+        observe: rounds.ratio(Observe, Bare)?,
+        gains: rounds.ratio(Gains, Bare)?,
+        control: rounds.ratio(Control, Bare)?,
+    })
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:<24} {:>9} {:>9} {:>12} {:>9}\n",
+        "step of", "bare ms", "observe", "with gains", "control"
+    );
+    for Row { model, bare_ms, observe, gains, control } in rows {
+        // A `String` takes any text.
+        let _ = writeln!(
+            text,
+            "{model:<24} {bare_ms:>9.3} {observe:>9.3} {gains:>12.3} {control:>9.3}"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::tests::count;
+
+    #[test]
+    fn an_answer_is_four_numbers() {
+        assert_eq!(parse("1 2.5 3 4"), Ok([1.0, 2.5, 3.0, 4.0]));
+        let complaint = "the bench program answered `1 2`, want four numbers";
+        assert_eq!(parse("1 2"), Err(complaint.to_owned()));
+    }
+
+    #[test]
+    fn the_table_and_the_json_say_the_same() {
+        let times = [20.0, 20.5, 20.75, 20.0];
+        let rounds = Rounds::ask(&WHATS, count(2), |what| Ok(Some(times[what as usize])));
+        let rows: Vec<Row> = row("mlp-30x256/sgd", &rounds.expect("answers")).into_iter().collect();
+        assert_eq!(
+            table(&rows),
+            "\
+step of                    bare ms   observe   with gains   control
+mlp-30x256/sgd              20.000     1.025        1.038     1.000
+"
+        );
+        assert_eq!(
+            json(&rows).as_deref(),
+            Ok("{\"rows\":[{\"model\":\"mlp-30x256/sgd\",\"bare_ms\":20.0,\"observe\":1.025,\
+                \"gains\":1.0375,\"control\":1.0}]}")
+        );
+    }
+}
