@@ -164,22 +164,12 @@ fn came_back(record: &Record, alarm: Step) -> bool {
     let end = median(record.recent(END_ROWS).iter().filter_map(|row| row.loss));
     let quiet = record.last_alarm.is_none_or(|at| record.clock - at >= END_ROWS as u64);
     let Some((level, end)) = level.zip(end) else { return quiet };
-    if never_came_down(record, end) {
+    if record.never_came_down(end) {
         return false;
     }
     let spread = median(before.iter().map(|loss| (loss - level).abs())).unwrap_or(0.0) * 1.4826;
     let margin = (4.0 * spread).max(0.1 * record.loss_range());
     quiet && end <= level + margin
-}
-
-/// Whether the gradient was very high from the first step to the last, and the loss is not down by
-/// half: such a run has no calm level to come back to.
-fn never_came_down(record: &Record, end: f64) -> bool {
-    const VERY_HIGH: f64 = 1e6;
-    let lowest = record.rows.iter().filter_map(|row| row.gradient_norm).reduce(f64::min);
-    let first = record.first_losses.iter().next();
-    lowest.is_some_and(|lowest| lowest > VERY_HIGH)
-        && first.is_some_and(|first| !(end <= 0.5 * first))
 }
 
 #[cfg(test)]

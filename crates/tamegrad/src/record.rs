@@ -17,6 +17,8 @@ pub const ROWS_MAX: usize = 65_536;
 pub const FINDINGS_MAX: usize = 4_096;
 /// Actions kept; later ones are only counted.
 pub const ACTIONS_MAX: usize = 4_096;
+/// A norm of the whole gradient that is very high whatever the network.
+pub const VERY_HIGH_NORM: f64 = 1e6;
 /// Steps whose losses make the loss baseline.
 pub const LOSS_WINDOW: usize = 100;
 
@@ -175,6 +177,8 @@ pub struct Record {
     pub first_losses: Window<5>,
     /// Lowest median of calm losses.
     pub best_loss: Option<f64>,
+    /// Smallest finite norm of the whole gradient of all steps.
+    pub lowest_norm: Option<f64>,
     /// Largest norm of the whole gradient in a calm step.
     pub highest_calm_norm: f64,
     /// Steps taken in, which rewinds do not turn back.
@@ -232,6 +236,7 @@ impl Record {
             calm_losses: Window::default(),
             first_losses: Window::default(),
             best_loss: None,
+            lowest_norm: None,
             highest_calm_norm: 0.0,
             clock: 0,
             last_alarm: None,
@@ -289,6 +294,14 @@ impl Record {
         (first - best).max(first.abs()).max(f64::MIN_POSITIVE)
     }
 
+    /// Whether the gradient was very high from the first step on, and this loss is not down by half:
+    /// such a run has no calm level, neither to leave nor to come back to.
+    pub fn never_came_down(&self, loss: f64) -> bool {
+        let first = self.first_losses.iter().next();
+        self.lowest_norm.is_some_and(|lowest| lowest > VERY_HIGH_NORM)
+            && first.is_some_and(|first| !(loss <= 0.5 * first))
+    }
+
     /// How far a loss lies above the calm ones, in robust spreads; 0 while fewer than ten calm
     /// losses are known or the difference is under a tenth of [`Record::loss_range`].
     pub fn loss_departure(&self, loss: f64) -> f64 {
@@ -340,6 +353,9 @@ impl Record {
             update_ratio: None,
         });
         self.thin_out();
+        if let Some(norm) = norm.filter(|norm| norm.is_finite()) {
+            self.lowest_norm = Some(self.lowest_norm.map_or(norm, |lowest| lowest.min(norm)));
+        }
         if let Some(loss) = seen.loss
             && self.clock <= 5
         {

@@ -4,7 +4,7 @@ use super::{Reading, Sign, SignName, WARM_UP_STEPS};
 use crate::explain::Doc;
 use crate::finding::{Evidence, Finding, Severity};
 use crate::observe::TensorId;
-use crate::record::{Record, TensorTrack};
+use crate::record::{Record, TensorTrack, VERY_HIGH_NORM};
 use crate::running::Cusum;
 
 /// The text of `explain`.
@@ -44,8 +44,6 @@ const AGREE_STEPS: u64 = 3;
 const PRODUCT_MAX: f64 = 1e4;
 /// A norm that is no gradient to begin with.
 const ABSURD: f64 = 1e9;
-/// A norm that is very high whatever the network.
-const VERY_HIGH: f64 = 1e6;
 
 /// State: one cumulative sum a tensor and one for the whole, and when each last spiked.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +52,6 @@ pub struct GradientSpikes {
     tensors: Vec<Watch>,
     total: Watch,
     first_norm: Option<f64>,
-    lowest_norm: Option<f64>,
     /// Steps in a row, to the latest, in which the loss departed.
     departed: u32,
 }
@@ -177,12 +174,6 @@ impl GradientSpikes {
         let row = record.now()?;
         let norm = row.gradient_norm.filter(|norm| norm.is_finite())?;
         let first = *self.first_norm.get_or_insert(norm);
-        let lowest = self.lowest_norm.map_or(norm, |lowest| lowest.min(norm));
-        self.lowest_norm = Some(lowest);
-        let not_down = |part: f64| {
-            let first = record.first_losses.iter().next();
-            row.loss.zip(first).is_some_and(|(now, first)| !(now <= part * first))
-        };
         let evidence = if record.total.gradient.count() < WARM_UP_STEPS
             && norm > GROSS_RATIO * first
             && row
@@ -191,9 +182,12 @@ impl GradientSpikes {
                 .is_some_and(|(now, first)| !(now <= first + 0.5 * first.abs()))
         {
             Evidence::against("norm of the whole gradient", norm, "norm at the first step", first)
-        } else if record.clock == u64::from(WARM_UP_STEPS) && lowest > VERY_HIGH && not_down(0.5) {
+        } else if record.clock == u64::from(WARM_UP_STEPS)
+            && row.loss.is_some_and(|loss| record.never_came_down(loss))
+        {
+            let lowest = record.lowest_norm.unwrap_or(norm);
             let what = "lowest norm of the whole gradient in the first 100 steps";
-            Evidence::against(what, lowest, "very high", VERY_HIGH)
+            Evidence::against(what, lowest, "very high", VERY_HIGH_NORM)
         } else if record.rows.len() == 1 && norm > ABSURD {
             Evidence::against(
                 "norm of the whole gradient at the first step",
