@@ -295,8 +295,9 @@ impl<M: Module> Session<M> {
         after: &M,
         gradients: &GradientStats,
     ) -> Vec<Option<Update>> {
+        let in_full = self.protects() || step == Step(0);
         let buffers = &mut self.update_buffers;
-        if self.protects() || step == Step(0) {
+        if in_full {
             return updates::measure(&self.table, before, after, buffers);
         }
         let tracks = &self.guard.record().tensors;
