@@ -36,4 +36,12 @@ mod _core {
     use crate::trace::Trace;
     #[pymodule_export]
     use crate::updates::{Sampler, Updates};
+
+    // The limits of the core's preflight, which this door's keeps to.
+    #[pymodule_export]
+    const PREFLIGHT_PRODUCT_MAX: f64 = tamegrad::preflight::PRODUCT_MAX;
+    #[pymodule_export]
+    const PREFLIGHT_HEADROOM_MIN: f64 = tamegrad::preflight::HEADROOM_MIN;
+    #[pymodule_export]
+    const PREFLIGHT_UPDATE_MAX: f64 = tamegrad::preflight::UPDATE_MAX;
 }

@@ -4,6 +4,10 @@ _Numbers = tuple[int, int, int, int, float, float, float]
 _LayerRow = tuple[str, tuple[str, str] | None, str | None, bool | None, bool]
 _FindingRow = tuple[int, str, str, str | None, str | None, list[str]]
 
+PREFLIGHT_PRODUCT_MAX: float
+PREFLIGHT_HEADROOM_MIN: float
+PREFLIGHT_UPDATE_MAX: float
+
 class Scan:
     def __init__(self) -> None: ...
     def gradients(self, parameters: list[Any]) -> list[int]: ...

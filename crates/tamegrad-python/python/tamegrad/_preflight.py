@@ -13,14 +13,16 @@ import torch
 from torch import nn
 
 from . import _gradients
-from ._core import Scan
+from ._core import (
+    PREFLIGHT_HEADROOM_MIN,
+    PREFLIGHT_PRODUCT_MAX,
+    PREFLIGHT_UPDATE_MAX,
+    Scan,
+)
 from ._probes import Probes
 
 _USUAL = (0.5, 2.0)
 """Gains outside of which a layer is marked."""
-_PRODUCT_MAX = 1e4
-_HEADROOM_MIN = 8.0
-_RATIO_MAX = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Preflight:
                 lines.append(f"  {layer.name}: {gains}")
         if self.update_ratio is not None:
             lines.append(
-                f"first step changes {self.update_name} by {self.update_ratio:.2g} of its size"
+                f"first step changes {self.update_name} by {self.update_ratio:.2g} times its size"
             )
         lines += [f"PROBLEM  {problem}" for problem in self.problems] or [
             "nothing speaks against it"
@@ -163,17 +165,19 @@ def _problems(found: Preflight) -> list[str]:
     problems = []
     if found.nonfinite_at is not None:
         problems.append(f"{found.nonfinite_at} is not finite in the first pass")
-    backward = [layer.backward for layer in found.layers if layer.backward > 0]
-    product = math.exp(min(sum(map(math.log, backward)), 700.0)) if backward else 1.0
-    if product > _PRODUCT_MAX:
-        problems.append(
-            f"the backward gains multiply to {product:.3g}: initialise anew or normalise"
-        )
-    if found.headroom < _HEADROOM_MIN and found.nonfinite_at is None:
+    for side in ("forward", "backward"):
+        gains = [getattr(layer, side) for layer in found.layers]
+        logs = [math.log(gain) for gain in gains if 0 < gain < math.inf]
+        product = math.exp(min(sum(logs), 700.0))
+        if product > PREFLIGHT_PRODUCT_MAX:
+            problems.append(
+                f"the {side} gains multiply to {product:.3g}: initialise anew or normalise"
+            )
+    if found.headroom < 2.0**PREFLIGHT_HEADROOM_MIN and found.nonfinite_at is None:
         problems.append(f"the largest output is within {found.headroom:.2g} of its type's maximum")
-    if found.update_ratio is not None and not found.update_ratio <= _RATIO_MAX:
+    if found.update_ratio is not None and not found.update_ratio <= PREFLIGHT_UPDATE_MAX:
         problems.append(
-            f"the first step changes {found.update_name} by {found.update_ratio:.2g} of its size: "
+            f"the first step changes {found.update_name} by {found.update_ratio:.2g} times its size: "
             "lower the learning rate or warm up"
         )
     return problems
