@@ -1,5 +1,6 @@
 //! The laboratory as a whole: recipes, remedies, the guard and the search, on small runs.
 
+mod faults;
 mod fix;
 mod guard;
 mod preflight;
