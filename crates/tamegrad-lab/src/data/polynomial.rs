@@ -114,6 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn the_inputs_are_the_powers_of_x() {
+        let rng = &mut ChaCha8Rng::seed_from_u64(1);
+        let table = table(50, &[0.0, 1.0], [-3.0, 3.0], 0.0, 3, rng);
+        assert_eq!((table.input_shape, table.inputs.len()), (vec![3], 150));
+        for powers in table.inputs.chunks(3) {
+            let x = powers[0];
+            assert!((powers[1] - x * x).abs() < 1e-5 && (powers[2] - x * x * x).abs() < 1e-4);
+        }
+    }
+
+    #[test]
     fn noise_has_the_standard_deviation_asked_for() {
         let points = points(20_000, &[2.0], [0.0, 1.0], 0.5);
         let squares = points.iter().map(|(_, y)| (y - 2.0).powi(2)).sum::<f32>();

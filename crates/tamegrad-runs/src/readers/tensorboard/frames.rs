@@ -361,9 +361,12 @@ mod tests {
             prop_assert_eq!(got, want);
         }
 
+        /// No payload is of 8 bytes: where one is missing with its checksum, the length of the
+        /// next record and that length's checksum are a good record in its place, and no reader
+        /// can tell. An event is longer, its time alone takes 9 bytes.
         #[test]
         fn missing_bytes_cost_only_their_records(
-            payloads in prop::collection::vec(prop::collection::vec(b'a'..=b'z', 1..40), 1..12),
+            payloads in prop::collection::vec(prop::collection::vec(b'a'..=b'z', 9..40), 1..12),
             from: prop::sample::Index,
             len in 1_usize..100,
         ) {
