@@ -33,7 +33,8 @@ Commands:
   fuzz [TARGET...]
                every reader, or those named, against inputs that a fuzzer makes up; a part of `test`
   bench torch  the process time of torch training steps, watched and bare in turns
-  python       the wheel built, its tests and examples in an environment with torch
+  python       the wheel built, its tests and examples in an environment with torch; a part of
+               `test`
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
 
@@ -47,8 +48,9 @@ Options of bench:
 Exit codes: 0 all passed, 1 something failed, 2 the command was not understood.
 With CI=true, `test` also fails when rustfmt, clippy or valgrind is not installed; valgrind it
 installs itself from Debian's packages where it may.
-TAMEGRAD_TORCH_PYTHON names a Python that has torch. Without it, `bench` makes a virtual environment
-in target/python-torch the first time, a download of about 3 GB; without Python it leaves torch out.
+TAMEGRAD_TORCH_PYTHON names a Python that has torch and the packages for the tests. Without it, `test`,
+`python` and `bench` make a virtual environment in target/python-torch the first time, a download of
+about 3 GB; without Python `bench` leaves torch out.
 ";
 
 fn main() -> ExitCode {

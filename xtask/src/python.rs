@@ -10,19 +10,28 @@ use crate::venv;
 const CRATE: &str = "crates/tamegrad-python";
 
 /// What builds the wheel and tests it, beside torch.
-const PACKAGES: &[&str] =
-    &["maturin>=1.9,<2", "pytest>=9,<10", "lightning>=2.6", "transformers>=5", "accelerate>=1.15"];
+const PACKAGES: &[&str] = &[
+    "maturin>=1.9,<2",
+    "pytest>=9,<10",
+    "ruff>=0.17,<0.18",
+    "lightning>=2.6",
+    "transformers>=5",
+    "accelerate>=1.15",
+];
 
 /// The file in the environment that says that the packages are there.
 const MARK: &str = "target/python-torch/tamegrad-test-packages";
 
-/// Builds the wheel, installs it, and runs the tests and the examples.
+/// Builds the wheel, installs it, checks the style, and runs the tests and the examples.
 ///
 /// # Errors
 /// One line: what could not be started, or the step that failed.
 pub(crate) fn test(root: &Path) -> Result<(), String> {
-    let python = installed(root)?;
+    let python = installed(root, "ci")?;
     let folder = root.join(CRATE);
+    for rules in [&["check", "--quiet"][..], &["format", "--check", "--quiet"]] {
+        run(Command::new(&python).args(["-m", "ruff"]).args(rules).current_dir(&folder))?;
+    }
     run(Command::new(&python).args(["-m", "pytest", "-q"]).current_dir(&folder))?;
     for example in ["examples/digits.py", "examples/gpt_rate_jump.py"] {
         run(Command::new(&python).arg(example).current_dir(&folder))?;
@@ -36,13 +45,14 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
 /// # Errors
 /// As [`test`].
 pub(crate) fn bench(root: &Path, rounds: usize) -> Result<(), String> {
-    let python = installed(root)?;
+    let python = installed(root, "release")?;
     let script = root.join(CRATE).join("benches/overhead.py");
     run(Command::new(python).arg(script).args(["--rounds", &rounds.to_string()]))
 }
 
-/// A Python with torch, the packages for the tests, and a wheel of this state of the code.
-fn installed(root: &Path) -> Result<std::path::PathBuf, String> {
+/// A Python with torch, the packages for the tests, and a wheel of this state of the code, built with
+/// the cargo profile `profile`: `ci` shares what the tests of the crates have built.
+fn installed(root: &Path, profile: &str) -> Result<std::path::PathBuf, String> {
     let python = venv::python_with_torch(root)?;
     // Whoever names a Python has the packages in it, and gets nothing installed but the wheel.
     let is_ours = env::var_os(venv::VARIABLE).is_none_or(|python| python.is_empty());
@@ -58,7 +68,7 @@ fn installed(root: &Path) -> Result<std::path::PathBuf, String> {
     if wheels.exists() {
         fs::remove_dir_all(&wheels).map_err(|error| format!("target/wheels: {error}"))?;
     }
-    let build = ["-m", "maturin", "build", "--release", "--quiet", "--manifest-path"];
+    let build = ["-m", "maturin", "build", "--profile", profile, "--quiet", "--manifest-path"];
     run(Command::new(&python).args(build).arg(manifest).arg("--out").arg(&wheels))?;
     let install = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall"];
     let wheel = ["--find-links".as_ref(), wheels.as_os_str(), "tamegrad".as_ref()];

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::{cargo, fuzz, open_run, tidy, valgrind, venv};
+use crate::{cargo, fuzz, open_run, python, tidy, valgrind, venv};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
@@ -14,6 +14,7 @@ pub(crate) fn test(root: &Path) -> ExitCode {
         Work::Cargo(arguments) => run_cargo(root, arguments),
         Work::Tidy => tidy::tidy_and_print(root),
         Work::OpenRun => open_run::open_run(root),
+        Work::Python => python::test(root),
         Work::Fuzz => fuzz::fuzz(root, &fuzz::Options::brief()),
         Work::Valgrind => valgrind::valgrind(root),
     };
@@ -54,6 +55,7 @@ enum Work {
     Cargo(&'static str),
     Tidy,
     OpenRun,
+    Python,
     Fuzz,
     Valgrind,
 }
@@ -92,6 +94,10 @@ fn plan(installed: Installed) -> Vec<Step> {
     steps.push(Step {
         left_out: unless(installed.python, "apt-get install python3-venv"),
         ..step("run folder", Work::OpenRun)
+    });
+    steps.push(Step {
+        left_out: unless(installed.python, "apt-get install python3-venv"),
+        ..step("python", Work::Python)
     });
     steps.push(Step {
         left_out: unless(installed.cpp, "apt-get install g++"),
@@ -156,6 +162,7 @@ impl Work {
             Work::Cargo(arguments) => format!("cargo {arguments}"),
             Work::Tidy => "cargo xtask tidy".to_owned(),
             Work::OpenRun => "cargo xtask open-run".to_owned(),
+            Work::Python => "cargo xtask python".to_owned(),
             Work::Fuzz => "cargo xtask fuzz --seconds 3".to_owned(),
             Work::Valgrind => "cargo xtask valgrind".to_owned(),
         }
@@ -227,6 +234,7 @@ mod tests {
                     "cargo nextest run --workspace --cargo-profile ci",
                     "cargo test --doc --workspace --profile ci",
                     "cargo xtask open-run",
+                    "cargo xtask python",
                     "cargo xtask fuzz --seconds 3",
                     "cargo xtask valgrind",
                 ],
@@ -281,8 +289,8 @@ mod tests {
     fn all_steps_pass() {
         let (passed, started, text) = play(ALL, true, "");
         assert!(passed);
-        assert_eq!(started.len(), 8, "{started:?}");
-        assert!(text.contains("\n8 steps passed in "), "{text}");
+        assert_eq!(started.len(), 9, "{started:?}");
+        assert!(text.contains("\n9 steps passed in "), "{text}");
     }
 
     #[test]
@@ -294,7 +302,7 @@ mod tests {
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
         assert!(
-            text.ends_with("; left out: format, clippy, run folder, fuzz, valgrind\n"),
+            text.ends_with("; left out: format, clippy, run folder, python, fuzz, valgrind\n"),
             "{text}"
         );
 

@@ -12,7 +12,6 @@ pub(crate) mod train;
 pub(crate) mod watch;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use tamegrad::{Mode, Verdict};
 use tamegrad_lab::recipe::edit::{self, Edit, EditValue};
@@ -22,6 +21,8 @@ use tamegrad_runs::run_folder::RunInfo;
 use crate::args::Common;
 use crate::failure::Failure;
 
+/// Exit code: nothing was found, or what was found is cured.
+pub(crate) const HEALTHY: u8 = 0;
 /// Exit code: exploding gradients were found (and, for `fix`, not cured); for `scan`, NaN or Inf.
 pub(crate) const FOUND: u8 = 1;
 /// Exit code: the command could not run; for `scan`, not read all.
@@ -30,10 +31,10 @@ pub(crate) const COULD_NOT_RUN: u8 = 2;
 pub(crate) const STOPPED: u8 = 130;
 
 /// The exit code of a run: 0 when it ended well (healthy, recovered, too early to say).
-pub(crate) fn exit_code(verdict: Verdict) -> ExitCode {
+pub(crate) fn exit_code(verdict: Verdict) -> u8 {
     match verdict {
-        Verdict::Healthy | Verdict::Recovered | Verdict::TooEarly => ExitCode::SUCCESS,
-        Verdict::Exploding | Verdict::Exploded | Verdict::Dead => ExitCode::from(FOUND),
+        Verdict::Healthy | Verdict::Recovered | Verdict::TooEarly => HEALTHY,
+        Verdict::Exploding | Verdict::Exploded | Verdict::Dead => FOUND,
     }
 }
 

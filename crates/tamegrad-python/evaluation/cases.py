@@ -108,6 +108,14 @@ class Fault:
     name: str
     at: Callable
     layer: Callable[[nn.Module], str | None] = lambda model: None
+    size: int = 32
+    """Samples in a batch."""
+    rate: float = 1.0
+    """What the optimizer's learning rate is multiplied by."""
+    scale: float | None = None
+    """The first loss scale of a ``GradScaler``; without one the loss is not scaled."""
+    relabelled: bool = False
+    """Whether the classes change places at the step of the fault: another task."""
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -202,7 +210,10 @@ HEALTHY = [
     Fault("warm-restarts", _restarts),
     Fault("sharp-schedule", _sharp),
     Fault("hard-batch", _hard_batch),
-    Fault("tiny-batch", _calm),
+    Fault("tiny-batch", _calm, size=4),
+    Fault("edge-of-stability", _calm, size=512, rate=4.0),
+    Fault("amp-skips", _calm, scale=2.0**127),
+    Fault("change-of-task", _calm, relabelled=True),
 ]
 
 
@@ -210,17 +221,22 @@ def run(model_name, optimizer_name, fault: Fault, mode: str | None, seed: int, c
     torch.manual_seed(seed)
     model = MODELS[model_name]()
     optimizer = OPTIMIZERS[optimizer_name](model.parameters())
+    for group in optimizer.param_groups:
+        group["lr"] *= fault.rate
     generator = torch.Generator().manual_seed(1000 + seed)
     true = torch.randn(16, 4, generator=generator)
-    guard = tamegrad.watch(model, optimizer, mode, strict=True) if mode else None
-    size = 4 if fault.name == "tiny-batch" else 32
+    scaler = None if fault.scale is None else torch.amp.GradScaler("cpu", init_scale=fault.scale)
+    guard = None
+    if mode is not None:
+        guard = tamegrad.watch(model, optimizer, mode, scaler=scaler, strict=True)
     layer = fault.layer(model)
 
-    def batch(count):
+    def batch(count, step):
         x = torch.randn(count, 16, generator=generator)
-        return x, (x @ true).argmax(1)
+        y = (x @ true).argmax(1)
+        return x, (y + 1) % 4 if fault.relabelled and step >= FAULT else y
 
-    held = batch(512)
+    held = batch(512, STEPS)
 
     def accuracy() -> float:
         with torch.no_grad():
@@ -228,16 +244,20 @@ def run(model_name, optimizer_name, fault: Fault, mode: str | None, seed: int, c
 
     start = accuracy()
     for step in range(STEPS):
-        x, y = batch(size)
+        x, y = batch(fault.size, step)
         x = fault.at(step, model, optimizer, x)
         loss = nn.functional.cross_entropy(model(x), y)
         optimizer.zero_grad()
-        loss.backward()
+        (loss if scaler is None else scaler.scale(loss)).backward()
         if guard is not None:
             guard.log(loss=loss)
         if clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
     return accuracy() - start, guard, layer, model
 
 
@@ -279,7 +299,7 @@ def healthy(seeds: int) -> list[dict]:
             for seed in range(seeds):
                 for case in HEALTHY:
                     _, guard, _, watched = run(model, optimizer, case, "protect", seed)
-                    bare = run(model, optimizer, case, None, seed)[3]
+                    learned, _, _, bare = run(model, optimizer, case, None, seed)
                     same = all(
                         torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters())
                     )
@@ -291,7 +311,15 @@ def healthy(seeds: int) -> list[dict]:
                             "case": case.name,
                             "seed": seed,
                             "alarm": diagnosis.onset is not None,
+                            "signs": sorted(
+                                {
+                                    f"{f.sign}@{f.step}"
+                                    for f in guard.findings()
+                                    if f.severity == "alarm"
+                                }
+                            ),
                             "actions": len(guard.actions()),
+                            "learned": learned,
                             "same": same,
                         }
                     )

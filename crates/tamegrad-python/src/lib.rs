@@ -11,6 +11,7 @@
 )]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod command;
 mod dlpack;
 mod guard;
 mod judgement;
@@ -36,6 +37,9 @@ mod _core {
     use crate::trace::Trace;
     #[pymodule_export]
     use crate::updates::{Sampler, Updates};
+
+    #[pymodule_export]
+    use crate::command::run_command;
 
     // The limits of the core's preflight, which this door's keeps to.
     #[pymodule_export]

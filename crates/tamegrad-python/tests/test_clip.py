@@ -40,7 +40,7 @@ def test_the_same_as_clip_grad_norm(dtype, max_norm):
         torch.bfloat16: 2e-2,
     }[dtype]
     assert float(norm) == pytest.approx(float(oracle), rel=precision)
-    for a, b in zip(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a.grad.double(), b.grad.double(), rtol=precision, atol=1e-7)
 
 
@@ -56,7 +56,7 @@ def test_within_the_limit_nothing_is_written():
     parameters = gradients()
     before = [(p.grad._version, p.grad.clone()) for p in parameters]
     watched(parameters).clip_(1e6)
-    for parameter, (version, gradient) in zip(parameters, before):
+    for parameter, (version, gradient) in zip(parameters, before, strict=True):
         assert parameter.grad._version == version
         assert torch.equal(parameter.grad, gradient)
 

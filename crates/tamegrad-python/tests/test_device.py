@@ -51,7 +51,7 @@ def test_updates_by_device_operations_are_those_of_the_scan():
     after[2][3] = math.inf
     updates = Updates()
     updates.measure(before, after)
-    for index, row in enumerate(_device.updates(list(zip(before, after)))):
+    for index, row in enumerate(_device.updates(list(zip(before, after, strict=True)))):
         assert row == pytest.approx(updates.get(index), rel=1e-5)
 
 

@@ -55,7 +55,9 @@ def run(mode, poisoned=None, manual=False):
 @pytest.mark.parametrize("manual", [False, True])
 def test_a_watched_run_is_the_bare_run_and_knows_its_loss(manual):
     (bare, _), (watched, callback) = run(None, manual=manual), run("observe", manual=manual)
-    assert all(torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
+    )
     assert callback.guard.step == 40
     assert callback.diagnosis().verdict == "healthy"
 

@@ -151,7 +151,7 @@ def test_an_update_is_measured_exactly_and_by_sample(dtype):
     sampler, estimated = Sampler(), Updates()
     sampler.take(before)
     sampler.measure(after, estimated)
-    for index, (old, new) in enumerate(zip(before, after)):
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
         change = float(torch.linalg.vector_norm(new.double() - old.double()))
         weight = float(torch.linalg.vector_norm(old.double()))
         assert updates.get(index) == pytest.approx((change, weight, old.numel(), 0), rel=1e-9)

@@ -140,7 +140,7 @@ def test_two_optimizers_on_one_loss_are_one_step():
         for optimizer in optimizers:
             optimizer.step()
         if step == 10:
-            assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+            assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert guard.step == 20
     assert [(step, action.action) for step, action in guard.actions()] == [(10, "skip")]
 

@@ -53,7 +53,9 @@ def run(tmp_path, mode, poisoned=None, **options):
 
 def test_a_watched_run_is_the_bare_run(tmp_path):
     (bare, _), (watched, callback) = run(tmp_path, None), run(tmp_path, "observe")
-    assert all(torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
+    )
     assert callback.guard.step == 30
     assert callback.diagnosis().verdict == "healthy"
 

@@ -263,7 +263,7 @@ def test_a_closure_brings_the_loss_with_it():
     guard = tamegrad.watch(model, optimizer, strict=True)
     for x, y in batches(5):
 
-        def closure():
+        def closure(x=x, y=y):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(x), y)
             loss.backward()

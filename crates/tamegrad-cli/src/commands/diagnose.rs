@@ -1,20 +1,19 @@
 //! `tamegrad diagnose`: tell and explain from the logs that people already have.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad_report::log::{self, LogRun};
 use tamegrad_runs::{Log, Map, Series, Source, discover_mapped, read_verdict};
 
 use crate::args::{Diagnose, OutputFormat};
-use crate::commands::{COULD_NOT_RUN, FOUND, STOPPED};
+use crate::commands::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED};
 use crate::failure::Failure;
 use crate::{progress, screen};
 
 /// Diagnoses every run of the paths: 0 all healthy, 1 an explosion found, 2 something could not be
 /// read and nothing was found.
-pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<u8, Failure> {
     let mut sources = Vec::new();
     let mut unread = 0_usize;
     for path in &args.paths {
@@ -31,7 +30,7 @@ pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<ExitCode, Fail
     for source in &sources {
         if cancel.load(Ordering::Relaxed) {
             bar.finish_and_clear();
-            return Ok(ExitCode::from(STOPPED));
+            return Ok(STOPPED);
         }
         bar.set_message(source.path().display().to_string());
         let told =
@@ -55,9 +54,9 @@ pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<ExitCode, Fail
     }
     bar.finish_and_clear();
     Ok(match (found, unread) {
-        (true, _) => ExitCode::from(FOUND),
-        (false, 0) => ExitCode::SUCCESS,
-        (false, _) => ExitCode::from(COULD_NOT_RUN),
+        (true, _) => FOUND,
+        (false, 0) => HEALTHY,
+        (false, _) => COULD_NOT_RUN,
     })
 }
 

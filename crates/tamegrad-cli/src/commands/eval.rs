@@ -1,14 +1,13 @@
 //! `tamegrad eval CORPUS`: the verdicts on a corpus of logs beside its labels.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use tamegrad_runs::score::{Scored, Totals, misses, score, totals};
 
 use crate::args::{Eval, EvalWhat};
-use crate::commands::{COULD_NOT_RUN, eval_cases, to_json};
+use crate::commands::{COULD_NOT_RUN, HEALTHY, eval_cases, to_json};
 use crate::failure::Failure;
 use crate::{progress, screen};
 
@@ -33,16 +32,16 @@ struct Miss {
 }
 
 /// Runs the cases, or scores a corpus.
-pub(crate) fn run(args: &Eval, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Eval, cancel: &AtomicBool) -> Result<u8, Failure> {
     match (&args.what, &args.corpus) {
         (Some(EvalWhat::Cases(cases)), _) => eval_cases::run(cases, cancel),
         (None, Some(corpus)) => score_corpus(corpus, args),
-        (None, None) => Ok(ExitCode::from(COULD_NOT_RUN)),
+        (None, None) => Ok(COULD_NOT_RUN),
     }
 }
 
 /// Scores a corpus. The exit code is 0 whatever the score: it is for people to judge.
-fn score_corpus(corpus: &Path, args: &Eval) -> Result<ExitCode, Failure> {
+fn score_corpus(corpus: &Path, args: &Eval) -> Result<u8, Failure> {
     let bar = progress::files(usize::MAX, args.quiet);
     let scored = score(corpus, |index, count| {
         bar.set_length(count as u64);
@@ -54,7 +53,7 @@ fn score_corpus(corpus: &Path, args: &Eval) -> Result<ExitCode, Failure> {
         false => table(&scored),
     };
     screen::print(&text);
-    Ok(ExitCode::SUCCESS)
+    Ok(HEALTHY)
 }
 
 fn report(scored: &[Scored]) -> EvalReport {

@@ -4,20 +4,19 @@ use std::fs;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad_lab::cases::summary::{Summary, summarise};
 use tamegrad_lab::cases::{self, Case, Extent, Outcome, table};
 
-use super::{COULD_NOT_RUN, STOPPED, make_folder, to_json, write};
+use super::{COULD_NOT_RUN, HEALTHY, STOPPED, make_folder, to_json, write};
 use crate::args::EvalCases;
 use crate::failure::Failure;
 use crate::{progress, screen};
 
 /// Runs the cases that the folder does not hold yet. The exit code is 0 whatever the figures: they
 /// are for people to judge.
-pub(crate) fn run(args: &EvalCases, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &EvalCases, cancel: &AtomicBool) -> Result<u8, Failure> {
     let extent = if args.quick { Extent::Quick } else { Extent::Full };
     let name = if args.quick { "cases-quick" } else { "cases" };
     let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
@@ -53,9 +52,9 @@ pub(crate) fn run(args: &EvalCases, cancel: &AtomicBool) -> Result<ExitCode, Fai
         false => screen::print(&text(&summary, &folder)),
     }
     Ok(match cancel.load(Ordering::Relaxed) {
-        true => ExitCode::from(STOPPED),
-        false if outcomes.len() < list.len() => ExitCode::from(COULD_NOT_RUN),
-        false => ExitCode::SUCCESS,
+        true => STOPPED,
+        false if outcomes.len() < list.len() => COULD_NOT_RUN,
+        false => HEALTHY,
     })
 }
 

@@ -1,9 +1,8 @@
 //! `tamegrad explain`: what a sign, a cause or a remedy is.
 
-use std::process::ExitCode;
-
 use tamegrad_report::explain;
 
+use super::HEALTHY;
 use crate::args::Explain;
 use crate::failure::Failure;
 use crate::screen;
@@ -14,7 +13,7 @@ const STORY: &str = "exploding-gradients";
 const FACTORS: [f64; 2] = [100.0, 400.0];
 
 /// Prints a page, or the list of all names.
-pub(crate) fn run(args: &Explain) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Explain) -> Result<u8, Failure> {
     let style = screen::style();
     let page = match (args.name.as_deref(), &args.factors) {
         (Some(STORY), factors) | (None, factors @ Some(_)) => {
@@ -34,7 +33,7 @@ pub(crate) fn run(args: &Explain) -> Result<ExitCode, Failure> {
         (None, None) => explain::list(&style),
     };
     screen::print(&page);
-    Ok(ExitCode::SUCCESS)
+    Ok(HEALTHY)
 }
 
 fn unknown(name: &str) -> Failure {

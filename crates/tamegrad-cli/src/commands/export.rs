@@ -1,16 +1,15 @@
 //! `tamegrad export`: a run folder as Parquet.
 
-use std::process::ExitCode;
 
 use tamegrad_runs::run_folder::{RunFolder, export};
 
-use super::COULD_NOT_RUN;
+use super::{COULD_NOT_RUN, HEALTHY};
 use crate::args::Export;
 use crate::failure::Failure;
 use crate::screen;
 
 /// Writes the files and says where they are; what is broken in the run is left out and said.
-pub(crate) fn run(args: &Export) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Export) -> Result<u8, Failure> {
     let out = args.out.as_ref().unwrap_or(&args.run);
     let run = RunFolder::open(&args.run)?;
     let notices = export(&run, out)?;
@@ -20,5 +19,5 @@ pub(crate) fn run(args: &Export) -> Result<ExitCode, Failure> {
     for file in ["steps.parquet", "tensors.parquet"] {
         screen::print(&format!("{}\n", out.join(file).display()));
     }
-    Ok(if notices.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(COULD_NOT_RUN) })
+    Ok(if notices.is_empty() { HEALTHY } else { COULD_NOT_RUN })
 }

@@ -1,7 +1,6 @@
 //! `tamegrad fix`: find out what is wrong, and the least change that cures it.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use tamegrad::{Mode, Record, Verdict};
@@ -12,14 +11,14 @@ use tamegrad_report::json::{self, ChosenReport, FixReport, FixedReport, TrialRep
 use tamegrad_report::{describe_change, markdown, number, terminal};
 use tamegrad_runs::run_folder::{Recorder, RunInfo};
 
-use super::{FOUND, STOPPED, exit_code, make_folder, read_recipe, run_info, to_json, write};
+use super::{FOUND, HEALTHY, STOPPED, exit_code, make_folder, read_recipe, run_info, to_json, write};
 use crate::args::Fix;
 use crate::failure::Failure;
 use crate::progress::Bar;
 use crate::screen;
 
 /// Searches, writes the report and the fixed recipe, and prints what it found.
-pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<u8, Failure> {
     let file = read_recipe(&args.common)?;
     let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.recipe.name));
     make_folder(&folder)?;
@@ -49,9 +48,9 @@ pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<ExitCode, Failure> 
     recorded?;
     Ok(match &found.chosen {
         Some(chosen) => exit_code(chosen.trained.diagnosis.verdict),
-        None if found.cancelled => ExitCode::from(STOPPED),
-        None if found.given.diagnosis.verdict.is_explosion() => ExitCode::from(FOUND),
-        None => ExitCode::SUCCESS,
+        None if found.cancelled => STOPPED,
+        None if found.given.diagnosis.verdict.is_explosion() => FOUND,
+        None => HEALTHY,
     })
 }
 

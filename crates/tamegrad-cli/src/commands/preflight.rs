@@ -1,17 +1,16 @@
 //! `tamegrad preflight`: a recipe before its first update.
 
-use std::process::ExitCode;
 
 use tamegrad_lab::preflight;
 use tamegrad_report::{preflight as words, svg};
 
-use super::{FOUND, read_recipe, to_json};
+use super::{FOUND, HEALTHY, read_recipe, to_json};
 use crate::args::Preflight;
 use crate::failure::Failure;
 use crate::screen;
 
 /// Looks at the first pass and update; exit code 1 when something is wrong with them.
-pub(crate) fn run(args: &Preflight) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Preflight) -> Result<u8, Failure> {
     let file = read_recipe(&args.common)?;
     let seen = preflight(&file.recipe)?;
     if let Some(path) = &args.svg {
@@ -24,5 +23,5 @@ pub(crate) fn run(args: &Preflight) -> Result<ExitCode, Failure> {
     } else if !args.common.quiet {
         screen::print(&words::text(&seen, &screen::style()));
     }
-    Ok(if seen.warnings().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FOUND) })
+    Ok(if seen.warnings().is_empty() { HEALTHY } else { FOUND })
 }

@@ -1,13 +1,12 @@
 //! `tamegrad scan`: the tensors of safetensors files.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad_report::checkpoint::{self, CheckpointReport, ScannedTensor, UnscannedTensor};
 use tamegrad_runs::{Checkpoint, ReadError, TensorReport, scan_checkpoint};
 
-use super::{COULD_NOT_RUN, FOUND, STOPPED};
+use super::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED};
 use crate::args::Scan;
 use crate::failure::{self, Failure};
 use crate::progress::BytesBar;
@@ -15,7 +14,7 @@ use crate::screen;
 
 /// Scans one path after another. Exit code 1 when a tensor holds NaN or Inf, 2 when anything could
 /// not be read, also beside such a tensor.
-pub(crate) fn run(args: &Scan, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Scan, cancel: &AtomicBool) -> Result<u8, Failure> {
     let bar = BytesBar::new(args.quiet || args.json);
     let (mut is_broken, mut is_unread) = (false, false);
     for (index, path) in args.files.iter().enumerate() {
@@ -45,9 +44,9 @@ pub(crate) fn run(args: &Scan, cancel: &AtomicBool) -> Result<ExitCode, Failure>
         }
     }
     Ok(match (is_unread, is_broken) {
-        (true, _) => ExitCode::from(COULD_NOT_RUN),
-        (false, true) => ExitCode::from(FOUND),
-        (false, false) => ExitCode::SUCCESS,
+        (true, _) => COULD_NOT_RUN,
+        (false, true) => FOUND,
+        (false, false) => HEALTHY,
     })
 }
 

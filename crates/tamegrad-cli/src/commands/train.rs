@@ -1,6 +1,5 @@
 //! `tamegrad train`: train a recipe under guard.
 
-use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use tamegrad::Mode;
@@ -15,7 +14,7 @@ use crate::progress::Bar;
 use crate::screen;
 
 /// Trains, reports, and says by the exit code how it ended.
-pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
     let file = read_recipe(&args.common)?;
     let mode = match args.guard {
         GuardMode::Off => Mode::Off,
@@ -62,7 +61,7 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<ExitCode, Failure
     }
     recorded?;
     Ok(match trained.cancelled {
-        true => ExitCode::from(STOPPED),
+        true => STOPPED,
         false => exit_code(trained.diagnosis.verdict),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +12,7 @@ use tamegrad_runs::{Follower, Source, discover_mapped};
 
 use crate::args::Watch;
 use crate::commands::diagnose::with_run;
-use crate::commands::{FOUND, STOPPED};
+use crate::commands::{FOUND, HEALTHY, STOPPED};
 use crate::failure::Failure;
 use crate::screen;
 
@@ -27,7 +27,7 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Watches until Ctrl-C, or until nothing was written for `--idle` seconds: then 1 if there was an
 /// alarm, 0 if not.
-pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<u8, Failure> {
     let mut watched: Vec<Watched> = Vec::new();
     let mut told: HashMap<PathBuf, (i64, Verdict)> = HashMap::new();
     let mut changed = Instant::now();
@@ -57,10 +57,10 @@ pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<ExitCode, Failure
             run.next_look = if is_first { Instant::now() } else { after(began) };
         }
         if cancel.load(Ordering::Relaxed) {
-            return Ok(ExitCode::from(STOPPED));
+            return Ok(STOPPED);
         }
         if is_over {
-            return Ok(if alarmed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS });
+            return Ok(if alarmed { FOUND } else { HEALTHY });
         }
         std::thread::sleep(LOOK_EVERY);
     }

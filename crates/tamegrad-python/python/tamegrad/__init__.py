@@ -19,15 +19,16 @@ from .diagnosis import Diagnosis, Finding, Remedy
 
 if TYPE_CHECKING:
     from ._arrays import ArrayGuard, observe
-    from ._watch import watch
-    from .guard import Guard, TamegradWarning
     from ._preflight import preflight
     from ._remedies import add_batch_norm, l1_l2, rescue_init
+    from ._telling import TamegradWarning
+    from ._watch import watch
+    from .guard import Guard
 
 _LAZY = {
     "watch": "_watch",
     "Guard": "guard",
-    "TamegradWarning": "guard",
+    "TamegradWarning": "_telling",
     "preflight": "_preflight",
     "rescue_init": "_remedies",
     "add_batch_norm": "_remedies",

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 from torch import distributed as dist
+from torch import nn
 
 from ._core import Scan, Updates
 from ._device import Numbers

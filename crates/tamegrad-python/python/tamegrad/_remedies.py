@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-
 _WEIGHTED = (
     nn.Linear,
     nn.Conv1d,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,14 +12,15 @@ from torch import nn
 
 from . import _checkpoint, _clipping, _device, _gradients, _lag, _names, _ranks
 from ._amp import Scaling
+from ._buffers import CalmBuffers
 from ._core import Guard as Core
 from ._core import Sampler, Scan, Updates
 from ._probes import Inputs, Probes, first_float
 from ._rate import Rate, rate_of
 from ._snapshots import Snapshots
 from ._state import StateCopy
+from ._telling import Teller
 from .diagnosis import Diagnosis, Finding
-
 
 _SAMPLE_EVERY_STEP = 128
 """Steps at the start whose updates are all estimated, for the baselines to settle."""
@@ -30,10 +30,6 @@ _SAMPLE_EVERY = 8
 
 _REPLAYS_MAX = 5
 """Calm passes that are run again because hooks cannot see them."""
-
-
-class TamegradWarning(UserWarning):
-    """Something that the user of a guard should know; each is shown once."""
 
 
 def _safely(method):
@@ -50,7 +46,7 @@ def _safely(method):
         except Exception as error:
             if self._strict:
                 raise
-            self._warn(f"tamegrad has stopped watching: {type(error).__name__}: {error}")
+            self._teller.warn(f"tamegrad has stopped watching: {type(error).__name__}: {error}")
             self.detach()
             return None
 
@@ -99,16 +95,12 @@ class Guard:
         }
         self._trace_every = trace_every
         self._strict = strict
-        self._on_finding = on_finding
-        self._loggers = list(loggers)
-        self._log_every = max(log_every, 1)
+        self._teller = Teller(on_finding, loggers, log_every)
         self._detached = False
-        self._warned: set[str] = set()
         # Zeros at the start have no size that an update could be held against (LoRA's B).
         self._is_matrix = [_is_matrix(parameter) for parameter in self._parameters]
 
         self._core: Core | None = None
-        self._findings_told = 0
         self._step = 0
         self._scan, self._batch = Scan(), Scan()
         self._updates, self._sampler = Updates(), Sampler()
@@ -141,13 +133,11 @@ class Guard:
         self._deferred: tuple[int, Any] | None = None
 
         self._before: StateCopy | None = None
-        self._buffers = _float_buffers(model) if mode == "protect" else []
-        self._calm_buffers: list[torch.Tensor] = []
+        self._buffers = CalmBuffers(model if mode == "protect" else None)
         self._snapshots = Snapshots(
             self._parameters, self._optimizers, list(model.buffers()), scheduler, scaler, on_rewind
         )
         self._snapshots.most = snapshots_max
-        self._keep_buffers()
         self._handles: list[Any] = []
         self._attach()
 
@@ -280,7 +270,7 @@ class Guard:
                 "neither; load what guard.state_dict() gave"
             )
         self._core = core
-        self._findings_told = 0 if core is None else core.finding_count()
+        self._teller.told = 0 if core is None else core.finding_count()
         self._step = entries["step"]
         self.should_stop = entries["should_stop"]
         self._replays = entries["replays"]
@@ -297,7 +287,7 @@ class Guard:
         self._inputs = None
         self._snapshots.forget()
         if not self._detached:
-            self._keep_buffers()
+            self._buffers.keep()
             self._resume_probes(entries["modules"], entries["calls"])
 
     def _resume_probes(self, modules: list[str], calls: list[int]) -> None:
@@ -424,7 +414,7 @@ class Guard:
             if not self._is_read:
                 self._read(self._scaling.factor())
                 if not self._rows and self._ceiling.reached(self._scan.norm()):
-                    self._warn(
+                    self._teller.warn(
                         f"the gradients come clipped to a norm of {self._ceiling.norm:.4g}: tamegrad "
                         "sees no norm above it; call guard.clip_ in place of clip_grad_norm_"
                     )
@@ -459,8 +449,8 @@ class Guard:
             self._core.observe_update(None)
         else:
             self._after_update()
-        self._keep_buffers()
-        self._tell()
+        self._buffers.keep()
+        self._teller.tell(self._core)
         self._step += 1
         self._arm()
 
@@ -541,7 +531,7 @@ class Guard:
             inputs=None if inputs is None else _numbers(self._batch, inputs),
             targets=None if inputs is None or targets is None else _numbers(self._batch, targets),
         )
-        self._log_step(step, loss)
+        self._teller.log(step, loss, self._scan, self._tensor_names)
         if self._core.wants_lag() and not self._culprits_sought:
             self._culprits_sought = True
             self._culprits = self._ranks.culprits(own_loss, inputs, self._inputs)
@@ -553,7 +543,7 @@ class Guard:
     def _carry_out(self, decision: Any) -> list[float] | None:
         if decision.stop and not self.should_stop:
             self.should_stop = True
-            self._warn(
+            self._teller.warn(
                 "nothing that can be done while the run goes on has helped: stop it and see "
                 "guard.diagnosis()"
             )
@@ -565,7 +555,7 @@ class Guard:
             return None
         if decision.action == "skip" or decision.stop:
             self._take_away()
-            self._restore_buffers()
+            self._buffers.restore()
             return None
         factors = [1.0] * len(self._parameters)
         if decision.action == "scale-all":
@@ -634,7 +624,7 @@ class Guard:
         elif verdict > 0.0:
             self._updates.clear(len(self._parameters))
             self._core.observe_shrunk_update(self._updates)
-        self._restore_buffers()
+        self._buffers.restore()
 
     def _measure_update(self) -> None:
         assert self._before is not None
@@ -686,7 +676,7 @@ class Guard:
         try:
             return self._probes.replay(inputs)
         except Exception as error:
-            self._warn(f"the pass could not be repeated to see the layers: {error}")
+            self._teller.warn(f"the pass could not be repeated to see the layers: {error}")
             return None
 
     # --- the rest ----------------------------------------------------------------------------
@@ -703,7 +693,7 @@ class Guard:
         self._judge(step, seen)
         assert self._core is not None
         self._core.observe_update(None)
-        self._tell()
+        self._teller.tell(self._core)
 
     def _skip_watching(self) -> None:
         """A loss scale that was too large: the step is left out by its own machinery."""
@@ -735,60 +725,10 @@ class Guard:
         slots = sum(len(g["params"]) for o in self._optimizers for g in o.param_groups)
         if slots != self._slots:
             self._slots = slots
-            self._warn(
+            self._teller.warn(
                 "the optimizer's parameters have changed: those that were added are not watched; "
                 "detach the guard and watch again to include them"
             )
-
-    def _keep_buffers(self) -> None:
-        if not self._buffers:
-            return
-        if self._calm_buffers:
-            torch._foreach_copy_(self._calm_buffers, [b.detach() for b in self._buffers])
-        else:
-            self._calm_buffers = [buffer.detach().clone() for buffer in self._buffers]
-
-    def _restore_buffers(self) -> None:
-        if self._calm_buffers:
-            torch._foreach_copy_([b.detach() for b in self._buffers], self._calm_buffers)
-
-    def _tell(self) -> None:
-        """Passes new findings on."""
-        assert self._core is not None
-        if self._core.finding_count() == self._findings_told:
-            return
-        rows = self._core.findings(self._findings_told)
-        self._findings_told += len(rows)
-        for row in rows:
-            finding = Finding(*row)
-            if self._on_finding is not None:
-                self._on_finding(finding)
-            if finding.severity == "alarm":
-                place = finding.layer or finding.tensor
-                self._warn(
-                    f"step {finding.step}: {finding.sign}"
-                    + (f" in {place}" if place else "")
-                    + "; see guard.diagnosis()",
-                    once_for="alarm",
-                )
-
-    def _log_step(self, step: int, loss: float | None) -> None:
-        if not self._loggers or step % self._log_every:
-            return
-        values = {
-            "loss": loss,
-            "gradient_norm": self._scan.norm(),
-            "nonfinite": self._scan.nonfinite(),
-            "norms": dict(zip(self._tensor_names, self._scan.norms(), strict=True)),
-        }
-        for logger in self._loggers:
-            logger(step, values)
-
-    def _warn(self, message: str, once_for: str | None = None) -> None:
-        key = once_for or message
-        if key not in self._warned:
-            self._warned.add(key)
-            warnings.warn(message, TamegradWarning, stacklevel=4)
 
 
 def _is_matrix(parameter: torch.Tensor) -> bool:
@@ -796,10 +736,6 @@ def _is_matrix(parameter: torch.Tensor) -> bool:
         return False
     local = getattr(parameter, "_local_tensor", parameter).detach()
     return bool(local.numel()) and bool(local.any())
-
-
-def _float_buffers(model: nn.Module) -> list[torch.Tensor]:
-    return [b for b in model.buffers() if b.is_floating_point() and b.layout == torch.strided]
 
 
 def _is_compiled(model: nn.Module) -> bool:

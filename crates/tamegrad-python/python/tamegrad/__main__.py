@@ -1,0 +1,16 @@
+"""The command line: ``tamegrad`` and ``python -m tamegrad``."""
+
+from __future__ import annotations
+
+import sys
+
+from ._core import run_command
+
+
+def main() -> int:
+    """Runs the command of ``sys.argv`` and gives its exit code."""
+    return run_command(["tamegrad", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What a guard says while a run goes on: findings to a callback, numbers to loggers, warnings once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ._core import Guard as Core
+from ._core import Scan
+from .diagnosis import Finding
+
+
+class TamegradWarning(UserWarning):
+    """Something that the user of a guard should know; each is shown once."""
+
+
+class Teller:
+    """Passes on what is new."""
+
+    def __init__(
+        self,
+        on_finding: Callable[[Finding], None] | None,
+        loggers: Iterable[Callable[[int, dict[str, Any]], None]],
+        log_every: int,
+    ) -> None:
+        self.told = 0
+        """Findings of the core that were passed on."""
+        self._on_finding = on_finding
+        self._loggers = list(loggers)
+        self._log_every = max(log_every, 1)
+        self._warned: set[str] = set()
+
+    def tell(self, core: Core) -> None:
+        """Passes the findings on that were not before; warns of the first alarm."""
+        if core.finding_count() == self.told:
+            return
+        rows = core.findings(self.told)
+        self.told += len(rows)
+        for row in rows:
+            finding = Finding(*row)
+            if self._on_finding is not None:
+                self._on_finding(finding)
+            if finding.severity == "alarm":
+                place = finding.layer or finding.tensor
+                self.warn(
+                    f"step {finding.step}: {finding.sign}"
+                    + (f" in {place}" if place else "")
+                    + "; see guard.diagnosis()",
+                    once_for="alarm",
+                )
+
+    def log(self, step: int, loss: float | None, gradients: Scan, names: list[str]) -> None:
+        """Gives the numbers of a step to the loggers, every so many steps."""
+        if not self._loggers or step % self._log_every:
+            return
+        values = {
+            "loss": loss,
+            "gradient_norm": gradients.norm(),
+            "nonfinite": gradients.nonfinite(),
+            "norms": dict(zip(names, gradients.norms(), strict=True)),
+        }
+        for logger in self._loggers:
+            logger(step, values)
+
+    def warn(self, message: str, once_for: str | None = None) -> None:
+        """Warns, the first time."""
+        key = once_for or message
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(message, TamegradWarning, stacklevel=5)
