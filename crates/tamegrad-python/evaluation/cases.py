@@ -301,7 +301,8 @@ def healthy(seeds: int) -> list[dict]:
                     _, guard, _, watched = run(model, optimizer, case, "protect", seed)
                     learned, _, _, bare = run(model, optimizer, case, None, seed)
                     same = all(
-                        torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters())
+                        torch.equal(a, b)
+                        for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
                     )
                     diagnosis = guard.diagnosis()
                     rows.append(
