@@ -17,6 +17,7 @@ const PACKAGES: &[&str] = &[
     "lightning>=2.6",
     "transformers>=5",
     "accelerate>=1.15",
+    "optax>=0.2.8,<0.3",
 ];
 
 /// The file in the environment that says that the packages are there.

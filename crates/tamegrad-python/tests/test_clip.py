@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import jax
+import numpy
+import optax
 import pytest
 import torch
 from conftest import mlp, train
@@ -42,6 +45,79 @@ def test_the_same_as_clip_grad_norm(dtype, max_norm):
     assert float(norm) == pytest.approx(float(oracle), rel=precision)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a.grad.double(), b.grad.double(), rtol=precision, atol=1e-7)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize("largest", [0.0, 0.3, 10.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_as_clip_grad_value(dtype, largest, detached):
+    ours, theirs = gradients(dtype), gradients(dtype)
+    guard = watched(ours)
+    if detached:
+        guard.detach()
+    norm = guard.clip_value_(largest)
+    assert float(norm) == pytest.approx(
+        float(nn.utils.get_total_norm([p.grad for p in theirs])), rel=1e-2
+    )
+    torch.nn.utils.clip_grad_value_(theirs, largest)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
+def test_an_element_of_a_sparse_gradient_is_limited_as_a_whole():
+    parameter = nn.Parameter(torch.zeros(4))
+    parameter.grad = torch.sparse_coo_tensor([[1, 1, 2]], [0.6, 0.6, -3.0], (4,))
+    watched([parameter]).clip_value_(1.0)
+    assert parameter.grad.to_dense().tolist() == [0.0, 1.0, -1.0, 0.0]
+
+
+@pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize("ratio", [0.01, 0.5, 1e4])
+def test_the_same_as_adaptive_clipping_of_optax(ratio, detached):
+    generator = torch.Generator().manual_seed(6)
+    # Rows of zeros, and of many sizes: some within the limit, some above it.
+    sizes = torch.tensor([0.0, 1e-4, 0.1, 1.0, 30.0])
+    shapes = [(5, 7), (5, 3, 2, 2), (5,)]
+    parameters = []
+    for shape in shapes:
+        weight = torch.randn(shape, generator=generator)
+        weight *= sizes.view(-1, *[1] * (len(shape) - 1))
+        parameters.append(nn.Parameter(weight))
+        parameters[-1].grad = torch.randn(shape, generator=generator)
+
+    def of_optax(tensor):
+        """Its layout has the outputs last."""
+        dims = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[tensor.dim()]
+        return jax.numpy.asarray(tensor.detach().permute(dims).numpy())
+
+    rule = optax.adaptive_grad_clip(ratio)
+    weights = [of_optax(p) for p in parameters]
+    want, _ = rule.update([of_optax(p.grad) for p in parameters], rule.init(weights), weights)
+    guard = watched(parameters)
+    if detached:
+        guard.detach()
+    guard.clip_units_(ratio)
+    for parameter, expected in zip(parameters, want, strict=True):
+        numpy.testing.assert_allclose(of_optax(parameter.grad), expected, rtol=1e-5)
+
+
+def test_clipping_by_unit_leaves_out_what_it_is_told_to():
+    model = mlp()
+    guard = tamegrad.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), strict=True)
+    model(torch.ones(2, 16)).sum().backward()
+    last, first = model[-1].weight.grad.clone(), model[0].weight.grad.clone()
+    guard.clip_units_(1e-5, skip=[model[-1]])
+    assert torch.equal(model[-1].weight.grad, last)
+    assert float(model[0].weight.grad.norm()) < 0.1 * float(first.norm())
+
+
+@pytest.mark.parametrize("clip", ["clip_value_", "clip_units_"])
+def test_every_clip_takes_away_what_is_not_finite(clip):
+    parameters = gradients()
+    parameters[1].grad[2, 3] = math.inf
+    norm = getattr(watched(parameters), clip)(1.0)
+    assert math.isfinite(norm)
+    assert [p.grad for p in parameters] == [None] * 4
 
 
 def test_a_norm_that_f32_cannot_hold_is_clipped_right():

@@ -1,6 +1,10 @@
-"""Notices that somebody else has clipped the gradients before they are read."""
+"""Clips other than by the global norm, and the notice that somebody else has clipped before us."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
 
 _STEPS = 10
 """Steps in a row at the same norm that no unclipped run shows."""
@@ -21,3 +25,42 @@ class Ceiling:
         else:
             self.norm, self._steps = norm, 1
         return self._steps == _STEPS
+
+
+def by_value(parameters: Iterable[torch.Tensor], largest: float) -> None:
+    """Limits every element of the gradients to ``-largest..largest``, in place."""
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.layout == torch.sparse_coo:
+            # The sum of an element's entries is what counts, not each of them.
+            parameter.grad = gradient = gradient.coalesce()
+            gradient = gradient.values()
+        if gradient.is_complex():
+            gradient = torch.view_as_real(gradient)
+        gradient.clamp_(-largest, largest)
+
+
+def by_unit(parameters: Iterable[torch.Tensor], ratio: float, eps: float) -> None:
+    """Scales each unit of the gradients whose norm exceeds ``ratio * max(|W|, eps)``, in place.
+
+    A unit is all weights into one output, row ``i`` of a weight ``[out, in, ...]``; a vector is
+    one unit. Sparse gradients stay as they are.
+
+    Source: Brock, De, Smith, Simonyan 2021, equation 3.
+    """
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is None or gradient.layout != torch.strided:
+            continue
+        weight = parameter.detach()
+        dims = tuple(range(1, gradient.dim())) if gradient.dim() > 1 else None
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        norms = [
+            torch.linalg.vector_norm(tensor, dim=dims, keepdim=True, dtype=wide)
+            for tensor in (gradient, weight)
+        ]
+        limit = ratio * norms[1].clamp_min(eps)
+        factor = torch.where(norms[0] > limit, limit / norms[0], torch.ones_like(limit))
+        gradient.mul_(factor.to(gradient.dtype))

@@ -159,10 +159,62 @@ class Guard:
             self._loss = loss
         if self._detached:
             return torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
-        norm = self._clip(float(max_norm))
+        limit = float(max_norm)
+        norm = self._clip(lambda factors: self._scale(factors, limit))
         if error_if_nonfinite and self._nonfinite:
             raise RuntimeError(f"{self._nonfinite} elements of the gradients are not finite")
-        return torch.tensor(math.nan if norm is None else norm, dtype=torch.float64)
+        return norm
+
+    def clip_value_(self, max_value: float, *, loss: Any = None) -> torch.Tensor:
+        """Limits every element of the gradients, in place of ``clip_grad_value_``.
+
+        It bends the direction of the gradient; :meth:`clip_` does not. What holds there of
+        gradients that are not finite and of the norm that is returned holds here.
+        """
+        if loss is not None:
+            self._loss = loss
+        largest = float(max_value)
+        if self._detached:
+            norm = self._norm_by_torch()
+            _clipping.by_value(self._parameters, largest)
+            return norm
+
+        def clip(factors: list[float] | None) -> None:
+            self._scale(factors, math.inf)
+            _clipping.by_value(self._parameters, largest)
+
+        return self._clip(clip)
+
+    def clip_units_(
+        self,
+        ratio: float = 0.01,
+        *,
+        eps: float = 1e-3,
+        skip: Iterable[nn.Module] = (),
+        loss: Any = None,
+    ) -> torch.Tensor:
+        """Adaptive gradient clipping (Brock et al. 2021): the gradient of each unit, a row of a
+        weight ``[out, in, ...]`` or a whole vector, is scaled to a norm of at most ``ratio`` times
+        that of its weights, which count as ``eps`` at least.
+
+        ``skip`` names modules that are left alone: the last layer should be among them (same
+        source). What holds in :meth:`clip_` of gradients that are not finite and of the norm that
+        is returned holds here.
+        """
+        if loss is not None:
+            self._loss = loss
+        skipped = {id(parameter) for module in skip for parameter in module.parameters()}
+        clipped = [p for p in self._parameters if id(p) not in skipped]
+        if self._detached:
+            norm = self._norm_by_torch()
+            _clipping.by_unit(clipped, ratio, eps)
+            return norm
+
+        def clip(factors: list[float] | None) -> None:
+            self._scale(factors, math.inf)
+            _clipping.by_unit(clipped, ratio, eps)
+
+        return self._clip(clip)
 
     def log(
         self,
@@ -382,8 +434,15 @@ class Guard:
 
     # --- one step ----------------------------------------------------------------------------
 
+    def _norm_by_torch(self) -> torch.Tensor:
+        return nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+    def _clip(self, clip: Callable[[list[float] | None], None]) -> torch.Tensor:
+        norm = self._clip_safely(clip)
+        return torch.tensor(math.nan if norm is None else norm, dtype=torch.float64)
+
     @_safely
-    def _clip(self, max_norm: float) -> float:
+    def _clip_safely(self, clip: Callable[[list[float] | None], None]) -> float:
         self._scaling.unscale()
         if self._stepped:
             self._end()
@@ -396,7 +455,7 @@ class Guard:
             return norm
         factors = self._decide() if self.mode == "protect" else None
         if not self._took_away:
-            self._scale(factors, max_norm)
+            clip(factors)
         return norm
 
     @_safely
