@@ -48,6 +48,7 @@ def test_wrong_arguments_and_help_end_as_they_do_in_the_program(way):
 
 
 RECIPE = """
+name = "small"
 seed = 1
 
 [data]
