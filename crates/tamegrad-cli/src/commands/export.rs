@@ -1,6 +1,5 @@
 //! `tamegrad export`: a run folder as Parquet.
 
-
 use tamegrad_runs::run_folder::{RunFolder, export};
 
 use super::{COULD_NOT_RUN, HEALTHY};

@@ -11,7 +11,9 @@ use tamegrad_report::json::{self, ChosenReport, FixReport, FixedReport, TrialRep
 use tamegrad_report::{describe_change, markdown, number, terminal};
 use tamegrad_runs::run_folder::{Recorder, RunInfo};
 
-use super::{FOUND, HEALTHY, STOPPED, exit_code, make_folder, read_recipe, run_info, to_json, write};
+use super::{
+    FOUND, HEALTHY, STOPPED, exit_code, make_folder, read_recipe, run_info, to_json, write,
+};
 use crate::args::Fix;
 use crate::failure::Failure;
 use crate::progress::Bar;

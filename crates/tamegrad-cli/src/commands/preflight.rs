@@ -1,6 +1,5 @@
 //! `tamegrad preflight`: a recipe before its first update.
 
-
 use tamegrad_lab::preflight;
 use tamegrad_report::{preflight as words, svg};
 
