@@ -95,9 +95,9 @@ impl Probes {
 }
 
 fn negative_zeros<const D: usize>(like: &Tensor<D>) -> Tensor<D> {
-    let shape = like.dims();
-    let zeros = vec![-0.0f32; shape.iter().product()];
-    Tensor::from_data(TensorData::new(zeros, shape), (&like.device(), like.dtype()))
+    let zero = TensorData::new(vec![-0.0f32], [1; D]);
+    let zero: Tensor<D> = Tensor::from_data(zero, (&like.device(), like.dtype()));
+    zero.expand(like.dims())
 }
 
 #[cfg(test)]
