@@ -20,6 +20,7 @@ mod memory;
 mod numbers;
 mod scan;
 mod trace;
+mod units;
 mod updates;
 
 use pyo3::prelude::*;
@@ -27,6 +28,8 @@ use pyo3::prelude::*;
 /// Statistics of tensors where they lie, and the guard that judges them.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::command::run_command;
     #[pymodule_export]
     use crate::guard::Guard;
     #[pymodule_export]
@@ -36,10 +39,9 @@ mod _core {
     #[pymodule_export]
     use crate::trace::Trace;
     #[pymodule_export]
-    use crate::updates::{Sampler, Updates};
-
+    use crate::units::clip_units;
     #[pymodule_export]
-    use crate::command::run_command;
+    use crate::updates::{Sampler, Updates};
 
     // The limits of the core's preflight, which this door's keeps to.
     #[pymodule_export]

@@ -13,6 +13,7 @@ from conftest import mlp, train
 from torch import nn
 
 import tamegrad
+from tamegrad import _clipping
 
 
 def gradients(dtype=torch.float32, scale: float = 1.0) -> list[nn.Parameter]:
@@ -73,7 +74,11 @@ def test_an_element_of_a_sparse_gradient_is_limited_as_a_whole():
 
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("ratio", [0.01, 0.5, 1e4])
-def test_the_same_as_adaptive_clipping_of_optax(ratio, detached):
+@pytest.mark.parametrize("in_place", [True, False])
+def test_the_same_as_adaptive_clipping_of_optax(ratio, detached, in_place, monkeypatch):
+    if not in_place:
+        # As of a tensor that lies on another device.
+        monkeypatch.setattr(_clipping, "clip_units", lambda *_: False)
     generator = torch.Generator().manual_seed(6)
     # Rows of zeros, and of many sizes: some within the limit, some above it.
     sizes = torch.tensor([0.0, 1e-4, 0.1, 1.0, 30.0])
@@ -90,6 +95,7 @@ def test_the_same_as_adaptive_clipping_of_optax(ratio, detached):
         dims = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[tensor.dim()]
         return jax.numpy.asarray(tensor.detach().permute(dims).numpy())
 
+    versions = [p.grad._version for p in parameters]
     rule = optax.adaptive_grad_clip(ratio)
     weights = [of_optax(p) for p in parameters]
     want, _ = rule.update([of_optax(p.grad) for p in parameters], rule.init(weights), weights)
@@ -99,6 +105,16 @@ def test_the_same_as_adaptive_clipping_of_optax(ratio, detached):
     guard.clip_units_(ratio)
     for parameter, expected in zip(parameters, want, strict=True):
         numpy.testing.assert_allclose(of_optax(parameter.grad), expected, rtol=1e-5)
+    assert all(p.grad._version > old for p, old in zip(parameters, versions, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("clip", "arguments"),
+    [("clip_value_", {"max_value": -1.0}), ("clip_units_", {"ratio": math.nan})],
+)
+def test_a_limit_that_is_none_is_refused(clip, arguments):
+    with pytest.raises(ValueError, match="want a number of at least 0"):
+        getattr(watched(gradients()), clip)(**arguments)
 
 
 def test_clipping_by_unit_leaves_out_what_it_is_told_to():

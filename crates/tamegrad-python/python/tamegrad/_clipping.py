@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
+from ._core import clip_units
+
 _STEPS = 10
 """Steps in a row at the same norm that no unclipped run shows."""
 _SAME = 5e-6
@@ -25,6 +27,17 @@ class Ceiling:
         else:
             self.norm, self._steps = norm, 1
         return self._steps == _STEPS
+
+
+def limit(name: str, value: float) -> float:
+    """The value as a float.
+
+    Raises ``ValueError`` where it is negative or NaN.
+    """
+    number = float(value)
+    if not number >= 0.0:
+        raise ValueError(f"{name}: got {number}, want a number of at least 0")
+    return number
 
 
 def by_value(parameters: Iterable[torch.Tensor], largest: float) -> None:
@@ -51,16 +64,27 @@ def by_unit(parameters: Iterable[torch.Tensor], ratio: float, eps: float) -> Non
     Source: Brock, De, Smith, Simonyan 2021, equation 3.
     """
     for parameter in parameters:
-        gradient = parameter.grad
+        gradient, weight = parameter.grad, parameter.detach()
         if gradient is None or gradient.layout != torch.strided:
             continue
-        weight = parameter.detach()
-        dims = tuple(range(1, gradient.dim())) if gradient.dim() > 1 else None
-        wide = torch.promote_types(gradient.dtype, torch.float32)
-        norms = [
-            torch.linalg.vector_norm(tensor, dim=dims, keepdim=True, dtype=wide)
-            for tensor in (gradient, weight)
-        ]
-        limit = ratio * norms[1].clamp_min(eps)
-        factor = torch.where(norms[0] > limit, limit / norms[0], torch.ones_like(limit))
-        gradient.mul_(factor.to(gradient.dtype))
+        units = gradient.shape[0] if gradient.dim() > 1 else 1
+        by_rows = gradient.is_contiguous() and weight.is_contiguous()
+        if by_rows and clip_units(gradient, weight, units, ratio, eps):
+            torch.autograd.graph.increment_version(gradient)
+        else:
+            _by_unit_of_torch(gradient, weight, ratio, eps)
+
+
+def _by_unit_of_torch(
+    gradient: torch.Tensor, weight: torch.Tensor, ratio: float, eps: float
+) -> None:
+    """The same for tensors of any device and type."""
+    dims = tuple(range(1, gradient.dim())) if gradient.dim() > 1 else None
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    norm, size = (
+        torch.linalg.vector_norm(tensor, dim=dims, keepdim=True, dtype=wide)
+        for tensor in (gradient, weight)
+    )
+    limit = ratio * size.clamp_min(eps)
+    factor = torch.where(norm > limit, limit / norm, torch.ones_like(limit))
+    gradient.mul_(factor.to(gradient.dtype))

@@ -170,10 +170,12 @@ class Guard:
 
         It bends the direction of the gradient; :meth:`clip_` does not. What holds there of
         gradients that are not finite and of the norm that is returned holds here.
+
+        Raises ``ValueError`` for a limit that is negative or NaN.
         """
         if loss is not None:
             self._loss = loss
-        largest = float(max_value)
+        largest = _clipping.limit("max_value", max_value)
         if self._detached:
             norm = self._norm_by_torch()
             _clipping.by_value(self._parameters, largest)
@@ -200,9 +202,12 @@ class Guard:
         ``skip`` names modules that are left alone: the last layer should be among them (same
         source). What holds in :meth:`clip_` of gradients that are not finite and of the norm that
         is returned holds here.
+
+        Raises ``ValueError`` for a number that is negative or NaN.
         """
         if loss is not None:
             self._loss = loss
+        ratio, eps = _clipping.limit("ratio", ratio), _clipping.limit("eps", eps)
         skipped = {id(parameter) for module in skip for parameter in module.parameters()}
         clipped = [p for p in self._parameters if id(p) not in skipped]
         if self._detached:
