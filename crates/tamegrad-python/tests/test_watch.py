@@ -72,8 +72,16 @@ def test_a_step_that_is_not_finite_is_left_out_to_the_bit(optimizer):
 def test_batch_norm_does_not_keep_the_batch_that_was_left_out():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
-    run = train("protect", model=model, at_step=poison(30))
-    assert torch.isfinite(run.model[1].running_mean).all()
+    means = {}
+
+    def plant(step, model, optimizer, x):
+        if step in (30, 31):
+            means[step] = model[1].running_mean.clone()
+        return poison(30)(step, model, optimizer, x)
+
+    run = train("protect", model=model, at_step=plant)
+    # What the 30 good batches before it have left, not what the model began with.
+    assert means[30].any() and torch.equal(means[31], means[30])
     assert math.isfinite(run.losses[-1])
 
 
