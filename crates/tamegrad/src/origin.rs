@@ -237,9 +237,17 @@ mod tests {
     }
 
     fn record_of(calm: &[f64], calm_passes: u64, at_alarm: &[f64]) -> Record {
-        let mut record = Record::new(layout(calm.len()), RunFacts::default());
+        record_of_passes(calm_passes, |_| calm.to_vec(), at_alarm)
+    }
+
+    fn record_of_passes(
+        calm_passes: u64,
+        calm: impl Fn(u64) -> Vec<f64>,
+        at_alarm: &[f64],
+    ) -> Record {
+        let mut record = Record::new(layout(at_alarm.len()), RunFacts::default());
         for step in 0..calm_passes {
-            let trace = trace(calm);
+            let trace = trace(&calm(step));
             record.take(&Observation {
                 step: Step(step),
                 trace: Some(&trace),
@@ -295,6 +303,16 @@ mod tests {
         ] {
             let found = find(&record_of(&calm, passes, &now)).and_then(|origin| origin.layer);
             assert_eq!(found, layer.map(LayerId), "{name}");
+        }
+    }
+
+    #[test]
+    fn far_above_a_gain_that_varies_is_out_of_its_history() {
+        // ln of the gain: 0.6 up and down. 6 sigma are a factor of 37, 3 sigma one of 6.
+        let varies = |pass: u64| vec![1.0, if pass % 2 == 0 { 0.55 } else { 1.82 }, 1.0];
+        for (gain, layer) in [(3.0, None), (8.5, None), (12.0, Some(LayerId(1)))] {
+            let record = record_of_passes(20, varies, &[1.0, gain, 1.0]);
+            assert_eq!(find(&record).and_then(|origin| origin.layer), layer, "{gain}");
         }
     }
 

@@ -70,14 +70,17 @@ mod tests {
             });
             assert_eq!(weigh(&record).is_some(), found, "{rms} {loss}");
         }
-        for (inputs, found) in [(1.0, true), (50.0, true), (200.0, false)] {
-            let (target_rms, input_rms) = (Some(1000.0), Some(inputs));
+        // Inputs of 2 are scaled: targets of 15 do not follow from them.
+        for (inputs, targets, found) in
+            [(1.0, 1000.0, true), (50.0, 1000.0, true), (200.0, 1000.0, false), (2.0, 15.0, true)]
+        {
+            let (target_rms, input_rms) = (Some(targets), Some(inputs));
             let facts = RunFacts { target_rms, input_rms, ..RunFacts::default() };
             let record = alarmed(Layout::default(), facts, 3, |_| Observation {
                 loss: Some(1e6),
                 ..Observation::default()
             });
-            assert_eq!(weigh(&record).is_some(), found, "{inputs}");
+            assert_eq!(weigh(&record).is_some(), found, "{inputs} {targets}");
         }
     }
 }

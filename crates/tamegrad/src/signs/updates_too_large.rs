@@ -204,14 +204,32 @@ mod tests {
 
     /// The first alarm of a run with these learning rates, whose updates are in proportion.
     fn first_alarm(steps: usize, rate: impl Fn(usize) -> f64) -> Option<u64> {
+        first_alarm_of(steps, &rate, &rate)
+    }
+
+    fn first_alarm_of(
+        steps: usize,
+        rate: impl Fn(usize) -> f64,
+        ratio: impl Fn(usize) -> f64,
+    ) -> Option<u64> {
         let given: Vec<Given> = (0..steps)
             .map(|i| Given {
                 learning_rate: Some(rate(i)),
-                ratios: (0..3).map(|k| rate(i) * (1.0 + 0.3 * noise(3 * i + k))).collect(),
+                ratios: (0..3).map(|k| ratio(i) * (1.0 + 0.3 * noise(3 * i + k))).collect(),
                 ..Given::default()
             })
             .collect();
         alarms(&run(&mut UpdatesTooLarge::default(), &given).0).first().copied()
+    }
+
+    #[test]
+    fn a_rate_that_hardly_grows_is_no_drift_however_the_updates_grow() {
+        // 0.34% and 0.5% a step are 1.4 and 1.65 in 100 steps.
+        for (growth, alarmed) in [(1.0034f64, false), (1.005, true)] {
+            let rate = |i: usize| 0.003 * growth.powi(i as i32);
+            let alarm = first_alarm_of(400, rate, |i| rate(i) * growth.powi(i as i32));
+            assert_eq!(alarm.is_some(), alarmed, "{growth}: {alarm:?}");
+        }
     }
 
     #[test]
