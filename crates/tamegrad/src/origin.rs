@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn far_above_a_gain_that_varies_is_out_of_its_history() {
         // ln of the gain: 0.6 up and down. 6 sigma are a factor of 37, 3 sigma one of 6.
-        let varies = |pass: u64| vec![1.0, if pass % 2 == 0 { 0.55 } else { 1.82 }, 1.0];
+        let varies = |pass: u64| vec![1.0, if pass.is_multiple_of(2) { 0.55 } else { 1.82 }, 1.0];
         for (gain, layer) in [(3.0, None), (8.5, None), (12.0, Some(LayerId(1)))] {
             let record = record_of_passes(20, varies, &[1.0, gain, 1.0]);
             assert_eq!(find(&record).and_then(|origin| origin.layer), layer, "{gain}");
