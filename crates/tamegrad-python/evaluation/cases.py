@@ -8,8 +8,11 @@ what the undisturbed twin learns. Healthy runs shall be left alone, to the bit.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
+import multiprocessing
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -261,70 +264,73 @@ def run(model_name, optimizer_name, fault: Fault, mode: str | None, seed: int, c
     return accuracy() - start, guard, layer, model
 
 
-def failing(seeds: int) -> dict:
-    rows = []
-    for model in MODELS:
-        for optimizer in OPTIMIZERS:
-            for seed in range(seeds):
-                twin = run(model, optimizer, HEALTHY[0], None, seed)[0]
-                for fault in FAULTS:
-                    _, guard, layer, _ = run(model, optimizer, fault, "observe", seed)
-                    diagnosis = guard.diagnosis()
-                    saved = run(model, optimizer, fault, "protect", seed)[0]
-                    bare = run(model, optimizer, fault, None, seed)[0]
-                    clipped = run(model, optimizer, fault, None, seed, clip=True)[0]
-                    row = {
-                        "model": model,
-                        "optimizer": optimizer,
-                        "fault": fault.name,
-                        "seed": seed,
-                        "harm": bare < 0.8 * twin,
-                        "onset": diagnosis.onset,
-                        "alarmed": diagnosis.onset is not None and FAULT <= diagnosis.onset,
-                        "early": diagnosis.onset is not None and diagnosis.onset < FAULT,
-                        "layer": layer,
-                        "origin": diagnosis.origin,
-                        "named": layer is None or (diagnosis.origin or "").split("@")[0] == layer,
-                        "saved": saved >= 0.8 * twin,
-                        "clip_saved": clipped >= 0.8 * twin,
-                    }
-                    rows.append(row)
-    return {"rows": rows}
+Start = tuple[str, str, int]
+"""Model, optimizer and seed."""
 
 
-def healthy(seeds: int) -> list[dict]:
+def failing(start: Start) -> list[dict]:
+    model, optimizer, seed = start
     rows = []
-    for model in MODELS:
-        for optimizer in OPTIMIZERS:
-            for seed in range(seeds):
-                for case in HEALTHY:
-                    _, guard, _, watched = run(model, optimizer, case, "protect", seed)
-                    learned, _, _, bare = run(model, optimizer, case, None, seed)
-                    same = all(
-                        torch.equal(a, b)
-                        for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
-                    )
-                    diagnosis = guard.diagnosis()
-                    rows.append(
-                        {
-                            "model": model,
-                            "optimizer": optimizer,
-                            "case": case.name,
-                            "seed": seed,
-                            "alarm": diagnosis.onset is not None,
-                            "signs": sorted(
-                                {
-                                    f"{f.sign}@{f.step}"
-                                    for f in guard.findings()
-                                    if f.severity == "alarm"
-                                }
-                            ),
-                            "actions": len(guard.actions()),
-                            "learned": learned,
-                            "same": same,
-                        }
-                    )
+    twin = run(model, optimizer, HEALTHY[0], None, seed)[0]
+    for fault in FAULTS:
+        _, guard, layer, _ = run(model, optimizer, fault, "observe", seed)
+        diagnosis = guard.diagnosis()
+        saved = run(model, optimizer, fault, "protect", seed)[0]
+        bare = run(model, optimizer, fault, None, seed)[0]
+        clipped = run(model, optimizer, fault, None, seed, clip=True)[0]
+        rows.append(
+            {
+                "model": model,
+                "optimizer": optimizer,
+                "fault": fault.name,
+                "seed": seed,
+                "harm": bare < 0.8 * twin,
+                "onset": diagnosis.onset,
+                "alarmed": diagnosis.onset is not None and FAULT <= diagnosis.onset,
+                "early": diagnosis.onset is not None and diagnosis.onset < FAULT,
+                "layer": layer,
+                "origin": diagnosis.origin,
+                "named": layer is None or (diagnosis.origin or "").split("@")[0] == layer,
+                "twin": twin,
+                "bare": bare,
+                "protected": saved,
+                "saved": saved >= 0.8 * twin,
+                "clip_saved": clipped >= 0.8 * twin,
+            }
+        )
     return rows
+
+
+def healthy(start: Start) -> list[dict]:
+    model, optimizer, seed = start
+    rows = []
+    for case in HEALTHY:
+        _, guard, _, watched = run(model, optimizer, case, "protect", seed)
+        learned, _, _, bare = run(model, optimizer, case, None, seed)
+        same = all(
+            torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
+        )
+        alarms = {f"{f.sign}@{f.step}" for f in guard.findings() if f.severity == "alarm"}
+        rows.append(
+            {
+                "model": model,
+                "optimizer": optimizer,
+                "case": case.name,
+                "seed": seed,
+                "alarm": guard.diagnosis().onset is not None,
+                "signs": sorted(alarms),
+                "actions": len(guard.actions()),
+                "learned": learned,
+                "same": same,
+            }
+        )
+    return rows
+
+
+def both(start: Start) -> tuple[list[dict], list[dict]]:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    return healthy(start), failing(start)
 
 
 def share(rows: list[dict], key: str) -> float:
@@ -335,11 +341,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", action="store_true", help="print every run")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
     given = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    calm = healthy(given.seeds)
-    rows = failing(given.seeds)["rows"]
+    starts = itertools.product(MODELS, OPTIMIZERS, range(given.seeds))
+    # Threads of torch do not live through a fork.
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(given.jobs) as pool:
+        parts = pool.map(both, starts, chunksize=1)
+    calm = [row for part, _ in parts for row in part]
+    rows = [row for _, part in parts for row in part]
     if given.rows:
         for row in calm + rows:
             print(json.dumps(row))

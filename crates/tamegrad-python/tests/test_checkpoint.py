@@ -165,6 +165,7 @@ def test_there_is_nothing_to_rewind_to_until_the_next_snapshot():
             super().__init__()
             self.weight = nn.Parameter(torch.ones(4))
 
+    # Without a matrix there is no update by which a jump of the loss would be the data's.
     model = Planted()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     rewound: list[int] = []

@@ -102,6 +102,55 @@ def test_observe_names_onset_and_first_producer_of_a_non_finite_value():
     assert "exp" in str(diagnosis)
 
 
+class Switch(nn.Module):
+    """Lets its input through, to the object, until it is turned on."""
+
+    on = False
+
+    def forward(self, x):
+        return x * 1e3 if self.on else x
+
+
+def test_a_layer_that_let_its_input_through_is_named_when_it_does_so_no_more():
+    model = nn.Sequential(*mlp(3)[:4], Switch(), *mlp(3)[4:])
+
+    def plant(step, model, optimizer, x):
+        model[4].on = step == 150
+        return x
+
+    run = train("observe", model=model, at_step=plant, steps=151)
+    assert "4" in run.guard._probes.owners
+    assert (run.guard.diagnosis().onset, run.guard.diagnosis().origin) == (150, "4")
+
+
+@pytest.mark.parametrize("mode", ["observe", "protect"])
+def test_another_task_is_learned_as_without_a_guard(mode):
+    def start(mode):
+        torch.manual_seed(0)
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        guard = tamegrad.watch(model, optimizer, mode, strict=True) if mode else None
+        losses = []
+        for step, (x, y) in enumerate(batches(400)):
+            y = (y + 1) % 4 if step >= 250 else y
+            loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            if guard:
+                guard.log(loss=loss)
+            optimizer.step()
+            losses.append(loss.item())
+        return model, guard, losses
+
+    (bare, _, losses), (model, guard, watched) = start(None), start(mode)
+    assert max(losses[250:255]) > 3.0 * max(losses[:3]) > losses[249], "the jump is a large one"
+    assert watched == losses
+    assert all(
+        torch.equal(a, b) for a, b in zip(bare.parameters(), model.parameters(), strict=True)
+    )
+    assert guard.actions() == [] and guard.diagnosis().onset is None
+
+
 def test_a_spike_is_scaled_before_the_moments_see_it():
     def plant(step, model, optimizer, x):
         return x * 3e3 if step == 150 else x

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod finding;
 pub mod guard;
 pub mod hindsight;
+pub mod jump;
 pub mod observe;
 pub mod origin;
 pub mod preflight;

@@ -5,6 +5,7 @@ use tamegrad_stats::{TensorStats, merge};
 use crate::chain::Chain;
 use crate::finding::{Finding, Severity};
 use crate::guard::Decision;
+use crate::jump::Jump;
 use crate::observe::{
     BatchStats, LayerId, LayerTrace, Layout, Observation, RunFacts, Step, TensorId, Update,
 };
@@ -173,6 +174,8 @@ pub struct Record {
     pub alarm_lag: Option<(TensorId, f64)>,
     /// Losses of the last [`LOSS_WINDOW`] calm steps.
     pub calm_losses: Window<LOSS_WINDOW>,
+    /// A jump of the loss that the data made, while it lasts.
+    pub jump: Option<Jump>,
     /// Losses of the first five steps.
     pub first_losses: Window<5>,
     /// Lowest median of calm losses.
@@ -234,6 +237,7 @@ impl Record {
             batch: BatchTrack::default(),
             alarm_lag: None,
             calm_losses: Window::default(),
+            jump: None,
             first_losses: Window::default(),
             best_loss: None,
             lowest_norm: None,
@@ -303,8 +307,17 @@ impl Record {
     }
 
     /// How far a loss lies above the calm ones, in robust spreads; 0 while fewer than ten calm
-    /// losses are known or the difference is under a tenth of [`Record::loss_range`].
+    /// losses are known, the difference is under a tenth of [`Record::loss_range`], or the loss is
+    /// within a jump that the data made.
     pub fn loss_departure(&self, loss: f64) -> f64 {
+        if self.jump.as_ref().is_some_and(|jump| loss <= jump.bears) {
+            return 0.0;
+        }
+        self.loss_departure_of(loss)
+    }
+
+    /// [`Record::loss_departure`] whoever made it.
+    pub(crate) fn loss_departure_of(&self, loss: f64) -> f64 {
         if self.calm_losses.len() < 10 {
             return 0.0;
         }
@@ -334,12 +347,14 @@ impl Record {
     /// Takes in a step before its update. The baselines do not move until [`Record::settle`].
     pub fn take(&mut self, seen: &Observation<'_>) {
         self.clock += 1;
+        let known: Vec<&TensorStats> = seen.gradients.iter().flatten().collect();
+        let merged = (!known.is_empty()).then(|| merge(known.iter().copied()));
+        let norm = seen.gradient_norm.or(merged.map(|stats| stats.l2));
+        self.follow_jump(seen.loss, norm);
         for (index, track) in self.tensors.iter_mut().enumerate() {
             track.latest = seen.gradients.get(index).copied().flatten();
         }
-        let known: Vec<&TensorStats> = seen.gradients.iter().flatten().collect();
-        self.total.latest = (!known.is_empty()).then(|| merge(known.iter().copied()));
-        let norm = seen.gradient_norm.or(self.total.latest.map(|stats| stats.l2));
+        self.total.latest = merged;
         let nonfinite = self.total.latest.map_or(0, |stats| stats.nonfinite())
             + u64::from(seen.gradient_norm.is_some_and(|norm| !norm.is_finite()));
         self.rows.push(Row {
@@ -366,6 +381,15 @@ impl Record {
             self.take_trace(seen.step, trace);
         }
         self.note_nonfinite(seen);
+    }
+
+    /// Goes on with a jump of the loss that the data made, or begins one.
+    fn follow_jump(&mut self, loss: Option<f64>, gradient_norm: Option<f64>) {
+        let Some(loss) = loss else { return };
+        self.jump = match self.jump.take() {
+            Some(mut jump) => jump.goes_on(self, loss).then_some(jump),
+            None => Jump::begins(self, loss, gradient_norm),
+        };
     }
 
     /// Takes in probes: those of this step's own pass, or of a repeated pass after an alarm.

@@ -22,9 +22,10 @@ _CALLS_MAX = 1024
 class Probes:
     """Hooks on every module of a model, for one forward and backward pass at a time.
 
-    A layer is a module whose output is a new float tensor: a leaf, or a container that does
-    something to the output of its last child (an activation by function, a skip connection). A
-    module called several times in a pass is a layer for each call, ``cell@0``, ``cell@1``, ...
+    A layer is a leaf with a float output (one that lets its input through may not do so in a later
+    pass), or a container that does something to the output of its last child (an activation by
+    function, a skip connection). A module called several times in a pass is a layer for each call,
+    ``cell@0``, ``cell@1``, ...
 
     The layers of the first pass, in order of execution, stay the layers of the run.
     """
@@ -151,7 +152,7 @@ class Probes:
         is_root = module is self.model
         self._open = not is_root
         tensor = first_float(output)
-        if tensor is None or tensor is self._latest:
+        if tensor is None or (tensor is self._latest and _has_children(module)):
             return
         layer = self._layer_of(module)
         if layer is not None:
@@ -276,6 +277,10 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, saved in buffers:
                 buffer.copy_(saved)
+
+
+def _has_children(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None
 
 
 def _in_backward() -> bool:

@@ -25,9 +25,9 @@ pub(super) const DOC: Doc = Doc {
            growth by 100 times over the first step, with a rising loss, counts, and at step 0 a \
            product of backward gains above 10,000 with a norm above 1,000, or a norm above 1e9; and \
            after them a norm that was never under a million, with a loss that has not come down by \
-           half. It is an alarm when the loss departs as well (for a drift in two steps in a row) \
-           or the norm is 100 times its mean, and the whole norm is above that of every calm step \
-           before; otherwise a strain.",
+           half. It is an alarm when the loss departs as well (see loss-fluctuates; for a drift in \
+           two steps in a row) or the norm is 100 times its mean, and the whole norm is above that \
+           of every calm step before; otherwise a strain.",
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
     remedy: "Clip the gradient; if one layer stands out, treat that layer.",
     source: "Page, Continuous Inspection Schemes, Biometrika 41 (1954), for the cumulative sum. \

@@ -20,7 +20,10 @@ pub(super) const DOC: Doc = Doc {
            or when the loss is above its start by 2 times its start's magnitude in 3 of the last \
            5 steps (no warm-up is needed for that). An alarm when the loss lies above its calm \
            level by 4 spreads and half of that descent, otherwise a strain. Differences, not \
-           ratios: losses may cross 0.",
+           ratios: losses may cross 0. Where updates are known, a jump from the calm level in one \
+           step that no update or gradient above twice its mean came before is the data's (other \
+           labels, another task) and no departure, up to 1.5 times its height, until the loss is \
+           back.",
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
     remedy: "Lower the learning rate or clip the gradient; look at gradient-spikes and \
              updates-too-large for the layer.",
@@ -105,7 +108,8 @@ impl Sign for LossFluctuates {
 impl LossFluctuates {
     fn runs_away(&mut self, record: &Record, loss: f64) -> Option<Vec<Evidence>> {
         let first = record.first_losses.iter().next()?;
-        let limit = first + 2.0 * first.abs();
+        let borne = record.jump.as_ref().map_or(f64::NEG_INFINITY, |jump| jump.bears);
+        let limit = (first + 2.0 * first.abs()).max(borne);
         remember(&mut self.runaway, loss > limit && loss > first, 5);
         let above = self.runaway.iter().filter(|above| **above).count();
         (above >= 3 && loss > limit)

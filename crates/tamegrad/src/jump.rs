@@ -1,0 +1,164 @@
+//! A jump of the loss that the data made: other labels, a harder batch, another task.
+//!
+//! An explosion comes from an update: before the loss leaves its calm level, an update or a gradient
+//! does. Where neither did, the network is what it was, the batch is not, and the network shall
+//! learn from it. Such a jump is no trouble up to its own height and half as much again, until the
+//! loss is back.
+
+use crate::record::{Record, TensorTrack};
+use crate::signs::WARM_UP_STEPS;
+
+/// Robust spreads by which a loss has departed.
+const DEPARTED: f64 = 4.0;
+/// Part of its mean up to which a gradient or an update before the jump was a usual one.
+const USUAL: f64 = 2.0;
+/// Part of its mean up to which the gradient of the jump itself is one to learn from.
+const BEARABLE: f64 = 20.0;
+/// Height that is borne, in heights of the jump: momentum still goes the old way.
+const MARGIN: f64 = 1.5;
+/// Steps in a row without departure that end it, and over which its height is measured anew.
+const STEPS: usize = 5;
+/// Steps without an alarm or an action before the jump.
+const CALM_STEPS: u64 = 100;
+
+/// A jump that is borne.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Jump {
+    /// Loss up to which it is borne.
+    pub bears: f64,
+    /// The last losses, oldest first.
+    losses: std::collections::VecDeque<f64>,
+}
+
+impl Jump {
+    /// The jump that this loss begins, if it is one; `record` does not hold its step yet.
+    /// `gradient_norm` is the L2 norm of the step's whole gradient.
+    pub(crate) fn begins(record: &Record, loss: f64, gradient_norm: Option<f64>) -> Option<Self> {
+        let departs = |loss: f64| record.loss_departure(loss) > DEPARTED;
+        let before = record.now()?.loss?;
+        let total = &record.total;
+        let is_usual = |track: &TensorTrack| {
+            track.latest_update.is_none_or(|update| {
+                update.nonfinite == 0 && update.ratio() <= USUAL * track.update.mean().exp()
+            })
+        };
+        let matrices = || {
+            let known = record.tensors.iter().zip(&record.layout.tensors);
+            known.filter(|(_, info)| info.is_matrix).map(|(track, _)| track)
+        };
+        let is_known = total.gradient.count() >= WARM_UP_STEPS
+            && matrices().any(|track| track.update.count() >= WARM_UP_STEPS);
+        let held = |norm: Option<f64>, times: f64| {
+            norm.is_some_and(|norm| norm <= times * total.gradient.mean().exp())
+        };
+        let from_data = is_known
+            && loss.is_finite()
+            && departs(loss)
+            && !departs(before)
+            && !record.is_troubled(CALM_STEPS)
+            && held(record.now()?.gradient_norm, USUAL)
+            && held(gradient_norm, BEARABLE)
+            && matrices().all(is_usual);
+        from_data.then(|| Self { bears: borne(record, loss), losses: [loss].into() })
+    }
+
+    /// Whether it goes on with the next loss. A height that it has come down from is borne no more.
+    pub(crate) fn goes_on(&mut self, record: &Record, loss: f64) -> bool {
+        if !(loss <= self.bears) {
+            return false;
+        }
+        self.losses.push_back(loss);
+        if self.losses.len() > STEPS {
+            self.losses.pop_front();
+            let highest = self.losses.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            self.bears = self.bears.min(borne(record, highest));
+            return record.loss_departure_of(highest) > DEPARTED;
+        }
+        true
+    }
+}
+
+/// The loss up to which a jump to `loss` is borne.
+fn borne(record: &Record, loss: f64) -> f64 {
+    let middle = record.calm_losses.median().unwrap_or(loss);
+    middle + MARGIN * (loss - middle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signs::check::{Given, alarms, noise, run};
+    use crate::signs::{GradientSpikes, LossFluctuates};
+
+    const AT: usize = 300;
+
+    /// A calm run; from step 300 on these losses, with gradients of eight times the usual norm.
+    fn jumps_to(losses: &[f64]) -> Vec<Given> {
+        let step = |i: usize, loss: f64, norm: f64| Given {
+            loss: Some(loss),
+            norms: vec![norm * (0.1 * noise(i)).exp(); 2],
+            ratios: vec![0.003 * (0.1 * noise(i + 7)).exp(); 2],
+            ..Given::default()
+        };
+        let calm = |i: usize| 2.0 * (-(i as f64) / 60.0).exp() + 0.3 + 0.03 * noise(i);
+        let jumped = losses.iter().enumerate().map(|(i, loss)| step(AT + i, *loss, 8.0));
+        (0..AT).map(|i| step(i, calm(i), 1.0)).chain(jumped).collect()
+    }
+
+    fn all_alarms(given: &[Given]) -> Vec<u64> {
+        let spikes = alarms(&run(&mut GradientSpikes::default(), given).0);
+        let mut all = alarms(&run(&mut LossFluctuates::default(), given).0);
+        all.extend(spikes);
+        all
+    }
+
+    /// What a network does with another task: it learns.
+    const LEARNS: [f64; 12] = [8.0, 8.6, 9.0, 7.5, 6.0, 5.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.8];
+
+    #[test]
+    fn a_jump_that_no_update_made_is_no_alarm_while_the_loss_comes_down() {
+        assert_eq!(all_alarms(&jumps_to(&LEARNS)), []);
+    }
+
+    #[test]
+    fn a_jump_after_a_large_update_or_gradient_is_one() {
+        type Plant = fn(&mut [Given]);
+        let plants: [(&str, Plant); 5] = [
+            ("update", |given| given[AT - 1].ratios[1] *= 4.0),
+            ("gradient before", |given| given[AT - 1].norms = vec![4.0; 2]),
+            ("gross gradient", |given| given[AT].norms = vec![30.0; 2]),
+            ("loss before", |given| given[AT - 1].loss = Some(1.5)),
+            ("no update known", |given| given.iter_mut().for_each(|step| step.ratios.clear())),
+        ];
+        for (name, plant) in plants {
+            let mut given = jumps_to(&LEARNS);
+            plant(&mut given);
+            assert_ne!(all_alarms(&given), [], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_loss_that_climbs_on_is_an_alarm() {
+        let above = all_alarms(&jumps_to(&[8.0, 9.0, 10.0, 11.0, 13.0, 16.0, 20.0]));
+        assert_eq!(above.iter().min(), Some(&304), "half as much again as 8 is 12");
+    }
+
+    #[test]
+    fn a_height_that_it_came_down_from_is_borne_no_more() {
+        let again = [8.0, 6.0, 4.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 6.0];
+        assert_eq!(all_alarms(&jumps_to(&again)).iter().min(), Some(&309));
+    }
+
+    #[test]
+    fn it_ends_when_the_loss_is_back_for_five_steps() {
+        let back = [8.0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3];
+        let mut record = Record::new(crate::signs::check::layout(1), crate::RunFacts::default());
+        (0..50).for_each(|i| record.calm_losses.push(0.3 + 0.01 * noise(i)));
+        record.first_losses.push(2.3);
+        let mut jump = Jump { bears: 12.0, losses: [back[0]].into() };
+        let goes_on: Vec<bool> =
+            back[1..].iter().map(|loss| jump.goes_on(&record, *loss)).collect();
+        assert_eq!(goes_on, [true, true, true, true, false, false]);
+    }
+}
