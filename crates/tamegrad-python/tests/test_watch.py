@@ -112,7 +112,8 @@ class Switch(nn.Module):
 
 
 def test_a_layer_that_let_its_input_through_is_named_when_it_does_so_no_more():
-    model = nn.Sequential(*mlp(3)[:4], Switch(), *mlp(3)[4:])
+    layers = mlp(3, activation=nn.ReLU)
+    model = nn.Sequential(*layers[:4], Switch(), *layers[4:])
 
     def plant(step, model, optimizer, x):
         model[4].on = step == 150
