@@ -37,34 +37,43 @@ impl Kind {
 /// `'py` is the time in which the object that owns the memory is held.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory<'py> {
-    start: usize,
-    len: usize,
-    kind: Kind,
+    place: Place,
     held: PhantomData<&'py ()>,
 }
 
-impl<'py> Memory<'py> {
+/// Where elements lie, whoever holds them.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    start: usize,
+    len: usize,
+    kind: Kind,
+}
+
+impl Place {
     /// `None` where this is no memory that can be read as a slice.
     fn new(start: usize, len: usize, kind: Kind) -> Option<Self> {
         let fits =
             len.checked_mul(kind.bytes()).is_some_and(|bytes| isize::try_from(bytes).is_ok());
         let is_there = len == 0 || (start != 0 && start.is_multiple_of(kind.bytes()));
-        (fits && is_there).then_some(Self { start, len, kind, held: PhantomData })
+        (fits && is_there).then_some(Self { start, len, kind })
     }
+}
 
+impl<'py> Memory<'py> {
     /// Number of elements.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.place.len
     }
 
     /// Where the bytes lie.
     pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
-        self.start..self.start + self.len * self.kind.bytes()
+        let Place { start, len, kind } = self.place;
+        start..start + len * kind.bytes()
     }
 
     /// The elements, to read.
     pub(crate) fn elements(&self) -> TensorRef<'py> {
-        match self.kind {
+        match self.place.kind {
             Kind::F32 => TensorRef::F32(self.slice()),
             Kind::F64 => TensorRef::F64(self.slice()),
             Kind::F16 => TensorRef::F16(self.slice::<f16>()),
@@ -75,7 +84,7 @@ impl<'py> Memory<'py> {
     /// The elements, to change in place. One call at a time for each tensor: the caller holds a
     /// list of tensors whose memory does not overlap.
     pub(crate) fn elements_mut(&mut self) -> TensorMut<'py> {
-        match self.kind {
+        match self.place.kind {
             Kind::F32 => TensorMut::F32(self.slice_mut()),
             Kind::F64 => TensorMut::F64(self.slice_mut()),
             Kind::F16 => TensorMut::F16(self.slice_mut::<f16>()),
@@ -84,23 +93,23 @@ impl<'py> Memory<'py> {
     }
 
     fn slice<T>(&self) -> &'py [T] {
-        if self.len == 0 {
+        if self.place.len == 0 {
             return &[];
         }
-        // SAFETY: `new` has checked null, alignment and size, the tensor's library vouches for the
+        // SAFETY: `Place::new` has checked null, alignment and size, the tensor's library vouches for the
         // length, the owner is held for `'py`, and `T` is a float of the kind's size, for which
         // any bits are a value. Python code that writes to a tensor in another thread while it is
         // read gives numbers of both states, as it does with the library's own kernels.
-        unsafe { std::slice::from_raw_parts(self.start as *const T, self.len) }
+        unsafe { std::slice::from_raw_parts(self.place.start as *const T, self.place.len) }
     }
 
     fn slice_mut<T>(&mut self) -> &'py mut [T] {
-        if self.len == 0 {
+        if self.place.len == 0 {
             return &mut [];
         }
         // SAFETY: as in `slice`; the memory is written by nobody else meanwhile, which is what the
         // library asks of its own in-place operations.
-        unsafe { std::slice::from_raw_parts_mut(self.start as *mut T, self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.place.start as *mut T, self.place.len) }
     }
 }
 
@@ -115,6 +124,11 @@ impl Finder {
     /// The memory of a tensor; `None` when its elements are not one dense stretch of f32, f64,
     /// f16 or bf16 in the CPU's memory, or when nothing tells where they lie.
     pub(crate) fn find<'a>(&mut self, tensor: &'a Bound<'_, PyAny>) -> Option<Memory<'a>> {
+        let place = self.place_of(tensor)?;
+        Some(Memory { place, held: PhantomData })
+    }
+
+    fn place_of(&mut self, tensor: &Bound<'_, PyAny>) -> Option<Place> {
         match self.way_of(tensor) {
             Way::Lent(borrow) => lent(tensor, borrow),
             Way::Told => by_array_interface(tensor).or_else(|| by_methods(tensor)),
@@ -143,7 +157,7 @@ enum Way {
     Told,
 }
 
-fn lent<'a>(tensor: &'a Bound<'_, PyAny>, borrow: Borrow) -> Option<Memory<'a>> {
+fn lent(tensor: &Bound<'_, PyAny>, borrow: Borrow) -> Option<Place> {
     let mut lent = MaybeUninit::<DlTensor>::zeroed();
     // SAFETY: the function comes from the table of this object's own type, the object is alive and
     // the GIL is held.
@@ -179,7 +193,7 @@ fn lent<'a>(tensor: &'a Bound<'_, PyAny>, borrow: Borrow) -> Option<Memory<'a>> 
     };
     let len = dense_len(shape, strides)?;
     let start = (lent.data as usize).checked_add(usize::try_from(lent.byte_offset).ok()?)?;
-    Memory::new(start, len, kind)
+    Place::new(start, len, kind)
 }
 
 /// Number of elements, when they lie in one stretch in whatever order of dimensions; `None` if
@@ -216,7 +230,7 @@ fn dense_len(shape: &[i64], strides: &[i64]) -> Option<usize> {
 }
 
 /// The memory that `__array_interface__` tells (numpy and what follows it).
-fn by_array_interface<'a>(array: &'a Bound<'_, PyAny>) -> Option<Memory<'a>> {
+fn by_array_interface(array: &Bound<'_, PyAny>) -> Option<Place> {
     let py = array.py();
     let interface = array.getattr_opt(intern!(py, "__array_interface__")).ok().flatten()?;
     let interface = interface.cast::<PyDict>().ok()?;
@@ -241,11 +255,11 @@ fn by_array_interface<'a>(array: &'a Bound<'_, PyAny>) -> Option<Memory<'a>> {
         None => Vec::new(),
     };
     let (start, _): (usize, bool) = item("data")?.extract().ok()?;
-    Memory::new(start, dense_len(&shape, &strides)?, kind)
+    Place::new(start, dense_len(&shape, &strides)?, kind)
 }
 
 /// The memory that torch's own methods tell, for versions without DLPack's interface.
-fn by_methods<'a>(tensor: &'a Bound<'_, PyAny>) -> Option<Memory<'a>> {
+fn by_methods(tensor: &Bound<'_, PyAny>) -> Option<Place> {
     let py = tensor.py();
     let get = |name: &str| tensor.getattr_opt(name).ok().flatten();
     let text = |value: Bound<'_, PyAny>| value.str().ok().map(|text| text.to_string());
@@ -265,13 +279,36 @@ fn by_methods<'a>(tensor: &'a Bound<'_, PyAny>) -> Option<Memory<'a>> {
     let shape: Vec<i64> = get("shape")?.extract().ok()?;
     let strides: Vec<i64> = tensor.call_method0(intern!(py, "stride")).ok()?.extract().ok()?;
     let start: usize = tensor.call_method0(intern!(py, "data_ptr")).ok()?.extract().ok()?;
-    Memory::new(start, dense_len(&shape, &strides)?, kind)
+    Place::new(start, dense_len(&shape, &strides)?, kind)
+}
+
+/// Python's collector of reference cycles, off until this is dropped. Every gradient that is asked
+/// for is a new object, and thousands of them would set it off several times over.
+struct PausedCollector {
+    was_on: bool,
+}
+
+impl PausedCollector {
+    /// With the GIL held.
+    fn new() -> Self {
+        // SAFETY: the caller holds the GIL, and keeps it while this lives.
+        Self { was_on: unsafe { ffi::PyGC_Disable() } == 1 }
+    }
+}
+
+impl Drop for PausedCollector {
+    fn drop(&mut self) {
+        if self.was_on {
+            // SAFETY: as in `new`.
+            unsafe { ffi::PyGC_Enable() };
+        }
+    }
 }
 
 /// Tensors that are held while their memory is read without the GIL.
-#[derive(Default)]
 pub(crate) struct Held<'py> {
     objects: Vec<Bound<'py, PyAny>>,
+    places: Vec<Option<Place>>,
 }
 
 impl<'py> Held<'py> {
@@ -280,11 +317,14 @@ impl<'py> Held<'py> {
     pub(crate) fn new(
         list: &Bound<'py, pyo3::types::PyList>,
         of: Option<&Bound<'py, pyo3::types::PyString>>,
+        finder: &mut Finder,
     ) -> PyResult<Self> {
         let py = list.py();
+        let _pause = PausedCollector::new();
         let mut objects = Vec::with_capacity(list.len());
+        let mut places = Vec::with_capacity(list.len());
         for item in list.iter() {
-            objects.push(match of {
+            let object = match of {
                 Some(name) => {
                     // SAFETY: both are live objects and the GIL is held; null is an error.
                     let value = unsafe { ffi::PyObject_GetAttr(item.as_ptr(), name.as_ptr()) };
@@ -292,9 +332,13 @@ impl<'py> Held<'py> {
                     unsafe { Bound::from_owned_ptr_or_err(py, value) }?
                 }
                 None => item,
-            });
+            };
+            // At once: what tells where a tensor lies is in the cache now, and not when thousands
+            // of others have been asked.
+            places.push(if object.is_none() { None } else { finder.place_of(&object) });
+            objects.push(object);
         }
-        Ok(Self { objects })
+        Ok(Self { objects, places })
     }
 
     /// The objects without the GIL's lifetime.
@@ -302,8 +346,19 @@ impl<'py> Held<'py> {
         self.objects.into_iter().map(Bound::unbind).collect()
     }
 
-    /// The objects, in the order of the list.
-    pub(crate) fn objects(&self) -> &[Bound<'py, PyAny>] {
-        &self.objects
+    /// Number of objects.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether an object of the list is `None`.
+    pub(crate) fn is_absent(&self, index: usize) -> bool {
+        self.objects.get(index).is_none_or(|object| object.is_none())
+    }
+
+    /// The memory of an object of the list, by the rule of [`Finder::find`].
+    pub(crate) fn memory(&self, index: usize) -> Option<Memory<'_>> {
+        let place = self.places.get(index).copied().flatten()?;
+        Some(Memory { place, held: PhantomData })
     }
 }

@@ -38,7 +38,7 @@ impl Scan {
     fn gradients(&mut self, parameters: &Bound<'_, PyList>) -> PyResult<Vec<usize>> {
         self.held.clear();
         let grad = intern!(parameters.py(), "grad");
-        let held = Held::new(parameters, Some(grad))?;
+        let held = Held::new(parameters, Some(grad), &mut self.finder)?;
         let unread = self.read(&held, parameters.py());
         self.held = held.into_objects();
         Ok(unread)
@@ -51,7 +51,7 @@ impl Scan {
 
     /// Reads each tensor; gives the positions of those it cannot read.
     fn tensors(&mut self, tensors: &Bound<'_, PyList>) -> PyResult<Vec<usize>> {
-        let held = Held::new(tensors, None)?;
+        let held = Held::new(tensors, None, &mut self.finder)?;
         Ok(self.read(&held, tensors.py()))
     }
 
@@ -85,8 +85,8 @@ impl Scan {
         factors: Factors,
     ) -> PyResult<Vec<usize>> {
         let py = parameters.py();
-        let held = Held::new(parameters, Some(intern!(py, "grad")))?;
-        let count = held.objects().len();
+        let held = Held::new(parameters, Some(intern!(py, "grad")), &mut self.finder)?;
+        let count = held.len();
         if let Factors::Each(each) = &factors
             && each.len() != count
         {
@@ -95,11 +95,11 @@ impl Scan {
         }
         let mut reached = Vec::with_capacity(count);
         let mut unreached = Vec::new();
-        for (index, gradient) in held.objects().iter().enumerate() {
-            if gradient.is_none() || factors.of(index) == 1.0 {
+        for index in 0..count {
+            if held.is_absent(index) || factors.of(index) == 1.0 {
                 continue;
             }
-            match self.finder.find(gradient) {
+            match held.memory(index) {
                 Some(found) => reached.push((index, found)),
                 None => unreached.push(index),
             }
@@ -185,15 +185,12 @@ impl Factors {
 impl Scan {
     fn read(&mut self, held: &Held<'_>, py: Python<'_>) -> Vec<usize> {
         let mut unread = Vec::new();
-        let mut found: Vec<TensorRef<'_>> = Vec::with_capacity(held.objects().len());
+        let mut found: Vec<TensorRef<'_>> = Vec::with_capacity(held.len());
         self.entries.clear();
-        self.entries.resize(held.objects().len(), None);
+        self.entries.resize(held.len(), None);
         self.places.clear();
-        for (index, tensor) in held.objects().iter().enumerate() {
-            if tensor.is_none() {
-                continue;
-            }
-            match self.finder.find(tensor) {
+        for index in (0..held.len()).filter(|index| !held.is_absent(*index)) {
+            match held.memory(index) {
                 Some(memory) => {
                     found.push(memory.elements());
                     self.places.push(index);

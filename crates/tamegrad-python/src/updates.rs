@@ -40,22 +40,19 @@ impl Updates {
         after: &Bound<'_, PyList>,
     ) -> PyResult<Vec<usize>> {
         let py = after.py();
-        let (before, after) = (Held::new(before, None)?, Held::new(after, None)?);
-        let count = after.objects().len();
-        if before.objects().len() != count {
-            let message = format!("got {} copies of {count} parameters", before.objects().len());
+        let before = Held::new(before, None, &mut self.finder_before)?;
+        let after = Held::new(after, None, &mut self.finder)?;
+        let count = after.len();
+        if before.len() != count {
+            let message = format!("got {} copies of {count} parameters", before.len());
             return Err(PyValueError::new_err(message));
         }
         self.entries.clear();
         self.entries.resize(count, None);
         let mut unread = Vec::new();
         let mut pairs = Vec::new();
-        for (index, (old, new)) in before.objects().iter().zip(after.objects()).enumerate() {
-            if old.is_none() {
-                continue;
-            }
-            let found = (self.finder_before.find(old), self.finder.find(new));
-            match found {
+        for index in (0..count).filter(|index| !before.is_absent(*index)) {
+            match (before.memory(index), after.memory(index)) {
                 (Some(old), Some(new)) if old.len() == new.len() => {
                     pairs.push((index, old.elements(), new.elements()));
                 }
@@ -140,12 +137,12 @@ impl Sampler {
 
     /// Takes the samples.
     fn take(&mut self, parameters: &Bound<'_, PyList>) -> PyResult<()> {
-        let held = Held::new(parameters, None)?;
+        let held = Held::new(parameters, None, &mut self.finder)?;
         self.samples.clear();
         self.values.clear();
-        for parameter in held.objects() {
+        for index in 0..held.len() {
             let start = self.values.len();
-            let memory = self.finder.find(parameter);
+            let memory = held.memory(index);
             if let Some(memory) = memory {
                 sample(memory.elements(), &mut self.values);
             }
@@ -158,11 +155,10 @@ impl Sampler {
     /// Estimates what has changed since the samples were taken. Parameters that could not be read
     /// have no entry.
     fn measure(&mut self, parameters: &Bound<'_, PyList>, updates: &mut Updates) -> PyResult<()> {
-        let held = Held::new(parameters, None)?;
-        updates.clear(held.objects().len());
-        for (index, parameter) in held.objects().iter().enumerate() {
-            let Some(sampled) = self.samples.get(index) else { continue };
-            let memory = self.finder.find(parameter).filter(|m| Some(m.len()) == sampled.len);
+        let held = Held::new(parameters, None, &mut self.finder)?;
+        updates.clear(held.len());
+        for (index, sampled) in self.samples.iter().enumerate().take(held.len()) {
+            let memory = held.memory(index).filter(|m| Some(m.len()) == sampled.len);
             let Some(memory) = memory else { continue };
             self.now.clear();
             sample(memory.elements(), &mut self.now);

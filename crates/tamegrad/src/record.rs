@@ -310,15 +310,8 @@ impl Record {
     /// losses are known, the difference is under a tenth of [`Record::loss_range`], or the loss is
     /// within a jump that the data made.
     pub fn loss_departure(&self, loss: f64) -> f64 {
-        if self.jump.as_ref().is_some_and(|jump| loss <= jump.bears) {
-            return 0.0;
-        }
-        self.loss_departure_of(loss)
-    }
-
-    /// [`Record::loss_departure`] whoever made it.
-    pub(crate) fn loss_departure_of(&self, loss: f64) -> f64 {
-        if self.calm_losses.len() < 10 {
+        let is_borne = self.jump.as_ref().is_some_and(|jump| loss <= jump.bears);
+        if is_borne || self.calm_losses.len() < 10 {
             return 0.0;
         }
         let middle = self.calm_losses.median().unwrap_or(0.0);
@@ -386,8 +379,9 @@ impl Record {
     /// Goes on with a jump of the loss that the data made, or begins one.
     fn follow_jump(&mut self, loss: Option<f64>, gradient_norm: Option<f64>) {
         let Some(loss) = loss else { return };
-        self.jump = match self.jump.take() {
-            Some(mut jump) => jump.goes_on(self, loss).then_some(jump),
+        let goes_on = self.jump.take().filter(|jump| loss <= jump.bears);
+        self.jump = match goes_on {
+            Some(jump) => jump.next(self, loss),
             None => Jump::begins(self, loss, gradient_norm),
         };
     }

@@ -21,7 +21,7 @@ pub(super) const DOC: Doc = Doc {
            5 steps (no warm-up is needed for that). An alarm when the loss lies above its calm \
            level by 4 spreads and half of that descent, otherwise a strain. Differences, not \
            ratios: losses may cross 0. Where updates are known, a jump from the calm level in one \
-           step that no update or gradient above twice its mean came before is the data's (other \
+           step that no update or gradient above twice its mean (or 3 sigma) came before is the data's (other \
            labels, another task) and no departure, up to 1.5 times its height, until the loss is \
            back.",
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
