@@ -1,7 +1,7 @@
 //! Why it happened: one file a cause. Each weighs the record and brings the numbers that show it.
 
 mod activation;
-mod data;
+pub(crate) mod data;
 mod initialisation;
 mod learning_rate;
 mod normalisation;

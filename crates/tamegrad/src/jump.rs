@@ -2,11 +2,13 @@
 //!
 //! An explosion comes from an update: before the loss leaves its calm level, an update or a gradient
 //! does. Where neither did, the network is what it was, the batch is not, and the network shall
-//! learn from it. Such a jump is no trouble up to its own height and half as much again, until the
-//! loss is back.
+//! learn from it, unless its numbers are out of all proportion to those before (a bad batch). Such a
+//! jump is no trouble up to its own height and half as much again, until the loss is back.
 
+use crate::causes::data::unlike;
+use crate::observe::BatchStats;
 use crate::record::{Record, TensorTrack};
-use crate::running::Baseline;
+use crate::running::{Baseline, median};
 use crate::signs::WARM_UP_STEPS;
 
 /// Robust spreads by which a loss has departed.
@@ -19,7 +21,8 @@ const USUAL_SIGMAS: f64 = 3.0;
 const BEARABLE: f64 = 20.0;
 /// Height that is borne, in heights of the jump: momentum still goes the old way.
 const MARGIN: f64 = 1.5;
-/// Steps in a row without departure that end it, and over which its height is measured anew.
+/// Steps in a row without departure that end it, over which its height is measured anew, and whose
+/// learning rates are usual ones.
 const STEPS: usize = 20;
 /// Steps without an alarm or an action before the jump.
 const CALM_STEPS: u64 = 100;
@@ -37,7 +40,12 @@ pub struct Jump {
 impl Jump {
     /// The jump that this loss begins, if it is one; `record` does not hold its step yet.
     /// `gradient_norm` is the L2 norm of the step's whole gradient.
-    pub(crate) fn begins(record: &Record, loss: f64, gradient_norm: Option<f64>) -> Option<Self> {
+    pub(crate) fn begins(
+        record: &Record,
+        loss: f64,
+        gradient_norm: Option<f64>,
+        batch: Option<&BatchStats>,
+    ) -> Option<Self> {
         let departs = |loss: f64| record.loss_departure(loss) > DEPARTED;
         let before = record.now()?.loss?;
         let total = &record.total;
@@ -52,6 +60,12 @@ impl Jump {
         };
         let is_known = total.gradient.count() >= WARM_UP_STEPS
             && matrices().any(|track| track.update.count() >= WARM_UP_STEPS);
+        // Where not every update is looked at, the learning rate tells of those between.
+        let rates = || record.recent(STEPS).iter().filter_map(|row| row.learning_rate);
+        let has_usual_rate = || {
+            let usual = median(rates());
+            rates().next_back().zip(usual).is_none_or(|(rate, usual)| rate <= USUAL * usual)
+        };
         let from_data = is_known
             && loss.is_finite()
             && departs(loss)
@@ -59,7 +73,9 @@ impl Jump {
             && !record.is_troubled(CALM_STEPS)
             && is_usual(&total.gradient, record.now()?.gradient_norm?)
             && gradient_norm? <= BEARABLE * total.gradient.mean().exp()
-            && matrices().all(has_usual_update);
+            && matrices().all(has_usual_update)
+            && has_usual_rate()
+            && batch.is_none_or(|batch| unlike(&record.batch, batch).is_none());
         from_data.then(|| Self { bears: borne(record, loss), losses: [loss].into() })
     }
 
@@ -91,7 +107,8 @@ fn borne(record: &Record, loss: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signs::check::{Given, alarms, noise, run};
+    use crate::observe::{Observation, Step, Update};
+    use crate::signs::check::{Given, alarms, noise, run, stats};
     use crate::signs::{GradientSpikes, LossFluctuates};
 
     const AT: usize = 300;
@@ -101,6 +118,7 @@ mod tests {
         let step = |i: usize, loss: f64, norm: f64| Given {
             loss: Some(loss),
             norms: vec![norm * (0.1 * noise(i)).exp(); 2],
+            learning_rate: Some(0.01),
             ratios: vec![0.003 * (0.1 * noise(i + 7)).exp(); 2],
             ..Given::default()
         };
@@ -127,8 +145,9 @@ mod tests {
     #[test]
     fn a_jump_after_a_large_update_or_gradient_is_one() {
         type Plant = fn(&mut [Given]);
-        let plants: [(&str, Plant); 5] = [
+        let plants: [(&str, Plant); 6] = [
             ("update", |given| given[AT - 1].ratios[1] *= 4.0),
+            ("rate", |given| given[AT - 1].learning_rate = Some(0.03)),
             ("gradient before", |given| given[AT - 1].norms = vec![4.0; 2]),
             ("gross gradient", |given| given[AT].norms = vec![30.0; 2]),
             ("loss before", |given| given[AT - 1].loss = Some(1.5)),
@@ -138,6 +157,35 @@ mod tests {
             let mut given = jumps_to(&LEARNS);
             plant(&mut given);
             assert_ne!(all_alarms(&given), [], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_batch_of_other_size_makes_none() {
+        let (record, _) = jumped();
+        let batch = |size: f64| BatchStats { input: stats(size), target: None };
+        let mut record = record;
+        for i in 0..200 {
+            let (gradients, step) = ([Some(stats(1.0))], Step(i));
+            let seen = Observation {
+                step,
+                loss: Some(0.3 + 0.01 * noise(i as usize)),
+                gradients: &gradients,
+                batch: Some(batch(1.0)),
+                ..Observation::default()
+            };
+            record.take(&seen);
+            record.take_update(&[Some(Update {
+                change_norm: 0.003,
+                weight_norm: 1.0,
+                len: 1,
+                nonfinite: 0,
+            })]);
+            record.settle();
+        }
+        for (size, begins) in [(1.2, true), (100.0, false)] {
+            let jump = Jump::begins(&record, 8.0, Some(3.0), Some(&batch(size)));
+            assert_eq!(jump.is_some(), begins, "{size}");
         }
     }
 

@@ -343,7 +343,7 @@ impl Record {
         let known: Vec<&TensorStats> = seen.gradients.iter().flatten().collect();
         let merged = (!known.is_empty()).then(|| merge(known.iter().copied()));
         let norm = seen.gradient_norm.or(merged.map(|stats| stats.l2));
-        self.follow_jump(seen.loss, norm);
+        self.follow_jump(seen, norm);
         for (index, track) in self.tensors.iter_mut().enumerate() {
             track.latest = seen.gradients.get(index).copied().flatten();
         }
@@ -377,12 +377,12 @@ impl Record {
     }
 
     /// Goes on with a jump of the loss that the data made, or begins one.
-    fn follow_jump(&mut self, loss: Option<f64>, gradient_norm: Option<f64>) {
-        let Some(loss) = loss else { return };
+    fn follow_jump(&mut self, seen: &Observation<'_>, gradient_norm: Option<f64>) {
+        let Some(loss) = seen.loss else { return };
         let goes_on = self.jump.take().filter(|jump| loss <= jump.bears);
         self.jump = match goes_on {
             Some(jump) => jump.next(self, loss),
-            None => Jump::begins(self, loss, gradient_norm),
+            None => Jump::begins(self, loss, gradient_norm, seen.batch.as_ref()),
         };
     }
 

@@ -3,7 +3,8 @@
 use super::{Cause, CauseName};
 use crate::explain::Doc;
 use crate::finding::Evidence;
-use crate::record::{NonFiniteAt, Record};
+use crate::observe::BatchStats;
+use crate::record::{BatchTrack, NonFiniteAt, Record};
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -37,28 +38,29 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
         return cause(1.0, Evidence::of(what, step.0 as f64));
     }
     let batch = record.batch.at_alarm?;
-    let usual_max = record.batch.input_max.median()?;
-    let usual_rms = record.batch.input_rms.median()?;
-    let (now, usual, what) = if batch.input.max_abs > UNLIKE_RATIO * usual_max {
-        (batch.input.max_abs, usual_max, "largest input of the batch")
-    } else if batch.input.rms() > UNLIKE_RATIO * usual_rms {
-        (batch.input.rms(), usual_rms, "RMS of the batch's inputs")
-    } else {
-        let target = batch.target?.max_abs;
-        let usual = record.batch.target_max.median()?;
-        if !(target > UNLIKE_RATIO * usual) {
-            return None;
-        }
-        (target, usual, "largest target of the batch")
-    };
-    cause(0.97, Evidence::against(what, now, "median of the batches before", usual))
+    cause(0.97, unlike(&record.batch, &batch)?)
+}
+
+/// The number by which a batch is unlike those before it: its largest input, the RMS of its inputs,
+/// or its largest target is above 4 times their median.
+pub(crate) fn unlike(before: &BatchTrack, batch: &BatchStats) -> Option<Evidence> {
+    let target = batch.target.map_or(f64::NAN, |target| target.max_abs);
+    let sizes = [
+        ("largest input of the batch", batch.input.max_abs, before.input_max.median()),
+        ("RMS of the batch's inputs", batch.input.rms(), before.input_rms.median()),
+        ("largest target of the batch", target, before.target_max.median()),
+    ];
+    sizes.into_iter().find_map(|(what, now, usual)| {
+        let usual = usual.filter(|usual| now > UNLIKE_RATIO * usual)?;
+        Some(Evidence::against(what, now, "median of the batches before", usual))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::causes::check::alarmed;
-    use crate::observe::{BatchStats, Layout, Observation, RunFacts};
+    use crate::observe::{Layout, Observation, RunFacts};
     use crate::signs::check::stats;
 
     #[test]
