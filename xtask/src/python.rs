@@ -23,6 +23,15 @@ const PACKAGES: &[&str] = &[
 /// The file in the environment that says that the packages are there.
 const MARK: &str = "target/python-torch/tamegrad-test-packages";
 
+/// Other tools, whose cost the bench measures beside ours.
+const RIVALS: &[&str] = &[
+    "wandb==0.31.0",
+    "zclip==1.0.0",
+    "trainscope==1.8.1",
+    "stabilityguard==0.3.0",
+    "trainpulse==0.4.0",
+];
+
 /// Builds the wheel, installs it, checks the style, and runs the tests and the examples.
 ///
 /// # Errors
@@ -47,19 +56,20 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
 /// As [`test`].
 pub(crate) fn bench(root: &Path, rounds: usize) -> Result<(), String> {
     let python = installed(root, "release")?;
+    if is_ours() {
+        run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(RIVALS))?;
+    }
     let script = root.join(CRATE).join("benches/overhead.py");
-    run(Command::new(python).arg(script).args(["--rounds", &rounds.to_string()]))
+    run(Command::new(python).arg(script).args(["--rivals", "--rounds", &rounds.to_string()]))
 }
 
 /// A Python with torch, the packages for the tests, and a wheel of this state of the code, built with
 /// the cargo profile `profile`: `ci` shares what the tests of the crates have built.
 fn installed(root: &Path, profile: &str) -> Result<std::path::PathBuf, String> {
     let python = venv::python_with_torch(root)?;
-    // Whoever names a Python has the packages in it, and gets nothing installed but the wheel.
-    let is_ours = env::var_os(venv::VARIABLE).is_none_or(|python| python.is_empty());
     let mark = root.join(MARK);
     let wanted = PACKAGES.join("\n");
-    if is_ours && fs::read_to_string(&mark).ok().as_ref() != Some(&wanted) {
+    if is_ours() && fs::read_to_string(&mark).ok().as_ref() != Some(&wanted) {
         run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(PACKAGES))?;
         fs::write(&mark, &wanted)
             .map_err(|error| format!("{} could not be written: {error}", mark.display()))?;
@@ -75,6 +85,12 @@ fn installed(root: &Path, profile: &str) -> Result<std::path::PathBuf, String> {
     let wheel = ["--find-links".as_ref(), wheels.as_os_str(), "tamegrad".as_ref()];
     run(Command::new(&python).args(install).args(wheel))?;
     Ok(python)
+}
+
+/// Whether the environment is the one made here: whoever names a Python has the packages in it, and
+/// gets nothing installed but the wheel.
+fn is_ours() -> bool {
+    env::var_os(venv::VARIABLE).is_none_or(|python| python.is_empty())
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -1,19 +1,23 @@
 """What watching costs: process time of training steps, in turns with the bare step.
 
-Prints one line of JSON a model. Every ratio is of one round, and the median of the rounds is
-given; ``control`` is a second bare run, which shows the noise.
+Prints one line of JSON a model. Every ratio is to the bare step of the same round, and the median of
+the rounds is given; ``control`` is a second bare run, which shows the noise.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
 import time
+import warnings
+from collections.abc import Callable
 
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
+import rivals  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -84,46 +88,73 @@ def small_10000():
 MODELS = {"mlp-30x256": mlp_30x256, "gpt-6x256": gpt_6x256, "small-10000": small_10000}
 
 
-def variant(make, kind: str):
-    """A function that takes one training step and gives its process time in seconds."""
-    torch.manual_seed(0)
-    model, loss_of = make()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    guard = (
-        tamegrad.watch(model, optimizer, strict=True) if kind in ("observe", "guard_clip") else None
-    )
-    parameters = list(model.parameters())
+def watched(model: nn.Module, optimizer: torch.optim.Optimizer, *, clips: bool) -> rivals.Step:
+    guard = tamegrad.watch(model, optimizer, strict=True)
 
-    def step() -> float:
-        start = time.process_time()
+    def step(loss_of) -> None:
         optimizer.zero_grad()
         loss = loss_of()
         loss.backward()
-        if kind == "torch_clip":
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        if kind == "guard_clip":
+        if clips:
             guard.clip_(1.0)
         optimizer.step()
-        if guard is not None:
-            guard.log(loss=loss)
-        return time.process_time() - start
+        guard.log(loss=loss)
 
     return step
 
 
-KINDS = ("bare", "observe", "torch_clip", "guard_clip", "control")
+def bare(model: nn.Module, optimizer: torch.optim.Optimizer) -> rivals.Step:
+    def step(loss_of) -> None:
+        optimizer.zero_grad()
+        loss_of().backward()
+        optimizer.step()
+
+    return step
 
 
-def measure(name: str, rounds: int, steps: int) -> dict:
+CLIP = "torch clip_grad_norm_"
+OURS = {
+    "bare": bare,
+    "control": bare,
+    "tamegrad observe": functools.partial(watched, clips=False),
+    "tamegrad clip_": functools.partial(watched, clips=True),
+    CLIP: rivals.RIVALS[CLIP],
+}
+WARM_UP = 130
+"""Steps before it is measured: up to the 128th step the guard looks at every update, later at every
+eighth."""
+
+
+def variant(make, around) -> Callable[[], float]:
+    """A function that takes one training step and gives its process time in seconds."""
+    torch.manual_seed(0)
+    model, loss_of = make()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    step = around(model, optimizer)
+
+    def timed() -> float:
+        start = time.process_time()
+        step(loss_of)
+        return time.process_time() - start
+
+    return timed
+
+
+def measure(name: str, rounds: int, steps: int, wanted: dict) -> dict:
     """Medians over rounds of ``steps`` steps of each kind, after a warm-up."""
-    variants = {kind: variant(MODELS[name], kind) for kind in KINDS}
+    variants, absent = {}, {}
+    for kind, around in wanted.items():
+        try:
+            variants[kind] = variant(MODELS[name], around)
+        except ImportError as error:
+            absent[kind] = str(error)
     for step in variants.values():
-        for _ in range(3):
+        for _ in range(WARM_UP):
             step()
     times: list[dict[str, float]] = []
     for round_index in range(rounds):
-        order = KINDS if round_index % 2 == 0 else KINDS[::-1]
-        sums = dict.fromkeys(KINDS, 0.0)
+        order = list(variants) if round_index % 2 == 0 else list(variants)[::-1]
+        sums = dict.fromkeys(order, 0.0)
         for _ in range(steps):
             for kind in order:
                 sums[kind] += variants[kind]()
@@ -132,18 +163,22 @@ def measure(name: str, rounds: int, steps: int) -> dict:
     def median(of) -> float:
         return statistics.median(of(row) for row in times)
 
+    def added(kind: str) -> float:
+        return median(lambda row: row[kind] - row["bare"])
+
     count = sum(1 for _ in MODELS[name]()[0].parameters())
     return {
         "model": name,
         "parameters": count,
-        "step_ms": 1e3 * median(lambda r: r["bare"]),
-        "observe": median(lambda r: r["observe"] / r["bare"]),
-        "control": median(lambda r: r["control"] / r["bare"]),
-        "torch_clip": median(lambda r: r["torch_clip"] / r["bare"]),
-        "guard_clip": median(lambda r: r["guard_clip"] / r["bare"]),
-        "clip_cost": median(lambda r: r["guard_clip"] - r["bare"])
-        / median(lambda r: r["torch_clip"] - r["bare"]),
-        "observe_us_per_parameter": 1e6 * median(lambda r: r["observe"] - r["bare"]) / count,
+        "step_ms": 1e3 * median(lambda row: row["bare"]),
+        "ratios": {
+            kind: round(median(lambda row, kind=kind: row[kind] / row["bare"]), 4)
+            for kind in variants
+            if kind != "bare"
+        },
+        "clip_cost": added("tamegrad clip_") / added(CLIP),
+        "observe_us_per_parameter": 1e6 * added("tamegrad observe") / count,
+        "absent": absent,
     }
 
 
@@ -151,11 +186,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("models", nargs="*", default=list(MODELS))
     arguments.add_argument("--rounds", type=int, default=9)
+    arguments.add_argument("--rivals", action="store_true", help="other tools as well")
     given = arguments.parse_args()
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     for name in given.models:
         steps = {"mlp-30x256": 50, "gpt-6x256": 3, "small-10000": 20}[name]
-        print(json.dumps(measure(name, given.rounds, steps)), flush=True)
+        # Ten thousand parameters stand for a list's cost: most tools have no module there to hook.
+        others = rivals.RIVALS if given.rivals and name != "small-10000" else {}
+        print(json.dumps(measure(name, given.rounds, steps, {**OURS, **others})), flush=True)
 
 
 if __name__ == "__main__":
