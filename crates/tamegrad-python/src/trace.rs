@@ -6,7 +6,7 @@ use tamegrad::observe::LayerTrace;
 use tamegrad_stats::TensorStats;
 
 use crate::memory::Finder;
-use crate::numbers::{Numbers, stats};
+use crate::numbers::{Numbers, numbers, stats};
 use crate::scan::scan_one;
 
 /// Outputs of layers and the gradients of the loss with respect to them, of one pass.
@@ -56,6 +56,16 @@ impl Trace {
         self.seen(layer).delta = Some(stats(numbers));
     }
 
+    /// The seven numbers of a layer's output (`None`: the network's input), if it was seen.
+    fn get_output(&self, layer: Option<usize>) -> Option<Numbers> {
+        self.seen_of(layer)?.output.as_ref().map(numbers)
+    }
+
+    /// The seven numbers of the gradient with respect to a layer's output, if it was seen.
+    fn get_delta(&self, layer: Option<usize>) -> Option<Numbers> {
+        self.seen_of(layer)?.delta.as_ref().map(numbers)
+    }
+
     /// Number of layers seen so far.
     fn __len__(&self) -> usize {
         self.layers.len()
@@ -102,6 +112,10 @@ impl Trace {
             input: self.input.output.map(|_| sample(Some(&self.input))),
             layers: (0..count).map(|index| sample(self.layers.get(index))).collect(),
         }
+    }
+
+    fn seen_of(&self, layer: Option<usize>) -> Option<&Seen> {
+        layer.map_or(Some(&self.input), |index| self.layers.get(index))
     }
 
     fn seen(&mut self, layer: Option<usize>) -> &mut Seen {

@@ -22,6 +22,15 @@ class Exp(nn.Module):
         return torch.exp(x)
 
 
+class Switch(nn.Module):
+    """Lets its input through, the object itself, until it is turned on."""
+
+    on = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 1e3 if self.on else x
+
+
 def mlp(depth: int = 4, width: int = 32, seed: int = 0, activation=nn.Tanh) -> nn.Sequential:
     """A perceptron from 16 inputs to 4 classes."""
     torch.manual_seed(seed)

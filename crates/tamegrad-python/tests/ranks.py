@@ -9,7 +9,7 @@ import sys
 import warnings
 
 import torch
-from conftest import batches, mlp
+from conftest import Switch, batches, mlp
 from torch import distributed as dist
 from torch import nn
 
@@ -20,9 +20,14 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def train(kind: str, mode: str | None, poisoned_rank: int | None, steps: int = 30) -> dict:
+def train(kind: str, mode: str | None, fault: str) -> dict:
+    """``fault`` is the rank whose inputs are Inf at step 20, ``switch`` for a layer that multiplies by
+    a thousand at step 120, or ``-``."""
     rank = dist.get_rank()
-    inner = mlp()
+    inner = mlp(activation=nn.ReLU)
+    switch = Switch()
+    inner.insert(4, switch)
+    steps = 130 if fault == "switch" else 30
     if kind == "ddp":
         model: nn.Module = nn.parallel.DistributedDataParallel(inner)
     elif kind == "fsdp2":
@@ -40,8 +45,9 @@ def train(kind: str, mode: str | None, poisoned_rank: int | None, steps: int = 3
     for step, (x, y) in enumerate(batches(steps, size=64)):
         half = slice(rank * 32, rank * 32 + 32) if kind != "single" else slice(None)
         x, y = x[half], y[half]
-        if step == 20 and rank == poisoned_rank:
+        if step == 20 and fault == str(rank):
             x = x * math.inf
+        switch.on = fault == "switch" and step == 120
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
         loss.backward()
@@ -57,8 +63,9 @@ def train(kind: str, mode: str | None, poisoned_rank: int | None, steps: int = 3
     if guard is not None:
         diagnosis = guard.diagnosis()
         report |= {
-            "verdict": diagnosis.verdict,
+            "text": str(diagnosis),
             "onset": diagnosis.onset,
+            "origin": diagnosis.origin,
             "actions": [[step, action.action] for step, action in guard.actions()],
             "culprits": guard.culprit_ranks,
         }
@@ -68,10 +75,8 @@ def train(kind: str, mode: str | None, poisoned_rank: int | None, steps: int = 3
 def main() -> None:
     warnings.simplefilter("ignore")
     dist.init_process_group("gloo")
-    kind, mode, poisoned = sys.argv[1:4]
-    report = train(
-        kind, None if mode == "bare" else mode, int(poisoned) if poisoned != "-" else None
-    )
+    kind, mode, fault = sys.argv[1:4]
+    report = train(kind, None if mode == "bare" else mode, fault)
     path = os.environ["REPORT"] + f".{dist.get_rank()}"
     with open(path, "w") as file:
         json.dump(report, file)

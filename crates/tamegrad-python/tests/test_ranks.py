@@ -13,10 +13,10 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def run(tmp_path: Path, kind: str, mode: str, poisoned: str = "-") -> list[dict]:
+def run(tmp_path: Path, kind: str, mode: str, fault: str = "-") -> list[dict]:
     """The reports of both ranks."""
-    report = tmp_path / f"{kind}-{mode}-{poisoned}"
-    arguments = [str(HERE / "ranks.py"), kind, mode, poisoned]
+    report = tmp_path / f"{kind}-{mode}-{fault}"
+    arguments = [str(HERE / "ranks.py"), kind, mode, fault]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "REPORT": str(report), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -41,8 +41,17 @@ def test_the_norm_is_that_of_the_whole_gradient_on_every_rank(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_all_ranks_leave_out_the_step_that_one_has_broken(tmp_path, kind):
-    reports = run(tmp_path, kind, "protect", poisoned="1")
+    reports = run(tmp_path, kind, "protect", fault="1")
     assert [r["actions"] for r in reports] == [[[20, "skip"]]] * 2
     assert reports[0]["weights"] == reports[1]["weights"]
     assert all(weight == weight for weight in reports[0]["weights"])
     assert [r["culprits"] for r in reports] == [[1], [1]]
+    assert reports[0]["text"] == reports[1]["text"]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_gains_name_the_layer_and_seeing_them_changes_nothing(tmp_path, kind):
+    bare, watched = run(tmp_path, kind, "bare", "switch"), run(tmp_path, kind, "observe", "switch")
+    assert [(r["onset"], r["origin"]) for r in watched] == [(120, "4")] * 2
+    assert watched[0]["text"] == watched[1]["text"]
+    assert [r["weights"] for r in watched] == [r["weights"] for r in bare]

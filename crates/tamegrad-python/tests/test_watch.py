@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import OPTIMIZERS, Exp, batches, mlp, state_bits, train
+from conftest import OPTIMIZERS, Exp, Switch, batches, mlp, state_bits, train
 from torch import nn
 
 import tamegrad
@@ -100,15 +100,6 @@ def test_observe_names_onset_and_first_producer_of_a_non_finite_value():
     assert (diagnosis.verdict, diagnosis.onset, diagnosis.origin) == ("exploded", 40, "6")
     assert diagnosis.cause == "activation"
     assert "exp" in str(diagnosis)
-
-
-class Switch(nn.Module):
-    """Lets its input through, to the object, until it is turned on."""
-
-    on = False
-
-    def forward(self, x):
-        return x * 1e3 if self.on else x
 
 
 def test_a_layer_that_let_its_input_through_is_named_when_it_does_so_no_more():

@@ -9,7 +9,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from ._core import Scan, Updates
+from ._core import Scan, Trace, Updates
 from ._device import Numbers
 from ._probes import Inputs
 
@@ -70,18 +70,52 @@ class Ranks:
         for index, (change, weight, length, nonfinite) in zip(self._sharded, sums, strict=True):
             updates.put(index, change**0.5, weight**0.5, int(length), int(nonfinite))
 
-    def agree(self, loss: float | None, nonfinite: int) -> tuple[float | None, int]:
-        """The mean loss of all ranks that have one, and the most non-finite elements of any."""
+    def agree(
+        self,
+        loss: float | None,
+        nonfinite: int,
+        inputs: Numbers | None,
+        targets: Numbers | None,
+    ) -> tuple[float | None, int, Numbers | None, Numbers | None]:
+        """The mean loss of all ranks that have one, the most non-finite elements of any, and the
+        numbers of the whole batch."""
         if self.size == 1:
-            return loss, nonfinite
-        known = loss is not None
-        sums = torch.tensor([loss if known else 0.0, float(known)], dtype=torch.float64)
-        sums = self._reduce(sums, dist.ReduceOp.SUM)
-        most = self._reduce(
-            torch.tensor([float(nonfinite)], dtype=torch.float64), dist.ReduceOp.MAX
+            return loss, nonfinite, inputs, targets
+        own = [float(loss is not None), loss or 0.0, float(nonfinite)]
+        table = self._gather([*own, *_row(inputs), *_row(targets)])
+        losses = [row[1] for row in table if row[0]]
+        return (
+            sum(losses) / len(losses) if losses else None,
+            int(max(row[2] for row in table)),
+            _together([row[3:11] for row in table]),
+            _together([row[11:] for row in table]),
         )
-        mean = float(sums[0] / sums[1]) if float(sums[1]) else None
-        return mean, int(most[0])
+
+    def combine_trace(self, trace: Trace | None) -> Trace | None:
+        """Makes what hooks saw of each rank's part of the batch that of the whole batch; ``None``
+        where the ranks have seen different layers. Every rank must call it."""
+        if self.size == 1:
+            return trace
+        layers = -1 if trace is None else len(trace)
+        if {int(row[0]) for row in self._gather([float(layers)])} != {layers} or trace is None:
+            return None
+        places = [None, *range(layers)]
+        own = [
+            number
+            for place in places
+            for numbers in (trace.get_output(place), trace.get_delta(place))
+            for number in _row(numbers)
+        ]
+        table = self._gather(own)
+        for index, place in enumerate(places):
+            start = 2 * _ROW * index
+            output = _together([row[start : start + _ROW] for row in table])
+            delta = _together([row[start + _ROW : start + 2 * _ROW] for row in table])
+            if output is not None:
+                trace.put_output(place, output)
+            if delta is not None:
+                trace.put_delta(place, delta)
+        return trace
 
     def culprits(
         self, loss: float | None, inputs: torch.Tensor | Numbers | None, seen: Inputs | None
@@ -92,10 +126,7 @@ class Ranks:
             return []
         gradient = None if seen is None else seen.output_gradient
         own = [abs(loss) if loss is not None else 0.0, _largest(inputs), _largest(gradient)]
-        rows = [torch.zeros(3, dtype=torch.float64, device=self._device) for _ in range(self.size)]
-        mine = torch.tensor(own, dtype=torch.float64, device=self._device)
-        dist.all_gather(rows, mine, group=self._group)
-        table = torch.stack(rows).to("cpu")
+        table = torch.tensor(self._gather(own), dtype=torch.float64)
         found: set[int] = set()
         for column in table.t():
             finite = torch.isfinite(column)
@@ -108,10 +139,38 @@ class Ranks:
                 )
         return sorted(found) if len(found) < self.size else []
 
+    def _gather(self, own: list[float]) -> list[list[float]]:
+        """The numbers of every rank, in the order of the ranks."""
+        mine = torch.tensor(own, dtype=torch.float64, device=self._device)
+        rows = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(rows, mine, group=self._group)
+        return torch.stack(rows).to("cpu").tolist()
+
     def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         moved = values.to(self._device)
         dist.all_reduce(moved, operation, group=self._group)
         return moved.to("cpu")
+
+
+_ROW = 8
+"""Numbers that are sent of a tensor: whether it is there, and its seven."""
+
+
+def _row(numbers: Numbers | None) -> list[float]:
+    return [0.0] * _ROW if numbers is None else [1.0, *map(float, numbers)]
+
+
+def _together(rows: list[list[float]]) -> Numbers | None:
+    """The numbers of the parts of one tensor."""
+    parts = [row[1:] for row in rows if row[0]]
+    if not parts:
+        return None
+    length, nans, infs, zeros = (int(sum(part[i] for part in parts)) for i in range(4))
+    finite = [part[0] - part[1] - part[2] for part in parts]
+    mean = sum(count * part[6] for count, part in zip(finite, parts, strict=True))
+    mean /= max(sum(finite), 1.0)
+    norm = math.hypot(*(part[4] for part in parts))
+    return length, nans, infs, zeros, norm, max(part[5] for part in parts), mean
 
 
 def _largest(tensor: torch.Tensor | Numbers | None) -> float:

@@ -537,10 +537,11 @@ class Guard:
 
     def _take_trace(self) -> None:
         """What hooks saw in this pass. The core is made when the first has shown the layers."""
-        self._trace = self._probes.collect() if self._probes.armed else None
+        armed = self._probes.armed
+        self._trace = self._ranks.combine_trace(self._probes.collect()) if armed else None
         if self._trace is None and self._wants_replay() and self._inputs is not None:
             self._replays += 1
-            self._trace = self._repeat(self._inputs)
+            self._trace = self._ranks.combine_trace(self._repeat(self._inputs))
         if self._core is None:
             self._core = self._new_core()
 
@@ -582,9 +583,14 @@ class Guard:
 
     def _judge(self, step: int, seen: dict[str, Any]) -> list[float] | None:
         assert self._core is not None
-        loss, inputs, targets = seen["loss"], seen["inputs"], seen["targets"]
-        loss = own_loss = None if loss is None else float(loss)
-        loss, self._nonfinite = self._ranks.agree(loss, self._nonfinite)
+        inputs, targets = seen["inputs"], seen["targets"]
+        own_loss = None if seen["loss"] is None else float(seen["loss"])
+        loss, self._nonfinite, of_inputs, of_targets = self._ranks.agree(
+            own_loss,
+            self._nonfinite,
+            None if inputs is None else _numbers(self._batch, inputs),
+            None if inputs is None or targets is None else _numbers(self._batch, targets),
+        )
         decision = self._core.observe(
             step,
             self._scan,
@@ -592,8 +598,8 @@ class Guard:
             metric=None if seen["metric"] is None else float(seen["metric"]),
             learning_rate=seen["learning_rate"],
             trace=seen["trace"],
-            inputs=None if inputs is None else _numbers(self._batch, inputs),
-            targets=None if inputs is None or targets is None else _numbers(self._batch, targets),
+            inputs=of_inputs,
+            targets=of_targets,
         )
         self._teller.log(step, loss, self._scan, self._tensor_names)
         if self._core.wants_lag() and not self._culprits_sought:
@@ -728,15 +734,14 @@ class Guard:
     def _repeat_pass(self) -> None:
         """After an alarm the pass is repeated with hooks at every layer, on the same inputs."""
         assert self._core is not None
-        if not self._core.wants_repeated_trace() or self._inputs is None:
+        if not self._core.wants_repeated_trace():
             return
-        trace = self._repeat(self._inputs)
+        trace = None if self._inputs is None else self._repeat(self._inputs)
+        trace = self._ranks.combine_trace(trace)
         if trace is not None:
             self._core.observe_trace(trace)
 
     def _repeat(self, inputs: Inputs) -> Any:
-        if self._ranks.shards_parameters:
-            return None
         try:
             return self._probes.replay(inputs)
         except Exception as error:
