@@ -34,21 +34,26 @@ class Module(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-def run(mode, poisoned=None, manual=False):
+def run(mode, poisoned=None, manual=False, folder=None, resume=None):
     from tamegrad.integrations.lightning import TamegradCallback
 
     module = Module(poisoned, manual)
     callback = TamegradCallback(mode, strict=True) if mode else None
+    callbacks = [callback] if callback else []
+    if folder is not None:
+        save = pl.callbacks.ModelCheckpoint(folder, "at", every_n_train_steps=20, save_top_k=-1)
+        callbacks.append(save)
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=folder is not None,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[callback] if callback else [],
+        callbacks=callbacks,
     )
-    trainer.fit(module, torch.utils.data.DataLoader(list(batches(40)), batch_size=None))
+    data = torch.utils.data.DataLoader(list(batches(40)), batch_size=None)
+    trainer.fit(module, data, ckpt_path=resume)
     return module, callback
 
 
@@ -59,6 +64,7 @@ def test_a_watched_run_is_the_bare_run_and_knows_its_loss(manual):
         torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
     )
     assert callback.guard.step == 40
+    assert "Loss  " in str(callback.diagnosis())
     assert callback.diagnosis().verdict == "healthy"
 
 
@@ -66,6 +72,16 @@ def test_protect_leaves_out_the_broken_batch():
     module, callback = run("protect", poisoned=20)
     assert [(s, a.action) for s, a in callback.guard.actions()] == [(20, "skip")]
     assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
+    whole = run("observe", poisoned=12, folder=tmp_path)[1]
+    resumed = run("observe", poisoned=12, resume=tmp_path / "at.ckpt")[1]
+    assert resumed.guard.step == whole.guard.step == 40
+    assert [(f.sign, f.step) for f in resumed.guard.findings()] == [
+        (f.sign, f.step) for f in whole.guard.findings()
+    ]
+    assert resumed.diagnosis().onset == 12
 
 
 def test_there_is_nothing_to_diagnose_before_the_run():

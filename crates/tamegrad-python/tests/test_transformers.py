@@ -23,7 +23,7 @@ class Net(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-def run(tmp_path, mode, poisoned=None, **options):
+def run(tmp_path, mode, poisoned=None, settings=None, resume=False, **options):
     from tamegrad.integrations.transformers import TamegradCallback
 
     data = [{"x": x[i], "labels": y[i]} for x, y in batches(30, size=8) for i in range(8)]
@@ -35,8 +35,7 @@ def run(tmp_path, mode, poisoned=None, **options):
         per_device_train_batch_size=8,
         num_train_epochs=1,
         max_grad_norm=0.0,
-        logging_steps=1,
-        save_strategy="no",
+        **{"save_strategy": "no", **(settings or {})},
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
@@ -47,7 +46,7 @@ def run(tmp_path, mode, poisoned=None, **options):
     trainer = transformers.Trainer(
         model=model, args=arguments, train_dataset=data, callbacks=[callback] if callback else []
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return model, callback
 
 
@@ -57,6 +56,7 @@ def test_a_watched_run_is_the_bare_run(tmp_path):
         torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
     )
     assert callback.guard.step == 30
+    assert "Loss  " in str(callback.diagnosis()), "the model's output holds the loss of every step"
     assert callback.diagnosis().verdict == "healthy"
 
 
@@ -64,3 +64,21 @@ def test_protect_leaves_out_the_broken_batch(tmp_path):
     model, callback = run(tmp_path, "protect", poisoned=20, max_norm=1.0)
     assert [(s, a.action) for s, a in callback.guard.actions()] == [(20, "skip")]
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
+    whole = run(tmp_path / "whole", "observe", poisoned=12)[1]
+    saves = {"save_strategy": "steps", "save_steps": 10}
+    run(tmp_path / "parts", "observe", poisoned=12, settings={**saves, "max_steps": 20})
+    saved = tmp_path / "parts" / "checkpoint-20" / "tamegrad.pt"
+    assert saved.is_file()
+    _, resumed = run(tmp_path / "parts", "observe", poisoned=12, settings=saves, resume=True)
+    assert resumed.guard.step == whole.guard.step == 30
+    assert [(f.sign, f.step) for f in resumed.guard.findings()] == [
+        (f.sign, f.step) for f in whole.guard.findings()
+    ]
+    assert resumed.diagnosis().onset == 12
+    saved.unlink()
+    with pytest.warns(UserWarning, match="what was seen before is not known"):
+        _, anew = run(tmp_path / "parts", "observe", settings=saves, resume=str(saved.parent))
+    assert anew.guard.step == 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -117,6 +117,7 @@ class Guard:
         self._replays = 0
         self._inputs: Inputs | None = None
         self._loss: Any = None
+        self._model_loss: torch.Tensor | None = None
         self._metric: Any = None
         self._data: torch.Tensor | _device.Numbers | None = None
         self._targets: torch.Tensor | _device.Numbers | None = None
@@ -233,7 +234,8 @@ class Guard:
         better), regression targets.
 
         Called before ``optimizer.step()`` the loss counts for that step, called after it for the
-        next. ``inputs`` are needed only where the model's own first float input is not the data.
+        next. A loss that the model's output holds, as those of Transformers do, is seen without.
+        ``inputs`` are needed only where the model's own first float input is not the data.
         """
         if loss is not None:
             self._loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
@@ -402,6 +404,7 @@ class Guard:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or self._detached:
             return
         inputs = self._inputs
+        self._model_loss = _loss_in(output)
         tensor = first_float(output)
         if inputs is not None and tensor is not None and tensor.requires_grad:
 
@@ -564,6 +567,9 @@ class Guard:
 
     def _observation(self) -> dict[str, Any]:
         loss, self._loss = self._loss, None
+        if loss is None:
+            loss = self._model_loss
+        self._model_loss = None
         metric, self._metric = self._metric, None
         targets, self._targets = self._targets, None
         inputs, self._data = self._data, None
@@ -805,6 +811,13 @@ def _is_matrix(parameter: torch.Tensor) -> bool:
         return False
     local = getattr(parameter, "_local_tensor", parameter).detach()
     return bool(local.numel()) and bool(local.any())
+
+
+def _loss_in(output: Any) -> torch.Tensor | None:
+    """The loss, where a model's output is a mapping that holds it."""
+    loss = output.get("loss") if isinstance(output, Mapping) else None
+    is_loss = isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1
+    return loss.detach() if is_loss else None
 
 
 def _is_compiled(model: nn.Module) -> bool:

@@ -9,48 +9,43 @@ try:
 except ImportError:
     from pytorch_lightning.callbacks import Callback
 
-from .._watch import watch
-from ..diagnosis import Diagnosis
-from ..guard import Guard
+from ._holder import GuardHolder
 
 
-class TamegradCallback(Callback):
-    """Watches a run from its first step to its last.
+class TamegradCallback(GuardHolder, Callback):
+    """Watches a run from its first step to its last; its state is in Lightning's checkpoints.
 
     ``metric`` names what the module logs of its validation, higher is better; the other options
     are those of :func:`tamegrad.watch`. The diagnosis is at ``callback.diagnosis()``.
     """
 
     def __init__(self, mode: str = "observe", *, metric: str | None = None, **options: Any) -> None:
-        self._mode = mode
-        self._metric = metric
-        self._options = options
-        self.guard: Guard | None = None
+        super().__init__(mode, metric, options)
 
-    def diagnosis(self) -> Diagnosis:
-        """What was seen so far; an error before the run has begun."""
-        if self.guard is None:
-            raise RuntimeError("the run has not begun: there is nothing to diagnose")
-        return self.guard.diagnosis()
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.guard is None else {"guard": self.guard.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._saved = state_dict.get("guard")
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
         steps = trainer.estimated_stepping_batches
-        options = {
-            "scaler": scaler,
-            "total_steps": int(steps) if steps != float("inf") else None,
-            **self._options,
-        }
         # Lightning passes its strategy's own optimizers; hooks belong to the real ones.
         optimizers = [getattr(o, "optimizer", o) for o in trainer.optimizers]
-        self.guard = watch(pl_module, optimizers, self._mode, **options)
+        self._begin(
+            pl_module,
+            optimizers,
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
+            total_steps=int(steps) if steps != float("inf") else None,
+        )
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        # Automatic optimization hands the loss to the optimizer's step.
+        if self.guard is not None and not pl_module.automatic_optimization:
+            self.guard.log(loss=loss)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        if self.guard is None:
-            return
-        outputs = trainer.callback_metrics
-        if self._metric in outputs:
-            self.guard.log(metric=outputs[self._metric])
+        self._log_metric(trainer.callback_metrics)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -59,9 +54,7 @@ class TamegradCallback(Callback):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.guard is not None:
-            self.guard.detach()
+        self._end()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        if self.guard is not None:
-            self.guard.detach()
+        self._end()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .._watch import watch
-from ..diagnosis import Diagnosis
-from ..guard import Guard
+from ._holder import GuardHolder
+
+FILE = "tamegrad.pt"
+"""The guard's state in the folder of a checkpoint."""
 
 
-class TamegradCallback(TrainerCallback):
-    """Watches a run from its first step to its last.
+class TamegradCallback(GuardHolder, TrainerCallback):
+    """Watches a run from its first step to its last; its state goes with the Trainer's checkpoints.
 
     The Trainer clips before the optimizer's step, so the norms that are seen are at most
     ``max_grad_norm``: set it to 0 and give ``max_norm`` here to see and clip the true ones.
@@ -28,17 +33,8 @@ class TamegradCallback(TrainerCallback):
         metric: str | None = None,
         **options: Any,
     ) -> None:
-        self._mode = mode
+        super().__init__(mode, metric, options)
         self._max_norm = max_norm
-        self._metric = metric
-        self._options = options
-        self.guard: Guard | None = None
-
-    def diagnosis(self) -> Diagnosis:
-        """What was seen so far; an error before the run has begun."""
-        if self.guard is None:
-            raise RuntimeError("the run has not begun: there is nothing to diagnose")
-        return self.guard.diagnosis()
 
     def on_train_begin(
         self, args, state, control, model=None, optimizer=None, **kwargs: Any
@@ -48,25 +44,43 @@ class TamegradCallback(TrainerCallback):
         # accelerate wraps the optimizer; the hooks belong to the one inside.
         while hasattr(optimizer, "optimizer"):
             optimizer = optimizer.optimizer
-        options = {"total_steps": state.max_steps or None, **self._options}
-        self.guard = watch(model, optimizer, self._mode, **options)
+        if state.global_step > 0:
+            self._saved = _saved_state(args, state)
+        self._begin(model, optimizer, total_steps=state.max_steps or None)
+
+    def on_save(self, args, state, control, **kwargs: Any) -> None:
+        folder = _folder(args, state)
+        if self.guard is not None and state.is_world_process_zero and folder.is_dir():
+            torch.save(self.guard.state_dict(), folder / FILE)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs: Any) -> None:
         if self.guard is not None and self._max_norm is not None:
             self.guard.clip_(self._max_norm)
 
-    def on_log(self, args, state, control, logs=None, **kwargs: Any) -> None:
-        if self.guard is not None and logs and "loss" in logs:
-            self.guard.log(loss=float(logs["loss"]))
-
     def on_evaluate(self, args, state, control, metrics=None, **kwargs: Any) -> None:
-        if self.guard is not None and metrics and self._metric in metrics:
-            self.guard.log(metric=float(metrics[self._metric]))
+        self._log_metric(metrics)
 
     def on_step_end(self, args, state, control, **kwargs: Any) -> None:
         if self.guard is not None and self.guard.should_stop:
             control.should_training_stop = True
 
     def on_train_end(self, args, state, control, **kwargs: Any) -> None:
-        if self.guard is not None:
-            self.guard.detach()
+        self._end()
+
+
+def _folder(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def _saved_state(args: Any, state: Any) -> dict[str, Any] | None:
+    named = args.resume_from_checkpoint
+    folders = [Path(named)] if isinstance(named, str) else []
+    for folder in [*folders, _folder(args, state)]:
+        if (folder / FILE).is_file():
+            return torch.load(folder / FILE, weights_only=True)
+    warnings.warn(
+        f"tamegrad: the run goes on at step {state.global_step} and {_folder(args, state) / FILE} is "
+        "not there: what was seen before is not known",
+        stacklevel=2,
+    )
+    return None
