@@ -221,7 +221,7 @@ fn an_error_says_what_came_what_was_wanted_and_what_to_do() {
         (&bytes[..10], ["got 10 bytes", "load another one"]),
         (&bytes[..20], ["got 20 bytes", "load another one"]),
         (&bytes[..300], ["got 300 bytes", "load another one"]),
-        (&other_format, ["in format 2, written by tamegrad 0.", "resume with tamegrad 0."]),
+        (&other_format, ["in format 3, written by tamegrad 0.", "resume with tamegrad 0."]),
         (&damaged, ["damaged: got checksum", "load another checkpoint"]),
     ] {
         let message = load(bytes).expect_err("no state").to_string();
@@ -255,6 +255,6 @@ fn the_format_number_goes_up_when_the_state_changes() {
     let lines = types.iter().map(|(name, fields)| format!("{name}: {fields:?}\n"));
     let lines =
         lines.collect::<String>().replace("Named { name: ", "{ ").replace(", value: ", ": ");
-    insta::assert_snapshot!("format-1", lines);
-    assert_eq!(FORMAT, 1, "the types and the name of their file change with it");
+    insta::assert_snapshot!("format-2", lines);
+    assert_eq!(FORMAT, 2, "the types and the name of their file change with it");
 }
