@@ -22,7 +22,7 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 
 def train(kind: str, mode: str | None, fault: str) -> dict:
     """``fault`` is the rank whose inputs are Inf at step 20, ``switch`` for a layer that multiplies by
-    a thousand at step 120, or ``-``."""
+    a thousand at step 120, ``clip`` for clipping to a norm of 0.05, or ``-``."""
     rank = dist.get_rank()
     inner = mlp(activation=nn.ReLU)
     switch = Switch()
@@ -53,13 +53,18 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
         loss.backward()
         if guard is not None:
             guard.log(loss=loss)
+        if fault == "clip" and guard is not None:
+            guard.clip_(0.05)
+        elif fault == "clip":
+            nn.utils.clip_grad_norm_(model.parameters(), 0.05)
         total = [float(full(p.grad).double().norm()) for p in model.parameters()]
         oracle.append(math.hypot(*total))
         optimizer.step()
         if guard is not None:
             norms.append(guard.gradient_norm)
+    each = [full(p).detach().double().flatten().tolist() for p in model.parameters()]
     weights = [full(p).detach().double().sum().item() for p in model.parameters()]
-    report = {"weights": weights, "norms": norms, "oracle": oracle}
+    report = {"weights": weights, "each": each, "norms": norms, "oracle": oracle}
     if guard is not None:
         diagnosis = guard.diagnosis()
         report |= {

@@ -37,6 +37,24 @@ def test_an_explosion_is_found_in_arrays_of_every_kind(kind):
     assert diagnosis.origin in ("a", "b")
 
 
+def test_a_run_of_arrays_goes_on_from_its_state():
+    def go_on(guard, steps):
+        for step in steps:
+            loss = 1.0 if step < 150 else 50.0
+            guard.observe(step, loss, {"a": KINDS["numpy"](spike(step))})
+        return guard
+
+    whole = go_on(tamegrad.ArrayGuard(), range(160))
+    resumed = tamegrad.ArrayGuard()
+    resumed.load_state_dict(go_on(tamegrad.ArrayGuard(), range(120)).state_dict())
+    assert resumed.last_step == 119
+    assert str(go_on(resumed, range(120, 160)).diagnosis()) == str(whole.diagnosis())
+    for state in ({"core": None}, {**whole.state_dict(), "core": b"other"}, 3):
+        with pytest.raises(ValueError, match="state|want the state of a guard"):
+            resumed.load_state_dict(state)
+    assert resumed.last_step == 159
+
+
 def test_norms_are_those_of_the_elements():
     guard = tamegrad.ArrayGuard()
     guard.observe(0, 1.0, {"a": KINDS["read-only bytes"](2.0)})

@@ -55,3 +55,12 @@ def test_gains_name_the_layer_and_seeing_them_changes_nothing(tmp_path, kind):
     assert [(r["onset"], r["origin"]) for r in watched] == [(120, "4")] * 2
     assert watched[0]["text"] == watched[1]["text"]
     assert [r["weights"] for r in watched] == [r["weights"] for r in bare]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_clipping_is_that_of_torch_on_whole_tensors(tmp_path, kind):
+    bare, watched = run(tmp_path, kind, "bare", "clip"), run(tmp_path, kind, "observe", "clip")
+    assert watched[0]["each"] == watched[1]["each"]
+    assert max(watched[0]["oracle"]) == pytest.approx(0.05, rel=1e-5), "it clips"
+    for ours, theirs in zip(watched[0]["each"], bare[0]["each"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)

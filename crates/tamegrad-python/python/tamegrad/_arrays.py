@@ -69,6 +69,28 @@ class ArrayGuard:
         """What was seen so far."""
         return Diagnosis(self._core or Core([], []))
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen, to be kept with a checkpoint: bytes, a number and names."""
+        core = None if self._core is None else self._core.state()
+        return {"core": core, "names": list(self._names), "last_step": self.last_step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the guard of :meth:`state_dict` stood.
+
+        Raises ``ValueError`` if it is no such state or is damaged; the guard then stays as it is.
+        """
+        try:
+            core, names, last_step = state["core"], list(state["names"]), int(state["last_step"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"state: got {type(state).__name__} without what is wanted ({error}); load what "
+                "state_dict() gave"
+            ) from error
+        restored = None
+        if core is not None:
+            restored = Core.restored(core, names, planned_steps=self._total_steps)
+        self._core, self._names, self.last_step = restored, names, last_step
+
     def _updates(self, norms: Mapping[str, tuple[float, float]] | None) -> Updates | None:
         if norms is None:
             return None

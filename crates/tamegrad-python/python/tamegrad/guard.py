@@ -519,6 +519,8 @@ class Guard:
         self._buffers.keep()
         self._teller.tell(self._core)
         self._step += 1
+        # The gradient at the output, of a language model's logits, is large.
+        self._inputs = None
         self._arm()
 
     def _read(self, factor: float = 1.0, wait: bool = False) -> None:
