@@ -4,10 +4,11 @@ optimizers, frozen and shared parameters."""
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
-from conftest import batches, mlp, state_bits
+from conftest import Exp, batches, mlp, state_bits
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -26,6 +27,38 @@ def test_accumulated_gradients_are_judged_as_their_sum():
             assert guard.gradient_norm == pytest.approx(total, rel=1e-6)
             optimizer.zero_grad()
     assert guard.step == 3
+
+
+@pytest.mark.parametrize("at", [24, 25], ids=["unseen by hooks", "hooks see the first"])
+@pytest.mark.parametrize("broken", [0, 2])
+def test_the_micro_batch_that_broke_a_step_is_the_one_that_is_looked_into(at, broken):
+    model = nn.Sequential(nn.Linear(16, 32), Exp(), nn.Linear(32, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    for index, (x, y) in enumerate(batches(4 * at + 4)):
+        x = x * 1e3 if index == 4 * at + broken else x * 0.1
+        loss = nn.functional.cross_entropy(model(x), y) / 4
+        guard.log(loss=loss)
+        loss.backward()
+        if index % 4 == 3:
+            optimizer.step()
+            optimizer.zero_grad()
+    diagnosis = guard.diagnosis()
+    assert (diagnosis.verdict, diagnosis.onset, diagnosis.origin) == ("exploded", at, "1")
+
+
+def test_a_loss_of_a_step_that_was_left_out_is_not_that_of_the_next():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    for index, (x, y) in enumerate(batches(30)):
+        loss = nn.functional.cross_entropy(model(x), y)
+        guard.log(loss=loss * math.inf if index == 20 else loss)
+        if index != 20:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert guard.findings() == [] and guard.step == 29
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -64,9 +97,18 @@ def test_a_loss_scale_is_taken_out_and_its_back_offs_are_no_alarm(fused, clips, 
     assert state_bits(*watched[:2]) == state_bits(*bare[:2])
 
 
-def test_a_compiled_model_is_watched_and_its_layer_named():
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "eager",
+        pytest.param(
+            "inductor", marks=pytest.mark.skipif(not shutil.which("g++"), reason="needs a compiler")
+        ),
+    ],
+)
+def test_a_compiled_model_is_watched_and_its_layer_named(backend):
     model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4))
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, backend=backend)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     guard = tamegrad.watch(compiled, optimizer, strict=True)
     for step, (x, y) in enumerate(batches(30)):

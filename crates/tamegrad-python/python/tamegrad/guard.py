@@ -28,6 +28,8 @@ _SAMPLE_EVERY = 8
 """Steps between two estimates after that."""
 
 
+_LOSSES_MAX = 1024
+"""Losses of micro-batches that are kept for one step."""
 _REPLAYS_MAX = 5
 """Calm passes that are run again because hooks cannot see them."""
 
@@ -116,7 +118,9 @@ class Guard:
         self._trace: Any = None
         self._replays = 0
         self._inputs: Inputs | None = None
-        self._loss: Any = None
+        self._holds_broken = False
+        """Whether the inputs are kept that made a loss that is not finite."""
+        self._losses: list[Any] = []
         self._model_loss: torch.Tensor | None = None
         self._metric: Any = None
         self._data: torch.Tensor | _device.Numbers | None = None
@@ -156,8 +160,7 @@ class Guard:
 
         Returns the norm before clipping, of the finite elements, in f64 on the CPU.
         """
-        if loss is not None:
-            self._loss = loss
+        self.log(loss=loss)
         if self._detached:
             return torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
         limit = float(max_norm)
@@ -174,8 +177,7 @@ class Guard:
 
         Raises ``ValueError`` for a limit that is negative or NaN.
         """
-        if loss is not None:
-            self._loss = loss
+        self.log(loss=loss)
         largest = _clipping.limit("max_value", max_value)
         if self._detached:
             norm = self._norm_by_torch()
@@ -206,8 +208,7 @@ class Guard:
 
         Raises ``ValueError`` for a number that is negative or NaN.
         """
-        if loss is not None:
-            self._loss = loss
+        self.log(loss=loss)
         ratio, eps = _clipping.limit("ratio", ratio), _clipping.limit("eps", eps)
         skipped = {id(parameter) for module in skip for parameter in module.parameters()}
         clipped = [p for p in self._parameters if id(p) not in skipped]
@@ -234,11 +235,14 @@ class Guard:
         better), regression targets.
 
         Called before ``optimizer.step()`` the loss counts for that step, called after it for the
-        next. A loss that the model's output holds, as those of Transformers do, is seen without.
-        ``inputs`` are needed only where the model's own first float input is not the data.
+        next. Of several, of micro-batches whose gradients are accumulated, the mean counts. A loss
+        that the model's output holds, as those of Transformers do, is seen without. ``inputs`` are
+        needed only where the model's own first float input is not the data.
         """
         if loss is not None:
-            self._loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
+            loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
+            self._losses = [*self._losses[1 - _LOSSES_MAX :], loss]
+            self._holds_broken |= self._inputs is not None and _is_broken(loss)
         if metric is not None:
             self._metric = metric.detach() if isinstance(metric, torch.Tensor) else metric
         if targets is not None and targets.is_floating_point():
@@ -301,7 +305,7 @@ class Guard:
             "replays": self._replays,
             "culprits": list(self._culprits),
             "culprits_sought": self._culprits_sought,
-            "loss": None if self._loss is None else float(self._loss),
+            "loss": _mean(self._losses, 0),
             "metric": None if self._metric is None else float(self._metric),
             "inputs": self._logged_numbers(self._data),
             "targets": self._logged_numbers(self._targets),
@@ -335,7 +339,8 @@ class Guard:
         self._replays = entries["replays"]
         self._culprits = list(entries["culprits"])
         self._culprits_sought = entries["culprits_sought"]
-        self._loss, self._metric = entries["loss"], entries["metric"]
+        self._losses = [] if entries["loss"] is None else [entries["loss"]]
+        self._metric = entries["metric"]
         self._data, self._targets = (
             None if numbers is None else tuple(numbers)
             for numbers in (entries["inputs"], entries["targets"])
@@ -397,7 +402,8 @@ class Guard:
     def _enter_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or self._detached:
             return
-        if torch._C._current_graph_task_id() == -1:
+        # The pass of a micro-batch whose loss is broken is the one to look into.
+        if torch._C._current_graph_task_id() == -1 and not self._holds_broken:
             self._inputs = Inputs(args, kwargs)
 
     def _leave_model(self, module: nn.Module, args: tuple, output: Any) -> None:
@@ -406,7 +412,12 @@ class Guard:
         inputs = self._inputs
         self._model_loss = _loss_in(output)
         tensor = first_float(output)
-        if inputs is not None and tensor is not None and tensor.requires_grad:
+        if (
+            inputs is not None
+            and not self._holds_broken
+            and tensor is not None
+            and tensor.requires_grad
+        ):
 
             def keep(gradient: torch.Tensor) -> None:
                 inputs.output_gradient = gradient.detach()
@@ -520,7 +531,7 @@ class Guard:
         self._teller.tell(self._core)
         self._step += 1
         # The gradient at the output, of a language model's logits, is large.
-        self._inputs = None
+        self._inputs, self._holds_broken = None, False
         self._arm()
 
     def _read(self, factor: float = 1.0, wait: bool = False) -> None:
@@ -544,6 +555,10 @@ class Guard:
         """What hooks saw in this pass. The core is made when the first has shown the layers."""
         armed = self._probes.armed
         self._trace = self._ranks.combine_trace(self._probes.collect()) if armed else None
+        if self._trace is not None and self._holds_broken and self._ranks.size == 1:
+            # Hooks see the first micro-batch of a step. Another one is broken, and is run again.
+            if self._trace.first_nonfinite_output() is None:
+                self._trace = None
         if self._trace is None and self._wants_replay() and self._inputs is not None:
             self._replays += 1
             self._trace = self._ranks.combine_trace(self._repeat(self._inputs))
@@ -568,20 +583,22 @@ class Guard:
         return self._judge(self._step, self._observation())
 
     def _observation(self) -> dict[str, Any]:
-        loss, self._loss = self._loss, None
-        if loss is None:
-            loss = self._model_loss
+        losses, self._losses = self._losses, []
+        if not losses and self._model_loss is not None:
+            losses = [self._model_loss]
         self._model_loss = None
         metric, self._metric = self._metric, None
         targets, self._targets = self._targets, None
         inputs, self._data = self._data, None
-        if inputs is None and self._inputs is not None:
+        # Broken inputs under gradients that are not: a step that a GradScaler has left out.
+        is_of_step = not self._holds_broken or self._nonfinite
+        if inputs is None and self._inputs is not None and is_of_step:
             inputs = self._inputs.first_float()
         rate = rate_of(self._optimizers)
         if rate is not None and self._core is not None:
             rate *= self._core.learning_rate_factor()
         return {
-            "loss": loss,
+            "losses": losses,
             "metric": metric,
             "learning_rate": rate,
             "trace": self._trace,
@@ -592,7 +609,7 @@ class Guard:
     def _judge(self, step: int, seen: dict[str, Any]) -> list[float] | None:
         assert self._core is not None
         inputs, targets = seen["inputs"], seen["targets"]
-        own_loss = None if seen["loss"] is None else float(seen["loss"])
+        own_loss = _mean(seen["losses"], self._nonfinite)
         loss, self._nonfinite, of_inputs, of_targets = self._ranks.agree(
             own_loss,
             self._nonfinite,
@@ -764,8 +781,8 @@ class Guard:
             return
         (step, seen), self._deferred = self._deferred, None
         self._rows.finish(self._scan)
-        if seen["loss"] is None:
-            seen["loss"], self._loss = self._loss, None
+        if not seen["losses"]:
+            seen["losses"], self._losses = self._losses, []
         self._nonfinite = self._scan.nonfinite()
         self._judge(step, seen)
         assert self._core is not None
@@ -774,8 +791,8 @@ class Guard:
 
     def _skip_watching(self) -> None:
         """A loss scale that was too large: the step is left out by its own machinery."""
-        self._is_read = False
-        self._loss = None
+        self._is_read = self._holds_broken = False
+        self._losses = []
 
     def _new_core(self) -> Core:
         probes = self._probes
@@ -820,6 +837,22 @@ def _loss_in(output: Any) -> torch.Tensor | None:
     loss = output.get("loss") if isinstance(output, Mapping) else None
     is_loss = isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1
     return loss.detach() if is_loss else None
+
+
+def _mean(losses: list[Any], nonfinite: int) -> float | None:
+    """The mean loss of the micro-batches of a step whose gradients have so many elements that are not
+    finite. Without any, a loss that is not finite is of a step that a ``GradScaler`` has left out."""
+    known = [float(loss) for loss in losses]
+    finite = [loss for loss in known if math.isfinite(loss)]
+    counted = finite if finite and not nonfinite else known
+    return sum(counted) / len(counted) if counted else None
+
+
+def _is_broken(loss: Any) -> bool:
+    """Whether a loss is not finite, as far as that is known without waiting for a device."""
+    if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
+        return False
+    return not math.isfinite(float(loss))
 
 
 def _is_compiled(model: nn.Module) -> bool:
