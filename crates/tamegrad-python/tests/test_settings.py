@@ -45,6 +45,7 @@ def test_the_micro_batch_that_broke_a_step_is_the_one_that_is_looked_into(at, br
             optimizer.zero_grad()
     diagnosis = guard.diagnosis()
     assert (diagnosis.verdict, diagnosis.onset, diagnosis.origin) == ("exploded", at, "1")
+    assert diagnosis.cause == "data"
 
 
 def test_a_loss_of_a_step_that_was_left_out_is_not_that_of_the_next():
