@@ -111,7 +111,7 @@ def test_a_layer_that_let_its_input_through_is_named_when_it_does_so_no_more():
         return x
 
     run = train("observe", model=model, at_step=plant, steps=151)
-    assert "4" in run.guard._probes.owners
+    assert "4" in run.guard._passes.probes.owners
     assert (run.guard.diagnosis().onset, run.guard.diagnosis().origin) == (150, "4")
 
 
@@ -304,6 +304,17 @@ def test_an_error_inside_is_shown_once_and_ends_the_watching():
     strict._sampler = None
     with pytest.raises(AttributeError):
         optimizer.step()
+
+
+def test_a_loss_that_is_none_ends_the_watching_and_not_the_run():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    guard = tamegrad.watch(model, optimizer)
+    x, _ = next(batches(1))
+    model(x)
+    with pytest.warns(UserWarning, match="tamegrad has stopped watching: ValueError"):
+        guard.log(loss=torch.ones(3))
+    guard.log(loss=torch.ones(3))
 
 
 def test_a_closure_brings_the_loss_with_it():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ._amp import Scaling
 from ._buffers import CalmBuffers
 from ._core import Guard as Core
 from ._core import Sampler, Scan, Updates
-from ._probes import Inputs, Probes, first_float
+from ._passes import Passes, mean
 from ._rate import Rate, rate_of
 from ._snapshots import Snapshots
 from ._state import StateCopy
@@ -26,12 +26,6 @@ _SAMPLE_EVERY_STEP = 128
 """Steps at the start whose updates are all estimated, for the baselines to settle."""
 _SAMPLE_EVERY = 8
 """Steps between two estimates after that."""
-
-
-_LOSSES_MAX = 1024
-"""Losses of micro-batches that are kept for one step."""
-_REPLAYS_MAX = 5
-"""Calm passes that are run again because hooks cannot see them."""
 
 
 def _safely(method):
@@ -104,27 +98,16 @@ class Guard:
 
         self._core: Core | None = None
         self._step = 0
-        self._scan, self._batch = Scan(), Scan()
+        self._scan = Scan()
         self._updates, self._sampler = Updates(), Sampler()
         self._sampled = False
         self._rows: _device.Rows | None = _device.Rows() if self._has_device() else None
         self._scaling = Scaling(scaler, self._optimizers)
         self._ranks = _ranks.Ranks(model, self._parameters, process_group)
         self._rate = Rate()
-        self._probes = Probes(model)
-        self._is_compiled = _is_compiled(model)
+        self._passes = Passes(model, self._ranks, self._teller, watches=mode != "off")
         self._culprits: list[int] = []
         self._culprits_sought = False
-        self._trace: Any = None
-        self._replays = 0
-        self._inputs: Inputs | None = None
-        self._holds_broken = False
-        """Whether the inputs are kept that made a loss that is not finite."""
-        self._losses: list[Any] = []
-        self._model_loss: torch.Tensor | None = None
-        self._metric: Any = None
-        self._data: torch.Tensor | _device.Numbers | None = None
-        self._targets: torch.Tensor | _device.Numbers | None = None
         self._ceiling = _clipping.Ceiling()
 
         # Where in a step the loop is.
@@ -223,6 +206,7 @@ class Guard:
 
         return self._clip(clip)
 
+    @_safely
     def log(
         self,
         *,
@@ -239,16 +223,7 @@ class Guard:
         that the model's output holds, as those of Transformers do, is seen without. ``inputs`` are
         needed only where the model's own first float input is not the data.
         """
-        if loss is not None:
-            loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
-            self._losses = [*self._losses[1 - _LOSSES_MAX :], loss]
-            self._holds_broken |= self._inputs is not None and _is_broken(loss)
-        if metric is not None:
-            self._metric = metric.detach() if isinstance(metric, torch.Tensor) else metric
-        if targets is not None and targets.is_floating_point():
-            self._targets = targets.detach()
-        if inputs is not None:
-            self._data = inputs.detach()
+        self._passes.log(loss, metric, inputs, targets)
 
     @property
     def culprit_ranks(self) -> list[int]:
@@ -294,21 +269,14 @@ class Guard:
         was logged for the coming step.
         """
         self._settle_deferred()
-        modules, calls = self._probes.places() if self._core is not None else ([], [])
         return {
             "version": _checkpoint.VERSION,
             "core": None if self._core is None else self._core.state(),
             "step": self._step,
             "should_stop": self.should_stop,
-            "modules": modules,
-            "calls": calls,
-            "replays": self._replays,
             "culprits": list(self._culprits),
             "culprits_sought": self._culprits_sought,
-            "loss": _mean(self._losses, 0),
-            "metric": None if self._metric is None else float(self._metric),
-            "inputs": self._logged_numbers(self._data),
-            "targets": self._logged_numbers(self._targets),
+            **self._passes.state(has_core=self._core is not None),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -323,7 +291,7 @@ class Guard:
         if the model has other parameters or modules; the guard then stays as it is.
         """
         entries = _checkpoint.checked(state)
-        self._probes.check_places(entries["modules"])
+        self._passes.probes.check_places(entries["modules"])
         core = None
         if entries["core"] is not None:
             core = Core.restored(entries["core"], self._tensor_names, **self._options)
@@ -336,35 +304,16 @@ class Guard:
         self._teller.told = 0 if core is None else core.finding_count()
         self._step = entries["step"]
         self.should_stop = entries["should_stop"]
-        self._replays = entries["replays"]
         self._culprits = list(entries["culprits"])
         self._culprits_sought = entries["culprits_sought"]
-        self._losses = [] if entries["loss"] is None else [entries["loss"]]
-        self._metric = entries["metric"]
-        self._data, self._targets = (
-            None if numbers is None else tuple(numbers)
-            for numbers in (entries["inputs"], entries["targets"])
-        )
+        self._passes.restore(entries)
         self._is_read = self._is_decided = self._took_away = self._sampled = False
         self._stepped = set()
         self._deferred = None
-        self._inputs = None
         self._snapshots.forget()
         if not self._detached:
             self._buffers.keep()
-            self._resume_probes(entries["modules"], entries["calls"])
-
-    def _resume_probes(self, modules: list[str], calls: list[int]) -> None:
-        """Has the hooks of the coming pass in place if the guard wants them there."""
-        self._probes.restore(modules, calls, fixed=self._core is not None)
-        if self._core is not None:
-            self._arm()
-        elif self.mode != "off" and not self._is_compiled:
-            self._probes.arm()
-
-    def _logged_numbers(self, logged: torch.Tensor | _device.Numbers | None) -> Any:
-        numbers = None if logged is None else _numbers(self._batch, logged)
-        return None if numbers is None else list(numbers)
+            self._passes.resume(entries, core, self._step)
 
     def detach(self) -> None:
         """Takes every hook away. The diagnosis stays."""
@@ -372,9 +321,8 @@ class Guard:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._probes.disarm()
+        self._passes.detach()
         self._rate.restore()
-        self._inputs = None
 
     def __enter__(self) -> Guard:
         return self
@@ -385,44 +333,12 @@ class Guard:
     # --- hooks -------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        root = self._probes.model
-        hooked = self._model if type(self._model).__name__ == "OptimizedModule" else root
-        self._handles += [
-            hooked.register_forward_pre_hook(self._enter_model, with_kwargs=True),
-            hooked.register_forward_hook(self._leave_model),
-        ]
+        self._handles += self._passes.attach()
         for optimizer in self._optimizers:
             self._handles += [
                 optimizer.register_step_pre_hook(self._before_step),
                 optimizer.register_step_post_hook(self._after_step),
             ]
-        if self.mode != "off" and not self._is_compiled:
-            self._probes.arm()
-
-    def _enter_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or self._detached:
-            return
-        # The pass of a micro-batch whose loss is broken is the one to look into.
-        if torch._C._current_graph_task_id() == -1 and not self._holds_broken:
-            self._inputs = Inputs(args, kwargs)
-
-    def _leave_model(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or self._detached:
-            return
-        inputs = self._inputs
-        self._model_loss = _loss_in(output)
-        tensor = first_float(output)
-        if (
-            inputs is not None
-            and not self._holds_broken
-            and tensor is not None
-            and tensor.requires_grad
-        ):
-
-            def keep(gradient: torch.Tensor) -> None:
-                inputs.output_gradient = gradient.detach()
-
-            tensor.register_hook(keep)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict):
         if self._detached or self._re_stepping:
@@ -530,15 +446,17 @@ class Guard:
         self._buffers.keep()
         self._teller.tell(self._core)
         self._step += 1
-        # The gradient at the output, of a language model's logits, is large.
-        self._inputs, self._holds_broken = None, False
-        self._arm()
+        self._passes.end()
+        self._passes.arm(self._core, self._step)
 
     def _read(self, factor: float = 1.0, wait: bool = False) -> None:
         self._settle_deferred()
         self._check_parameters()
         self._took_away = False
-        self._take_trace()
+        self._passes.take_trace(self._core, self._step)
+        # The first pass has shown the layers.
+        if self._core is None:
+            self._core = self._new_core()
         _gradients.read(self._scan, self._parameters, self._rows)
         if self._rows:
             self._rows.launch()
@@ -551,29 +469,6 @@ class Guard:
         # Numbers that are still on their way from a device are judged one step later.
         self._nonfinite = 0 if self._rows else self._scan.nonfinite()
 
-    def _take_trace(self) -> None:
-        """What hooks saw in this pass. The core is made when the first has shown the layers."""
-        armed = self._probes.armed
-        self._trace = self._ranks.combine_trace(self._probes.collect()) if armed else None
-        if self._trace is not None and self._holds_broken and self._ranks.size == 1:
-            # Hooks see the first micro-batch of a step. Another one is broken, and is run again.
-            if self._trace.first_nonfinite_output() is None:
-                self._trace = None
-        if self._trace is None and self._wants_replay() and self._inputs is not None:
-            self._replays += 1
-            self._trace = self._ranks.combine_trace(self._repeat(self._inputs))
-        if self._core is None:
-            self._core = self._new_core()
-
-    def _wants_replay(self) -> bool:
-        """Whether a pass that hooks cannot see, of a compiled model, is run again without
-        compiling: a few times, for a history of gains."""
-        if self.mode == "off" or self._replays >= _REPLAYS_MAX:
-            return False
-        if self._core is None:
-            return True
-        return self._is_compiled and self._core.wants_trace(self._step)
-
     def _decide(self) -> list[float] | None:
         """Lets the core judge the step; gives a factor for each tensor if some are scaled."""
         self._is_decided = True
@@ -583,38 +478,20 @@ class Guard:
         return self._judge(self._step, self._observation())
 
     def _observation(self) -> dict[str, Any]:
-        losses, self._losses = self._losses, []
-        if not losses and self._model_loss is not None:
-            losses = [self._model_loss]
-        self._model_loss = None
-        metric, self._metric = self._metric, None
-        targets, self._targets = self._targets, None
-        inputs, self._data = self._data, None
-        # Broken inputs under gradients that are not: a step that a GradScaler has left out.
-        is_of_step = not self._holds_broken or self._nonfinite
-        if inputs is None and self._inputs is not None and is_of_step:
-            inputs = self._inputs.first_float()
         rate = rate_of(self._optimizers)
         if rate is not None and self._core is not None:
             rate *= self._core.learning_rate_factor()
-        return {
-            "losses": losses,
-            "metric": metric,
-            "learning_rate": rate,
-            "trace": self._trace,
-            "inputs": inputs,
-            "targets": targets,
-        }
+        return {**self._passes.take_logged(self._nonfinite), "learning_rate": rate}
 
     def _judge(self, step: int, seen: dict[str, Any]) -> list[float] | None:
         assert self._core is not None
         inputs, targets = seen["inputs"], seen["targets"]
-        own_loss = _mean(seen["losses"], self._nonfinite)
+        own_loss = mean(seen["losses"], self._nonfinite)
         loss, self._nonfinite, of_inputs, of_targets = self._ranks.agree(
             own_loss,
             self._nonfinite,
-            None if inputs is None else _numbers(self._batch, inputs),
-            None if inputs is None or targets is None else _numbers(self._batch, targets),
+            self._passes.numbers(inputs),
+            self._passes.numbers(targets) if inputs is not None else None,
         )
         decision = self._core.observe(
             step,
@@ -629,8 +506,12 @@ class Guard:
         self._teller.log(step, loss, self._scan, self._tensor_names)
         if self._core.wants_lag() and not self._culprits_sought:
             self._culprits_sought = True
-            self._culprits = self._ranks.culprits(own_loss, inputs, self._inputs)
-        self._repeat_pass()
+            self._culprits = self._ranks.culprits(own_loss, inputs, self._passes.inputs)
+        if self._core.wants_repeated_trace():
+            # After an alarm the pass is repeated with hooks at every layer, on the same inputs.
+            trace = self._passes.repeated()
+            if trace is not None:
+                self._core.observe_trace(trace)
         if self._core.wants_lag():
             self._core.observe_lag(_lag.second_moment_lag(self._parameters, self._optimizers))
         return None if decision is None else self._carry_out(decision)
@@ -749,30 +630,6 @@ class Guard:
             self._rate.restore()
             self._re_stepping = False
 
-    # --- layers ------------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        assert self._core is not None
-        if not self._is_compiled and self._core.wants_trace(self._step):
-            self._probes.arm()
-
-    def _repeat_pass(self) -> None:
-        """After an alarm the pass is repeated with hooks at every layer, on the same inputs."""
-        assert self._core is not None
-        if not self._core.wants_repeated_trace():
-            return
-        trace = None if self._inputs is None else self._repeat(self._inputs)
-        trace = self._ranks.combine_trace(trace)
-        if trace is not None:
-            self._core.observe_trace(trace)
-
-    def _repeat(self, inputs: Inputs) -> Any:
-        try:
-            return self._probes.replay(inputs)
-        except Exception as error:
-            self._teller.warn(f"the pass could not be repeated to see the layers: {error}")
-            return None
-
     # --- the rest ----------------------------------------------------------------------------
 
     def _settle_deferred(self) -> None:
@@ -782,7 +639,7 @@ class Guard:
         (step, seen), self._deferred = self._deferred, None
         self._rows.finish(self._scan)
         if not seen["losses"]:
-            seen["losses"], self._losses = self._losses, []
+            seen["losses"] = self._passes.take_losses()
         self._nonfinite = self._scan.nonfinite()
         self._judge(step, seen)
         assert self._core is not None
@@ -791,11 +648,12 @@ class Guard:
 
     def _skip_watching(self) -> None:
         """A loss scale that was too large: the step is left out by its own machinery."""
-        self._is_read = self._holds_broken = False
-        self._losses = []
+        self._is_read = False
+        self._passes.take_losses()
+        self._passes.end(keeps_inputs=True)
 
     def _new_core(self) -> Core:
-        probes = self._probes
+        probes = self._passes.probes
         layers = probes.layers
         rows = []
         for name, is_matrix in zip(self._tensor_names, self._is_matrix, strict=True):
@@ -830,48 +688,3 @@ def _is_matrix(parameter: torch.Tensor) -> bool:
         return False
     local = getattr(parameter, "_local_tensor", parameter).detach()
     return bool(local.numel()) and bool(local.any())
-
-
-def _loss_in(output: Any) -> torch.Tensor | None:
-    """The loss, where a model's output is a mapping that holds it."""
-    loss = output.get("loss") if isinstance(output, Mapping) else None
-    is_loss = isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1
-    return loss.detach() if is_loss else None
-
-
-def _mean(losses: list[Any], nonfinite: int) -> float | None:
-    """The mean loss of the micro-batches of a step whose gradients have so many elements that are not
-    finite. Without any, a loss that is not finite is of a step that a ``GradScaler`` has left out."""
-    known = [float(loss) for loss in losses]
-    finite = [loss for loss in known if math.isfinite(loss)]
-    counted = finite if finite and not nonfinite else known
-    return sum(counted) / len(counted) if counted else None
-
-
-def _is_broken(loss: Any) -> bool:
-    """Whether a loss is not finite, as far as that is known without waiting for a device."""
-    if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
-        return False
-    return not math.isfinite(float(loss))
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        type(module).__name__ == "OptimizedModule"
-        or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
-
-
-def _numbers(scan: Scan, tensor: torch.Tensor | _device.Numbers):
-    if isinstance(tensor, tuple):
-        # What was logged before the run was interrupted.
-        return tensor
-    if not scan.tensors([tensor]):
-        return scan.get(0)
-    dense, missing = _gradients.values_of(tensor.detach())
-    if dense.device.type != "cpu":
-        return _gradients.with_zeros(_device.exact(dense), missing)
-    scan.tensors([dense])
-    numbers = scan.get(0)
-    return None if numbers is None else _gradients.with_zeros(numbers, missing)
