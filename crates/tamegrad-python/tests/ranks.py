@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import warnings
+from datetime import timedelta
 
 import torch
 from conftest import Switch, batches, mlp
@@ -14,6 +15,7 @@ from torch import distributed as dist
 from torch import nn
 
 import tamegrad
+import tamegrad._ranks
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
@@ -22,7 +24,8 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 
 def train(kind: str, mode: str | None, fault: str) -> dict:
     """``fault`` is the rank whose inputs are Inf at step 20, ``switch`` for a layer that multiplies by
-    a thousand at step 120, ``clip`` for clipping to a norm of 0.05, or ``-``."""
+    a thousand at step 120, ``clip`` for clipping to a norm of 0.05, ``bug`` for an error inside the
+    guard of rank 1 at step 10, or ``-``."""
     rank = dist.get_rank()
     inner = mlp(activation=nn.ReLU)
     switch = Switch()
@@ -40,13 +43,17 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
     else:
         model = inner
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, mode, strict=True) if mode else None
+    if fault == "bug":
+        tamegrad._ranks._PATIENCE = timedelta(seconds=5)
+    guard = tamegrad.watch(model, optimizer, mode, strict=fault != "bug") if mode else None
     norms, oracle = [], []
     for step, (x, y) in enumerate(batches(steps, size=64)):
         half = slice(rank * 32, rank * 32 + 32) if kind != "single" else slice(None)
         x, y = x[half], y[half]
         if step == 20 and fault == str(rank):
             x = x * math.inf
+        if fault == "bug" and guard is not None and rank == 1 and step == 10:
+            guard._scan = None
         switch.on = fault == "switch" and step == 120
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
@@ -60,7 +67,7 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
         total = [float(full(p.grad).double().norm()) for p in model.parameters()]
         oracle.append(math.hypot(*total))
         optimizer.step()
-        if guard is not None:
+        if guard is not None and fault != "bug":
             norms.append(guard.gradient_norm)
     each = [full(p).detach().double().flatten().tolist() for p in model.parameters()]
     weights = [full(p).detach().double().sum().item() for p in model.parameters()]
@@ -72,6 +79,7 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
             "onset": diagnosis.onset,
             "origin": diagnosis.origin,
             "actions": [[step, action.action] for step, action in guard.actions()],
+            "stopped": guard._detached,
             "culprits": guard.culprit_ranks,
         }
     return report

@@ -64,3 +64,10 @@ def test_clipping_is_that_of_torch_on_whole_tensors(tmp_path, kind):
     assert max(watched[0]["oracle"]) == pytest.approx(0.05, rel=1e-5), "it clips"
     for ours, theirs in zip(watched[0]["each"], bare[0]["each"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_when_tamegrad_fails_on_one_rank_all_stop_watching_and_train_on(tmp_path, kind):
+    bare, watched = run(tmp_path, kind, "bare", "bug"), run(tmp_path, kind, "observe", "bug")
+    assert [r["stopped"] for r in watched] == [True, True]
+    assert [r["weights"] for r in watched] == [r["weights"] for r in bare]

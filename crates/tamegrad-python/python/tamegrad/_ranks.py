@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,12 +14,20 @@ from ._core import Scan, Trace, Updates
 from ._device import Numbers
 from ._probes import Inputs
 
+_PATIENCE = timedelta(minutes=2)
+"""How long a rank waits for the others. They come from one backward pass, which has kept them in step;
+who does not come has stopped watching."""
+
 
 class Ranks:
-    """The ranks that train one model together; one alone when there are none."""
+    """The ranks that train one model together; one alone when there are none.
+
+    They exchange some numbers in a group of their own. When tamegrad fails inside on one rank, that
+    rank stops watching; the others wait for it once, stop watching too, and the training goes on:
+    nothing of theirs is taken for a message of the loop.
+    """
 
     def __init__(self, model: nn.Module, parameters: list[torch.Tensor], group: Any) -> None:
-        self._group = group
         self.shards_parameters = any(hasattr(p, "_local_tensor") for p in parameters)
         together = (
             group is not None
@@ -28,8 +37,12 @@ class Ranks:
         self.size = 1
         if together and dist.is_available() and dist.is_initialized():
             self.size = dist.get_world_size(group)
+        device = parameters[0].device if parameters else torch.device("cpu")
+        if self.size > 1 and group is None and dist.is_gloo_available():
+            group, device = dist.new_group(backend="gloo", timeout=_PATIENCE), torch.device("cpu")
+        self._group = group
         self._sharded = [index for index, p in enumerate(parameters) if _is_sharded(p)]
-        self._device = parameters[0].device if parameters else torch.device("cpu")
+        self._device = device
 
     def combine(self, scan: Scan) -> None:
         """Makes the statistics of shards those of the whole tensors: sums of counts and squares,

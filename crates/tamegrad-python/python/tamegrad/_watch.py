@@ -44,6 +44,9 @@ def watch(
     go back with a rewind; ``on_rewind(step)`` is told of it, to move the data. ``on_finding`` is
     called with every sign that fires, ``loggers`` every ``log_every`` steps. An error inside
     tamegrad is shown once and ends the watching, never the training, unless ``strict``.
+
+    Among several ranks (DDP, FSDP2) every rank calls this: the guards make a process group of their
+    own, of all ranks, unless ``process_group`` names one.
     """
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
     if mode not in _MODES:
