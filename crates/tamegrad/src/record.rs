@@ -20,6 +20,8 @@ pub const FINDINGS_MAX: usize = 4_096;
 pub const ACTIONS_MAX: usize = 4_096;
 /// A norm of the whole gradient that is very high whatever the network.
 pub const VERY_HIGH_NORM: f64 = 1e6;
+/// Robust spreads above the calm losses from which a loss has departed.
+const DEPARTED: f64 = 4.0;
 /// Steps whose losses make the loss baseline.
 pub const LOSS_WINDOW: usize = 100;
 
@@ -306,10 +308,16 @@ impl Record {
             && first.is_some_and(|first| !(loss <= 0.5 * first))
     }
 
-    /// How far a loss lies above the calm ones, in robust spreads; 0 while fewer than ten calm
-    /// losses are known, the difference is under a tenth of [`Record::loss_range`], or the loss is
-    /// within a jump that the data made.
-    pub fn loss_departure(&self, loss: f64) -> f64 {
+    /// Whether a loss lies above the calm ones by more than 4 robust spreads and a tenth of
+    /// [`Record::loss_range`], and above a jump that the data made; never while fewer than ten calm
+    /// losses are known.
+    pub fn departs(&self, loss: f64) -> bool {
+        self.loss_departure(loss) > DEPARTED
+    }
+
+    /// How many robust spreads a loss lies above the calm ones; 0 where it does not depart whatever
+    /// the spread.
+    fn loss_departure(&self, loss: f64) -> f64 {
         let is_borne = self.jump.as_ref().is_some_and(|jump| loss <= jump.bears);
         if is_borne || self.calm_losses.len() < 10 {
             return 0.0;
@@ -496,6 +504,7 @@ impl Record {
     /// Starts a new segment after a rewind; the baselines stay.
     pub fn rewind(&mut self) {
         self.segment += 1;
+        self.jump = None;
     }
 
     /// Forgets the update of this step, which was not taken.
@@ -623,7 +632,7 @@ mod tests {
     #[test]
     fn a_large_loss_departs_and_jitter_near_zero_does_not() {
         let falling = run((0..100).map(|i| 2.3 * (-0.1 * f64::from(i)).exp() + 0.01));
-        assert!(falling.loss_departure(2.0) > 4.0);
+        assert!(falling.departs(2.0));
         assert_eq!(
             falling.loss_departure(0.05),
             0.0,

@@ -80,4 +80,20 @@ mod tests {
             assert_eq!(weigh(&record).map(|cause| cause.weight), weight, "{last} {target}");
         }
     }
+
+    #[test]
+    fn a_batch_that_is_larger_all_over_is_unlike_though_its_largest_value_is_usual() {
+        let mut values = [0.0; 25];
+        values[0] = 1.0;
+        let one_of_25 = tamegrad_stats::scan(&values);
+        let mut before = BatchTrack::default();
+        before.input_max.push(one_of_25.max_abs);
+        before.input_rms.push(one_of_25.rms());
+        let unlike_before = |values: &[f64]| {
+            let batch = BatchStats { input: tamegrad_stats::scan(values), target: None };
+            unlike(&before, &batch).map(|evidence| evidence.what)
+        };
+        assert_eq!(unlike_before(&[1.0; 25]).as_deref(), Some("RMS of the batch's inputs"));
+        assert_eq!(unlike_before(&[0.7; 25]), None);
+    }
 }

@@ -26,8 +26,6 @@ const REWARM_STEPS: u64 = 200;
 const REWARM_START: f64 = 0.1;
 /// Steps with a departed loss after which the run is rewound.
 const LOSS_UP_STEPS: u32 = 20;
-/// Robust spreads by which the loss has departed.
-const LOSS_UP_SPREADS: f64 = 4.0;
 /// How far back a rewind goes at least.
 const REWIND_STEPS: u64 = 100;
 /// Rewinds of one run.
@@ -196,10 +194,8 @@ impl Ladder {
             }
             GradientAction::ScaleAll(_) | GradientAction::Scale(_) => {
                 (self.skips_in_row, self.scales_in_row) = (0, self.scales_in_row + 1);
-                let calm = record
-                    .now()
-                    .and_then(|row| row.loss)
-                    .is_some_and(|loss| record.loss_departure(loss) < LOSS_UP_SPREADS);
+                let calm =
+                    record.now().and_then(|row| row.loss).is_some_and(|loss| !record.departs(loss));
                 // A row of scaled steps with a calm loss is one action: a new level, not trouble.
                 if self.scales_in_row == 1 || !calm {
                     self.actions.push_back(self.clock);
@@ -211,7 +207,7 @@ impl Ladder {
 
     fn watch_loss(&mut self, record: &Record) {
         let Some(loss) = record.now().and_then(|row| row.loss) else { return };
-        let departed = record.loss_departure(loss) > LOSS_UP_SPREADS;
+        let departed = record.departs(loss);
         self.loss_up = if departed { self.loss_up + 1 } else { self.loss_up.saturating_sub(1) };
     }
 

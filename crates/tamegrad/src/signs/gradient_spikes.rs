@@ -86,7 +86,7 @@ impl Sign for GradientSpikes {
     fn read(&mut self, record: &Record) -> Reading {
         let Some(row) = record.now() else { return Reading::TooEarly { needs: WARM_UP_STEPS } };
         self.tensors.resize_with(record.tensors.len(), Watch::default);
-        let departs = row.loss.is_some_and(|loss| record.loss_departure(loss) > 4.0);
+        let departs = row.loss.is_some_and(|loss| record.departs(loss));
         self.departed = if departs { self.departed.saturating_add(1) } else { 0 };
         let total =
             row.gradient_norm.and_then(|norm| self.total.rise(&record.total, norm, row.step.0, 1));

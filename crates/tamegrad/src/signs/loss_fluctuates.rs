@@ -21,9 +21,10 @@ pub(super) const DOC: Doc = Doc {
            5 steps (no warm-up is needed for that). An alarm when the loss lies above its calm \
            level by 4 spreads and half of that descent, otherwise a strain. Differences, not \
            ratios: losses may cross 0. Where updates are known, a jump from the calm level in one \
-           step that no update or gradient above twice its mean (or 3 sigma) came before is the data's (other \
-           labels, another task) and no departure, up to 1.5 times its height, until the loss is \
-           back.",
+           step is the data's (other labels, another task) when no update or gradient before it \
+           was above twice its mean (or 3 sigma) and no learning rate above twice the usual, its \
+           own gradient is within 20 times the mean and its batch within 4 times the sizes of those \
+           before. It is no departure, up to 1.5 times its height, until the loss is back.",
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
     remedy: "Lower the learning rate or clip the gradient; look at gradient-spikes and \
              updates-too-large for the layer.",
@@ -94,7 +95,7 @@ impl Sign for LossFluctuates {
             return Reading::Quiet;
         }
         let middle = record.calm_losses.median().unwrap_or(loss);
-        let grave = record.loss_departure(loss) > 4.0 && loss - middle > OF_RANGE_GRAVE * range;
+        let grave = record.departs(loss) && loss - middle > OF_RANGE_GRAVE * range;
         let severity = if grave { Severity::Alarm } else { Severity::Strain };
         let evidence = vec![
             Evidence::against("change of the loss", change, "usual spread of its changes", spread),

@@ -98,7 +98,7 @@ impl Sign for UpdatesTooLarge {
                 })
             });
         };
-        let departs = row.loss.is_some_and(|loss| record.loss_departure(loss) > 4.0);
+        let departs = row.loss.is_some_and(|loss| record.departs(loss));
         let grave = ratio > overthrow || departs;
         let tensor = TensorId(index);
         let layer: Option<LayerId> = record.layout.layer_of(tensor);
