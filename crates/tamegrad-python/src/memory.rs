@@ -96,10 +96,10 @@ impl<'py> Memory<'py> {
         if self.place.len == 0 {
             return &[];
         }
-        // SAFETY: `Place::new` has checked null, alignment and size, the tensor's library vouches for the
-        // length, the owner is held for `'py`, and `T` is a float of the kind's size, for which
-        // any bits are a value. Python code that writes to a tensor in another thread while it is
-        // read gives numbers of both states, as it does with the library's own kernels.
+        // SAFETY: `Place::new` has checked null, alignment and size, the tensor's library vouches
+        // for the length, the owner is held for `'py`, and `T` is a float of the kind's size, for
+        // which any bits are a value. Python code that writes to a tensor in another thread while
+        // it is read gives numbers of both states, as it does with the library's own kernels.
         unsafe { std::slice::from_raw_parts(self.place.start as *const T, self.place.len) }
     }
 

@@ -23,7 +23,18 @@ class Net(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-def run(tmp_path, mode, poisoned=None, settings=None, resume=False, **options):
+def cross_entropy(outputs, labels, num_items_in_batch=None):
+    return nn.functional.cross_entropy(outputs["logits"], labels)
+
+
+class Logits(Net):
+    """A model that leaves the loss to the Trainer."""
+
+    def forward(self, x):
+        return {"logits": self.net(x)}
+
+
+def run(tmp_path, mode, poisoned=None, settings=None, resume=False, loss=None, **options):
     from tamegrad.integrations.transformers import TamegradCallback
 
     data = [{"x": x[i], "labels": y[i]} for x, y in batches(30, size=8) for i in range(8)]
@@ -42,9 +53,13 @@ def run(tmp_path, mode, poisoned=None, settings=None, resume=False, **options):
         seed=3,
         train_sampling_strategy="sequential",
     )
-    model = Net()
+    model = Net() if loss is None else Logits()
     trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=data, callbacks=[callback] if callback else []
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        compute_loss_func=loss,
+        callbacks=[callback] if callback else [],
     )
     trainer.train(resume_from_checkpoint=resume)
     return model, callback
@@ -58,6 +73,21 @@ def test_a_watched_run_is_the_bare_run(tmp_path):
     assert callback.guard.step == 30
     assert "Loss  " in str(callback.diagnosis()), "the model's output holds the loss of every step"
     assert callback.diagnosis().verdict == "healthy"
+
+
+def test_a_loss_that_the_trainer_makes_is_taken_from_its_reports(tmp_path):
+    settings = {"logging_steps": 5, "label_names": ["labels"]}
+    _, callback = run(tmp_path, "observe", settings=settings, loss=cross_entropy)
+    assert not callback.guard.sees_loss
+    assert "Loss  " in str(callback.diagnosis())
+
+
+def test_the_losses_of_accumulated_batches_are_those_of_one_step(tmp_path):
+    settings = {"gradient_accumulation_steps": 3}
+    _, callback = run(tmp_path, "observe", poisoned=16, settings=settings)
+    assert callback.guard.step == 10
+    diagnosis = callback.diagnosis()
+    assert (diagnosis.onset, diagnosis.cause) == (5, "data"), "the second batch of the sixth step"
 
 
 def test_protect_leaves_out_the_broken_batch(tmp_path):

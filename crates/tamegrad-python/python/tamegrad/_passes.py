@@ -38,7 +38,9 @@ class Passes:
         self._holds_broken = False
         """Whether the inputs are kept that made a loss that is not finite."""
         self._losses: list[Any] = []
-        self._model_loss: torch.Tensor | None = None
+        self._model_losses: list[Any] = []
+        self.tells_loss = False
+        """Whether the model's output holds its loss."""
         self._metric: Any = None
         self._data: torch.Tensor | _device.Numbers | None = None
         self._targets: torch.Tensor | _device.Numbers | None = None
@@ -81,23 +83,29 @@ class Passes:
     def _leave(self, module: nn.Module, args: tuple, output: Any) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
-        self._model_loss = _loss_in(output)
         inputs = self.inputs
         tensor = first_float(output)
-        if inputs is None or self._holds_broken or tensor is None or not tensor.requires_grad:
-            return
+        if not (inputs is None or self._holds_broken or tensor is None) and tensor.requires_grad:
 
-        def keep(gradient: torch.Tensor) -> None:
-            inputs.output_gradient = gradient.detach()
+            def keep(gradient: torch.Tensor) -> None:
+                inputs.output_gradient = gradient.detach()
 
-        tensor.register_hook(keep)
+            tensor.register_hook(keep)
+        loss = _loss_in(output)
+        if loss is not None:
+            self.tells_loss = True
+            self._keep(self._model_losses, loss)
+
+    def _keep(self, losses: list[Any], loss: Any) -> None:
+        """Keeps the loss of a pass, and its inputs for the step when it is broken."""
+        losses.append(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        del losses[:-_LOSSES_MAX]
+        self._holds_broken |= self.inputs is not None and _is_broken(losses[-1])
 
     def log(self, loss: Any, metric: Any, inputs: Any, targets: Any) -> None:
         """Keeps what was logged for the step at hand."""
         if loss is not None:
-            loss = loss.detach() if isinstance(loss, torch.Tensor) else loss
-            self._losses = [*self._losses[1 - _LOSSES_MAX :], loss]
-            self._holds_broken |= self.inputs is not None and _is_broken(loss)
+            self._keep(self._losses, loss)
         if metric is not None:
             self._metric = metric.detach() if isinstance(metric, torch.Tensor) else metric
         if targets is not None and targets.is_floating_point():
@@ -108,13 +116,11 @@ class Passes:
     def take_logged(self, nonfinite: int) -> dict[str, Any]:
         """What is known of the step at hand, whose gradients have so many elements that are not
         finite; what was logged is used up."""
-        losses, self._losses = self._losses, []
-        if not losses and self._model_loss is not None:
-            losses = [self._model_loss]
+        losses = self._losses or self._model_losses
+        self.forget_losses()
         metric, self._metric = self._metric, None
         inputs, self._data = self._data, None
         targets, self._targets = self._targets, None
-        self._model_loss = None
         # Broken inputs under gradients that are not: a step that a GradScaler has left out.
         is_of_step = not self._holds_broken or nonfinite
         if inputs is None and self.inputs is not None and is_of_step:
@@ -131,6 +137,10 @@ class Passes:
         """The losses that were logged since the step; they are used up."""
         losses, self._losses = self._losses, []
         return losses
+
+    def forget_losses(self) -> None:
+        """Lets go of the losses of a step."""
+        self._losses, self._model_losses = [], []
 
     def end(self, *, keeps_inputs: bool = False) -> None:
         """Ends the step."""
@@ -236,7 +246,7 @@ def _loss_in(output: Any) -> torch.Tensor | None:
     """The loss, where a model's output is a mapping that holds it."""
     loss = output.get("loss") if isinstance(output, Mapping) else None
     is_loss = isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1
-    return loss.detach() if is_loss else None
+    return loss if is_loss else None
 
 
 def _is_broken(loss: Any) -> bool:

@@ -219,8 +219,8 @@ class Guard:
         better), regression targets.
 
         Called before ``optimizer.step()`` the loss counts for that step, called after it for the
-        next. Of several, of micro-batches whose gradients are accumulated, the mean counts. A loss
-        that the model's output holds, as those of Transformers do, is seen without. ``inputs`` are
+        next. Of several, of micro-batches whose gradients are accumulated, the mean counts. Losses
+        that the model's output holds, as those of Transformers do, are seen without. ``inputs`` are
         needed only where the model's own first float input is not the data.
         """
         self._passes.log(loss, metric, inputs, targets)
@@ -231,6 +231,11 @@ class Guard:
         inputs or the gradient at the model's output was not finite, or far above the others'.
         Empty while there is no alarm, and where no rank stands out."""
         return self._culprits
+
+    @property
+    def sees_loss(self) -> bool:
+        """Whether the model's output holds the loss, so that it need not be logged."""
+        return self._passes.tells_loss
 
     @property
     def step(self) -> int:
@@ -649,7 +654,7 @@ class Guard:
     def _skip_watching(self) -> None:
         """A loss scale that was too large: the step is left out by its own machinery."""
         self._is_read = False
-        self._passes.take_losses()
+        self._passes.forget_losses()
         self._passes.end(keeps_inputs=True)
 
     def _new_core(self) -> Core:

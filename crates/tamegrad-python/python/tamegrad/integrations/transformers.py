@@ -57,6 +57,11 @@ class TamegradCallback(GuardHolder, TrainerCallback):
         if self.guard is not None and self._max_norm is not None:
             self.guard.clip_(self._max_norm)
 
+    def on_log(self, args, state, control, logs=None, **kwargs: Any) -> None:
+        # The mean since the last report: all there is where the Trainer makes the loss itself.
+        if self.guard is not None and not self.guard.sees_loss and logs and "loss" in logs:
+            self.guard.log(loss=float(logs["loss"]))
+
     def on_evaluate(self, args, state, control, metrics=None, **kwargs: Any) -> None:
         self._log_metric(metrics)
 
