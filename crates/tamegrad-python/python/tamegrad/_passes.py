@@ -170,10 +170,6 @@ class Passes:
         nothing."""
         armed = self.probes.armed
         self.trace = self._ranks.combine_trace(self.probes.collect()) if armed else None
-        if self.trace is not None and self._holds_broken and self._ranks.size == 1:
-            # Hooks see the first micro-batch of a step. Another one is broken, and is run again.
-            if self.trace.first_nonfinite_output() is None:
-                self.trace = None
         if self.trace is None and self._wants_replay(core, step) and self.inputs is not None:
             self._replays += 1
             self.trace = self.repeated()
