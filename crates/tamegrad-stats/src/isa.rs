@@ -37,6 +37,9 @@ pub trait Isa: Copy + Send + Sync {
     /// Sixteen counters beside an [`Isa::F64`].
     type Count64: Copy;
 
+    /// Asks for elements from memory that will be read soon, where the instruction set can.
+    fn prefetch<T>(self, coming: &[T; LANES]);
+
     /// Zero in every lane.
     fn zero_u16(self) -> Self::U16;
     /// Zero in every lane.

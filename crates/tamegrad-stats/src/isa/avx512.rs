@@ -30,6 +30,11 @@ impl Isa for Avx512 {
     type Count64 = [__m512i; 2];
 
     #[inline(always)]
+    fn prefetch<T>(self, coming: &[T; LANES]) {
+        self.0.prefetch(coming);
+    }
+
+    #[inline(always)]
     fn zero_u16(self) -> Self::U16 {
         self.0.zero_u16()
     }

@@ -39,6 +39,9 @@ impl Isa for Neon {
     type Count64 = [uint64x2_t; 8];
 
     #[inline(always)]
+    fn prefetch<T>(self, _: &[T; LANES]) {}
+
+    #[inline(always)]
     fn zero_u16(self) -> Self::U16 {
         // SAFETY: as `f16_to_f32`.
         unsafe { [vdupq_n_u16(0); 2] }

@@ -17,6 +17,9 @@ impl Isa for Portable {
     type Count64 = [u64; LANES];
 
     #[inline(always)]
+    fn prefetch<T>(self, _: &[T; LANES]) {}
+
+    #[inline(always)]
     fn zero_u16(self) -> Self::U16 {
         [0; LANES]
     }
