@@ -101,6 +101,11 @@ impl Guard {
         self.core.wants_trace(Step(step))
     }
 
+    /// Whether an alarm has come.
+    fn is_alarmed(&self) -> bool {
+        self.core.record().first_alarm().is_some()
+    }
+
     /// Whether an alarm has come whose pass no hooks have seen.
     fn wants_repeated_trace(&self) -> bool {
         self.core.wants_repeated_trace()

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyFloat, PyList};
 use tamegrad_stats::{ListStats, TensorRef, TensorStats, merge, scale_list, scan_list};
 
 use crate::memory::{Finder, Held, Memory};
@@ -62,6 +62,20 @@ impl Scan {
             *self.entry(index)? = found;
         }
         Ok(found.is_some())
+    }
+
+    /// The value of a float or of a tensor of one element; `None` when it cannot be read in place.
+    fn number(&mut self, value: &Bound<'_, PyAny>) -> Option<f64> {
+        if let Ok(number) = value.cast::<PyFloat>() {
+            return Some(number.value());
+        }
+        match self.finder.find(value)?.elements() {
+            TensorRef::F32([value]) => Some(f64::from(*value)),
+            TensorRef::F64([value]) => Some(*value),
+            TensorRef::F16([value]) => Some(value.to_f64()),
+            TensorRef::Bf16([value]) => Some(value.to_f64()),
+            _ => None,
+        }
     }
 
     /// Puts seven numbers into an entry: elements, NaN, Inf, zeros, norm, largest, mean.

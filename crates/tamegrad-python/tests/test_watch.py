@@ -364,12 +364,13 @@ def test_gradients_that_somebody_has_clipped_are_noticed():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     tamegrad.watch(model, optimizer, strict=True)
-    with pytest.warns(tamegrad.TamegradWarning, match="come clipped to a norm of 0.001"):
+    with pytest.warns(tamegrad.TamegradWarning, match="come clipped to a norm of 0.001") as told:
         for x, y in batches(12):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
             optimizer.step()
+    assert told[0].filename == __file__, "the line that was called from"
 
 
 def test_a_diagnosis_as_text_json_and_html():

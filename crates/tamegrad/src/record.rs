@@ -282,6 +282,8 @@ impl Record {
 
     /// The first alarm.
     pub fn first_alarm(&self) -> Option<&Finding> {
+        // Asked for several times a step, and thousands of strains may be there.
+        self.last_alarm?;
         self.findings.iter().find(|finding| finding.severity == Severity::Alarm)
     }
 

@@ -41,5 +41,8 @@ class Scaling:
 
     def overflowed(self) -> bool:
         """Whether the optimizer is about to leave this step out because of an overflow."""
-        found = [getattr(optimizer, "found_inf", None) for optimizer in self._optimizers]
-        return any(float(count) > 0.0 for count in found if count is not None)
+        for optimizer in self._optimizers:
+            count = getattr(optimizer, "found_inf", None)
+            if count is not None and float(count) > 0.0:
+                return True
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from ._telling import Teller
 
 _LOSSES_MAX = 1024
 """Losses of micro-batches that are kept for one step."""
+_CPU = torch.device("cpu")
 _REPLAYS_MAX = 5
 """Calm passes that are run again because hooks cannot see them."""
 
@@ -74,33 +76,39 @@ class Passes:
     # --- what is seen and what is logged -------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return
         # The pass of a micro-batch whose loss is broken is the one to look into.
         if torch._C._current_graph_task_id() == -1 and not self._holds_broken:
             self.inputs = Inputs(args, kwargs)
 
     def _leave(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return
-        inputs = self.inputs
-        tensor = first_float(output)
-        if not (inputs is None or self._holds_broken or tensor is None) and tensor.requires_grad:
-
-            def keep(gradient: torch.Tensor) -> None:
-                inputs.output_gradient = gradient.detach()
-
-            tensor.register_hook(keep)
+        if self.inputs is not None and not self._holds_broken:
+            tensor = first_float(output)
+            if tensor is not None and tensor.requires_grad:
+                # A call that runs no Python code: it comes at every backward pass.
+                keep = functools.partial(setattr, self.inputs, "output_gradient")
+                tensor.register_hook(keep)
         loss = _loss_in(output)
         if loss is not None:
             self.tells_loss = True
             self._keep(self._model_losses, loss)
 
     def _keep(self, losses: list[Any], loss: Any) -> None:
-        """Keeps the loss of a pass, and its inputs for the step when it is broken."""
-        losses.append(loss.detach() if isinstance(loss, torch.Tensor) else loss)
-        del losses[:-_LOSSES_MAX]
-        self._holds_broken |= self.inputs is not None and _is_broken(losses[-1])
+        """Keeps the loss of a pass, and its inputs for the step when it is broken. What a device
+        holds is not waited for."""
+        value = self._batch.number(loss)
+        if value is None and isinstance(loss, torch.Tensor):
+            loss = loss.detach()
+        if value is None and getattr(loss, "device", _CPU) == _CPU:
+            value = float(loss)
+        if value is not None:
+            self._holds_broken |= self.inputs is not None and not math.isfinite(value)
+        losses.append(loss if value is None else value)
+        if len(losses) > _LOSSES_MAX:
+            del losses[0]
 
     def log(self, loss: Any, metric: Any, inputs: Any, targets: Any) -> None:
         """Keeps what was logged for the step at hand."""
@@ -240,16 +248,11 @@ def mean(losses: list[Any], nonfinite: int) -> float | None:
 
 def _loss_in(output: Any) -> torch.Tensor | None:
     """The loss, where a model's output is a mapping that holds it."""
-    loss = output.get("loss") if isinstance(output, Mapping) else None
+    if isinstance(output, torch.Tensor) or not isinstance(output, Mapping):
+        return None
+    loss = output.get("loss")
     is_loss = isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1
     return loss if is_loss else None
-
-
-def _is_broken(loss: Any) -> bool:
-    """Whether a loss is not finite, as far as that is known without waiting for a device."""
-    if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
-        return False
-    return not math.isfinite(float(loss))
 
 
 def _is_compiled(model: nn.Module) -> bool:

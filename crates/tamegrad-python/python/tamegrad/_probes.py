@@ -220,11 +220,10 @@ class Inputs:
     def __init__(self, args: tuple, kwargs: dict) -> None:
         self.args, self.kwargs = args, kwargs
         self.output_gradient: torch.Tensor | None = None
-        self._autocast = [
-            (kind, torch.get_autocast_dtype(kind))
-            for kind in ("cpu", "cuda")
-            if torch.is_autocast_enabled(kind)
-        ]
+        self._autocast: list[tuple[str, torch.dtype]] = []
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                self._autocast.append((kind, torch.get_autocast_dtype(kind)))
 
     def first_float(self) -> torch.Tensor | None:
         """The first float tensor that the model was called with."""

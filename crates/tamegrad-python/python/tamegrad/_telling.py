@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from ._core import Guard as Core
 from ._core import Scan
 from .diagnosis import Finding
+
+_OURS = ("tamegrad", "torch")
 
 
 class TamegradWarning(UserWarning):
@@ -68,4 +71,12 @@ class Teller:
         key = once_for or message
         if key not in self._warned:
             self._warned.add(key)
-            warnings.warn(message, TamegradWarning, stacklevel=5)
+            warnings.warn(message, TamegradWarning, stacklevel=_level_of_caller())
+
+
+def _level_of_caller() -> int:
+    """The level of the line that called tamegrad, or torch and through it tamegrad."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _OURS:
+        frame, level = frame.f_back, level + 1
+    return level

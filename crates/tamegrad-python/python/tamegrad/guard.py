@@ -36,15 +36,19 @@ def _safely(method):
     def call(self, *args, **kwargs):
         if self._detached:
             return None
+        records = torch.is_grad_enabled()
+        # As `torch.no_grad` does, without its objects: this runs four times a step.
+        torch._C._set_grad_enabled(False)
         try:
-            with torch.no_grad():
-                return method(self, *args, **kwargs)
+            return method(self, *args, **kwargs)
         except Exception as error:
             if self._strict:
                 raise
             self._teller.warn(f"tamegrad has stopped watching: {type(error).__name__}: {error}")
             self.detach()
             return None
+        finally:
+            torch._C._set_grad_enabled(records)
 
     return call
 
@@ -81,7 +85,7 @@ class Guard:
         self._model = model
         self._optimizers = list(optimizers)
         self._parameters, self._tensor_names = _names.parameters_of(model, self._optimizers)
-        self._slots = sum(len(g["params"]) for o in self._optimizers for g in o.param_groups)
+        self._slots = self._count_slots()
         self._options = {
             "mode": mode,
             "trace_every": trace_every,
@@ -143,7 +147,8 @@ class Guard:
 
         Returns the norm before clipping, of the finite elements, in f64 on the CPU.
         """
-        self.log(loss=loss)
+        if loss is not None:
+            self.log(loss=loss)
         if self._detached:
             return torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
         limit = float(max_norm)
@@ -160,7 +165,8 @@ class Guard:
 
         Raises ``ValueError`` for a limit that is negative or NaN.
         """
-        self.log(loss=loss)
+        if loss is not None:
+            self.log(loss=loss)
         largest = _clipping.limit("max_value", max_value)
         if self._detached:
             norm = self._norm_by_torch()
@@ -191,7 +197,8 @@ class Guard:
 
         Raises ``ValueError`` for a number that is negative or NaN.
         """
-        self.log(loss=loss)
+        if loss is not None:
+            self.log(loss=loss)
         ratio, eps = _clipping.limit("ratio", ratio), _clipping.limit("eps", eps)
         skipped = {id(parameter) for module in skip for parameter in module.parameters()}
         clipped = [p for p in self._parameters if id(p) not in skipped]
@@ -486,7 +493,9 @@ class Guard:
         rate = rate_of(self._optimizers)
         if rate is not None and self._core is not None:
             rate *= self._core.learning_rate_factor()
-        return {**self._passes.take_logged(self._nonfinite), "learning_rate": rate}
+        seen = self._passes.take_logged(self._nonfinite)
+        seen["learning_rate"] = rate
+        return seen
 
     def _judge(self, step: int, seen: dict[str, Any]) -> list[float] | None:
         assert self._core is not None
@@ -509,17 +518,23 @@ class Guard:
             targets=of_targets,
         )
         self._teller.log(step, loss, self._scan, self._tensor_names)
+        if self._core.is_alarmed():
+            self._look_into_alarm(own_loss, inputs)
+        return None if decision is None else self._carry_out(decision)
+
+    def _look_into_alarm(self, loss: float | None, inputs: Any) -> None:
+        """Measures what is worth its time after an alarm only."""
+        assert self._core is not None
         if self._core.wants_lag() and not self._culprits_sought:
             self._culprits_sought = True
-            self._culprits = self._ranks.culprits(own_loss, inputs, self._passes.inputs)
+            self._culprits = self._ranks.culprits(loss, inputs, self._passes.inputs)
         if self._core.wants_repeated_trace():
-            # After an alarm the pass is repeated with hooks at every layer, on the same inputs.
+            # The pass is repeated with hooks at every layer, on the same inputs.
             trace = self._passes.repeated()
             if trace is not None:
                 self._core.observe_trace(trace)
         if self._core.wants_lag():
             self._core.observe_lag(_lag.second_moment_lag(self._parameters, self._optimizers))
-        return None if decision is None else self._carry_out(decision)
 
     def _carry_out(self, decision: Any) -> list[float] | None:
         if decision.stop and not self.should_stop:
@@ -554,17 +569,15 @@ class Guard:
 
     def _scale(self, factors: list[float] | None, max_norm: float) -> None:
         """Scales each tensor by its factor and all of them so that the norm is in bounds."""
-        norms = self._scan.norms()
-        if factors is not None:
-            norms = [norm * factor for norm, factor in zip(norms, factors, strict=True)]
-        norm = (
-            math.hypot(*(norm for norm in norms if norm == norm)) if factors else self._scan.norm()
-        )
-        clip = max_norm / norm if norm > max_norm else 1.0
-        if factors is None and clip == 1.0:
+        if factors is None:
+            norm = self._scan.norm()
+            if norm > max_norm:
+                _gradients.scale(self._scan, self._parameters, max_norm / norm)
             return
-        every = clip if factors is None else [factor * clip for factor in factors]
-        _gradients.scale(self._scan, self._parameters, every)
+        norms = [norm * factor for norm, factor in zip(self._scan.norms(), factors, strict=True)]
+        norm = math.hypot(*(norm for norm in norms if norm == norm))
+        clip = max_norm / norm if norm > max_norm else 1.0
+        _gradients.scale(self._scan, self._parameters, [factor * clip for factor in factors])
 
     # --- the update --------------------------------------------------------------------------
 
@@ -678,8 +691,15 @@ class Guard:
     def _has_device(self) -> bool:
         return any(p.device.type not in ("cpu", "meta") for p in self._parameters)
 
+    def _count_slots(self) -> int:
+        slots = 0
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                slots += len(group["params"])
+        return slots
+
     def _check_parameters(self) -> None:
-        slots = sum(len(g["params"]) for o in self._optimizers for g in o.param_groups)
+        slots = self._count_slots()
         if slots != self._slots:
             self._slots = slots
             self._teller.warn(
