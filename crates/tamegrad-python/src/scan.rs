@@ -78,6 +78,11 @@ impl Scan {
         }
     }
 
+    /// The seven numbers of one tensor, which gets no entry; `None` when it cannot be read.
+    fn numbers_of(&mut self, tensor: &Bound<'_, PyAny>) -> Option<Numbers> {
+        scan_one(&mut self.finder, tensor).as_ref().map(numbers)
+    }
+
     /// Puts seven numbers into an entry: elements, NaN, Inf, zeros, norm, largest, mean.
     fn put(&mut self, index: usize, numbers: Option<Numbers>) -> PyResult<()> {
         *self.entry(index)? = numbers.map(stats);

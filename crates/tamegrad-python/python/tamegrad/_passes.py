@@ -162,13 +162,13 @@ class Passes:
         if tensor is None or isinstance(tensor, tuple):
             # A tuple is what was logged before the run was interrupted.
             return tensor
-        if not self._batch.tensors([tensor]):
-            return self._batch.get(0)
+        numbers = self._batch.numbers_of(tensor)
+        if numbers is not None:
+            return numbers
         dense, missing = _gradients.values_of(tensor.detach())
         if dense.device.type != "cpu":
             return _gradients.with_zeros(_device.exact(dense), missing)
-        self._batch.tensors([dense])
-        numbers = self._batch.get(0)
+        numbers = self._batch.numbers_of(dense)
         return None if numbers is None else _gradients.with_zeros(numbers, missing)
 
     # --- layers --------------------------------------------------------------------------------
@@ -178,7 +178,9 @@ class Passes:
         nothing."""
         armed = self.probes.armed
         self.trace = self._ranks.combine_trace(self.probes.collect()) if armed else None
-        if self.trace is None and self._wants_replay(core, step) and self.inputs is not None:
+        # Otherwise hooks have seen the first pass, and will see every other that the core wants.
+        is_unseen = self.trace is None and (core is None or self._is_compiled)
+        if is_unseen and self._wants_replay(core, step) and self.inputs is not None:
             self._replays += 1
             self.trace = self.repeated()
 
@@ -240,6 +242,8 @@ class Passes:
 def mean(losses: list[Any], nonfinite: int) -> float | None:
     """The mean loss of the micro-batches of a step whose gradients have so many elements that are not
     finite. Without any, a loss that is not finite is of a step that a ``GradScaler`` has left out."""
+    if len(losses) == 1:
+        return float(losses[0])
     known = [float(loss) for loss in losses]
     finite = [loss for loss in known if math.isfinite(loss)]
     counted = finite if finite and not nonfinite else known
