@@ -3,6 +3,7 @@
 
 mod check;
 mod input;
+mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 pub use check::checkpoint;
 pub use input::{database, parts, write_folder};
+pub use state::guard_state;
 
 /// No reader may hold more than this at a time of an input of a few KiB.
 const MEMORY_MAX: usize = 128 << 20;

@@ -111,11 +111,16 @@ struct Head<'a> {
 /// # Errors
 /// [`StateError::Unwritten`], if memory for the bytes is refused.
 pub fn save(guard: &Guard) -> Result<Vec<u8>, StateError> {
-    let body = postcard::to_allocvec(guard).map_err(StateError::Unwritten)?;
-    let head = Head { format: FORMAT, writer: env!("CARGO_PKG_VERSION"), len: body.len() as u64 };
+    seal(&postcard::to_allocvec(guard).map_err(StateError::Unwritten)?)
+}
+
+/// Head and checksum around the bytes of a guard: what the tests of damaged guards need.
+#[doc(hidden)]
+pub fn seal(guard: &[u8]) -> Result<Vec<u8>, StateError> {
+    let head = Head { format: FORMAT, writer: env!("CARGO_PKG_VERSION"), len: guard.len() as u64 };
     let mut bytes = MAGIC.to_vec();
     bytes.extend(postcard::to_allocvec(&head).map_err(StateError::Unwritten)?);
-    bytes.extend(body);
+    bytes.extend(guard);
     bytes.extend(xxh3_64(&bytes).to_le_bytes());
     Ok(bytes)
 }

@@ -9,7 +9,7 @@ use tamegrad::{
     LayerSample, Layout, Mode, NormalisationKind, Observation, RunFacts, Severity, Step,
     TensorInfo, Update, UpdateVerdict,
 };
-use tamegrad_state::{FORMAT, load, save};
+use tamegrad_state::{FORMAT, load, save, seal};
 use tamegrad_stats::{TensorStats, scan};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -80,6 +80,11 @@ fn run(mode: Mode, until: u64) -> Guard {
     let mut guard = guard(mode);
     (0..until).for_each(|number| drop(step(&mut guard, number)));
     guard
+}
+
+/// The bytes of a guard as if they had been saved.
+fn sealed(body: &[u8]) -> Vec<u8> {
+    seal(body).expect("there is memory")
 }
 
 fn saved(guard: &Guard) -> Vec<u8> {
@@ -164,27 +169,14 @@ fn a_state_with_a_changed_byte_is_refused() {
     assert_eq!(accepted, Vec::<usize>::new());
 }
 
-/// The state with another guard in it, as if it had been saved so.
-fn with_body(bytes: &[u8], body: &[u8]) -> Vec<u8> {
-    let guard = postcard::to_allocvec(&load(bytes).expect("what was saved")).expect("memory");
-    let head_len = bytes.len() - guard.len() - 8;
-    // The head ends with the length: its bytes, and the number anew.
-    let len_len = postcard::to_allocvec(&(guard.len() as u64)).expect("memory").len();
-    let mut made = bytes[..head_len - len_len].to_vec();
-    made.extend(postcard::to_allocvec(&(body.len() as u64)).expect("memory"));
-    made.extend(body);
-    made.extend(xxh3_64(&made).to_le_bytes());
-    made
-}
-
 #[test]
 fn bytes_that_are_whole_but_no_guard_are_refused_or_read_and_never_panic() {
     let guard = run(Mode::Protect, STEPS);
     let bytes = saved(&guard);
     let body = postcard::to_allocvec(&guard).expect("memory");
-    assert!(with_body(&bytes, &body) == bytes, "the same guard, the same bytes");
+    assert!(sealed(&body) == bytes, "the same guard, the same bytes");
     for len in 0..body.len() {
-        let message = load(&with_body(&bytes, &body[..len])).expect_err("cut").to_string();
+        let message = load(&sealed(&body[..len])).expect_err("cut").to_string();
         assert!(message.contains("whole but no guard"), "{len}: {message}");
     }
     let mut read = 0;
@@ -192,7 +184,7 @@ fn bytes_that_are_whole_but_no_guard_are_refused_or_read_and_never_panic() {
         for change in [1, 0x80, 0xff] {
             let mut changed = body.clone();
             changed[place] ^= change;
-            read += u64::from(load(&with_body(&bytes, &changed)).is_ok());
+            read += u64::from(load(&sealed(&changed)).is_ok());
         }
     }
     assert!(read > 0, "a changed float is a float");
@@ -202,10 +194,10 @@ fn bytes_that_are_whole_but_no_guard_are_refused_or_read_and_never_panic() {
 fn a_length_that_nobody_could_have_written_takes_no_memory() {
     let bytes = saved(&run(Mode::Protect, 3));
     // The guard begins with the number of its tensors.
-    let message = load(&with_body(&bytes, &[0xff; 9])).expect_err("2^63 tensors").to_string();
+    let message = load(&sealed(&[0xff; 9])).expect_err("2^63 tensors").to_string();
     assert!(message.contains("whole but no guard"), "{message}");
     let huge = [&[0xff; 8][..], &[0x7f]].concat();
-    let message = load(&with_body(&bytes, &huge)).expect_err("2^63 tensors").to_string();
+    let message = load(&sealed(&huge)).expect_err("2^63 tensors").to_string();
     assert!(message.contains("whole but no guard"), "{message}");
 }
 
