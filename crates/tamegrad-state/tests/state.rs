@@ -192,7 +192,6 @@ fn bytes_that_are_whole_but_no_guard_are_refused_or_read_and_never_panic() {
 
 #[test]
 fn a_length_that_nobody_could_have_written_takes_no_memory() {
-    let bytes = saved(&run(Mode::Protect, 3));
     // The guard begins with the number of its tensors.
     let message = load(&sealed(&[0xff; 9])).expect_err("2^63 tensors").to_string();
     assert!(message.contains("whole but no guard"), "{message}");
