@@ -162,7 +162,7 @@ fn guard_of(body: &[u8]) -> Result<Guard, String> {
     if !rest.is_empty() {
         return Err(format!("{} bytes are left over", rest.len()));
     }
-    match guard.record().is_whole() {
+    match guard.is_whole() {
         true => Ok(guard),
         false => Err("its tensors, layers or clocks do not fit together".to_owned()),
     }

@@ -153,6 +153,12 @@ impl Guard {
         Ok(())
     }
 
+    /// Whether a guard that was read from a saved state holds together: as many tensors and layers as
+    /// its layout has, and nothing that has happened later than now.
+    pub fn is_whole(&self) -> bool {
+        self.record.is_whole() && self.ladder.is_whole()
+    }
+
     /// The options.
     pub fn config(&self) -> &GuardConfig {
         &self.config

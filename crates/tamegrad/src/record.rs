@@ -263,7 +263,7 @@ impl Record {
 
     /// Whether it has a track for each tensor and layer, and no time lies ahead of its clock: what a
     /// record that was read back has to show before it is used.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let past = [self.last_alarm, self.last_action].into_iter().flatten();
         self.tensors.len() == self.layout.tensors.len()
             && self.gains.len() == self.layout.layers.len()
@@ -349,7 +349,7 @@ impl Record {
 
     /// Takes in a step before its update. The baselines do not move until [`Record::settle`].
     pub fn take(&mut self, seen: &Observation<'_>) {
-        self.clock += 1;
+        self.clock = self.clock.saturating_add(1);
         let known: Vec<&TensorStats> = seen.gradients.iter().flatten().collect();
         let merged = (!known.is_empty()).then(|| merge(known.iter().copied()));
         let norm = seen.gradient_norm.or(merged.map(|stats| stats.l2));
@@ -441,7 +441,7 @@ impl Record {
             if self.findings.len() < FINDINGS_MAX {
                 self.findings.push(finding);
             } else {
-                self.findings_dropped += 1;
+                self.findings_dropped = self.findings_dropped.saturating_add(1);
             }
         }
     }
@@ -452,7 +452,7 @@ impl Record {
         if self.actions.len() < ACTIONS_MAX {
             self.actions.push((step, decision));
         } else {
-            self.actions_dropped += 1;
+            self.actions_dropped = self.actions_dropped.saturating_add(1);
         }
     }
 
@@ -505,7 +505,7 @@ impl Record {
 
     /// Starts a new segment after a rewind; the baselines stay.
     pub fn rewind(&mut self) {
-        self.segment += 1;
+        self.segment = self.segment.saturating_add(1);
         self.jump = None;
     }
 

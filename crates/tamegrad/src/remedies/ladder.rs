@@ -84,6 +84,12 @@ impl Default for Ladder {
 }
 
 impl Ladder {
+    /// Whether a ladder that was read from a saved state holds together: nothing has happened later
+    /// than now.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.actions.iter().chain(&self.cut_at).all(|at| *at <= self.clock)
+    }
+
     /// Decides one step. `snapshots` are the steps of the snapshots at hand, oldest first.
     pub(crate) fn decide(
         &mut self,
@@ -91,7 +97,7 @@ impl Ladder {
         fired: &[Finding],
         snapshots: &[Step],
     ) -> Decision {
-        self.clock += 1;
+        self.clock = self.clock.saturating_add(1);
         self.cut_now = false;
         self.accepts = false;
         let gradients = self.gradient_action(record, fired);
@@ -151,7 +157,7 @@ impl Ladder {
     /// Notes that the update of a step was refused.
     pub(crate) fn note_refusal(&mut self) {
         self.actions.push_back(self.clock);
-        self.skips_in_row += 1;
+        self.skips_in_row = self.skips_in_row.saturating_add(1);
     }
 
     fn gradient_action(&self, record: &Record, fired: &[Finding]) -> GradientAction {
@@ -189,11 +195,11 @@ impl Ladder {
             GradientAction::Keep if refused_last => self.scales_in_row = 0,
             GradientAction::Keep => (self.skips_in_row, self.scales_in_row) = (0, 0),
             GradientAction::Skip => {
-                (self.skips_in_row, self.scales_in_row) = (self.skips_in_row + 1, 0);
+                (self.skips_in_row, self.scales_in_row) = (self.skips_in_row.saturating_add(1), 0);
                 self.actions.push_back(self.clock);
             }
             GradientAction::ScaleAll(_) | GradientAction::Scale(_) => {
-                (self.skips_in_row, self.scales_in_row) = (0, self.scales_in_row + 1);
+                (self.skips_in_row, self.scales_in_row) = (0, self.scales_in_row.saturating_add(1));
                 let calm =
                     record.now().and_then(|row| row.loss).is_some_and(|loss| !record.departs(loss));
                 // A row of scaled steps with a calm loss is one action: a new level, not trouble.
@@ -208,7 +214,10 @@ impl Ladder {
     fn watch_loss(&mut self, record: &Record) {
         let Some(loss) = record.now().and_then(|row| row.loss) else { return };
         let departed = record.departs(loss);
-        self.loss_up = if departed { self.loss_up + 1 } else { self.loss_up.saturating_sub(1) };
+        self.loss_up = match departed {
+            true => self.loss_up.saturating_add(1),
+            false => self.loss_up.saturating_sub(1),
+        };
     }
 
     fn rewind_target(&self, record: &Record, snapshots: &[Step]) -> Option<Step> {
@@ -220,7 +229,7 @@ impl Ladder {
     }
 
     fn rewind(&mut self, to: Step) -> Decision {
-        self.rewinds += 1;
+        self.rewinds = self.rewinds.saturating_add(1);
         (self.loss_up, self.skips_in_row, self.scales_in_row) = (0, 0, 0);
         self.back_off(AFTER_REWIND);
         let learning_rate = self.learning_rate();
@@ -281,4 +290,22 @@ fn scale_spikes(record: &Record) -> GradientAction {
         return scale_all().map_or(GradientAction::Keep, GradientAction::ScaleAll);
     }
     GradientAction::Scale(spiking)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_happened_later_than_now_does_not_hold_together() {
+        let ladder = |actions: &[u64], cut_at| Ladder {
+            clock: 9,
+            actions: actions.iter().copied().collect(),
+            cut_at,
+            ..Ladder::default()
+        };
+        assert!(ladder(&[3, 9], Some(9)).is_whole());
+        assert!(!ladder(&[3, 10], None).is_whole());
+        assert!(!ladder(&[], Some(10)).is_whole());
+    }
 }

@@ -49,7 +49,7 @@ impl Sign for MetricStalls {
         let Some((row, metric)) = record.now().and_then(|row| Some((row, row.metric?))) else {
             return unchanged;
         };
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         // NaN falls on the side of the alarm: it is below every best.
         let (first_step, first) = *self.first.get_or_insert((row.step, metric));
         self.best = if self.count == 1 { metric } else { self.best.max(metric) };
