@@ -38,7 +38,8 @@ impl Baseline {
 
     /// The spread, at least the floor.
     pub fn sigma(&self) -> f64 {
-        self.variance.sqrt().max(self.sigma_floor)
+        // Never negative or NaN, whatever a state held that was read back.
+        self.variance.sqrt().max(self.sigma_floor).max(0.0)
     }
 
     /// How many sigmas a value lies above the mean.
@@ -126,7 +127,9 @@ impl Cusum {
 
     /// Correlation of neighbours while calm, 0 to 0.9.
     pub fn correlation(&self) -> f64 {
-        if self.square > 0.0 { (self.product / self.square).clamp(0.0, Self::RHO_MAX) } else { 0.0 }
+        let rho = if self.square > 0.0 { self.product / self.square } else { 0.0 };
+        // Of NaN and a number these take the number.
+        rho.max(0.0).min(Self::RHO_MAX)
     }
 }
 
@@ -252,6 +255,20 @@ mod tests {
         let before = apart.correlation();
         assert!((0..30).any(|_| apart.push(3.0, 12.0)), "the drift is seen");
         assert!(apart.correlation() < before + 0.2, "{}", apart.correlation());
+    }
+
+    #[test]
+    fn numbers_that_no_run_gives_are_borne() {
+        for (variance, sigma_floor) in [(f64::NAN, f64::NAN), (-1.0, -1.0), (f64::NAN, -1.0)] {
+            let mut baseline =
+                Baseline { decay: 0.98, sigma_floor, count: 50, mean: 0.0, variance };
+            assert_eq!(baseline.sigma(), 0.0);
+            baseline.push(1.0);
+            assert_eq!(baseline.count(), 51);
+        }
+        let mut cusum = Cusum { product: f64::NAN, ..Cusum::new(1.0) };
+        assert_eq!(cusum.correlation(), 0.0);
+        assert!(!cusum.push(1.0, 12.0));
     }
 
     #[test]
