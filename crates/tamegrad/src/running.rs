@@ -128,8 +128,7 @@ impl Cusum {
     /// Correlation of neighbours while calm, 0 to 0.9.
     pub fn correlation(&self) -> f64 {
         let rho = if self.square > 0.0 { self.product / self.square } else { 0.0 };
-        // Of NaN and a number these take the number.
-        rho.max(0.0).min(Self::RHO_MAX)
+        if rho.is_nan() { 0.0 } else { rho.clamp(0.0, Self::RHO_MAX) }
     }
 }
 
