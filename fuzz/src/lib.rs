@@ -1,5 +1,5 @@
 //! What the targets share: an input becomes a file or a folder, and what a reader makes of it is
-//! held against what every reader promises.
+//! held against what every reader promises. One is no reader's: there it becomes a guard's state.
 
 mod check;
 mod input;

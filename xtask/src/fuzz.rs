@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: every reader against inputs that a fuzzer makes up, for a bounded time.
+//! `cargo xtask fuzz`: every reader, and a guard's state, against inputs that a fuzzer makes up, for a
+//! bounded time.
 //!
 //! The targets are in cargo-fuzz's layout. This command needs neither cargo-fuzz nor a nightly
 //! compiler: the flags that instrument the code are there in every one.
@@ -186,7 +187,7 @@ fn run(root: &Path, place: &Place, target: &str, seconds: u32) -> Result<(), Str
     }
     Err(match finding(&text) {
         Some((input, lines)) => format!(
-            "{target} found an input that its reader does not stand:\n{}\nread it again: {} {}\n\
+            "{target} found an input that its code does not stand:\n{}\nread it again: {} {}\n\
              what was said: {}",
             lines.join("\n"),
             program.display(),

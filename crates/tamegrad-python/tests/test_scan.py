@@ -171,3 +171,39 @@ def test_broken_weights_are_counted():
 def test_an_entry_that_is_not_there_is_an_error():
     with pytest.raises(IndexError, match="got entry 3 of 0"):
         Scan().get(3)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (0.5, 0.5),
+        (math.inf, math.inf),
+        (torch.tensor(0.5, requires_grad=True), 0.5),
+        (torch.tensor([[0.5]], dtype=torch.float64), 0.5),
+        (torch.tensor(0.5, dtype=torch.float16), 0.5),
+        (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        (torch.tensor([0.5, 0.5]), None),
+        (torch.tensor([]), None),
+        (torch.tensor(2), None),
+        (torch.tensor(0.5, device="meta"), None),
+        (2, None),
+        ("0.5", None),
+    ],
+    ids=str,
+)
+def test_the_value_of_one_number_of_any_kind(value, number):
+    assert Scan().number(value) == number
+
+
+def test_the_value_of_a_number_of_numpy():
+    numpy = pytest.importorskip("numpy")
+    assert Scan().number(numpy.float32(0.5)) == 0.5
+    assert Scan().number(numpy.float64(0.5)) == 0.5
+
+
+def test_the_numbers_of_one_tensor_are_those_of_an_entry():
+    scan = Scan()
+    scan.tensors([torch.tensor([3.0, -4.0, 0.0, math.nan])])
+    assert scan.numbers_of(torch.tensor([3.0, -4.0, 0.0, math.nan])) == scan.get(0)
+    assert scan.numbers_of(torch.ones(3, 3)[:, 1]) is None
+    assert len(scan) == 1

@@ -380,6 +380,22 @@ mod tests {
     }
 
     #[test]
+    fn a_guard_without_a_track_for_each_tensor_and_layer_is_not_whole() {
+        let (guard, _) = protect(3, calm);
+        assert!(guard.is_whole());
+        let damages: [fn(&mut Record); 3] = [
+            |record| drop(record.tensors.pop()),
+            |record| drop(record.gains.pop()),
+            |record| record.last_alarm = Some(record.clock + 1),
+        ];
+        for damage in damages {
+            let mut damaged = guard.clone();
+            damage(&mut damaged.record);
+            assert!(!damaged.is_whole());
+        }
+    }
+
+    #[test]
     fn a_calm_run_is_left_alone() {
         let (guard, acted) = protect(600, calm);
         assert_eq!(acted, []);

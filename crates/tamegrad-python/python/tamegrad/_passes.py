@@ -17,9 +17,9 @@ from ._probes import Inputs, Probes, first_float
 from ._ranks import Ranks
 from ._telling import Teller
 
+_CPU = torch.device("cpu")
 _LOSSES_MAX = 1024
 """Losses of micro-batches that are kept for one step."""
-_CPU = torch.device("cpu")
 _REPLAYS_MAX = 5
 """Calm passes that are run again because hooks cannot see them."""
 
@@ -178,9 +178,7 @@ class Passes:
         nothing."""
         armed = self.probes.armed
         self.trace = self._ranks.combine_trace(self.probes.collect()) if armed else None
-        # Otherwise hooks have seen the first pass, and will see every other that the core wants.
-        is_unseen = self.trace is None and (core is None or self._is_compiled)
-        if is_unseen and self._wants_replay(core, step) and self.inputs is not None:
+        if self.trace is None and self._wants_replay(core, step) and self.inputs is not None:
             self._replays += 1
             self.trace = self.repeated()
 
@@ -242,8 +240,6 @@ class Passes:
 def mean(losses: list[Any], nonfinite: int) -> float | None:
     """The mean loss of the micro-batches of a step whose gradients have so many elements that are not
     finite. Without any, a loss that is not finite is of a step that a ``GradScaler`` has left out."""
-    if len(losses) == 1:
-        return float(losses[0])
     known = [float(loss) for loss in losses]
     finite = [loss for loss in known if math.isfinite(loss)]
     counted = finite if finite and not nonfinite else known
@@ -252,9 +248,7 @@ def mean(losses: list[Any], nonfinite: int) -> float | None:
 
 def _loss_in(output: Any) -> torch.Tensor | None:
     """The loss, where a model's output is a mapping that holds it."""
-    if isinstance(output, torch.Tensor) or not isinstance(output, Mapping):
-        return None
-    loss = output.get("loss")
+    loss = output.get("loss") if isinstance(output, Mapping) else None
     is_loss = isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1
     return loss if is_loss else None
 

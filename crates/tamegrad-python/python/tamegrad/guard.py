@@ -147,8 +147,7 @@ class Guard:
 
         Returns the norm before clipping, of the finite elements, in f64 on the CPU.
         """
-        if loss is not None:
-            self.log(loss=loss)
+        self.log(loss=loss)
         if self._detached:
             return torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
         limit = float(max_norm)
@@ -165,8 +164,7 @@ class Guard:
 
         Raises ``ValueError`` for a limit that is negative or NaN.
         """
-        if loss is not None:
-            self.log(loss=loss)
+        self.log(loss=loss)
         largest = _clipping.limit("max_value", max_value)
         if self._detached:
             norm = self._norm_by_torch()
@@ -197,8 +195,7 @@ class Guard:
 
         Raises ``ValueError`` for a number that is negative or NaN.
         """
-        if loss is not None:
-            self.log(loss=loss)
+        self.log(loss=loss)
         ratio, eps = _clipping.limit("ratio", ratio), _clipping.limit("eps", eps)
         skipped = {id(parameter) for module in skip for parameter in module.parameters()}
         clipped = [p for p in self._parameters if id(p) not in skipped]
