@@ -384,8 +384,8 @@ mod tests {
         let (guard, _) = protect(3, calm);
         assert!(guard.is_whole());
         let damages: [fn(&mut Record); 3] = [
-            |record| drop(record.tensors.pop()),
-            |record| drop(record.gains.pop()),
+            |record| record.tensors.clear(),
+            |record| record.gains.clear(),
             |record| record.last_alarm = Some(record.clock + 1),
         ];
         for damage in damages {
