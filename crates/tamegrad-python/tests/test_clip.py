@@ -48,6 +48,16 @@ def test_the_same_as_clip_grad_norm(dtype, max_norm):
         assert torch.allclose(a.grad.double(), b.grad.double(), rtol=precision, atol=1e-7)
 
 
+def test_a_clip_is_no_part_of_a_graph_that_the_gradients_have():
+    weight = nn.Parameter(torch.ones(3))
+    guard = watched([weight])
+    (weight**3).sum().backward(create_graph=True)
+    made_by = weight.grad.grad_fn
+    guard.clip_value_(0.5)
+    assert weight.grad.tolist() == [0.5] * 3
+    assert weight.grad.grad_fn is made_by
+
+
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("largest", [0.0, 0.3, 10.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

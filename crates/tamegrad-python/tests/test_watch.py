@@ -102,6 +102,23 @@ def test_observe_names_onset_and_first_producer_of_a_non_finite_value():
     assert "exp" in str(diagnosis)
 
 
+def test_a_pass_that_is_repeated_after_an_alarm_shows_the_gains_of_the_way_back():
+    def plant(step, model, optimizer, x):
+        if step == 133:
+            with torch.no_grad():
+                model[4].weight.mul_(50.0)
+        return x
+
+    model = mlp(3, activation=nn.ReLU)
+    run = train("observe", model=model, at_step=plant, steps=134, log_before=True)
+    diagnosis = run.guard.diagnosis()
+    assert (diagnosis.onset, diagnosis.origin) == (133, "4")
+    gains = {gain["layer"]: gain for gain in diagnosis.to_dict()["gains"]}
+    assert gains["4"]["forward"] > 20.0
+    assert gains["4"]["backward"] > 20.0
+    assert gains["2"]["backward"] < 5.0
+
+
 def test_a_layer_that_let_its_input_through_is_named_when_it_does_so_no_more():
     layers = mlp(3, activation=nn.ReLU)
     model = nn.Sequential(*layers[:4], Switch(), *layers[4:])

@@ -488,7 +488,7 @@ class Guard:
 
     def _observation(self) -> dict[str, Any]:
         rate = rate_of(self._optimizers)
-        if rate is not None and self._core is not None and self.mode == "protect":
+        if rate is not None and self._core is not None:
             rate *= self._core.learning_rate_factor()
         seen = self._passes.take_logged(self._nonfinite)
         seen["learning_rate"] = rate
