@@ -230,6 +230,27 @@ mod tests {
         assert_eq!(verdict(&[], &[]), (Verdict::TooEarly, None));
     }
 
+    /// In builds with overflow checks, as tests are, a sum beyond the range panics.
+    #[test]
+    fn steps_at_the_ends_of_their_range_are_borne() {
+        let at = |steps: [i64; 4], values: [f64; 4]| -> Vec<Sample> {
+            steps.into_iter().zip(values).map(|(step, value)| Sample { step, value }).collect()
+        };
+        let cases = [
+            ([i64::MIN, -1, 0, i64::MAX], vec![(SignName::MetricStalls, i64::MIN)]),
+            ([i64::MAX, i64::MIN, -1, i64::MAX], vec![(SignName::MetricStalls, i64::MIN)]),
+        ];
+        for (steps, strains) in cases {
+            let (loss, metric) = (at(steps, [2.0; 4]), at(steps, [0.1, 0.11, 0.11, 0.11]));
+            let rate = at(steps, [0.1, 0.05, 0.05, 0.001]);
+            let metric = Metric { samples: &metric, is_lower_better: false };
+            let judgement =
+                judge(&History { loss: &loss, learning_rate: &rate, metric, ..History::default() });
+            let found = judgement.strains.iter().map(|strain| (strain.sign, strain.onset));
+            assert_eq!(found.collect::<Vec<_>>(), strains, "{steps:?}");
+        }
+    }
+
     /// The published chronicle of BLOOM-176B, after a calm history made for it.
     #[test]
     fn bloom_alarms_at_its_third_step() {

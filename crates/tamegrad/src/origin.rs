@@ -197,7 +197,8 @@ fn first_tensor(record: &Record) -> Option<Origin> {
         return None;
     }
     let alarm = record.first_alarm()?.step.0;
-    let near = |finding: &&Finding| finding.tensor.is_some() && finding.step.0 + 3 >= alarm;
+    let near =
+        |finding: &&Finding| finding.tensor.is_some() && finding.step.0.saturating_add(3) >= alarm;
     let near_alarm = || record.findings.iter().filter(near);
     let is_alarm = |finding: &&Finding| finding.severity == Severity::Alarm;
     let finding = near_alarm().find(is_alarm).or_else(|| near_alarm().next())?;

@@ -82,7 +82,7 @@ fn many(rate: &[Sample], cuts: &[usize]) -> Option<Strain> {
     // Equal falls are those of a straight line that was printed with few digits.
     let is_line = are_even(cuts.iter().map(|at| fall(*at)));
     let is_plan =
-        are_even(cuts.windows(2).map(|pair| (rate[pair[1]].step - rate[pair[0]].step) as f64));
+        are_even(cuts.windows(2).map(|pair| rate[pair[1]].step as f64 - rate[pair[0]].step as f64));
     if cuts.len() < CUTS_MIN || total > CUTS_TOTAL || is_smooth || is_line || is_plan {
         return None;
     }

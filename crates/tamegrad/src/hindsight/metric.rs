@@ -30,7 +30,9 @@ pub(super) fn stalls(history: &History<'_>) -> Option<Strain> {
 /// The measurements of the last run of a log: a step back to the start begins another.
 fn last_run(samples: &[Sample]) -> &[Sample] {
     let first = samples.first().map_or(0, |sample| sample.step);
-    let begin = samples.windows(2).rposition(|pair| pair[1].step < pair[0].step.min(first + 1));
+    let begin = samples
+        .windows(2)
+        .rposition(|pair| pair[1].step < pair[0].step.min(first.saturating_add(1)));
     samples.get(begin.map_or(0, |at| at + 1)..).unwrap_or_default()
 }
 
@@ -75,8 +77,9 @@ fn stall(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
     let best = values.reduce(if is_lower_better { f64::min } else { f64::max })?;
     let unit = unit(history, measured);
     let gained = (best - first.value) * if is_lower_better { -1.0 } else { 1.0 };
-    let quarter = (now.step - history.loss.first().unwrap_or(first).step) / 4;
-    let is_long = now.step - first.step >= quarter.max(STALL_STEPS);
+    let since = |sample: &Sample| now.step.saturating_sub(sample.step);
+    let quarter = since(history.loss.first().unwrap_or(first)) / 4;
+    let is_long = since(first) >= quarter.max(STALL_STEPS);
     // How low a loss can get is not known. Where the training loss still falls, something is learned.
     let has_converged = match is_lower_better {
         true => training_loss_falls(history.loss),

@@ -222,7 +222,7 @@ impl Ladder {
 
     fn rewind_target(&self, record: &Record, snapshots: &[Step]) -> Option<Step> {
         let now = record.now()?.step.0;
-        let far_enough = |step: &&Step| step.0 + REWIND_STEPS <= now;
+        let far_enough = |step: &&Step| step.0.saturating_add(REWIND_STEPS) <= now;
         let target = snapshots.iter().rev().find(far_enough).or(snapshots.first())?;
         let was_calm = record.calm_losses.len() >= CALM_MIN;
         (was_calm && self.rewinds < REWINDS_MAX && target.0 < now).then_some(*target)
