@@ -2,38 +2,79 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from typing import Any
 
 import torch
+
+_NODES_MAX = 100_000
+"""Nodes of a loss's graph that are looked at for a parameter."""
 
 
 class Scaling:
     """What a ``GradScaler`` has done to the gradients at hand.
 
-    A scaler that is used with ``fused=True`` hands the scale to the optimizer, which divides by it
-    itself; with other optimizers it has divided already, or does so when asked.
+    A scaler that was not named is known by its call: it has scaled, since the last step, a loss whose
+    graph leads to our parameters. One that is used with ``fused=True`` hands the scale to the
+    optimizer, which divides by it itself; with other optimizers it has divided already, or does so when
+    asked.
     """
 
-    def __init__(self, scaler: Any, optimizers: list[torch.optim.Optimizer]) -> None:
-        self._scaler = scaler
-        self._optimizers = optimizers
+    def __init__(
+        self,
+        scaler: Any,
+        optimizers: list[torch.optim.Optimizer],
+        parameters: list[torch.Tensor],
+    ) -> None:
+        self.optimizers = optimizers
+        self._named = scaler
+        self._parameters = parameters
+        self._is_ours: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+        self._latest: weakref.ref[Any] | None = None
+
+    def attach(self) -> None:
+        """Begins to see the scalers of this process at work."""
+        if self._named is None:
+            _live.add(self)
+            _see_scalers()
+
+    def detach(self) -> None:
+        """Sees them no more."""
+        _live.discard(self)
+        _see_scalers()
+
+    def note(self, scaler: Any, losses: Any) -> None:
+        """Takes in that a scaler scales these losses."""
+        if scaler not in self._is_ours and isinstance(losses, torch.Tensor):
+            self._is_ours[scaler] = _leads_to(losses, self._parameters)
+        if self._is_ours.get(scaler):
+            self._latest = weakref.ref(scaler)
+
+    def end(self) -> None:
+        """Ends the step."""
+        self._latest = None
 
     def unscale(self) -> None:
         """Divides the gradients by the scale unless that was done in this step."""
-        scaler = self._scaler
+        scaler = self._named
+        if scaler is None and self._latest is not None:
+            scaler = self._latest()
         if scaler is None or not scaler.is_enabled():
             return
-        for optimizer in self._optimizers:
-            if scaler._per_optimizer_states[id(optimizer)]["stage"].name == "READY":
+        for optimizer in self.optimizers:
+            is_ready = scaler._per_optimizer_states[id(optimizer)]["stage"].name == "READY"
+            groups = optimizer.param_groups
+            if is_ready and any(p.grad is not None for group in groups for p in group["params"]):
                 scaler.unscale_(optimizer)
 
     def is_fused(self) -> bool:
         """Whether the optimizer divides by the scale itself."""
-        return any(getattr(o, "grad_scale", None) is not None for o in self._optimizers)
+        return any(getattr(o, "grad_scale", None) is not None for o in self.optimizers)
 
     def factor(self) -> float:
         """What the gradients are still to be multiplied by."""
-        for optimizer in self._optimizers:
+        for optimizer in self.optimizers:
             scale = getattr(optimizer, "grad_scale", None)
             if scale is not None:
                 return 1.0 / float(scale)
@@ -41,8 +82,46 @@ class Scaling:
 
     def overflowed(self) -> bool:
         """Whether the optimizer is about to leave this step out because of an overflow."""
-        for optimizer in self._optimizers:
+        for optimizer in self.optimizers:
             count = getattr(optimizer, "found_inf", None)
             if count is not None and float(count) > 0.0:
                 return True
         return False
+
+
+def _leads_to(loss: torch.Tensor, parameters: list[torch.Tensor]) -> bool:
+    wanted = {id(parameter) for parameter in parameters}
+    stack, met = [loss.grad_fn], {loss.grad_fn}
+    while stack and len(met) < _NODES_MAX:
+        node = stack.pop()
+        if node is None:
+            continue
+        if id(getattr(node, "variable", None)) in wanted:
+            return True
+        new = [before for before, _ in node.next_functions if before not in met]
+        met.update(new)
+        stack += new
+    return False
+
+
+_live: weakref.WeakSet[Scaling] = weakref.WeakSet()
+_scale: Any = None
+"""torch's own ``GradScaler.scale`` while ours stands in its place."""
+
+
+def _see_scalers() -> None:
+    """Has ``GradScaler.scale`` tell us of its calls while anybody wants to know."""
+    global _scale
+    if not _live and _scale is not None:
+        torch.amp.GradScaler.scale, _scale = _scale, None
+    elif _live and _scale is None:
+        _scale = original = torch.amp.GradScaler.scale
+
+        @functools.wraps(original)
+        def scale(self: Any, outputs: Any) -> Any:
+            if self.is_enabled():
+                for scaling in list(_live):
+                    scaling.note(self, outputs)
+            return original(self, outputs)
+
+        torch.amp.GradScaler.scale = scale

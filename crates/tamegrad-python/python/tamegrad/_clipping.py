@@ -17,16 +17,32 @@ class Ceiling:
     """Counts steps whose gradient norm is the same number."""
 
     def __init__(self) -> None:
-        self.norm = 0.0
+        self.reached_at: int | None = None
+        """The first step at which the last ten norms were the same."""
+        self._norm = 0.0
         self._steps = 0
+        self._ceiling = 0.0
 
-    def reached(self, norm: float) -> bool:
-        """Takes in a norm; true once, when the last ten were the same."""
-        if norm > 0.0 and abs(norm - self.norm) <= _SAME * self.norm:
+    def see(self, step: int, norm: float) -> None:
+        """Takes in the norm of a step."""
+        if norm > 0.0 and abs(norm - self._norm) <= _SAME * self._norm:
             self._steps += 1
         else:
-            self.norm, self._steps = norm, 1
-        return self._steps == _STEPS
+            self._norm, self._steps = norm, 1
+        if self._steps == _STEPS:
+            self._ceiling = norm
+            self.reached_at = step if self.reached_at is None else self.reached_at
+
+    def bound(self) -> float | None:
+        """The norm to which somebody else clips, once that is known."""
+        return None if self.reached_at is None else self._ceiling
+
+    def words(self) -> str:
+        """What it means for the guard."""
+        return (
+            f"the gradients come clipped to a norm of {self._ceiling:.4g}, so no norm above it was "
+            "seen: guard.clip_ in place of clip_grad_norm_ sees the true one"
+        )
 
 
 def limit(name: str, value: float) -> float:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-Numbers = tuple[int, int, int, int, float, float, float]
+from ._numbers import Numbers, with_zeros
 
 
 class Rows:
@@ -67,7 +67,7 @@ class Rows:
             for tensor, l2, largest in zip(flat, *self._host.tolist(), strict=True):
                 order[id(tensor)] = (l2, largest)
         for index, tensor, missing in zip(self._indices, self._tensors, self._missing, strict=True):
-            scan.put(index, _with_zeros(_numbers(tensor, order.get(id(tensor))), missing))
+            scan.put(index, with_zeros(_numbers(tensor, order.get(id(tensor))), missing))
         self.__init__()
 
 
@@ -130,10 +130,6 @@ def _numbers(tensor: torch.Tensor, row: tuple[float, float] | None) -> Numbers:
     if not plain:
         return exact(tensor)
     return tensor.numel(), 0, 0, 0, l2, largest, 0.0
-
-
-def _with_zeros(numbers: Numbers, missing: int) -> Numbers:
-    return (numbers[0] + missing, *numbers[1:3], numbers[3] + missing, *numbers[4:])
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import _device
+from ._numbers import with_zeros
 
 if TYPE_CHECKING:
     from ._core import Scan
-
-Numbers = tuple[int, int, int, int, float, float, float]
 
 
 def read(scan: Scan, parameters: list[torch.Tensor], rows: _device.Rows | None = None) -> None:
@@ -74,16 +73,6 @@ def values_of(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
     if not _is_dense(tensor):
         tensor = tensor.contiguous()
     return tensor, missing
-
-
-def with_zeros(numbers: Numbers, missing: int) -> Numbers:
-    """Statistics with so many zero elements more."""
-    if not missing:
-        return numbers
-    length, nans, infs, zeros, l2, largest, mean = numbers
-    finite = length - nans - infs
-    mean = mean * finite / max(finite + missing, 1)
-    return length + missing, nans, infs, zeros + missing, l2, largest, mean
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:

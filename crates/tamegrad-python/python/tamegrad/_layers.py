@@ -48,6 +48,11 @@ def row(name: str, module: nn.Module, recurrent: bool = False) -> LayerRow:
     return name, activation(module), normalisation(module), None, recurrent
 
 
+def is_recurrent(layer: LayerRow) -> bool:
+    """Whether a layer is a step of a recurrence."""
+    return layer[4]
+
+
 def activation(module: nn.Module) -> tuple[str, str] | None:
     """Name and growth (``bounded``, ``linear``, ``superlinear``) of an activation's module."""
     kind = type(module).__name__

@@ -27,13 +27,31 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def wrappers(model: nn.Module) -> list[nn.Module]:
+    """What ``torch.compile`` has put round the model: the modules inside are never called one by one."""
+    found = []
+    while True:
+        if getattr(model, "_orig_mod", None) is not None:
+            found.append(model)
+            model = model._orig_mod
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        else:
+            return found
+
+
 def parameters_of(
     model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]
 ) -> tuple[list[torch.Tensor], list[str]]:
-    """The parameters of the optimizers, each once, in the model's order, and their names.
+    """The parameters of the optimizers, each once, in the model's order, and their names; without an
+    optimizer those of the model that are trained.
 
     One that is not the model's is named by its place in the optimizer: ``group0.3``.
     """
+    optimizers = list(optimizers)
+    if not optimizers:
+        trained = [(plain(n), p) for n, p in model.named_parameters() if p.requires_grad]
+        return [parameter for _, parameter in trained], [name for name, _ in trained]
     held: dict[int, tuple[torch.Tensor, str]] = {}
     for place, optimizer in enumerate(optimizers):
         prefix = f"optimizer{place}." if place else ""

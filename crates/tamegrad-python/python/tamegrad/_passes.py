@@ -1,103 +1,185 @@
-"""The passes of a step: what the model was given, what was logged, and what hooks saw of its layers."""
+"""The passes of a step: what the model was given, what was logged, and what its layers did."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from . import _device, _gradients
+from ._calls import Call, CarriedState
 from ._core import Guard as Core
 from ._core import Scan, Trace
-from ._probes import Inputs, Probes, first_float
+from ._names import wrappers
+from ._numbers import Numbers, merged, with_zeros
+from ._probes import Probes
 from ._ranks import Ranks
+from ._repeat import Moved, repeat
+from ._taps import Taps, compiled_call, is_plain_call
 from ._telling import Teller
 
 _CPU = torch.device("cpu")
 _LOSSES_MAX = 1024
 """Losses of micro-batches that are kept for one step."""
+_CALLS_MAX = 16
+"""Calls by the loop that are kept for one step."""
 _REPLAYS_MAX = 5
-"""Calm passes that are run again because hooks cannot see them."""
+"""Calm passes of a compiled model that are run again, for a history of gains."""
+
+NamedInputs = list[tuple[str, Numbers]]
 
 
 class Passes:
     """The forward and backward passes of a model, one or several to a step."""
 
-    def __init__(self, model: nn.Module, ranks: Ranks, teller: Teller, *, watches: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        ranks: Ranks,
+        teller: Teller,
+        *,
+        watches: bool,
+        on_error: Callable[[Exception], None],
+    ) -> None:
         self.probes = Probes(model)
-        self.inputs: Inputs | None = None
+        self.calls: list[Call] = []
+        """What the loop has called since the last step, as far as it is kept."""
         self.trace: Trace | None = None
         self._model = model
+        self._wrappers = wrappers(model)
         self._ranks = ranks
         self._teller = teller
         self._watches = watches
-        self._is_compiled = _is_compiled(model)
+        self._on_error = on_error
+        self._taps = Taps(self)
+        # What the loop calls is known after the first pass; until then the model itself.
+        self._entries: set[nn.Module] = {*self._wrappers, self.probes.model}
+        self._depth = 0
+        self._is_on = False
+        self._is_repeating = False
         self._replays = 0
+        self._can_repeat = True
+        self._carried = CarriedState()
         self._holds_broken = False
-        """Whether the inputs are kept that made a loss that is not finite."""
+        """Whether the calls are kept that made a loss that is not finite."""
         self._losses: list[Any] = []
         self._model_losses: list[Any] = []
         self.tells_loss = False
         """Whether the model's output holds its loss."""
         self._metric: Any = None
-        self._data: torch.Tensor | _device.Numbers | None = None
-        self._targets: torch.Tensor | _device.Numbers | None = None
+        self._data: torch.Tensor | Numbers | None = None
+        self._targets: torch.Tensor | Numbers | None = None
         self._batch = Scan()
+        self._inputs: dict[str, list[Numbers]] = {}
+        """Numbers of the inputs of micro-batches whose calls are not kept."""
 
-    def attach(self) -> list[Any]:
-        """Hooks that see what the model is given, and its output; gives their handles."""
-        is_wrapper = type(self._model).__name__ == "OptimizedModule"
-        hooked = self._model if is_wrapper else self.probes.model
+    def attach(self) -> None:
+        """Begins to see the model's calls."""
+        self._is_on = True
         self.arm_first()
-        return [
-            hooked.register_forward_pre_hook(self._enter, with_kwargs=True),
-            hooked.register_forward_hook(self._leave),
-        ]
 
     def arm_first(self) -> None:
-        """Has hooks at every layer in the coming pass, the first of a run."""
-        if self._watches and not self._is_compiled:
-            self.probes.arm()
+        """Looks at every layer in the coming pass, the first of a run."""
+        if self._watches and not self._is_compiled():
+            self._arm()
+        else:
+            self._taps.set(self._entries)
 
     def arm(self, core: Core, step: int) -> None:
-        """Has hooks at every layer in the coming pass, if the core wants them there."""
-        if not self._is_compiled and core.wants_trace(step):
-            self.probes.arm()
+        """Looks at every layer in the coming pass, if the core wants that: now and then, and after an
+        alarm whose own pass nothing has seen."""
+        wanted = core.wants_trace(step) or core.wants_repeated_trace()
+        if wanted and not self._is_compiled():
+            self._arm()
+
+    def _arm(self) -> None:
+        self.probes.arm()
+        self._taps.set({*self._entries, *self.probes.names})
 
     def detach(self) -> None:
-        """Takes the hooks at layers away and lets go of what the model was given."""
+        """Sees no more calls, and lets go of what the model was given."""
+        self._is_on = False
         self.probes.disarm()
-        self.inputs = None
+        self._taps.set(())
+        self.calls = []
 
-    # --- what is seen and what is logged -------------------------------------------------------
+    def _is_compiled(self) -> bool:
+        return bool(self._wrappers) or any(
+            type(module).__name__ == "OptimizedModule" or compiled_call(module) is not None
+            for module in self.probes.names
+        )
 
-    def _enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return
+    # --- calls ---------------------------------------------------------------------------------
+
+    def sees(self) -> bool:
+        """Whether a call at this moment is one of the training."""
+        return self._is_on and is_plain_call()
+
+    def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Before a module's call."""
+        outer, self._depth = self._depth == 0, self._depth + 1
+        try:
+            if outer and not self._is_repeating:
+                self._begin_call(module, args, kwargs)
+            if self.probes.armed:
+                self.probes.enter(module, args, kwargs, outer)
+        except Exception as error:
+            self._on_error(error)
+
+    def leave(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        """After a module's call."""
+        self._depth -= 1
+        try:
+            if self.probes.armed:
+                self.probes.leave(module, args, kwargs, output)
+            if self._depth == 0 and not self._is_repeating:
+                self._end_call(module, output)
+        except Exception as error:
+            self._on_error(error)
+
+    def abandon(self) -> None:
+        """In place of ``leave`` when a call has raised."""
+        self._depth -= 1
+
+    def _begin_call(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self._entries.add(module)
         # The pass of a micro-batch whose loss is broken is the one to look into.
-        if torch._C._current_graph_task_id() == -1 and not self._holds_broken:
-            self.inputs = Inputs(args, kwargs)
-
-    def _leave(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if self._holds_broken:
             return
-        if self.inputs is not None and not self._holds_broken:
-            tensor = first_float(output)
-            if tensor is not None and tensor.requires_grad:
-                # A call that runs no Python code: it comes at every backward pass.
-                keep = functools.partial(setattr, self.inputs, "output_gradient")
-                tensor.register_hook(keep)
+        if self.calls and (self.calls[-1].gradients or len(self.calls) >= _CALLS_MAX):
+            self._absorb()
+        call = Call(module, self.probes.names.get(module, ""), args, kwargs)
+        self._carried.enter(call)
+        self.calls.append(call)
+
+    def _end_call(self, module: nn.Module, output: Any) -> None:
+        call = self.calls[-1] if self.calls else None
+        if call is not None and call.module is module and not self._holds_broken:
+            call.watch_outputs(output)
+            self._carried.leave(call, output)
         loss = _loss_in(output)
         if loss is not None:
             self.tells_loss = True
             self._keep(self._model_losses, loss)
 
+    def _absorb(self) -> None:
+        """Keeps of a micro-batch that is over the numbers of its inputs, where reading them waits for
+        no device."""
+        for call in self.calls:
+            for name, tensor in call.inputs:
+                if self._carried.is_data(name, tensor) and tensor.device == _CPU:
+                    numbers = self.numbers(tensor)
+                    if numbers is not None:
+                        self._inputs.setdefault(name, []).append(numbers)
+        self.calls = []
+
+    # --- what is logged ------------------------------------------------------------------------
+
     def _keep(self, losses: list[Any], loss: Any) -> None:
-        """Keeps the loss of a pass, and its inputs for the step when it is broken. What a device
+        """Keeps the loss of a pass, and its calls for the step when it is broken. What a device
         holds is not waited for."""
         value = self._batch.number(loss)
         if value is None and isinstance(loss, torch.Tensor):
@@ -105,7 +187,7 @@ class Passes:
         if value is None and getattr(loss, "device", _CPU) == _CPU:
             value = float(loss)
         if value is not None:
-            self._holds_broken |= self.inputs is not None and not math.isfinite(value)
+            self._holds_broken |= bool(self.calls) and not math.isfinite(value)
         losses.append(loss if value is None else value)
         if len(losses) > _LOSSES_MAX:
             del losses[0]
@@ -127,12 +209,16 @@ class Passes:
         losses = self._losses or self._model_losses
         self.forget_losses()
         metric, self._metric = self._metric, None
-        inputs, self._data = self._data, None
+        given, self._data = self._data, None
         targets, self._targets = self._targets, None
         # Broken inputs under gradients that are not: a step that a GradScaler has left out.
         is_of_step = not self._holds_broken or nonfinite
-        if inputs is None and self.inputs is not None and is_of_step:
-            inputs = self.inputs.first_float()
+        inputs: list[tuple[str, Any]] = [] if given is None else [("inputs", given)]
+        if given is None and is_of_step:
+            inputs += [(name, part) for name, parts in self._inputs.items() for part in parts]
+            named = [pair for call in self.calls for pair in call.inputs]
+            inputs += [pair for pair in named if self._carried.is_data(*pair)]
+        self._inputs = {}
         return {
             "losses": losses,
             "metric": metric,
@@ -150,14 +236,34 @@ class Passes:
         """Lets go of the losses of a step."""
         self._losses, self._model_losses = [], []
 
-    def end(self, *, keeps_inputs: bool = False) -> None:
+    def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""
         self._holds_broken = False
-        if not keeps_inputs:
+        if not keeps_calls:
             # The gradient at the output, of a language model's logits, is large.
-            self.inputs = None
+            self.calls = []
+        if not self.probes.armed:
+            self._taps.set(self._entries)
 
-    def numbers(self, tensor: torch.Tensor | _device.Numbers | None) -> _device.Numbers | None:
+    def named_inputs(self, inputs: list[tuple[str, Any]]) -> NamedInputs:
+        """The numbers of each input, those of several passes together."""
+        parts: dict[str, list[Numbers]] = {}
+        for name, tensor in inputs:
+            numbers = self.numbers(tensor)
+            if numbers is not None:
+                parts.setdefault(name, []).append(numbers)
+        return [(name, merged(numbers)) for name, numbers in parts.items()]
+
+    def broken_state(self) -> str | None:
+        """The argument that the loop carries from pass to pass, where it is not finite."""
+        for call in self.calls:
+            for name, tensor in call.inputs:
+                numbers = self.numbers(tensor) if name in self._carried.names else None
+                if numbers is not None and numbers[1] + numbers[2]:
+                    return name
+        return None
+
+    def numbers(self, tensor: torch.Tensor | Numbers | None) -> Numbers | None:
         """Statistics of a tensor of any kind."""
         if tensor is None or isinstance(tensor, tuple):
             # A tuple is what was logged before the run was interrupted.
@@ -166,39 +272,62 @@ class Passes:
         if numbers is not None:
             return numbers
         dense, missing = _gradients.values_of(tensor.detach())
+        if dense.device.type == "meta":
+            return None
         if dense.device.type != "cpu":
-            return _gradients.with_zeros(_device.exact(dense), missing)
+            return with_zeros(_device.exact(dense), missing)
         numbers = self._batch.numbers_of(dense)
-        return None if numbers is None else _gradients.with_zeros(numbers, missing)
+        return None if numbers is None else with_zeros(numbers, missing)
 
     # --- layers --------------------------------------------------------------------------------
 
     def take_trace(self, core: Core | None, step: int) -> None:
-        """Takes what hooks saw at the layers in this step's pass, or runs it again where they see
-        nothing."""
-        armed = self.probes.armed
-        self.trace = self._ranks.combine_trace(self.probes.collect()) if armed else None
-        if self.trace is None and self._wants_replay(core, step) and self.inputs is not None:
+        """Takes what was seen of the layers in this step's pass, or runs it again where nothing can
+        be seen."""
+        self.trace = None
+        if self.probes.armed:
+            self.trace = self._ranks.combine_trace(self.probes.collect())
+            self._taps.set(self._entries)
+        if self.trace is None and self._wants_replay(core, step):
             self._replays += 1
             self.trace = self.repeated()
 
     def _wants_replay(self, core: Core | None, step: int) -> bool:
-        """Whether a pass that hooks cannot see, of a compiled model, is run again without
+        """Whether a pass of a compiled model, whose layers cannot be seen, is run again without
         compiling: a few times, for a history of gains."""
-        if not self._watches or self._replays >= _REPLAYS_MAX:
+        if not self._watches or self._replays >= _REPLAYS_MAX or not self.calls:
             return False
-        return core is None or (self._is_compiled and core.wants_trace(step))
+        return self._is_compiled() and (core is None or core.wants_trace(step))
 
     def repeated(self) -> Trace | None:
-        """What hooks at every layer see of the latest pass when it is run again. Among several ranks
-        all must call it."""
+        """What is seen of the layers when the latest pass is run again. Among several ranks all must
+        call it."""
         trace = None
-        if self.inputs is not None:
+        if self.calls and self._can_repeat:
+            self._is_repeating = True
+            self._taps.set({*self._entries, *self.probes.names})
             try:
-                trace = self.probes.replay(self.inputs)
+                trace, moved = repeat(self.probes, self.calls)
+                self._tell_moved(moved)
             except Exception as error:
-                self._teller.warn(f"the pass could not be repeated to see the layers: {error}")
+                self._can_repeat = False
+                self._teller.warn(
+                    f"a pass could not be repeated to see its layers ({error}): they are looked at "
+                    "every so many steps only"
+                )
+            finally:
+                self._is_repeating = False
+                self._taps.set(self._entries)
         return self._ranks.combine_trace(trace)
+
+    def _tell_moved(self, moved: Moved) -> None:
+        if moved:
+            self._can_repeat = False
+            self._teller.warn(
+                f"a pass of the model does more than give an output: it changes {moved.words()}. That "
+                "was put back after the pass was repeated; no pass is repeated any more, and layers "
+                "are looked at every so many steps only"
+            )
 
     # --- the state -----------------------------------------------------------------------------
 
@@ -229,8 +358,9 @@ class Passes:
         self.end()
 
     def resume(self, entries: dict[str, Any], core: Core | None, step: int) -> None:
-        """Has the hooks of the coming pass in place if the core wants them there."""
+        """Looks at the layers in the coming pass if the core wants that."""
         self.probes.restore(entries["modules"], entries["calls"], fixed=core is not None)
+        self._taps.set(self._entries)
         if core is None:
             self.arm_first()
         else:
@@ -251,11 +381,3 @@ def _loss_in(output: Any) -> torch.Tensor | None:
     loss = output.get("loss") if isinstance(output, Mapping) else None
     is_loss = isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1
     return loss if is_loss else None
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        type(module).__name__ == "OptimizedModule"
-        or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )

@@ -1,33 +1,37 @@
-"""Hooks at the outputs of layers, armed for one pass: gains, and the first non-finite value."""
+"""What the layers of a model give and get in one forward and backward pass: gains, and the first
+non-finite value."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from . import _device, _layers
+from ._calls import first_float
 from ._core import Trace
 from ._gradients import values_of
 from ._names import plain, unwrapped
+from ._numbers import Numbers
 
 _CALLS_MAX = 1024
 """Calls of one module in a pass that are layers of their own."""
+_NODES_MAX = 10_000
+"""Nodes of the graph that are looked at on the way from an input to an earlier output."""
+_NOTHING: Numbers = (0, 0, 0, 0, 0.0, 0.0, 0.0)
 
 
 class Probes:
-    """Hooks on every module of a model, for one forward and backward pass at a time.
+    """Looks at the modules' calls of one forward and backward pass at a time.
 
     A layer is a leaf with a float output (one that lets its input through may not do so in a later
     pass), or a container that does something to the output of its last child (an activation by
     function, a skip connection). A module called several times in a pass is a layer for each call,
-    ``cell@0``, ``cell@1``, ...
+    ``cell@0``, ``cell@1``, ...; it is a recurrence where a call is given what the one before has made.
 
-    The layers of the first pass, in order of execution, stay the layers of the run.
+    The layers of the first pass, in order of execution, stay the layers of the run. A pass may be made
+    of several calls by the loop, of a model's parts; it ends where one of them is called again.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -36,20 +40,19 @@ class Probes:
         self.owners: dict[str, int] = {}
         """Layer of a module's dotted path."""
         self.dtype_max: float | None = None
+        self.names = {module: plain(name) for name, module in self.model.named_modules()}
+        """Dotted path of each module; empty for the model itself."""
         self._places: dict[tuple[str, int], int] = {}
         self._fixed = False
-        self._names = {module: plain(name) for name, module in self.model.named_modules()}
-        self._handles: list[Any] = []
         self._trace: Trace | None = None
+        self._outer: set[nn.Module] = set()
         self._calls: dict[str, int] = {}
+        self._first_nodes: dict[str, Any] = {}
         self._latest: torch.Tensor | None = None
         self._kept: list[tuple[int | None, torch.Tensor]] | None = None
         self._open = False
-
-    @property
-    def armed(self) -> bool:
-        """Whether hooks are in place."""
-        return bool(self._handles)
+        self.armed = False
+        """Whether calls are looked at."""
 
     def places(self) -> tuple[list[str], list[int]]:
         """The module and the number of the call of each layer, in order."""
@@ -58,7 +61,7 @@ class Probes:
 
     def check_places(self, modules: list[str]) -> None:
         """Raises ``ValueError`` where the model has no module of a name."""
-        known = set(self._names.values())
+        known = set(self.names.values())
         for index, name in enumerate(modules):
             if name not in known:
                 raise ValueError(
@@ -75,24 +78,21 @@ class Probes:
         self._fixed = fixed
         self.layers, self.owners, self.dtype_max = [], {}, None
 
-    def arm(self) -> None:
-        """Puts hooks in place for the coming pass."""
+    def arm(self, *, keeps_outputs: bool = False) -> None:
+        """Looks at the coming pass. The gradients of the outputs are read as they come, or by
+        :meth:`read_deltas` where the outputs are kept."""
         self.disarm()
-        self._trace, self._calls, self._latest, self._open = Trace(), {}, None, True
-        root = self.model
-        self._handles.append(root.register_forward_pre_hook(self._enter, with_kwargs=True))
-        for module in self._names:
-            self._handles.append(module.register_forward_hook(self._leave))
+        self._trace, self._open, self.armed = Trace(), True, True
+        self._kept = [] if keeps_outputs else None
 
     def disarm(self) -> None:
-        """Takes all hooks away."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._latest = None
+        """Looks at no pass."""
+        self._latest, self._kept = None, None
+        self._outer, self._calls, self._first_nodes = set(), {}, {}
+        self._open = self.armed = False
 
     def collect(self) -> Trace | None:
-        """Takes the hooks away and gives what they saw; ``None`` when no pass came."""
+        """Ends the pass and gives what was seen of it; ``None`` when no pass came."""
         self.disarm()
         trace, self._trace = self._trace, None
         if trace is None or not len(trace):
@@ -100,29 +100,14 @@ class Probes:
         self._fix()
         return trace
 
-    def replay(self, inputs: Inputs) -> Trace | None:
-        """Runs a pass again, forward and back from the gradient that came to its output.
-
-        Parameters, their gradients, buffers and the random state are left as they are.
-        """
-        self.arm()
-        self._kept = []
-        try:
-            with _unchanged(self.model), inputs.context(), torch.enable_grad():
-                output = self.model(*inputs.args, **inputs.kwargs)
-                self._read_deltas(first_float(output), inputs.output_gradient)
-        finally:
-            self._kept = None
-            trace = self.collect()
-        return trace
-
-    def _read_deltas(self, output: torch.Tensor | None, gradient: torch.Tensor | None) -> None:
+    def read_deltas(self, outputs: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+        """Reads the gradients of the outputs that were kept, on the way back from these."""
         kept = [(layer, tensor) for layer, tensor in self._kept or [] if tensor.requires_grad]
-        if output is None or gradient is None or not output.requires_grad or not kept:
+        if not outputs or not kept:
             return
         try:
             deltas = torch.autograd.grad(
-                output, [tensor for _, tensor in kept], gradient.to(output.dtype), allow_unused=True
+                outputs, [tensor for _, tensor in kept], gradients, allow_unused=True
             )
         except RuntimeError:
             # An operation in place has overwritten what the backward pass needs.
@@ -139,28 +124,38 @@ class Probes:
             if call == 0 or name not in self.owners:
                 self.owners[name] = place
 
-    def _enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if torch.compiler.is_compiling() or _in_backward() or not self._open:
+    # --- calls ---------------------------------------------------------------------------------
+
+    def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], outer: bool) -> None:
+        """Before a call; ``outer`` is one that the loop makes."""
+        if not outer or not self._open:
+            return
+        if module in self._outer:
+            self._open = False
             return
         tensor = first_float((args, kwargs))
-        if tensor is not None:
+        if not self._outer and tensor is not None:
             self._see(None, tensor)
+            self._latest = tensor
+        self._outer.add(module)
 
-    def _leave(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if torch.compiler.is_compiling() or _in_backward() or not self._open:
-            return
-        is_root = module is self.model
-        self._open = not is_root
-        tensor = first_float(output)
+    def leave(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        """After a call."""
+        tensor = first_float(output) if self._open else None
         if tensor is None or (tensor is self._latest and _has_children(module)):
             return
-        layer = self._layer_of(module)
+        own = first_float((args, kwargs))
+        layer = self._layer_of(module, own, tensor)
         if layer is not None:
-            self._latest = tensor
             self._see(layer, tensor)
+            if own is not self._latest:
+                self._see_input(layer, own)
+            self._latest = tensor
 
-    def _layer_of(self, module: nn.Module) -> int | None:
-        name = self._names.get(module)
+    def _layer_of(
+        self, module: nn.Module, own: torch.Tensor | None, output: torch.Tensor
+    ) -> int | None:
+        name = self.names.get(module)
         if name is None:
             return None
         call = self._calls.get(name, 0)
@@ -170,13 +165,19 @@ class Probes:
             return place
         place = len(self.layers)
         self._places[name, call] = place
-        cell = next(module.parameters(recurse=False), None) is not None
         title = name or type(module).__name__
+        if call == 0:
+            self._first_nodes[name] = output.grad_fn
+            self.layers.append(_layers.row(title, module))
+            return place
+        first = self._places[name, 0]
         if call == 1:
-            first = self._places[name, 0]
-            self.layers[first] = _layers.row(f"{title}@0", module, recurrent=cell)
-        title = f"{title}@{call}" if call else title
-        self.layers.append(_layers.row(title, module, recurrent=bool(call) and cell))
+            recurrent = next(module.parameters(recurse=False), None) is not None and _comes_from(
+                own, self._first_nodes[name]
+            )
+            self.layers[first] = _layers.row(f"{title}@0", module, recurrent=recurrent)
+        recurrent = _layers.is_recurrent(self.layers[first])
+        self.layers.append(_layers.row(f"{title}@{call}", module, recurrent=recurrent))
         return place
 
     def _see(self, layer: int | None, tensor: torch.Tensor) -> None:
@@ -192,6 +193,15 @@ class Probes:
                 self._kept.append((layer, tensor))
         elif tensor.requires_grad:
             tensor.register_hook(_Delta(self, self._trace, layer))
+
+    def _see_input(self, layer: int, own: torch.Tensor | None) -> None:
+        """Reads the input of a layer that is not the output of the layer before it. An input that is
+        no float tensor, as an embedding's, has no size."""
+        assert self._trace is not None
+        if own is None:
+            self._trace.put_input(layer, _NOTHING)
+        elif not self._trace.input(layer, own.detach()):
+            self._trace.put_input(layer, _numbers(own.detach()))
 
     def _read_delta(
         self, layer: int | None, delta: torch.Tensor, trace: Trace | None = None
@@ -214,77 +224,24 @@ class _Delta:
             self._probes._read_delta(self._layer, gradient, self._trace)
 
 
-class Inputs:
-    """What a pass was called with, and the gradient that came to its output."""
-
-    def __init__(self, args: tuple, kwargs: dict) -> None:
-        self.args, self.kwargs = args, kwargs
-        self.output_gradient: torch.Tensor | None = None
-        self._autocast: list[tuple[str, torch.dtype]] = []
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                self._autocast.append((kind, torch.get_autocast_dtype(kind)))
-
-    def first_float(self) -> torch.Tensor | None:
-        """The first float tensor that the model was called with."""
-        tensor = first_float(self.args)
-        return tensor if tensor is not None or not self.kwargs else first_float(self.kwargs)
-
-    @contextlib.contextmanager
-    def context(self) -> Iterator[None]:
-        """The autocast that was on."""
-        with contextlib.ExitStack() as stack:
-            for kind, dtype in self._autocast:
-                stack.enter_context(torch.autocast(kind, dtype))
-            yield
-
-
-def first_float(value: Any) -> torch.Tensor | None:
-    """The first real float tensor of nested tuples, lists and dictionaries."""
-    if isinstance(value, torch.Tensor):
-        return value if value.is_floating_point() else None
-    if isinstance(value, (tuple, list)) and value and isinstance(value[0], torch.Tensor):
-        if value[0].is_floating_point():
-            return value[0]
-    for leaf in _leaves(value):
-        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
-            return leaf
-    return None
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    # Model outputs of other libraries are mappings that torch's pytree may not know.
-    if hasattr(value, "values") and callable(value.values) and not isinstance(value, torch.Tensor):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield from tree_leaves(value)
-
-
-@contextlib.contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Puts buffers and random states back afterwards."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                buffer.copy_(saved)
+def _comes_from(tensor: torch.Tensor | None, node: Any) -> bool:
+    """Whether the graph leads from a tensor back to a node."""
+    if tensor is None or tensor.grad_fn is None or node is None:
+        return False
+    stack, met = [tensor.grad_fn], {tensor.grad_fn}
+    while stack and len(met) < _NODES_MAX:
+        at = stack.pop()
+        if at is node:
+            return True
+        new = [before for before, _ in at.next_functions if before is not None]
+        stack += [before for before in new if before not in met]
+        met.update(new)
+    return False
 
 
 def _has_children(module: nn.Module) -> bool:
     return next(module.children(), None) is not None
 
 
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
-
-
-def _numbers(tensor: torch.Tensor) -> _device.Numbers:
+def _numbers(tensor: torch.Tensor) -> Numbers:
     return _device.exact(values_of(tensor)[0])

@@ -10,9 +10,9 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from ._calls import Call
 from ._core import Scan, Trace, Updates
-from ._device import Numbers
-from ._probes import Inputs
+from ._numbers import Numbers, merged
 
 _PATIENCE = timedelta(minutes=2)
 """How long a rank waits for the others. They come from one backward pass, which has kept them in step;
@@ -41,8 +41,12 @@ class Ranks:
         if self.size > 1 and group is None and dist.is_gloo_available():
             group, device = dist.new_group(backend="gloo", timeout=_PATIENCE), torch.device("cpu")
         self._group = group
-        self._sharded = [index for index, p in enumerate(parameters) if _is_sharded(p)]
         self._device = device
+        self.know(parameters)
+
+    def know(self, parameters: list[torch.Tensor]) -> None:
+        """Notes which parameters are sharded."""
+        self._sharded = [index for index, p in enumerate(parameters) if _is_sharded(p)]
 
     def combine(self, scan: Scan) -> None:
         """Makes the statistics of shards those of the whole tensors: sums of counts and squares,
@@ -87,20 +91,21 @@ class Ranks:
         self,
         loss: float | None,
         nonfinite: int,
-        inputs: Numbers | None,
+        inputs: list[tuple[str, Numbers]],
         targets: Numbers | None,
-    ) -> tuple[float | None, int, Numbers | None, Numbers | None]:
+    ) -> tuple[float | None, int, list[tuple[str, Numbers]], Numbers | None]:
         """The mean loss of all ranks that have one, the most non-finite elements of any, and the
-        numbers of the whole batch."""
+        numbers of the whole batch, whose inputs are then one."""
         if self.size == 1:
             return loss, nonfinite, inputs, targets
         own = [float(loss is not None), loss or 0.0, float(nonfinite)]
-        table = self._gather([*own, *_row(inputs), *_row(targets)])
+        of_inputs = merged(numbers for _, numbers in inputs)
+        table = self._gather([*own, *_row(of_inputs), *_row(targets)])
         losses = [row[1] for row in table if row[0]]
         return (
             sum(losses) / len(losses) if losses else None,
             int(max(row[2] for row in table)),
-            _together([row[3:11] for row in table]),
+            [("inputs", whole)] if (whole := _together([row[3:11] for row in table])) else [],
             _together([row[11:] for row in table]),
         )
 
@@ -131,14 +136,15 @@ class Ranks:
         return trace
 
     def culprits(
-        self, loss: float | None, inputs: torch.Tensor | Numbers | None, seen: Inputs | None
+        self, loss: float | None, inputs: Numbers | None, calls: list[Call]
     ) -> list[int]:
         """The ranks whose loss, inputs or gradient at the model's output stand out: not finite
         where others are, or more than ten times their median. Every rank must call it."""
         if self.size == 1:
             return []
-        gradient = None if seen is None else seen.output_gradient
-        own = [abs(loss) if loss is not None else 0.0, _largest(inputs), _largest(gradient)]
+        gradients = [gradient for call in calls for gradient in call.gradients.values()]
+        largest = max(map(_largest, gradients), default=0.0, key=_badness)
+        own = [abs(loss) if loss is not None else 0.0, _largest(inputs), largest]
         table = torch.tensor(self._gather(own), dtype=torch.float64)
         found: set[int] = set()
         for column in table.t():
@@ -175,15 +181,7 @@ def _row(numbers: Numbers | None) -> list[float]:
 
 def _together(rows: list[list[float]]) -> Numbers | None:
     """The numbers of the parts of one tensor."""
-    parts = [row[1:] for row in rows if row[0]]
-    if not parts:
-        return None
-    length, nans, infs, zeros = (int(sum(part[i] for part in parts)) for i in range(4))
-    finite = [part[0] - part[1] - part[2] for part in parts]
-    mean = sum(count * part[6] for count, part in zip(finite, parts, strict=True))
-    mean /= max(sum(finite), 1.0)
-    norm = math.hypot(*(part[4] for part in parts))
-    return length, nans, infs, zeros, norm, max(part[5] for part in parts), mean
+    return merged(tuple(row[1:]) for row in rows if row[0])
 
 
 def _largest(tensor: torch.Tensor | Numbers | None) -> float:
@@ -192,6 +190,11 @@ def _largest(tensor: torch.Tensor | Numbers | None) -> float:
     if tensor is None or not tensor.numel():
         return 0.0
     return float(tensor.detach().abs().max())
+
+
+def _badness(size: float) -> float:
+    """Orders sizes, NaN above all."""
+    return math.inf if math.isnan(size) else size
 
 
 def _is_sharded(parameter: torch.Tensor) -> bool:

@@ -12,8 +12,13 @@ from ._state import StateCopy, random_state, set_random_state
 
 
 class Snapshots:
-    """The latest snapshots: parameters, optimizer state, buffers, random state, and the states of
-    the scheduler and of the ``GradScaler`` where they are known."""
+    """The latest snapshots: parameters, buffers, random state, and the states of the scheduler and of
+    the ``GradScaler`` where they are known.
+
+    An optimizer whose state was empty before its first step makes it anew after a rewind, whose
+    learning rate warms up as at a start: that state is not copied. Only one that had a state when the
+    guard was attached (a resumed run, Adagrad) gets it back.
+    """
 
     def __init__(
         self,
@@ -24,7 +29,9 @@ class Snapshots:
         scaler: Any,
         on_rewind: Callable[[int], None] | None,
     ) -> None:
-        self._source = (parameters, optimizers, buffers)
+        self._fresh = [optimizer for optimizer in optimizers if not optimizer.state]
+        old = [optimizer for optimizer in optimizers if optimizer.state]
+        self._source = (parameters, old, buffers)
         self._optimizers = optimizers
         self._stateful = [part for part in (scheduler, scaler) if part is not None]
         self._on_rewind = on_rewind
@@ -58,6 +65,8 @@ class Snapshots:
             return None
         step, state = self._kept[-1]
         state.restore()
+        for optimizer in self._fresh:
+            optimizer.state.clear()
         set_random_state(state.extra["random"])
         if self._stateful:
             for part, saved in zip(self._stateful, state.extra["stateful"], strict=True):

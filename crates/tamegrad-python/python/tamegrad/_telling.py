@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -52,6 +53,11 @@ class Teller:
                     + "; see guard.diagnosis()",
                     once_for="alarm",
                 )
+
+    def fail(self, message: str) -> None:
+        """Tells that watching has ended, where filters of warnings cannot hide it as well."""
+        logging.getLogger("tamegrad").error(message)
+        self.warn(message)
 
     def log(self, step: int, loss: float | None, gradients: Scan, names: list[str]) -> None:
         """Gives the numbers of a step to the loggers, every so many steps."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
+from ._optimizers import resolved
 from .diagnosis import Finding
 from .guard import Guard
 
@@ -16,7 +16,7 @@ _MODES = ("observe", "protect", "off")
 
 def watch(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    optimizer: Any,
     mode: str = "observe",
     *,
     total_steps: int | None = None,
@@ -28,7 +28,7 @@ def watch(
     log_every: int = 1,
     trace_every: int = 50,
     snapshot_every: int = 100,
-    snapshots_max: int = 2,
+    snapshots_max: int = 1,
     process_group: Any = None,
     strict: bool = False,
 ) -> Guard:
@@ -37,27 +37,29 @@ def watch(
     ``observe`` changes nothing: weights and optimizer state stay what they would be, to the bit.
     ``protect`` leaves out steps that are not finite, scales spikes before the optimizer's moments
     see them, makes updates anew that would overthrow a weight matrix, lowers the learning rate for
-    a while, and rewinds to a snapshot when the loss stays up. It keeps a copy of parameters and
-    optimizer state, and ``snapshots_max`` more.
+    a while, and rewinds to a snapshot when the loss stays up. After a step that it leaves out ``.grad``
+    holds what the backward pass left. It keeps ``snapshots_max`` copies of the parameters, and while
+    the run is young or troubled one of parameters and optimizer state.
 
-    Several optimizers that step on the same loss are given together. ``scheduler`` and ``scaler``
+    ``optimizer`` is a torch optimizer, a wrapper that holds one as ``.optimizer`` (accelerate's,
+    Lookahead), several that step on the same loss, or ``None`` for updates by hand, before each of which
+    :meth:`Guard.step` is called. Parameters that it gets later are watched as well, and so is an
+    optimizer that takes its place. A guard that was there for the same parameters is let go. ``scheduler`` and ``scaler``
     go back with a rewind; ``on_rewind(step)`` is told of it, to move the data. ``on_finding`` is
     called with every sign that fires, ``loggers`` every ``log_every`` steps. An error inside
-    tamegrad is shown once and ends the watching, never the training, unless ``strict``.
+    tamegrad ends the watching, never the training, unless ``strict``: it is logged as an error to the
+    logger ``tamegrad``, and the diagnosis begins with it.
 
     Among several ranks (DDP, FSDP2) every rank calls this: the guards make a process group of their
     own, of all ranks, unless ``process_group`` names one.
     """
-    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
     if mode not in _MODES:
         raise ValueError(f"mode: got {mode!r}, want one of {', '.join(map(repr, _MODES))}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, want a torch.nn.Module")
-    for part in optimizers:
-        if not isinstance(part, torch.optim.Optimizer):
-            raise TypeError(f"optimizer: got {type(part).__name__}, want a torch.optim.Optimizer")
-    if not optimizers:
-        raise ValueError("optimizer: got none, want at least one")
+    optimizers = [] if optimizer is None else resolved(optimizer)
+    if optimizer is not None and not optimizers:
+        raise ValueError("optimizer: got none, want at least one, or None for updates by hand")
     return Guard(
         model,
         optimizers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,14 @@ class Diagnosis:
     ``str()`` gives the whole as text, and IPython shows the same.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(
+        self, core: Core, *, failure: str | None = None, notes: Sequence[str] = ()
+    ) -> None:
         self._core = core.copy()
+        self.failure = failure
+        """Why watching ended before the run, if an error inside tamegrad ended it."""
+        self.notes = list(notes)
+        """What limits the view: gradients that come clipped."""
         self.verdict, self.onset, self.origin, self.cause = self._core.summary()
 
     @property
@@ -61,7 +68,10 @@ class Diagnosis:
 
     def text(self, *, width: int = 100, colour: bool = False) -> str:
         """The diagnosis as lines of text."""
-        return self._core.text(width=width, colour=colour)
+        head = [f"{self.failure}; what follows is of the steps before", ""] if self.failure else []
+        notes = [f"note: {note}" for note in self.notes]
+        text = self._core.text(width=width, colour=colour).rstrip("\n")
+        return "\n".join([*head, text, *([""] if notes else []), *notes]) + "\n"
 
     def to_json(self) -> str:
         """The diagnosis as JSON; NaN and Inf are strings there."""
@@ -71,6 +81,7 @@ class Diagnosis:
         """The diagnosis as nested dictionaries and lists, with the remedies."""
         report = json.loads(self._core.json())
         report["remedies"] = [vars(remedy) for remedy in self.remedies]
+        report["failure"], report["notes"] = self.failure, self.notes
         return report
 
     def __str__(self) -> str:

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from . import _checkpoint, _clipping, _device, _gradients, _lag, _names, _ranks
+from . import _checkpoint, _checks, _clipping, _device, _gradients, _lag, _names, _ranks
 from ._amp import Scaling
 from ._buffers import CalmBuffers
 from ._core import Guard as Core
-from ._core import Sampler, Scan, Updates
+from ._core import Scan
+from ._numbers import merged
+from ._optimizers import Newcomers
 from ._passes import Passes, mean
 from ._rate import Rate, rate_of
 from ._snapshots import Snapshots
-from ._state import StateCopy
 from ._telling import Teller
+from ._update import UpdateWatch
 from .diagnosis import Diagnosis, Finding
 
-_SAMPLE_EVERY_STEP = 128
-"""Steps at the start whose updates are all estimated, for the baselines to settle."""
-_SAMPLE_EVERY = 8
-"""Steps between two estimates after that."""
+_live: weakref.WeakSet[Guard] = weakref.WeakSet()
+"""The guards that watch something."""
 
 
 def _safely(method):
-    """What goes wrong in tamegrad does not stop the training: it is shown once, and the guard
-    lets go of the run. With ``strict`` it is raised."""
+    """What goes wrong in tamegrad does not stop the training: it is told, and the guard lets go of the
+    run. With ``strict`` it is raised."""
 
     @functools.wraps(method)
     def call(self, *args, **kwargs):
@@ -42,10 +43,7 @@ def _safely(method):
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
-            if self._strict:
-                raise
-            self._teller.warn(f"tamegrad has stopped watching: {type(error).__name__}: {error}")
-            self.detach()
+            self._fail(error)
             return None
         finally:
             torch._C._set_grad_enabled(records)
@@ -82,10 +80,13 @@ class Guard:
         self.mode = mode
         self.should_stop = False
         """Whether all that can be done while the run goes on has been done in vain."""
+        self.failure: str | None = None
+        """Why watching has ended before the run, if an error inside tamegrad has ended it."""
         self._model = model
         self._optimizers = list(optimizers)
         self._parameters, self._tensor_names = _names.parameters_of(model, self._optimizers)
         self._slots = self._count_slots()
+        let_go_of(self._parameters)
         self._options = {
             "mode": mode,
             "trace_every": trace_every,
@@ -97,19 +98,16 @@ class Guard:
         self._strict = strict
         self._teller = Teller(on_finding, loggers, log_every)
         self._detached = False
-        # Zeros at the start have no size that an update could be held against (LoRA's B).
-        self._is_matrix = [_is_matrix(parameter) for parameter in self._parameters]
-
         self._core: Core | None = None
         self._step = 0
         self._scan = Scan()
-        self._updates, self._sampler = Updates(), Sampler()
-        self._sampled = False
         self._rows: _device.Rows | None = _device.Rows() if self._has_device() else None
-        self._scaling = Scaling(scaler, self._optimizers)
+        self._scaling = Scaling(scaler, self._optimizers, self._parameters)
         self._ranks = _ranks.Ranks(model, self._parameters, process_group)
         self._rate = Rate()
-        self._passes = Passes(model, self._ranks, self._teller, watches=mode != "off")
+        self._passes = Passes(
+            model, self._ranks, self._teller, watches=mode != "off", on_error=self._fail
+        )
         self._culprits: list[int] = []
         self._culprits_sought = False
         self._ceiling = _clipping.Ceiling()
@@ -118,19 +116,25 @@ class Guard:
         self._is_read = False
         self._is_decided = False
         self._took_away = False
+        self._hidden: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._nonfinite = 0
+        self._clipped_to: float | None = None
         self._stepped: set[int] = set()
-        self._in_closure = False
-        self._re_stepping = False
+        self._evaluations = 0
         self._deferred: tuple[int, Any] | None = None
 
-        self._before: StateCopy | None = None
-        self._buffers = CalmBuffers(model if mode == "protect" else None)
-        self._snapshots = Snapshots(
-            self._parameters, self._optimizers, list(model.buffers()), scheduler, scaler, on_rewind
+        self._update = UpdateWatch(
+            self._parameters,
+            self._optimizers,
+            ranks=self._ranks,
+            scaling=self._scaling,
+            samples=self._rows is None,
         )
-        self._snapshots.most = snapshots_max
-        self._handles: list[Any] = []
+        self._buffers = CalmBuffers(model if mode == "protect" else None)
+        self._snapshot_of = (list(model.buffers()), scheduler, scaler, on_rewind)
+        self._snapshots = self._new_snapshots()
+        self._handles: dict[int, list[Any]] = {}
+        self._newcomers = Newcomers(self._adopt)
         self._attach()
 
     # --- what the user calls -----------------------------------------------------------------
@@ -142,16 +146,19 @@ class Guard:
 
         The factor is ``max_norm / norm`` where the norm is above ``max_norm``; otherwise nothing
         is written. The read is the same that the guard needs, so it costs no second one. A
-        gradient that is not finite cannot be clipped (Inf times 0 is NaN): then all gradients are
-        taken away, and the step changes neither parameters nor optimizer state.
+        gradient that is not finite cannot be clipped (Inf times 0 is NaN): it is left as it is, and
+        the step that follows is left out, with parameters and optimizer state as they were. Gradients
+        that a ``GradScaler`` has scaled are divided by its scale first, as ``unscale_`` does.
 
         Returns the norm before clipping, of the finite elements, in f64 on the CPU.
+
+        Raises ``ValueError`` for a limit that is negative or NaN.
         """
+        limit = _clipping.limit("max_norm", max_norm)
         self.log(loss=loss)
         if self._detached:
-            return torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
-        limit = float(max_norm)
-        norm = self._clip(lambda factors: self._scale(factors, limit))
+            return torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        norm = self._clip(lambda factors: self._scale(factors, limit), limit)
         if error_if_nonfinite and self._nonfinite:
             raise RuntimeError(f"{self._nonfinite} elements of the gradients are not finite")
         return norm
@@ -164,8 +171,8 @@ class Guard:
 
         Raises ``ValueError`` for a limit that is negative or NaN.
         """
-        self.log(loss=loss)
         largest = _clipping.limit("max_value", max_value)
+        self.log(loss=loss)
         if self._detached:
             norm = self._norm_by_torch()
             _clipping.by_value(self._parameters, largest)
@@ -175,7 +182,8 @@ class Guard:
             self._scale(factors, math.inf)
             _clipping.by_value(self._parameters, largest)
 
-        return self._clip(clip)
+        elements = sum(parameter.numel() for parameter in self._parameters)
+        return self._clip(clip, largest * math.sqrt(elements))
 
     def clip_units_(
         self,
@@ -195,8 +203,8 @@ class Guard:
 
         Raises ``ValueError`` for a number that is negative or NaN.
         """
-        self.log(loss=loss)
         ratio, eps = _clipping.limit("ratio", ratio), _clipping.limit("eps", eps)
+        self.log(loss=loss)
         skipped = {id(parameter) for module in skip for parameter in module.parameters()}
         clipped = [p for p in self._parameters if id(p) not in skipped]
         if self._detached:
@@ -208,9 +216,26 @@ class Guard:
             self._scale(factors, math.inf)
             _clipping.by_unit(clipped, ratio, eps)
 
-        return self._clip(clip)
+        return self._clip(clip, None)
 
-    @_safely
+    def step(self, *, loss: Any = None) -> bool:
+        """Takes in a step whose update is made by hand, for a guard that was given no optimizer; says
+        whether the update shall be made.
+
+        Call it after the backward pass and before the update::
+
+            loss.backward()
+            if guard.step(loss=loss):
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter -= 0.1 * parameter.grad
+
+        It is always true in observe mode. In protect mode it is false where the step shall be left out,
+        and gradients may have been scaled.
+        """
+        self.log(loss=loss)
+        return self._step_by_hand() is not False
+
     def log(
         self,
         *,
@@ -225,8 +250,19 @@ class Guard:
         Called before ``optimizer.step()`` the loss counts for that step, called after it for the
         next. Of several, of micro-batches whose gradients are accumulated, the mean counts. Losses
         that the model's output holds, as those of Transformers do, are seen without. ``inputs`` are
-        needed only where the model's own first float input is not the data.
+        needed only where the data is not what the model is called with.
+
+        Raises ``TypeError`` for what is no number or tensor, and ``ValueError`` for a loss of several
+        elements; the guard goes on as before.
         """
+        _checks.number("loss", loss)
+        _checks.number("metric", metric)
+        _checks.tensor("inputs", inputs)
+        _checks.tensor("targets", targets)
+        self._log(loss, metric, inputs, targets)
+
+    @_safely
+    def _log(self, loss: Any, metric: Any, inputs: Any, targets: Any) -> None:
         self._passes.log(loss, metric, inputs, targets)
 
     @property
@@ -254,7 +290,8 @@ class Guard:
     def diagnosis(self) -> Diagnosis:
         """What was seen so far: verdict, onset, origin, causes, signs, gains, remedies."""
         self._settle_deferred()
-        return Diagnosis(self._core_or_new())
+        notes = [] if self._ceiling.reached_at is None else [self._ceiling.words()]
+        return Diagnosis(self._core_or_new(), failure=self.failure, notes=notes)
 
     def findings(self) -> list[Finding]:
         """Every sign that fired, oldest first."""
@@ -316,7 +353,8 @@ class Guard:
         self._culprits = list(entries["culprits"])
         self._culprits_sought = entries["culprits_sought"]
         self._passes.restore(entries)
-        self._is_read = self._is_decided = self._took_away = self._sampled = False
+        self._is_read = self._is_decided = self._took_away = False
+        self._update.forget()
         self._stepped = set()
         self._deferred = None
         self._snapshots.forget()
@@ -327,9 +365,14 @@ class Guard:
     def detach(self) -> None:
         """Takes every hook away. The diagnosis stays."""
         self._detached = True
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        _live.discard(self)
+        for handles in self._handles.values():
+            for handle in handles:
+                handle.remove()
+        self._handles = {}
+        self._show_gradients()
+        self._newcomers.detach()
+        self._scaling.detach()
         self._passes.detach()
         self._rate.restore()
 
@@ -342,30 +385,36 @@ class Guard:
     # --- hooks -------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        self._handles += self._passes.attach()
+        _live.add(self)
+        self._passes.attach()
+        self._scaling.attach()
+        self._newcomers.know(self._optimizers)
+        self._newcomers.attach()
         for optimizer in self._optimizers:
-            self._handles += [
-                optimizer.register_step_pre_hook(self._before_step),
-                optimizer.register_step_post_hook(self._after_step),
-            ]
+            self._hook(optimizer)
+
+    def _hook(self, optimizer: torch.optim.Optimizer) -> None:
+        self._handles[id(optimizer)] = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict):
-        if self._detached or self._re_stepping:
+        if self._detached or self._update.is_repeating:
             return None
+        self._evaluations = 0
         # The hook's own first argument is the optimizer.
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if not callable(closure):
             self._open(optimizer)
             return None
-        calls = iter(range(1 << 62))
 
         @functools.wraps(closure)
         def watched():
             loss = closure()
-            if next(calls) == 0:
-                if isinstance(loss, (torch.Tensor, float)):
-                    self.log(loss=loss)
-                self._open(optimizer)
+            self._evaluations += 1
+            if self._evaluations == 1:
+                self._open_with(optimizer, loss)
             return loss
 
         if "closure" in kwargs:
@@ -373,29 +422,88 @@ class Guard:
         return (args[0], watched, *args[2:]), kwargs
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-        if not self._detached and not self._re_stepping:
+        if not self._detached and not self._update.is_repeating:
             self._close(optimizer)
+
+    def _fail(self, error: Exception) -> None:
+        """Ends the watching after an error inside tamegrad."""
+        if self._strict:
+            raise error
+        self.failure = (
+            f"tamegrad stopped watching at step {self._step}: {type(error).__name__}: {error}"
+        )
+        self._teller.fail(f"{self.failure}; the training goes on without it")
+        self.detach()
+
+    # --- other parameters, other optimizers --------------------------------------------------------
+
+    @_safely
+    def _adopt(self, optimizer: torch.optim.Optimizer) -> None:
+        """Takes an optimizer that steps on our parameters in the place of those that did before."""
+        slots = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if slots.isdisjoint(map(id, self._parameters)) or not self._optimizers:
+            return
+        for old in list(self._optimizers):
+            if not slots.isdisjoint(id(p) for group in old.param_groups for p in group["params"]):
+                self._optimizers.remove(old)
+                for handle in self._handles.pop(id(old), []):
+                    handle.remove()
+        self._optimizers.append(optimizer)
+        self._stepped = set()
+        self._hook(optimizer)
+        self._take_newcomers_in()
+
+    def _check_parameters(self) -> None:
+        if self._count_slots() != self._slots:
+            self._take_newcomers_in()
+
+    def _take_newcomers_in(self) -> None:
+        """Watches the parameters that the optimizers hold by now as well."""
+        self._slots = self._count_slots()
+        known = set(map(id, self._parameters))
+        pairs = zip(*_names.parameters_of(self._model, self._optimizers), strict=True)
+        added = [(parameter, name) for parameter, name in pairs if id(parameter) not in known]
+        self._parameters += [parameter for parameter, _ in added]
+        self._tensor_names += [name for _, name in added]
+        if added and self._core is not None:
+            self._core.add_tensors([self._row(parameter, name) for parameter, name in added])
+        self._ranks.know(self._parameters)
+        self._update.forget()
+        self._snapshots = self._new_snapshots()
+
+    def _new_snapshots(self) -> Snapshots:
+        buffers, *others = self._snapshot_of
+        snapshots = Snapshots(self._parameters, self._optimizers, buffers, *others)
+        snapshots.most = self._options["snapshots_max"]
+        return snapshots
 
     # --- one step ----------------------------------------------------------------------------
 
     def _norm_by_torch(self) -> torch.Tensor:
         return nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
 
-    def _clip(self, clip: Callable[[list[float] | None], None]) -> torch.Tensor:
-        norm = self._clip_safely(clip)
+    def _clip(
+        self, clip: Callable[[list[float] | None], None], bound: float | None
+    ) -> torch.Tensor:
+        norm = self._clip_safely(clip, bound)
         return torch.tensor(math.nan if norm is None else norm, dtype=torch.float64)
 
     @_safely
-    def _clip_safely(self, clip: Callable[[list[float] | None], None]) -> float:
+    def _clip_safely(
+        self, clip: Callable[[list[float] | None], None], bound: float | None
+    ) -> float:
+        self._show_gradients()
         self._scaling.unscale()
         if self._stepped:
             self._end()
         self._is_read = self._is_decided = False
         self._read(wait=True)
+        # The norm that the optimizer will see at most.
+        self._clipped_to = bound
         norm = self._scan.norm()
         if self._nonfinite:
             # Judged when the step really comes: after an overflow a GradScaler leaves it out.
-            self._take_away()
+            self._leave_out()
             return norm
         factors = self._decide() if self.mode == "protect" else None
         if not self._took_away:
@@ -403,9 +511,17 @@ class Guard:
         return norm
 
     @_safely
+    def _open_with(self, optimizer: torch.optim.Optimizer, loss: Any) -> None:
+        """As ``_open``, with the loss that a closure has given."""
+        if isinstance(loss, (torch.Tensor, float)):
+            self._passes.log(loss, None, None, None)
+        self._open(optimizer)
+
+    @_safely
     def _open(self, optimizer: torch.optim.Optimizer) -> None:
         """Before the first optimizer's update of a step: read, decide, carry out."""
         self._rate.restore()
+        self._show_gradients()
         if id(optimizer) in self._stepped:
             self._end()
         first = not self._stepped
@@ -414,26 +530,43 @@ class Guard:
             if self._scaling.overflowed():
                 self._skip_watching()
                 return
-            if not self._is_read:
-                self._read(self._scaling.factor())
-                if not self._rows and self._ceiling.reached(self._scan.norm()):
-                    self._teller.warn(
-                        f"the gradients come clipped to a norm of {self._ceiling.norm:.4g}: tamegrad "
-                        "sees no norm above it; call guard.clip_ in place of clip_grad_norm_"
-                    )
-            if not self._is_decided:
-                factors = self._decide()
-                if not self._took_away and factors is not None:
-                    self._scale(factors, math.inf)
-            if not self._took_away:
-                self._before_update()
+            self._begin_step()
+        if self._took_away:
+            self._hide_gradients(optimizer)
         if self._core is not None and self.mode == "protect":
             self._rate.lower(optimizer, self._core.learning_rate_factor())
+
+    def _begin_step(self) -> None:
+        if not self._is_read:
+            self._read(self._scaling.factor())
+            if not self._rows:
+                self._ceiling.see(self._step, self._scan.norm())
+                self._clipped_to = self._ceiling.bound()
+        if not self._is_decided:
+            factors = self._decide()
+            if not self._took_away and factors is not None:
+                self._scale(factors, math.inf)
+        if not self._took_away:
+            self._before_update()
+
+    @_safely
+    def _step_by_hand(self) -> bool:
+        if self._optimizers:
+            raise ValueError(
+                "guard.step() is for updates by hand; this guard was given an optimizer, whose step "
+                "it sees by itself"
+            )
+        if self._stepped:
+            self._end()
+        self._stepped.add(0)
+        self._begin_step()
+        return not self._took_away
 
     @_safely
     def _close(self, optimizer: torch.optim.Optimizer) -> None:
         """After an optimizer's update; after the last one's the step is over."""
         self._rate.restore()
+        self._show_gradients()
         if len(self._stepped) == len(self._optimizers):
             self._end()
 
@@ -441,6 +574,8 @@ class Guard:
         """Measures the update and ends the step."""
         self._stepped = set()
         self._scan.release()
+        self._scaling.end()
+        self._clipped_to = None
         was_read, self._is_read, self._is_decided = self._is_read, False, False
         if not was_read or self._core is None or self._deferred is not None:
             self._took_away = False
@@ -450,8 +585,10 @@ class Guard:
         if self._took_away:
             self._took_away = False
             self._core.observe_update(None)
-        else:
-            self._after_update()
+        elif self._update.after(
+            self._core, self._scan, self._rate, evaluations=self._evaluations
+        ):
+            self._buffers.restore()
         self._buffers.keep()
         self._teller.tell(self._core)
         self._step += 1
@@ -462,6 +599,7 @@ class Guard:
         self._settle_deferred()
         self._check_parameters()
         self._took_away = False
+        self._clipped_to = None
         self._passes.take_trace(self._core, self._step)
         # The first pass has shown the layers.
         if self._core is None:
@@ -496,13 +634,10 @@ class Guard:
 
     def _judge(self, step: int, seen: dict[str, Any]) -> list[float] | None:
         assert self._core is not None
-        inputs, targets = seen["inputs"], seen["targets"]
         own_loss = mean(seen["losses"], self._nonfinite)
-        loss, self._nonfinite, of_inputs, of_targets = self._ranks.agree(
-            own_loss,
-            self._nonfinite,
-            self._passes.numbers(inputs),
-            self._passes.numbers(targets) if inputs is not None else None,
+        inputs = self._passes.named_inputs(seen["inputs"])
+        loss, self._nonfinite, inputs, targets = self._ranks.agree(
+            own_loss, self._nonfinite, inputs, self._passes.numbers(seen["targets"])
         )
         decision = self._core.observe(
             step,
@@ -511,8 +646,9 @@ class Guard:
             metric=None if seen["metric"] is None else float(seen["metric"]),
             learning_rate=seen["learning_rate"],
             trace=seen["trace"],
-            inputs=of_inputs,
-            targets=of_targets,
+            inputs=inputs,
+            targets=targets,
+            clipped_to=self._clipped_to,
         )
         self._teller.log(step, loss, self._scan, self._tensor_names)
         if self._core.is_alarmed():
@@ -524,14 +660,22 @@ class Guard:
         assert self._core is not None
         if self._core.wants_lag() and not self._culprits_sought:
             self._culprits_sought = True
-            self._culprits = self._ranks.culprits(loss, inputs, self._passes.inputs)
+            largest = merged(numbers for _, numbers in inputs)
+            self._culprits = self._ranks.culprits(loss, largest, self._passes.calls)
         if self._core.wants_repeated_trace():
-            # The pass is repeated with hooks at every layer, on the same inputs.
+            # The pass is repeated with a look at every layer, on the same inputs.
             trace = self._passes.repeated()
             if trace is not None:
                 self._core.observe_trace(trace)
         if self._core.wants_lag():
             self._core.observe_lag(_lag.second_moment_lag(self._parameters, self._optimizers))
+        broken = self._passes.broken_state() if self._nonfinite else None
+        if broken is not None:
+            self._teller.warn(
+                f"step {self._step}: the state `{broken}` that the loop carries from pass to pass is "
+                "not finite, and every pass that is given it ends in NaN: begin it anew",
+                once_for="carried",
+            )
 
     def _carry_out(self, decision: Any) -> list[float] | None:
         if decision.stop and not self.should_stop:
@@ -541,13 +685,13 @@ class Guard:
                 "guard.diagnosis()"
             )
         if decision.rewind is not None:
-            self._take_away()
+            self._leave_out()
             restored = self._snapshots.rewind(decision.rewind)
             if restored is not None:
                 self._step = restored - 1
             return None
         if decision.action == "skip" or decision.stop:
-            self._take_away()
+            self._leave_out()
             self._buffers.restore()
             return None
         factors = [1.0] * len(self._parameters)
@@ -557,12 +701,24 @@ class Guard:
             factors[index] = factor
         return factors
 
-    def _take_away(self) -> None:
-        """Leaves the step out: without gradients no optimizer touches parameters or state."""
+    def _leave_out(self) -> None:
+        """Has this step left out."""
         self._took_away = True
         self._scan.release()
-        for parameter in self._parameters:
-            parameter.grad = None
+
+    def _hide_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Without gradients no optimizer touches parameters or state; they are there again after it."""
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._hidden.append((parameter, parameter.grad))
+                    parameter.grad = None
+
+    def _show_gradients(self) -> None:
+        for parameter, gradient in self._hidden:
+            if parameter.grad is None:
+                parameter.grad = gradient
+        self._hidden = []
 
     def _scale(self, factors: list[float] | None, max_norm: float) -> None:
         """Scales each tensor by its factor and all of them so that the norm is in bounds."""
@@ -576,74 +732,14 @@ class Guard:
         clip = max_norm / norm if norm > max_norm else 1.0
         _gradients.scale(self._scan, self._parameters, [factor * clip for factor in factors])
 
-    # --- the update --------------------------------------------------------------------------
-
     def _before_update(self) -> None:
         assert self._core is not None
-        if self.mode == "protect":
-            if self._core.wants_snapshot(self._step):
-                self._snapshots.take(self._step)
-            if self._before is None:
-                self._before = StateCopy(self._parameters, self._optimizers, [])
-            self._before.take()
-        elif self._rows is None and (
-            self._step < _SAMPLE_EVERY_STEP or self._step % _SAMPLE_EVERY == 0
-        ):
-            self._sampler.take(self._parameters)
-            self._sampled = True
-
-    def _after_update(self) -> None:
-        assert self._core is not None
-        if self.mode != "protect" or self._before is None:
-            if self._sampled:
-                self._sampler.measure(self._parameters, self._updates)
-            self._core.observe_update(self._updates if self._sampled else None)
-            self._sampled = False
-            return
-        self._measure_update()
-        verdict = self._core.observe_update(self._updates)
-        if verdict is None:
-            return
-        self._before.restore()
-        if verdict > 0.0 and not self._scaling.is_fused():
-            _gradients.scale(self._scan, self._parameters, verdict)
-            self._step_again()
-            self._measure_update()
-            if self._core.observe_shrunk_update(self._updates):
-                return
-            self._before.restore()
-        elif verdict > 0.0:
-            self._updates.clear(len(self._parameters))
-            self._core.observe_shrunk_update(self._updates)
-        self._buffers.restore()
-
-    def _measure_update(self) -> None:
-        assert self._before is not None
-        before = [
-            copy if parameter.grad is not None or parameter.requires_grad else None
-            for copy, parameter in zip(self._before.parameters, self._parameters, strict=True)
-        ]
-        elsewhere = self._updates.measure(before, self._parameters)
-        pairs = [
-            tuple(_gradients.values_of(t.detach())[0] for t in (before[i], self._parameters[i]))
-            for i in elsewhere
-        ]
-        for index, row in zip(elsewhere, _device.updates(pairs), strict=True):
-            self._updates.put(index, *row)
-        self._ranks.combine_updates(self._updates)
-
-    def _step_again(self) -> None:
-        """Lets the optimizers make the update anew, without the hooks of others."""
-        assert self._core is not None
-        self._re_stepping = True
-        try:
-            for optimizer in self._optimizers:
-                self._rate.lower(optimizer, self._core.learning_rate_factor())
-                inner = getattr(type(optimizer).step, "__wrapped__", None)
-                inner(optimizer) if inner is not None else optimizer.step()
-        finally:
-            self._rate.restore()
-            self._re_stepping = False
+        protects = self.mode == "protect"
+        if protects and self._core.wants_snapshot(self._step):
+            self._snapshots.take(self._step)
+        # A closure makes further gradients, which nobody has judged.
+        copies = protects and (self._core.wants_copy() or self._evaluations > 0)
+        self._update.before(self._step, copies=copies)
 
     # --- the rest ----------------------------------------------------------------------------
 
@@ -665,18 +761,23 @@ class Guard:
         """A loss scale that was too large: the step is left out by its own machinery."""
         self._is_read = False
         self._passes.forget_losses()
-        self._passes.end(keeps_inputs=True)
+        self._passes.end(keeps_calls=True)
 
     def _new_core(self) -> Core:
         probes = self._passes.probes
-        layers = probes.layers
-        rows = []
-        for name, is_matrix in zip(self._tensor_names, self._is_matrix, strict=True):
-            owner = name.rpartition(".")[0]
-            while owner and owner not in probes.owners:
-                owner = owner.rpartition(".")[0]
-            rows.append((name, probes.owners.get(owner), is_matrix))
-        return Core(rows, layers, dtype_max=probes.dtype_max or self._dtype_max(), **self._options)
+        pairs = zip(self._parameters, self._tensor_names, strict=True)
+        rows = [self._row(parameter, name) for parameter, name in pairs]
+        dtype_max = probes.dtype_max or self._dtype_max()
+        return Core(rows, probes.layers, dtype_max=dtype_max, **self._options)
+
+    def _row(self, parameter: torch.Tensor, name: str) -> tuple[str, int | None, bool, int | None]:
+        """Name, layer, whether it is a weight matrix, and the inputs of one of its units."""
+        owners = self._passes.probes.owners
+        owner = name.rpartition(".")[0]
+        while owner and owner not in owners:
+            owner = owner.rpartition(".")[0]
+        fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() > 1 else None
+        return name, owners.get(owner), _is_matrix(parameter), fan_in
 
     def _core_or_new(self) -> Core:
         return self._core if self._core is not None else self._new_core()
@@ -695,14 +796,14 @@ class Guard:
                 slots += len(group["params"])
         return slots
 
-    def _check_parameters(self) -> None:
-        slots = self._count_slots()
-        if slots != self._slots:
-            self._slots = slots
-            self._teller.warn(
-                "the optimizer's parameters have changed: those that were added are not watched; "
-                "detach the guard and watch again to include them"
-            )
+
+def let_go_of(parameters: list[torch.Tensor]) -> None:
+    """Ends the watching of guards that were there for some of these parameters: a cell of a notebook
+    that is run again."""
+    wanted = set(map(id, parameters))
+    for guard in list(_live):
+        if not wanted.isdisjoint(map(id, guard._parameters)):
+            guard.detach()
 
 
 def _is_matrix(parameter: torch.Tensor) -> bool:

@@ -1,0 +1,147 @@
+"""Calls of the model: what it was given, by name, and the gradients that came to its outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+_TENSORS_MAX = 64
+"""Float tensors of one call that are looked at."""
+
+
+class Call:
+    """One call of a module, with the autocast that was on."""
+
+    def __init__(self, module: nn.Module, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.module = module
+        self.name = name
+        """Dotted path of the module; empty for the model itself."""
+        self.args, self.kwargs = args, kwargs
+        self.gradients: dict[int, torch.Tensor] = {}
+        """The gradient that came to an output, by its place among the float outputs."""
+        self._autocast: list[tuple[str, torch.dtype]] = []
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                self._autocast.append((kind, torch.get_autocast_dtype(kind)))
+        self.inputs = self._inputs()
+        """The float tensors that the call was given, with the names of the arguments."""
+
+    def _inputs(self) -> list[tuple[str, torch.Tensor]]:
+        forward = self.module.forward
+        function = getattr(forward, "__func__", None)
+        names = _argument_names(forward if function is None else function, function is not None)
+        given = [(_name_of(names, place), value) for place, value in enumerate(self.args)]
+        found = [*floats([*given, *self.kwargs.items()])]
+        return [(f"{self.name}.{name}", t) for name, t in found] if self.name else found
+
+    def watch_outputs(self, output: Any) -> None:
+        """Keeps the gradients that will come to the outputs."""
+        for place, tensor in enumerate(tensors_of(output)):
+            if tensor.requires_grad:
+                # A call that runs no Python code, for it comes at every backward pass.
+                tensor.register_hook(functools.partial(operator.setitem, self.gradients, place))
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """The autocast that was on."""
+        with contextlib.ExitStack() as stack:
+            for kind, dtype in self._autocast:
+                stack.enter_context(torch.autocast(kind, dtype))
+            yield
+
+
+class CarriedState:
+    """Finds the arguments that are outputs of an earlier call of the same module: the hidden state of a
+    recurrent network, which the loop carries from batch to batch. They are no data."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        """Arguments that were carried once."""
+        # A weak reference keeps the address of a storage from being used again.
+        self._left: dict[nn.Module, list[StorageWeakRef]] = {}
+
+    def enter(self, call: Call) -> None:
+        """Notes the arguments of a call that the module has given out before."""
+        left = {reference.cdata for reference in self._left.get(call.module, ())}
+        if left:
+            self.names.update(name for name, t in call.inputs if _storage_id(t) in left)
+
+    def leave(self, call: Call, output: Any) -> None:
+        """Keeps what a call has given out, but for what it was given."""
+        given = {_storage_id(tensor) for _, tensor in call.inputs}
+        if given:
+            outputs = [t for t in tensors_of(output) if _storage_id(t) not in {*given, None}]
+            self._left[call.module] = [StorageWeakRef(t.untyped_storage()) for t in outputs]
+
+    def is_data(self, name: str, tensor: torch.Tensor) -> bool:
+        """Whether an argument is data: nothing that is carried or that the graph has made."""
+        is_made = tensor.grad_fn is not None or isinstance(tensor, nn.Parameter)
+        return not is_made and name not in self.names
+
+
+def floats(named: list[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The float tensors in nested containers, each with its path: ``batch.x``, ``states[1]``."""
+    stack, count = list(reversed(named)), 0
+    while stack and count < _TENSORS_MAX:
+        name, value = stack.pop()
+        if isinstance(value, torch.Tensor):
+            if value.is_floating_point() or value.is_complex():
+                count += 1
+                yield name, value
+        elif isinstance(value, Mapping):
+            stack += reversed([(f"{name}.{key}", item) for key, item in value.items()])
+        elif isinstance(value, (tuple, list)):
+            stack += reversed([(f"{name}[{i}]", item) for i, item in enumerate(value)])
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = [field.name for field in dataclasses.fields(value)]
+            held = [(f"{name}.{field}", getattr(value, field, None)) for field in fields]
+            stack += reversed(held)
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """The float tensors of an output, without their names."""
+    if isinstance(value, torch.Tensor):
+        return [value] if value.is_floating_point() or value.is_complex() else []
+    return [tensor for _, tensor in floats([("", value)])]
+
+
+def first_float(value: Any) -> torch.Tensor | None:
+    """The first real float tensor of nested containers."""
+    return next((tensor for tensor in tensors_of(value) if not tensor.is_complex()), None)
+
+
+def _storage_id(tensor: torch.Tensor) -> int | None:
+    """The address of a tensor's storage; ``None`` for one that wraps others and has none."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _argument_names(
+    forward: Callable[..., Any], has_self: bool
+) -> tuple[tuple[str, ...], str]:
+    """Names of the positional parameters of a ``forward``, and of those that follow."""
+    try:
+        parameters = list(inspect.signature(forward).parameters.values())
+    except (TypeError, ValueError):
+        return (), "args"
+    parameters = parameters[1:] if has_self else parameters
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    rest = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    return tuple(p.name for p in parameters if p.kind in positional), (rest or ["args"])[0]
+
+
+def _name_of(names: tuple[tuple[str, ...], str], place: int) -> str:
+    known, rest = names
+    return known[place] if place < len(known) else f"{rest}[{place - len(known)}]"

@@ -1,0 +1,394 @@
+"""Puts back what a repeated pass has moved: random states, tensors that were written to, and the Python
+state that the modules reach."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import gc
+import random
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ._state import random_state, set_random_state
+
+_OBJECTS_MAX = 2_000_000
+"""Objects and elements of containers that are compared; a model that reaches more is not run again."""
+_ARRAY_BYTES_MAX = 1 << 26
+"""Bytes of NumPy arrays that are copied."""
+_ITSELF = (str, bytes, int, float, complex, bool, type(None), type, range, torch.dtype, torch.device)
+"""Types whose values do not change."""
+
+
+class CannotPutBackError(Exception):
+    """The modules reach something whose state cannot be kept."""
+
+
+class Moved:
+    """What was moved besides random states and buffers, in words."""
+
+    def __init__(self) -> None:
+        self.what: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.what)
+
+    def words(self) -> str:
+        """Up to three of them."""
+        known = list(dict.fromkeys(self.what))
+        more = f" and {len(known) - 3} more" if len(known) > 3 else ""
+        return ", ".join(known[:3]) + more
+
+
+@contextlib.contextmanager
+def putting_back(modules: list[nn.Module]) -> Iterator[Moved]:
+    """Puts back, on leaving, what has moved within; tells what was more than a random state or a buffer.
+
+    Raises :class:`CannotPutBackError` before anything is run where that could not be done.
+    """
+    moved = Moved()
+    reached = _Reached(modules)
+    tensors = {id(t): t for m in modules for t in m.buffers()}
+    buffers = [(buffer, buffer.detach().clone()) for buffer in tensors.values()]
+    gradients = {id(p): (p, p.grad) for m in modules for p in m.parameters()}
+    chance = random_state()
+    generators = _generators_of_python(reached)
+    journal = _Journal(reached.generators)
+    try:
+        with journal:
+            yield moved
+    finally:
+        set_random_state(chance)
+        for generator, state in generators:
+            _set_state(generator, state)
+        with torch.no_grad():
+            reached.put_back(moved)
+            for parameter, gradient in gradients.values():
+                parameter.grad = gradient
+            journal.put_back(moved, modules)
+            for buffer, saved in buffers:
+                _write(buffer, saved)
+
+
+def _names_of(modules: list[nn.Module]) -> dict[int, str]:
+    """Names of the storages of parameters."""
+    names: dict[int, str] = {}
+    for module in modules:
+        for name, tensor in module.named_parameters():
+            names.setdefault(_storage(tensor), f"the parameter `{name}`")
+    return names
+
+
+class _Journal(TorchDispatchMode):
+    """Copies every tensor from before the pass that is about to be written to, and every generator of
+    torch's that is about to be drawn from."""
+
+    def __init__(self, generators: list[torch.Generator]) -> None:
+        super().__init__()
+        self._made: set[int] = set()
+        self._saved: dict[int, tuple[torch.Tensor, torch.UntypedStorage, int]] = {}
+        self._generators = {id(g): (g, g.get_state()) for g in generators}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = [*args, *kwargs.values()]
+        for value in given:
+            if isinstance(value, torch.Generator) and id(value) not in self._generators:
+                self._generators[id(value)] = (value, value.get_state())
+        if function._schema.is_mutable:
+            self._save_written(function._schema, args, kwargs)
+        output = function(*args, **kwargs)
+        before = {_storage(tensor) for tensor in _flat(given)}
+        self._made.update({_storage(tensor) for tensor in _flat([output])} - before)
+        return output
+
+    def _save_written(self, schema: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        named = [(schema.arguments[place], value) for place, value in enumerate(args)]
+        named += [(a, kwargs[a.name]) for a in schema.arguments if a.name in kwargs]
+        for argument, value in named:
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            for tensor in _flat([value]):
+                key = _storage(tensor)
+                if key not in self._made and key not in self._saved:
+                    storage = tensor.untyped_storage()
+                    self._saved[key] = (tensor, storage.clone(), tensor._version)
+
+    def put_back(self, moved: Moved, modules: list[nn.Module]) -> None:
+        """Writes back what was saved; buffers are moved without a word."""
+        names = _names_of(modules)
+        buffers = {_storage(buffer) for module in modules for buffer in module.buffers()}
+        for generator, state in self._generators.values():
+            generator.set_state(state)
+        for key, (tensor, saved, version) in self._saved.items():
+            tensor.untyped_storage().copy_(saved)
+            _set_version(tensor, version)
+            if key not in buffers:
+                shape = "x".join(map(str, tensor.shape)) or "one element"
+                moved.what.append(names.get(key, f"a tensor of {shape} in place"))
+
+
+class _Reached:
+    """The Python objects that the modules reach and that can change, each with a copy of what it holds.
+
+    They are found from the modules' attributes, their hooks, and the functions of their classes: what
+    those close over, and the global variables that they name.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.generators: list[torch.Generator] = []
+        self.python_generators: list[Any] = []
+        self._dicts: list[tuple[str, dict, dict]] = []
+        self._lists: list[tuple[str, Any, list]] = []
+        self._sets: list[tuple[str, set, set]] = []
+        self._cells: list[tuple[str, Any, Any]] = []
+        self._globals: list[tuple[str, dict, str, Any]] = []
+        self._arrays: list[tuple[str, Any, Any]] = []
+        self._array_bytes = 0
+        self._elements = 0
+        # An object that is met only here lives no longer than it is held: its id would be used again.
+        self._met: dict[int, Any] = {}
+        self._todo: list[tuple[str, Any]] = [(type(module).__name__, module) for module in modules]
+        while self._todo:
+            if len(self._met) + self._elements > _OBJECTS_MAX:
+                raise CannotPutBackError(f"it reaches more than {_OBJECTS_MAX:,} objects")
+            self._visit(*self._todo.pop())
+
+    def _visit(self, name: str, value: Any) -> None:
+        if isinstance(value, _ITSELF) or id(value) in self._met:
+            return
+        self._met[id(value)] = value
+        if isinstance(value, torch.Tensor):
+            return
+        if isinstance(value, (dict, list, tuple, set, frozenset, collections.deque)):
+            self._elements += len(value)
+            if self._elements > _OBJECTS_MAX:
+                return
+        if isinstance(value, torch.Generator):
+            self.generators.append(value)
+        elif isinstance(value, nn.Module):
+            self._visit_module(name, value)
+        elif isinstance(value, dict):
+            self._dicts.append((name, value, dict(value)))
+            self._todo += [(f"{name}[{key!r}]", item) for key, item in value.items()]
+        elif isinstance(value, (list, collections.deque)):
+            self._lists.append((name, value, list(value)))
+            self._todo += [(f"{name}[{i}]", item) for i, item in enumerate(value)]
+        elif isinstance(value, (tuple, frozenset)):
+            self._todo += [(name, item) for item in value]
+        elif isinstance(value, set):
+            self._sets.append((name, value, set(value)))
+            self._todo += [(name, item) for item in value]
+        elif isinstance(value, types.FunctionType):
+            self._visit_function(value, None)
+        elif isinstance(value, types.MethodType):
+            self._todo += [(name, value.__self__)]
+            self._visit_function(value.__func__, type(value.__self__))
+        elif isinstance(value, functools.partial):
+            self._todo += [(name, part) for part in (value.func, value.args, value.keywords)]
+        elif _is_of(value, "numpy", "ndarray"):
+            self._visit_array(name, value)
+        elif _is_chance(value):
+            self.python_generators.append(value)
+        elif isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
+            raise CannotPutBackError(f"`{name}` is an iterator, which cannot go back")
+        elif isinstance(value, types.ModuleType) or _is_of_library(type(value)):
+            return
+        elif isinstance(getattr(value, "__dict__", None), dict):
+            self._visit_object(name, value)
+
+    def _visit_module(self, name: str, module: nn.Module) -> None:
+        path = type(module).__name__
+        for kind in type(module).__mro__:
+            self._visit_function(vars(kind).get("forward"), kind)
+        self._dicts.append((path, module.__dict__, dict(module.__dict__)))
+        self._todo += [(f"{path}.{key}", item) for key, item in module.__dict__.items()]
+
+    def _visit_object(self, name: str, value: Any) -> None:
+        self._dicts.append((name, value.__dict__, dict(value.__dict__)))
+        self._todo += [(f"{name}.{key}", item) for key, item in value.__dict__.items()]
+
+    def _visit_array(self, name: str, array: Any) -> None:
+        self._array_bytes += array.nbytes
+        if self._array_bytes > _ARRAY_BYTES_MAX:
+            raise CannotPutBackError(f"`{name}` and other arrays are too large to be copied")
+        self._arrays.append((name, array, array.copy()))
+
+    def _visit_function(self, function: Any, kind: type | None) -> None:
+        """Visits what a function closes over and names; of a method also the methods that it names."""
+        function = getattr(function, "__wrapped__", function)
+        if not isinstance(function, types.FunctionType) or _is_of_library(function):
+            return
+        code = function.__code__
+        if id(code) in self._met:
+            return
+        self._met[id(code)] = code
+        for place, cell in enumerate(function.__closure__ or ()):
+            with contextlib.suppress(ValueError):
+                name = code.co_freevars[place]
+                self._cells.append((f"`{name}`", cell, cell.cell_contents))
+                self._todo.append((name, cell.cell_contents))
+        self._todo.append((function.__name__, function.__defaults__))
+        for name in _names_in(code):
+            if name in function.__globals__:
+                value = function.__globals__[name]
+                if not isinstance(value, (types.ModuleType, types.FunctionType, type)):
+                    self._globals.append((f"`{name}`", function.__globals__, name, value))
+                self._todo.append((name, value))
+            if kind is not None:
+                self._visit_function(getattr(kind, name, None), kind)
+
+    def put_back(self, moved: Moved) -> None:
+        """Makes everything hold what it held, and tells what did not."""
+        for name, held, before in self._dicts:
+            if not _same(list(held.items()), list(before.items())):
+                keys = [key for key in {**before, **held} if _differs(held, before, key)]
+                moved.what += [f"`{name}.{key}`" for key in keys[:3]] or [f"`{name}`"]
+                held.clear()
+                held.update(before)
+        for name, held, before in self._lists:
+            if not _same(list(held), before):
+                moved.what.append(f"`{name}`")
+                held.clear()
+                held.extend(before)
+        for name, held, before in self._sets:
+            if held != before:
+                moved.what.append(f"`{name}`")
+                held.clear()
+                held.update(before)
+        for name, cell, before in self._cells:
+            if not _is_same(cell.cell_contents, before):
+                moved.what.append(name)
+                cell.cell_contents = before
+        for name, variables, key, before in self._globals:
+            if not _is_same(variables.get(key), before):
+                moved.what.append(name)
+                variables[key] = before
+        for name, array, before in self._arrays:
+            if array.tobytes() != before.tobytes():
+                moved.what.append(f"`{name}`")
+                array[...] = before
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+
+
+def _differs(held: dict, before: dict, key: Any) -> bool:
+    return key not in held or key not in before or not _is_same(held[key], before[key])
+
+
+def _same(now: list, before: list) -> bool:
+    if len(now) != len(before):
+        return False
+    return all(_is_same(a, b) for a, b in zip(now, before, strict=True))
+
+
+def _is_same(now: Any, before: Any) -> bool:
+    """Whether it is the same object, or a number or text of the same value."""
+    if now is before:
+        return True
+    if type(now) is not type(before):
+        return False
+    if isinstance(now, tuple):
+        return _same(list(now), list(before))
+    # NaN is what it was.
+    return isinstance(now, _ITSELF) and (now == before or (now != now and before != before))
+
+
+def _is_of(value: Any, package: str, name: str) -> bool:
+    kind = type(value)
+    return kind.__name__ == name and (kind.__module__ or "").split(".")[0] == package
+
+
+@functools.lru_cache(maxsize=None)
+def _is_kind_of_chance(kind: type) -> bool:
+    """Whether it is a class of random generators, of Python's or NumPy's."""
+    numpy = sys.modules.get("numpy")
+    known = {random.Random}
+    if numpy is not None:
+        known |= {numpy.random.Generator, numpy.random.RandomState}
+    return not known.isdisjoint(kind.__mro__)
+
+
+def _is_chance(value: Any) -> bool:
+    # Not by `isinstance`: among all objects there are some that answer it with a warning.
+    return _is_kind_of_chance(type(value))
+
+
+def _is_of_library(thing: Any) -> bool:
+    """Whether a class or function comes with Python or was installed: those move nothing of the
+    user's, but for the attributes of their modules."""
+    return _is_library((getattr(thing, "__module__", None) or "").split(".")[0])
+
+
+@functools.lru_cache(maxsize=None)
+def _is_library(package: str) -> bool:
+    if package in sys.stdlib_module_names and package != "__main__":
+        return True
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return package in ("torch", "tamegrad") or bool(
+        {"site-packages", "dist-packages"}.intersection(file.replace("\\", "/").split("/"))
+    )
+
+
+def _generators_of_python(reached: _Reached) -> list[tuple[Any, Any]]:
+    """All random generators of Python's and NumPy's in this process, with their states."""
+    found = {id(value): value for value in reached.python_generators}
+    for value in gc.get_objects():
+        if _is_chance(value):
+            found.setdefault(id(value), value)
+    states = []
+    for value in found.values():
+        with contextlib.suppress(Exception):
+            states.append((value, _state_of(value)))
+    return states
+
+
+def _state_of(generator: Any) -> Any:
+    if hasattr(generator, "bit_generator"):
+        return generator.bit_generator.state
+    return generator.get_state() if hasattr(generator, "get_state") else generator.getstate()
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if hasattr(generator, "bit_generator"):
+        generator.bit_generator.state = state
+    elif hasattr(generator, "set_state"):
+        generator.set_state(state)
+    else:
+        generator.setstate(state)
+
+
+def _flat(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _flat(value)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _write(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """Writes a value without a trace in the tensor's version, which a graph that is kept would see."""
+    version = tensor._version
+    tensor.copy_(value)
+    _set_version(tensor, version)
+
+
+def _set_version(tensor: torch.Tensor, version: int) -> None:
+    with contextlib.suppress(RuntimeError, AttributeError):
+        torch._C._autograd._unsafe_set_version_counter((tensor,), (version,))

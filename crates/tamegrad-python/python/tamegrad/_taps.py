@@ -1,0 +1,129 @@
+"""Seeing the calls of a module without a hook on it, so that nothing of ours is in a copy of the model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+_SLOT = "_compiled_call_impl"
+"""Where torch keeps a module's compiled call: it is asked first in ``module(...)``, left out of pickles
+and deep copies, and not looked at by ``torch.compile`` and ``torch.jit.script``."""
+
+
+class Watcher(Protocol):
+    """Who is told of calls. What it raises would stop the training: it must not raise."""
+
+    def sees(self) -> bool:
+        """Whether it wants to be told of a call at this moment."""
+        ...
+
+    def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Before the call."""
+        ...
+
+    def leave(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        """After it."""
+        ...
+
+    def abandon(self) -> None:
+        """In place of ``leave`` when the call has raised."""
+        ...
+
+
+class Tap:
+    """Stands in a module's slot. A copy of it is ``None``: an empty slot."""
+
+    def __init__(self, module: nn.Module, watcher: Watcher) -> None:
+        self.module = module
+        self.watcher = watcher
+        self.inner = module.__dict__.get(_SLOT)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self.module._call_impl(*args, **kwargs)
+        # A shallow copy of the module's dictionary, as DataParallel makes it, has the tap as well.
+        called = sys._getframe(1).f_locals.get("self")
+        if called is not self.module and isinstance(called, nn.Module):
+            return called._call_impl(*args, **kwargs)
+        call = self.module._call_impl if self.inner is None else self.inner
+        if not self.watcher.sees():
+            return call(*args, **kwargs)
+        self.watcher.enter(self.module, args, kwargs)
+        try:
+            output = call(*args, **kwargs)
+        except BaseException:
+            self.watcher.abandon()
+            raise
+        self.watcher.leave(self.module, args, kwargs, output)
+        return output
+
+    def __deepcopy__(self, memo: dict) -> None:
+        return None
+
+    def __copy__(self) -> None:
+        return None
+
+    def __reduce__(self) -> tuple:
+        # Calling the type of `None` gives `None`, also where tamegrad is not installed.
+        return type(None), ()
+
+
+class Taps:
+    """The taps of one watcher."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._placed: dict[nn.Module, Tap] = {}
+
+    def set(self, modules: Iterable[nn.Module]) -> None:
+        """Has taps on these modules, and on no others."""
+        wanted = set(modules)
+        for module in self._placed.keys() - wanted:
+            self._remove(module)
+        for module in wanted:
+            # `module.compile()` may have come after us, and has taken the slot.
+            if self._placed.get(module) not in _chain(module):
+                self._placed[module] = module.__dict__[_SLOT] = Tap(module, self._watcher)
+
+    def _remove(self, module: nn.Module) -> None:
+        tap = self._placed.pop(module)
+        if module.__dict__.get(_SLOT) is tap:
+            if tap.inner is None:
+                del module.__dict__[_SLOT]
+            else:
+                module.__dict__[_SLOT] = tap.inner
+        # The tap of another guard may have been placed over this one.
+        for over in _chain(module):
+            if over.inner is tap:
+                over.inner = tap.inner
+
+
+def _chain(module: nn.Module) -> list[Tap]:
+    """The taps on a module, the outermost first."""
+    held, taps = module.__dict__.get(_SLOT), []
+    while isinstance(held, Tap):
+        taps.append(held)
+        held = held.inner
+    return taps
+
+
+def compiled_call(module: nn.Module) -> Any:
+    """What the user has put into a module's slot: its compiled call, or ``None``."""
+    taps = _chain(module)
+    return taps[-1].inner if taps else module.__dict__.get(_SLOT)
+
+
+def is_plain_call() -> bool:
+    """Whether a call at this moment is one of a training loop: it records gradients, and it is
+    neither traced nor part of a backward pass (which repeats the passes of checkpointed modules)
+    nor under a transform of ``torch.func``."""
+    return (
+        torch.is_grad_enabled()
+        and torch._C._current_graph_task_id() == -1
+        and not torch.jit.is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
