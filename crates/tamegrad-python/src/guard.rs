@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tamegrad::{
-    BatchStats, Diagnosis, Finding, GuardConfig, Mode, Observation, RunFacts, Severity, Step,
+    Diagnosis, Finding, GuardConfig, Mode, NamedInput, Observation, RunFacts, Severity, Step,
     TensorInfo, UpdateVerdict,
 };
 use tamegrad_report::{Style, describe_change, json, terminal};
@@ -22,8 +22,12 @@ pub(crate) struct Guard {
     core: tamegrad::Guard,
 }
 
-/// Step, sign, severity, tensor, layer and the numbers in words.
-type FindingRow = (u64, &'static str, &'static str, Option<String>, Option<String>, Vec<String>);
+/// Step, sign, severity, tensor, layer, the numbers in words, and what has happened.
+type FindingRow =
+    (u64, &'static str, &'static str, Option<String>, Option<String>, Vec<String>, &'static str);
+/// Verdict, onset, origin, cause, kind of place.
+type Summary =
+    (&'static str, Option<u64>, Option<String>, Option<&'static str>, Option<&'static str>);
 /// Label, what it changes, why, whether it treats the cause.
 type RemedyRow = (String, String, String, bool);
 
@@ -141,12 +145,13 @@ impl Guard {
         metric: Option<f64>,
         learning_rate: Option<f64>,
         trace: Option<&Trace>,
-        inputs: Option<Numbers>,
+        inputs: Option<Vec<(String, Numbers)>>,
         targets: Option<Numbers>,
     ) -> Option<Decision> {
         let trace = trace.map(|trace| trace.to_core(self.core.record().layout.layers.len()));
-        let batch =
-            inputs.map(|inputs| BatchStats { input: stats(inputs), target: targets.map(stats) });
+        let inputs = inputs.unwrap_or_default();
+        let named = inputs.iter().map(|(name, of)| NamedInput { name, stats: stats(*of) });
+        let inputs: Vec<NamedInput<'_>> = named.collect();
         let decision = self.core.observe(&Observation {
             step: Step(step),
             loss,
@@ -154,7 +159,8 @@ impl Guard {
             learning_rate,
             gradients: &gradients.entries,
             trace: trace.as_ref(),
-            batch,
+            inputs: &inputs,
+            targets: targets.map(stats),
             ..Observation::default()
         });
         (!decision.is_proceed()).then(|| Decision::from(&decision))
@@ -176,10 +182,15 @@ impl Guard {
         self.core.observe_shrunk_update(&updates.entries)
     }
 
-    /// Takes in what hooks saw in a pass after an alarm.
-    fn observe_trace(&mut self, trace: &Trace) {
+    /// Takes in what hooks saw in a pass after an alarm: that of the latest step, or of another one
+    /// when it was run after an update.
+    #[pyo3(signature = (trace, step = None))]
+    fn observe_trace(&mut self, trace: &Trace, step: Option<u64>) {
         let trace = trace.to_core(self.core.record().layout.layers.len());
-        self.core.observe_trace(&trace);
+        match step {
+            Some(step) => self.core.observe_trace_of(Step(step), &trace),
+            None => self.core.observe_trace(&trace),
+        }
     }
 
     /// Takes in the lag of Adam's second moment (RMS of g^2/v) of each tensor.
@@ -215,6 +226,7 @@ impl Guard {
                 finding.tensor.map(|id| record.layout.tensor_name(id).to_owned()),
                 finding.layer.map(|id| record.layout.layer_name(id).to_owned()),
                 evidence.collect(),
+                finding.title(),
             )
         };
         record.findings.iter().skip(from).map(row).collect()
@@ -231,14 +243,16 @@ impl Guard {
         actions.map(|(step, decision)| (step.0, Decision::from(decision))).collect()
     }
 
-    /// The verdict's name, the onset, the origin's name, the cause's name.
-    fn summary(&self) -> (&'static str, Option<u64>, Option<String>, Option<&'static str>) {
+    /// The verdict's name, the onset, the origin's name, the cause's name, and what kind of place the
+    /// origin is: `layer`, `tensor`, `data` or `loss`.
+    fn summary(&self) -> Summary {
         let diagnosis = self.core.diagnosis();
         (
             diagnosis.verdict.as_str(),
             diagnosis.onset.map(|step| step.0),
             self.origin(&diagnosis),
             diagnosis.causes.first().map(|cause| cause.name.as_str()),
+            diagnosis.origin.map(|origin| origin.place.as_str()),
         )
     }
 

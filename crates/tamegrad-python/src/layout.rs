@@ -29,7 +29,10 @@ fn layer((name, activation, normalisation, residual, recurrent): LayerRow) -> Py
         None => None,
     };
     let normalisation = normalisation.as_deref().map(normalisation_of).transpose()?;
-    Ok(LayerInfo { name, activation, normalisation, residual, recurrent })
+    // Torch's modules are seen one by one: one that normalises does nothing else.
+    let only_normalises =
+        normalisation.is_some_and(|kind| kind != NormalisationKind::None) && residual.is_none();
+    Ok(LayerInfo { name, activation, normalisation, residual, recurrent, only_normalises })
 }
 
 fn growth_of(name: &str) -> PyResult<ActivationKind> {

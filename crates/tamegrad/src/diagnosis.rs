@@ -147,11 +147,9 @@ fn verdict(record: &Record) -> Verdict {
 /// The last loss is not finite, the last rows' gradients are not, or the last update broke a
 /// parameter.
 fn ends_nonfinite(record: &Record) -> bool {
-    let broken =
-        |row: &Row| row.loss.is_some_and(|loss| !loss.is_finite()) || row.nonfinite_gradients > 0;
     let last = record.recent(3);
     let last_update = last.last().and_then(|row| row.update_ratio).unwrap_or(0.0);
-    !last.is_empty() && (last.iter().all(broken) || last_update.is_infinite())
+    !last.is_empty() && (last.iter().all(Row::is_broken) || last_update.is_infinite())
         || last.last().is_some_and(|row| row.loss.is_some_and(|loss| !loss.is_finite()))
 }
 

@@ -183,9 +183,16 @@ impl Guard {
         self.record.first_alarm().is_some() && self.record.alarm_trace.is_none()
     }
 
-    /// Takes in the probes of a repeated pass.
+    /// Takes in the probes of a repeated pass of the latest step, with the parameters from before its
+    /// update.
     pub fn observe_trace(&mut self, trace: &LayerTrace) {
         let step = self.record.now().map_or(Step(0), |row| row.step);
+        self.observe_trace_of(step, trace);
+    }
+
+    /// Takes in the probes of a repeated pass of any step: of the one after the latest, when its
+    /// parameters were those after the latest update.
+    pub fn observe_trace_of(&mut self, step: Step, trace: &LayerTrace) {
         self.record.take_trace(step, trace);
     }
 

@@ -30,7 +30,7 @@ pub use diagnosis::{Diagnosis, Verdict, diagnose};
 pub use finding::{Evidence, Finding, Severity};
 pub use guard::{Decision, GradientAction, Guard, GuardConfig, Mode, UpdateVerdict};
 pub use observe::{
-    ActivationKind, BatchStats, LayerId, LayerInfo, LayerSample, Layout, NormalisationKind,
+    ActivationKind, LayerId, LayerInfo, LayerSample, Layout, NamedInput, NormalisationKind,
     Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,
 };
 pub use origin::Origin;

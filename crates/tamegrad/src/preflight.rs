@@ -171,7 +171,7 @@ pub fn preflight(layout: &Layout, seen: &FirstStep<'_>) -> Preflight {
     let ratios = updates().filter(|(index, _)| is_matrix(*index));
     Preflight {
         layout: layout.clone(),
-        chain: probed.map(|trace| Chain::measure(Step(0), trace)),
+        chain: probed.map(|trace| Chain::measure(Step(0), trace, layout)),
         input: input.map(|sample| {
             (size(&sample.output, TensorStats::rms), sample.delta.map(|d| size(&d, |d| d.l2)))
         }),
@@ -223,16 +223,15 @@ impl Preflight {
         }
     }
 
-    /// The product of the gains in a direction and the number of factors; `None` where no layer
-    /// has one, for a product of none would read as a calm 1.
+    /// How much the signal or the gradient grows from end to end, and the number of layers with a
+    /// gain; `None` where no layer has one, for a product of none would read as a calm 1.
     pub fn product(&self, direction: Direction) -> Option<(f64, usize)> {
         let chain = self.chain.as_ref()?;
-        let gains = chain.links.iter().filter_map(|link| match direction {
-            Direction::Forward => link.forward,
-            Direction::Backward => link.backward,
-        });
-        let gains: Vec<f64> = gains.collect();
-        (!gains.is_empty()).then(|| (crate::chain::product(gains.iter().copied()), gains.len()))
+        let (product, layers) = match direction {
+            Direction::Forward => (chain.forward_product(), chain.count(|link| link.forward)),
+            Direction::Backward => (chain.backward_product(), chain.count(|link| link.backward)),
+        };
+        (layers > 0).then_some((product, layers))
     }
 
     fn gains(&self, direction: Direction) -> Option<Warning> {
@@ -324,10 +323,9 @@ mod tests {
 
     /// Tensors of one element: (output, gradient with respect to it), the input first.
     fn trace(samples: &[(f64, f64)]) -> LayerTrace {
-        let mut samples = samples.iter().map(|(output, delta)| LayerSample {
-            output: stats(*output),
-            delta: Some(stats(*delta)),
-        });
+        let mut samples = samples
+            .iter()
+            .map(|(output, delta)| LayerSample::new(stats(*output), Some(stats(*delta))));
         LayerTrace { input: samples.next(), layers: samples.collect() }
     }
 
@@ -390,10 +388,10 @@ mod tests {
         let trace = LayerTrace {
             input: None,
             layers: vec![
-                LayerSample { output: wide(4.0, 4), delta: Some(stats(256.0)) },
-                LayerSample { output: wide(6.0, 9), delta: None },
-                LayerSample { output: stats(0.0), delta: None },
-                LayerSample { output: stats(INF), delta: None },
+                LayerSample::new(wide(4.0, 4), Some(stats(256.0))),
+                LayerSample::new(wide(6.0, 9), None),
+                LayerSample::new(stats(0.0), None),
+                LayerSample::new(stats(INF), None),
             ],
         };
         let seen = preflight(

@@ -22,6 +22,8 @@ class Finding:
     tensor: str | None
     layer: str | None
     evidence: list[str] = field(default_factory=list)
+    title: str = ""
+    """What has happened, in words."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,15 @@ class Remedy:
 class Diagnosis:
     """Verdict, onset, origin, cause, signs, chain of gains and remedies of a run so far.
 
+    ``place`` says what kind of place the origin is: ``layer``, ``tensor``, ``data``, or ``loss``, which
+    is outside the model and has no name.
+
     ``str()`` gives the whole as text, and IPython shows the same.
     """
 
     def __init__(self, core: Core) -> None:
         self._core = core.copy()
-        self.verdict, self.onset, self.origin, self.cause = self._core.summary()
+        self.verdict, self.onset, self.origin, self.cause, self.place = self._core.summary()
 
     @property
     def is_explosion(self) -> bool:
@@ -78,7 +83,7 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         parts = [f"verdict={self.verdict!r}"]
-        for name in ("onset", "origin", "cause"):
+        for name in ("onset", "origin", "place", "cause"):
             value = getattr(self, name)
             if value is not None:
                 parts.append(f"{name}={value!r}")
