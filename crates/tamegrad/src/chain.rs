@@ -63,24 +63,33 @@ pub struct Chain {
 impl Chain {
     /// The gains of a pass that was probed.
     pub fn measure(step: Step, trace: &LayerTrace, layout: &Layout) -> Self {
+        let branches = trace.layers.iter().any(LayerSample::branches);
+        let sources: Vec<Option<usize>> =
+            (0..trace.layers.len()).map(|index| source(index, trace)).collect();
         let links = (0..trace.layers.len()).map(|index| {
-            let before = index.checked_sub(1).map_or(trace.input.as_ref(), |i| trace.layers.get(i));
             let here = &trace.layers[index];
-            let (input, input_delta) = match here.branches() {
-                true => (here.input, here.input_delta),
-                false => (before.map(|b| b.output), before.and_then(|b| b.delta)),
+            let before = sources[index].and_then(|place| sample_at(place, trace));
+            let first_inner = first_inner(index, trace, layout);
+            // The gradient of a tensor that others take in as well is no factor of this layer; it is
+            // one of a block whose own layers are those others.
+            let is_alone = || {
+                let users = sources.iter().enumerate().filter(|(_, of)| **of == sources[index]);
+                users.map(|(user, _)| user).all(|user| (first_inner.0..=index).contains(&user))
             };
+            let input = here.input.or(before.map(|before| before.output));
+            let input_delta = here
+                .input_delta
+                .or_else(|| before.filter(|_| !branches || is_alone()).and_then(|b| b.delta));
             Link {
                 layer: LayerId(index),
                 forward: input.and_then(|input| ratio(&here.output, &input, TensorStats::rms)),
                 backward: input_delta
                     .zip(here.delta)
                     .and_then(|(before, after)| ratio(&before, &after, |stats| stats.l2)),
-                first_inner: first_inner(index, trace, layout),
+                first_inner,
                 only_normalises: layout.layers.get(index).is_some_and(|info| info.only_normalises),
             }
         });
-        let branches = trace.layers.iter().any(LayerSample::branches);
         Self { step, links: links.collect(), ends: branches.then(|| ends(trace)) }
     }
 
@@ -105,6 +114,24 @@ impl Chain {
             None => product(self.links.iter().filter_map(|link| link.backward)),
         }
     }
+}
+
+/// Where what a layer takes in comes from: 0 for the network's input, else one more than the layer
+/// whose output it is. A layer with an input of its own takes in the latest output with the same
+/// statistics; `None` when there is none.
+fn source(index: usize, trace: &LayerTrace) -> Option<usize> {
+    let here = &trace.layers[index];
+    if !here.branches() {
+        return Some(index);
+    }
+    let input = here.input.filter(|input| input.len > 0)?;
+    (0..=index)
+        .rev()
+        .find(|place| sample_at(*place, trace).is_some_and(|sample| sample.output == input))
+}
+
+fn sample_at(place: usize, trace: &LayerTrace) -> Option<&LayerSample> {
+    place.checked_sub(1).map_or(trace.input.as_ref(), |layer| trace.layers.get(layer))
 }
 
 /// The first layer within a block: those before it, one after the other, whose names go on from its
@@ -280,6 +307,32 @@ mod tests {
         assert_eq!(gains, [of(2.0, 2.0), (None, None), of(0.25, 3.0), of(0.5, 0.2), of(2.0, 3.0)]);
         assert_eq!((chain.forward_product(), chain.backward_product()), (4.0, 6.0));
         assert_eq!(chain.count(|link| link.forward), 4);
+    }
+
+    #[test]
+    fn a_gradient_that_is_the_sum_of_several_uses_is_a_factor_of_none_of_them() {
+        // The output of `ln` goes to `q` and `k`; that of `in` to a block and its first layer alone.
+        let takes = |output: (f64, f64), input: &LayerSample| LayerSample {
+            input: Some(input.output),
+            ..sample(output.0, output.1)
+        };
+        let (first, normed) = (sample(1.25, 12.0), sample(1.5, 8.0));
+        let trace = LayerTrace {
+            input: Some(sample(1.0, 24.0)),
+            layers: vec![
+                first,
+                normed,
+                sample(1.75, 0.01),
+                takes((1.8, 0.02), &normed),
+                takes((2.0, 4.0), &first),
+                sample(2.0, 1.0),
+            ],
+        };
+        let layout = named(&["in", "h.ln", "h.q", "h.k", "h", "head"]);
+        let chain = Chain::measure(Step(0), &trace, &layout);
+        let backward: Vec<_> = chain.links.iter().map(|link| link.backward).collect();
+        assert_eq!(backward, [Some(2.0), None, None, None, Some(3.0), Some(4.0)]);
+        assert!(chain.links.iter().all(|link| link.forward.is_some()));
     }
 
     #[test]

@@ -81,7 +81,7 @@ const UNUSUAL_OUTPUT: f64 = 10.0;
 ///   of their usual size; else the layer that produced it, the first in order of execution (the rest
 ///   only pass it on), or the data that came to it so; the parameter that an update from gradients of
 ///   no great size broke. Without probes of that pass, or of a later one whose parameters are whole,
-///   at most a tensor is named;
+///   at most the tensor of the alarm is named;
 /// - for an alarm in the first 100 steps, a layer whose gain stood out from its siblings' at the
 ///   first step, unless another has risen by far more;
 /// - the layer whose gain rose most, above 6 sigma of its own history (or to 10 times its mean and
@@ -101,7 +101,8 @@ pub fn find(record: &Record) -> Option<Origin> {
         .or_else(|| broken_data(record))
         .or_else(|| broken_parameter(record));
     if broken.is_some() || is_unseen(record) {
-        return broken.or_else(|| alarmed_tensor(record));
+        // What the update then breaks is no place.
+        return broken.or_else(|| tensor_of(record.first_alarm()?));
     }
     bad_from_the_start(record)
         .or_else(|| strongest_gain(record))
@@ -150,7 +151,7 @@ fn the_loss(record: &Record) -> Option<Origin> {
             (Place::LossGradient, Evidence::of(what, broken))
         }
     };
-    let sizes = Evidence::against("largest output in that pass", largest, "usual, at least", usual);
+    let sizes = Evidence::against("largest output in that pass", largest, "usual", usual);
     let when = Evidence::of("step of that pass", step.0 as f64);
     Some(Origin { place, layer: None, tensor: None, evidence: vec![shown, sizes, when] })
 }
@@ -346,13 +347,13 @@ fn alarmed_tensor(record: &Record) -> Option<Origin> {
         |finding: &&Finding| finding.tensor.is_some() && finding.step.0.saturating_add(3) >= alarm;
     let near_alarm = || record.findings.iter().filter(near);
     let is_alarm = |finding: &&Finding| finding.severity == Severity::Alarm;
-    let finding = near_alarm().find(is_alarm).or_else(|| near_alarm().next())?;
-    Some(Origin {
-        place: Place::Tensor,
-        layer: None,
-        tensor: finding.tensor,
-        evidence: finding.evidence.first().cloned().into_iter().collect(),
-    })
+    tensor_of(near_alarm().find(is_alarm).or_else(|| near_alarm().next())?)
+}
+
+fn tensor_of(finding: &Finding) -> Option<Origin> {
+    let evidence = finding.evidence.first().cloned().into_iter().collect();
+    let tensor = Some(finding.tensor?);
+    Some(Origin { place: Place::Tensor, layer: None, tensor, evidence })
 }
 
 /// The product of the backward gains from time step to time step, with their number; `None` when
@@ -531,7 +532,10 @@ mod tests {
                 if let Some(seen_at) = self.seen_at.filter(|_| guard.wants_repeated_trace()) {
                     guard.observe_trace_of(Step(seen_at), &now);
                 }
-                guard.observe_update(&[]);
+                let nonfinite = u64::from(norms[0].is_nan());
+                let update =
+                    crate::Update { change_norm: 1e-3, weight_norm: 1.0, len: 1, nonfinite };
+                guard.observe_update(&[Some(update); 3]);
             }
             guard.record().clone()
         }
@@ -553,6 +557,11 @@ mod tests {
             ("outputs far above the usual", Broken { now: [1.0, 1e30, 1.0], ..loss }, layer(1)),
             ("an output that is broken", Broken { now: [1.0, INFINITY, NAN], ..loss }, layer(1)),
             ("no pass", Broken { seen_at: None, ..loss }, None),
+            (
+                "no pass, some gradients",
+                Broken { seen_at: None, loss: 0.5, norms: [NAN, 1.0, 1.0], ..FINE },
+                Some((Place::Tensor, None)),
+            ),
             (
                 "a gradient in the model",
                 Broken { loss: 0.5, delta: 1.0, norms: [NAN, 1.0, 1.0], ..loss },

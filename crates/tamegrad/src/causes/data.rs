@@ -93,7 +93,8 @@ fn unlike_targets(before: &BatchTrack, now: &TensorStats) -> Option<Evidence> {
 }
 
 fn unlike_median(what: String, now: f64, before: &Window<50>) -> Option<Evidence> {
-    let usual = before.median().filter(|usual| now > UNLIKE_RATIO * usual)?;
+    // Against zeros anything is large: they are a state at its start, or padding.
+    let usual = before.median().filter(|usual| *usual > 0.0 && now > UNLIKE_RATIO * usual)?;
     Some(Evidence::against(what, now, "median of the batches before", usual))
 }
 
@@ -140,6 +141,19 @@ mod tests {
             let cause = weigh(&record_with(inputs, target));
             let told = cause.as_ref().map(|cause| (cause.weight, &*cause.evidence[0].what));
             assert_eq!(told, found, "{inputs:?} {target}");
+        }
+    }
+
+    #[test]
+    fn what_was_zero_so_far_has_no_usual_size() {
+        let track = |usual: f64| {
+            let mut track = DataTrack::default();
+            track.max.push(usual);
+            BatchTrack { inputs: vec![("h".to_owned(), track)], ..BatchTrack::default() }
+        };
+        for (usual, found) in [(0.0, false), (0.01, true)] {
+            let batch = [NamedInput { name: "h", stats: stats(0.4) }];
+            assert_eq!(unlike(&track(usual), &batch, None).is_some(), found, "{usual}");
         }
     }
 
