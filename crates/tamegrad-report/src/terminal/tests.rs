@@ -115,6 +115,29 @@ fn numbers_told_with_the_place_are_not_told_again() {
 }
 
 #[test]
+fn a_place_without_a_name_is_told_in_words() {
+    let guard = exploded();
+    let outside = "outside the model, in the loss: all outputs of the pass are finite and of their \
+                   usual size, ";
+    for (place, told, why) in [
+        (Place::Loss, format!("{outside}the loss is not"), "nothing in the model made it; look"),
+        (
+            Place::LossGradient,
+            format!("{outside}the gradient that the loss sends back is not finite"),
+            "nothing in the model made it; look",
+        ),
+        (Place::Data, "in the data".to_owned(), "not known: the numbers support no cause"),
+    ] {
+        let mut given = guard.diagnosis();
+        given.origin = Some(Origin { place, layer: None, tensor: None, evidence: vec![] });
+        given.causes.clear();
+        let head = head(&given, guard.record(), &Style::plain(1000));
+        assert_eq!(head[2], format!("{:15}{told}", "Where"));
+        assert!(head[3].starts_with(&format!("{:15}{why}", "Why")), "{}", head[3]);
+    }
+}
+
+#[test]
 fn all_remedies_that_treat_the_cause_are_shown_and_five_others() {
     let guard = exploded();
     let all = guard.diagnosis().remedies;
