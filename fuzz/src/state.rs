@@ -73,7 +73,7 @@ fn step(guard: &mut Guard, number: u64) {
     };
     guard.wants_snapshot(Step(number));
     let gradients = [1.0, 0.5].map(|part| Some(scan(&[part * size])));
-    let sample = || LayerSample { output: scan(&[1.0, size]), delta: Some(scan(&[0.5])) };
+    let sample = || LayerSample::new(scan(&[1.0, size]), Some(scan(&[0.5])));
     let trace =
         LayerTrace { input: Some(sample()), layers: (0..TENSORS).map(|_| sample()).collect() };
     guard.observe(&Observation {

@@ -28,6 +28,7 @@ impl ParameterTable {
             layer: layer_of(&name, &layers),
             name,
             is_matrix: rank >= 2,
+            fan_in: None,
         });
         let tensors = tensors.collect();
         Self { indices: lister.indices, layout: Layout { tensors, layers } }

@@ -73,9 +73,8 @@ impl Probes {
         let input = self.input.into_inner().map(&mut positions);
         let layers: Vec<_> = self.layers.into_inner().into_iter().map(positions).collect();
         let stats: Vec<TensorStats> = list.scan(&mut ListStats::default()).collect();
-        let sample = |(output, delta): (usize, Option<usize>)| LayerSample {
-            output: stats[output],
-            delta: delta.map(|delta| stats[delta]),
+        let sample = |(output, delta): (usize, Option<usize>)| {
+            LayerSample::new(stats[output], delta.map(|delta| stats[delta]))
         };
         Some(tamegrad::observe::LayerTrace {
             input: input.map(sample),

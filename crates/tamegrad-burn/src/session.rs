@@ -7,8 +7,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Gradients, Tensor};
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
-    BatchStats, Decision, GradientAction, Guard, GuardConfig, LayerInfo, Mode, Observation,
-    RunFacts, Step, Update, UpdateVerdict,
+    Decision, GradientAction, Guard, GuardConfig, LayerInfo, Mode, NamedInput, Observation,
+    RunFacts, Step, TensorStats, Update, UpdateVerdict,
 };
 use tamegrad_state::StateError;
 use tamegrad_stats::ListStats;
@@ -26,15 +26,17 @@ use crate::updates;
 
 /// What the loop knows of a step before it runs.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct StepInput {
+pub struct StepInput<'a> {
     /// The step's number.
     pub step: Step,
     /// Learning rate by the schedule.
     pub learning_rate: f64,
     /// Held-out metric of the parameters before this step, when it was measured.
     pub metric: Option<f64>,
-    /// Statistics of the batch's data.
-    pub batch: Option<BatchStats>,
+    /// Statistics of the batch's inputs, each by a name that stays the same.
+    pub inputs: &'a [NamedInput<'a>],
+    /// Statistics of the batch's regression targets; `None` for classes.
+    pub targets: Option<TensorStats>,
 }
 
 /// What became of a step.
@@ -138,7 +140,7 @@ impl<M: Module> Session<M> {
     /// [`Decision::rewind`] tells the loop where to go on.
     pub fn step(
         &mut self,
-        input: StepInput,
+        input: StepInput<'_>,
         loss: impl Fn(&M, &Probes) -> Tensor<1>,
     ) -> StepOutcome {
         if self.guard.config().mode == Mode::Off {
@@ -162,7 +164,8 @@ impl<M: Module> Session<M> {
             learning_rate: Some(input.learning_rate * self.guard.learning_rate_factor()),
             gradients: &stats.tensors,
             trace: trace.as_ref(),
-            batch: input.batch,
+            inputs: input.inputs,
+            targets: input.targets,
             ..Observation::default()
         });
         self.repeat_with_probes(&loss);
@@ -184,7 +187,7 @@ impl<M: Module> Session<M> {
     /// A step as it is without tamegrad, of which only the loss is noted.
     fn bare_step(
         &mut self,
-        input: StepInput,
+        input: StepInput<'_>,
         loss: impl Fn(&M, &Probes) -> Tensor<1>,
     ) -> StepOutcome {
         let (value, raw) = backward(&self.model, &Probes::unarmed(), &loss);
@@ -210,7 +213,7 @@ impl<M: Module> Session<M> {
     /// Takes the update that the decision leaves, unless the guard refuses it. Says whether.
     fn update(
         &mut self,
-        input: &StepInput,
+        input: &StepInput<'_>,
         decision: &Decision,
         mut gradients: GradientsParams,
         stats: &mut GradientStats,

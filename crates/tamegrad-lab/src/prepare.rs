@@ -6,7 +6,7 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, AdamWConfig, ModuleOptimizer, RmsPropConfig, SgdConfig};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use half::f16;
-use tamegrad::{BatchStats, RunFacts};
+use tamegrad::{RunFacts, TensorStats};
 use tamegrad_burn::{Clip, Lagged, Probes, SessionOptimizer, default_device};
 
 use crate::data::{self, Batches, DataError, Dataset, Table, Targets};
@@ -47,8 +47,10 @@ pub(crate) struct Prepared {
 pub(crate) struct Batch {
     inputs: Tensor<2>,
     targets: BatchTargets,
-    /// Statistics of the data.
-    pub(crate) stats: BatchStats,
+    /// Statistics of the inputs.
+    pub(crate) input_stats: TensorStats,
+    /// Statistics of the targets; `None` for classes.
+    pub(crate) target_stats: Option<TensorStats>,
 }
 
 enum BatchTargets {
@@ -97,14 +99,14 @@ impl Prepared {
         if factor != 1.0 {
             inputs.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
         }
-        let target = match &targets {
+        let target_stats = match &targets {
             Targets::Classes { .. } => None,
             Targets::Values { values, .. } => Some(tamegrad_stats::scan(values)),
         };
-        let stats = BatchStats { input: tamegrad_stats::scan(&inputs), target };
+        let input_stats = tamegrad_stats::scan(&inputs);
         let width = self.dataset.train.input_width();
         let inputs = matrix(inputs, width, &self.device).cast(self.dtype);
-        Batch { inputs, targets: on_device(targets, &self.device), stats }
+        Batch { inputs, targets: on_device(targets, &self.device), input_stats, target_stats }
     }
 
     /// What holds for the whole run.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tamegrad::{Diagnosis, GuardConfig, Mode, Record, Step};
+use tamegrad::{Diagnosis, GuardConfig, Mode, NamedInput, Record, Step};
 use tamegrad_burn::{Session, StepInput, weights_hash};
 
 use crate::model::{Network, WithNetwork, with_network};
@@ -119,7 +119,8 @@ fn run<N: Network>(
             step: Step(step),
             learning_rate: rate * fault.map_or(1.0, |fault| fault.rate_factor(step)),
             metric: measured,
-            batch: Some(batch.stats),
+            inputs: &[NamedInput { name: "inputs", stats: batch.input_stats }],
+            targets: batch.target_stats,
         };
         let outcome = session
             .step(input, |model, probes| loss(model, probes, &batch, kind, &recipe.regularise));

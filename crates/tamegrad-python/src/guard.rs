@@ -4,13 +4,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tamegrad::{
-    BatchStats, Diagnosis, Finding, GuardConfig, Mode, Observation, RunFacts, Severity, Step,
+    Diagnosis, Finding, GuardConfig, Mode, NamedInput, Observation, RunFacts, Severity, Step,
     TensorInfo, UpdateVerdict,
 };
 use tamegrad_report::{Style, describe_change, json, terminal};
 
 use crate::judgement::Decision;
-use crate::layout::{LayerRow, TensorRow, layout};
+use crate::layout::{LayerRow, TensorRow, layout, tensor_infos};
 use crate::numbers::{Numbers, stats};
 use crate::scan::Scan;
 use crate::trace::Trace;
@@ -22,8 +22,12 @@ pub(crate) struct Guard {
     core: tamegrad::Guard,
 }
 
-/// Step, sign, severity, tensor, layer and the numbers in words.
-type FindingRow = (u64, &'static str, &'static str, Option<String>, Option<String>, Vec<String>);
+/// Step, sign, severity, tensor, layer, the numbers in words, and what has happened.
+type FindingRow =
+    (u64, &'static str, &'static str, Option<String>, Option<String>, Vec<String>, &'static str);
+/// Verdict, onset, origin, cause, kind of place.
+type Summary =
+    (&'static str, Option<u64>, Option<String>, Option<&'static str>, Option<&'static str>);
 /// Label, what it changes, why, whether it treats the cause.
 type RemedyRow = (String, String, String, bool);
 
@@ -82,6 +86,7 @@ impl Guard {
                 name,
                 layer: known.and_then(|tensor| tensor.layer),
                 is_matrix: known.is_some_and(|tensor| tensor.is_matrix),
+                fan_in: known.and_then(|tensor| tensor.fan_in),
             }
         });
         layout.tensors = named.collect();
@@ -116,6 +121,18 @@ impl Guard {
         self.core.wants_snapshot(Step(step))
     }
 
+    /// Whether the update of the step that was observed last may have to be taken back.
+    fn wants_copy(&self) -> bool {
+        self.core.wants_copy()
+    }
+
+    /// Takes in parameters that the optimizer has got later.
+    fn add_tensors(&mut self, rows: Vec<TensorRow>) -> PyResult<()> {
+        let layers = self.core.record().layout.layers.len();
+        self.core.add_tensors(tensor_infos(rows, layers)?);
+        Ok(())
+    }
+
     /// Whether the lag of Adam's second moment shall be measured at this step.
     fn wants_lag(&self) -> bool {
         let record = self.core.record();
@@ -130,7 +147,7 @@ impl Guard {
     /// Takes in a step before its update; `None` when it shall go on as without the guard.
     #[pyo3(signature = (
         step, gradients, *, loss = None, metric = None, learning_rate = None, trace = None,
-        inputs = None, targets = None,
+        inputs = None, targets = None, clipped_to = None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
     fn observe(
@@ -141,12 +158,14 @@ impl Guard {
         metric: Option<f64>,
         learning_rate: Option<f64>,
         trace: Option<&Trace>,
-        inputs: Option<Numbers>,
+        inputs: Option<Vec<(String, Numbers)>>,
         targets: Option<Numbers>,
+        clipped_to: Option<f64>,
     ) -> Option<Decision> {
         let trace = trace.map(|trace| trace.to_core(self.core.record().layout.layers.len()));
-        let batch =
-            inputs.map(|inputs| BatchStats { input: stats(inputs), target: targets.map(stats) });
+        let inputs = inputs.unwrap_or_default();
+        let named = inputs.iter().map(|(name, of)| NamedInput { name, stats: stats(*of) });
+        let inputs: Vec<NamedInput<'_>> = named.collect();
         let decision = self.core.observe(&Observation {
             step: Step(step),
             loss,
@@ -154,16 +173,23 @@ impl Guard {
             learning_rate,
             gradients: &gradients.entries,
             trace: trace.as_ref(),
-            batch,
+            inputs: &inputs,
+            targets: targets.map(stats),
+            clipped_to,
             ..Observation::default()
         });
         (!decision.is_proceed()).then(|| Decision::from(&decision))
     }
 
     /// Takes in the update (`None`: the step was left out) and ends the step. `None`: take it; 0:
-    /// refuse it; another number: make it anew from gradients multiplied by that.
-    #[pyo3(signature = (updates = None))]
-    fn observe_update(&mut self, updates: Option<&Updates>) -> Option<f64> {
+    /// refuse it; another number: make it anew from gradients multiplied by that. One that cannot be
+    /// undone is taken.
+    #[pyo3(signature = (updates = None, *, can_undo = true))]
+    fn observe_update(&mut self, updates: Option<&Updates>, can_undo: bool) -> Option<f64> {
+        if !can_undo {
+            self.core.observe_update_taken(updates.map_or(&[], |updates| &updates.entries));
+            return None;
+        }
         match self.core.observe_update(updates.map_or(&[], |updates| &updates.entries)) {
             UpdateVerdict::Take => None,
             UpdateVerdict::Shrink(factor) => Some(factor),
@@ -176,10 +202,15 @@ impl Guard {
         self.core.observe_shrunk_update(&updates.entries)
     }
 
-    /// Takes in what hooks saw in a pass after an alarm.
-    fn observe_trace(&mut self, trace: &Trace) {
+    /// Takes in what hooks saw in a pass after an alarm: that of the latest step, or of another one
+    /// when it was run after an update.
+    #[pyo3(signature = (trace, step = None))]
+    fn observe_trace(&mut self, trace: &Trace, step: Option<u64>) {
         let trace = trace.to_core(self.core.record().layout.layers.len());
-        self.core.observe_trace(&trace);
+        match step {
+            Some(step) => self.core.observe_trace_of(Step(step), &trace),
+            None => self.core.observe_trace(&trace),
+        }
     }
 
     /// Takes in the lag of Adam's second moment (RMS of g^2/v) of each tensor.
@@ -215,6 +246,7 @@ impl Guard {
                 finding.tensor.map(|id| record.layout.tensor_name(id).to_owned()),
                 finding.layer.map(|id| record.layout.layer_name(id).to_owned()),
                 evidence.collect(),
+                finding.title(),
             )
         };
         record.findings.iter().skip(from).map(row).collect()
@@ -231,14 +263,16 @@ impl Guard {
         actions.map(|(step, decision)| (step.0, Decision::from(decision))).collect()
     }
 
-    /// The verdict's name, the onset, the origin's name, the cause's name.
-    fn summary(&self) -> (&'static str, Option<u64>, Option<String>, Option<&'static str>) {
+    /// The verdict's name, the onset, the origin's name, the cause's name, and what kind of place the
+    /// origin is: `layer`, `tensor`, `data` or `loss`.
+    fn summary(&self) -> Summary {
         let diagnosis = self.core.diagnosis();
         (
             diagnosis.verdict.as_str(),
             diagnosis.onset.map(|step| step.0),
             self.origin(&diagnosis),
             diagnosis.causes.first().map(|cause| cause.name.as_str()),
+            diagnosis.origin.map(|origin| origin.place.as_str()),
         )
     }
 

@@ -2,10 +2,10 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use tamegrad::{ActivationKind, LayerId, LayerInfo, Layout, NormalisationKind, TensorInfo};
+use tamegrad::{ActivationKind, LayerId, LayerInfo, Layout, NormalisationKind, TensorInfo, Update};
 
-/// Name, layer, whether it is a weight matrix.
-pub(crate) type TensorRow = (String, Option<usize>, bool);
+/// Name, layer, whether it is a weight matrix, inputs of one of its units.
+pub(crate) type TensorRow = (String, Option<usize>, bool, Option<u64>);
 
 /// Name, activation with its growth, normalisation, residual, recurrent.
 pub(crate) type LayerRow = (String, Option<(String, String)>, Option<String>, Option<bool>, bool);
@@ -13,14 +13,33 @@ pub(crate) type LayerRow = (String, Option<(String, String)>, Option<String>, Op
 /// The layout of rows.
 pub(crate) fn layout(tensors: Vec<TensorRow>, layers: Vec<LayerRow>) -> PyResult<Layout> {
     let layers = layers.into_iter().map(layer).collect::<PyResult<Vec<_>>>()?;
-    let tensors = tensors.into_iter().map(|(name, layer, is_matrix)| {
-        if let Some(index) = layer.filter(|index| *index >= layers.len()) {
-            let message = format!("{name}: got layer {index} of {}", layers.len());
+    Ok(Layout { tensors: tensor_infos(tensors, layers.len())?, layers })
+}
+
+/// Rows as the core takes them, in a layout of so many layers.
+pub(crate) fn tensor_infos(rows: Vec<TensorRow>, layers: usize) -> PyResult<Vec<TensorInfo>> {
+    let infos = rows.into_iter().map(|(name, layer, is_matrix, fan_in)| {
+        if let Some(index) = layer.filter(|index| *index >= layers) {
+            let message = format!("{name}: got layer {index} of {layers}");
             return Err(PyValueError::new_err(message));
         }
-        Ok(TensorInfo { name, layer: layer.map(LayerId), is_matrix })
+        Ok(TensorInfo { name, layer: layer.map(LayerId), is_matrix, fan_in })
     });
-    Ok(Layout { tensors: tensors.collect::<PyResult<_>>()?, layers })
+    infos.collect()
+}
+
+/// Powers of 2 to the end of a type under which preflight warns.
+#[pyfunction]
+pub(crate) fn preflight_headroom_min(dtype_max: f64) -> f64 {
+    tamegrad::preflight::headroom_min(dtype_max)
+}
+
+/// Whether an update of a matrix can be held against its size: norm before it, elements, inputs of one
+/// of its units.
+#[pyfunction]
+pub(crate) fn is_judged(weight_norm: f64, len: u64, fan_in: Option<u64>) -> bool {
+    let info = TensorInfo { name: String::new(), layer: None, is_matrix: true, fan_in };
+    info.is_judged_by(&Update { change_norm: 0.0, weight_norm, len, nonfinite: 0 })
 }
 
 fn layer((name, activation, normalisation, residual, recurrent): LayerRow) -> PyResult<LayerInfo> {
@@ -29,7 +48,10 @@ fn layer((name, activation, normalisation, residual, recurrent): LayerRow) -> Py
         None => None,
     };
     let normalisation = normalisation.as_deref().map(normalisation_of).transpose()?;
-    Ok(LayerInfo { name, activation, normalisation, residual, recurrent })
+    // Torch's modules are seen one by one: one that normalises does nothing else.
+    let only_normalises =
+        normalisation.is_some_and(|kind| kind != NormalisationKind::None) && residual.is_none();
+    Ok(LayerInfo { name, activation, normalisation, residual, recurrent, only_normalises })
 }
 
 fn growth_of(name: &str) -> PyResult<ActivationKind> {

@@ -47,7 +47,11 @@ mod _core {
     #[pymodule_export]
     const PREFLIGHT_PRODUCT_MAX: f64 = tamegrad::preflight::PRODUCT_MAX;
     #[pymodule_export]
-    const PREFLIGHT_HEADROOM_MIN: f64 = tamegrad::preflight::HEADROOM_MIN;
+    const PREFLIGHT_NORM_MAX: f64 = tamegrad::record::ABSURD_NORM;
+    #[pymodule_export]
+    use crate::layout::is_judged;
+    #[pymodule_export]
+    use crate::layout::preflight_headroom_min;
     #[pymodule_export]
     const PREFLIGHT_UPDATE_MAX: f64 = tamegrad::preflight::UPDATE_MAX;
 }

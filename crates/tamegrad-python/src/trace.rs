@@ -9,7 +9,8 @@ use crate::memory::Finder;
 use crate::numbers::{Numbers, numbers, stats};
 use crate::scan::scan_one;
 
-/// Outputs of layers and the gradients of the loss with respect to them, of one pass.
+/// Outputs of layers, inputs of their own, and the gradients of the loss with respect to both, of one
+/// pass.
 #[pyclass(module = "tamegrad._core")]
 #[derive(Default)]
 pub(crate) struct Trace {
@@ -22,6 +23,8 @@ pub(crate) struct Trace {
 struct Seen {
     output: Option<TensorStats>,
     delta: Option<TensorStats>,
+    input: Option<TensorStats>,
+    input_delta: Option<TensorStats>,
 }
 
 #[pymethods]
@@ -46,6 +49,26 @@ impl Trace {
         found.is_some()
     }
 
+    /// Reads a layer's own input, where that is not the output of the layer before it (`None`: the
+    /// layer has no float input); false when it cannot be read in place.
+    #[pyo3(signature = (layer, tensor))]
+    fn input(&mut self, layer: usize, tensor: Option<&Bound<'_, PyAny>>) -> bool {
+        let found = match tensor {
+            Some(tensor) => scan_one(&mut self.finder, tensor),
+            None => Some(TensorStats::default()),
+        };
+        self.seen(Some(layer)).input = found;
+        found.is_some()
+    }
+
+    /// Reads the gradient with respect to a layer's own input, in this use of it alone; false when it
+    /// cannot be read in place.
+    fn input_delta(&mut self, layer: usize, tensor: &Bound<'_, PyAny>) -> bool {
+        let found = scan_one(&mut self.finder, tensor);
+        self.seen(Some(layer)).input_delta = found;
+        found.is_some()
+    }
+
     /// Puts seven numbers in place of reading an output.
     fn put_output(&mut self, layer: Option<usize>, numbers: Numbers) {
         self.seen(layer).output = Some(stats(numbers));
@@ -56,6 +79,16 @@ impl Trace {
         self.seen(layer).delta = Some(stats(numbers));
     }
 
+    /// Puts seven numbers in place of reading a layer's own input.
+    fn put_input(&mut self, layer: usize, numbers: Numbers) {
+        self.seen(Some(layer)).input = Some(stats(numbers));
+    }
+
+    /// Puts seven numbers in place of reading the gradient with respect to a layer's own input.
+    fn put_input_delta(&mut self, layer: usize, numbers: Numbers) {
+        self.seen(Some(layer)).input_delta = Some(stats(numbers));
+    }
+
     /// The seven numbers of a layer's output (`None`: the network's input), if it was seen.
     fn get_output(&self, layer: Option<usize>) -> Option<Numbers> {
         self.seen_of(layer)?.output.as_ref().map(numbers)
@@ -64,6 +97,16 @@ impl Trace {
     /// The seven numbers of the gradient with respect to a layer's output, if it was seen.
     fn get_delta(&self, layer: Option<usize>) -> Option<Numbers> {
         self.seen_of(layer)?.delta.as_ref().map(numbers)
+    }
+
+    /// The seven numbers of a layer's own input, if it has one that was seen.
+    fn get_input(&self, layer: usize) -> Option<Numbers> {
+        self.seen_of(Some(layer))?.input.as_ref().map(numbers)
+    }
+
+    /// The seven numbers of the gradient with respect to a layer's own input, if it was seen.
+    fn get_input_delta(&self, layer: usize) -> Option<Numbers> {
+        self.seen_of(Some(layer))?.input_delta.as_ref().map(numbers)
     }
 
     /// Number of layers seen so far.
@@ -107,6 +150,8 @@ impl Trace {
         let sample = |seen: Option<&Seen>| LayerSample {
             output: seen.and_then(|seen| seen.output).unwrap_or_default(),
             delta: seen.and_then(|seen| seen.delta),
+            input: seen.and_then(|seen| seen.input),
+            input_delta: seen.and_then(|seen| seen.input_delta),
         };
         LayerTrace {
             input: self.input.output.map(|_| sample(Some(&self.input))),

@@ -24,7 +24,8 @@ pub(crate) const NAMED_MAX: usize = 12;
 ///
 /// Factors outside [`USUAL_GAIN`] stand in brackets and their layers are named below with both
 /// gains and, where the record knows them, the means while the run was calm. Long runs of
-/// neighbours on the same side are folded; the product is always that of all factors.
+/// neighbours on the same side are folded; the product is always that of all factors. In a network
+/// that branches the gains are no factors: they are listed, with the growth from end to end.
 pub fn chain(chain: &Chain, record: &Record, style: &Style) -> String {
     let mut lines = equations(chain, style);
     lines.extend(named(chain, record, style));
@@ -35,9 +36,26 @@ pub fn chain(chain: &Chain, record: &Record, style: &Style) -> String {
 pub(crate) fn equations(chain: &Chain, style: &Style) -> Vec<String> {
     let forward: Vec<Option<f64>> = chain.links.iter().map(|link| link.forward).collect();
     let backward: Vec<Option<f64>> = chain.links.iter().rev().map(|link| link.backward).collect();
-    let mut lines = direction("forward", &forward, style);
-    lines.extend(direction("backward", &backward, style));
+    let ends = chain.ends.map(|ends| [ends.forward, ends.backward]);
+    let mut lines = direction("forward", &forward, ends.map(|[forward, _]| forward), style);
+    lines.extend(direction("backward", &backward, ends.map(|[_, backward]| backward), style));
     lines
+}
+
+/// What signal and gradient grow by over all layers; `None` where no gain is known.
+pub(crate) fn totals(chain: &Chain) -> [Option<String>; 2] {
+    let gains =
+        |of: fn(&Link) -> Option<f64>| -> Vec<f64> { chain.links.iter().filter_map(of).collect() };
+    match chain.ends {
+        Some(ends) => [ends.forward, ends.backward].map(|growth| growth.map(number)),
+        None => [gains(|link| link.forward), gains(|link| link.backward)]
+            .map(|gains| (!gains.is_empty()).then(|| product(&gains))),
+    }
+}
+
+/// What [`totals`] are.
+pub(crate) fn total_label(chain: &Chain) -> &'static str {
+    if chain.ends.is_some() { "growth from end to end" } else { "product of all layers" }
 }
 
 /// A gain as it stands in the chain: in brackets when it is marked.
@@ -56,22 +74,40 @@ pub(crate) fn furthest(chain: &Chain, count: usize) -> Vec<&Link> {
 
 /// One chain of factors with its product, for factors that belong to no layer.
 pub(crate) fn factors(label: &str, factors: &[f64], style: &Style) -> Vec<String> {
-    let tokens = folded(factors, "factors", style);
+    let tokens = folded(factors, "factors", true, style);
     equation(label, tokens, &product(factors), style)
 }
 
-fn direction(label: &str, gains: &[Option<f64>], style: &Style) -> Vec<String> {
+/// The gains in one direction; with the growth from end to end, if that is known, in a network that
+/// branches.
+fn direction(
+    label: &str,
+    gains: &[Option<f64>],
+    ends: Option<Option<f64>>,
+    style: &Style,
+) -> Vec<String> {
     let known: Vec<f64> = gains.iter().flatten().copied().collect();
     let label = pad(label, 10);
     if known.is_empty() {
         return vec![format!("{label}not measured")];
     }
-    let mut tokens = folded(&known, "layers", style);
+    let mut tokens = folded(&known, "layers", ends.is_none(), style);
     let unknown = gains.len() - known.len();
     if unknown > 0 {
         tokens.push(format!("({} without a gain)", counted(unknown as u64, "layer")));
     }
-    equation(&label, tokens, &product(&known), style)
+    match ends {
+        None => equation(&label, tokens, &product(&known), style),
+        Some(growth) => {
+            let growth = growth.map_or_else(|| "not known".to_owned(), number);
+            let last = format!("end to end {}", style.paint(Tone::Heading, &growth));
+            let count = tokens.len();
+            let listed = tokens.into_iter().enumerate();
+            let mark = |index| if index + 1 < count { "," } else { ";" };
+            let listed = listed.map(|(index, token)| token + mark(index));
+            wrap_tokens(listed.chain([last]), &label, style.line())
+        }
+    }
 }
 
 fn equation(label: &str, tokens: Vec<String>, product: &str, style: &Style) -> Vec<String> {
@@ -100,29 +136,33 @@ fn side(gain: f64) -> Side {
     }
 }
 
-/// The factors as tokens that are never broken, with `×` before all but the first.
-fn folded(gains: &[f64], of: &str, style: &Style) -> Vec<String> {
+/// The gains as tokens that are never broken; of factors with `×` before all but the first.
+fn folded(gains: &[f64], of: &str, are_factors: bool, style: &Style) -> Vec<String> {
     let runs = gains.chunk_by(|a, b| side(*a) == side(*b));
     let entries = runs.flat_map(|run| {
         let side = side(run[0]);
         let fold_from = if side == Side::Usual { FOLD_USUAL } else { FOLD_MARKED };
         let texts = if run.len() >= fold_from {
-            vec![range(run, of)]
+            vec![range(run, of, are_factors)]
         } else {
             run.iter().map(|gain| number(*gain)).collect()
         };
         texts.into_iter().map(move |text| marked(side, text, style))
     });
-    let with_sign = |(index, text)| if index == 0 { text } else { format!("× {text}") };
+    let with_sign =
+        |(index, text)| if index == 0 || !are_factors { text } else { format!("× {text}") };
     entries.enumerate().map(with_sign).collect()
 }
 
-fn range(run: &[f64], of: &str) -> String {
+fn range(run: &[f64], of: &str, are_factors: bool) -> String {
     let low = run.iter().copied().fold(f64::INFINITY, f64::min);
     let high = run.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let (low, high) = (number(low), number(high));
     let between = if low == high { low } else { format!("{low} .. {high}") };
-    format!("{between} ({} {of}, product {})", run.len(), product(run))
+    match are_factors {
+        true => format!("{between} ({} {of}, product {})", run.len(), product(run)),
+        false => format!("{between} ({} {of})", run.len()),
+    }
 }
 
 fn marked(side: Side, text: String, style: &Style) -> String {
@@ -198,9 +238,19 @@ fn distance(link: &Link) -> f64 {
 mod tests {
     use super::*;
     use crate::check::layers;
+    use tamegrad::chain::Ends;
     use tamegrad::{LayerId, RunFacts, Step};
 
     fn told(gains: &[(Option<f64>, Option<f64>)], calm: Option<f64>, width: usize) -> String {
+        told_of(gains, calm, width, None)
+    }
+
+    fn told_of(
+        gains: &[(Option<f64>, Option<f64>)],
+        calm: Option<f64>,
+        width: usize,
+        ends: Option<Ends>,
+    ) -> String {
         let mut record = Record::new(layers(gains.len()), RunFacts::default());
         if let Some(calm) = calm {
             record.gains.iter_mut().for_each(|track| track.forward.push(calm.ln()));
@@ -210,8 +260,10 @@ mod tests {
             layer: LayerId(i),
             forward: *forward,
             backward: *backward,
+            first_inner: LayerId(i),
+            only_normalises: false,
         });
-        let given = Chain { step: Step(61), links: links.collect() };
+        let given = Chain { step: Step(61), links: links.collect(), ends };
         chain(&given, &record, &Style::plain(width))
     }
 
@@ -228,6 +280,19 @@ mod tests {
         backward  2 × [38] × 0.5 (1 layer without a gain) = 38
         layers.2  forward 41.3 (calm mean 1.9), backward 38
         layers.3  forward 0.1 (calm mean 1.9), backward 2
+        ");
+    }
+
+    #[test]
+    fn gains_of_branches_are_listed_and_not_multiplied() {
+        let mut gains = vec![(Some(1.0), Some(0.8)); 6];
+        gains[2] = (Some(41.34), None);
+        let ends = Ends { forward: Some(3.2), backward: None };
+        insta::assert_snapshot!(told_of(&gains, None, 60, Some(ends)), @r"
+        forward   1, 1, [41.3], 1, 1, 1; end to end 3.2
+        backward  0.8 (5 layers), (1 layer without a gain);
+                  end to end not known
+        layers.2  forward 41.3
         ");
     }
 

@@ -1,12 +1,12 @@
 //! Made-up runs for the tests: one that explodes in `layers.3`, a healthy one, and a fix.
 
 use tamegrad::diagnosis::SignSummary;
-use tamegrad::observe::{BatchStats, LayerTrace};
+use tamegrad::observe::LayerTrace;
 use tamegrad::signs::SignName;
 use tamegrad::{
     ActivationKind, Evidence, Finding, Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout,
-    Mode, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo, TensorStats,
-    Update, Verdict,
+    Mode, NamedInput, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo,
+    TensorStats, Update, Verdict,
 };
 
 use crate::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
@@ -23,6 +23,7 @@ pub(crate) fn layers(count: usize) -> Layout {
                 name: format!("layers.{i}.linear.weight"),
                 layer: Some(LayerId(i)),
                 is_matrix: true,
+                fan_in: None,
             })
             .collect(),
         layers: (0..count)
@@ -143,7 +144,7 @@ fn run(steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
             learning_rate: Some(0.05),
             gradients: &gradients,
             trace: armed.then_some(&trace),
-            batch: Some(BatchStats { input: stats(1.0), target: None }),
+            inputs: &[NamedInput { name: "x", stats: stats(1.0) }],
             ..Observation::default()
         });
         let update = Update {
@@ -207,7 +208,7 @@ fn trace(forward: &[f64], backward: &[f64]) -> LayerTrace {
         *rms *= gain;
         Some(*rms)
     });
-    let sample = |output, delta| LayerSample { output: stats(output), delta: Some(stats(delta)) };
+    let sample = |output, delta| LayerSample::new(stats(output), Some(stats(delta)));
     LayerTrace {
         input: Some(sample(1.0, deltas[0])),
         layers: outputs.zip(&deltas[1..]).map(|(output, delta)| sample(output, *delta)).collect(),

@@ -18,6 +18,8 @@ pub struct TrainReport {
     pub onset_step: Option<u64>,
     /// Name of the layer where it began, else of the tensor.
     pub origin: Option<String>,
+    /// What kind of place that is: `layer`, `tensor`, `data`, or `loss`, which has no name.
+    pub place: Option<&'static str>,
     /// Kebab-case name of the best supported cause.
     pub cause: Option<String>,
     /// Held-out metric at the end.
@@ -52,6 +54,8 @@ pub struct GivenReport {
     pub onset_step: Option<u64>,
     /// Name of the layer where it began, else of the tensor.
     pub origin: Option<String>,
+    /// As in [`TrainReport::place`].
+    pub place: Option<&'static str>,
     /// Kebab-case name of the best supported cause.
     pub cause: Option<String>,
     /// The six signs.
@@ -82,6 +86,8 @@ pub enum SignState {
 pub struct SignReport {
     /// Kebab-case name.
     pub name: String,
+    /// What has happened, or what the sign is where it was never up.
+    pub title: &'static str,
     /// Whether it was up.
     pub state: SignState,
     /// The step of its first finding, alarms before strains.
@@ -171,6 +177,7 @@ pub fn train(
         verdict: diagnosis.verdict,
         onset_step: diagnosis.onset.map(|step| step.0),
         origin: words::origin(diagnosis, record).map(str::to_owned),
+        place: diagnosis.origin.as_ref().map(|origin| origin.place.as_str()),
         cause: cause(diagnosis),
         metric,
         actions: record.actions.len() as u64 + record.actions_dropped,
@@ -184,6 +191,7 @@ pub fn given(diagnosis: &Diagnosis, record: &Record, metric: Option<f64>) -> Giv
         verdict: diagnosis.verdict,
         onset_step: diagnosis.onset.map(|step| step.0),
         origin: words::origin(diagnosis, record).map(str::to_owned),
+        place: diagnosis.origin.as_ref().map(|origin| origin.place.as_str()),
         cause: cause(diagnosis),
         signs: diagnosis.signs.iter().map(sign).collect(),
         gains: gains(diagnosis.chain.as_ref(), &record.layout),
@@ -218,6 +226,7 @@ fn sign(summary: &tamegrad::diagnosis::SignSummary) -> SignReport {
     let first = summary.first.as_ref();
     SignReport {
         name: summary.sign.as_str().to_owned(),
+        title: words::sign_title(summary),
         state: match first.map(|finding| finding.severity) {
             None if summary.too_early.is_some() => SignState::TooEarly,
             None => SignState::Quiet,

@@ -4,7 +4,7 @@ use tamegrad::{Chain, Diagnosis, Record, Verdict};
 
 use crate::change::describe_change;
 use crate::json::{FixReport, FixedReport};
-use crate::number::{count, number, product};
+use crate::number::{count, number};
 use crate::style::Style;
 use crate::{chain, words};
 
@@ -36,7 +36,9 @@ pub fn fix(report: &FixReport, diagnosis: &Diagnosis, record: &Record, diff: &st
 fn summary(report: &FixReport, diagnosis: &Diagnosis, record: &Record) -> String {
     let verdict = diagnosis.verdict;
     let onset = diagnosis.onset.map_or_else(|| "none".to_owned(), |step| count(step.0));
-    let origin = words::origin(diagnosis, record).map_or_else(|| "not known".to_owned(), code);
+    let origin = words::origin(diagnosis, record).map(code);
+    let origin = origin.or_else(|| words::place(diagnosis, record));
+    let origin = origin.unwrap_or_else(|| "not known".to_owned());
     let evidence = diagnosis.origin.as_ref().map(|origin| words::evidences(&origin.evidence));
     let cause = diagnosis.causes.first().map(|cause| words::cause(cause, record));
     let mut rows = vec![
@@ -85,7 +87,7 @@ fn why(diagnosis: &Diagnosis, record: &Record) -> String {
     });
     let rows: Vec<_> = rows.collect();
     if rows.is_empty() {
-        return format!("## Why\n\n{}.\n", capital(words::CAUSE_UNKNOWN));
+        return format!("## Why\n\n{}.\n", capital(words::no_cause(diagnosis)));
     }
     format!(
         "## Why\n\nCauses that the numbers support, the best supported first.\n\n{}",
@@ -97,7 +99,7 @@ fn signs(diagnosis: &Diagnosis) -> String {
     let rows = diagnosis.signs.iter().map(|sign| {
         let (first, times) = words::sign_times(sign);
         let numbers = sign.first.as_ref().map_or(String::new(), |f| words::evidences(&f.evidence));
-        let title = sign.sign.doc().title.to_owned();
+        let title = words::sign_title(sign).to_owned();
         vec![title, words::sign_state(sign).to_owned(), first, times, numbers]
     });
     let rows: Vec<_> = rows.collect();
@@ -116,14 +118,10 @@ fn gains(chain: Option<&Chain>, record: &Record) -> String {
         vec![name, of(link.forward), of(forward), of(link.backward), of(backward)]
     });
     let mut rows: Vec<_> = rows.collect();
-    let total = |gains: Vec<f64>| if gains.is_empty() { "-".to_owned() } else { product(&gains) };
-    rows.push(vec![
-        "product of all layers".into(),
-        total(chain.links.iter().filter_map(|link| link.forward).collect()),
-        String::new(),
-        total(chain.links.iter().filter_map(|link| link.backward).collect()),
-        String::new(),
-    ]);
+    let totals = chain::totals(chain).map(|total| total.unwrap_or_else(|| "-".to_owned()));
+    let [forward, backward] = totals;
+    let label = chain::total_label(chain).to_owned();
+    rows.push(vec![label, forward, String::new(), backward, String::new()]);
     let left_out = chain.links.len() - links.take(MARKED_MAX).count();
     let note = match left_out {
         0 => String::new(),

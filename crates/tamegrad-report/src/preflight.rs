@@ -138,6 +138,9 @@ pub fn words(warning: &Warning, layout: &Layout) -> String {
         Warning::Overflow(OverflowAt::Parameter(id)) => {
             format!("will overflow at {}: its gradient is not finite", tensor(id))
         }
+        Warning::AbsurdGradient { norm } => {
+            format!("the gradient norm is {}: no gradient to begin with", number(norm))
+        }
         Warning::LittleHeadroom { layer: id, bits } => format!(
             "{} is within {} powers of 2 of the largest number of its type",
             layer(id),

@@ -1,7 +1,7 @@
 //! The scale of the signal and of the gradient, layer by layer, as an SVG picture.
 
 use tamegrad::Preflight;
-use tamegrad::preflight::{Direction, HEADROOM_MIN};
+use tamegrad::preflight::{Direction, headroom_min};
 
 use crate::chain;
 use crate::number::{counted, number};
@@ -79,8 +79,11 @@ struct Plot {
 impl Plot {
     fn new(seen: &Preflight) -> Self {
         let series = Series::of(seen);
-        let is_near =
-            seen.overflow.is_some() || seen.headroom_bits.is_some_and(|bits| bits < HEADROOM_MIN);
+        let is_near = seen.overflow.is_some()
+            || seen
+                .headroom_bits
+                .zip(seen.dtype_max)
+                .is_some_and(|(bits, max)| bits < headroom_min(max));
         let end = seen.dtype_max.filter(|_| is_near);
         let shown = series.signal.iter().chain(&series.gradient).chain([&end]);
         let (low, high) = decades(shown).unwrap_or((-0.5, 0.5));

@@ -7,7 +7,7 @@ use tamegrad::{Diagnosis, Record, Verdict};
 
 use crate::change::describe_change;
 use crate::json::TrialReport;
-use crate::number::{count, number, product};
+use crate::number::{count, number};
 use crate::style::{Style, Tone};
 use crate::table::{aligned, columns};
 use crate::text::{join, pad, wrap};
@@ -102,8 +102,8 @@ fn notes(record: &Record, style: &Style) -> Vec<String> {
 
 fn place(diagnosis: &Diagnosis, record: &Record) -> String {
     let numbers = place_numbers(diagnosis, record);
-    match words::origin(diagnosis, record) {
-        Some(name) if numbers.is_empty() => name.to_owned(),
+    match words::place(diagnosis, record) {
+        Some(name) if numbers.is_empty() => name,
         Some(name) => format!("{name}; {}", numbers.join("; ")),
         None => words::ORIGIN_UNKNOWN.to_owned(),
     }
@@ -111,14 +111,14 @@ fn place(diagnosis: &Diagnosis, record: &Record) -> String {
 
 /// The numbers told with the place; none where the place is not known.
 fn place_numbers(diagnosis: &Diagnosis, record: &Record) -> Vec<String> {
-    let origin = diagnosis.origin.as_ref().filter(|_| words::origin(diagnosis, record).is_some());
+    let origin = diagnosis.origin.as_ref().filter(|_| words::place(diagnosis, record).is_some());
     origin.map_or(Vec::new(), |origin| origin.evidence.iter().map(words::evidence).collect())
 }
 
 /// The first cause with its numbers but those told with the place, and the others in a line each.
 fn why(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
     let Some((first, others)) = diagnosis.causes.split_first() else {
-        return labelled("Why", words::CAUSE_UNKNOWN, style);
+        return labelled("Why", words::no_cause(diagnosis), style);
     };
     let mut lines = labelled("Why", &words::cause(first, record), style);
     let indent = format!("{}- ", " ".repeat(LABEL));
@@ -221,7 +221,7 @@ fn sign_row(sign: &SignSummary, style: &Style) -> Vec<String> {
     };
     let (first, times) = words::sign_times(sign);
     let painted = style.paint(tone, state);
-    vec![format!("  {}", sign.sign.doc().title), painted, first, times]
+    vec![format!("  {}", words::sign_title(sign)), painted, first, times]
 }
 
 fn gains(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
@@ -273,12 +273,10 @@ fn short(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
     lines.extend(curves(diagnosis, record, style));
     lines.extend(labelled("Signs", &strains(diagnosis), style));
     if let Some(chain) = &diagnosis.chain {
-        let forward: Vec<f64> = chain.links.iter().filter_map(|link| link.forward).collect();
-        let backward: Vec<f64> = chain.links.iter().filter_map(|link| link.backward).collect();
+        let [forward, backward] = chain::totals(chain).map(|total| total.unwrap_or("1".to_owned()));
         let told = format!(
-            "product of all layers: forward {}, backward {} (step {})",
-            product(&forward),
-            product(&backward),
+            "{}: forward {forward}, backward {backward} (step {})",
+            chain::total_label(chain),
             count(chain.step.0)
         );
         lines.extend(labelled("Gains", &told, style));

@@ -2,6 +2,7 @@
 
 use tamegrad::causes::Cause;
 use tamegrad::diagnosis::SignSummary;
+use tamegrad::origin::Place;
 use tamegrad::remedies::Proposal;
 use tamegrad::{Diagnosis, Evidence, GradientAction, Record, Severity, Verdict};
 
@@ -23,6 +24,10 @@ pub(crate) fn verdict(verdict: Verdict) -> &'static str {
 pub(crate) const ORIGIN_UNKNOWN: &str = "not known: no layer or tensor stands out in the record";
 /// Said where no cause is supported.
 pub(crate) const CAUSE_UNKNOWN: &str = "not known: the numbers support no cause";
+/// Said where no cause is supported and it broke outside the model.
+const CAUSE_IN_THE_LOSS: &str = "nothing in the model made it; look in the loss function for log(0), \
+     0/0, sqrt(0) or a norm of 0 (whose slopes are infinite), the mean of nothing, the deviation of one \
+     value, and what torch.where or a mask leaves out";
 
 /// The steps that a record has seen.
 pub(crate) fn steps_seen(record: &Record) -> String {
@@ -34,6 +39,34 @@ pub(crate) fn origin<'a>(diagnosis: &Diagnosis, record: &'a Record) -> Option<&'
     let origin = diagnosis.origin.as_ref()?;
     let layer = origin.layer.map(|id| record.layout.layer_name(id));
     layer.or_else(|| origin.tensor.map(|id| record.layout.tensor_name(id)))
+}
+
+/// The place where it began, in words where it has no name.
+pub(crate) fn place(diagnosis: &Diagnosis, record: &Record) -> Option<String> {
+    let kind = diagnosis.origin.as_ref().map(|origin| origin.place);
+    let outside = "outside the model, in the loss: all outputs of the pass are finite and of their \
+                   usual size";
+    match kind {
+        Some(Place::Loss) => Some(format!("{outside}, the loss is not")),
+        Some(Place::LossGradient) => {
+            Some(format!("{outside}, the gradient that the loss sends back is not finite"))
+        }
+        Some(Place::Data) if origin(diagnosis, record).is_none() => Some("in the data".to_owned()),
+        _ => origin(diagnosis, record).map(str::to_owned),
+    }
+}
+
+/// Said where no cause is supported.
+pub(crate) fn no_cause(diagnosis: &Diagnosis) -> &'static str {
+    match &diagnosis.origin {
+        Some(origin) if origin.place.is_loss() => CAUSE_IN_THE_LOSS,
+        _ => CAUSE_UNKNOWN,
+    }
+}
+
+/// What has happened, of a sign that was up; what the sign is, of another.
+pub(crate) fn sign_title(sign: &SignSummary) -> &'static str {
+    sign.first.as_ref().map_or(sign.sign.doc().title, |finding| finding.title())
 }
 
 /// A cause by its title, its name and its layer, if it is one.

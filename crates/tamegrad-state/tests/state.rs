@@ -5,9 +5,9 @@ use tamegrad::observe::LayerTrace;
 use tamegrad::record::NonFiniteAt;
 use tamegrad::signs::{Reading, SignName};
 use tamegrad::{
-    ActivationKind, BatchStats, Decision, GradientAction, Guard, GuardConfig, LayerId, LayerInfo,
-    LayerSample, Layout, Mode, NormalisationKind, Observation, RunFacts, Severity, Step,
-    TensorInfo, Update, UpdateVerdict,
+    ActivationKind, Decision, GradientAction, Guard, GuardConfig, LayerId, LayerInfo, LayerSample,
+    Layout, Mode, NamedInput, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo,
+    Update, UpdateVerdict,
 };
 use tamegrad_state::{FORMAT, load, save, seal};
 use tamegrad_stats::{TensorStats, scan};
@@ -20,6 +20,7 @@ fn guard(mode: Mode) -> Guard {
         name: format!("layers.{index}.weight"),
         layer: Some(LayerId(index)),
         is_matrix: true,
+        fan_in: None,
     };
     let layer = |index: usize| LayerInfo {
         activation: Some(("relu".to_owned(), ActivationKind::Linear)),
@@ -52,6 +53,8 @@ fn step(guard: &mut Guard, step: u64) -> Decision {
     let sample = |seed: u64| LayerSample {
         output: scan(&[noise(seed), 1.0]),
         delta: Some(scan(&[noise(seed + 1), 0.5])),
+        input: Some(scan(&[noise(seed + 2), 2.0])),
+        input_delta: Some(scan(&[noise(seed + 3), 0.25])),
     };
     let trace = LayerTrace {
         input: Some(sample(step)),
@@ -64,7 +67,11 @@ fn step(guard: &mut Guard, step: u64) -> Decision {
         learning_rate: Some(0.1 * guard.learning_rate_factor()),
         gradients: &gradients,
         trace: guard.wants_trace(Step(step)).then_some(&trace),
-        batch: Some(BatchStats { input: scan(&[noise(step), 2.0]), target: Some(scan(&[1.0])) }),
+        inputs: &[
+            NamedInput { name: "x", stats: scan(&[noise(step), 2.0]) },
+            NamedInput { name: "extra", stats: scan(&[noise(step + 1)]) },
+        ],
+        targets: Some(scan(&[1.0])),
         ..Observation::default()
     });
     let change_norm = if step == 190 { 30.0 } else { 0.01 };
@@ -218,7 +225,7 @@ fn an_error_says_what_came_what_was_wanted_and_what_to_do() {
         (&bytes[..10], ["got 10 bytes", "load another one"]),
         (&bytes[..20], ["got 20 bytes", "load another one"]),
         (&bytes[..300], ["got 300 bytes", "load another one"]),
-        (&other_format, ["in format 3, written by tamegrad 0.", "resume with tamegrad 0."]),
+        (&other_format, ["in format 4, written by tamegrad 0.", "resume with tamegrad 0."]),
         (&damaged, ["damaged: got checksum", "load another checkpoint"]),
     ] {
         let message = load(bytes).expect_err("no state").to_string();
@@ -252,6 +259,6 @@ fn the_format_number_goes_up_when_the_state_changes() {
     let lines = types.iter().map(|(name, fields)| format!("{name}: {fields:?}\n"));
     let lines =
         lines.collect::<String>().replace("Named { name: ", "{ ").replace(", value: ", ": ");
-    insta::assert_snapshot!("format-2", lines);
-    assert_eq!(FORMAT, 2, "the types and the name of their file change with it");
+    insta::assert_snapshot!("format-3", lines);
+    assert_eq!(FORMAT, 3, "the types and the name of their file change with it");
 }

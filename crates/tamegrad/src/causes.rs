@@ -102,10 +102,15 @@ pub fn is_dead(record: &Record) -> bool {
 }
 
 /// Weighs all causes of an alarm, the best supported first. Empty when none is supported:
-/// "unknown" is an honest answer.
+/// "unknown" is an honest answer. Where it broke outside the model only the data can be a cause.
 pub fn weigh(record: &Record, origin: Option<&Origin>) -> Vec<Cause> {
     if record.first_alarm().is_none() {
         return Vec::new();
+    }
+    if origin.is_some_and(|origin| origin.place.is_loss()) {
+        // Nothing in the model made it.
+        let weighed = [data::weigh(record), unscaled_target::weigh(record)];
+        return ranked(weighed.into_iter().flatten().collect());
     }
     let weighed = [
         activation::weigh(record, origin),
@@ -119,7 +124,10 @@ pub fn weigh(record: &Record, origin: Option<&Origin>) -> Vec<Cause> {
         spike_then_dead::weigh(record),
         unscaled_target::weigh(record),
     ];
-    let mut causes: Vec<Cause> = weighed.into_iter().flatten().collect();
+    ranked(weighed.into_iter().flatten().collect())
+}
+
+fn ranked(mut causes: Vec<Cause>) -> Vec<Cause> {
     causes.sort_by(|a, b| b.weight.total_cmp(&a.weight));
     causes
 }
@@ -141,10 +149,10 @@ pub(crate) mod check {
             deltas[i] = deltas[i + 1] * backward[i];
         }
         let mut rms = 1.0;
-        let input = Some(LayerSample { output: stats(1.0), delta: Some(stats(deltas[0])) });
+        let input = Some(LayerSample::new(stats(1.0), Some(stats(deltas[0]))));
         let layers = (0..count).map(|i| {
             rms *= forward[i];
-            LayerSample { output: stats(rms), delta: Some(stats(deltas[i + 1])) }
+            LayerSample::new(stats(rms), Some(stats(deltas[i + 1])))
         });
         LayerTrace { layers: layers.collect(), input }
     }

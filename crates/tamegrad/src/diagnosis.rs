@@ -5,7 +5,7 @@ use crate::chain::Chain;
 use crate::finding::{Finding, Severity};
 use crate::observe::Step;
 use crate::origin::{self, Origin};
-use crate::record::{Record, Row};
+use crate::record::{Record, Row, VERY_HIGH_NORM};
 use crate::remedies::{self, Proposal};
 use crate::running::median;
 use crate::signs::{Reading, SignName};
@@ -147,11 +147,9 @@ fn verdict(record: &Record) -> Verdict {
 /// The last loss is not finite, the last rows' gradients are not, or the last update broke a
 /// parameter.
 fn ends_nonfinite(record: &Record) -> bool {
-    let broken =
-        |row: &Row| row.loss.is_some_and(|loss| !loss.is_finite()) || row.nonfinite_gradients > 0;
     let last = record.recent(3);
     let last_update = last.last().and_then(|row| row.update_ratio).unwrap_or(0.0);
-    !last.is_empty() && (last.iter().all(broken) || last_update.is_infinite())
+    !last.is_empty() && (last.iter().all(Row::is_broken) || last_update.is_infinite())
         || last.last().is_some_and(|row| row.loss.is_some_and(|loss| !loss.is_finite()))
 }
 
@@ -164,7 +162,11 @@ fn came_back(record: &Record, alarm: Step) -> bool {
     let end = median(record.recent(END_ROWS).iter().filter_map(|row| row.loss));
     let quiet = record.last_alarm.is_none_or(|at| record.clock - at >= END_ROWS as u64);
     let Some((level, end)) = level.zip(end) else { return quiet };
-    if record.never_came_down(end) {
+    // Without a calm level before the alarm, a loss that is lower than at first has not come back to
+    // anything while the gradient is still very high.
+    let norm = median(record.recent(END_ROWS).iter().filter_map(|row| row.gradient_norm));
+    let stays_high = before.is_empty() && norm.is_some_and(|norm| norm > VERY_HIGH_NORM);
+    if stays_high || record.never_came_down(end) {
         return false;
     }
     let spread = median(before.iter().map(|loss| (loss - level).abs())).unwrap_or(0.0) * 1.4826;

@@ -59,3 +59,11 @@ pub struct Finding {
     /// The numbers.
     pub evidence: Vec<Evidence>,
 }
+
+impl Finding {
+    /// What has happened, in words that are true for this finding; a sign's own title tells of all
+    /// that it may be.
+    pub fn title(&self) -> &'static str {
+        self.sign.title_of(&self.evidence)
+    }
+}

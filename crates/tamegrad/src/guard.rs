@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::diagnosis::{Diagnosis, diagnose};
 use crate::finding::{Finding, Severity};
 use crate::observe::{
-    LayerTrace, Layout, Observation, OtherModel, RunFacts, Step, TensorId, Update,
+    LayerTrace, Layout, Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,
 };
 use crate::record::{CriticalStep, Record};
 use crate::remedies::ladder::Ladder;
@@ -183,9 +183,16 @@ impl Guard {
         self.record.first_alarm().is_some() && self.record.alarm_trace.is_none()
     }
 
-    /// Takes in the probes of a repeated pass.
+    /// Takes in the probes of a repeated pass of the latest step, with the parameters from before its
+    /// update.
     pub fn observe_trace(&mut self, trace: &LayerTrace) {
         let step = self.record.now().map_or(Step(0), |row| row.step);
+        self.observe_trace_of(step, trace);
+    }
+
+    /// Takes in the probes of a repeated pass of any step: of the one after the latest, when its
+    /// parameters were those after the latest update.
+    pub fn observe_trace_of(&mut self, step: Step, trace: &LayerTrace) {
         self.record.take_trace(step, trace);
     }
 
@@ -241,7 +248,8 @@ impl Guard {
             return Decision::default();
         }
         let snapshots: Vec<Step> = self.snapshots.iter().map(|(step, _)| *step).collect();
-        let decision = self.ladder.decide(&self.record, &fired, &snapshots);
+        let decision =
+            self.ladder.decide(&self.record, &fired, &snapshots, seen.clipped_to.is_some());
         if self.ladder.accepts_level() {
             self.record.accept_gradient_level();
         }
@@ -284,6 +292,30 @@ impl Guard {
             None => self.refuse(),
         }
         takes
+    }
+
+    /// Takes in an update that is there already and cannot be taken back, and ends the step: what it
+    /// tells is noted as by [`Guard::observe_update`].
+    pub fn observe_update_taken(&mut self, updates: &[Option<Update>]) {
+        self.record.take_update(updates);
+        let fired = self.signs.read_update(&self.record);
+        self.record.note(fired);
+        if updates.iter().flatten().any(|update| update.nonfinite > 0) {
+            self.ladder.note_broken();
+        }
+        self.record.settle();
+    }
+
+    /// Whether the update of the step that was observed last may have to be taken back, so that the
+    /// door must hold a copy of parameters and optimizer state: in protect mode, on steps that are not
+    /// like the calm ones before.
+    pub fn wants_copy(&self) -> bool {
+        self.config.mode == Mode::Protect && crate::risk::is_at_risk(&self.record)
+    }
+
+    /// Takes in parameters that the optimizer has got later, after those that it had.
+    pub fn add_tensors(&mut self, tensors: Vec<TensorInfo>) {
+        self.record.add_tensors(tensors);
     }
 
     fn largest_ratio(&self) -> f64 {

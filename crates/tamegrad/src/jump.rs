@@ -8,7 +8,7 @@
 //! The rule is tamegrad's own; `docs/torch.md` has the runs that it was made for.
 
 use crate::causes::data::unlike;
-use crate::observe::BatchStats;
+use crate::observe::Observation;
 use crate::record::{Record, TensorTrack};
 use crate::running::{Baseline, median};
 use crate::signs::WARM_UP_STEPS;
@@ -44,7 +44,7 @@ impl Jump {
         record: &Record,
         loss: f64,
         gradient_norm: Option<f64>,
-        batch: Option<&BatchStats>,
+        seen: &Observation<'_>,
     ) -> Option<Self> {
         let before = record.now()?.loss?;
         let total = &record.total;
@@ -74,7 +74,7 @@ impl Jump {
             && gradient_norm? <= BEARABLE * total.gradient.mean().exp()
             && matrices().all(has_usual_update)
             && has_usual_rate()
-            && batch.is_none_or(|batch| unlike(&record.batch, batch).is_none());
+            && unlike(&record.batch, seen.inputs, seen.targets).is_none();
         from_data.then(|| Self { bears: borne(record, loss), losses: [loss].into() })
     }
 
@@ -92,7 +92,8 @@ impl Jump {
     }
 }
 
-fn is_usual(baseline: &Baseline, value: f64) -> bool {
+/// Whether a value is no more than its stream usually shows: twice its mean, or 3 sigmas above it.
+pub(crate) fn is_usual(baseline: &Baseline, value: f64) -> bool {
     let above = value.ln() - baseline.mean();
     above <= USUAL.ln().max(USUAL_SIGMAS * baseline.sigma())
 }
@@ -106,7 +107,7 @@ fn borne(record: &Record, loss: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{Observation, Step, Update};
+    use crate::observe::{NamedInput, Step, Update};
     use crate::signs::check::{Given, alarms, noise, run, stats};
     use crate::signs::{GradientSpikes, LossFluctuates};
 
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn a_batch_of_other_size_makes_none_and_neither_does_a_calm_loss() {
         let (record, _) = jumped();
-        let batch = |size: f64| BatchStats { input: stats(size), target: None };
+        let batch = |size: f64| [NamedInput { name: "x", stats: stats(size) }];
         let mut record = record;
         for i in 0..200 {
             let (gradients, step) = ([Some(stats(1.0))], Step(i));
@@ -172,7 +173,7 @@ mod tests {
                 step,
                 loss: Some(0.3 + 0.01 * noise(i as usize)),
                 gradients: &gradients,
-                batch: Some(batch(1.0)),
+                inputs: &batch(1.0),
                 ..Observation::default()
             };
             record.take(&seen);
@@ -185,7 +186,8 @@ mod tests {
             record.settle();
         }
         for (loss, size, begins) in [(8.0, 1.2, true), (8.0, 100.0, false), (0.31, 1.2, false)] {
-            let jump = Jump::begins(&record, loss, Some(3.0), Some(&batch(size)));
+            let seen = Observation { inputs: &batch(size), ..Observation::default() };
+            let jump = Jump::begins(&record, loss, Some(3.0), &seen);
             assert_eq!(jump.is_some(), begins, "{loss} {size}");
         }
     }

@@ -22,6 +22,7 @@ pub mod origin;
 pub mod preflight;
 pub mod record;
 pub mod remedies;
+mod risk;
 pub mod running;
 pub mod signs;
 
@@ -30,7 +31,7 @@ pub use diagnosis::{Diagnosis, Verdict, diagnose};
 pub use finding::{Evidence, Finding, Severity};
 pub use guard::{Decision, GradientAction, Guard, GuardConfig, Mode, UpdateVerdict};
 pub use observe::{
-    ActivationKind, BatchStats, LayerId, LayerInfo, LayerSample, Layout, NormalisationKind,
+    ActivationKind, LayerId, LayerInfo, LayerSample, Layout, NamedInput, NormalisationKind,
     Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,
 };
 pub use origin::Origin;

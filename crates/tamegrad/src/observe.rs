@@ -61,6 +61,9 @@ pub struct LayerInfo {
     pub residual: Option<bool>,
     /// Whether this is one time step of a recurrent cell (its weights are those of its siblings).
     pub recurrent: bool,
+    /// Whether it is a normalisation and nothing else. Such a layer brings any input to the same
+    /// size, so that its gains are not those of weights.
+    pub only_normalises: bool,
 }
 
 impl LayerInfo {
@@ -72,6 +75,7 @@ impl LayerInfo {
             normalisation: None,
             residual: None,
             recurrent: false,
+            only_normalises: false,
         }
     }
 }
@@ -87,6 +91,24 @@ pub struct TensorInfo {
     /// Whether it is a weight matrix or kernel (two or more dimensions). The update ratio of
     /// biases and norm scales says little, for they start at 0 or 1.
     pub is_matrix: bool,
+    /// Inputs of one of its output units; `None` where the door does not know.
+    pub fan_in: Option<u64>,
+}
+
+/// Part of 1 / sqrt(fan-in) under which a weight has no size yet. Usual initialisations have an RMS of
+/// 0.5 (PyTorch's uniform) to 1.4 (He) times that, GPT-2's scaled projections 0.1 and more up to a
+/// width of 12,288; a class token of 1e-6, a hash grid of 1e-4 and zeros are far below.
+const SIZE_MIN: f64 = 0.05;
+
+impl TensorInfo {
+    /// Whether an update of it can be held against its size: it is a matrix, and not so small that it
+    /// has yet to grow to any size. Such a weight is built up by its first updates, each of which is
+    /// many times what it was; it is judged once it has grown.
+    pub fn is_judged_by(&self, update: &Update) -> bool {
+        let rms = update.weight_norm / (update.len.max(1) as f64).sqrt();
+        let least = |fan_in: u64| SIZE_MIN / (fan_in.max(1) as f64).sqrt();
+        self.is_matrix && self.fan_in.is_none_or(|fan_in| !(rms < least(fan_in)))
+    }
 }
 
 /// The tensors and layers of a model, in a fixed order.
@@ -190,18 +212,17 @@ impl RunFacts {
     }
 }
 
-/// Statistics of one batch's data.
+/// One of the batch's inputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct BatchStats {
-    /// Statistics of the inputs.
-    pub input: TensorStats,
-    /// Statistics of the regression targets; `None` for classes.
-    pub target: Option<TensorStats>,
+pub struct NamedInput<'a> {
+    /// Its name, the same at every step, such as that of the model's argument.
+    pub name: &'a str,
+    /// Its statistics.
+    pub stats: TensorStats,
 }
 
-/// What a probe at a layer's output saw in one forward and backward pass.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What probes at a layer saw in one forward and backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerSample {
     /// Statistics of the layer's output.
@@ -209,6 +230,26 @@ pub struct LayerSample {
     /// Statistics of the gradient of the loss with respect to that output; `None` where no
     /// gradient came back.
     pub delta: Option<TensorStats>,
+    /// Statistics of the layer's own input, where that is not the output of the layer before it in
+    /// the order of execution: behind a branch, a skip connection, a function between modules. One
+    /// without elements says that the layer has no float input (an embedding of ids). `None`: the
+    /// layer before it is its input.
+    pub input: Option<TensorStats>,
+    /// Statistics of the gradient of the loss with respect to that input, in this use of it alone:
+    /// of a tensor that others take in as well the whole gradient is no factor of this layer.
+    pub input_delta: Option<TensorStats>,
+}
+
+impl LayerSample {
+    /// A sample of a layer whose input is the output of the layer before it.
+    pub fn new(output: TensorStats, delta: Option<TensorStats>) -> Self {
+        Self { output, delta, ..Self::default() }
+    }
+
+    /// Whether the layer's input is its own.
+    pub fn branches(&self) -> bool {
+        self.input.is_some() || self.input_delta.is_some()
+    }
 }
 
 /// The probes of a whole pass.
@@ -219,6 +260,13 @@ pub struct LayerTrace {
     pub input: Option<LayerSample>,
     /// One sample a layer, in the order of [`Layout::layers`].
     pub layers: Vec<LayerSample>,
+}
+
+impl LayerTrace {
+    /// The first layer whose output is not finite.
+    pub fn first_nonfinite_output(&self) -> Option<LayerId> {
+        self.layers.iter().position(|layer| !layer.output.is_finite()).map(LayerId)
+    }
 }
 
 /// One training step before its update, as numbers.
@@ -238,10 +286,14 @@ pub struct Observation<'a> {
     /// L2 norm of the whole gradient, for doors that know nothing finer; otherwise it follows
     /// from `gradients`.
     pub gradient_norm: Option<f64>,
+    /// The norm to which the loop itself clips this step's gradient before the optimizer sees it.
+    pub clipped_to: Option<f64>,
     /// Probes of this pass, when they were armed.
     pub trace: Option<&'a LayerTrace>,
-    /// The batch's data.
-    pub batch: Option<BatchStats>,
+    /// The batch's inputs; empty when the door does not see them.
+    pub inputs: &'a [NamedInput<'a>],
+    /// The batch's regression targets; `None` for classes.
+    pub targets: Option<TensorStats>,
 }
 
 /// An update of one tensor: the step that the optimizer took or means to take.

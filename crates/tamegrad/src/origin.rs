@@ -3,18 +3,58 @@
 use crate::chain::{Chain, Link, USUAL_GAIN, stands_out};
 use crate::finding::{Evidence, Finding, Severity};
 use crate::observe::{LayerId, LayerTrace, Step, TensorId};
-use crate::record::Record;
+use crate::record::{NonFiniteAt, Record, VERY_HIGH_NORM};
 use crate::signs::WARM_UP_STEPS;
+
+/// What kind of place an explosion began at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A layer.
+    Layer,
+    /// A parameter.
+    Tensor,
+    /// The batch's inputs or targets.
+    Data,
+    /// Outside the model: its outputs are finite and of their usual size, the loss is not finite.
+    Loss,
+    /// As [`Place::Loss`], but the loss is finite, and the gradient that it sends back is not.
+    LossGradient,
+}
+
+impl Place {
+    /// Kebab-case name; both kinds of the loss are `loss`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Place::Layer => "layer",
+            Place::Tensor => "tensor",
+            Place::Data => "data",
+            Place::Loss | Place::LossGradient => "loss",
+        }
+    }
+
+    /// Whether it is the loss function, outside the model.
+    pub fn is_loss(self) -> bool {
+        matches!(self, Place::Loss | Place::LossGradient)
+    }
+}
 
 /// Where an explosion began.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
-    /// The layer.
+    /// What kind of place it is.
+    pub place: Place,
+    /// The layer; of data that is not finite the first that it came to.
     pub layer: Option<LayerId>,
     /// The tensor, when only a tensor is known.
     pub tensor: Option<TensorId>,
     /// The numbers that show it.
     pub evidence: Vec<Evidence>,
+}
+
+impl Origin {
+    fn at_layer(layer: LayerId, evidence: Vec<Evidence>) -> Self {
+        Self { place: Place::Layer, layer: Some(layer), tensor: None, evidence }
+    }
 }
 
 /// Sigmas by which a gain leaves its own history.
@@ -31,25 +71,119 @@ pub const RECURRENT_PRODUCT_MAX: f64 = 30.0;
 const HISTORY_MIN: u32 = 3;
 /// A layer whose departure is within this part of the largest shares its rank.
 const SHARES: f64 = 0.8;
+/// Outputs of so many times their usual size are no longer of that size. A usual size under 1
+/// counts as 1, and so does one that is not known: a fresh network's outputs are about that.
+const UNUSUAL_OUTPUT: f64 = 10.0;
 
-/// Finds the origin, in this order: the producer of the first non-finite value in order of
-/// execution (the rest only pass it on); else, for an alarm in the first 100 steps, a layer whose
-/// gain stood out from its siblings' at the first step, unless another has risen by far more; else
-/// the layer whose gain rose most, above 6 sigma of its own history (or to 10 times its mean and
-/// above 3 sigma, for a history of few passes has a wide spread) and outside [0.5, 2]; else nothing. It is never ranked by the norm of weight
-/// gradients: in a deep ReLU network at twice the He gain every weight gradient is about 1e15,
-/// and the first to the last have a ratio of 0.12.
+/// Finds the origin, in this order:
+///
+/// - of the first value that is not finite: the loss, if all outputs of that very pass are finite and
+///   of their usual size; else the layer that produced it, the first in order of execution (the rest
+///   only pass it on), or the data that came to it so; the parameter that an update from gradients of
+///   no great size broke. Without probes of that pass, or of a later one whose parameters are whole,
+///   at most the tensor of the alarm is named;
+/// - for an alarm in the first 100 steps, a layer whose gain stood out from its siblings' at the
+///   first step, unless another has risen by far more;
+/// - the layer whose gain rose most, above 6 sigma of its own history (or to 10 times its mean and
+///   above 3 sigma, for a history of few passes has a wide spread) and outside [0.5, 2]; of a block
+///   and a layer within it the layer.
+///
+/// It is never ranked by the norm of weight gradients: in a deep ReLU network at twice the He gain
+/// every weight gradient is about 1e15, and the first to the last have a ratio of 0.12.
 ///
 /// A recurrent cell is one layer, however many time steps it was unrolled to: when no single gain
 /// stands out but the product over the time steps is large, the cell is the origin, at the time
 /// step with the largest gain.
 pub fn find(record: &Record) -> Option<Origin> {
     record.first_alarm()?;
-    producer(record)
-        .or_else(|| bad_from_the_start(record))
+    let broken = the_loss(record)
+        .or_else(|| producer(record))
+        .or_else(|| broken_data(record))
+        .or_else(|| broken_parameter(record));
+    if broken.is_some() || is_unseen(record) {
+        // What the update then breaks is no place.
+        return broken.or_else(|| tensor_of(record.first_alarm()?));
+    }
+    bad_from_the_start(record)
         .or_else(|| strongest_gain(record))
         .or_else(|| recurrent_cell(record))
-        .or_else(|| first_tensor(record))
+        .or_else(|| alarmed_tensor(record).filter(|_| record.telling_chain().is_none()))
+}
+
+/// The first value that is not finite, if it came no later than the first alarm.
+fn first_nonfinite(record: &Record) -> Option<(Step, NonFiniteAt)> {
+    let alarm = record.first_alarm()?.step;
+    record.first_nonfinite.filter(|(step, _)| *step <= alarm)
+}
+
+/// The data, where no layer is known that they came to.
+fn broken_data(record: &Record) -> Option<Origin> {
+    let (step, _) = first_nonfinite(record)?;
+    let evidence = Evidence::of(crate::causes::data::broken(record)?, step.0 as f64);
+    Some(Origin { place: Place::Data, layer: None, tensor: None, evidence: vec![evidence] })
+}
+
+/// The loss function, when the pass of the first loss or gradient that is not finite shows nothing
+/// unusual in the model.
+fn the_loss(record: &Record) -> Option<Origin> {
+    let (step, at) = first_nonfinite(record)?;
+    let pass = pass_at(record, step)?;
+    let is_silent = matches!(at, NonFiniteAt::Loss | NonFiniteAt::Gradient(_));
+    let calm = [&record.calm_trace, &record.first_trace].into_iter().flatten();
+    let calm = calm.filter(|(at, _)| *at < step).map(|(_, trace)| trace).next();
+    let input = pass.input.map_or(1.0, |input| input.output.max_abs);
+    let sizes = pass.layers.iter().enumerate().map(|(index, sample)| {
+        let before = calm.and_then(|trace| trace.layers.get(index));
+        (sample.output.max_abs, before.map_or(input, |before| before.output.max_abs).max(1.0))
+    });
+    let (largest, usual) = sizes.max_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)))?;
+    if !is_silent || pass.first_nonfinite_output().is_some() || largest > UNUSUAL_OUTPUT * usual {
+        return None;
+    }
+    let loss = record.rows.iter().find(|row| row.step == step).and_then(|row| row.loss);
+    let loss = loss.filter(|loss| !loss.is_finite());
+    let delta = pass.layers.iter().rev().find_map(|sample| sample.delta);
+    let (place, shown) = match loss {
+        Some(loss) => (Place::Loss, Evidence::of("loss", loss)),
+        None => {
+            let broken = delta.filter(|delta| !delta.is_finite())?.nonfinite() as f64;
+            let what = "NaN and Inf elements in the gradient at the model's output";
+            (Place::LossGradient, Evidence::of(what, broken))
+        }
+    };
+    let sizes = Evidence::against("largest output in that pass", largest, "usual", usual);
+    let when = Evidence::of("step of that pass", step.0 as f64);
+    Some(Origin { place, layer: None, tensor: None, evidence: vec![shown, sizes, when] })
+}
+
+/// The parameter that an update broke whose gradients were finite and of no great size: what they
+/// came from is not at fault.
+fn broken_parameter(record: &Record) -> Option<Origin> {
+    let (step, NonFiniteAt::Parameter(tensor)) = first_nonfinite(record)? else { return None };
+    let norm = record.rows.iter().find(|row| row.step == step)?.gradient_norm?;
+    let what =
+        format!("step whose update left NaN or Inf in {}", record.layout.tensor_name(tensor));
+    let evidence = vec![
+        Evidence::of(what, step.0 as f64),
+        Evidence::against("norm of the gradient of that step", norm, "very high", VERY_HIGH_NORM),
+    ];
+    let origin = Origin { place: Place::Tensor, layer: None, tensor: Some(tensor), evidence };
+    (norm <= VERY_HIGH_NORM).then_some(origin)
+}
+
+/// The probes of a step's own pass.
+fn pass_at(record: &Record, step: Step) -> Option<&LayerTrace> {
+    let passes = [&record.alarm_trace, &record.calm_trace, &record.first_trace];
+    passes.into_iter().flatten().find(|(at, _)| *at == step).map(|(_, trace)| trace)
+}
+
+/// Whether no probes tell of the first loss or gradient that is not finite.
+fn is_unseen(record: &Record) -> bool {
+    first_nonfinite(record).is_some_and(|(step, at)| {
+        matches!(at, NonFiniteAt::Loss | NonFiniteAt::Gradient(_))
+            && pass_at(record, step).is_none()
+            && record.alarm_pass().is_none()
+    })
 }
 
 /// How far a layer's gain has risen.
@@ -73,8 +207,13 @@ struct Departure {
 /// largest rise first; of those that share a rank, the one nearest to the loss.
 fn departures(record: &Record) -> Vec<Departure> {
     let Some(chain) = record.telling_chain() else { return Vec::new() };
-    let mut risen: Vec<Departure> =
+    let risen: Vec<Departure> =
         chain.links.iter().filter_map(|link| departure(record, link)).collect();
+    let is_block = |d: &Departure| {
+        let link = chain.links.get(d.layer.0);
+        link.is_some_and(|link| risen.iter().any(|inner| link.encloses(inner.layer)))
+    };
+    let mut risen: Vec<Departure> = risen.iter().filter(|d| !is_block(d)).copied().collect();
     risen.sort_by(|a, b| b.log_rise.total_cmp(&a.log_rise));
     let largest = risen.first().map_or(0.0, |d| d.log_rise);
     let shared = risen.iter().take_while(|d| d.log_rise >= SHARES * largest).count();
@@ -83,7 +222,8 @@ fn departures(record: &Record) -> Vec<Departure> {
 }
 
 fn departure(record: &Record, link: &Link) -> Option<Departure> {
-    let track = record.gains.get(link.layer.0)?;
+    // A normalisation's gain rises when what comes to it has shrunk.
+    let track = record.gains.get(link.layer.0).filter(|_| !link.only_normalises)?;
     let sides = [(link.forward, &track.forward, true), (link.backward, &track.backward, false)];
     let risen = sides.into_iter().filter_map(|(gain, history, is_forward)| {
         let gain = gain.filter(|gain| *gain > 0.0)?;
@@ -112,16 +252,30 @@ fn departure(record: &Record, link: &Link) -> Option<Departure> {
 /// producer must have had a gain of at least the type's maximum over its largest input; a layer
 /// before it whose own gain has risen by more than that is the origin.
 fn producer(record: &Record) -> Option<Origin> {
-    let (step, trace) = non_finite_pass(record)?;
-    let broken = trace.layers.iter().position(|layer| layer.output.nonfinite() > 0)?;
-    let input = broken.checked_sub(1).map_or(trace.input.as_ref(), |i| trace.layers.get(i));
-    let largest = input.map_or(1.0, |sample| sample.output.max_abs.max(f64::MIN_POSITIVE));
+    let (first, at) = first_nonfinite(record)?;
+    let pass = non_finite_pass(record, first)?;
+    let (step, trace) = pass;
+    let LayerId(broken) = trace.first_nonfinite_output()?;
+    let own = trace.layers[broken].input;
+    let before = broken.checked_sub(1).map_or(trace.input.as_ref(), |i| trace.layers.get(i));
+    let input = own.or(before.map(|sample| sample.output));
+    let largest = input.map_or(1.0, |input| input.max_abs.max(f64::MIN_POSITIVE));
     let max = record.facts.dtype_max.unwrap_or(f64::from(f32::MAX));
     let needed = (max / largest).ln();
     let name = |layer| record.layout.layer_name(layer);
-    let what = format!("step at which the output of {} is first not finite", name(LayerId(broken)));
-    let mut evidence = vec![Evidence::of(what, step.0 as f64)];
-    let chain = Chain::measure(*step, trace);
+    let output = format!("the output of {}", name(LayerId(broken)));
+    let mut evidence = vec![match *step == first {
+        true => Evidence::of(format!("step at which {output} is first not finite"), step.0 as f64),
+        false => {
+            let what = format!("step at which {output} was seen to be not finite");
+            Evidence::against(what, step.0 as f64, "something first was at", first.0 as f64)
+        }
+    }];
+    if let Some(own) = own.filter(|own| !own.is_finite()) {
+        let what = format!("NaN and Inf elements in the input of {}", name(LayerId(broken)));
+        evidence.push(Evidence::of(what, own.nonfinite() as f64));
+    }
+    let chain = record.chain(pass);
     let before = chain.links[..broken].iter().filter_map(|link| departure(record, link));
     let strongest = before
         .filter(|d| d.is_forward && d.log_rise > needed)
@@ -131,17 +285,17 @@ fn producer(record: &Record) -> Option<Origin> {
         evidence.insert(0, Evidence::against(what, d.gain, "usual", d.usual));
     }
     let layer = strongest.map_or(LayerId(broken), |d| d.layer);
-    Some(Origin { layer: Some(layer), tensor: None, evidence })
+    let place = match at {
+        NonFiniteAt::Input(_) | NonFiniteAt::Targets => Place::Data,
+        _ => Place::Layer,
+    };
+    Some(Origin { place, ..Origin::at_layer(layer, evidence) })
 }
 
-/// The probed pass of the first alarm, if the first non-finite value came no later than it.
-fn non_finite_pass(record: &Record) -> Option<&(Step, LayerTrace)> {
-    let (step, _) = record.first_nonfinite?;
-    let alarm = record.first_alarm()?.step;
-    let is_step = |traced: &&(Step, LayerTrace)| traced.0 == step;
-    (step <= alarm)
-        .then(|| record.first_trace.as_ref().filter(is_step).or(record.alarm_trace.as_ref()))
-        .flatten()
+/// The probed pass of the first value that is not finite, else a later one at the alarm.
+fn non_finite_pass(record: &Record, first: Step) -> Option<&(Step, LayerTrace)> {
+    let is_first = |traced: &&(Step, LayerTrace)| traced.0 == first;
+    record.first_trace.as_ref().filter(is_first).or_else(|| record.alarm_pass())
 }
 
 /// The layer whose gain stood out at the first step, when the alarm came in the warm-up. What a bad
@@ -156,11 +310,9 @@ fn bad_from_the_start(record: &Record) -> Option<Origin> {
     let risen = departures(record).first().map_or(0.0, |most| most.log_rise);
     let side = if bad.is_forward { "forward" } else { "backward" };
     let what = format!("{side} gain of {} at step 0", record.layout.layer_name(bad.layer));
-    (risen <= RISEN_FURTHER * (bad.gain / bad.usual).ln()).then(|| Origin {
-        layer: Some(bad.layer),
-        tensor: None,
-        evidence: vec![Evidence::against(what, bad.gain, "median of the layers", bad.usual)],
-    })
+    let evidence = Evidence::against(what, bad.gain, "median of the layers", bad.usual);
+    (risen <= RISEN_FURTHER * (bad.gain / bad.usual).ln())
+        .then(|| Origin::at_layer(bad.layer, vec![evidence]))
 }
 
 fn strongest_gain(record: &Record) -> Option<Origin> {
@@ -170,7 +322,7 @@ fn strongest_gain(record: &Record) -> Option<Origin> {
     let reference = if most.has_history { "its calm mean" } else { "usual" };
     let evidence =
         Evidence::against(format!("{side} gain of {name}"), most.gain, reference, most.usual);
-    Some(Origin { layer: Some(most.layer), tensor: None, evidence: vec![evidence] })
+    Some(Origin::at_layer(most.layer, vec![evidence]))
 }
 
 /// The recurrent cell, when its gains multiply to more than [`RECURRENT_PRODUCT_MAX`].
@@ -184,29 +336,24 @@ fn recurrent_cell(record: &Record) -> Option<Origin> {
         .filter(|link| link.backward.is_some())
         .max_by(|a, b| a.backward.unwrap_or(0.0).total_cmp(&b.backward.unwrap_or(0.0)))?;
     let what = format!("product of backward gains over {count} time steps");
-    (product > RECURRENT_PRODUCT_MAX).then(|| Origin {
-        layer: Some(largest.layer),
-        tensor: None,
-        evidence: vec![Evidence::against(what, product, "allowed", RECURRENT_PRODUCT_MAX)],
-    })
+    let evidence = Evidence::against(what, product, "allowed", RECURRENT_PRODUCT_MAX);
+    (product > RECURRENT_PRODUCT_MAX).then(|| Origin::at_layer(largest.layer, vec![evidence]))
 }
 
-/// Without gains (a log): the first tensor to alarm, or to strain within 3 steps before that.
-fn first_tensor(record: &Record) -> Option<Origin> {
-    if record.telling_chain().is_some() {
-        return None;
-    }
+/// The first tensor to alarm, or to strain within 3 steps before that.
+fn alarmed_tensor(record: &Record) -> Option<Origin> {
     let alarm = record.first_alarm()?.step.0;
     let near =
         |finding: &&Finding| finding.tensor.is_some() && finding.step.0.saturating_add(3) >= alarm;
     let near_alarm = || record.findings.iter().filter(near);
     let is_alarm = |finding: &&Finding| finding.severity == Severity::Alarm;
-    let finding = near_alarm().find(is_alarm).or_else(|| near_alarm().next())?;
-    Some(Origin {
-        layer: finding.layer,
-        tensor: finding.tensor,
-        evidence: finding.evidence.first().cloned().into_iter().collect(),
-    })
+    tensor_of(near_alarm().find(is_alarm).or_else(|| near_alarm().next())?)
+}
+
+fn tensor_of(finding: &Finding) -> Option<Origin> {
+    let evidence = finding.evidence.first().cloned().into_iter().collect();
+    let tensor = Some(finding.tensor?);
+    Some(Origin { place: Place::Tensor, layer: None, tensor, evidence })
 }
 
 /// The product of the backward gains from time step to time step, with their number; `None` when
@@ -222,6 +369,7 @@ pub fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Guard;
     use crate::observe::{LayerSample, Observation, RunFacts};
     use crate::signs::SignName;
     use crate::signs::check::{layout, stats};
@@ -229,7 +377,7 @@ mod tests {
     /// A trace whose forward gains are as given, with an input of RMS 1.
     fn trace(gains: &[f64]) -> LayerTrace {
         let mut rms = 1.0;
-        let sample = |rms| LayerSample { output: stats(rms), delta: Some(stats(1.0)) };
+        let sample = |rms| LayerSample::new(stats(rms), Some(stats(1.0)));
         let layers = gains.iter().map(|gain| {
             rms *= gain;
             sample(rms)
@@ -327,6 +475,217 @@ mod tests {
     fn a_layer_that_leaves_the_overflow_to_the_next_is_the_origin() {
         let record = record_of(&[1.0, 1.0, 1.0], 5, &[1.0, 1e30, f64::INFINITY]);
         assert_eq!(find(&record).and_then(|origin| origin.layer), Some(LayerId(1)));
+    }
+
+    /// A record of a run that is calm until `step`, at which the loss is NaN, or in whose gradients
+    /// something is.
+    struct Broken {
+        /// Outputs of the calm passes and of that at the step.
+        calm: [f64; 3],
+        now: [f64; 3],
+        /// Gradient at the last output of that pass.
+        delta: f64,
+        loss: f64,
+        /// Step of the pass in which `now` was seen; `None`: no pass was.
+        seen_at: Option<u64>,
+        /// Norms of the gradients at the step.
+        norms: [f64; 3],
+    }
+
+    const AT: u64 = 60;
+
+    const FINE: Broken = Broken {
+        calm: [1.0; 3],
+        now: [1.2; 3],
+        delta: 1.0,
+        loss: 0.5,
+        seen_at: Some(AT),
+        norms: [1.0; 3],
+    };
+
+    impl Broken {
+        fn record(&self) -> Record {
+            let pass = |outputs: [f64; 3], delta| {
+                let mut trace = LayerTrace {
+                    input: Some(LayerSample::new(stats(1.0), None)),
+                    layers: outputs
+                        .map(|output| LayerSample::new(stats(output), Some(stats(1.0))))
+                        .to_vec(),
+                };
+                trace.layers[2].delta = Some(stats(delta));
+                trace
+            };
+            let (calm, now) = (pass(self.calm, 1.0), pass(self.now, self.delta));
+            let mut guard =
+                Guard::new(layout(3), RunFacts::default(), crate::GuardConfig::default());
+            for step in 0..=AT {
+                let (norms, loss) =
+                    if step == AT { (self.norms, self.loss) } else { ([1.0; 3], 0.5) };
+                let gradients = norms.map(|norm| Some(stats(norm)));
+                guard.observe(&Observation {
+                    step: Step(step),
+                    loss: Some(loss),
+                    gradients: &gradients,
+                    trace: guard.wants_trace(Step(step)).then_some(&calm),
+                    ..Observation::default()
+                });
+                if let Some(seen_at) = self.seen_at.filter(|_| guard.wants_repeated_trace()) {
+                    guard.observe_trace_of(Step(seen_at), &now);
+                }
+                let nonfinite = u64::from(norms[0].is_nan());
+                let update =
+                    crate::Update { change_norm: 1e-3, weight_norm: 1.0, len: 1, nonfinite };
+                guard.observe_update(&[Some(update); 3]);
+            }
+            guard.record().clone()
+        }
+    }
+
+    #[test]
+    fn the_loss_function_is_the_place_when_all_outputs_are_finite_and_usual() {
+        use std::f64::{INFINITY, NAN};
+        let layer = |index| Some((Place::Layer, Some(LayerId(index))));
+        let loss = Broken { loss: NAN, norms: [NAN; 3], delta: NAN, ..FINE };
+        for (name, broken, found) in [
+            ("the loss", Broken { ..loss }, Some((Place::Loss, None))),
+            ("its gradient", Broken { loss: 0.5, ..loss }, Some((Place::LossGradient, None))),
+            (
+                "outputs that were usual",
+                Broken { calm: [50.0; 3], now: [90.0; 3], ..loss },
+                Some((Place::Loss, None)),
+            ),
+            ("outputs far above the usual", Broken { now: [1.0, 1e30, 1.0], ..loss }, layer(1)),
+            ("an output that is broken", Broken { now: [1.0, INFINITY, NAN], ..loss }, layer(1)),
+            ("no pass", Broken { seen_at: None, ..loss }, None),
+            (
+                "no pass, some gradients",
+                Broken { seen_at: None, loss: 0.5, norms: [NAN, 1.0, 1.0], ..FINE },
+                Some((Place::Tensor, None)),
+            ),
+            (
+                "a gradient in the model",
+                Broken { loss: 0.5, delta: 1.0, norms: [NAN, 1.0, 1.0], ..loss },
+                None,
+            ),
+        ] {
+            let origin = find(&broken.record()).map(|origin| (origin.place, origin.layer));
+            assert_eq!(origin, found, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pass_after_the_broken_step_tells_of_no_layer_unless_parameters_are_whole() {
+        use std::f64::NAN;
+        let later = Broken { loss: NAN, now: [NAN; 3], seen_at: Some(AT + 1), ..FINE };
+        let place = |broken: &Broken| find(&broken.record()).and_then(|origin| origin.layer);
+        assert_eq!(place(&Broken { norms: [NAN; 3], ..later }), None, "an update from NaN");
+        assert_eq!(place(&later), Some(LayerId(0)), "an update from finite gradients");
+        let evidence = find(&later.record()).expect("a place").evidence;
+        let what = "step at which the output of fc0 was seen to be not finite";
+        let told = Evidence::against(what, 61.0, "something first was at", 60.0);
+        assert_eq!(evidence.last(), Some(&told), "{evidence:?}");
+    }
+
+    #[test]
+    fn the_pass_of_the_step_refines_the_place_and_keeps_the_step() {
+        let broken = Broken { loss: f64::NAN, now: [1.0, f64::NAN, f64::NAN], ..FINE };
+        let first = Some((Step(AT), NonFiniteAt::Output(LayerId(1))));
+        assert_eq!(broken.record().first_nonfinite, first);
+        let later = Broken { seen_at: Some(AT + 1), ..broken };
+        assert_eq!(later.record().first_nonfinite, Some((Step(AT), NonFiniteAt::Loss)));
+    }
+
+    #[test]
+    fn where_the_loss_broke_no_cause_in_the_model_is_given_and_no_layer_is_changed() {
+        // The gains of the first pass alone would be called bad initial weights.
+        let broken = Broken {
+            calm: [1.0, 1e4, 1e8],
+            now: [1.0, 1e4, 1e8],
+            loss: f64::NAN,
+            norms: [f64::NAN; 3],
+            ..FINE
+        };
+        let record = broken.record();
+        let found = crate::diagnose(&record);
+        assert_eq!(found.origin.map(|origin| origin.place), Some(Place::Loss));
+        assert_eq!(found.causes, []);
+        let remedies: Vec<_> = found.remedies.iter().map(|proposal| proposal.remedy).collect();
+        use crate::remedies::RemedyName::{Rewind, SkipStep};
+        assert!(remedies.iter().all(|name| [SkipStep, Rewind].contains(name)), "{remedies:?}");
+        let unseen = crate::diagnose(&Broken { now: [1.0, 1e4, 1e30], ..broken }.record());
+        assert_eq!(unseen.causes[0].name, crate::causes::CauseName::Initialisation);
+    }
+
+    #[test]
+    fn an_update_that_broke_a_parameter_is_told_by_the_parameter_and_its_step() {
+        let update =
+            |nonfinite| crate::Update { change_norm: 1e-3, weight_norm: 1.0, len: 9, nonfinite };
+        for (norm, tensor) in [(1.0, Some(TensorId(1))), (1e9, None)] {
+            let mut record = Record::new(layout(3), RunFacts::default());
+            let gradients = [Some(stats(norm)); 3];
+            let calm = trace(&[1.0; 3]);
+            let broken = trace(&[f64::NAN; 3]);
+            let seen = |step, trace| Observation {
+                step: Step(step),
+                loss: Some(0.5),
+                gradients: &gradients,
+                trace: Some(trace),
+                ..Observation::default()
+            };
+            record.take(&seen(0, &calm));
+            record.take_update(&[Some(update(0)), Some(update(3)), Some(update(0))]);
+            record.note([Finding {
+                sign: SignName::LossNonFinite,
+                step: Step(0),
+                severity: Severity::Alarm,
+                tensor: Some(TensorId(1)),
+                layer: Some(LayerId(1)),
+                evidence: vec![],
+            }]);
+            record.take(&seen(1, &broken));
+            let origin = find(&record);
+            assert_eq!(origin.as_ref().and_then(|origin| origin.tensor), tensor, "{norm}");
+            assert_eq!(origin.as_ref().and_then(|origin| origin.layer), None, "{norm}");
+            let told = origin.map(|origin| origin.evidence[0].clone());
+            let what = "step whose update left NaN or Inf in fc1.weight";
+            assert_eq!(told, tensor.map(|_| Evidence::of(what, 0.0)));
+        }
+    }
+
+    #[test]
+    fn data_that_is_not_finite_is_the_place() {
+        for (input, target, place, layer) in
+            [(f64::NAN, 1.0, Place::Data, Some(LayerId(0))), (1.0, f64::NAN, Place::Data, None)]
+        {
+            let output = if input.is_nan() { [f64::NAN; 3] } else { [1.0; 3] };
+            let pass = trace(&output);
+            let mut guard =
+                Guard::new(layout(3), RunFacts::default(), crate::GuardConfig::default());
+            guard.observe(&Observation {
+                loss: Some(f64::NAN),
+                inputs: &[crate::NamedInput { name: "x", stats: stats(input) }],
+                targets: Some(stats(target)),
+                trace: Some(&pass),
+                ..Observation::default()
+            });
+            let origin = find(guard.record()).expect("a place");
+            assert_eq!((origin.place, origin.layer), (place, layer));
+        }
+    }
+
+    #[test]
+    fn a_layer_goes_before_the_block_that_it_lies_in() {
+        let mut record = record_of(&[1.0; 3], 5, &[1.0; 3]);
+        record.layout.layers[2].name = "h".to_owned();
+        record.layout.layers[1].name = "h.fc".to_owned();
+        let mut pass = trace(&[1.0, 40.0, 1.0]);
+        pass.layers[2].input = Some(stats(1.0));
+        for (only_normalises, layer) in [(false, 1), (true, 2)] {
+            record.layout.layers[1].only_normalises = only_normalises;
+            record.alarm_trace = Some((Step(5), pass.clone()));
+            let found = find(&record).and_then(|origin| origin.layer);
+            assert_eq!(found, Some(LayerId(layer)), "{only_normalises}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use tamegrad_stats::{TensorStats, merge};
 
 use crate::chain::Chain;
 use crate::observe::{LayerId, LayerTrace, Layout, Step, TensorId, Update};
+use crate::record::ABSURD_NORM;
 
 /// What a door measured of a first step, on copies. What it does not know is `None` or empty.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,7 +76,7 @@ pub enum Direction {
 pub enum Warning {
     /// The first pass overflows.
     Overflow(OverflowAt),
-    /// An output or its gradient is within [`HEADROOM_MIN`] powers of 2 of the dtype's end.
+    /// An output or its gradient is within [`headroom_min`] powers of 2 of the dtype's end.
     LittleHeadroom {
         /// The layer with the least.
         layer: LayerId,
@@ -90,6 +91,11 @@ pub enum Warning {
         product: f64,
         /// Number of factors.
         layers: usize,
+    },
+    /// The norm of the whole gradient is above [`ABSURD_NORM`].
+    AbsurdGradient {
+        /// The norm.
+        norm: f64,
     },
     /// The first update is more than [`UPDATE_MAX`] of a weight matrix.
     LargeUpdate {
@@ -149,8 +155,14 @@ pub const PRODUCT_MAX: f64 = 1e3;
 /// SGD, momentum, Adam, AdamW and RMSprop at many rates): of 120 that stayed healthy a quarter had
 /// a first update above 0.1, none above 0.92.
 pub const UPDATE_MAX: f64 = 1.0;
-/// Fewer powers of 2 than this to the end of the dtype are a warning.
-pub const HEADROOM_MIN: f64 = 16.0;
+/// The part of a dtype's powers of 2 above 1 that shall be left: fewer are a warning.
+const HEADROOM_PART: f64 = 1.0 / 8.0;
+
+/// Powers of 2 to the end of a dtype under which there is a warning: 16 of bf16 and f32, 2 of f16,
+/// which ends at 65,504.
+pub fn headroom_min(dtype_max: f64) -> f64 {
+    HEADROOM_PART * dtype_max.log2()
+}
 /// The smallest multiple of the first update that a door tries when it looks for the critical one.
 pub const MULTIPLE_TRIED_MIN: f64 = 1.0 / 65_536.0;
 /// The largest.
@@ -166,12 +178,14 @@ pub fn preflight(layout: &Layout, seen: &FirstStep<'_>) -> Preflight {
     let layers = seen.trace.map_or(Vec::new(), |trace| scales(trace, seen.dtype_max));
     let probed = seen.trace.filter(|trace| !trace.layers.is_empty());
     let input = probed.and_then(|trace| trace.input.as_ref());
-    let is_matrix = |index: usize| layout.tensors.get(index).is_some_and(|info| info.is_matrix);
+    let is_judged = |index: usize, update: &Update| {
+        layout.tensors.get(index).is_some_and(|info| info.is_judged_by(update))
+    };
     let updates = || (0..).zip(seen.updates).filter_map(|(i, update)| Some((i, (*update)?)));
-    let ratios = updates().filter(|(index, _)| is_matrix(*index));
+    let ratios = updates().filter(|(index, update)| is_judged(*index, update));
     Preflight {
         layout: layout.clone(),
-        chain: probed.map(|trace| Chain::measure(Step(0), trace)),
+        chain: probed.map(|trace| Chain::measure(Step(0), trace, layout)),
         input: input.map(|sample| {
             (size(&sample.output, TensorStats::rms), sample.delta.map(|d| size(&d, |d| d.l2)))
         }),
@@ -199,6 +213,8 @@ impl Preflight {
         warnings.extend(
             [Direction::Forward, Direction::Backward].map(|d| self.gains(d)).into_iter().flatten(),
         );
+        let absurd = self.gradient_norm.filter(|norm| *norm > ABSURD_NORM);
+        warnings.extend(absurd.map(|norm| Warning::AbsurdGradient { norm }));
         match (self.broken, self.first_update) {
             (Some(tensor), _) => warnings.push(Warning::BrokenUpdate { tensor }),
             (None, Some((tensor, ratio))) if !(ratio <= UPDATE_MAX) => {
@@ -223,16 +239,15 @@ impl Preflight {
         }
     }
 
-    /// The product of the gains in a direction and the number of factors; `None` where no layer
-    /// has one, for a product of none would read as a calm 1.
+    /// How much the signal or the gradient grows from end to end, and the number of layers with a
+    /// gain; `None` where no layer has one, for a product of none would read as a calm 1.
     pub fn product(&self, direction: Direction) -> Option<(f64, usize)> {
         let chain = self.chain.as_ref()?;
-        let gains = chain.links.iter().filter_map(|link| match direction {
-            Direction::Forward => link.forward,
-            Direction::Backward => link.backward,
-        });
-        let gains: Vec<f64> = gains.collect();
-        (!gains.is_empty()).then(|| (crate::chain::product(gains.iter().copied()), gains.len()))
+        let (product, layers) = match direction {
+            Direction::Forward => (chain.forward_product(), chain.count(|link| link.forward)),
+            Direction::Backward => (chain.backward_product(), chain.count(|link| link.backward)),
+        };
+        (layers > 0).then_some((product, layers))
     }
 
     fn gains(&self, direction: Direction) -> Option<Warning> {
@@ -248,7 +263,8 @@ impl Preflight {
     fn little_headroom(&self) -> Option<Warning> {
         let rows = self.layers.iter().filter_map(|row| Some((row.layer, row.headroom_bits?)));
         let (layer, bits) = rows.min_by(|a, b| a.1.total_cmp(&b.1))?;
-        (bits < HEADROOM_MIN).then_some(Warning::LittleHeadroom { layer, bits })
+        let min = self.dtype_max.map_or(0.0, headroom_min);
+        (bits < min).then_some(Warning::LittleHeadroom { layer, bits })
     }
 }
 
@@ -324,10 +340,9 @@ mod tests {
 
     /// Tensors of one element: (output, gradient with respect to it), the input first.
     fn trace(samples: &[(f64, f64)]) -> LayerTrace {
-        let mut samples = samples.iter().map(|(output, delta)| LayerSample {
-            output: stats(*output),
-            delta: Some(stats(*delta)),
-        });
+        let mut samples = samples
+            .iter()
+            .map(|(output, delta)| LayerSample::new(stats(*output), Some(stats(*delta))));
         LayerTrace { input: samples.next(), layers: samples.collect() }
     }
 
@@ -390,10 +405,10 @@ mod tests {
         let trace = LayerTrace {
             input: None,
             layers: vec![
-                LayerSample { output: wide(4.0, 4), delta: Some(stats(256.0)) },
-                LayerSample { output: wide(6.0, 9), delta: None },
-                LayerSample { output: stats(0.0), delta: None },
-                LayerSample { output: stats(INF), delta: None },
+                LayerSample::new(wide(4.0, 4), Some(stats(256.0))),
+                LayerSample::new(wide(6.0, 9), None),
+                LayerSample::new(stats(0.0), None),
+                LayerSample::new(stats(INF), None),
             ],
         };
         let seen = preflight(

@@ -4,10 +4,11 @@ use tamegrad_stats::{TensorStats, merge};
 
 use crate::chain::Chain;
 use crate::finding::{Finding, Severity};
-use crate::guard::Decision;
+use crate::guard::{Decision, GradientAction};
 use crate::jump::Jump;
 use crate::observe::{
-    BatchStats, LayerId, LayerTrace, Layout, Observation, RunFacts, Step, TensorId, Update,
+    LayerId, LayerTrace, Layout, NamedInput, Observation, RunFacts, Step, TensorId, TensorInfo,
+    Update,
 };
 use crate::running::{Baseline, Window, median};
 use crate::signs::{Reading, SignName};
@@ -18,10 +19,14 @@ pub const ROWS_MAX: usize = 65_536;
 pub const FINDINGS_MAX: usize = 4_096;
 /// Actions kept; later ones are only counted.
 pub const ACTIONS_MAX: usize = 4_096;
+/// A norm of the whole gradient that is no gradient to begin with.
+pub const ABSURD_NORM: f64 = 1e9;
 /// A norm of the whole gradient that is very high whatever the network.
 pub const VERY_HIGH_NORM: f64 = 1e6;
 /// Robust spreads above the calm losses from which a loss has departed.
 const DEPARTED: f64 = 4.0;
+/// Inputs of a batch that are told apart; the further ones are taken together with the last.
+pub const INPUTS_MAX: usize = 32;
 /// Steps whose losses make the loss baseline.
 pub const LOSS_WINDOW: usize = 100;
 
@@ -45,6 +50,13 @@ pub struct Row {
     pub nonfinite_gradients: u64,
     /// Largest update ratio of a weight matrix.
     pub update_ratio: Option<f64>,
+}
+
+impl Row {
+    /// Whether the loss or a gradient is not finite.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.nonfinite_gradients > 0 || self.loss.is_some_and(|loss| !loss.is_finite())
+    }
 }
 
 /// The baselines and the latest values of one parameter tensor.
@@ -118,8 +130,10 @@ pub struct CriticalStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NonFiniteAt {
-    /// In the batch's inputs or targets.
-    Data,
+    /// In one of the batch's inputs: its place in [`BatchTrack::inputs`].
+    Input(usize),
+    /// In the batch's targets.
+    Targets,
     /// In a layer's output; the producer, if a probe was there.
     Output(LayerId),
     /// In the loss.
@@ -151,7 +165,7 @@ pub struct Record {
     pub gains: Vec<GainTrack>,
     /// The probes of the first pass.
     pub first_trace: Option<(Step, LayerTrace)>,
-    /// The latest probes up to the first alarm.
+    /// The latest probes up to the first alarm, of a pass whose loss and gradients are finite.
     pub calm_trace: Option<(Step, LayerTrace)>,
     /// The first probes at or after the first alarm.
     pub alarm_trace: Option<(Step, LayerTrace)>,
@@ -199,18 +213,88 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BatchTrack {
-    /// RMS of the inputs of the last batches before the first alarm.
-    pub input_rms: Window<50>,
-    /// Largest input magnitudes of the same batches.
-    pub input_max: Window<50>,
-    /// Largest target magnitudes of the same batches.
-    pub target_max: Window<50>,
-    /// The latest batch.
-    pub latest: Option<BatchStats>,
-    /// The batch before it.
-    pub previous: Option<BatchStats>,
-    /// Of the batch at the first alarm and the one before it, that with the larger inputs.
-    pub at_alarm: Option<BatchStats>,
+    /// The inputs by name, in the order in which they were first seen; at most [`INPUTS_MAX`].
+    pub inputs: Vec<(String, DataTrack)>,
+    /// The regression targets.
+    pub targets: DataTrack,
+}
+
+/// What is kept of one input, or of the targets.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct DataTrack {
+    /// RMS in the first five batches.
+    pub first_rms: Window<5>,
+    /// RMS in the last batches before the first alarm.
+    pub rms: Window<50>,
+    /// Largest magnitude in the same batches.
+    pub max: Window<50>,
+    /// The latest batch's.
+    pub latest: Option<TensorStats>,
+    /// That of the batch before it.
+    pub previous: Option<TensorStats>,
+    /// Of the batch at the first alarm and the one before it, the larger.
+    pub at_alarm: Option<TensorStats>,
+}
+
+impl DataTrack {
+    fn take(&mut self, stats: TensorStats) {
+        // An input that comes in several passes of a step is the data of all of them.
+        let together = self.latest.map_or(stats, |before| merge([&before, &stats]));
+        self.latest = Some(together);
+    }
+
+    fn note_first(&mut self) {
+        if let Some(latest) = self.latest.filter(|_| self.first_rms.len() < 5) {
+            self.first_rms.push(latest.rms());
+        }
+    }
+
+    fn settle(&mut self) {
+        let Some(latest) = self.latest else { return };
+        self.previous = Some(latest);
+        self.rms.push(latest.rms());
+        self.max.push(latest.max_abs);
+    }
+
+    fn freeze(&mut self) {
+        let batches = [self.latest, self.previous].into_iter().flatten();
+        self.at_alarm = batches.max_by(|a, b| a.max_abs.total_cmp(&b.max_abs));
+    }
+}
+
+impl BatchTrack {
+    /// The place of an input's track, which is made when there is room; else the last.
+    fn place(&mut self, name: &str) -> usize {
+        let known = self.inputs.iter().position(|(known, _)| known == name);
+        known.unwrap_or_else(|| {
+            if self.inputs.len() < INPUTS_MAX {
+                self.inputs.push((name.to_owned(), DataTrack::default()));
+            }
+            self.inputs.len() - 1
+        })
+    }
+
+    /// The track of an input that was seen before.
+    pub(crate) fn input(&self, name: &str) -> Option<&DataTrack> {
+        let known = self.inputs.iter().find(|(known, _)| known == name);
+        let last = self.inputs.last().filter(|_| self.inputs.len() >= INPUTS_MAX);
+        known.or(last).map(|(_, track)| track)
+    }
+
+    fn take(&mut self, inputs: &[NamedInput<'_>], targets: Option<TensorStats>) {
+        self.tracks().for_each(|track| track.latest = None);
+        for input in inputs {
+            let place = self.place(input.name);
+            self.inputs[place].1.take(input.stats);
+        }
+        self.targets.latest = targets;
+        self.tracks().for_each(DataTrack::note_first);
+    }
+
+    fn tracks(&mut self) -> impl Iterator<Item = &mut DataTrack> {
+        self.inputs.iter_mut().map(|(_, track)| track).chain([&mut self.targets])
+    }
 }
 
 impl Record {
@@ -249,6 +333,12 @@ impl Record {
             last_action: None,
             segment: 0,
         }
+    }
+
+    /// Takes in parameters that the optimizer has got later; their tracks begin empty.
+    pub(crate) fn add_tensors(&mut self, tensors: Vec<TensorInfo>) {
+        self.tensors.extend(tensors.iter().map(|_| TensorTrack::new()));
+        self.layout.tensors.extend(tensors);
     }
 
     /// Goes on from a saved record of the same model; the layout stays, and the facts that are known
@@ -336,15 +426,70 @@ impl Record {
         }
     }
 
-    /// The chain of gains of the pass that shows the most: at the alarm, else the latest calm one.
+    /// The probes at or after the first alarm, unless parameters may be broken by then: the outputs
+    /// of such a pass tell of the update that broke them, and of no layer.
+    pub fn alarm_pass(&self) -> Option<&(Step, LayerTrace)> {
+        self.alarm_trace.as_ref().filter(|(step, _)| !self.may_be_broken_before(*step))
+    }
+
+    /// Whether an update before this step broke a parameter, or was taken from gradients that were
+    /// not finite.
+    fn may_be_broken_before(&self, step: Step) -> bool {
+        let Some((first, at)) = self.first_nonfinite.filter(|(first, _)| *first < step) else {
+            return false;
+        };
+        let was_skipped = |at: Step| {
+            self.actions.iter().any(|(step, decision)| {
+                *step == at
+                    && (decision.gradients == GradientAction::Skip || decision.rewind.is_some())
+            })
+        };
+        let rows = self.rows.iter().rev().take_while(|row| row.step >= first);
+        let mut before = rows.filter(|row| row.step < step);
+        matches!(at, NonFiniteAt::Parameter(_))
+            || before.any(|row| row.nonfinite_gradients > 0 && !was_skipped(row.step))
+    }
+
+    /// The passes that were probed, the one that shows the most first: at the alarm, the latest calm
+    /// one, the first.
+    pub fn passes(&self) -> impl Iterator<Item = &(Step, LayerTrace)> {
+        let calm = [&self.calm_trace, &self.first_trace].into_iter().flatten();
+        self.alarm_pass().into_iter().chain(calm)
+    }
+
+    /// The gains of a pass that was probed.
+    pub fn chain(&self, (step, trace): &(Step, LayerTrace)) -> Chain {
+        Chain::measure(*step, trace, &self.layout)
+    }
+
+    /// The chain of gains of the pass that shows the most.
     pub fn telling_chain(&self) -> Option<Chain> {
-        let traces = [&self.alarm_trace, &self.calm_trace, &self.first_trace];
-        traces.into_iter().flatten().next().map(|(step, trace)| Chain::measure(*step, trace))
+        self.passes().next().map(|pass| self.chain(pass))
     }
 
     /// The chain of gains of the first pass.
     pub fn first_chain(&self) -> Option<Chain> {
-        self.first_trace.as_ref().map(|(step, trace)| Chain::measure(*step, trace))
+        self.first_trace.as_ref().map(|pass| self.chain(pass))
+    }
+
+    /// RMS of the regression targets: what the door knows of the whole run, else that of the first
+    /// batches.
+    pub fn target_rms(&self) -> Option<f64> {
+        self.facts.target_rms.or_else(|| self.batch.targets.first_rms.median())
+    }
+
+    /// RMS of the inputs, in the same way; of several inputs that of the largest.
+    pub fn input_rms(&self) -> Option<f64> {
+        let of_batches = self.batch.inputs.iter().filter_map(|(_, track)| track.first_rms.median());
+        self.facts.input_rms.or_else(|| of_batches.max_by(f64::total_cmp))
+    }
+
+    /// The tensor nearest to the loss, by the order of execution of its layer, among those that are
+    /// so.
+    pub(crate) fn nearest_to_loss(&self, is_so: impl Fn(&TensorTrack) -> bool) -> Option<TensorId> {
+        let so = self.tensors.iter().enumerate().filter(|(_, track)| is_so(track));
+        let ids = so.map(|(index, _)| TensorId(index));
+        ids.max_by_key(|id| (self.layout.layer_of(*id), *id))
     }
 
     /// Takes in a step before its update. The baselines do not move until [`Record::settle`].
@@ -379,7 +524,7 @@ impl Record {
         {
             self.first_losses.push(loss);
         }
-        self.batch.latest = seen.batch;
+        self.batch.take(seen.inputs, seen.targets);
         if let Some(trace) = seen.trace {
             self.take_trace(seen.step, trace);
         }
@@ -392,7 +537,7 @@ impl Record {
         let goes_on = self.jump.take().filter(|jump| loss <= jump.bears);
         self.jump = match goes_on {
             Some(jump) => jump.next(self, loss),
-            None => Jump::begins(self, loss, gradient_norm, seen.batch.as_ref()),
+            None => Jump::begins(self, loss, gradient_norm, seen),
         };
     }
 
@@ -401,8 +546,15 @@ impl Record {
         self.first_trace.get_or_insert_with(|| (step, trace.clone()));
         if self.first_alarm().is_some() {
             self.alarm_trace.get_or_insert_with(|| (step, trace.clone()));
-        } else {
+        } else if !self.now().is_some_and(Row::is_broken) {
             self.calm_trace = Some((step, trace.clone()));
+        }
+        // The pass of the very step shows the layer that the loss and the gradients do not.
+        if let Some((first, NonFiniteAt::Loss | NonFiniteAt::Gradient(_))) = self.first_nonfinite
+            && first == step
+            && let Some(layer) = trace.first_nonfinite_output()
+        {
+            self.first_nonfinite = Some((step, NonFiniteAt::Output(layer)));
         }
     }
 
@@ -411,8 +563,8 @@ impl Record {
         let mut largest: Option<f64> = None;
         for (index, track) in self.tensors.iter_mut().enumerate() {
             track.latest_update = updates.get(index).copied().flatten();
-            let is_matrix = self.layout.tensors[index].is_matrix;
-            if let Some(update) = track.latest_update.filter(|_| is_matrix) {
+            let info = &self.layout.tensors[index];
+            if let Some(update) = track.latest_update.filter(|update| info.is_judged_by(update)) {
                 largest = Some(largest.map_or(update.ratio(), |l| l.max(update.ratio())));
             }
         }
@@ -479,7 +631,9 @@ impl Record {
             self.total.gradient.push(norm.ln());
             self.total.gradient_slow.push(norm.ln());
         }
-        self.watch_batch();
+        if self.last_alarm.is_none() {
+            self.batch.tracks().for_each(DataTrack::settle);
+        }
         if !calm {
             return;
         }
@@ -494,8 +648,8 @@ impl Record {
         {
             self.best_loss = Some(self.best_loss.map_or(middle, |best| best.min(middle)));
         }
-        if let Some((_, trace)) = self.calm_trace.as_ref().filter(|(step, _)| *step == row.step) {
-            for link in Chain::measure(row.step, trace).links {
+        if let Some(pass) = self.calm_trace.as_ref().filter(|(step, _)| *step == row.step) {
+            for link in self.chain(pass).links {
                 let Some(track) = self.gains.get_mut(link.layer.0) else { continue };
                 track.forward.push(link.forward.map_or(f64::NAN, f64::ln));
                 track.backward.push(link.backward.map_or(f64::NAN, f64::ln));
@@ -549,41 +703,26 @@ impl Record {
             track.at_alarm = track.latest;
             track.calm_norm = (track.gradient.count() > 0).then(|| track.gradient.mean().exp());
         }
-        let batches = [self.batch.latest, self.batch.previous].into_iter().flatten();
-        self.batch.at_alarm = batches.max_by(|a, b| a.input.max_abs.total_cmp(&b.input.max_abs));
-    }
-
-    fn watch_batch(&mut self) {
-        let Some(latest) = self.batch.latest.filter(|_| self.last_alarm.is_none()) else { return };
-        self.batch.previous = Some(latest);
-        self.batch.input_rms.push(latest.input.rms());
-        self.batch.input_max.push(latest.input.max_abs);
-        if let Some(target) = latest.target {
-            self.batch.target_max.push(target.max_abs);
-        }
+        self.batch.tracks().for_each(DataTrack::freeze);
     }
 
     fn note_nonfinite(&mut self, seen: &Observation<'_>) {
         if self.first_nonfinite.is_some() {
             return;
         }
-        let broken_data = seen.batch.is_some_and(|batch| {
-            batch.input.nonfinite() > 0 || batch.target.is_some_and(|t| t.nonfinite() > 0)
-        });
-        let broken_output =
-            seen.trace.and_then(|t| t.layers.iter().position(|l| l.output.nonfinite() > 0));
-        let broken_gradient = seen
-            .gradients
-            .iter()
-            .position(|stats| stats.is_some_and(|stats| stats.nonfinite() > 0));
-        let at = if broken_data {
-            Some(NonFiniteAt::Data)
-        } else if let Some(layer) = broken_output {
-            Some(NonFiniteAt::Output(LayerId(layer)))
+        let is_broken = |stats: &Option<TensorStats>| stats.is_some_and(|stats| !stats.is_finite());
+        let broken_input = self.batch.inputs.iter().position(|(_, track)| is_broken(&track.latest));
+        let broken_gradient = || self.nearest_to_loss(|track| is_broken(&track.latest));
+        let at = if let Some(input) = broken_input {
+            Some(NonFiniteAt::Input(input))
+        } else if is_broken(&seen.targets) {
+            Some(NonFiniteAt::Targets)
+        } else if let Some(layer) = seen.trace.and_then(LayerTrace::first_nonfinite_output) {
+            Some(NonFiniteAt::Output(layer))
         } else if seen.loss.is_some_and(|loss| !loss.is_finite()) {
             Some(NonFiniteAt::Loss)
         } else {
-            broken_gradient.map(|index| NonFiniteAt::Gradient(TensorId(index)))
+            broken_gradient().map(NonFiniteAt::Gradient)
         };
         self.first_nonfinite = at.map(|at| (seen.step, at));
     }

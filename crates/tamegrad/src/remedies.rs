@@ -288,7 +288,10 @@ impl Case<'_> {
     /// The layer of the best supported cause, else the origin's.
     pub(crate) fn layer(&self) -> Option<LayerId> {
         let of_cause = self.causes.first().and_then(|cause| cause.layer);
-        of_cause.or_else(|| self.origin.and_then(|origin| origin.layer))
+        let of_origin = |origin: &Origin| {
+            origin.layer.or_else(|| origin.tensor.and_then(|id| self.record.layout.layer_of(id)))
+        };
+        of_cause.or_else(|| self.origin.and_then(of_origin))
     }
 
     /// A proposal that `fix` or the user may apply.
@@ -320,7 +323,8 @@ impl Case<'_> {
     }
 }
 
-/// All remedies that suit a run, those that treat its cause first, then the least force first.
+/// All remedies that suit a run, those that treat its cause first, then the least force first. Where
+/// it broke outside the model, only those that treat the cause, skip the step or go back.
 pub fn propose(record: &Record, origin: Option<&Origin>, causes: &[Cause]) -> Vec<Proposal> {
     let case = Case { record, origin, causes };
     let proposals = [
@@ -343,6 +347,13 @@ pub fn propose(record: &Record, origin: Option<&Origin>, causes: &[Cause]) -> Ve
         fewer_layers::propose(&case),
     ];
     let mut ranked: Vec<Proposal> = proposals.into_iter().flatten().collect();
+    if origin.is_some_and(|origin| origin.place.is_loss()) {
+        // What changes the model or its steps mends no loss function.
+        ranked.retain(|proposal| {
+            proposal.treats_cause
+                || matches!(proposal.remedy, RemedyName::SkipStep | RemedyName::Rewind)
+        });
+    }
     ranked.sort_by_key(|proposal| (!proposal.treats_cause, proposal.remedy.force()));
     ranked
 }

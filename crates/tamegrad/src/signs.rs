@@ -5,6 +5,7 @@ mod learning_rate_falls;
 mod loss_fluctuates;
 mod loss_nonfinite;
 mod metric_stalls;
+mod title;
 mod updates_too_large;
 
 pub use gradient_spikes::GradientSpikes;
@@ -15,7 +16,7 @@ pub use metric_stalls::MetricStalls;
 pub use updates_too_large::UpdatesTooLarge;
 
 use crate::explain::Doc;
-use crate::finding::Finding;
+use crate::finding::{Evidence, Finding};
 use crate::record::Record;
 
 /// Steps in which only non-finite values and gross growth count, for there is no history yet.
@@ -68,6 +69,11 @@ impl SignName {
     /// Kebab-case name.
     pub fn as_str(self) -> &'static str {
         self.doc().name
+    }
+
+    /// What has happened, by the numbers of a finding of this sign.
+    pub(crate) fn title_of(self, evidence: &[Evidence]) -> &'static str {
+        title::title(self, evidence)
     }
 }
 
@@ -168,6 +174,7 @@ pub(crate) mod check {
                     name: format!("fc{i}.weight"),
                     layer: Some(LayerId(i)),
                     is_matrix: true,
+                    fan_in: None,
                 })
                 .collect(),
             layers: (0..count).map(|i| LayerInfo::named(format!("fc{i}"))).collect(),

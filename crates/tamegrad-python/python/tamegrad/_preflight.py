@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -14,12 +13,15 @@ from torch import nn
 
 from . import _gradients
 from ._core import (
-    PREFLIGHT_HEADROOM_MIN,
+    PREFLIGHT_NORM_MAX,
     PREFLIGHT_PRODUCT_MAX,
     PREFLIGHT_UPDATE_MAX,
     Scan,
+    is_judged,
+    preflight_headroom_min,
 )
-from ._probes import Probes
+from ._probes import Probes, watching
+from ._state import random_state, set_random_state
 
 _USUAL = (0.5, 2.0)
 """Gains outside of which a layer is marked."""
@@ -56,6 +58,8 @@ class Preflight:
     """Largest change of a weight matrix over its size in the first step, with an optimizer."""
     update_name: str | None = None
     problems: list[str] = field(default_factory=list)
+    headroom_min: float = 1.0
+    """Headroom under which there is a problem: an eighth of the powers of 2 that the type has."""
 
     @property
     def ok(self) -> bool:
@@ -89,15 +93,12 @@ def preflight(
     ``loss_fn(model, batch)`` gives the loss. With an optimizer, a copy of it takes one step on the
     copy. The model, its gradients, buffers and the random state stay as they are.
     """
-    random = (
-        torch.random.fork_rng() if not torch.cuda.is_initialized() else contextlib.nullcontext()
-    )
-    with random:
+    chance = random_state()
+    try:
         twin, twin_optimizer = copy.deepcopy((model, optimizer))
         twin.zero_grad(set_to_none=True)
         probes = Probes(twin)
-        probes.arm()
-        with torch.enable_grad():
+        with watching(probes), torch.enable_grad():
             loss = loss_fn(twin, batch)
             loss.backward()
         trace = probes.collect()
@@ -105,11 +106,22 @@ def preflight(
         scan = Scan()
         _gradients.read(scan, list(parameters))
         ratio, where = _first_update(twin, names, parameters, twin_optimizer)
+    finally:
+        set_random_state(chance)
     gains = _gains(probes, trace)
     broken = _broken(probes, trace, loss, names, scan)
     largest = max(_largest(trace, len(probes.layers)), 1e-300)
-    headroom = (probes.dtype_max or torch.finfo(torch.float32).max) / largest
-    found = Preflight(float(loss.detach()), scan.norm(), broken, gains, headroom, ratio, where, [])
+    dtype_max = probes.dtype_max or torch.finfo(torch.float32).max
+    found = Preflight(
+        float(loss.detach()),
+        scan.norm(),
+        broken,
+        gains,
+        dtype_max / largest,
+        ratio,
+        where,
+        headroom_min=2.0 ** preflight_headroom_min(dtype_max),
+    )
     found.problems.extend(_problems(found))
     return found
 
@@ -121,9 +133,14 @@ def _gains(probes: Probes, trace: Any) -> list[LayerGain]:
     gains = []
     for index, layer in enumerate(probes.layers):
         forward = backward = math.nan
-        if index and outputs[index - 1] > 0:
+        own = trace.get_input(index)
+        if own is not None:
+            # The gradient of an input that other layers share is not this layer's.
+            size = own[4] / math.sqrt(max(own[0] - own[1] - own[2], 1))
+            forward = outputs[index] / size if size > 0 else math.nan
+        elif index and outputs[index - 1] > 0:
             forward = outputs[index] / outputs[index - 1]
-        if index and deltas[index] > 0:
+        if own is None and index and deltas[index] > 0:
             backward = deltas[index - 1] / deltas[index]
         gains.append(LayerGain(layer[0], forward, backward))
     return gains
@@ -155,6 +172,9 @@ def _first_update(
     for name, old, new in zip(names, before, parameters, strict=True):
         if old.dim() < 2 or not old.any():
             continue
+        norm = float(old.double().norm())
+        if not is_judged(norm, old.numel(), old.numel() // old.shape[0]):
+            continue
         ratio = float((new - old).double().norm() / old.double().norm())
         if where is None or not ratio <= largest:
             largest, where = ratio, name
@@ -173,7 +193,9 @@ def _problems(found: Preflight) -> list[str]:
             problems.append(
                 f"the {side} gains multiply to {product:.3g}: initialise anew or normalise"
             )
-    if found.headroom < 2.0**PREFLIGHT_HEADROOM_MIN and found.nonfinite_at is None:
+    if found.gradient_norm > PREFLIGHT_NORM_MAX:
+        problems.append(f"the gradient norm is {found.gradient_norm:.3g}: no gradient to begin with")
+    if found.headroom < found.headroom_min and found.nonfinite_at is None:
         problems.append(f"the largest output is within {found.headroom:.2g} of its type's maximum")
     if found.update_ratio is not None and not found.update_ratio <= PREFLIGHT_UPDATE_MAX:
         problems.append(

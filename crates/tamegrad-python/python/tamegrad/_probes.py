@@ -3,6 +3,8 @@ non-finite value."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from ._core import Trace
 from ._gradients import values_of
 from ._names import plain, unwrapped
 from ._numbers import Numbers
+from ._taps import Taps, is_plain_call
 
 _CALLS_MAX = 1024
 """Calls of one module in a pass that are layers of their own."""
@@ -211,6 +214,40 @@ class Probes:
         delta = delta.detach()
         if not trace.delta(layer, delta):
             trace.put_delta(layer, _numbers(delta))
+
+
+@contextlib.contextmanager
+def watching(probes: Probes) -> Iterator[None]:
+    """Shows all calls within to the probes."""
+    taps = Taps(_OnePass(probes))
+    probes.arm()
+    taps.set(probes.names)
+    try:
+        yield
+    finally:
+        taps.set(())
+
+
+class _OnePass:
+    """Passes calls on to the probes, and knows which of them lie within others."""
+
+    def __init__(self, probes: Probes) -> None:
+        self._probes = probes
+        self._depth = 0
+
+    def sees(self) -> bool:
+        return is_plain_call()
+
+    def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self._probes.enter(module, args, kwargs, self._depth == 0)
+        self._depth += 1
+
+    def leave(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        self._depth -= 1
+        self._probes.leave(module, args, kwargs, output)
+
+    def abandon(self) -> None:
+        self._depth -= 1
 
 
 class _Delta:

@@ -46,10 +46,10 @@ class Teller:
             if self._on_finding is not None:
                 self._on_finding(finding)
             if finding.severity == "alarm":
-                place = finding.layer or finding.tensor
+                place = finding.tensor or finding.layer
                 self.warn(
-                    f"step {finding.step}: {finding.sign}"
-                    + (f" in {place}" if place else "")
+                    f"step {finding.step}: {finding.title}"
+                    + (f" ({place})" if place else "")
                     + "; see guard.diagnosis()",
                     once_for="alarm",
                 )

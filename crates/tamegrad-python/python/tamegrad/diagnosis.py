@@ -23,6 +23,8 @@ class Finding:
     tensor: str | None
     layer: str | None
     evidence: list[str] = field(default_factory=list)
+    title: str = ""
+    """What has happened, in words."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Remedy:
 class Diagnosis:
     """Verdict, onset, origin, cause, signs, chain of gains and remedies of a run so far.
 
+    ``place`` says what kind of place the origin is: ``layer``, ``tensor``, ``data``, or ``loss``, which
+    is outside the model and has no name.
+
     ``str()`` gives the whole as text, and IPython shows the same.
     """
 
@@ -49,7 +54,7 @@ class Diagnosis:
         """Why watching ended before the run, if an error inside tamegrad ended it."""
         self.notes = list(notes)
         """What limits the view: gradients that come clipped."""
-        self.verdict, self.onset, self.origin, self.cause = self._core.summary()
+        self.verdict, self.onset, self.origin, self.cause, self.place = self._core.summary()
 
     @property
     def is_explosion(self) -> bool:
@@ -89,7 +94,7 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         parts = [f"verdict={self.verdict!r}"]
-        for name in ("onset", "origin", "cause"):
+        for name in ("onset", "origin", "place", "cause"):
             value = getattr(self, name)
             if value is not None:
                 parts.append(f"{name}={value!r}")

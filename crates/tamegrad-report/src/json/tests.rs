@@ -25,6 +25,7 @@ fn a_training_run_of_each_end() {
             "verdict": "exploded",
             "onset_step": 150,
             "origin": "layers.3",
+            "place": "layer",
             "cause": "activation",
             "metric": "NaN",
             "actions": 0,
@@ -39,6 +40,7 @@ fn a_training_run_of_each_end() {
             "verdict": "healthy",
             "onset_step": null,
             "origin": null,
+            "place": null,
             "cause": null,
             "metric": 0.97,
             "actions": 0,
@@ -55,7 +57,7 @@ fn every_key_of_a_fix() {
     let given = &value["given"];
     assert_eq!(
         keys(given),
-        ["cause", "gains", "metric", "onset_step", "origin", "signs", "verdict"]
+        ["cause", "gains", "metric", "onset_step", "origin", "place", "signs", "verdict"]
     );
     assert_eq!(given["verdict"], "exploded");
     assert_eq!(given["metric"], 0.1);
@@ -69,6 +71,7 @@ fn every_key_of_a_fix() {
         signs[1],
         json!({
             "name": "loss-nonfinite",
+            "title": "The loss is NaN",
             "state": "alarm",
             "first_step": 152,
             "count": 9,
@@ -87,6 +90,7 @@ fn every_key_of_a_fix() {
         signs[5],
         json!({
             "name": "learning-rate-falls",
+            "title": "The learning rate has to come down a lot",
             "state": "quiet",
             "first_step": null,
             "count": 0,
@@ -126,6 +130,7 @@ fn each_state_of_a_sign() {
             value_of(&sign(&check::sign(SignName::MetricStalls, given))),
             json!({
                 "name": "metric-stalls",
+                "title": "Metric not improving or deteriorating",
                 "state": state,
                 "first_step": first_step,
                 "count": given.1,

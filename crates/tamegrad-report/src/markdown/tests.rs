@@ -38,10 +38,10 @@ fn the_report_of_a_fix() {
     | sign | state | first | count | numbers |
     | --- | --- | --- | --- | --- |
     | Loss fluctuates wildly | quiet |  |  |  |
-    | Loss is NaN or Inf | ALARM | step 152 | 9 times | loss: NaN; NaN and Inf elements in the gradients: 6 |
+    | The loss is NaN | ALARM | step 152 | 9 times | loss: NaN; NaN and Inf elements in the gradients: 6 |
     | Metric not improving or deteriorating | too early | needs 3 more |  |  |
-    | Parameters are updated by very large values | ALARM | step 150 | 2 times | update ratio of layers.5.linear.weight: 0.8 (mean before it 0.00201) |
-    | Spikes or very high values in the gradients | ALARM | step 150 | 2 times | norm of layers.5.linear.weight: 900 (mean before it 1); sigmas above its mean (log scale): 56.3 (spike 6) |
+    | An update changes much of a weight matrix | ALARM | step 150 | 2 times | update ratio of layers.5.linear.weight: 0.8 (mean before it 0.00201) |
+    | A gradient's norm has jumped | ALARM | step 150 | 2 times | norm of layers.5.linear.weight: 900 (mean before it 1); sigmas above its mean (log scale): 56.3 (spike 6) |
     | The learning rate has to come down a lot | quiet |  |  |  |
 
     ## The chain of gains at step 151

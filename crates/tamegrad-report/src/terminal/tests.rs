@@ -1,6 +1,7 @@
 //! Tests of what a person reads in the terminal.
 
 use tamegrad::causes::{Cause, CauseName};
+use tamegrad::origin::Place;
 use tamegrad::signs::SignName;
 use tamegrad::{Evidence, Guard, LayerId, Layout, Observation, Origin, RunFacts, Severity, Step};
 
@@ -27,17 +28,17 @@ fn an_exploded_run() {
                                                          onset at step 150 ^
 
     Signs
-      Loss fluctuates wildly                       quiet
-      Loss is NaN or Inf                           ALARM      step 152      9 times
+      Loss fluctuates wildly                     quiet
+      The loss is NaN                            ALARM      step 152      9 times
         - loss: NaN
         - NaN and Inf elements in the gradients: 6
-      Metric not improving or deteriorating        too early  needs 3 more
-      Parameters are updated by very large values  ALARM      step 150      2 times
+      Metric not improving or deteriorating      too early  needs 3 more
+      An update changes much of a weight matrix  ALARM      step 150      2 times
         - update ratio of layers.5.linear.weight: 0.8 (mean before it 0.00201)
-      Spikes or very high values in the gradients  ALARM      step 150      2 times
+      A gradient's norm has jumped               ALARM      step 150      2 times
         - norm of layers.5.linear.weight: 900 (mean before it 1)
         - sigmas above its mean (log scale): 56.3 (spike 6)
-      The learning rate has to come down a lot     quiet
+      The learning rate has to come down a lot   quiet
 
     Chain of gains at step 151
       forward   1.02 × 0.98 × 1.1 × [38] × 0.97 × [0.4] = 16.2
@@ -102,13 +103,37 @@ fn numbers_told_with_the_place_are_not_told_again() {
         ),
     ] {
         let mut given = guard.diagnosis();
-        given.origin = Some(Origin { layer, tensor: None, evidence: vec![gain(41.0)] });
+        given.origin =
+            Some(Origin { place: Place::Layer, layer, tensor: None, evidence: vec![gain(41.0)] });
         given.causes[0].evidence = of_cause;
         let head = head(&given, guard.record(), &Style::plain(100));
         let place = head[2].trim_start_matches("Where").trim_start();
         let numbers: Vec<&str> = head[4..].iter().map(|line| line.trim()).collect();
         let told = format!("{place} | {}", numbers.join(" "));
         assert_eq!(told.trim_end(), where_and_why);
+    }
+}
+
+#[test]
+fn a_place_without_a_name_is_told_in_words() {
+    let guard = exploded();
+    let outside = "outside the model, in the loss: all outputs of the pass are finite and of their \
+                   usual size, ";
+    for (place, told, why) in [
+        (Place::Loss, format!("{outside}the loss is not"), "nothing in the model made it; look"),
+        (
+            Place::LossGradient,
+            format!("{outside}the gradient that the loss sends back is not finite"),
+            "nothing in the model made it; look",
+        ),
+        (Place::Data, "in the data".to_owned(), "not known: the numbers support no cause"),
+    ] {
+        let mut given = guard.diagnosis();
+        given.origin = Some(Origin { place, layer: None, tensor: None, evidence: vec![] });
+        given.causes.clear();
+        let head = head(&given, guard.record(), &Style::plain(1000));
+        assert_eq!(head[2], format!("{:15}{told}", "Where"));
+        assert!(head[3].starts_with(&format!("{:15}{why}", "Why")), "{}", head[3]);
     }
 }
 

@@ -187,6 +187,7 @@ mod tests {
                 name: "fc1.weight".to_owned(),
                 layer: Some(LayerId(0)),
                 is_matrix: true,
+                fan_in: None,
             }],
             layers: vec![LayerInfo::named("fc1")],
         }

@@ -3,8 +3,10 @@
 use super::{Cause, CauseName};
 use crate::explain::Doc;
 use crate::finding::Evidence;
-use crate::observe::BatchStats;
-use crate::record::{BatchTrack, NonFiniteAt, Record};
+use crate::observe::NamedInput;
+use crate::record::{BatchTrack, INPUTS_MAX, NonFiniteAt, Record};
+use crate::running::Window;
+use tamegrad_stats::TensorStats;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -15,8 +17,8 @@ pub(super) const DOC: Doc = Doc {
           are 1,000 times larger make a gradient that is 1,000 times larger, once. With Adam one \
           such gradient stays in the second moment for thousands of steps.",
     rule: "Non-finite inputs or targets are the cause, whatever else stands. Otherwise: the \
-           largest magnitude or the RMS of the inputs, or the largest target, of the batch at the \
-           alarm or of the one before it is above 4 times the median of the 50 before.",
+           largest magnitude or the RMS of one of the inputs, or the largest target, of the batch \
+           at the alarm or of the one before it is above 4 times the median of the 50 before.",
     example: "Step 300: largest input 16,000; median of the 50 batches before: 16.",
     remedy: "Skip the batch and look at its rows; scale or clamp inputs where such values are \
              legitimate.",
@@ -31,29 +33,69 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
     let cause = |weight, evidence| {
         Some(Cause { name: CauseName::Data, weight, layer: None, evidence: vec![evidence] })
     };
-    if let Some((step, NonFiniteAt::Data)) = record.first_nonfinite
+    if let Some(what) = broken(record)
+        && let Some((step, _)) = record.first_nonfinite
         && step <= alarm
     {
-        let what = "step at which the data is first not finite";
         return cause(1.0, Evidence::of(what, step.0 as f64));
     }
-    let batch = record.batch.at_alarm?;
-    cause(0.97, unlike(&record.batch, &batch)?)
+    let batch = &record.batch;
+    let mut inputs = batch.inputs.iter();
+    let input = inputs.find_map(|(name, track)| unlike_input(batch, name, &track.at_alarm?));
+    cause(0.97, input.or_else(|| unlike_targets(batch, &batch.targets.at_alarm?))?)
 }
 
-/// The number by which a batch is unlike those before it: its largest input, the RMS of its inputs,
-/// or its largest target is above 4 times their median.
-pub(crate) fn unlike(before: &BatchTrack, batch: &BatchStats) -> Option<Evidence> {
-    let target = batch.target.map_or(f64::NAN, |target| target.max_abs);
-    let sizes = [
-        ("largest input of the batch", batch.input.max_abs, before.input_max.median()),
-        ("RMS of the batch's inputs", batch.input.rms(), before.input_rms.median()),
-        ("largest target of the batch", target, before.target_max.median()),
-    ];
-    sizes.into_iter().find_map(|(what, now, usual)| {
-        let usual = usual.filter(|usual| now > UNLIKE_RATIO * usual)?;
-        Some(Evidence::against(what, now, "median of the batches before", usual))
+/// What data is the first that is not finite, in words; `None` when it was not data.
+pub(crate) fn broken(record: &Record) -> Option<String> {
+    let what = match record.first_nonfinite?.1 {
+        NonFiniteAt::Input(place) => {
+            let (name, _) = record.batch.inputs.get(place)?;
+            called(&record.batch, name).unwrap_or_else(|| "the data".to_owned())
+        }
+        NonFiniteAt::Targets => "a target".to_owned(),
+        _ => return None,
+    };
+    Some(format!("step at which {what} is first not finite"))
+}
+
+/// The number by which a batch is unlike those before it: an input's largest element, the RMS of an
+/// input, or the largest target is above 4 times their median.
+pub(crate) fn unlike(
+    before: &BatchTrack,
+    inputs: &[NamedInput<'_>],
+    targets: Option<TensorStats>,
+) -> Option<Evidence> {
+    let input = inputs.iter().find_map(|input| unlike_input(before, input.name, &input.stats));
+    input.or_else(|| unlike_targets(before, &targets?))
+}
+
+fn unlike_input(before: &BatchTrack, name: &str, now: &TensorStats) -> Option<Evidence> {
+    let track = before.input(name)?;
+    let [largest, rms] = match called(before, name) {
+        None => ["largest input of the batch".to_owned(), "RMS of the batch's inputs".to_owned()],
+        Some(input) => [format!("largest element of {input}"), format!("RMS of {input}")],
+    };
+    unlike_median(largest, now.max_abs, &track.max)
+        .or_else(|| unlike_median(rms, now.rms(), &track.rms))
+}
+
+/// An input in words; `None` where it is the only one and needs no name.
+fn called(batch: &BatchTrack, name: &str) -> Option<String> {
+    let (last, _) = batch.inputs.get(1..)?.last()?;
+    Some(match last == name && batch.inputs.len() >= INPUTS_MAX {
+        true => format!("input `{name}` or a later one"),
+        false => format!("input `{name}`"),
     })
+}
+
+fn unlike_targets(before: &BatchTrack, now: &TensorStats) -> Option<Evidence> {
+    unlike_median("largest target of the batch".to_owned(), now.max_abs, &before.targets.max)
+}
+
+fn unlike_median(what: String, now: f64, before: &Window<50>) -> Option<Evidence> {
+    // Against zeros anything is large: they are a state at its start, or padding.
+    let usual = before.median().filter(|usual| *usual > 0.0 && now > UNLIKE_RATIO * usual)?;
+    Some(Evidence::against(what, now, "median of the batches before", usual))
 }
 
 #[cfg(test)]
@@ -61,24 +103,79 @@ mod tests {
     use super::*;
     use crate::causes::check::alarmed;
     use crate::observe::{Layout, Observation, RunFacts};
+    use crate::record::DataTrack;
     use crate::signs::check::stats;
+
+    /// A record of 60 batches whose inputs and targets are of size 1, but for the one before the
+    /// alarm.
+    fn record_with(inputs: &[(&str, f64)], target: f64) -> Record {
+        let batch = |is_odd: bool| -> Vec<NamedInput<'_>> {
+            let size = |odd| stats(if is_odd { odd } else { 1.0 });
+            inputs.iter().map(|(name, odd)| NamedInput { name, stats: size(*odd) }).collect()
+        };
+        let (usual, odd) = (batch(false), batch(true));
+        alarmed(Layout::default(), RunFacts::default(), 60, |step| Observation {
+            inputs: if step == 58 { &odd } else { &usual },
+            targets: Some(stats(if step == 58 { target } else { 1.0 })),
+            ..Observation::default()
+        })
+    }
 
     #[test]
     fn a_batch_unlike_its_siblings_or_not_finite() {
-        for (last, target, weight) in [
-            (1000.0, 1.0, Some(0.97)),
-            (1.5, 1.0, None),
-            (1.0, 50.0, Some(0.97)),
-            (f64::NAN, 1.0, Some(1.0)),
-            (1.0, f64::INFINITY, Some(1.0)),
+        use std::f64::{INFINITY, NAN};
+        for (inputs, target, found) in [
+            (&[("x", 1000.0)][..], 1.0, Some((0.97, "largest input of the batch"))),
+            (&[("x", 1.5)], 1.0, None),
+            (&[("x", 1.0)], 50.0, Some((0.97, "largest target of the batch"))),
+            (&[], 50.0, Some((0.97, "largest target of the batch"))),
+            (&[("x", NAN)], 1.0, Some((1.0, "step at which the data is first not finite"))),
+            (&[("x", 1.0)], INFINITY, Some((1.0, "step at which a target is first not finite"))),
+            (&[("x", 1.0), ("extra", 9.0)], 1.0, Some((0.97, "largest element of input `extra`"))),
+            (
+                &[("x", 1.0), ("extra", NAN)],
+                1.0,
+                Some((1.0, "step at which input `extra` is first not finite")),
+            ),
         ] {
-            let record = alarmed(Layout::default(), RunFacts::default(), 60, |step| {
-                let of = |last| stats(if step == 58 { last } else { 1.0 });
-                let batch = Some(BatchStats { input: of(last), target: Some(of(target)) });
-                Observation { batch, ..Observation::default() }
-            });
-            assert_eq!(weigh(&record).map(|cause| cause.weight), weight, "{last} {target}");
+            let cause = weigh(&record_with(inputs, target));
+            let told = cause.as_ref().map(|cause| (cause.weight, &*cause.evidence[0].what));
+            assert_eq!(told, found, "{inputs:?} {target}");
         }
+    }
+
+    #[test]
+    fn what_was_zero_so_far_has_no_usual_size() {
+        let track = |usual: f64| {
+            let mut track = DataTrack::default();
+            track.max.push(usual);
+            BatchTrack { inputs: vec![("h".to_owned(), track)], ..BatchTrack::default() }
+        };
+        for (usual, found) in [(0.0, false), (0.01, true)] {
+            let batch = [NamedInput { name: "h", stats: stats(0.4) }];
+            assert_eq!(unlike(&track(usual), &batch, None).is_some(), found, "{usual}");
+        }
+    }
+
+    #[test]
+    fn inputs_beyond_those_that_are_told_apart_are_judged_with_the_last() {
+        let names: Vec<String> = (0..INPUTS_MAX + 3).map(|i| format!("input{i}")).collect();
+        let mut inputs: Vec<_> = names.iter().map(|name| (name.as_str(), 1.0)).collect();
+        inputs[INPUTS_MAX + 1].1 = 50.0;
+        let record = record_with(&inputs, 1.0);
+        assert_eq!(record.batch.inputs.len(), INPUTS_MAX);
+        let evidence = weigh(&record).map(|cause| cause.evidence[0].clone());
+        let what = "largest element of input `input31` or a later one";
+        let want = Evidence::against(what, 50.0, "median of the batches before", 1.0);
+        assert_eq!(evidence, Some(want));
+    }
+
+    #[test]
+    fn an_input_that_comes_twice_in_a_step_is_the_data_of_both_passes() {
+        let record = record_with(&[("x", 1.0), ("x", 30.0)], 1.0);
+        assert_eq!(record.batch.inputs.len(), 1);
+        let evidence = weigh(&record).map(|cause| cause.evidence[0].what.clone());
+        assert_eq!(evidence.as_deref(), Some("largest input of the batch"));
     }
 
     #[test]
@@ -86,12 +183,13 @@ mod tests {
         let mut values = [0.0; 25];
         values[0] = 1.0;
         let one_of_25 = tamegrad_stats::scan(&values);
-        let mut before = BatchTrack::default();
-        before.input_max.push(one_of_25.max_abs);
-        before.input_rms.push(one_of_25.rms());
+        let mut track = DataTrack::default();
+        track.max.push(one_of_25.max_abs);
+        track.rms.push(one_of_25.rms());
+        let before = BatchTrack { inputs: vec![("x".to_owned(), track)], ..BatchTrack::default() };
         let unlike_before = |values: &[f64]| {
-            let batch = BatchStats { input: tamegrad_stats::scan(values), target: None };
-            unlike(&before, &batch).map(|evidence| evidence.what)
+            let batch = [NamedInput { name: "x", stats: tamegrad_stats::scan(values) }];
+            unlike(&before, &batch, None).map(|evidence| evidence.what)
         };
         assert_eq!(unlike_before(&[1.0; 25]).as_deref(), Some("RMS of the batch's inputs"));
         assert_eq!(unlike_before(&[0.7; 25]), None);

@@ -1,7 +1,7 @@
 //! Cause: initial weights whose gains multiply far from 1.
 
 use super::{Cause, CauseName};
-use crate::chain::{Link, StandsOut, stands_out};
+use crate::chain::{Chain, Link, StandsOut, stands_out};
 use crate::explain::Doc;
 use crate::finding::Evidence;
 use crate::observe::{ActivationKind, NormalisationKind};
@@ -20,7 +20,10 @@ pub(super) const DOC: Doc = Doc {
            forward or of the backward gains is above 1,000; or one layer's gain is above 2 and 4 \
            times the median of the others. The first and the last layer change the width by \
            design, layers of exp have a gain that is not the weights', and normalisation takes \
-           the weights' scale away again; they are left out.",
+           the weights' scale away again; they are left out. Where layers only normalise, the \
+           product with their gains must be above 1,000 as well. In a network that branches the \
+           growth from its input to its output takes the product's place, unless something in it \
+           normalises, is recurrent or grows faster than its input.",
     example: "30 layers with 2 times the He spread: product of gains 1e9. One layer at 10 times: \
               its gain 10.1, the others 0.9 to 1.1.",
     remedy: "Draw the weights anew by He's rule (ReLU) or orthogonally (tanh, linear).",
@@ -38,7 +41,8 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
         .filter(|link| {
             let layer = record.layout.layers.get(link.layer.0);
             layer.is_some_and(|layer| {
-                !layer.recurrent && !is_superlinear(layer) && !is_rescaled(layer)
+                let is_of_weights = !is_superlinear(layer) && !is_rescaled(layer);
+                !layer.recurrent && !layer.only_normalises && is_of_weights
             })
         })
         .collect();
@@ -54,22 +58,36 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
             evidence: vec![Evidence::against(what, gain, "median of the layers", usual)],
         });
     }
-    let products = [
-        ("forward", crate::chain::product(links.iter().filter_map(|link| link.forward))),
-        ("backward", crate::chain::product(links.iter().filter_map(|link| link.backward))),
+    let growths = [
+        ("forward", growth(&chain, &links, |link| link.forward, chain.forward_product())),
+        ("backward", growth(&chain, &links, |link| link.backward, chain.backward_product())),
     ];
-    let (side, product) = products.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    (product > PRODUCT_MAX).then(|| Cause {
+    let (side, growth) = growths.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let what = match chain.ends {
+        Some(_) => format!("{side} growth from end to end at the first step"),
+        None => format!("product of the {side} gains of {} layers at the first step", links.len()),
+    };
+    (growth > PRODUCT_MAX).then(|| Cause {
         name: CauseName::Initialisation,
         weight: 0.85,
         layer: None,
-        evidence: vec![Evidence::against(
-            format!("product of the {side} gains of {} layers at the first step", links.len()),
-            product,
-            "allowed",
-            PRODUCT_MAX,
-        )],
+        evidence: vec![Evidence::against(what, growth, "allowed", PRODUCT_MAX)],
     })
+}
+
+/// What the weights of these layers make of what passes from end to end; 1 where that cannot be told
+/// from what the other layers do. `ends` is what all layers together make of it.
+fn growth(chain: &Chain, weights: &[&Link], gain: impl Fn(&Link) -> Option<f64>, ends: f64) -> f64 {
+    let normalises = chain.links.iter().any(|link| link.only_normalises);
+    let product = || crate::chain::product(weights.iter().copied().filter_map(&gain));
+    match (chain.ends, normalises) {
+        (Some(_), false) if weights.len() == chain.links.len() => ends,
+        (Some(_), _) => 1.0,
+        (None, false) => product(),
+        // A scale that normalisation takes away again is no growth of what passes, and the scale
+        // that it sets is none of the weights.
+        (None, true) => product().min(ends),
+    }
 }
 
 fn is_superlinear(layer: &crate::observe::LayerInfo) -> bool {
@@ -123,6 +141,55 @@ mod tests {
                 ..Observation::default()
             });
             assert_eq!(weigh(&record, None).is_some(), found, "{kind:?}");
+        }
+    }
+
+    /// A record of a network of 12 layers that alarms early, with this pass at the start.
+    fn found(layout: crate::Layout, pass: &crate::observe::LayerTrace) -> Option<String> {
+        let record = alarmed(layout, RunFacts::default(), 2, |step| Observation {
+            trace: (step == 0).then_some(pass),
+            ..Observation::default()
+        });
+        weigh(&record, None).map(|cause| cause.evidence[0].what.clone())
+    }
+
+    #[test]
+    fn a_normalisation_brings_any_input_to_its_size() {
+        // Each linear layer shrinks the signal by 3, or widens it, and is normalised again.
+        for (gain, normalises, is_found) in
+            [(0.3, true, false), (3.0, true, false), (3.0, false, true)]
+        {
+            let mut layout = layout(20);
+            let gains: Vec<f64> = (0..20).map(|i| [gain, 1.0 / gain][i % 2]).collect();
+            if normalises {
+                for info in layout.layers.iter_mut().skip(1).step_by(2) {
+                    info.normalisation = Some(NormalisationKind::Layer);
+                    info.only_normalises = true;
+                }
+            }
+            let gains = if normalises { gains } else { vec![gain; 20] };
+            let told = found(layout, &trace(&gains, &[1.0; 20]));
+            assert_eq!(told.is_some(), is_found, "{gain} {normalises}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn in_a_network_that_branches_the_growth_from_end_to_end_counts() {
+        for (last, normalises, told) in [
+            (1.0, false, None),
+            (5e3, false, Some("forward growth from end to end at the first step")),
+            (5e3, true, None),
+        ] {
+            let mut layout = layout(12);
+            layout.layers[3].only_normalises = normalises;
+            // Gains of 2 in branches multiply to 4,096, which nothing passes through.
+            let mut pass = trace(&[1.0; 12], &[1.0; 12]);
+            for layer in &mut pass.layers {
+                layer.output = crate::signs::check::stats(2.0);
+                layer.input = Some(crate::signs::check::stats(1.0));
+            }
+            pass.layers[11].output = crate::signs::check::stats(last);
+            assert_eq!(found(layout, &pass).as_deref(), told, "{last} {normalises}");
         }
     }
 }

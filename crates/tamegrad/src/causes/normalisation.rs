@@ -58,7 +58,7 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
         );
     }
     let plain = layers(NormalisationKind::None, false);
-    let now = record.alarm_trace.as_ref().map(|(step, trace)| Chain::measure(*step, trace))?;
+    let now = record.chain(record.alarm_pass()?);
     let grown = now.backward_product() / first.backward_product();
     (plain >= DEEP && now.backward_product() > MISSING_PRODUCT && grown > MISSING_GROWTH)
         .then(|| {
@@ -79,7 +79,7 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
 }
 
 fn mean_gain(chain: &Chain) -> f64 {
-    let count = chain.links.iter().filter(|link| link.backward.is_some()).count().max(1);
+    let count = chain.count(|link| link.backward).max(1);
     chain.backward_product().powf(1.0 / count as f64)
 }
 

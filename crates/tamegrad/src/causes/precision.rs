@@ -34,7 +34,7 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
         let what = format!("step at which {} overflows", record.layout.layer_name(layer));
         return cause(0.5, Some(layer), Evidence::of(what, 0.0));
     }
-    let traced = record.alarm_trace.iter().flat_map(|(_, trace)| &trace.layers);
+    let traced = record.alarm_pass().into_iter().flat_map(|(_, trace)| &trace.layers);
     let outputs = traced.map(|layer| layer.output.max_abs);
     let gradients = record.tensors.iter().filter_map(|track| track.at_alarm.map(|s| s.max_abs));
     let largest = outputs.chain(gradients).fold(0.0, f64::max);

@@ -1,7 +1,6 @@
 //! Cause: a recurrent matrix that is multiplied at every time step.
 
 use super::{Cause, CauseName};
-use crate::chain::Chain;
 use crate::explain::Doc;
 use crate::finding::Evidence;
 use crate::observe::LayerId;
@@ -29,10 +28,9 @@ pub(super) const DOC: Doc = Doc {
 /// Weighs the chain over the time steps. The layer is the origin's when that is a time step of
 /// the cell, else its first.
 pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
-    let traces = [&record.alarm_trace, &record.calm_trace, &record.first_trace];
-    let products = traces.into_iter().flatten().filter_map(|(step, trace)| {
-        let chain = Chain::measure(*step, trace);
-        recurrent_product(record, &chain).map(|(product, count)| (*step, product, count))
+    let products = record.passes().filter_map(|pass| {
+        let (product, count) = recurrent_product(record, &record.chain(pass))?;
+        Some((pass.0, product, count))
     });
     let (step, product, count) = products.max_by(|a, b| a.1.total_cmp(&b.1))?;
     if !(product > RECURRENT_PRODUCT_MAX) {

@@ -34,10 +34,10 @@ const LIKE_INPUTS: f64 = 10.0;
 
 /// Weighs the targets and the first losses. The last layer carries it.
 pub(super) fn weigh(record: &Record) -> Option<Cause> {
-    let rms = record.facts.target_rms.filter(|rms| *rms > TARGET_RMS)?;
+    let rms = record.target_rms().filter(|rms| *rms > TARGET_RMS)?;
     let loss = record.first_losses.iter().next().filter(|loss| *loss >= FIRST_LOSS)?;
     // A slope of order 1 on inputs of that size: then it is they that are not scaled.
-    let inputs = record.facts.input_rms.filter(|inputs| *inputs > INPUT_RMS);
+    let inputs = record.input_rms().filter(|inputs| *inputs > INPUT_RMS);
     if inputs.is_some_and(|inputs| rms <= LIKE_INPUTS * inputs) {
         return None;
     }
@@ -56,7 +56,24 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
 mod tests {
     use super::*;
     use crate::causes::check::alarmed;
-    use crate::observe::{Layout, Observation, RunFacts};
+    use crate::observe::{Layout, NamedInput, Observation, RunFacts};
+    use crate::signs::check::stats;
+
+    #[test]
+    fn targets_and_inputs_that_only_the_batches_show() {
+        for (targets, inputs, found) in
+            [(1000.0, 1.0, true), (5.0, 1.0, false), (1000.0, 200.0, false)]
+        {
+            let batch = [NamedInput { name: "x", stats: stats(inputs) }];
+            let record = alarmed(Layout::default(), RunFacts::default(), 3, |_| Observation {
+                loss: Some(1e6),
+                inputs: &batch,
+                targets: Some(stats(targets)),
+                ..Observation::default()
+            });
+            assert_eq!(weigh(&record).is_some(), found, "{targets} {inputs}");
+        }
+    }
 
     #[test]
     fn large_targets_with_a_large_first_loss() {

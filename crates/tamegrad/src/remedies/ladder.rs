@@ -90,18 +90,32 @@ impl Ladder {
         self.actions.iter().chain(&self.cut_at).all(|at| *at <= self.clock)
     }
 
-    /// Decides one step. `snapshots` are the steps of the snapshots at hand, oldest first.
+    /// Decides one step. `snapshots` are the steps of the snapshots at hand, oldest first. Where the
+    /// loop clips the gradient itself, what is large but finite is bounded already: while the updates
+    /// stay small, neither it nor the loss that goes with it is acted on.
     pub(crate) fn decide(
         &mut self,
         record: &Record,
         fired: &[Finding],
         snapshots: &[Step],
+        is_clipped: bool,
     ) -> Decision {
         self.clock = self.clock.saturating_add(1);
         self.cut_now = false;
         self.accepts = false;
-        let gradients = self.gradient_action(record, fired);
+        if is_harmless(record) {
+            let gradients = GradientAction::Skip;
+            let learning_rate = self.learning_rate();
+            return Decision { gradients, learning_rate, ..Decision::default() };
+        }
+        let gradients = match is_clipped && !is_broken(record) {
+            true => GradientAction::Keep,
+            false => self.gradient_action(record, fired),
+        };
         self.count(record, &gradients);
+        if is_clipped && has_small_updates(record) && gradients == GradientAction::Keep {
+            return Decision { learning_rate: self.learning_rate(), ..Decision::default() };
+        }
         let loss_alarm = fired.iter().any(|finding| {
             finding.sign == SignName::LossFluctuates && finding.severity == Severity::Alarm
         });
@@ -160,11 +174,14 @@ impl Ladder {
         self.skips_in_row = self.skips_in_row.saturating_add(1);
     }
 
+    /// Notes that an update which could not be taken back has broken a parameter: the next broken
+    /// step rewinds.
+    pub(crate) fn note_broken(&mut self) {
+        self.skips_in_row = self.skips_in_row.max(SKIPS_MAX);
+    }
+
     fn gradient_action(&self, record: &Record, fired: &[Finding]) -> GradientAction {
-        let broken = record.now().is_some_and(|row| {
-            row.nonfinite_gradients > 0 || row.loss.is_some_and(|loss| !loss.is_finite())
-        });
-        if broken {
+        if is_broken(record) {
             return GradientAction::Skip;
         }
         // A drift, or norms of some times the usual, with the loss in bounds, is how many a run begins
@@ -249,6 +266,30 @@ impl Ladder {
         let warmed = ((self.clock - cut_at) as f64 / REWARM_STEPS as f64).min(1.0);
         self.rate * (REWARM_START + (1.0 - REWARM_START) * warmed)
     }
+}
+
+/// Whether the step has a loss or gradients that are not finite.
+fn is_broken(record: &Record) -> bool {
+    record.now().is_some_and(|row| {
+        row.nonfinite_gradients > 0 || row.loss.is_some_and(|loss| !loss.is_finite())
+    })
+}
+
+/// Whether the loss is not finite and every gradient is exactly 0: a mean over nothing, as of a batch
+/// whose labels are all ignored. There is nothing to learn from the step, and nothing is wrong with the
+/// run.
+fn is_harmless(record: &Record) -> bool {
+    record.now().is_some_and(|row| {
+        row.loss.is_some_and(|loss| !loss.is_finite())
+            && row.nonfinite_gradients == 0
+            && row.gradient_norm == Some(0.0)
+    })
+}
+
+/// Whether no update of late has been large enough for trouble.
+fn has_small_updates(record: &Record) -> bool {
+    let rows = record.recent(LOSS_UP_STEPS as usize).iter();
+    rows.filter_map(|row| row.update_ratio).all(|ratio| ratio <= SHRINK_TO)
 }
 
 /// Whether a norm is far above what is usual for its track: the rule of a spike.

@@ -21,7 +21,7 @@ pub(super) const DOC: Doc = Doc {
 /// Proposes it for large inputs.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::causes::CauseName::{Data, LearningRate, UnscaledTarget};
-    let Some(rms) = case.record.facts.input_rms.filter(|rms| *rms > 3.0) else { return Vec::new() };
+    let Some(rms) = case.record.input_rms().filter(|rms| *rms > 3.0) else { return Vec::new() };
     let why =
         format!("the inputs' RMS is {}; curvature grows with its square", super::two_digits(rms));
     vec![case.on_request(

@@ -22,7 +22,7 @@ pub(super) const DOC: Doc = Doc {
 /// Proposes it for large targets.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::causes::CauseName::{SpikeThenDead, UnscaledTarget};
-    let Some(rms) = case.record.facts.target_rms.filter(|rms| *rms > 10.0) else {
+    let Some(rms) = case.record.target_rms().filter(|rms| *rms > 10.0) else {
         return Vec::new();
     };
     let why =

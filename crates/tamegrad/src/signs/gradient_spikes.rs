@@ -4,7 +4,7 @@ use super::{Reading, Sign, SignName, WARM_UP_STEPS};
 use crate::explain::Doc;
 use crate::finding::{Evidence, Finding, Severity};
 use crate::observe::TensorId;
-use crate::record::{Record, TensorTrack, VERY_HIGH_NORM};
+use crate::record::{ABSURD_NORM, Record, TensorTrack, VERY_HIGH_NORM};
 use crate::running::Cusum;
 
 /// The text of `explain`.
@@ -42,8 +42,6 @@ const DRIFT_RATIO: f64 = 1.5;
 const GROSS_RATIO: f64 = 100.0;
 const AGREE_STEPS: u64 = 3;
 const PRODUCT_MAX: f64 = 1e4;
-/// A norm that is no gradient to begin with.
-const ABSURD: f64 = 1e9;
 
 /// State: one cumulative sum a tensor and one for the whole, and when each last spiked.
 #[derive(Debug, Clone, Default)]
@@ -188,12 +186,12 @@ impl GradientSpikes {
             let lowest = record.lowest_norm.unwrap_or(norm);
             let what = "lowest norm of the whole gradient in the first 100 steps";
             Evidence::against(what, lowest, "very high", VERY_HIGH_NORM)
-        } else if record.rows.len() == 1 && norm > ABSURD {
+        } else if record.rows.len() == 1 && norm > ABSURD_NORM {
             Evidence::against(
                 "norm of the whole gradient at the first step",
                 norm,
                 "absurd",
-                ABSURD,
+                ABSURD_NORM,
             )
         } else if record.rows.len() == 1 && norm > 1e3 {
             let product = record.first_chain()?.backward_product();

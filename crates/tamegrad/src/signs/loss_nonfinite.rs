@@ -3,7 +3,8 @@
 use super::{Reading, Sign, SignName};
 use crate::explain::Doc;
 use crate::finding::{Evidence, Finding, Severity};
-use crate::record::Record;
+use crate::observe::TensorId;
+use crate::record::{Record, TensorTrack};
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -24,6 +25,11 @@ pub(super) const DOC: Doc = Doc {
     source: "Goodfellow, Bengio, Courville: Deep Learning (2016), section 10.11.1.",
 };
 
+const LOSS: &str = "loss";
+const GRADIENTS: &str = "NaN and Inf elements in the gradients";
+/// Before the name of the parameter.
+const PARAMETER: &str = "NaN and Inf elements in";
+
 /// State: whether parameters are broken already, which is news only once.
 #[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -38,27 +44,22 @@ impl Sign for LossNonFinite {
 
     fn read(&mut self, record: &Record) -> Reading {
         let Some(row) = record.now() else { return Reading::TooEarly { needs: 1 } };
-        let broken = record
-            .tensors
-            .iter()
-            .position(|track| track.latest.is_some_and(|stats| !stats.is_finite()));
         let mut evidence = Vec::new();
-        if let Some(loss) = row.loss.filter(|loss| !loss.is_finite()) {
-            evidence.push(Evidence::of("loss", loss));
-        }
+        let loss = row.loss.filter(|loss| !loss.is_finite());
+        evidence.extend(loss.map(|loss| Evidence::of(LOSS, loss)));
         if row.nonfinite_gradients > 0 {
-            let elements = row.nonfinite_gradients as f64;
-            evidence.push(Evidence::of("NaN and Inf elements in the gradients", elements));
+            evidence.push(Evidence::of(GRADIENTS, row.nonfinite_gradients as f64));
         }
         if evidence.is_empty() {
             return Reading::Quiet;
         }
+        let tensor = if loss.is_none() { telling_gradient(record) } else { None };
         Reading::Fired(Finding {
             sign: self.name(),
             step: row.step,
             severity: Severity::Alarm,
-            tensor: broken.map(crate::TensorId),
-            layer: broken.and_then(|index| record.layout.layer_of(crate::TensorId(index))),
+            tensor,
+            layer: tensor.and_then(|id| record.layout.layer_of(id)),
             evidence,
         })
     }
@@ -66,13 +67,13 @@ impl Sign for LossNonFinite {
     fn read_update(&mut self, record: &Record) -> Reading {
         let broken = record.tensors.iter().enumerate().find_map(|(index, track)| {
             let count = track.latest_update?.nonfinite;
-            (count > 0).then_some((crate::TensorId(index), count))
+            (count > 0).then_some((TensorId(index), count))
         });
         let was_broken = std::mem::replace(&mut self.parameters_broken, broken.is_some());
         let (Some((tensor, count)), Some(row), false) = (broken, record.now(), was_broken) else {
             return Reading::Quiet;
         };
-        let what = format!("NaN and Inf elements in {}", record.layout.tensor_name(tensor));
+        let what = format!("{PARAMETER} {}", record.layout.tensor_name(tensor));
         Reading::Fired(Finding {
             sign: self.name(),
             step: row.step,
@@ -84,6 +85,28 @@ impl Sign for LossNonFinite {
     }
 }
 
+/// The broken gradient that is nearest to the loss, where back-propagation met it first; `None` when
+/// all are broken, for then the first one says nothing.
+fn telling_gradient(record: &Record) -> Option<TensorId> {
+    let known = || record.tensors.iter().filter_map(|track| track.latest);
+    let is_broken = |track: &TensorTrack| track.latest.is_some_and(|stats| !stats.is_finite());
+    known().any(|stats| stats.is_finite()).then(|| record.nearest_to_loss(is_broken)).flatten()
+}
+
+/// What has happened, by the numbers of a finding.
+pub(super) fn title(evidence: &[Evidence]) -> Option<&'static str> {
+    let of = |what: &str| evidence.iter().find(|evidence| evidence.what == what);
+    Some(match (of(LOSS), of(GRADIENTS)) {
+        (Some(loss), _) if loss.value.is_nan() => "The loss is NaN",
+        (Some(_), _) => "The loss is infinite",
+        (None, Some(_)) => "A gradient is NaN or Inf",
+        (None, None) if evidence.iter().any(|evidence| evidence.what.starts_with(PARAMETER)) => {
+            "A parameter became NaN or Inf"
+        }
+        (None, None) => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,19 +116,47 @@ mod tests {
     fn fires_at_the_first_non_finite_value_wherever_it_is() {
         let fine = || Given {
             loss: Some(1.0),
-            norms: vec![1.0, 1.0],
-            ratios: vec![0.01, 0.01],
+            norms: vec![1.0; 3],
+            ratios: vec![0.01; 3],
             ..Given::default()
         };
-        for (name, broken, tensor) in [
-            ("loss NaN", Given { loss: Some(f64::NAN), ..fine() }, None),
-            ("loss -Inf", Given { loss: Some(f64::NEG_INFINITY), ..fine() }, None),
-            ("gradient Inf", Given { norms: vec![1.0, f64::INFINITY], ..fine() }, Some(1)),
-            ("parameter NaN", Given { ratios: vec![f64::NAN, 0.01], ..fine() }, Some(0)),
+        for (name, broken, tensor, title) in [
+            ("loss NaN", Given { loss: Some(f64::NAN), ..fine() }, None, "The loss is NaN"),
+            (
+                "loss -Inf",
+                Given { loss: Some(f64::NEG_INFINITY), ..fine() },
+                None,
+                "The loss is infinite",
+            ),
+            (
+                "loss and a gradient",
+                Given { loss: Some(f64::NAN), norms: vec![1.0, 1.0, f64::NAN], ..fine() },
+                None,
+                "The loss is NaN",
+            ),
+            (
+                "gradients up to one",
+                Given { norms: vec![f64::NAN, f64::INFINITY, 1.0], ..fine() },
+                Some(1),
+                "A gradient is NaN or Inf",
+            ),
+            (
+                "all gradients",
+                Given { norms: vec![f64::NAN; 3], ..fine() },
+                None,
+                "A gradient is NaN or Inf",
+            ),
+            (
+                "parameter NaN",
+                Given { ratios: vec![f64::NAN, 0.01, 0.01], ..fine() },
+                Some(0),
+                "A parameter became NaN or Inf",
+            ),
         ] {
             let (findings, _) = run(&mut LossNonFinite::default(), &[fine(), fine(), broken]);
             assert_eq!(alarms(&findings), [2], "{name}");
-            assert_eq!(tensors(&findings), [tensor.map(crate::TensorId)], "{name}");
+            assert_eq!(tensors(&findings), [tensor.map(TensorId)], "{name}");
+            assert_eq!(findings[0].title(), title, "{name}");
         }
     }
 

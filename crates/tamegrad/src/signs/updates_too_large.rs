@@ -24,7 +24,8 @@ pub(super) const DOC: Doc = Doc {
            it, has grown by 1.5 times in the last 100 steps, all along, and by no less than in the \
            100 before (a linear warm-up grows by less and less), and the median ratio of the \
            matrices is above 0.003 and 2.5 times what it was 200 steps ago: an alarm, for such a \
-           rate ends in an explosion.",
+           rate ends in an explosion. A matrix whose RMS is under 0.05 / sqrt(fan-in) begins \
+           almost at zero (a class token, a hash grid) and is judged once it has grown.",
     example: "output.weight: |dW|/|W| = 0.131 at step 111, mean before it 0.00976.",
     remedy: "Lower the learning rate, warm up, or clip; for Adam look at the lag of its second \
              moment.",
@@ -78,11 +79,13 @@ impl Sign for UpdatesTooLarge {
         let Some(row) = record.now() else { return Reading::Quiet };
         let overthrow = if record.clock <= FIRST_STEPS { FIRST_OVERTHROW } else { OVERTHROW };
         let too_large = record.tensors.iter().enumerate().filter_map(|(index, track)| {
-            let ratio = track.latest_update.filter(|update| update.nonfinite == 0)?.ratio();
+            let update = track.latest_update.filter(|update| update.nonfinite == 0)?;
+            let ratio = update.ratio();
             let usual = track.update.mean().exp();
             let settled = track.update.count() >= super::WARM_UP_STEPS;
             let fires = ratio > overthrow || (settled && ratio > TROUBLE && ratio > 4.0 * usual);
-            (record.layout.tensors[index].is_matrix && fires).then_some((index, ratio, usual))
+            let is_judged = record.layout.tensors[index].is_judged_by(&update);
+            (is_judged && fires).then_some((index, ratio, usual))
         });
         let largest = too_large.max_by(|a, b| a.1.total_cmp(&b.1));
         let drift = self.drift(record);
@@ -129,8 +132,9 @@ impl UpdatesTooLarge {
         let matrices = record.tensors.iter().zip(&record.layout.tensors);
         let ratio = median(
             matrices
-                .filter(|(_, info)| info.is_matrix)
-                .filter_map(|(track, _)| Some(track.latest_update?.ratio())),
+                .filter_map(|(track, info)| Some((track.latest_update?, info)))
+                .filter(|(update, info)| info.is_judged_by(update))
+                .map(|(update, _)| update.ratio()),
         )?;
         if self.window.len() == 2 * HALF + 1
             && let Some((oldest, _)) = self.window.pop_front()
