@@ -63,7 +63,7 @@ def test_a_watched_run_is_the_bare_run_and_knows_its_loss(manual):
     assert all(
         torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
     )
-    assert callback.guard.step == 40
+    assert callback.guard.step_number == 40
     assert "Loss  " in str(callback.diagnosis())
     assert callback.diagnosis().verdict == "healthy"
 
@@ -77,7 +77,7 @@ def test_protect_leaves_out_the_broken_batch():
 def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
     whole = run("observe", poisoned=12, folder=tmp_path)[1]
     resumed = run("observe", poisoned=12, resume=tmp_path / "at.ckpt")[1]
-    assert resumed.guard.step == whole.guard.step == 40
+    assert resumed.guard.step_number == whole.guard.step_number == 40
     assert [(f.sign, f.step) for f in resumed.guard.findings()] == [
         (f.sign, f.step) for f in whole.guard.findings()
     ]

@@ -26,7 +26,7 @@ def test_accumulated_gradients_are_judged_as_their_sum():
             total = math.hypot(*(float(p.grad.norm()) for p in model.parameters()))
             assert guard.gradient_norm == pytest.approx(total, rel=1e-6)
             optimizer.zero_grad()
-    assert guard.step == 3
+    assert guard.step_number == 3
 
 
 @pytest.mark.parametrize("at", [24, 25], ids=["unseen by hooks", "hooks see the first"])
@@ -59,7 +59,7 @@ def test_a_loss_of_a_step_that_was_left_out_is_not_that_of_the_next():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    assert guard.findings() == [] and guard.step == 29
+    assert guard.findings() == [] and guard.step_number == 29
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -93,7 +93,7 @@ def test_a_loss_scale_is_taken_out_and_its_back_offs_are_no_alarm(fused, clips, 
     guard = watched[2]
     assert watched[4].get_scale() < 2.0**127
     assert guard.findings() == []
-    assert 60 < guard.step < 80, "some steps were left out by the scaler"
+    assert 60 < guard.step_number < 80, "some steps were left out by the scaler"
     assert 1e-1 < watched[3][-1] < 1e3
     assert state_bits(*watched[:2]) == state_bits(*bare[:2])
 
@@ -135,7 +135,7 @@ def test_compiling_after_watching_breaks_no_graph():
         optimizer.zero_grad()
         nn.functional.cross_entropy(compiled(x), y).backward()
         optimizer.step()
-    assert guard.step == 5
+    assert guard.step_number == 5
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -184,7 +184,7 @@ def test_two_optimizers_on_one_loss_are_one_step():
             optimizer.step()
         if step == 10:
             assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert guard.step == 20
+    assert guard.step_number == 20
     assert [(step, action.action) for step, action in guard.actions()] == [(10, "skip")]
 
 
@@ -234,17 +234,20 @@ def test_sparse_gradients_are_judged_and_clipped():
     assert float(guard.clip_(1.0)) == pytest.approx(math.sqrt(4 * 4.0 + 4 * 1.0))
     assert float(model.weight.grad.coalesce().values().norm()) == pytest.approx(1.0)
     optimizer.step()
-    assert guard.step == 1
+    assert guard.step_number == 1
 
 
-def test_a_parameter_group_that_is_added_is_named():
+def test_a_parameter_group_that_is_added_is_watched():
     model, extra = mlp(), nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tamegrad.watch(model, optimizer, strict=True)
-    optimizer.add_param_group({"params": [extra]})
-    model(torch.ones(2, 16)).sum().backward()
-    with pytest.warns(tamegrad.TamegradWarning, match="those that were added are not watched"):
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    for factor in (None, 1.0, math.inf):
+        if factor == 1.0:
+            optimizer.add_param_group({"params": [extra]})
+        optimizer.zero_grad()
+        (model(torch.ones(2, 16)).sum() + (factor or 0.0) * extra.sum()).backward()
         optimizer.step()
+    assert [finding.tensor for finding in guard.findings()][:1] == ["group1.0"]
 
 
 def test_a_recurrent_cell_is_a_layer_for_each_step():

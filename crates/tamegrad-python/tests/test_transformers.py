@@ -70,7 +70,7 @@ def test_a_watched_run_is_the_bare_run(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
     )
-    assert callback.guard.step == 30
+    assert callback.guard.step_number == 30
     assert "Loss  " in str(callback.diagnosis()), "the model's output holds the loss of every step"
     assert callback.diagnosis().verdict == "healthy"
 
@@ -85,7 +85,7 @@ def test_a_loss_that_the_trainer_makes_is_taken_from_its_reports(tmp_path):
 def test_the_losses_of_accumulated_batches_are_those_of_one_step(tmp_path):
     settings = {"gradient_accumulation_steps": 3}
     _, callback = run(tmp_path, "observe", poisoned=16, settings=settings)
-    assert callback.guard.step == 10
+    assert callback.guard.step_number == 10
     diagnosis = callback.diagnosis()
     assert (diagnosis.onset, diagnosis.cause) == (5, "data"), "the second batch of the sixth step"
 
@@ -103,7 +103,7 @@ def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
     saved = tmp_path / "parts" / "checkpoint-20" / "tamegrad.pt"
     assert saved.is_file()
     _, resumed = run(tmp_path / "parts", "observe", poisoned=12, settings=saves, resume=True)
-    assert resumed.guard.step == whole.guard.step == 30
+    assert resumed.guard.step_number == whole.guard.step_number == 30
     assert [(f.sign, f.step) for f in resumed.guard.findings()] == [
         (f.sign, f.step) for f in whole.guard.findings()
     ]
@@ -111,4 +111,4 @@ def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
     saved.unlink()
     with pytest.warns(UserWarning, match="what was seen before is not known"):
         _, anew = run(tmp_path / "parts", "observe", settings=saves, resume=str(saved.parent))
-    assert anew.guard.step == 10
+    assert anew.guard.step_number == 10

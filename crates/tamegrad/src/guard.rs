@@ -300,7 +300,8 @@ impl Guard {
         self.record.take_update(updates);
         let fired = self.signs.read_update(&self.record);
         self.record.note(fired);
-        if updates.iter().flatten().any(|update| update.nonfinite > 0) {
+        let is_broken = updates.iter().flatten().any(|update| update.nonfinite > 0);
+        if is_broken && self.config.mode == Mode::Protect {
             self.ladder.note_broken();
         }
         self.record.settle();

@@ -11,6 +11,9 @@ import torch
 _NODES_MAX = 100_000
 """Nodes of a loss's graph that are looked at for a parameter."""
 
+_TRIES_MAX = 32
+"""Losses of a scaler that are looked at for a way to our parameters."""
+
 
 class Scaling:
     """What a ``GradScaler`` has done to the gradients at hand.
@@ -30,7 +33,8 @@ class Scaling:
         self.optimizers = optimizers
         self._named = scaler
         self._parameters = parameters
-        self._is_ours: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+        # How many of a scaler's losses have led elsewhere; `None` once one has led to us.
+        self._tries: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
         self._latest: weakref.ref[Any] | None = None
 
     def attach(self) -> None:
@@ -46,9 +50,11 @@ class Scaling:
 
     def note(self, scaler: Any, losses: Any) -> None:
         """Takes in that a scaler scales these losses."""
-        if scaler not in self._is_ours and isinstance(losses, torch.Tensor):
-            self._is_ours[scaler] = _leads_to(losses, self._parameters)
-        if self._is_ours.get(scaler):
+        # One scaler may scale the losses of several models in turn.
+        tries = self._tries.get(scaler, 0)
+        if tries is not None and tries < _TRIES_MAX and isinstance(losses, torch.Tensor):
+            self._tries[scaler] = None if _leads_to(losses, self._parameters) else tries + 1
+        if self._tries.get(scaler, 0) is None:
             self._latest = weakref.ref(scaler)
 
     def end(self) -> None:
@@ -57,16 +63,21 @@ class Scaling:
 
     def unscale(self) -> None:
         """Divides the gradients by the scale unless that was done in this step."""
-        scaler = self._named
-        if scaler is None and self._latest is not None:
-            scaler = self._latest()
-        if scaler is None or not scaler.is_enabled():
+        scaler = self._scaler()
+        if scaler is None:
             return
         for optimizer in self.optimizers:
             is_ready = scaler._per_optimizer_states[id(optimizer)]["stage"].name == "READY"
             groups = optimizer.param_groups
             if is_ready and any(p.grad is not None for group in groups for p in group["params"]):
                 scaler.unscale_(optimizer)
+
+    def _scaler(self) -> Any:
+        """The scaler at work in this step."""
+        scaler = self._named
+        if scaler is None and self._latest is not None:
+            scaler = self._latest()
+        return scaler if scaler is not None and scaler.is_enabled() else None
 
     def is_fused(self) -> bool:
         """Whether the optimizer divides by the scale itself."""
@@ -81,7 +92,13 @@ class Scaling:
         return 1.0
 
     def overflowed(self) -> bool:
-        """Whether the optimizer is about to leave this step out because of an overflow."""
+        """Whether an optimizer leaves this step out because of an overflow: the gradients of one may
+        overflow and those of another not."""
+        states = getattr(self._scaler(), "_per_optimizer_states", {})
+        for optimizer in self.optimizers:
+            found = states[id(optimizer)]["found_inf_per_device"] if id(optimizer) in states else {}
+            if any(float(count) > 0.0 for count in found.values()):
+                return True
         for optimizer in self.optimizers:
             count = getattr(optimizer, "found_inf", None)
             if count is not None and float(count) > 0.0:

@@ -42,7 +42,7 @@ class ArrayGuard:
         """
         if self._core is None:
             self._names = list(gradients)
-            rows = [(name, None, _dims(array) >= 2) for name, array in gradients.items()]
+            rows = [(name, None, _dims(array) >= 2, None) for name, array in gradients.items()]
             self._core = Core(rows, [], planned_steps=self._total_steps)
         unknown = [name for name in gradients if name not in self._names]
         if unknown:

@@ -116,7 +116,7 @@ class Passes:
 
     def sees(self) -> bool:
         """Whether a call at this moment is one of the training."""
-        return self._is_on and is_plain_call()
+        return self._is_on and is_plain_call(self._depth > 0)
 
     def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Before a module's call."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import _device, _layers
-from ._calls import first_float
+from ._calls import first_float, tensors_of
 from ._core import Trace
 from ._gradients import values_of
 from ._names import plain, unwrapped
@@ -148,7 +148,7 @@ class Probes:
         if tensor is None or (tensor is self._latest and _has_children(module)):
             return
         own = first_float((args, kwargs))
-        layer = self._layer_of(module, own, tensor)
+        layer = self._layer_of(module, tensors_of((args, kwargs)), tensor)
         if layer is not None:
             self._see(layer, tensor)
             if own is not self._latest:
@@ -156,7 +156,7 @@ class Probes:
             self._latest = tensor
 
     def _layer_of(
-        self, module: nn.Module, own: torch.Tensor | None, output: torch.Tensor
+        self, module: nn.Module, given: list[torch.Tensor], output: torch.Tensor
     ) -> int | None:
         name = self.names.get(module)
         if name is None:
@@ -175,9 +175,8 @@ class Probes:
             return place
         first = self._places[name, 0]
         if call == 1:
-            recurrent = next(module.parameters(recurse=False), None) is not None and _comes_from(
-                own, self._first_nodes[name]
-            )
+            has_weights = next(module.parameters(recurse=False), None) is not None
+            recurrent = has_weights and _come_from(given, self._first_nodes[name])
             self.layers[first] = _layers.row(f"{title}@0", module, recurrent=recurrent)
         recurrent = _layers.is_recurrent(self.layers[first])
         self.layers.append(_layers.row(f"{title}@{call}", module, recurrent=recurrent))
@@ -236,7 +235,7 @@ class _OnePass:
         self._depth = 0
 
     def sees(self) -> bool:
-        return is_plain_call()
+        return is_plain_call(self._depth > 0)
 
     def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._probes.enter(module, args, kwargs, self._depth == 0)
@@ -261,11 +260,12 @@ class _Delta:
             self._probes._read_delta(self._layer, gradient, self._trace)
 
 
-def _comes_from(tensor: torch.Tensor | None, node: Any) -> bool:
-    """Whether the graph leads from a tensor back to a node."""
-    if tensor is None or tensor.grad_fn is None or node is None:
+def _come_from(tensors: list[torch.Tensor], node: Any) -> bool:
+    """Whether the graph leads from one of the tensors back to a node."""
+    if node is None:
         return False
-    stack, met = [tensor.grad_fn], {tensor.grad_fn}
+    stack = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+    met = set(stack)
     while stack and len(met) < _NODES_MAX:
         at = stack.pop()
         if at is node:

@@ -27,6 +27,10 @@ _ITSELF = (str, bytes, int, float, complex, bool, type(None), type, range, torch
 """Types whose values do not change."""
 
 
+_HOLDERS = ("SimpleNamespace", "Namespace")
+"""Classes of Python's own whose objects hold what the user puts there."""
+
+
 class CannotPutBackError(Exception):
     """The modules reach something whose state cannot be kept."""
 
@@ -128,7 +132,11 @@ class _Journal(TorchDispatchMode):
         for generator, state in self._generators.values():
             generator.set_state(state)
         for key, (tensor, saved, version) in self._saved.items():
-            tensor.untyped_storage().copy_(saved)
+            storage = tensor.untyped_storage()
+            if storage.nbytes() != saved.nbytes():
+                # Memory that FSDP gives back between two uses.
+                continue
+            storage.copy_(saved)
             _set_version(tensor, version)
             if key not in buffers:
                 shape = "x".join(map(str, tensor.shape)) or "one element"
@@ -199,7 +207,9 @@ class _Reached:
             self.python_generators.append(value)
         elif isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
             raise CannotPutBackError(f"`{name}` is an iterator, which cannot go back")
-        elif isinstance(value, types.ModuleType) or _is_of_library(type(value)):
+        elif isinstance(value, types.ModuleType):
+            return
+        elif _is_of_library(type(value)) and type(value).__name__ not in _HOLDERS:
             return
         elif isinstance(getattr(value, "__dict__", None), dict):
             self._visit_object(name, value)
@@ -207,7 +217,7 @@ class _Reached:
     def _visit_module(self, name: str, module: nn.Module) -> None:
         path = type(module).__name__
         for kind in type(module).__mro__:
-            self._visit_function(vars(kind).get("forward"), kind)
+            self._visit_function(vars(kind).get("forward"), type(module))
         self._dicts.append((path, module.__dict__, dict(module.__dict__)))
         self._todo += [(f"{path}.{key}", item) for key, item in module.__dict__.items()]
 

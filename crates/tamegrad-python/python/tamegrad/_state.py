@@ -67,9 +67,13 @@ class StateCopy:
     def restore(self, buffers: bool = True) -> None:
         """Puts the copied state back, in place."""
         end = len(self._live) if buffers else self._count
-        _copy([tensor.detach() for tensor in self._live[:end]], self._saved[:end])
-        if self._live[:end]:
-            torch.autograd.graph.increment_version([_local(t) for t in self._live[:end]])
+        # The loop may hold a graph through these tensors (a generator's, while its critic steps), whose
+        # backward pass would refuse a newer version.
+        live = [_local(tensor) for tensor in self._live[:end]]
+        versions = [tensor._version for tensor in live]
+        _copy([tensor.detach() for tensor in live], self._saved[:end])
+        if live:
+            torch._C._autograd._unsafe_set_version_counter(tuple(live), tuple(versions))
         for optimizer, states, groups in zip(
             self._optimizers, self._states, self._groups, strict=True
         ):

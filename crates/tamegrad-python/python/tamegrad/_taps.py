@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -12,6 +13,11 @@ from torch import nn
 _SLOT = "_compiled_call_impl"
 """Where torch keeps a module's compiled call: it is asked first in ``module(...)``, left out of pickles
 and deep copies, and not looked at by ``torch.compile`` and ``torch.jit.script``."""
+
+
+# `torch.jit.script` looks at every attribute that is not in its list of torch's own.
+with contextlib.suppress(AttributeError):
+    torch.jit._recursive.ignored_attributes.append(_SLOT)
 
 
 class Watcher(Protocol):
@@ -117,12 +123,12 @@ def compiled_call(module: nn.Module) -> Any:
     return taps[-1].inner if taps else module.__dict__.get(_SLOT)
 
 
-def is_plain_call() -> bool:
-    """Whether a call at this moment is one of a training loop: it records gradients, and it is
-    neither traced nor part of a backward pass (which repeats the passes of checkpointed modules)
-    nor under a transform of ``torch.func``."""
+def is_plain_call(is_within: bool) -> bool:
+    """Whether a call at this moment is one of a training loop: it records gradients (or lies within
+    one that does, as the layers of a checkpoint), and it is neither traced nor part of a backward pass,
+    which repeats the passes of checkpoints, nor under a transform of ``torch.func``."""
     return (
-        torch.is_grad_enabled()
+        (is_within or torch.is_grad_enabled())
         and torch._C._current_graph_task_id() == -1
         and not torch.jit.is_tracing()
         and torch._C._functorch.peek_interpreter_stack() is None

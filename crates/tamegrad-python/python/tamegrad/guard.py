@@ -278,7 +278,7 @@ class Guard:
         return self._passes.tells_loss
 
     @property
-    def step(self) -> int:
+    def step_number(self) -> int:
         """Number of the coming step."""
         return self._step
 
@@ -557,9 +557,11 @@ class Guard:
                 "it sees by itself"
             )
         if self._stepped:
-            self._end()
+            self._end(ends_passes=False)
         self._stepped.add(0)
         self._begin_step()
+        # The update is measured when the next step comes; this step's passes are over.
+        self._end_passes(self._step + 1)
         return not self._took_away
 
     @_safely
@@ -570,7 +572,7 @@ class Guard:
         if len(self._stepped) == len(self._optimizers):
             self._end()
 
-    def _end(self) -> None:
+    def _end(self, *, ends_passes: bool = True) -> None:
         """Measures the update and ends the step."""
         self._stepped = set()
         self._scan.release()
@@ -592,8 +594,13 @@ class Guard:
         self._buffers.keep()
         self._teller.tell(self._core)
         self._step += 1
+        if ends_passes:
+            self._end_passes(self._step)
+
+    def _end_passes(self, next_step: int) -> None:
+        assert self._core is not None
         self._passes.end()
-        self._passes.arm(self._core, self._step)
+        self._passes.arm(self._core, next_step)
 
     def _read(self, factor: float = 1.0, wait: bool = False) -> None:
         self._settle_deferred()

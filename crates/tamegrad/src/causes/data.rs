@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_batch_unlike_its_siblings_or_not_finite() {
-        use std::f64::{INFINITY, NAN};
+        const NAN: f64 = f64::NAN;
+        const INFINITY: f64 = f64::INFINITY;
         for (inputs, target, found) in [
             (&[("x", 1000.0)][..], 1.0, Some((0.97, "largest input of the batch"))),
             (&[("x", 1.5)], 1.0, None),

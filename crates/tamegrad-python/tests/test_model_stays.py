@@ -1,0 +1,324 @@
+"""A watched model can be saved, copied, traced, exported and compiled as a bare one."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from conftest import batches, mlp, state_bits
+from torch import nn
+
+import tamegrad
+
+STARTS = {"fresh": 0, "armed": 3}
+"""Steps that were made before; with a trace at every step the probes are armed after them."""
+
+
+class OwnDeepcopy(nn.Module):
+    """Copies its ``__dict__`` by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    def __deepcopy__(self, memo):
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for key, value in self.__dict__.items():
+            made.__dict__[key] = copy.deepcopy(value, memo)
+        return made
+
+
+class OwnState(nn.Module):
+    """Gives its ``__dict__`` as the state to pickle, and takes it back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    def __getstate__(self):
+        return self.__dict__.copy()
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+
+
+def watched(model: nn.Module, steps: int = 0, mode: str = "observe"):
+    """A guard on the model after some steps, and its optimizer."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True, trace_every=1)
+    train(model, optimizer, guard, steps)
+    return guard, optimizer
+
+
+def train(model, optimizer, guard=None, steps: int = 3, seed: int = 1, factor: float = 1.0):
+    """Trains for some steps."""
+    for x, y in batches(steps, seed):
+        loss = nn.functional.cross_entropy(model(x * factor), y)
+        optimizer.zero_grad()
+        loss.backward()
+        if guard is not None:
+            guard.log(loss=loss)
+        optimizer.step()
+
+
+def bare(model: nn.Module, steps: int = 0) -> nn.Module:
+    """The same model where nobody watches."""
+    train(model, torch.optim.AdamW(model.parameters(), lr=1e-3), steps=steps)
+    return model
+
+
+SLOT = "_compiled_call_impl"
+"""torch's attribute for a compiled call; `None` there is an empty one."""
+
+
+def traces(model: nn.Module) -> dict[str, Any]:
+    """The class of each module, the names of its attributes, and how many hooks it has."""
+    return {
+        name: (
+            type(module),
+            {key for key, value in vars(module).items() if (key, value) != (SLOT, None)},
+            {key: len(value) for key, value in vars(module).items() if isinstance(value, Mapping)},
+        )
+        for name, module in model.named_modules()
+    }
+
+
+def saved_and_loaded(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def averaged(model: nn.Module) -> nn.Module:
+    average = torch.optim.swa_utils.AveragedModel(model)
+    average.update_parameters(model)
+    return average.module
+
+
+def moving_average(model: nn.Module) -> nn.Module:
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    with torch.no_grad():
+        for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(parameter, 0.1)
+    return average.train().requires_grad_()
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "save": saved_and_loaded,
+    "averaged": averaged,
+    "moving-average": moving_average,
+}
+MODELS = {"plain": lambda: mlp(2), "own-deepcopy": OwnDeepcopy, "own-state": OwnState}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_has_no_trace_of_the_guard(way, model, start):
+    torch.manual_seed(0)
+    original = MODELS[model]()
+    torch.manual_seed(0)
+    expected = COPIES[way](bare(MODELS[model](), STARTS[start]))
+    _, optimizer = watched(original, STARTS[start])
+    made = COPIES[way](original)
+    assert traces(made) == traces(expected)
+    assert state_bits(made, optimizer) == state_bits(original, optimizer)
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("way", COPIES)
+def test_the_guard_sees_nothing_of_what_a_copy_does(way, model, start):
+    states = []
+    for copies in (False, True):
+        torch.manual_seed(0)
+        original = MODELS[model]()
+        guard, optimizer = watched(original, STARTS[start])
+        if copies:
+            made = COPIES[way](original)
+            with torch.no_grad():
+                made(torch.full((2, 16), math.nan))
+            train(made, torch.optim.SGD(made.parameters(), lr=0.1), factor=math.inf)
+        train(original, optimizer, guard, steps=2, seed=2)
+        states.append((guard.state_dict(), state_bits(original, optimizer)))
+    assert states[0] == states[1]
+
+
+LOADS = """
+import sys
+sys.modules["tamegrad"] = None
+import torch
+for path in sys.argv[1:]:
+    model = torch.load(path, weights_only=False)
+    print(model(torch.ones(1, 16)).tolist())
+"""
+
+
+def test_a_saved_model_is_loaded_where_there_is_no_tamegrad(tmp_path):
+    paths, expected = [], []
+    for start, steps in STARTS.items():
+        model = mlp(2)
+        watched(model, steps)
+        paths.append(str(tmp_path / f"{start}.pt"))
+        torch.save(model, paths[-1])
+        expected.append(bare(mlp(2), steps)(torch.ones(1, 16)).tolist())
+    result = subprocess.run(
+        [sys.executable, "-c", LOADS, *paths], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert [json.loads(line) for line in result.stdout.splitlines()] == expected
+
+
+X = torch.linspace(-1.0, 1.0, 32).reshape(2, 16)
+
+
+def called_with_zeros(model: nn.Module) -> torch.Tensor:
+    zeros = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    return torch.func.functional_call(model, zeros, X)
+
+
+CONVERSIONS = {
+    "jit-trace": lambda model: torch.jit.trace(model, X)(X),
+    "jit-script": lambda model: torch.jit.script(model)(X),
+    "export": lambda model: torch.export.export(model, (X,)).module()(X),
+    "fx": lambda model: torch.fx.symbolic_trace(model)(X),
+    "functional-call": called_with_zeros,
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("way", CONVERSIONS)
+def test_a_watched_model_is_converted_as_a_bare_one(way, start):
+    expected = CONVERSIONS[way](bare(mlp(2), STARTS[start]))
+    model = mlp(2)
+    guard, optimizer = watched(model, STARTS[start])
+    assert torch.equal(CONVERSIONS[way](model), expected)
+    train(model, optimizer, guard, seed=2)
+    assert guard.step_number == STARTS[start] + 3
+    assert torch.isfinite(model(X)).all()
+
+
+def test_what_was_exported_and_traced_holds_no_hook():
+    expected, model = mlp(2), mlp(2)
+    watched(model, 3)
+    for convert in (torch.fx.symbolic_trace, lambda m: torch.export.export(m, (X,))):
+        graphs = [
+            [(n.op, str(n.target)) for n in convert(m).graph.nodes] for m in (expected, model)
+        ]
+        assert graphs[0] == graphs[1]
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["torch.compile", "module.compile"])
+def test_a_model_that_is_compiled_after_watch_trains_as_a_bare_one(in_place):
+    def start(is_watched):
+        torch._dynamo.reset()
+        model = mlp(2)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        guard = tamegrad.watch(model, optimizer, strict=True) if is_watched else None
+        called = model
+        if in_place:
+            model.compile(backend="eager")
+        else:
+            called = torch.compile(model, backend="eager")
+        train(called, optimizer, guard, steps=20)
+        before = state_bits(model, optimizer)
+        train(called, optimizer, guard, steps=1, seed=2, factor=math.inf)
+        return before, state_bits(model, optimizer), guard
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        expected, got = start(False), start(True)
+    assert got[:2] == expected[:2]
+    guard = got[2]
+    assert guard.step_number == 21
+    diagnosis = guard.diagnosis()
+    # What `torch.compile` wraps afterwards is called by a name that the guard does not know.
+    assert (diagnosis.onset, diagnosis.cause) == (20, "data" if in_place else None)
+    ours = [w for w in said if issubclass(w.category, tamegrad.TamegradWarning)]
+    assert len(ours) == 1, "the alarm"
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_preflight_of_a_watched_model_is_that_of_a_bare_one(start):
+    def fly(model, optimizer):
+        batch = next(batches(1))
+        return tamegrad.preflight(
+            model, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]), batch, optimizer
+        )
+
+    model = mlp(2)
+    other = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    train(model, other, steps=STARTS[start])
+    expected = fly(model, other)
+    model = mlp(2)
+    guard, optimizer = watched(model, STARTS[start])
+    state = guard.state_dict()
+    got = fly(model, optimizer)
+    assert [layer.name for layer in got.layers] == [layer.name for layer in expected.layers]
+    assert str(got) == str(expected)
+    assert guard.state_dict() == state
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_a_copied_optimizer_is_not_watched(way, start):
+    model = mlp(2)
+    guard, optimizer = watched(model, STARTS[start])
+    state = guard.state_dict()
+    # Together with the model: the copy's parameters are those of the model's copy.
+    made, copied = COPIES[way]((model, optimizer))
+    assert set(vars(copied)) == set(vars(copy.deepcopy(torch.optim.AdamW(mlp(2).parameters()))))
+    hooks = [value for key, value in vars(copied).items() if key.endswith("hooks")]
+    assert hooks and not any(hooks)
+    train(made, copied, steps=2, factor=math.inf)
+    assert guard.state_dict() == state
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+class Scaled(nn.Module):
+    """Multiplies by a number that is no parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 1.0
+        self.inner = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_replica_calls_itself(start):
+    model = Scaled()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = tamegrad.watch(model, optimizer, strict=True, trace_every=1)
+    for _ in range(STARTS[start]):
+        model.inner(model(X)).sum().backward()
+        guard.log(loss=1.0)
+        optimizer.step()
+    replica = model._replicate_for_data_parallel()
+    replica.factor = 3.0
+    assert torch.equal(replica(X), 3.0 * X)
+    assert torch.equal(model(X), X)
+    expected = set(vars(Scaled()._replicate_for_data_parallel())) | {"factor"}
+    assert set(vars(replica)) - {"_compiled_call_impl"} == expected

@@ -1,0 +1,386 @@
+"""Optimizers of all kinds: with closures, wrapped, exchanged, grown, dropped, and none at all."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import multiprocessing
+import warnings
+import weakref
+
+import pytest
+import torch
+from conftest import batches, mlp, state_bits
+from torch import nn
+
+import tamegrad
+
+MODES = ["observe", "protect"]
+
+
+def loss_of(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(x), y)
+
+
+def is_finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def told(said: list[warnings.WarningMessage]) -> list[str]:
+    """What tamegrad has said."""
+    return [str(w.message) for w in said if issubclass(w.category, tamegrad.TamegradWarning)]
+
+
+def alarms(guard) -> list[str]:
+    return [finding.sign for finding in guard.findings() if finding.severity == "alarm"]
+
+
+class Sam(torch.optim.Optimizer):
+    """Steps to where the loss is larger, and from there down: calls its closure twice."""
+
+    def __init__(self, parameters, lr=0.02, rho=0.05):
+        super().__init__(parameters, {"lr": lr, "rho": rho})
+
+    def step(self, closure):
+        with torch.enable_grad():
+            loss = closure()
+        with torch.no_grad():
+            held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+            before = [parameter.clone() for parameter in held]
+            for parameter in held:
+                parameter.add_(parameter.grad, alpha=self.param_groups[0]["rho"])
+            with torch.enable_grad():
+                closure()
+            for parameter, old in zip(held, before, strict=True):
+                parameter.copy_(old)
+                if parameter.grad is not None:
+                    parameter.sub_(parameter.grad, alpha=self.param_groups[0]["lr"])
+        return loss
+
+
+CLOSURES = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-3),
+    "sam": Sam,
+    "lbfgs": lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=4),
+    "lbfgs-wolfe": lambda p: torch.optim.LBFGS(p, max_iter=4, line_search_fn="strong_wolfe"),
+}
+
+
+def run_closure(kind, mode, *, broken=None, at_call=0, value=math.nan, steps=40):
+    """Trains by closures; at step ``broken`` the loss is multiplied by ``value`` from call
+    ``at_call`` on. Gives the model, its state, losses, calls, guard, and what was said."""
+    model = mlp(2)
+    optimizer = CLOSURES[kind](model.parameters())
+    losses, calls = [], []
+    data = next(batches(1, size=64)) if kind.startswith("lbfgs") else None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        guard = tamegrad.watch(model, optimizer, mode) if mode else None
+        for step, batch in enumerate(batches(steps)):
+            x, y = data or batch
+            calls.append(0)
+
+            def closure(x=x, y=y, step=step):
+                optimizer.zero_grad()
+                loss = loss_of(model, x, y)
+                if step == broken and calls[-1] >= at_call:
+                    loss = loss * value
+                calls[-1] += 1
+                loss.backward()
+                return loss
+
+            losses.append(float(optimizer.step(closure)))
+    state = [value.detach().numpy().tobytes() for value in model.parameters()]
+    return model, (state, losses, calls), guard, told(said)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", CLOSURES)
+def test_a_healthy_run_of_closures_is_the_bare_run(kind, mode):
+    _, bare, _, _ = run_closure(kind, None)
+    _, watched, guard, said = run_closure(kind, mode)
+    assert watched == bare
+    assert said == []
+    assert alarms(guard) == [] and guard.actions() == []
+    assert guard.step_number == 40
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("kind", "at_call"),
+    [(kind, call) for kind in CLOSURES for call in (0, 1, 3) if call == 0 or kind[0] == "l"]
+    + [("sam", 1)],
+)
+def test_protect_keeps_the_weights_finite_when_a_closure_is_broken(kind, at_call, value):
+    bare, *_ = run_closure(kind, None, broken=20, at_call=at_call, value=value)
+    model, (_, losses, _), guard, _ = run_closure(
+        kind, "protect", broken=20, at_call=at_call, value=value
+    )
+    assert is_finite(model)
+    assert guard.step_number == 40
+    assert losses[-1] < losses[0]
+    if at_call == 0:
+        assert not is_finite(bare), "the fault is one"
+        assert [step for step, _ in guard.actions()][:1] == [20]
+
+
+def test_the_losses_of_closures_are_seen():
+    _, (_, losses, _), guard, _ = run_closure("adam", "observe")
+    assert f"{max(losses):.3g} to" in str(guard.diagnosis()) or "Loss  " in str(guard.diagnosis())
+
+
+class Lookahead(torch.optim.Optimizer):
+    """Holds another optimizer, and never called the constructor of its class."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.param_groups, self.state = optimizer.param_groups, optimizer.state
+        self.defaults = optimizer.defaults
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none=True):
+        self.optimizer.zero_grad(set_to_none)
+
+
+class Holder:
+    """Looks like an optimizer and is none."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.param_groups = optimizer.param_groups
+
+    def step(self):
+        self.optimizer.step()
+
+    def zero_grad(self):
+        self.optimizer.zero_grad()
+
+
+def prepared(optimizer):
+    accelerate = pytest.importorskip("accelerate")
+    return accelerate.Accelerator(cpu=True).prepare(optimizer)
+
+
+WRAPPERS = {
+    "lookahead": Lookahead,
+    "holder": Holder,
+    "holder-of-lookahead": lambda optimizer: Holder(Lookahead(optimizer)),
+    "accelerate": prepared,
+}
+
+
+def loop(model, optimizer, mode, *, broken=None, steps=30, guard=None):
+    """The plain loop; the inputs of step ``broken`` are Inf. Gives the guard."""
+    guard = tamegrad.watch(model, optimizer, mode, strict=True) if guard is None and mode else guard
+    for step, (x, y) in enumerate(batches(steps)):
+        loss = loss_of(model, x * math.inf if step == broken else x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        if guard is not None:
+            guard.log(loss=loss)
+        optimizer.step()
+    return guard
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapped_optimizer_is_looked_into(wrapper, mode):
+    states = []
+    for watched in (None, mode):
+        model = mlp(2)
+        inner = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        guard = loop(model, WRAPPERS[wrapper](inner), watched)
+        states.append(state_bits(model, inner))
+    assert states[0] == states[1]
+    assert guard.step_number == 30
+    loop(model, WRAPPERS[wrapper](inner), None, broken=5, steps=10, guard=guard)
+    assert guard.step_number == 40
+    assert is_finite(model) == (mode == "protect")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_what_is_no_optimizer_is_said_and_what_to_give(listed):
+    class Plain:
+        def step(self):
+            pass
+
+    given = [Plain()] if listed else Plain()
+    with pytest.raises(TypeError) as error:
+        tamegrad.watch(mlp(2), given)
+    message = str(error.value)
+    assert message.startswith("optimizer: got Plain, want a torch.optim.Optimizer")
+    assert ".optimizer" in message and "None" in message, "what can be given in its place"
+
+
+def by_hand(mode, *, broken=None, steps=40):
+    """Updates without an optimizer; gives the model, losses, answers and guard."""
+    model = mlp(2)
+    guard = tamegrad.watch(model, None, mode, strict=True) if mode else None
+    losses, answers = [], []
+    for step, (x, y) in enumerate(batches(steps)):
+        loss = loss_of(model, x * math.inf if step == broken else x, y)
+        model.zero_grad()
+        loss.backward()
+        before = [parameter.grad for parameter in model.parameters()]
+        answers.append(True if guard is None else guard.step(loss=loss))
+        assert all(p.grad is g for p, g in zip(model.parameters(), before, strict=True))
+        if answers[-1]:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.sub_(parameter.grad, alpha=0.05)
+        losses.append(loss.item().hex())
+    return model, losses, answers, guard
+
+
+@pytest.mark.parametrize(
+    ("mode", "broken"), [("observe", None), ("observe", 20), ("protect", None)]
+)
+def test_updates_by_hand_are_those_of_the_bare_run(mode, broken):
+    bare, expected, _, _ = by_hand(None, broken=broken)
+    model, losses, answers, guard = by_hand(mode, broken=broken)
+    assert losses == expected
+    for a, b in zip(model.parameters(), bare.parameters(), strict=True):
+        assert a.detach().numpy().tobytes() == b.detach().numpy().tobytes()
+    assert answers == [True] * 40
+    assert guard.diagnosis().onset == broken
+    assert guard.diagnosis().cause == ("data" if broken else None)
+
+
+def test_an_update_by_hand_that_would_break_the_weights_is_refused():
+    model, losses, answers, guard = by_hand("protect", broken=20)
+    assert [step for step, answer in enumerate(answers) if answer is not True] == [20]
+    assert answers[20] is False
+    assert is_finite(model)
+    assert float.fromhex(losses[-1]) < float.fromhex(losses[0])
+    assert [(step, action.action) for step, action in guard.actions()] == [(20, "skip")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_parameters_that_were_added_later_are_watched(mode):
+    model = mlp(2)
+    head = model[-1]
+    body = [p for name, p in model.named_parameters() if not name.startswith("4.")]
+    optimizer = torch.optim.SGD(body, lr=0.02)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        guard = tamegrad.watch(model, optimizer, mode, strict=True)
+        loop(model, optimizer, None, guard=guard, steps=10)
+        optimizer.add_param_group({"params": list(head.parameters())})
+        loop(model, optimizer, None, guard=guard, steps=10)
+        assert told(said) == []
+        x, y = next(batches(1))
+        optimizer.zero_grad()
+        loss_of(model, x, y).backward()
+        head.weight.grad[0, 0] = math.nan
+        optimizer.step()
+        loop(model, optimizer, None, guard=guard, steps=3)
+    assert len(told(said)) == 1, "the alarm"
+    assert is_finite(model) == (mode == "protect")
+    assert guard.diagnosis().onset == 20
+    assert guard.step_number == 24
+    found = guard.findings()[0]
+    assert found.tensor == "4.weight" or "4.weight" in str(guard.diagnosis())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_another_optimizer_on_the_same_parameters_is_watched(mode):
+    model = mlp(2)
+    guard = loop(model, torch.optim.SGD(model.parameters(), lr=0.02), mode, steps=10)
+    gc.collect()
+    loop(model, torch.optim.AdamW(model.parameters(), lr=1e-3), None, guard=guard, steps=10)
+    assert guard.step_number == 20
+    loop(model, torch.optim.AdamW(model.parameters()), None, guard=guard, steps=10, broken=5)
+    assert guard.step_number == 30
+    assert guard.diagnosis().onset == 25
+    assert is_finite(model) == (mode == "protect")
+
+
+def test_an_optimizer_of_other_parameters_is_not_watched():
+    model, other = mlp(2), mlp(2)
+    guard = loop(model, torch.optim.SGD(model.parameters(), lr=0.02), "observe", steps=5)
+    loop(other, torch.optim.SGD(other.parameters(), lr=0.02), None, steps=5, broken=2)
+    copied = copy.deepcopy(other)
+    loop(copied, torch.optim.SGD(copied.parameters(), lr=0.02), None, steps=5)
+    assert guard.step_number == 5
+    assert alarms(guard) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("new_optimizer", [False, True])
+def test_the_second_guard_takes_the_place_of_the_first(new_optimizer, mode):
+    model = mlp(2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        first = tamegrad.watch(model, optimizer, mode)
+        loop(model, optimizer, None, guard=first, steps=5)
+        if new_optimizer:
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+        second = tamegrad.watch(model, optimizer, mode)
+        loop(model, optimizer, None, guard=second, steps=10, broken=5)
+    assert (first.diagnosis().onset, second.diagnosis().onset) == (None, 5)
+    assert second.step_number == 10
+    assert len(told(said)) == 1 and told(said)[0].startswith("step 5:")
+    assert is_finite(model) == (mode == "protect")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("steps", [0, 5])
+def test_what_nobody_holds_is_collected(steps, mode):
+    model = mlp(2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    guard = loop(model, optimizer, mode, steps=steps)
+    held = {
+        "model": weakref.ref(model),
+        "optimizer": weakref.ref(optimizer),
+        "guard": weakref.ref(guard),
+        "weight": weakref.ref(model[0].weight),
+    }
+    del model, optimizer, guard
+    gc.collect()
+    assert [name for name, reference in held.items() if reference() is not None] == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_guard_that_nobody_holds_goes_on_while_the_run_does(mode):
+    model = mlp(2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    tamegrad.watch(model, optimizer, mode)
+    gc.collect()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        loop(model, optimizer, None, steps=10, broken=5)
+    assert len(told(said)) == 1
+    assert is_finite(model) == (mode == "protect")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_process_that_was_forked_after_a_step_goes_on(mode):
+    torch.manual_seed(0)
+    # Large enough for the reads to be shared among threads, which a fork leaves behind.
+    model = nn.Linear(3000, 3000, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+
+    def step():
+        loss = model(torch.ones(2, 3000)).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        guard.clip_(1.0, loss=loss)
+        optimizer.step()
+
+    step()
+    child = multiprocessing.get_context("fork").Process(target=step)
+    child.start()
+    child.join(20.0)
+    code = child.exitcode
+    if code is None:
+        child.kill()
+        child.join()
+    assert code == 0, "None is a child that hangs"
+    step()
+    assert guard.step_number == 2

@@ -1,0 +1,306 @@
+"""Loss scales, and gradients that somebody has divided or clipped before the step."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import pytest
+import torch
+from conftest import batches, state_bits
+from torch import nn
+
+import tamegrad
+
+MODES = ["observe", "protect"]
+STEPS = 70
+CEILING = 0.2
+"""A norm that the gradients of these runs reach at most steps."""
+
+
+class Half(nn.Module):
+    """Lets the gradient through as float16 numbers: a scale that is too large makes it Inf."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.half().float()
+
+
+def net(inputs: int = 16, outputs: int = 4, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(inputs, 32), nn.Tanh(), Half(), nn.Linear(32, outputs))
+
+
+def overflowing() -> torch.amp.GradScaler:
+    """A scaler that tries a scale which is far too large at steps 30 and 61."""
+    return torch.amp.GradScaler(
+        "cpu",
+        init_scale=2.0**10,
+        growth_factor=2.0**18,
+        backoff_factor=2.0**-18,
+        growth_interval=30,
+    )
+
+
+SCALERS = {
+    "calm": lambda: torch.amp.GradScaler("cpu", init_scale=2.0**12),
+    "overflowing": overflowing,
+    "disabled": lambda: torch.amp.GradScaler("cpu", enabled=False),
+}
+
+
+def parameters(model: nn.Module) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+def assert_alike(got, expected):
+    """Compares the runs' losses and parameters, whose norms were summed up in another order."""
+    assert got[0] == pytest.approx(expected[0], rel=1e-4)
+    assert torch.allclose(got[1], expected[1], rtol=1e-3, atol=1e-4)
+
+
+def assert_calm(guard):
+    assert [finding for finding in guard.findings() if finding.severity == "alarm"] == []
+    assert guard.actions() == []
+
+
+def run(scaler, clip, mode=None, model=None, optimizer=None, given=False, seed=1):
+    """Trains with a scaler, which the guard is not told of unless ``given``; ``clip(guard, scaler,
+    optimizer, model)`` clips. Gives losses, parameters, guard and optimizer."""
+    model = model if model is not None else net()
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    options = {"scaler": scaler} if given else {}
+    guard = tamegrad.watch(model, optimizer, mode, strict=True, **options) if mode else None
+    losses, skipped = [], []
+    for step, (x, y) in enumerate(batches(STEPS, seed)):
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        if scaler is None:
+            loss.backward()
+            clip(guard, scaler, optimizer, model)
+            optimizer.step()
+        else:
+            scaler.scale(loss).backward()
+            clip(guard, scaler, optimizer, model)
+            scaler.step(optimizer)
+            before = scaler.get_scale()
+            scaler.update()
+            if scaler.get_scale() < before:
+                skipped.append(step)
+        if guard is not None:
+            guard.log(loss=loss)
+        losses.append(loss.item())
+    if scaler is not None and scaler.is_enabled():
+        assert skipped == ([30, 61] if scaler.get_growth_interval() == 30 else [])
+    return losses, parameters(model), guard, optimizer
+
+
+def by_torch(guard, scaler, optimizer, model):
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), CEILING)
+
+
+def by_guard(guard, scaler, optimizer, model):
+    guard.clip_(CEILING)
+
+
+def unscaled_by_user(guard, scaler, optimizer, model):
+    scaler.unscale_(optimizer)
+    guard.clip_(CEILING)
+
+
+def twice(guard, scaler, optimizer, model):
+    guard.clip_(10.0 * CEILING)
+    guard.clip_(CEILING)
+
+
+def nothing(guard, scaler, optimizer, model):
+    pass
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scaler", SCALERS)
+@pytest.mark.parametrize("clip", [by_guard, unscaled_by_user, twice])
+@pytest.mark.parametrize("given", [False, True], ids=["not-given", "given"])
+def test_a_clip_works_on_gradients_without_their_scale(given, clip, scaler, mode):
+    expected = run(SCALERS[scaler](), by_torch)
+    got = run(SCALERS[scaler](), clip, mode, given=given)
+    assert_alike(got, expected)
+    assert_calm(got[2])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scaler", SCALERS)
+def test_a_scaler_that_is_not_given_changes_nothing_where_nobody_clips(scaler, mode):
+    expected, got = (run(SCALERS[scaler](), nothing, m) for m in (None, mode))
+    assert got[0] == expected[0]
+    assert torch.equal(got[1], expected[1])
+    assert_calm(got[2])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_are_clipped_without_their_scale(mode):
+    def by_value_of_torch(guard, scaler, optimizer, model):
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_value_(model.parameters(), 0.01)
+
+    expected = run(overflowing(), by_value_of_torch)
+    got = run(overflowing(), lambda guard, *_: guard.clip_value_(0.01), mode)
+    assert_alike(got, expected)
+    assert_calm(got[2])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_units_are_clipped_without_their_scale(mode):
+    expected = run(SCALERS["disabled"](), lambda guard, *_: guard.clip_units_(0.02), mode)
+    unclipped = run(SCALERS["disabled"](), nothing)
+    assert not torch.allclose(expected[1], unclipped[1], atol=1e-3), "the clip is felt"
+    got = run(SCALERS["calm"](), lambda guard, *_: guard.clip_units_(0.02), mode)
+    assert_alike(got, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("is_same", [False, True], ids=["another-run", "same-optimizer"])
+def test_a_scaler_that_this_loop_does_not_use_is_not_applied(is_same, mode):
+    scaler = SCALERS["calm"]()
+
+    def start(mode):
+        model = net()
+        *_, optimizer = run(scaler, by_torch, model=model)
+        if not is_same:
+            return run(None, by_guard if mode else by_torch, mode)
+        clip = by_guard if mode else by_torch
+        return run(None, clip, mode, model=model, optimizer=optimizer, seed=2)
+
+    expected, got = start(None), start(mode)
+    assert scaler.get_scale() == 2.0**12
+    assert_alike(got, expected)
+    assert_calm(got[2])
+
+
+def critic_and_generator(mode: str | None, scalers: int, make) -> tuple[list, torch.Tensor, list]:
+    """Two networks that train against each other, under one scaler or two."""
+    critic, generator = net(2, 1, seed=0), net(3, 2, seed=1)
+    critic_step = torch.optim.SGD(critic.parameters(), lr=0.05)
+    generator_step = torch.optim.SGD(generator.parameters(), lr=0.05)
+    first = make()
+    second = make() if scalers == 2 else first
+    pairs = [(critic, critic_step, first), (generator, generator_step, second)]
+    guards = [tamegrad.watch(m, o, mode, strict=True) for m, o, _ in pairs] if mode else None
+    chance = torch.Generator().manual_seed(3)
+    softplus, losses = nn.functional.softplus, []
+
+    def step(place: int, loss: torch.Tensor) -> None:
+        model, optimizer, scaler = pairs[place]
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        if guards:
+            guards[place].clip_(0.1, loss=loss)
+        else:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        scaler.step(optimizer)
+        losses.append(loss.item())
+
+    for _ in range(STEPS):
+        real = torch.randn(16, 2, generator=chance) + 1.0
+        fake = generator(torch.randn(16, 3, generator=chance))
+        step(0, softplus(-critic(real)).mean() + softplus(critic(fake.detach())).mean())
+        step(1, softplus(-critic(fake)).mean())
+        for scaler in {first, second}:
+            scaler.update()
+    return losses, torch.cat([parameters(critic), parameters(generator)]), guards
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scalers", [1, 2])
+@pytest.mark.parametrize("make", [SCALERS["calm"], overflowing], ids=["calm", "overflowing"])
+def test_two_optimizers_with_one_scaler_or_two(make, scalers, mode):
+    expected = critic_and_generator(None, scalers, make)
+    got = critic_and_generator(mode, scalers, make)
+    assert_alike(got, expected)
+    for guard in got[2]:
+        assert guard.step_number > STEPS - 4
+        assert_calm(guard)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("make", [SCALERS["calm"], overflowing], ids=["calm", "overflowing"])
+def test_one_guard_and_one_scaler_on_two_optimizers_of_one_loss(make, mode):
+    def start(mode):
+        model, scaler, losses = net(), make(), []
+        optimizers = [torch.optim.SGD(model[i].parameters(), lr=0.1) for i in (0, 3)]
+        guard = tamegrad.watch(model, optimizers, mode, strict=True) if mode else None
+        for x, y in batches(STEPS):
+            loss = nn.functional.cross_entropy(model(x), y)
+            model.zero_grad()
+            scaler.scale(loss).backward()
+            if guard:
+                guard.clip_(CEILING, loss=loss)
+            else:
+                for optimizer in optimizers:
+                    scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), CEILING)
+            for optimizer in optimizers:
+                scaler.step(optimizer)
+            scaler.update()
+            losses.append(loss.item())
+        return losses, parameters(model), guard
+
+    got = start(mode)
+    assert_calm(got[2])
+    # Torch's own clip makes NaN of the layers that did not overflow.
+    compared = 31 if make is overflowing else STEPS
+    assert got[0][:compared] == pytest.approx(start(None)[0][:compared], rel=1e-4)
+    assert torch.isfinite(got[1]).all()
+    assert got[0][-1] < 0.8 * got[0][0]
+
+
+def divided(mode, loss_factor, gradient_factor, from_step=0):
+    """Trains with losses multiplied and gradients multiplied by hand; gives the guard and how far
+    the norm that it read was from that of the step."""
+    model = net()[:2].append(nn.Linear(32, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True) if mode else None
+    errors = []
+    for step, (x, y) in enumerate(batches(130)):
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        at_work = step >= from_step
+        (loss * (loss_factor if at_work else 1.0)).backward()
+        if at_work:
+            for parameter in model.parameters():
+                parameter.grad *= gradient_factor
+        norm = nn.utils.get_total_norm([p.grad for p in model.parameters()])
+        if guard is not None:
+            guard.log(loss=loss)
+        optimizer.step()
+        if guard is not None:
+            errors.append(abs(guard.gradient_norm / norm.item() - 1.0))
+    return state_bits(model, optimizer), guard, errors
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("from_step", [0, 120])
+@pytest.mark.parametrize("factor", [2.0**16, 2.0**-4])
+def test_gradients_are_judged_as_they_are_at_the_step(factor, from_step, mode):
+    bits, guard, errors = divided(mode, factor, 1.0 / factor, from_step)
+    assert max(errors) < 1e-5
+    assert_calm(guard)
+    assert bits == divided(None, factor, 1.0 / factor, from_step)[0]
+
+
+def test_gradients_that_were_multiplied_after_the_backward_pass_are_a_spike():
+    _, guard, _ = divided("observe", 1.0, 1e4, from_step=129)
+    assert guard.diagnosis().onset == 129
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_healthy_run_that_torch_clips_is_told_of_in_the_diagnosis_alone(mode):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        losses, _, guard, _ = run(None, by_torch, mode)
+    assert [w for w in said if issubclass(w.category, tamegrad.TamegradWarning)] == []
+    assert_calm(guard)
+    assert losses[-1] < 0.8 * losses[0]
+    assert re.search(rf"clipped.*\b{CEILING}\b", str(guard.diagnosis())), str(guard.diagnosis())
