@@ -17,6 +17,7 @@ const PACKAGES: &[&str] = &[
     "lightning>=2.6",
     "transformers>=5",
     "accelerate>=1.15",
+    "stable-baselines3>=2.7",
     "optax>=0.2.8,<0.3",
 ];
 

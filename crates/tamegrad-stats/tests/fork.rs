@@ -47,8 +47,7 @@ fn in_child(work: impl FnOnce() -> i32) -> Option<i32> {
 #[test]
 fn the_child_of_a_process_that_has_read_on_many_threads_reads_the_same() {
     // On a machine with one processor as well.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build_global();
-    assert!(pool.is_ok(), "the first test to use the pool");
+    rayon::ThreadPoolBuilder::new().num_threads(4).build_global().expect("the first to use it");
     let mut stats = ListStats::default();
     let here = norm(&mut stats);
     assert_eq!(f64::from_bits(here), (0.25 * f64::from(1 << 19)).sqrt());

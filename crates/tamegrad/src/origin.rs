@@ -543,7 +543,8 @@ mod tests {
 
     #[test]
     fn the_loss_function_is_the_place_when_all_outputs_are_finite_and_usual() {
-        use std::f64::{INFINITY, NAN};
+        const NAN: f64 = f64::NAN;
+        const INFINITY: f64 = f64::INFINITY;
         let layer = |index| Some((Place::Layer, Some(LayerId(index))));
         let loss = Broken { loss: NAN, norms: [NAN; 3], delta: NAN, ..FINE };
         for (name, broken, found) in [
@@ -575,7 +576,7 @@ mod tests {
 
     #[test]
     fn a_pass_after_the_broken_step_tells_of_no_layer_unless_parameters_are_whole() {
-        use std::f64::NAN;
+        const NAN: f64 = f64::NAN;
         let later = Broken { loss: NAN, now: [NAN; 3], seen_at: Some(AT + 1), ..FINE };
         let place = |broken: &Broken| find(&broken.record()).and_then(|origin| origin.layer);
         assert_eq!(place(&Broken { norms: [NAN; 3], ..later }), None, "an update from NaN");

@@ -128,9 +128,7 @@ def _storage_id(tensor: torch.Tensor) -> int | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _argument_names(
-    forward: Callable[..., Any], has_self: bool
-) -> tuple[tuple[str, ...], str]:
+def _argument_names(forward: Callable[..., Any], has_self: bool) -> tuple[tuple[str, ...], str]:
     """Names of the positional parameters of a ``forward``, and of those that follow."""
     try:
         parameters = list(inspect.signature(forward).parameters.values())

@@ -194,7 +194,9 @@ def _problems(found: Preflight) -> list[str]:
                 f"the {side} gains multiply to {product:.3g}: initialise anew or normalise"
             )
     if found.gradient_norm > PREFLIGHT_NORM_MAX:
-        problems.append(f"the gradient norm is {found.gradient_norm:.3g}: no gradient to begin with")
+        problems.append(
+            f"the gradient norm is {found.gradient_norm:.3g}: no gradient to begin with"
+        )
     if found.headroom < found.headroom_min and found.nonfinite_at is None:
         problems.append(f"the largest output is within {found.headroom:.2g} of its type's maximum")
     if found.update_ratio is not None and not found.update_ratio <= PREFLIGHT_UPDATE_MAX:

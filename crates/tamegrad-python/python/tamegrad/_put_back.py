@@ -23,7 +23,19 @@ _OBJECTS_MAX = 2_000_000
 """Objects and elements of containers that are compared; a model that reaches more is not run again."""
 _ARRAY_BYTES_MAX = 1 << 26
 """Bytes of NumPy arrays that are copied."""
-_ITSELF = (str, bytes, int, float, complex, bool, type(None), type, range, torch.dtype, torch.device)
+_ITSELF = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    type,
+    range,
+    torch.dtype,
+    torch.device,
+)
 """Types whose values do not change."""
 
 
@@ -321,7 +333,7 @@ def _is_of(value: Any, package: str, name: str) -> bool:
     return kind.__name__ == name and (kind.__module__ or "").split(".")[0] == package
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _is_kind_of_chance(kind: type) -> bool:
     """Whether it is a class of random generators, of Python's or NumPy's."""
     numpy = sys.modules.get("numpy")
@@ -342,7 +354,7 @@ def _is_of_library(thing: Any) -> bool:
     return _is_library((getattr(thing, "__module__", None) or "").split(".")[0])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _is_library(package: str) -> bool:
     if package in sys.stdlib_module_names and package != "__main__":
         return True

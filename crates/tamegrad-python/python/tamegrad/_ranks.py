@@ -135,9 +135,7 @@ class Ranks:
                 trace.put_delta(place, delta)
         return trace
 
-    def culprits(
-        self, loss: float | None, inputs: Numbers | None, calls: list[Call]
-    ) -> list[int]:
+    def culprits(self, loss: float | None, inputs: Numbers | None, calls: list[Call]) -> list[int]:
         """The ranks whose loss, inputs or gradient at the model's output stand out: not finite
         where others are, or more than ten times their median. Every rank must call it."""
         if self.size == 1:

@@ -587,9 +587,7 @@ class Guard:
         if self._took_away:
             self._took_away = False
             self._core.observe_update(None)
-        elif self._update.after(
-            self._core, self._scan, self._rate, evaluations=self._evaluations
-        ):
+        elif self._update.after(self._core, self._scan, self._rate, evaluations=self._evaluations):
             self._buffers.restore()
         self._buffers.keep()
         self._teller.tell(self._core)
