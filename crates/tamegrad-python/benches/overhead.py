@@ -90,8 +90,10 @@ def small_10000():
 MODELS = {"mlp-30x256": mlp_30x256, "gpt-6x256": gpt_6x256, "small-10000": small_10000}
 
 
-def watched(model: nn.Module, optimizer: torch.optim.Optimizer, *, clips: bool) -> rivals.Step:
-    guard = tamegrad.watch(model, optimizer, strict=True)
+def watched(
+    model: nn.Module, optimizer: torch.optim.Optimizer, *, clips: bool, mode: str = "observe"
+) -> rivals.Step:
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
 
     def step(loss_of) -> None:
         optimizer.zero_grad()
@@ -119,6 +121,7 @@ OURS = {
     "bare": bare,
     "control": bare,
     "tamegrad observe": functools.partial(watched, clips=False),
+    "tamegrad protect": functools.partial(watched, clips=False, mode="protect"),
     "tamegrad clip_": functools.partial(watched, clips=True),
     CLIP: rivals.RIVALS[CLIP],
 }
