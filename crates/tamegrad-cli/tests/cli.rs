@@ -171,7 +171,7 @@ fn train_prints_the_promised_keys_and_the_guard_leaves_a_healthy_run_alone() {
             let report = ran.json();
             assert_eq!(
                 keys(&report),
-                ["actions", "cause", "metric", "onset_step", "origin", "verdict", "weights_hash"]
+                ["actions", "cause", "metric", "onset_step", "origin", "place", "verdict", "weights_hash"]
             );
             assert_eq!(report["verdict"], "healthy", "{recipe} {guard}");
             assert_eq!(report["actions"], 0, "{recipe} {guard}");
@@ -278,7 +278,7 @@ fn fix_leaves_a_report_and_a_recipe_that_runs_by_itself_elsewhere() {
     assert_eq!(keys(&report), ["chosen", "fixed", "given", "trials"]);
     assert_eq!(
         keys(&report["given"]),
-        ["cause", "gains", "metric", "onset_step", "origin", "signs", "verdict"]
+        ["cause", "gains", "metric", "onset_step", "origin", "place", "signs", "verdict"]
     );
     assert_eq!(report["given"]["cause"], "unscaled-target");
     assert_eq!(report["given"]["signs"].as_array().expect("signs").len(), 6);
