@@ -56,6 +56,7 @@ fn layout() -> Layout {
         name: format!("{index}.weight"),
         layer: Some(LayerId(index)),
         is_matrix: true,
+        fan_in: None,
     };
     let layer = |index: usize| LayerInfo::named(format!("{index}"));
     Layout {

@@ -171,7 +171,16 @@ fn train_prints_the_promised_keys_and_the_guard_leaves_a_healthy_run_alone() {
             let report = ran.json();
             assert_eq!(
                 keys(&report),
-                ["actions", "cause", "metric", "onset_step", "origin", "place", "verdict", "weights_hash"]
+                [
+                    "actions",
+                    "cause",
+                    "metric",
+                    "onset_step",
+                    "origin",
+                    "place",
+                    "verdict",
+                    "weights_hash"
+                ]
             );
             assert_eq!(report["verdict"], "healthy", "{recipe} {guard}");
             assert_eq!(report["actions"], 0, "{recipe} {guard}");
