@@ -24,11 +24,11 @@ impl ParameterTable {
     pub(crate) fn new<M: Module>(module: &M, layers: Vec<LayerInfo>) -> Self {
         let mut lister = Lister::default();
         module.visit(&mut lister);
-        let tensors = lister.found.into_iter().map(|(name, rank)| TensorInfo {
+        let tensors = lister.found.into_iter().map(|(name, rank, fan_in)| TensorInfo {
             layer: layer_of(&name, &layers),
             name,
             is_matrix: rank >= 2,
-            fan_in: None,
+            fan_in,
         });
         let tensors = tensors.collect();
         Self { indices: lister.indices, layout: Layout { tensors, layers } }
@@ -57,17 +57,33 @@ fn layer_of(tensor: &str, layers: &[LayerInfo]) -> Option<LayerId> {
 #[derive(Default)]
 struct Lister {
     path: Vec<String>,
+    /// The types of the structs whose fields these are, such as `Struct:Linear`.
+    containers: Vec<String>,
     indices: HashMap<ParamId, usize>,
-    /// Names and ranks.
-    found: Vec<(String, usize)>,
+    /// Names, ranks and fan-ins.
+    found: Vec<(String, usize, Option<u64>)>,
+}
+
+/// Inputs of one output unit of a weight of this shape: burn's `Linear` has `[inputs, outputs]`, its
+/// convolutions `[outputs, inputs, kernel..]`. A row of an embedding is as wide as what it feeds.
+fn fan_in(shape: &[usize], container: Option<&str>) -> Option<u64> {
+    let inputs: usize = match (shape, container) {
+        ([_, width], Some("Struct:Embedding")) => *width,
+        ([inputs, _], _) => *inputs,
+        ([_, inputs @ ..], _) if inputs.len() > 1 => inputs.iter().product(),
+        _ => return None,
+    };
+    Some(inputs as u64)
 }
 
 impl ModuleVisitor for Lister {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.containers.push(container_type.to_owned());
         self.path.push(name.to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.containers.pop();
         self.path.pop();
     }
 
@@ -77,7 +93,9 @@ impl ModuleVisitor for Lister {
             && let Entry::Vacant(entry) = self.indices.entry(param.id)
         {
             entry.insert(self.found.len());
-            self.found.push((self.path.join("."), D));
+            let container = self.containers.last().map(String::as_str);
+            let fan_in = fan_in(&param.val().dims(), container);
+            self.found.push((self.path.join("."), D, fan_in));
         }
     }
 }
@@ -96,4 +114,40 @@ pub fn weights_hash<M: Module>(module: &M) -> String {
     // A validation copy has its running statistics synchronised.
     module.valid().visit(&mut hasher);
     format!("{:032x}", hasher.0.digest128())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+
+    #[derive(Module, Debug)]
+    struct Net {
+        words: Embedding,
+        image: Conv2d,
+        head: Linear,
+    }
+
+    #[test]
+    fn a_fan_in_is_the_inputs_of_one_unit_however_burn_lays_a_weight_out() {
+        let device = crate::default_device();
+        let net = Net {
+            words: EmbeddingConfig::new(50, 8).init(&device),
+            image: Conv2dConfig::new([3, 16], [5, 5]).init(&device),
+            head: LinearConfig::new(20, 4).init(&device),
+        };
+        let table = ParameterTable::new(&net, Vec::new());
+        let seen: Vec<_> = table.layout.tensors.iter().map(|t| (&t.name[..], t.fan_in)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("words.weight", Some(8)),
+                ("image.weight", Some(75)),
+                ("image.bias", None),
+                ("head.weight", Some(20)),
+                ("head.bias", None),
+            ]
+        );
+    }
 }

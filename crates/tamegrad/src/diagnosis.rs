@@ -207,12 +207,29 @@ mod tests {
     fn the_ends_of_a_run() {
         let (loss, norm) = falling(399);
         type End = Box<dyn Fn(u64) -> (f64, f64)>;
-        let cases: [(&str, u64, End, Verdict, Option<u64>); 11] = [
+        let cases: [(&str, u64, End, Verdict, Option<u64>); 14] = [
             (
                 "absurd from the start",
                 400,
                 Box::new(|s| (1e15 * (1.0 + 0.1 * noise(s as usize)), 1e13)),
                 Verdict::Exploding,
+                Some(0),
+            ),
+            (
+                "absurd from the start, and the loss falls to what is absurd still",
+                400,
+                Box::new(|s| (1.8e20 * (-(s as f64) / 180.0).exp(), 6e21)),
+                Verdict::Exploding,
+                Some(0),
+            ),
+            (
+                "absurd at the start, and all comes down",
+                400,
+                Box::new(|s| {
+                    let size = 1e12 * (-(s as f64) / 10.0).exp() + 1.0;
+                    (size + 0.01 * noise(s as usize), size)
+                }),
+                Verdict::Recovered,
                 Some(0),
             ),
             (
@@ -235,6 +252,16 @@ mod tests {
                 "a spike with a jump of the loss that comes back",
                 400,
                 Box::new(|s| if s == 200 { (5.0, 500.0) } else { falling(s) }),
+                Verdict::Recovered,
+                Some(200),
+            ),
+            (
+                "the same where every gradient is large",
+                400,
+                Box::new(|s| {
+                    let (loss, norm) = if s == 200 { (5.0, 500.0) } else { falling(s) };
+                    (loss, 1e7 * norm)
+                }),
                 Verdict::Recovered,
                 Some(200),
             ),

@@ -407,6 +407,151 @@ mod tests {
         (guard, acted)
     }
 
+    /// A step of a run under a guard in protect mode: decision and verdict on the update.
+    fn guarded(
+        guard: &mut Guard,
+        step: u64,
+        (loss, norm): (f64, f64),
+        clipped_to: Option<f64>,
+        update: Option<Update>,
+    ) -> (Decision, UpdateVerdict) {
+        guard.wants_snapshot(Step(step));
+        let decision = guard.observe(&Observation {
+            step: Step(step),
+            loss: Some(loss),
+            gradients: &[Some(stats(norm)), Some(stats(norm))],
+            clipped_to,
+            ..Observation::default()
+        });
+        (decision, guard.observe_update(&[update, update]))
+    }
+
+    fn protecting() -> Guard {
+        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
+        Guard::new(layout(2), RunFacts::default(), config)
+    }
+
+    const SMALL: Option<Update> =
+        Some(Update { change_norm: 0.003, weight_norm: 1.0, len: 1, nonfinite: 0 });
+
+    /// Sequences become ten times longer at step 120: the norm is 10,000 times what it was at every
+    /// step from then on, and the loss comes down slowly and wildly.
+    fn longer_sequences(step: u64) -> (f64, f64) {
+        let Some(since) = step.checked_sub(120) else { return calm(step) };
+        let wild = noise(step as usize + 3);
+        (0.3 + 6.0 * (-(since as f64) / 100.0).exp() * (1.2 + wild), 1e4 * (2.0 * wild).exp())
+    }
+
+    #[test]
+    fn a_batch_of_nothing_is_left_out_and_counts_for_nothing() {
+        for norm in [0.0, 0.5] {
+            let ends = |s: u64| if s >= 200 { (f64::NAN, norm) } else { calm(s) };
+            let (_, acted) = protect(260, ends);
+            let skip = Decision { gradients: GradientAction::Skip, ..Decision::default() };
+            let only_skips = (200..260).map(|step| (step, skip.clone())).collect::<Vec<_>>();
+            assert_eq!(acted == only_skips, norm == 0.0, "{norm}: {acted:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_loop_clips_is_not_acted_on_while_updates_stay_small() {
+        let large = Update { change_norm: 0.3, ..SMALL.expect("an update") };
+        for (clipped_to, update, acts) in
+            [(Some(1.0), SMALL, false), (Some(1.0), Some(large), true), (None, SMALL, true)]
+        {
+            let mut guard = protecting();
+            for step in 0..400 {
+                guarded(&mut guard, step, longer_sequences(step), clipped_to, update);
+            }
+            let actions = &guard.record().actions;
+            assert_eq!(!actions.is_empty(), acts, "{clipped_to:?} {update:?}: {actions:?}");
+            assert_eq!(guard.learning_rate_factor() < 1.0, acts, "{clipped_to:?} {update:?}");
+        }
+    }
+
+    #[test]
+    fn a_clip_mends_neither_what_is_not_finite_nor_what_breaks() {
+        let mut guard = protecting();
+        for step in 0..150 {
+            guarded(&mut guard, step, calm(step), Some(1.0), SMALL);
+        }
+        let broken = Update { nonfinite: 1, ..SMALL.expect("an update") };
+        let (_, verdict) = guarded(&mut guard, 150, calm(150), Some(1.0), Some(broken));
+        assert_eq!(verdict, UpdateVerdict::Refuse);
+        let (decision, _) = guarded(&mut guard, 151, (0.5, f64::INFINITY), Some(1.0), None);
+        assert_eq!(decision.gradients, GradientAction::Skip);
+    }
+
+    #[test]
+    fn what_is_taken_already_is_noted_and_a_broken_parameter_is_rewound_at_once() {
+        for (nonfinite, rewinds_to) in [(0, None), (1, Some(Step(50)))] {
+            let mut guard = protecting();
+            for step in 0..150 {
+                guarded(&mut guard, step, calm(step), None, SMALL);
+            }
+            let mut observe = |step, loss, norm| {
+                guard.observe(&Observation {
+                    step: Step(step),
+                    loss: Some(loss),
+                    gradients: &[Some(stats(norm)); 2],
+                    ..Observation::default()
+                })
+            };
+            observe(150, calm(150).0, 1.0);
+            let taken = Update { change_norm: 3.0, nonfinite, ..SMALL.expect("an update") };
+            guard.observe_update_taken(&[Some(taken), SMALL]);
+            let last =
+                guard.record().findings.last().map(|finding| (finding.step, finding.severity));
+            assert_eq!(last, Some((Step(150), Severity::Alarm)), "{nonfinite}");
+            assert_eq!(guard.record().actions, [], "{nonfinite}");
+            let (decision, _) = guarded(&mut guard, 151, (f64::NAN, f64::NAN), None, None);
+            assert_eq!(decision.rewind, rewinds_to, "{nonfinite}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_wanted_in_protect_mode_until_the_run_is_known_to_be_calm() {
+        for (mode, wanted) in [(Mode::Protect, 100), (Mode::Observe, 0)] {
+            let config = GuardConfig { mode, ..GuardConfig::default() };
+            let mut guard = Guard::new(layout(2), RunFacts::default(), config);
+            let wants = (0..200).filter(|step| {
+                let norm = (0.1 * noise(*step as usize)).exp();
+                guard.observe(&Observation {
+                    step: Step(*step),
+                    loss: Some(calm(*step).0),
+                    gradients: &[Some(stats(norm)); 2],
+                    ..Observation::default()
+                });
+                let wants = guard.wants_copy();
+                guard.observe_update(&[SMALL, SMALL]);
+                wants
+            });
+            assert_eq!(wants.count(), wanted, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_come_later_begin_without_a_history() {
+        let mut guard = protecting();
+        for step in 0..150 {
+            guarded(&mut guard, step, calm(step), None, SMALL);
+        }
+        let later = TensorInfo { name: "head.weight".to_owned(), ..layout(1).tensors[0].clone() };
+        guard.add_tensors(vec![later]);
+        assert!(guard.is_whole());
+        let decision = guard.observe(&Observation {
+            step: Step(150),
+            loss: Some(calm(150).0),
+            gradients: &[Some(stats(1.0)), Some(stats(1.0)), Some(stats(0.7))],
+            ..Observation::default()
+        });
+        assert!(decision.is_proceed() && guard.wants_copy());
+        assert_eq!(guard.observe_update(&[SMALL; 3]), UpdateVerdict::Take);
+        let counts: Vec<_> = guard.record().tensors.iter().map(|t| t.gradient.count()).collect();
+        assert_eq!(counts, [151, 151, 1]);
+        assert_eq!(guard.record().layout.tensor_name(TensorId(2)), "head.weight");
+    }
+
     fn calm(step: u64) -> (f64, f64) {
         let n = noise(step as usize);
         (2.3 * (-(step as f64) / 80.0).exp() + 0.2 + 0.03 * n, (0.2 * n).exp())

@@ -8,7 +8,7 @@
 //! The rule is tamegrad's own; `docs/torch.md` has the runs that it was made for.
 
 use crate::causes::data::unlike;
-use crate::observe::Observation;
+use crate::observe::{Observation, TensorInfo};
 use crate::record::{Record, TensorTrack};
 use crate::running::{Baseline, median};
 use crate::signs::WARM_UP_STEPS;
@@ -48,17 +48,16 @@ impl Jump {
     ) -> Option<Self> {
         let before = record.now()?.loss?;
         let total = &record.total;
-        let has_usual_update = |track: &TensorTrack| {
-            track.latest_update.is_none_or(|update| {
-                update.nonfinite == 0 && is_usual(&track.update, update.ratio())
-            })
+        let has_usual_update = |(track, info): (&TensorTrack, &TensorInfo)| {
+            let judged = track.latest_update.filter(|update| info.is_judged_by(update));
+            judged.is_none_or(|update| is_usual(&track.update, update.ratio()))
         };
         let matrices = || {
             let known = record.tensors.iter().zip(&record.layout.tensors);
-            known.filter(|(_, info)| info.is_matrix).map(|(track, _)| track)
+            known.filter(|(_, info)| info.is_matrix)
         };
         let is_known = total.gradient.count() >= WARM_UP_STEPS
-            && matrices().any(|track| track.update.count() >= WARM_UP_STEPS);
+            && matrices().any(|(track, _)| track.update.count() >= WARM_UP_STEPS);
         // Where not every update is looked at, the learning rate tells of those between.
         let rates = || record.recent(STEPS).iter().filter_map(|row| row.learning_rate);
         let has_usual_rate = || {
@@ -189,6 +188,34 @@ mod tests {
             let seen = Observation { inputs: &batch(size), ..Observation::default() };
             let jump = Jump::begins(&record, loss, Some(3.0), &seen);
             assert_eq!(jump.is_some(), begins, "{loss} {size}");
+        }
+    }
+
+    #[test]
+    fn an_update_of_a_matrix_without_a_size_does_not_make_the_jump() {
+        for (fan_in, begins) in [(Some(100), true), (None, false)] {
+            let mut layout = crate::signs::check::layout(2);
+            layout.tensors[1].fan_in = fan_in;
+            let mut record = Record::new(layout, crate::RunFacts::default());
+            for i in 0..200 {
+                record.take(&Observation {
+                    step: Step(i),
+                    loss: Some(0.3 + 0.01 * noise(i as usize)),
+                    gradients: &[Some(stats(1.0)), None],
+                    ..Observation::default()
+                });
+                let update = |change_norm, weight_norm| {
+                    Some(Update { change_norm, weight_norm, len: 1, nonfinite: 0 })
+                };
+                // It moves for the first time in the step before the jump.
+                let late = if i == 199 { update(0.01, 1e-4) } else { None };
+                record.take_update(&[update(0.003, 1.0), late]);
+                if i < 199 {
+                    record.settle();
+                }
+            }
+            let jump = Jump::begins(&record, 8.0, Some(3.0), &Observation::default());
+            assert_eq!(jump.is_some(), begins, "{fan_in:?}");
         }
     }
 

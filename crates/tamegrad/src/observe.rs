@@ -97,17 +97,27 @@ pub struct TensorInfo {
 
 /// Part of 1 / sqrt(fan-in) under which a weight has no size yet. Usual initialisations have an RMS of
 /// 0.5 (PyTorch's uniform) to 1.4 (He) times that, GPT-2's scaled projections 0.1 and more up to a
-/// width of 12,288; a class token of 1e-6, a hash grid of 1e-4 and zeros are far below.
+/// width of 12,288; a class token of 1e-6, a hash grid of 1e-4 and zeros are far below, and so are what
+/// is small by design: the last layer of a policy (0.01) and a readout of muP (1 / fan-in) wider than
+/// 400.
+///
+/// The number is where trouble begins over what alarms in the first steps: at the limit an update of
+/// twice the weight is a tenth of a usual one. Adam at 1e-2 reaches that at a fan-in of 100, and there
+/// its first update, whose elements all have the size of the rate and the gradient's signs, moves the
+/// output by as much as the whole signal. A weight far under the limit is, when it passes it, as large
+/// as the updates that made it grow.
 const SIZE_MIN: f64 = 0.05;
 
 impl TensorInfo {
     /// Whether an update of it can be held against its size: it is a matrix, and not so small that it
     /// has yet to grow to any size. Such a weight is built up by its first updates, each of which is
-    /// many times what it was; it is judged once it has grown.
+    /// many times what it was; it is judged once it has grown. An update that breaks a matrix is judged
+    /// whatever its size.
     pub fn is_judged_by(&self, update: &Update) -> bool {
         let rms = update.weight_norm / (update.len.max(1) as f64).sqrt();
         let least = |fan_in: u64| SIZE_MIN / (fan_in.max(1) as f64).sqrt();
-        self.is_matrix && self.fan_in.is_none_or(|fan_in| !(rms < least(fan_in)))
+        let has_size = self.fan_in.is_none_or(|fan_in| !(rms < least(fan_in)));
+        self.is_matrix && (update.nonfinite > 0 || has_size)
     }
 }
 
@@ -319,6 +329,70 @@ impl Update {
             f64::INFINITY
         } else {
             self.change_norm / self.weight_norm.max(floor)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix(fan_in: u64) -> TensorInfo {
+        let (name, layer) = ("fc.weight".to_owned(), None);
+        TensorInfo { name, layer, is_matrix: true, fan_in: Some(fan_in) }
+    }
+
+    /// An update of a tensor of 100 elements of this RMS.
+    fn of(rms: f64) -> Update {
+        Update { change_norm: 1.0, weight_norm: 10.0 * rms, len: 100, nonfinite: 0 }
+    }
+
+    #[test]
+    fn usual_initialisations_have_a_size() {
+        let gpt2 = |blocks: f64| 0.02 / (2.0 * blocks).sqrt();
+        let glorot = |inputs: f64, outputs: f64| (2.0 / (inputs + outputs)).sqrt();
+        for (name, fan_in, rms) in [
+            ("He", 12_288, (2.0 / 12_288f64).sqrt()),
+            ("Glorot", 512, glorot(512.0, 512.0)),
+            ("Glorot, a head of 50,257 words", 768, glorot(768.0, 50_257.0)),
+            ("Glorot, 500 units of one input", 1, glorot(1.0, 500.0)),
+            ("PyTorch's Linear", 20, (1.0 / 60f64).sqrt()),
+            ("PyTorch's Embedding", 768, 1.0),
+            ("BERT", 768, 0.02),
+            ("GPT-2, the end of a block", 4 * 768, gpt2(12.0)),
+            ("GPT-2 of 4 blocks of 128", 128, gpt2(4.0)),
+            ("GPT-3, the end of an attention", 12_288, gpt2(96.0)),
+            ("GPT-3, the end of a block", 4 * 12_288, gpt2(96.0)),
+            ("ConvNeXt, 7 x 7 of one channel", 49, 0.02),
+            ("DCGAN, 4 x 4 of 3 channels", 48, 0.02),
+            ("muP, a hidden matrix", 8192, (1.0 / 8192f64).sqrt()),
+            ("muP, a narrow readout", 256, 1.0 / 256.0),
+        ] {
+            assert!(matrix(fan_in).is_judged_by(&of(rms)), "{name}: {rms} of {fan_in}");
+        }
+    }
+
+    #[test]
+    fn what_begins_almost_at_zero_has_none_until_it_has_grown() {
+        for (name, fan_in, rms) in [
+            ("a class token", 192, 1e-6),
+            ("a hash grid", 2, (1e-8 / 3f64).sqrt()),
+            ("an embedding", 16, 1e-4),
+            ("a wide embedding", 12_288, 1e-4),
+            ("the last layer of a policy", 64, 0.01 / 8.0),
+            ("muP, a wide readout", 4096, 1.0 / 4096.0),
+            ("zeros", 64, 0.0),
+        ] {
+            let info = matrix(fan_in);
+            let grown = 0.06 / (fan_in as f64).sqrt();
+            let judged = [rms, grown].map(|rms| info.is_judged_by(&of(rms)));
+            assert_eq!(judged, [false, true], "{name}");
+            let unknown = TensorInfo { fan_in: None, ..info.clone() };
+            assert!(unknown.is_judged_by(&of(rms)), "{name}, of a fan-in not known");
+            let bias = TensorInfo { is_matrix: false, ..info.clone() };
+            assert!(!bias.is_judged_by(&of(grown)), "{name}, if it were a bias");
+            let broken = Update { nonfinite: 1, ..of(rms) };
+            assert!(info.is_judged_by(&broken), "{name}, broken");
         }
     }
 }

@@ -534,6 +534,31 @@ mod tests {
     }
 
     #[test]
+    fn a_norm_that_is_no_gradient_is_told() {
+        for (norm, want) in [(1e9, vec![]), (6e21, vec![Warning::AbsurdGradient { norm: 6e21 }])] {
+            let seen = look(&CALM, 1.0, [norm, 0.0, 0.0], [0.01; 3], None);
+            assert_eq!(seen.warnings(), want, "{norm}");
+        }
+    }
+
+    #[test]
+    fn the_headroom_that_is_wanted_is_an_eighth_of_what_the_type_has() {
+        let (half, single) = (65_504.0, f64::from(f32::MAX));
+        for (dtype_max, largest, warns) in [
+            (half, 100.0, false),
+            (half, half / 5.0, false),
+            (half, half / 3.0, true),
+            (single, single / 1e5, false),
+            (single, single / 1e4, true),
+        ] {
+            let trace = trace(&[(1.0, 1.0), (largest, 1.0)]);
+            let (trace, dtype_max) = (Some(&trace), Some(dtype_max));
+            let seen = preflight(&layout(1), &FirstStep { trace, dtype_max, ..Default::default() });
+            assert_eq!(seen.little_headroom().is_some(), warns, "{largest} of {dtype_max:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_neither_guessed_nor_warned_of() {
         let seen = preflight(&layout(3), &FirstStep::default());
         assert_eq!(seen.warnings(), []);

@@ -612,15 +612,19 @@ impl Record {
     /// enter winsorised; losses, gains and batches enter only while the run is calm.
     pub fn settle(&mut self) {
         let calm = !self.is_troubled(3);
-        let tracks = self.tensors.iter_mut().chain([&mut self.total]);
-        for track in tracks {
+        for track in self.tensors.iter_mut().chain([&mut self.total]) {
             if let Some(stats) = track.latest.filter(|stats| stats.is_finite() && stats.l2 > 0.0) {
                 track.gradient.push(stats.l2.ln());
                 track.gradient_slow.push(stats.l2.ln());
             }
-            if let Some(update) =
-                track.latest_update.filter(|u| u.nonfinite == 0 && u.ratio() > 0.0)
-            {
+        }
+        for (track, info) in self.tensors.iter_mut().zip(&self.layout.tensors) {
+            let counts = |update: &Update| {
+                update.nonfinite == 0
+                    && update.ratio() > 0.0
+                    && (!info.is_matrix || info.is_judged_by(update))
+            };
+            if let Some(update) = track.latest_update.filter(counts) {
                 track.update.push(update.ratio().ln());
             }
         }
@@ -780,6 +784,24 @@ mod tests {
             "0.05 is large against 0.01, not against 2.3"
         );
         assert_eq!(falling.loss_departure(f64::NAN), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_matrix_without_a_size_has_no_usual_ratio_and_breaks_as_any_other() {
+        let (name, layer) = ("table.weight".to_owned(), None);
+        let info = TensorInfo { name, layer, is_matrix: true, fan_in: Some(100) };
+        let layout = Layout { tensors: vec![info], layers: Vec::new() };
+        let mut record = Record::new(layout, RunFacts::default());
+        for (weight_norm, nonfinite, ratio, count) in
+            [(1e-4, 0, None, 0), (0.01, 0, Some(1.0), 1), (1e-4, 1, Some(f64::INFINITY), 1)]
+        {
+            record.take(&Observation::default());
+            let update = Update { change_norm: 0.01, weight_norm, len: 1, nonfinite };
+            record.take_update(&[Some(update)]);
+            record.settle();
+            let seen = record.now().and_then(|row| row.update_ratio);
+            assert_eq!((seen, record.tensors[0].update.count()), (ratio, count), "{weight_norm}");
+        }
     }
 
     #[test]

@@ -43,23 +43,42 @@ mod tests {
     use crate::observe::{Observation, RunFacts, Step};
     use crate::signs::check::{layout, noise, stats};
 
-    /// A calm run of 150 steps, and one more step of this loss, gradient and learning rate.
-    fn after_calm(steps: u64, loss: f64, norm: f64, rate: f64) -> bool {
+    /// The last step of a run that was calm before it.
+    #[derive(Clone, Copy)]
+    struct Last {
+        steps: u64,
+        loss: f64,
+        norms: [f64; 2],
+        rate: f64,
+        /// Steps since an alarm.
+        alarm: Option<u64>,
+        /// Steps in which the second tensor had no gradient.
+        without: u64,
+    }
+
+    const CALM: Last =
+        Last { steps: 150, loss: 1.0, norms: [1.1; 2], rate: 0.01, alarm: None, without: 0 };
+
+    fn risks(last: &Last) -> bool {
         let mut record = Record::new(layout(2), RunFacts::default());
-        for step in 0..=steps {
+        for step in 0..=last.steps {
             let n = noise(step as usize);
-            let (loss, norm, rate) = match step == steps {
-                true => (loss, norm, rate),
-                false => (1.0 + 0.01 * n, (0.1 * n).exp(), 0.01),
+            let (loss, norms, rate) = match step == last.steps {
+                true => (last.loss, last.norms, last.rate),
+                false => (1.0 + 0.01 * n, [(0.1 * n).exp(); 2], 0.01),
             };
+            let second = (step >= last.without).then(|| stats(norms[1]));
             record.take(&Observation {
                 step: Step(step),
                 loss: Some(loss),
                 learning_rate: Some(rate),
-                gradients: &[Some(stats(norm)), Some(stats(norm))],
+                gradients: &[Some(stats(norms[0])), second],
                 ..Observation::default()
             });
-            if step < steps {
+            if last.alarm == Some(last.steps - step) {
+                record.last_alarm = Some(record.clock);
+            }
+            if step < last.steps {
                 record.settle();
             }
         }
@@ -68,17 +87,28 @@ mod tests {
 
     #[test]
     fn a_step_like_those_before_is_not_at_risk() {
-        for (name, steps, loss, norm, rate, want) in [
-            ("calm", 150, 1.0, 1.1, 0.01, false),
-            ("young", 50, 1.0, 1.0, 0.01, true),
-            ("large gradient", 150, 1.0, 3.0, 0.01, true),
-            ("broken gradient", 150, 1.0, f64::NAN, 0.01, true),
-            ("broken loss", 150, f64::NAN, 1.0, 0.01, true),
-            ("loss up", 150, 3.0, 1.0, 0.01, true),
-            ("rate up", 150, 1.0, 1.0, 0.02, true),
-            ("rate a little up", 150, 1.0, 1.0, 0.014, false),
+        for (name, last, want) in [
+            ("calm", CALM, false),
+            ("young", Last { steps: 99, ..CALM }, true),
+            ("old enough", Last { steps: 100, ..CALM }, false),
+            ("large gradient", Last { norms: [3.0; 2], ..CALM }, true),
+            (
+                "one large gradient, and the whole is usual",
+                Last { norms: [0.1, 2.3], ..CALM },
+                true,
+            ),
+            ("no gradient", Last { norms: [0.0; 2], ..CALM }, false),
+            ("broken gradient", Last { norms: [1.0, f64::NAN], ..CALM }, true),
+            ("broken loss", Last { loss: f64::NAN, ..CALM }, true),
+            ("loss up", Last { loss: 3.0, ..CALM }, true),
+            ("rate up", Last { rate: 0.016, ..CALM }, true),
+            ("rate a little up", Last { rate: 0.014, ..CALM }, false),
+            ("an alarm 49 steps before", Last { alarm: Some(49), ..CALM }, true),
+            ("an alarm 50 steps before", Last { alarm: Some(50), ..CALM }, false),
+            ("a tensor with few gradients", Last { without: 51, ..CALM }, true),
+            ("a tensor with enough", Last { without: 50, ..CALM }, false),
         ] {
-            assert_eq!(after_calm(steps, loss, norm, rate), want, "{name}");
+            assert_eq!(risks(&last), want, "{name}");
         }
     }
 }

@@ -18,7 +18,8 @@ pub(super) const DOC: Doc = Doc {
     why: "The gradient is a local slope. A step that replaces a tenth of a matrix leaves the \
           region where the slope was true, and the next gradient is taken somewhere else.",
     rule: "Update ratio |dW|/|W| of each weight matrix (L2 norms). Usual ones are some thousandths. \
-           Fires when a ratio is above 0.1 and 4 times its own mean (after 100 steps); above 1 (in \
+           A matrix whose elements have an RMS under 0.05 of 1/sqrt(fan_in) has no size yet and is left \
+           out until it has grown. Fires when a ratio is above 0.1 and 4 times its own mean (after 100 steps); above 1 (in \
            the first 10 steps above 2) it fires at once. It is an alarm above that, or when the \
            loss departs as well, otherwise a strain. Drift: the learning rate is above all before \
            it, has grown by 1.5 times in the last 100 steps, all along, and by no less than in the \
