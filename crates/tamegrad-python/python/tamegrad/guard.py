@@ -232,7 +232,14 @@ class Guard:
 
         It is always true in observe mode. In protect mode it is false where the step shall be left out,
         and gradients may have been scaled.
+
+        Raises ``ValueError`` where the guard was given an optimizer.
         """
+        if self._optimizers:
+            raise ValueError(
+                "guard.step() is for updates by hand; this guard was given an optimizer, whose step "
+                "it sees by itself"
+            )
         self.log(loss=loss)
         return self._step_by_hand() is not False
 
@@ -551,11 +558,6 @@ class Guard:
 
     @_safely
     def _step_by_hand(self) -> bool:
-        if self._optimizers:
-            raise ValueError(
-                "guard.step() is for updates by hand; this guard was given an optimizer, whose step "
-                "it sees by itself"
-            )
         if self._stepped:
             self._end(ends_passes=False)
         self._stepped.add(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ class Outcome:
     parameters: list[torch.Tensor]
     guards: list[Any]
     warned: list[str] = field(default_factory=list)
-    """Every warning, as ``Category: text``."""
+    """Every warning, as ``Category: text``, and what tamegrad logged."""
 
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
@@ -65,12 +66,29 @@ def outcome(
     return Outcome(bits, list(losses), parameters, kept)
 
 
+class Records(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(f"{record.levelname}: {record.name}: {record.getMessage()}")
+
+
 def recorded(run: Callable[[], Outcome]) -> Outcome:
-    """Runs and keeps all that was warned of."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        made = run()
-    made.warned = [f"{warning.category.__name__}: {warning.message}" for warning in told]
+    """Runs and keeps all that was warned of, and what tamegrad logged."""
+    logger, records = logging.getLogger("tamegrad"), Records()
+    logger.addHandler(records)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            made = run()
+    finally:
+        logger.removeHandler(records)
+    texts = [f"{warning.category.__name__}: {warning.message}" for warning in told]
+    made.warned = texts + records.kept
     return made
 
 

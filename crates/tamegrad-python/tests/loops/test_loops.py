@@ -42,7 +42,6 @@ LOOPS = {
     "gan-two-guards": Loop(GAN, 1e3, 50, {"guards": "two"}, learned=0.9),
     "gan-one-guard": Loop(GAN, 1e3, 50, {"guards": "one"}, learned=0.9),
     "gpt": Loop(GPT, 300.0, 40),
-    "gpt-bf16": Loop(GPT, 300.0, 40, {"dtype": "bfloat16"}),
     "gpt-bf16-scaler": Loop(GPT, 300.0, 40, {"dtype": "bfloat16", "scales": True}),
     "gpt-guard-clips": Loop(GPT, 300.0, 40, {"clips": "guard", "scales": True}, clips_itself=True),
     "lightning": Loop("loop_lightning", 1e3, 45, needs=("lightning.pytorch",)),

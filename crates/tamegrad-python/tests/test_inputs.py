@@ -1,0 +1,141 @@
+"""All that a model is given is data, but for the state that the loop carries."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import tamegrad
+
+
+class Two(nn.Module):
+    """Takes two tensors, apart or in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(8, 16), nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x=None, extra=None):
+        if isinstance(x, dict):
+            x, extra = x["x"], x["extra"]
+        return self.out(torch.relu(self.a(x) + self.b(extra)))
+
+
+CALLS = {
+    "positional": (lambda model, x, extra: model(x, extra), "extra"),
+    "keyword": (lambda model, x, extra: model(x=x, extra=extra), "extra"),
+    "entry": (lambda model, x, extra: model({"x": x, "extra": extra}), "x.extra"),
+}
+
+
+@pytest.mark.parametrize("call, name", CALLS.values(), ids=CALLS)
+def test_the_argument_that_is_not_finite_is_named(call, name):
+    torch.manual_seed(0)
+    model = Two()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    for step in range(30):
+        x, extra = torch.randn(16, 8), torch.randn(16, 4)
+        extra[3, 1] = math.nan if step == 25 else extra[3, 1]
+        optimizer.zero_grad()
+        loss = F.cross_entropy(call(model, x, extra), x[:, :3].argmax(1))
+        loss.backward()
+        guard.log(loss=loss)
+        optimizer.step()
+    diagnosis = guard.diagnosis()
+    assert (diagnosis.onset, diagnosis.cause, diagnosis.place) == (25, "data", "data")
+    assert f"input `{name}`" in str(diagnosis)
+
+
+def test_the_first_of_two_passes_is_data_as_well():
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(2, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    guard = tamegrad.watch(critic, optimizer, strict=True)
+    for step in range(30):
+        real = torch.randn(16, 2) * (math.inf if step == 25 else 1.0)
+        optimizer.zero_grad()
+        loss = F.softplus(-critic(real)).mean() + F.softplus(critic(torch.randn(16, 2))).mean()
+        loss.backward()
+        guard.log(loss=loss)
+        optimizer.step()
+    assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
+
+
+class Words(nn.Module):
+    """A language model whose hidden state the loop carries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.rnn = nn.Embedding(50, 16), nn.RNN(16, 16, nonlinearity="relu")
+        self.out = nn.Linear(16, 50)
+
+    def forward(self, words, hidden):
+        output, hidden = self.rnn(self.embed(words), hidden)
+        return self.out(output), hidden
+
+
+@pytest.mark.parametrize("mode", ["observe", "protect"])
+def test_a_carried_state_is_no_data_and_is_told_of_when_it_breaks(mode):
+    torch.manual_seed(0)
+    model = Words()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    hidden = torch.zeros(1, 8, 16)
+    with pytest.warns(tamegrad.TamegradWarning, match="the state `hidden` that the loop carries"):
+        for step in range(30):
+            words = torch.randint(0, 50, (6, 8))
+            hidden = hidden.detach()
+            if step == 20:
+                hidden.mul_(math.inf)
+            optimizer.zero_grad()
+            scores, hidden = model(words[:-1], hidden)
+            loss = F.cross_entropy(scores.flatten(0, 1), words[1:].flatten())
+            loss.backward()
+            guard.log(loss=loss)
+            optimizer.step()
+    assert (guard.diagnosis().onset, guard.diagnosis().cause) != (20, "data")
+
+
+def test_a_module_that_is_called_on_different_inputs_is_no_recurrence():
+    class Triplet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encode = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+        def forward(self, a, p, n):
+            return self.encode(a), self.encode(p), self.encode(n)
+
+    torch.manual_seed(0)
+    model = Triplet()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    F.triplet_margin_loss(*model(*torch.randn(3, 16, 8))).backward()
+    optimizer.step()
+    layers = guard._passes.probes.layers
+    assert [layer[0] for layer in layers if layer[0].startswith("encode.0")] == [
+        "encode.0@0", "encode.0@1", "encode.0@2",
+    ]  # fmt: skip
+    assert not any(layer[4] for layer in layers)
+
+
+def test_the_parts_that_a_loop_calls_by_themselves_are_seen():
+    torch.manual_seed(0)
+    root = nn.ModuleDict(
+        {"body": nn.Sequential(nn.Linear(8, 16), nn.ReLU()), "head": nn.Linear(16, 3)}
+    )
+    optimizer = torch.optim.Adam(root.parameters(), lr=1e-3)
+    guard = tamegrad.watch(root, optimizer, strict=True)
+    for step in range(30):
+        x = torch.randn(16, 8) * (math.inf if step == 25 else 1.0)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(root["head"](root["body"](x)), torch.zeros(16).long())
+        loss.backward()
+        guard.log(loss=loss)
+        optimizer.step()
+    assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
+    assert [layer[0] for layer in guard._passes.probes.layers] == ["body.0", "body.1", "head"]
