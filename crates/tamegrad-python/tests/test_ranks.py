@@ -6,9 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
+
+import tamegrad
 
 HERE = Path(__file__).parent
 
@@ -37,6 +41,19 @@ def test_the_norm_is_that_of_the_whole_gradient_on_every_rank(tmp_path, kind):
     assert watched[0]["norms"] == watched[1]["norms"]
     assert watched[0]["norms"] == pytest.approx(watched[0]["oracle"], rel=1e-6)
     assert [r["weights"] for r in watched] == [r["weights"] for r in bare]
+
+
+@pytest.mark.parametrize("mode", ["observe", "protect"])
+def test_ranks_that_may_average_by_hand_are_told_how_to_decide_together(monkeypatch, mode):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 2)
+    model = torch.nn.Linear(2, 2)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        tamegrad.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), mode).detach()
+    assert ["process_group" in str(warning.message) for warning in told] == [True] * (
+        mode == "protect"
+    )
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])

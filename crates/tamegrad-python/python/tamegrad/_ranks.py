@@ -35,8 +35,11 @@ class Ranks:
             or isinstance(model, nn.parallel.DistributedDataParallel)
         )
         self.size = 1
-        if together and dist.is_available() and dist.is_initialized():
+        is_one_of_several = dist.is_available() and dist.is_initialized()
+        if together and is_one_of_several:
             self.size = dist.get_world_size(group)
+        self.may_average_by_hand = not together and is_one_of_several and dist.get_world_size() > 1
+        """Whether there are other ranks that may train the same model, which nothing here shows."""
         device = parameters[0].device if parameters else torch.device("cpu")
         if self.size > 1 and group is None and dist.is_gloo_available():
             group, device = dist.new_group(backend="gloo", timeout=_PATIENCE), torch.device("cpu")

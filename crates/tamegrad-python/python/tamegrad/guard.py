@@ -104,6 +104,12 @@ class Guard:
         self._rows: _device.Rows | None = _device.Rows() if self._has_device() else None
         self._scaling = Scaling(scaler, self._optimizers, self._parameters)
         self._ranks = _ranks.Ranks(model, self._parameters, process_group)
+        if mode == "protect" and self._ranks.may_average_by_hand:
+            self._teller.warn(
+                "this process is one of several ranks and the model is not wrapped (DDP, FSDP2): if "
+                "they average their gradients by hand, give process_group=torch.distributed.group."
+                "WORLD to tamegrad.watch on every rank, so that all decide the same"
+            )
         self._rate = Rate()
         self._passes = Passes(
             model, self._ranks, self._teller, watches=mode != "off", on_error=self._fail
