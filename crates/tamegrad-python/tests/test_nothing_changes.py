@@ -287,6 +287,16 @@ def all_that_is_left(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     }
 
 
+def learn(loss, optimizer, guard):
+    """Takes a step; gives the loss to the bit."""
+    optimizer.zero_grad()
+    loss.backward()
+    if guard is not None:
+        guard.log(loss=loss)
+    optimizer.step()
+    return loss.item().hex()
+
+
 def run(kind: str, mode: str | None, fault: str | None, steps: int, compiled: bool = False):
     """Trains one kind of module; gives losses and all that is left, and the guard."""
     torch.manual_seed(0)
@@ -311,12 +321,7 @@ def run(kind: str, mode: str | None, fault: str | None, steps: int, compiled: bo
         if model.auxiliary:
             loss = loss + 0.01 * sum(model.auxiliary)
             model.auxiliary.clear()
-        optimizer.zero_grad()
-        loss.backward()
-        if guard is not None:
-            guard.log(loss=loss)
-        optimizer.step()
-        losses.append(loss.item().hex())
+        losses.append(learn(loss, optimizer, guard))
     if guard is not None:
         guard.detach()
     return {"losses": losses, "data": frozen(data), **all_that_is_left(model, optimizer)}, guard
@@ -381,12 +386,7 @@ def test_a_data_loader_with_workers_draws_the_same_batches(mode, fault):
                 loss = nn.functional.cross_entropy(model(x), y)
                 if len(losses) == fault:
                     loss = loss * math.nan
-                optimizer.zero_grad()
-                loss.backward()
-                if guard is not None:
-                    guard.log(loss=loss)
-                optimizer.step()
-                losses.append(loss.item().hex())
+                losses.append(learn(loss, optimizer, guard))
         if guard is not None:
             guard.detach()
         return losses, all_that_is_left(model, optimizer)

@@ -248,8 +248,7 @@ impl Guard {
             return Decision::default();
         }
         let snapshots: Vec<Step> = self.snapshots.iter().map(|(step, _)| *step).collect();
-        let decision =
-            self.ladder.decide(&self.record, &fired, &snapshots, seen.clipped_to.is_some());
+        let decision = self.ladder.decide(&self.record, &fired, &snapshots, seen.clipped_to);
         if self.ladder.accepts_level() {
             self.record.accept_gradient_level();
         }
@@ -456,9 +455,12 @@ mod tests {
     #[test]
     fn what_the_loop_clips_is_not_acted_on_while_updates_stay_small() {
         let large = Update { change_norm: 0.3, ..SMALL.expect("an update") };
-        for (clipped_to, update, acts) in
-            [(Some(1.0), SMALL, false), (Some(1.0), Some(large), true), (None, SMALL, true)]
-        {
+        for (clipped_to, update, acts) in [
+            (Some(1.0), SMALL, false),
+            (Some(1.0), Some(large), true),
+            (Some(1e6), SMALL, true),
+            (None, SMALL, true),
+        ] {
             let mut guard = protecting();
             for step in 0..400 {
                 guarded(&mut guard, step, longer_sequences(step), clipped_to, update);

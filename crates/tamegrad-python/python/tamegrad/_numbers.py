@@ -21,8 +21,8 @@ def with_zeros(numbers: Numbers, missing: int) -> Numbers:
 def merged(parts: Iterable[Numbers]) -> Numbers | None:
     """The numbers of one tensor by those of its parts; ``None`` without any."""
     parts = list(parts)
-    if not parts:
-        return None
+    if len(parts) <= 1:
+        return parts[0] if parts else None
     length, nans, infs, zeros = (int(sum(part[i] for part in parts)) for i in range(4))
     finite = [part[0] - part[1] - part[2] for part in parts]
     mean = sum(count * part[6] for count, part in zip(finite, parts, strict=True))

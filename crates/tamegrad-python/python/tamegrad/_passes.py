@@ -297,7 +297,7 @@ class Passes:
         compiling: a few times, for a history of gains."""
         if not self._watches or self._replays >= _REPLAYS_MAX or not self.calls:
             return False
-        return self._is_compiled() and (core is None or core.wants_trace(step))
+        return (core is None or core.wants_trace(step)) and self._is_compiled()
 
     def repeated(self) -> Trace | None:
         """What is seen of the layers when the latest pass is run again. Among several ranks all must

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import _checkpoint, _checks, _clipping, _device, _gradients, _lag, _names, _ranks
+from . import _checkpoint, _checks, _clipping, _device, _gradients, _lag, _layout, _names, _ranks
 from ._amp import Scaling
 from ._buffers import CalmBuffers
 from ._core import Guard as Core
 from ._core import Scan
+from ._hidden import HiddenGradients
 from ._numbers import merged
 from ._optimizers import Newcomers
 from ._passes import Passes, mean
@@ -85,8 +86,8 @@ class Guard:
         self._model = model
         self._optimizers = list(optimizers)
         self._parameters, self._tensor_names = _names.parameters_of(model, self._optimizers)
-        self._slots = self._count_slots()
-        let_go_of(self._parameters)
+        self._slots = _layout.slots(self._optimizers)
+        _let_go_of(self._parameters)
         self._options = {
             "mode": mode,
             "trace_every": trace_every,
@@ -94,7 +95,6 @@ class Guard:
             "snapshots_max": snapshots_max,
             "planned_steps": total_steps,
         }
-        self._trace_every = trace_every
         self._strict = strict
         self._teller = Teller(on_finding, loggers, log_every)
         self._detached = False
@@ -122,7 +122,7 @@ class Guard:
         self._is_read = False
         self._is_decided = False
         self._took_away = False
-        self._hidden: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._hidden = HiddenGradients()
         self._nonfinite = 0
         self._clipped_to: float | None = None
         self._stepped: set[int] = set()
@@ -383,7 +383,7 @@ class Guard:
             for handle in handles:
                 handle.remove()
         self._handles = {}
-        self._show_gradients()
+        self._hidden.show()
         self._newcomers.detach()
         self._scaling.detach()
         self._passes.detach()
@@ -467,19 +467,20 @@ class Guard:
         self._take_newcomers_in()
 
     def _check_parameters(self) -> None:
-        if self._count_slots() != self._slots:
+        if _layout.slots(self._optimizers) != self._slots:
             self._take_newcomers_in()
 
     def _take_newcomers_in(self) -> None:
         """Watches the parameters that the optimizers hold by now as well."""
-        self._slots = self._count_slots()
+        self._slots = _layout.slots(self._optimizers)
         known = set(map(id, self._parameters))
         pairs = zip(*_names.parameters_of(self._model, self._optimizers), strict=True)
         added = [(parameter, name) for parameter, name in pairs if id(parameter) not in known]
         self._parameters += [parameter for parameter, _ in added]
         self._tensor_names += [name for _, name in added]
         if added and self._core is not None:
-            self._core.add_tensors([self._row(parameter, name) for parameter, name in added])
+            owners = self._passes.probes.owners
+            self._core.add_tensors([_layout.row(p, name, owners) for p, name in added])
         self._ranks.know(self._parameters)
         self._update.forget()
         self._snapshots = self._new_snapshots()
@@ -505,7 +506,7 @@ class Guard:
     def _clip_safely(
         self, clip: Callable[[list[float] | None], None], bound: float | None
     ) -> float:
-        self._show_gradients()
+        self._hidden.show()
         self._scaling.unscale()
         if self._stepped:
             self._end()
@@ -534,7 +535,7 @@ class Guard:
     def _open(self, optimizer: torch.optim.Optimizer) -> None:
         """Before the first optimizer's update of a step: read, decide, carry out."""
         self._rate.restore()
-        self._show_gradients()
+        self._hidden.show()
         if id(optimizer) in self._stepped:
             self._end()
         first = not self._stepped
@@ -542,10 +543,10 @@ class Guard:
         if first:
             if self._scaling.overflowed():
                 self._skip_watching()
-                return
-            self._begin_step()
+            else:
+                self._begin_step()
         if self._took_away:
-            self._hide_gradients(optimizer)
+            self._hidden.hide(optimizer)
         if self._core is not None and self.mode == "protect":
             self._rate.lower(optimizer, self._core.learning_rate_factor())
 
@@ -576,7 +577,7 @@ class Guard:
     def _close(self, optimizer: torch.optim.Optimizer) -> None:
         """After an optimizer's update; after the last one's the step is over."""
         self._rate.restore()
-        self._show_gradients()
+        self._hidden.show()
         if len(self._stepped) == len(self._optimizers):
             self._end()
 
@@ -719,20 +720,6 @@ class Guard:
         self._took_away = True
         self._scan.release()
 
-    def _hide_gradients(self, optimizer: torch.optim.Optimizer) -> None:
-        """Without gradients no optimizer touches parameters or state; they are there again after it."""
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._hidden.append((parameter, parameter.grad))
-                    parameter.grad = None
-
-    def _show_gradients(self) -> None:
-        for parameter, gradient in self._hidden:
-            if parameter.grad is None:
-                parameter.grad = gradient
-        self._hidden = []
-
     def _scale(self, factors: list[float] | None, max_norm: float) -> None:
         """Scales each tensor by its factor and all of them so that the norm is in bounds."""
         if factors is None:
@@ -779,48 +766,21 @@ class Guard:
     def _new_core(self) -> Core:
         probes = self._passes.probes
         pairs = zip(self._parameters, self._tensor_names, strict=True)
-        rows = [self._row(parameter, name) for parameter, name in pairs]
-        dtype_max = probes.dtype_max or self._dtype_max()
+        rows = [_layout.row(parameter, name, probes.owners) for parameter, name in pairs]
+        dtype_max = probes.dtype_max or _layout.dtype_max(self._parameters)
         return Core(rows, probes.layers, dtype_max=dtype_max, **self._options)
-
-    def _row(self, parameter: torch.Tensor, name: str) -> tuple[str, int | None, bool, int | None]:
-        """Name, layer, whether it is a weight matrix, and the inputs of one of its units."""
-        owners = self._passes.probes.owners
-        owner = name.rpartition(".")[0]
-        while owner and owner not in owners:
-            owner = owner.rpartition(".")[0]
-        fan_in = parameter.numel() // parameter.shape[0] if parameter.dim() > 1 else None
-        return name, owners.get(owner), _is_matrix(parameter), fan_in
 
     def _core_or_new(self) -> Core:
         return self._core if self._core is not None else self._new_core()
 
-    def _dtype_max(self) -> float | None:
-        kinds = {p.dtype for p in self._parameters if p.is_floating_point()}
-        return min((torch.finfo(kind).max for kind in kinds), default=None)
-
     def _has_device(self) -> bool:
         return any(p.device.type not in ("cpu", "meta") for p in self._parameters)
 
-    def _count_slots(self) -> int:
-        slots = 0
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                slots += len(group["params"])
-        return slots
 
-
-def let_go_of(parameters: list[torch.Tensor]) -> None:
+def _let_go_of(parameters: list[torch.Tensor]) -> None:
     """Ends the watching of guards that were there for some of these parameters: a cell of a notebook
     that is run again."""
     wanted = set(map(id, parameters))
     for guard in list(_live):
         if not wanted.isdisjoint(map(id, guard._parameters)):
             guard.detach()
-
-
-def _is_matrix(parameter: torch.Tensor) -> bool:
-    if parameter.dim() < 2 or parameter.device.type == "meta":
-        return False
-    local = getattr(parameter, "_local_tensor", parameter).detach()
-    return bool(local.numel()) and bool(local.any())

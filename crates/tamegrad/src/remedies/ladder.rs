@@ -91,14 +91,15 @@ impl Ladder {
     }
 
     /// Decides one step. `snapshots` are the steps of the snapshots at hand, oldest first. Where the
-    /// loop clips the gradient itself, what is large but finite is bounded already: while the updates
-    /// stay small, neither it nor the loss that goes with it is acted on.
+    /// loop itself clips the gradient to at most 20 times its usual norm, what is large but finite is
+    /// bounded already: while the updates stay small, neither it nor the loss that goes with it is acted
+    /// on.
     pub(crate) fn decide(
         &mut self,
         record: &Record,
         fired: &[Finding],
         snapshots: &[Step],
-        is_clipped: bool,
+        clipped_to: Option<f64>,
     ) -> Decision {
         self.clock = self.clock.saturating_add(1);
         self.cut_now = false;
@@ -108,12 +109,13 @@ impl Ladder {
             let learning_rate = self.learning_rate();
             return Decision { gradients, learning_rate, ..Decision::default() };
         }
-        let gradients = match is_clipped && !is_broken(record) {
+        let is_bounded = clipped_to.is_some_and(|limit| is_bound(record, limit));
+        let gradients = match is_bounded && !is_broken(record) {
             true => GradientAction::Keep,
             false => self.gradient_action(record, fired),
         };
         self.count(record, &gradients);
-        if is_clipped && has_small_updates(record) && gradients == GradientAction::Keep {
+        if is_bounded && has_small_updates(record) && gradients == GradientAction::Keep {
             return Decision { learning_rate: self.learning_rate(), ..Decision::default() };
         }
         let loss_alarm = fired.iter().any(|finding| {
@@ -284,6 +286,12 @@ fn is_harmless(record: &Record) -> bool {
             && row.nonfinite_gradients == 0
             && row.gradient_norm == Some(0.0)
     })
+}
+
+/// Whether a clip at this norm keeps the gradient from being tall. Without a history any clip does.
+fn is_bound(record: &Record, limit: f64) -> bool {
+    let usual = &record.total.gradient;
+    usual.count() == 0 || limit.ln() - usual.mean() <= TALL_RATIO.ln()
 }
 
 /// Whether no update of late has been large enough for trouble.
