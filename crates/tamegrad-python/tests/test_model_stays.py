@@ -322,3 +322,16 @@ def test_a_replica_calls_itself(start):
     assert torch.equal(model(X), X)
     expected = set(vars(Scaled()._replicate_for_data_parallel())) | {"factor"}
     assert set(vars(replica)) - {"_compiled_call_impl"} == expected
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_guards_of_two_parts_leave_nothing_in_whatever_order_they_go(first):
+    model = mlp(2)
+    parts = [torch.optim.SGD(model[i].parameters(), lr=0.1) for i in (0, 2)]
+    guards = [tamegrad.watch(model, part, strict=True) for part in parts]
+    guards[first].detach()
+    model(torch.ones(2, 16)).sum().backward()
+    parts[1 - first].step()
+    assert [guard.step_number for guard in guards] == [first, 1 - first]
+    guards[1 - first].detach()
+    assert not [m for m in model.modules() if SLOT in vars(m)]

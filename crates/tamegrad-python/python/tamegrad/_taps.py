@@ -67,14 +67,8 @@ class Tap:
         self.watcher.leave(self.module, args, kwargs, output)
         return output
 
-    def __deepcopy__(self, memo: dict) -> None:
-        return None
-
-    def __copy__(self) -> None:
-        return None
-
     def __reduce__(self) -> tuple:
-        # Calling the type of `None` gives `None`, also where tamegrad is not installed.
+        # For copies and pickles. Calling the type of `None` gives `None`, with no need of tamegrad.
         return type(None), ()
 
 

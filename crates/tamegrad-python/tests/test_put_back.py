@@ -1,0 +1,135 @@
+"""What a pass has moved is put back, part by part, and told."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+from tamegrad._put_back import CannotPutBackError, putting_back
+
+
+class Holder(nn.Module):
+    """A module with one of everything that a pass may move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.array = numpy.zeros(3)
+        self.names = {"a"}
+        self.entries = {"first": 1}
+        self.items = [1]
+        self.cached = torch.zeros(2)
+        count = 0
+
+        def counting() -> int:
+            nonlocal count
+            count += 1
+            return count
+
+        self.counting = counting
+
+
+def grow_array(module):
+    module.array += 1.0
+
+
+def count(module):
+    module.counting()
+
+
+def add_name(module):
+    module.names.add("b")
+
+
+def change_entries(module):
+    module.entries["second"] = module.entries.pop("first")
+
+
+def append(module):
+    module.items.append(2)
+
+
+def write_in_place(module):
+    module.cached.add_(1.0)
+
+
+def replace(module):
+    module.cached = module.cached + 1.0
+
+
+def write_parameter(module):
+    with torch.no_grad():
+        module.linear.weight.mul_(2.0)
+
+
+def state(module) -> tuple:
+    return (
+        module.array.tolist(),
+        module.counting.__closure__[0].cell_contents,
+        sorted(module.names),
+        list(module.entries.items()),
+        list(module.items),
+        id(module.cached),
+        module.cached.tolist(),
+        module.cached._version,
+        module.linear.weight.tolist(),
+        module.linear.weight._version,
+    )
+
+
+@pytest.mark.parametrize(
+    "move, told",
+    [
+        (grow_array, "`Holder.array`"),
+        (count, "`count`"),
+        (add_name, "`Holder.names`"),
+        (change_entries, "`Holder.entries.first`"),
+        (append, "`Holder.items`"),
+        (write_in_place, "a tensor of 2 in place"),
+        (replace, "`Holder.cached`"),
+        (write_parameter, "the parameter `linear.weight`"),
+    ],
+)
+def test_what_moved_is_as_it_was_and_is_named(move, told):
+    module = Holder()
+    before = state(module)
+    with putting_back([module]) as moved:
+        move(module)
+        assert state(module) != before
+    assert state(module) == before
+    assert moved.what[0] == told
+
+
+def test_gradients_are_those_that_were_there():
+    module = Holder()
+    module.linear(torch.ones(1, 2)).sum().backward()
+    gradient, added_to = module.linear.weight.grad, module.linear.bias.grad
+    with putting_back([module]):
+        module.linear.weight.grad = None
+        module.linear(torch.ones(1, 2)).sum().backward()
+    assert module.linear.weight.grad is gradient
+    assert module.linear.bias.grad is added_to and added_to.tolist() == [1.0, 1.0]
+
+
+def test_a_graph_that_is_kept_can_still_be_gone_back():
+    module = Holder()
+    weight = torch.ones(2, requires_grad=True)
+    loss = (weight * module.cached).sum()
+    with putting_back([module]):
+        module.cached.add_(1.0)
+    loss.backward()
+    assert weight.grad.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("held", [iter([1]), itertools.count(), (i for i in [1])], ids=str)
+def test_what_cannot_go_back_is_refused_before_anything_is_run(held):
+    module = Holder()
+    module.held = held
+    with pytest.raises(CannotPutBackError, match="`Holder.held` is an iterator"):
+        with putting_back([module]):
+            module.items.append(2)
+    assert module.items == [1]
