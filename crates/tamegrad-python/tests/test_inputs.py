@@ -60,8 +60,24 @@ def test_the_first_of_two_passes_is_data_as_well():
         real = torch.randn(16, 2) * (math.inf if step == 25 else 1.0)
         optimizer.zero_grad()
         loss = F.softplus(-critic(real)).mean() + F.softplus(critic(torch.randn(16, 2))).mean()
+        assert len(guard._passes.calls) == 2
         loss.backward()
         guard.log(loss=loss)
+        optimizer.step()
+    assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
+
+
+def test_every_micro_batch_is_data():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    for step in range(30):
+        optimizer.zero_grad()
+        for part in range(3):
+            x = torch.randn(8, 4) * (math.inf if (step, part) == (25, 0) else 1.0)
+            F.cross_entropy(model(x), torch.zeros(8).long()).backward()
+            assert len(guard._passes.calls) == 1, "what is over is let go"
         optimizer.step()
     assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
 
@@ -138,4 +154,5 @@ def test_the_parts_that_a_loop_calls_by_themselves_are_seen():
         guard.log(loss=loss)
         optimizer.step()
     assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
+    assert "the data is first not finite" in str(guard.diagnosis()), "what the body makes is none"
     assert [layer[0] for layer in guard._passes.probes.layers] == ["body.0", "body.1", "head"]

@@ -424,16 +424,36 @@ def alarmed_twice(model: nn.Module) -> list[str]:
     return [str(w.message) for w in said if issubclass(w.category, tamegrad.TamegradWarning)]
 
 
-def test_the_user_is_told_once_what_had_to_be_put_back(tmp_path):
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_the_user_is_told_once_what_had_to_be_put_back(tmp_path, compiled):
     torch.manual_seed(0)
     model = Noted()
     with open(tmp_path / "passes", "wb") as file:
         model.file = file.fileno()
-        said = alarmed_twice(model)
+        # The calm passes of a compiled model are run again too, until one of them moves something.
+        said = alarmed_twice(torch.compile(model, backend="eager") if compiled else model)
     assert model.tally == FAULT + 30
     assert len([message for message in said if "tally" in message]) == 1
     assert len(said) == 2, "the alarm is the other"
     assert (tmp_path / "passes").stat().st_size == FAULT + 30 + 1
+
+
+def test_layers_are_seen_in_the_next_pass_where_none_can_be_repeated():
+    torch.manual_seed(0)
+    model = Tally()
+    model.held = iter([1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    waits = []
+    for step in range(FAULT + 3):
+        x = torch.randn(16, 8) * (1e4 if step == FAULT else 1.0)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), x[:, :3].argmax(1))
+        loss.backward()
+        guard.log(loss=loss)
+        optimizer.step()
+        waits.append(guard._core.wants_repeated_trace())
+    assert [step for step, wait in enumerate(waits) if wait] == [FAULT]
 
 
 @pytest.mark.parametrize("kind", ["Dropout", "Norm", "BufferInPlace"])
