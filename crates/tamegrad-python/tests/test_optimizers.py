@@ -126,6 +126,83 @@ def test_protect_keeps_the_weights_finite_when_a_closure_is_broken(kind, at_call
         assert [step for step, _ in guard.actions()][:1] == [20]
 
 
+def test_a_closure_that_breaks_in_a_calm_run_is_taken_back_too():
+    model, _, guard, _ = run_closure("sam", "protect", broken=120, at_call=1, steps=125)
+    assert is_finite(model)
+    assert [step for step, _ in guard.actions()] == [120]
+
+
+class Derived(torch.optim.AdamW):
+    """Does something round its parent's step."""
+
+    fails = False
+
+    def step(self, closure=None):
+        if self.fails:
+            raise KeyboardInterrupt
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_that_calls_its_parents_is_one_step(mode):
+    torch.optim.AdamW(mlp(1).parameters())  # From now on AdamW's own step runs hooks as well.
+    states = []
+    for watched in (None, mode):
+        model = mlp(2)
+        optimizer = Derived(model.parameters(), lr=1e-3)
+        guard = loop(model, optimizer, watched)
+        optimizer.fails = True
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step()
+        optimizer.fails = False
+        guard = loop(model, optimizer, None, steps=10, guard=guard)
+        states.append(state_bits(model, optimizer))
+    assert states[0] == states[1]
+    # The step that was interrupted is one whose update changed nothing.
+    assert guard.step_number == 41
+    assert len(guard._core.findings(0)) == 0
+
+
+class OnlyByClosure(torch.optim.SGD):
+    """Cannot step without a closure, which it calls once."""
+
+    def step(self, closure):
+        return super().step(closure)
+
+
+def test_an_update_that_cannot_be_made_anew_is_refused():
+    model = mlp(2)
+    optimizer = OnlyByClosure(model.parameters(), lr=0.02)
+    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
+    for step, (x, y) in enumerate(batches(132)):
+        optimizer.param_groups[0]["lr"] = 1e4 if step == 130 else 0.02
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+
+        def closure(x=x, y=y):
+            optimizer.zero_grad()
+            loss = loss_of(model, x, y)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        same = all(map(torch.equal, before, model.parameters()))
+        assert same == (step == 130), step
+    assert [(step, action.action) for step, action in guard.actions()] == [(130, "skip")]
+
+
+def test_the_memory_of_a_copy_is_given_back_in_a_calm_run():
+    model = mlp(2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
+    held = []
+    for x, y in batches(400):
+        optimizer.zero_grad()
+        loss_of(model, x, y).backward()
+        optimizer.step()
+        held.append(guard._update._copy is not None)
+    assert held[50] and not held[-1]
+
+
 def test_the_losses_of_closures_are_seen():
     _, (_, losses, _), guard, _ = run_closure("adam", "observe")
     assert f"{max(losses):.3g} to" in str(guard.diagnosis()) or "Loss  " in str(guard.diagnosis())
@@ -160,6 +237,21 @@ class Holder:
         self.optimizer.zero_grad()
 
 
+class Chained:
+    """Holds a list of optimizers, as Megatron's does."""
+
+    def __init__(self, optimizer):
+        self.optimizers = [optimizer]
+
+    def step(self):
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def zero_grad(self):
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+
 def prepared(optimizer):
     accelerate = pytest.importorskip("accelerate")
     return accelerate.Accelerator(cpu=True).prepare(optimizer)
@@ -168,6 +260,7 @@ def prepared(optimizer):
 WRAPPERS = {
     "lookahead": Lookahead,
     "holder": Holder,
+    "chained": Chained,
     "holder-of-lookahead": lambda optimizer: Holder(Lookahead(optimizer)),
     "accelerate": prepared,
 }

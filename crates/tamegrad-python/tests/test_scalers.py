@@ -304,3 +304,23 @@ def test_a_healthy_run_that_torch_clips_is_told_of_in_the_diagnosis_alone(mode):
     assert_calm(guard)
     assert losses[-1] < 0.8 * losses[0]
     assert re.search(rf"clipped.*\b{CEILING}\b", str(guard.diagnosis())), str(guard.diagnosis())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_scaler_that_the_loop_has_stopped_to_use_is_not_applied(mode):
+    model, scaler = net(), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    for step, (x, y) in enumerate(batches(20)):
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        scales = step < 10
+        (scaler.scale(loss) if scales else loss).backward()
+        norm = guard.clip_(100.0)
+        if not scales:
+            true = nn.utils.get_total_norm([p.grad for p in model.parameters()])
+            assert float(norm) == pytest.approx(float(true), rel=1e-5)
+        scaler.step(optimizer) if scales else optimizer.step()
+        if scales:
+            scaler.update()
+    assert_calm(guard)

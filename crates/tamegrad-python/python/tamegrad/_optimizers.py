@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 _INSIDE = ("optimizer", "base_optimizer", "_optimizer", "optim", "optimizers")
 """Attributes of wrappers (accelerate, Lightning, Lookahead, SAM) that hold the optimizer."""
 _DEPTH_MAX = 8
+_WRAPPER = torch.optim.Optimizer.profile_hook_step.__code__.co_filename
+"""The file of the wrapper that runs the hooks of ``step``."""
 
 
 def resolved(optimizer: Any) -> list[torch.optim.Optimizer]:
@@ -44,6 +47,37 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether its step cannot be taken without a closure, as that of LBFGS."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
+
+
+class Nesting:
+    """Tells an optimizer's step from one within it: a subclass that calls ``super().step()`` runs all
+    hooks twice where its parent has been used by itself as well."""
+
+    def __init__(self) -> None:
+        self._depths: dict[int, int] = {}
+
+    def enter(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Before a step; whether it is the outermost."""
+        depth = self._depths.get(id(optimizer), 0)
+        # A step that has raised was never left.
+        depth = depth if depth and _running_steps(optimizer) > 1 else 0
+        self._depths[id(optimizer)] = depth + 1
+        return depth == 0
+
+    def leave(self, optimizer: torch.optim.Optimizer) -> bool:
+        """After a step; whether it was the outermost."""
+        self._depths[id(optimizer)] = depth = self._depths.get(id(optimizer), 1) - 1
+        return depth == 0
+
+
+def _running_steps(optimizer: torch.optim.Optimizer) -> int:
+    """How many of torch's wrappers of ``step`` are running for an optimizer."""
+    frame, count = sys._getframe(1), 0
+    while frame is not None:
+        is_wrapper = frame.f_code.co_filename == _WRAPPER and frame.f_code.co_name == "wrapper"
+        count += is_wrapper and frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return count
 
 
 class Newcomers:

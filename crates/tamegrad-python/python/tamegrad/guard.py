@@ -18,7 +18,7 @@ from ._core import Guard as Core
 from ._core import Scan
 from ._hidden import HiddenGradients
 from ._numbers import merged
-from ._optimizers import Newcomers
+from ._optimizers import Nesting, Newcomers
 from ._passes import Passes, mean
 from ._rate import Rate, rate_of
 from ._snapshots import Snapshots
@@ -141,6 +141,7 @@ class Guard:
         self._snapshots = self._new_snapshots()
         self._handles: dict[int, list[Any]] = {}
         self._newcomers = Newcomers(self._adopt)
+        self._nesting = Nesting()
         self._attach()
 
     # --- what the user calls -----------------------------------------------------------------
@@ -413,7 +414,8 @@ class Guard:
         ]
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict):
-        if self._detached or self._update.is_repeating:
+        is_off = self._detached or self._update.is_repeating
+        if is_off or not self._nesting.enter(optimizer):
             return None
         self._evaluations = 0
         # The hook's own first argument is the optimizer.
@@ -435,7 +437,8 @@ class Guard:
         return (args[0], watched, *args[2:]), kwargs
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-        if not self._detached and not self._update.is_repeating:
+        is_off = self._detached or self._update.is_repeating
+        if not is_off and self._nesting.leave(optimizer):
             self._close(optimizer)
 
     def _fail(self, error: Exception) -> None:
