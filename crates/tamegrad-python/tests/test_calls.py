@@ -68,3 +68,26 @@ def test_after_a_step_that_was_left_out_the_gradients_are_those_of_the_backward_
     assert all(p.grad is gradient for p, gradient in zip(parameters, before, strict=True))
     assert parameters[0].grad.data_ptr() == flat.data_ptr()
     assert not torch.isfinite(flat).all() and not optimizer.state
+
+
+@pytest.mark.parametrize("mode", ["observe", "protect"])
+def test_what_on_finding_raises_is_for_the_loop_and_leaves_the_guard_on(mode):
+    class StopTraining(Exception):
+        pass
+
+    def stop(finding):
+        raise StopTraining(finding.sign)
+
+    model = mlp(2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = tamegrad.watch(model, optimizer, mode, on_finding=stop)
+    stopped = []
+    for step, (x, y) in enumerate(batches(4)):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x * (math.inf if step == 2 else 1.0)), y).backward()
+        try:
+            optimizer.step()
+        except StopTraining as error:
+            stopped.append((step, str(error)))
+    assert stopped[0] == (2, "loss-nonfinite")
+    assert (guard.step_number, guard.failure) == (4, None)

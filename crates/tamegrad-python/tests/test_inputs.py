@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -156,3 +157,47 @@ def test_the_parts_that_a_loop_calls_by_themselves_are_seen():
     assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
     assert "the data is first not finite" in str(guard.diagnosis()), "what the body makes is none"
     assert [layer[0] for layer in guard._passes.probes.layers] == ["body.0", "body.1", "head"]
+
+
+def test_a_state_that_goes_from_call_to_call_within_a_step_is_not_carried():
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.out = nn.GRUCell(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x, h):
+            h = self.cell(x, h)
+            return self.out(h), h
+
+    torch.manual_seed(0)
+    model = Decoder()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for step in range(30):
+            h = torch.zeros(8, 8)
+            loss = 0.0
+            for _ in range(4):
+                x = torch.randn(8, 4) * (math.nan if step == 25 else 1.0)
+                y, h = model(x, h)
+                loss = loss + y.square().mean()
+                h = h.detach()
+            optimizer.zero_grad()
+            loss.backward()
+            guard.log(loss=loss)
+            optimizer.step()
+    assert len(said) == 1 and "carries" not in str(said[0].message)
+    assert guard.diagnosis().cause == "data"
+
+
+def test_a_model_whose_calls_cannot_be_seen_is_said_to_be_so():
+    model = nn.Sequential(nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    notes = []
+    for call in (lambda x: F.linear(x, model[0].weight, model[0].bias), model):
+        call(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+        notes.append("compile it before tamegrad.watch" in str(guard.diagnosis()))
+    assert notes == [True, False]

@@ -9,6 +9,7 @@ import math
 import pickle
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -335,3 +336,31 @@ def test_guards_of_two_parts_leave_nothing_in_whatever_order_they_go(first):
     assert [guard.step_number for guard in guards] == [first, 1 - first]
     guards[1 - first].detach()
     assert not [m for m in model.modules() if SLOT in vars(m)]
+
+
+@pytest.mark.parametrize("mode", ["observe", "protect"])
+def test_a_thread_that_serves_the_model_is_no_part_of_the_training(mode):
+    states = []
+    for watched in (None, mode):
+        model = mlp(3)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        options = {"strict": True, "trace_every": 1}
+        guard = tamegrad.watch(model, optimizer, watched, **options) if watched else None
+        done = threading.Event()
+
+        def serve(model=model, done=done):
+            while not done.is_set():
+                with torch.no_grad():
+                    model(torch.ones(8, 16))
+
+        threads = [threading.Thread(target=serve) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        train(model, optimizer, guard, steps=150)
+        done.set()
+        for thread in threads:
+            thread.join()
+        states.append(state_bits(model, optimizer))
+    assert states[0] == states[1]
+    assert (guard.step_number, guard.failure) == (150, None)
+    assert [name for name, *_ in guard._passes.probes.layers][:2] == ["0", "1"]

@@ -392,6 +392,21 @@ def test_another_optimizer_on_the_same_parameters_is_watched(mode):
     assert is_finite(model) == (mode == "protect")
 
 
+@pytest.mark.parametrize("way", ["assign", "layers"])
+def test_parameters_that_take_the_place_of_ours_are_watched(way):
+    model = mlp(2)
+    guard = loop(model, torch.optim.AdamW(model.parameters(), lr=1e-3), "observe")
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    if way == "assign":
+        model.load_state_dict(state, assign=True)
+    else:
+        model[0], model[2] = nn.Linear(16, 32), nn.Linear(32, 32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    loop(model, optimizer, None, broken=10, steps=20, guard=guard)
+    assert guard.step_number == 50
+    assert (guard.diagnosis().onset, guard.diagnosis().cause) == (40, "data")
+
+
 def test_an_optimizer_of_other_parameters_is_not_watched():
     model, other = mlp(2), mlp(2)
     guard = loop(model, torch.optim.SGD(model.parameters(), lr=0.02), "observe", steps=5)

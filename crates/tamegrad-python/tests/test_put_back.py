@@ -12,11 +12,23 @@ from torch import nn
 from tamegrad._put_back import CannotPutBackError, putting_back
 
 
+class Slotted:
+    """Keeps its value where there is no dictionary."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Holder(nn.Module):
     """A module with one of everything that a pass may move."""
 
+    calls = 0
+
     def __init__(self) -> None:
         super().__init__()
+        self.slotted = Slotted()
         self.linear = nn.Linear(2, 2)
         self.array = numpy.zeros(3)
         self.names = {"a"}
@@ -66,8 +78,18 @@ def write_parameter(module):
         module.linear.weight.mul_(2.0)
 
 
+def count_in_slot(module):
+    module.slotted.count += 1
+
+
+def count_in_class(module):
+    type(module).calls += 1
+
+
 def state(module) -> tuple:
     return (
+        module.slotted.count,
+        type(module).calls,
         module.array.tolist(),
         module.counting.__closure__[0].cell_contents,
         sorted(module.names),
@@ -89,6 +111,8 @@ def state(module) -> tuple:
         (add_name, "`Holder.names`"),
         (change_entries, "`Holder.entries.first`"),
         (append, "`Holder.items`"),
+        (count_in_slot, "`Holder.slotted.count`"),
+        (count_in_class, "`Holder.calls`"),
         (write_in_place, "a tensor of 2 in place"),
         (replace, "`Holder.cached`"),
         (write_parameter, "the parameter `linear.weight`"),
@@ -133,3 +157,28 @@ def test_what_cannot_go_back_is_refused_before_anything_is_run(held):
         with putting_back([module]):
             module.items.append(2)
     assert module.items == [1]
+
+
+def test_each_part_is_put_back_though_another_cannot_be():
+    module = Holder()
+    module.lazy = nn.LazyLinear(2)
+    before = state(module)
+    with putting_back([module]):
+        grow_array(module)
+        write_in_place(module)
+        write_parameter(module)
+    assert state(module) == before
+
+
+def test_what_a_hook_on_all_modules_has_moved_is_put_back():
+    seen: list[str] = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, given, output: seen.append(type(module).__name__)
+    )
+    try:
+        with putting_back([module := Holder()]) as moved:
+            module.linear(torch.ones(1, 2))
+            assert seen == ["Linear"]
+    finally:
+        handle.remove()
+    assert seen == [] and moved.what == ["`seen`"]

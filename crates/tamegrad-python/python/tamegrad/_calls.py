@@ -68,12 +68,16 @@ class CarriedState:
         """Arguments that were carried once."""
         # A weak reference keeps the address of a storage from being used again.
         self._left: dict[nn.Module, list[StorageWeakRef]] = {}
+        self._before: dict[nn.Module, list[StorageWeakRef]] = {}
+        """What was given out before this step: a decoder's state goes from call to call within one."""
 
     def enter(self, call: Call) -> None:
         """Notes the arguments of a call that the module has given out before."""
-        left = {reference.cdata for reference in self._left.get(call.module, ())}
-        if left:
-            self.names.update(name for name, t in call.inputs if _storage_id(t) in left)
+        before = {reference.cdata for reference in self._before.get(call.module, ())}
+        if before:
+            self.names.update(
+                name for name, t in call.inputs if t.grad_fn is None and _storage_id(t) in before
+            )
 
     def leave(self, call: Call, output: Any) -> None:
         """Keeps what a call has given out, but for what it was given."""
@@ -81,6 +85,10 @@ class CarriedState:
         if given:
             outputs = [t for t in tensors_of(output) if _storage_id(t) not in {*given, None}]
             self._left[call.module] = [StorageWeakRef(t.untyped_storage()) for t in outputs]
+
+    def end(self) -> None:
+        """Ends a step."""
+        self._before, self._left = {**self._before, **self._left}, {}
 
     def is_data(self, name: str, tensor: torch.Tensor) -> bool:
         """Whether an argument is data: nothing that is carried or that the graph has made."""

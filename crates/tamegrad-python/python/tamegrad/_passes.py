@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,6 +59,8 @@ class Passes:
         # What the loop calls is known after the first pass; until then the model itself.
         self._entries: set[nn.Module] = {*self._wrappers, self.probes.model}
         self._depth = 0
+        # A thread that serves the model while another trains it is none of ours.
+        self._thread: int | None = None
         self._is_on = False
         self._is_repeating = False
         self._replays = 0
@@ -67,6 +70,9 @@ class Passes:
         """Whether the calls are kept that made a loss that is not finite."""
         self._losses: list[Any] = []
         self._model_losses: list[Any] = []
+        self._has_seen_calls = False
+        self.sees_nothing = False
+        """Whether steps have come and no call of the model was seen."""
         self.tells_loss = False
         """Whether the model's output holds its loss."""
         self._metric: Any = None
@@ -116,11 +122,16 @@ class Passes:
 
     def sees(self) -> bool:
         """Whether a call at this moment is one of the training."""
-        return self._is_on and is_plain_call(self._depth > 0)
+        is_within = self._depth > 0
+        if is_within and threading.get_ident() != self._thread:
+            return False
+        return self._is_on and is_plain_call(is_within)
 
     def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Before a module's call."""
         outer, self._depth = self._depth == 0, self._depth + 1
+        if outer:
+            self._thread = threading.get_ident()
         try:
             if outer and not self._is_repeating:
                 self._begin_call(module, args, kwargs)
@@ -142,10 +153,11 @@ class Passes:
 
     def abandon(self) -> None:
         """In place of ``leave`` when a call has raised."""
-        self._depth -= 1
+        self._depth = max(self._depth - 1, 0)
 
     def _begin_call(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._entries.add(module)
+        self._has_seen_calls = True
         # The pass of a micro-batch whose loss is broken is the one to look into.
         if self._holds_broken:
             return
@@ -239,6 +251,10 @@ class Passes:
     def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""
         self._holds_broken = False
+        self.sees_nothing = not self._has_seen_calls
+        # An interrupt between two lines of ours leaves a call open.
+        self._depth = 0
+        self._carried.end()
         if not keeps_calls:
             # The gradient at the output, of a language model's logits, is large.
             self.calls = []
@@ -360,6 +376,7 @@ class Passes:
     def resume(self, entries: dict[str, Any], core: Core | None, step: int) -> None:
         """Looks at the layers in the coming pass if the core wants that."""
         self.probes.restore(entries["modules"], entries["calls"], fixed=core is not None)
+        self.sees_nothing = False
         self._taps.set(self._entries)
         if core is None:
             self.arm_first()

@@ -85,6 +85,8 @@ class Probes:
         """Looks at the coming pass. The gradients of the outputs are read as they come, or by
         :meth:`read_deltas` where the outputs are kept."""
         self.disarm()
+        # Layers may have been exchanged since the last look.
+        self.names = {module: plain(name) for name, module in self.model.named_modules()}
         self._trace, self._open, self.armed = Trace(), True, True
         self._kept = [] if keeps_outputs else None
 

@@ -37,8 +37,10 @@ _ITSELF = (
     torch.device,
 )
 """Types whose values do not change."""
-
-
+_NOTHING = object()
+"""Stands for an attribute that is not there."""
+_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+"""Where torch keeps the hooks that are called for every module."""
 _HOLDERS = ("SimpleNamespace", "Namespace")
 """Classes of Python's own whose objects hold what the user puts there."""
 
@@ -77,20 +79,21 @@ def putting_back(modules: list[nn.Module]) -> Iterator[Moved]:
     chance = random_state()
     generators = _generators_of_python(reached)
     journal = _Journal(reached.generators)
-    try:
+    # Each part is put back though another should fail.
+    with contextlib.ExitStack() as parts:
+        parts.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        for buffer, saved in buffers:
+            parts.callback(_write, buffer, saved)
+        parts.callback(journal.put_back, moved, modules)
+        for parameter, gradient in gradients.values():
+            parts.callback(setattr, parameter, "grad", gradient)
+        parts.callback(reached.put_back, moved)
+        for generator, state in generators:
+            parts.callback(_set_state, generator, state)
+        parts.callback(set_random_state, chance)
+        parts.callback(torch.set_grad_enabled, False)
         with journal:
             yield moved
-    finally:
-        set_random_state(chance)
-        for generator, state in generators:
-            _set_state(generator, state)
-        with torch.no_grad():
-            reached.put_back(moved)
-            for parameter, gradient in gradients.values():
-                parameter.grad = gradient
-            journal.put_back(moved, modules)
-            for buffer, saved in buffers:
-                _write(buffer, saved)
 
 
 def _names_of(modules: list[nn.Module]) -> dict[int, str]:
@@ -98,7 +101,9 @@ def _names_of(modules: list[nn.Module]) -> dict[int, str]:
     names: dict[int, str] = {}
     for module in modules:
         for name, tensor in module.named_parameters():
-            names.setdefault(_storage(tensor), f"the parameter `{name}`")
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                # A lazy parameter has no storage yet.
+                names.setdefault(_storage(tensor), f"the parameter `{name}`")
     return names
 
 
@@ -170,12 +175,17 @@ class _Reached:
         self._sets: list[tuple[str, set, set]] = []
         self._cells: list[tuple[str, Any, Any]] = []
         self._globals: list[tuple[str, dict, str, Any]] = []
+        self._attributes: list[tuple[str, Any, str, Any]] = []
         self._arrays: list[tuple[str, Any, Any]] = []
         self._array_bytes = 0
         self._elements = 0
         # An object that is met only here lives no longer than it is held: its id would be used again.
         self._met: dict[int, Any] = {}
         self._todo: list[tuple[str, Any]] = [(type(module).__name__, module) for module in modules]
+        for hooks in _GLOBAL_HOOKS:
+            self._todo.append(
+                ("a hook on all modules", getattr(torch.nn.modules.module, hooks, {}))
+            )
         while self._todo:
             if len(self._met) + self._elements > _OBJECTS_MAX:
                 raise CannotPutBackError(f"it reaches more than {_OBJECTS_MAX:,} objects")
@@ -223,19 +233,36 @@ class _Reached:
             return
         elif _is_of_library(type(value)) and type(value).__name__ not in _HOLDERS:
             return
-        elif isinstance(getattr(value, "__dict__", None), dict):
+        else:
             self._visit_object(name, value)
 
     def _visit_module(self, name: str, module: nn.Module) -> None:
         path = type(module).__name__
         for kind in type(module).__mro__:
             self._visit_function(vars(kind).get("forward"), type(module))
+            if not _is_of_library(kind) and self._met.setdefault(id(kind), kind) is kind:
+                plain = [k for k, v in vars(kind).items() if _is_plain_attribute(k, v)]
+                self._visit_attributes(kind.__name__, kind, plain)
         self._dicts.append((path, module.__dict__, dict(module.__dict__)))
         self._todo += [(f"{path}.{key}", item) for key, item in module.__dict__.items()]
 
     def _visit_object(self, name: str, value: Any) -> None:
-        self._dicts.append((name, value.__dict__, dict(value.__dict__)))
-        self._todo += [(f"{name}.{key}", item) for key, item in value.__dict__.items()]
+        held = getattr(value, "__dict__", None)
+        if isinstance(held, dict):
+            self._dicts.append((name, held, dict(held)))
+            self._todo += [(f"{name}.{key}", item) for key, item in held.items()]
+        for kind in type(value).__mro__:
+            slots = vars(kind).get("__slots__", ())
+            self._visit_attributes(name, value, [slots] if isinstance(slots, str) else slots)
+
+    def _visit_attributes(self, name: str, holder: Any, keys: Iterable[str]) -> None:
+        """Visits attributes that lie in no dictionary which could be written to: those of classes, and
+        slots."""
+        for key in keys:
+            value = getattr(holder, key, _NOTHING)
+            if value is not _NOTHING:
+                self._attributes.append((f"{name}.{key}", holder, key, value))
+                self._todo.append((f"{name}.{key}", value))
 
     def _visit_array(self, name: str, array: Any) -> None:
         self._array_bytes += array.nbytes
@@ -293,10 +320,20 @@ class _Reached:
             if not _is_same(variables.get(key), before):
                 moved.what.append(name)
                 variables[key] = before
+        for name, holder, key, before in self._attributes:
+            if not _is_same(getattr(holder, key, _NOTHING), before):
+                moved.what.append(f"`{name}`")
+                setattr(holder, key, before)
         for name, array, before in self._arrays:
             if array.tobytes() != before.tobytes():
                 moved.what.append(f"`{name}`")
                 array[...] = before
+
+
+def _is_plain_attribute(key: str, value: Any) -> bool:
+    """Whether a class's attribute is a value of the user's: no method, property or name of Python's."""
+    is_special = key.startswith("__") or hasattr(value, "__get__")
+    return not is_special and not isinstance(value, type)
 
 
 def _names_in(code: types.CodeType) -> Iterator[str]:

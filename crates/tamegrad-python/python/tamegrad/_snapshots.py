@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
+from ._buffers import CalmBuffers
 from ._state import StateCopy, random_state, set_random_state
 
 
@@ -24,14 +26,15 @@ class Snapshots:
         self,
         parameters: list[torch.Tensor],
         optimizers: list[torch.optim.Optimizer],
-        buffers: list[torch.Tensor],
+        model: nn.Module,
         scheduler: Any,
         scaler: Any,
         on_rewind: Callable[[int], None] | None,
     ) -> None:
         self._fresh = [optimizer for optimizer in optimizers if not optimizer.state]
         old = [optimizer for optimizer in optimizers if optimizer.state]
-        self._source = (parameters, old, buffers)
+        self._source = (parameters, old)
+        self._model = model
         self._optimizers = optimizers
         self._stateful = [part for part in (scheduler, scaler) if part is not None]
         self._on_rewind = on_rewind
@@ -45,7 +48,10 @@ class Snapshots:
             self._free.append(self._kept.pop(0)[1])
         state = self._free.pop() if self._free else StateCopy(*self._source)
         state.take()
+        buffers = state.extra.get("buffers") or CalmBuffers(self._model)
+        buffers.keep()
         state.extra = {
+            "buffers": buffers,
             "random": random_state(),
             "rates": [[_copied(g["lr"]) for g in o.param_groups] for o in self._optimizers],
             "stateful": [copy.deepcopy(part.state_dict()) for part in self._stateful],
@@ -65,6 +71,7 @@ class Snapshots:
             return None
         step, state = self._kept[-1]
         state.restore()
+        state.extra["buffers"].restore()
         for optimizer in self._fresh:
             optimizer.state.clear()
         set_random_state(state.extra["random"])

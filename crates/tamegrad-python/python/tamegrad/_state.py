@@ -1,4 +1,4 @@
-"""Copies of the training state to go back to: parameters, optimizer state, buffers, random state."""
+"""Copies of the training state to go back to: parameters, optimizer state, random state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class StateCopy:
-    """A copy of parameters, optimizer state and buffers, in memory that is used again.
+    """A copy of parameters and optimizer state, in memory that is used again.
 
     A fresh ``clone()`` is some ten times slower than a copy into memory that is there already.
     """
@@ -20,10 +20,8 @@ class StateCopy:
         self,
         parameters: list[torch.Tensor],
         optimizers: Iterable[torch.optim.Optimizer],
-        buffers: list[torch.Tensor],
     ) -> None:
-        self._live = [*parameters, *buffers]
-        self._count = len(parameters)
+        self._live = list(parameters)
         self._optimizers = list(optimizers)
         self._saved: list[torch.Tensor] = []
         self._states: list[dict[torch.Tensor, dict[str, Any]]] = [{} for _ in self._optimizers]
@@ -33,7 +31,7 @@ class StateCopy:
     @property
     def parameters(self) -> list[torch.Tensor]:
         """The copies of the parameters."""
-        return self._saved[: self._count]
+        return self._saved
 
     @torch.no_grad()
     def take(self) -> None:
@@ -64,14 +62,13 @@ class StateCopy:
         ]
 
     @torch.no_grad()
-    def restore(self, buffers: bool = True) -> None:
+    def restore(self) -> None:
         """Puts the copied state back, in place."""
-        end = len(self._live) if buffers else self._count
         # The loop may hold a graph through these tensors (a generator's, while its critic steps), whose
         # backward pass would refuse a newer version.
-        live = [_local(tensor) for tensor in self._live[:end]]
+        live = [_local(tensor) for tensor in self._live]
         versions = [tensor._version for tensor in live]
-        _copy([tensor.detach() for tensor in live], self._saved[:end])
+        _copy([tensor.detach() for tensor in live], self._saved)
         if live:
             torch._C._autograd._unsafe_set_version_counter(tuple(live), tuple(versions))
         for optimizer, states, groups in zip(

@@ -58,8 +58,8 @@ class Tap:
         call = self.module._call_impl if self.inner is None else self.inner
         if not self.watcher.sees():
             return call(*args, **kwargs)
-        self.watcher.enter(self.module, args, kwargs)
         try:
+            self.watcher.enter(self.module, args, kwargs)
             output = call(*args, **kwargs)
         except BaseException:
             self.watcher.abandon()

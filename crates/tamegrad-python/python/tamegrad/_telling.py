@@ -19,6 +19,14 @@ class TamegradWarning(UserWarning):
     """Something that the user of a guard should know; each is shown once."""
 
 
+class CallbackError(Exception):
+    """Carries what the user's own ``on_finding`` has raised: it is for the loop, and no fault here."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 class Teller:
     """Passes on what is new."""
 
@@ -44,7 +52,10 @@ class Teller:
         for row in rows:
             finding = Finding(*row)
             if self._on_finding is not None:
-                self._on_finding(finding)
+                try:
+                    self._on_finding(finding)
+                except Exception as error:
+                    raise CallbackError(error) from error
             if finding.severity == "alarm":
                 place = finding.tensor or finding.layer
                 self.warn(

@@ -62,7 +62,7 @@ class UpdateWatch:
             self._copy = None
         if copies:
             if self._copy is None:
-                self._copy = StateCopy(self._parameters, self._optimizers, [])
+                self._copy = StateCopy(self._parameters, self._optimizers)
             self._copy.take()
         elif self._samples and (step < _SAMPLE_EVERY_STEP or step % _SAMPLE_EVERY == 0):
             self._sampler.take(self._parameters)

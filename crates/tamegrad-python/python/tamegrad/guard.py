@@ -22,7 +22,7 @@ from ._optimizers import Nesting, Newcomers
 from ._passes import Passes, mean
 from ._rate import Rate, rate_of
 from ._snapshots import Snapshots
-from ._telling import Teller
+from ._telling import CallbackError, Teller
 from ._update import UpdateWatch
 from .diagnosis import Diagnosis, Finding
 
@@ -39,10 +39,12 @@ def _safely(method):
         if self._detached:
             return None
         records = torch.is_grad_enabled()
-        # As `torch.no_grad` does, without its objects: this runs four times a step.
-        torch._C._set_grad_enabled(False)
         try:
+            # As `torch.no_grad` does, without its objects: this runs four times a step.
+            torch._C._set_grad_enabled(False)
             return method(self, *args, **kwargs)
+        except CallbackError as error:
+            raise error.cause from None
         except Exception as error:
             self._fail(error)
             return None
@@ -137,7 +139,7 @@ class Guard:
             samples=self._rows is None,
         )
         self._buffers = CalmBuffers(model if mode == "protect" else None)
-        self._snapshot_of = (list(model.buffers()), scheduler, scaler, on_rewind)
+        self._snapshot_of = (model, scheduler, scaler, on_rewind)
         self._snapshots = self._new_snapshots()
         self._handles: dict[int, list[Any]] = {}
         self._newcomers = Newcomers(self._adopt)
@@ -305,6 +307,11 @@ class Guard:
         """What was seen so far: verdict, onset, origin, causes, signs, gains, remedies."""
         self._settle_deferred()
         notes = [] if self._ceiling.reached_at is None else [self._ceiling.words()]
+        if self._passes.sees_nothing:
+            notes.append(
+                "no call of the model was seen, so nothing is known of its data and layers: compile it "
+                "before tamegrad.watch, and give watch what the loop calls"
+            )
         return Diagnosis(self._core_or_new(), failure=self.failure, notes=notes)
 
     def findings(self) -> list[Finding]:
@@ -457,10 +464,12 @@ class Guard:
     def _adopt(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes an optimizer that steps on our parameters in the place of those that did before."""
         slots = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if slots.isdisjoint(map(id, self._parameters)) or not self._optimizers:
+        gone = self._take_successors_in(slots)
+        if not self._optimizers or slots.isdisjoint(map(id, self._parameters)):
             return
         for old in list(self._optimizers):
-            if not slots.isdisjoint(id(p) for group in old.param_groups for p in group["params"]):
+            held = {id(p) for group in old.param_groups for p in group["params"]}
+            if not held.isdisjoint(slots | gone):
                 self._optimizers.remove(old)
                 for handle in self._handles.pop(id(old), []):
                     handle.remove()
@@ -468,6 +477,20 @@ class Guard:
         self._stepped = set()
         self._hook(optimizer)
         self._take_newcomers_in()
+
+    def _take_successors_in(self, slots: set[int]) -> set[int]:
+        """Watches parameters of these ids that have come under the names of ours (``assign=True``, layers
+        made anew); gives the ids of those that are gone."""
+        current = {_names.plain(name): p for name, p in self._model.named_parameters()}
+        gone = set()
+        for index, (parameter, name) in enumerate(
+            zip(self._parameters, self._tensor_names, strict=True)
+        ):
+            successor = current.get(name, parameter)
+            if successor is not parameter and id(successor) in slots:
+                self._parameters[index] = successor
+                gone.add(id(parameter))
+        return gone
 
     def _check_parameters(self) -> None:
         if _layout.slots(self._optimizers) != self._slots:
@@ -489,8 +512,7 @@ class Guard:
         self._snapshots = self._new_snapshots()
 
     def _new_snapshots(self) -> Snapshots:
-        buffers, *others = self._snapshot_of
-        snapshots = Snapshots(self._parameters, self._optimizers, buffers, *others)
+        snapshots = Snapshots(self._parameters, self._optimizers, *self._snapshot_of)
         snapshots.most = self._options["snapshots_max"]
         return snapshots
 
@@ -602,10 +624,10 @@ class Guard:
         elif self._update.after(self._core, self._scan, self._rate, evaluations=self._evaluations):
             self._buffers.restore()
         self._buffers.keep()
-        self._teller.tell(self._core)
         self._step += 1
         if ends_passes:
             self._end_passes(self._step)
+        self._teller.tell(self._core)
 
     def _end_passes(self, next_step: int) -> None:
         assert self._core is not None
