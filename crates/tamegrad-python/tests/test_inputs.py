@@ -201,3 +201,34 @@ def test_a_model_whose_calls_cannot_be_seen_is_said_to_be_so():
         optimizer.step()
         notes.append("compile it before tamegrad.watch" in str(guard.diagnosis()))
     assert notes == [True, False]
+
+
+def test_a_nested_tensor_is_left_alone():
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = tamegrad.watch(model, optimizer, trace_every=1)
+    for _ in range(3):
+        nested = torch.nested.nested_tensor(
+            [torch.ones(2, 4), torch.ones(3, 4)], layout=torch.jagged
+        )
+        model(nested).values().sum().backward()
+        optimizer.step()
+    assert (guard.step_number, guard.failure) == (3, None)
+
+
+def test_no_hooks_pile_up_on_a_parameter_that_the_model_gives_out():
+    class Prompt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prompt = nn.Parameter(torch.ones(4))
+
+        def forward(self):
+            return self.prompt
+
+    model = Prompt()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tamegrad.watch(model, optimizer, strict=True, trace_every=1)
+    for _ in range(3):
+        model().sum().backward()
+        optimizer.step()
+    assert not model.prompt._backward_hooks

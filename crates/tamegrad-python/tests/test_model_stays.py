@@ -348,12 +348,13 @@ def test_a_thread_that_serves_the_model_is_no_part_of_the_training(mode):
         guard = tamegrad.watch(model, optimizer, watched, **options) if watched else None
         done = threading.Event()
 
-        def serve(model=model, done=done):
+        def serve(records, model=model, done=done):
             while not done.is_set():
-                with torch.no_grad():
+                with torch.set_grad_enabled(records):
                     model(torch.ones(8, 16))
 
-        threads = [threading.Thread(target=serve) for _ in range(2)]
+        train(model, optimizer, guard, steps=1)
+        threads = [threading.Thread(target=serve, args=(flag,)) for flag in (False, True)]
         for thread in threads:
             thread.start()
         train(model, optimizer, guard, steps=150)
@@ -362,5 +363,5 @@ def test_a_thread_that_serves_the_model_is_no_part_of_the_training(mode):
             thread.join()
         states.append(state_bits(model, optimizer))
     assert states[0] == states[1]
-    assert (guard.step_number, guard.failure) == (150, None)
+    assert (guard.step_number, guard.failure) == (151, None)
     assert [name for name, *_ in guard._passes.probes.layers][:2] == ["0", "1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 
 import numpy
@@ -10,6 +11,28 @@ import torch
 from torch import nn
 
 from tamegrad._put_back import CannotPutBackError, putting_back
+
+TALLY = 0
+
+
+class Helper:
+    """Changes a global variable in a method and in a property."""
+
+    def count(self):
+        global TALLY
+        TALLY += 1
+
+    @property
+    def counted(self):
+        self.count()
+        return TALLY
+
+
+class Fixed(dict):
+    """Refuses to be emptied."""
+
+    def clear(self):
+        raise TypeError("fixed")
 
 
 class Slotted:
@@ -28,7 +51,10 @@ class Holder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.slotted = Slotted()
+        self.slotted, self.helper, self.fixed = Slotted(), Helper(), Fixed(a=1)
+        self.objects = numpy.array([[1], None], dtype=object)
+        self.ordered = collections.OrderedDict(a=1, b=2)
+        self.bytes, self.zero = bytearray(b"ab"), 0.0
         self.linear = nn.Linear(2, 2)
         self.array = numpy.zeros(3)
         self.names = {"a"}
@@ -78,6 +104,46 @@ def write_parameter(module):
         module.linear.weight.mul_(2.0)
 
 
+def grow_shape(module):
+    module.array.resize(5, refcheck=False)
+
+
+def append_in_objects(module):
+    module.objects[0].append(2)
+
+
+def change_order(module):
+    module.ordered.move_to_end("a")
+
+
+def change_fixed(module):
+    module.fixed["a"] = 2
+
+
+def add_byte(module):
+    module.bytes.append(0)
+
+
+def change_sign(module):
+    module.zero = -0.0
+
+
+def count_in_property(module):
+    _ = module.helper.counted
+
+
+def exchange_memory(module):
+    module.cached.data = module.cached + 1.0
+
+
+def freeze(module):
+    module.linear.weight.requires_grad_(False)
+
+
+def tag_tensor(module):
+    module.cached.tag = 1
+
+
 def count_in_slot(module):
     module.slotted.count += 1
 
@@ -89,6 +155,14 @@ def count_in_class(module):
 def state(module) -> tuple:
     return (
         module.slotted.count,
+        TALLY,
+        dict(module.fixed),
+        [str(item) for item in module.objects],
+        list(module.ordered),
+        bytes(module.bytes),
+        str(module.zero),
+        module.linear.weight.requires_grad,
+        vars(module.cached).copy(),
         type(module).calls,
         module.array.tolist(),
         module.counting.__closure__[0].cell_contents,
@@ -111,6 +185,16 @@ def state(module) -> tuple:
         (add_name, "`Holder.names`"),
         (change_entries, "`Holder.entries.first`"),
         (append, "`Holder.items`"),
+        (grow_shape, "`Holder.array`"),
+        (append_in_objects, "`Holder.objects`"),
+        (change_order, "`Holder.ordered`"),
+        (change_fixed, "`Holder.fixed.a`"),
+        (add_byte, "`Holder.bytes`"),
+        (change_sign, "`Holder.zero`"),
+        (count_in_property, "`TALLY`"),
+        (exchange_memory, "`Holder.cached`"),
+        (freeze, "`Linear._parameters['weight'].requires_grad`"),
+        (tag_tensor, "`Holder.cached.tag`"),
         (count_in_slot, "`Holder.slotted.count`"),
         (count_in_class, "`Holder.calls`"),
         (write_in_place, "a tensor of 2 in place"),

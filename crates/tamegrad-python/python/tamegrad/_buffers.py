@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._versions import keeping_versions
+
 
 class CalmBuffers:
     """Copies of a model's float buffers and of the float tensors among its modules' attributes, which a
@@ -52,7 +54,8 @@ class CalmBuffers:
                 holder[name] = was
             target = holder[name]
             if target.shape == copy.shape:
-                target.detach().copy_(copy)
+                with keeping_versions([target]):
+                    target.detach().copy_(copy)
 
     def _places(self) -> Iterator[tuple[tuple[nn.Module, str], dict[str, Any], str]]:
         for module in self._model.modules() if self._model is not None else ():

@@ -46,7 +46,8 @@ class Call:
     def watch_outputs(self, output: Any) -> None:
         """Keeps the gradients that will come to the outputs."""
         for place, tensor in enumerate(tensors_of(output)):
-            if tensor.requires_grad:
+            # On a parameter that a model gives out hooks would pile up.
+            if tensor.grad_fn is not None:
                 # A call that runs no Python code, for it comes at every backward pass.
                 tensor.register_hook(functools.partial(operator.setitem, self.gradients, place))
 
@@ -102,7 +103,7 @@ def floats(named: list[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:
     while stack and count < _TENSORS_MAX:
         name, value = stack.pop()
         if isinstance(value, torch.Tensor):
-            if value.is_floating_point() or value.is_complex():
+            if _is_read(value):
                 count += 1
                 yield name, value
         elif isinstance(value, Mapping):
@@ -118,13 +119,18 @@ def floats(named: list[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:
 def tensors_of(value: Any) -> list[torch.Tensor]:
     """The float tensors of an output, without their names."""
     if isinstance(value, torch.Tensor):
-        return [value] if value.is_floating_point() or value.is_complex() else []
+        return [value] if _is_read(value) else []
     return [tensor for _, tensor in floats([("", value)])]
 
 
 def first_float(value: Any) -> torch.Tensor | None:
     """The first real float tensor of nested containers."""
     return next((tensor for tensor in tensors_of(value) if not tensor.is_complex()), None)
+
+
+def _is_read(tensor: torch.Tensor) -> bool:
+    is_number = tensor.is_floating_point() or tensor.is_complex()
+    return is_number and not tensor.is_nested
 
 
 def _storage_id(tensor: torch.Tensor) -> int | None:

@@ -19,7 +19,8 @@ def plain(name: str) -> str:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside DDP and ``torch.compile``."""
     while True:
-        inner = getattr(model, "_orig_mod", None)
+        # Not by `getattr`: a model's own `__getattr__` may raise what it likes.
+        inner = model._modules.get("_orig_mod")
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
             inner = model.module
         if inner is None:
@@ -31,9 +32,10 @@ def wrappers(model: nn.Module) -> list[nn.Module]:
     """What ``torch.compile`` has put round the model: the modules inside are never called one by one."""
     found = []
     while True:
-        if getattr(model, "_orig_mod", None) is not None:
+        compiled = model._modules.get("_orig_mod")
+        if compiled is not None:
             found.append(model)
-            model = model._orig_mod
+            model = compiled
         elif isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
         else:

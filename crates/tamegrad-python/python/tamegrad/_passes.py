@@ -59,8 +59,10 @@ class Passes:
         # What the loop calls is known after the first pass; until then the model itself.
         self._entries: set[nn.Module] = {*self._wrappers, self.probes.model}
         self._depth = 0
-        # A thread that serves the model while another trains it is none of ours.
         self._thread: int | None = None
+        """The thread that trains: that of the last step, and before the first that of the first call. One
+        that serves the model meanwhile is not looked at."""
+        self._has_stepped = False
         self._is_on = False
         self._is_repeating = False
         self._replays = 0
@@ -123,7 +125,8 @@ class Passes:
     def sees(self) -> bool:
         """Whether a call at this moment is one of the training."""
         is_within = self._depth > 0
-        if is_within and threading.get_ident() != self._thread:
+        is_known = is_within or self._has_stepped
+        if is_known and threading.get_ident() != self._thread:
             return False
         return self._is_on and is_plain_call(is_within)
 
@@ -296,6 +299,10 @@ class Passes:
         return None if numbers is None else with_zeros(numbers, missing)
 
     # --- layers --------------------------------------------------------------------------------
+
+    def step_in_this_thread(self) -> None:
+        """Takes the thread that calls for the one that trains."""
+        self._thread, self._has_stepped = threading.get_ident(), True
 
     def take_trace(self, core: Core | None, step: int) -> None:
         """Takes what was seen of the layers in this step's pass, or runs it again where nothing can

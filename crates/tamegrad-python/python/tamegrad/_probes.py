@@ -195,7 +195,7 @@ class Probes:
         if self._kept is not None:
             if tensor.requires_grad:
                 self._kept.append((layer, tensor))
-        elif tensor.requires_grad:
+        elif tensor.grad_fn is not None:
             tensor.register_hook(_Delta(self, self._trace, layer))
 
     def _see_input(self, layer: int, own: torch.Tensor | None) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._state import random_state, set_random_state
+from ._versions import keeping_versions, set_version
 
 _OBJECTS_MAX = 2_000_000
 """Objects and elements of containers that are compared; a model that reaches more is not run again."""
@@ -31,7 +32,6 @@ _ITSELF = (
     complex,
     bool,
     type(None),
-    type,
     range,
     torch.dtype,
     torch.device,
@@ -154,7 +154,7 @@ class _Journal(TorchDispatchMode):
                 # Memory that FSDP gives back between two uses.
                 continue
             storage.copy_(saved)
-            _set_version(tensor, version)
+            set_version(tensor, version)
             if key not in buffers:
                 shape = "x".join(map(str, tensor.shape)) or "one element"
                 moved.what.append(names.get(key, f"a tensor of {shape} in place"))
@@ -177,6 +177,7 @@ class _Reached:
         self._globals: list[tuple[str, dict, str, Any]] = []
         self._attributes: list[tuple[str, Any, str, Any]] = []
         self._arrays: list[tuple[str, Any, Any]] = []
+        self._tensors: list[tuple[str, torch.Tensor, torch.Tensor, bool]] = []
         self._array_bytes = 0
         self._elements = 0
         # An object that is met only here lives no longer than it is held: its id would be used again.
@@ -196,6 +197,7 @@ class _Reached:
             return
         self._met[id(value)] = value
         if isinstance(value, torch.Tensor):
+            self._visit_tensor(name, value)
             return
         if isinstance(value, (dict, list, tuple, set, frozenset, collections.deque)):
             self._elements += len(value)
@@ -213,14 +215,16 @@ class _Reached:
             self._todo += [(f"{name}[{i}]", item) for i, item in enumerate(value)]
         elif isinstance(value, (tuple, frozenset)):
             self._todo += [(name, item) for item in value]
+        elif isinstance(value, bytearray):
+            self._lists.append((name, value, list(value)))
         elif isinstance(value, set):
             self._sets.append((name, value, set(value)))
             self._todo += [(name, item) for item in value]
         elif isinstance(value, types.FunctionType):
-            self._visit_function(value, None)
+            self._visit_function(value)
         elif isinstance(value, types.MethodType):
             self._todo += [(name, value.__self__)]
-            self._visit_function(value.__func__, type(value.__self__))
+            self._visit_function(value.__func__)
         elif isinstance(value, functools.partial):
             self._todo += [(name, part) for part in (value.func, value.args, value.keywords)]
         elif _is_of(value, "numpy", "ndarray"):
@@ -229,6 +233,8 @@ class _Reached:
             self.python_generators.append(value)
         elif isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
             raise CannotPutBackError(f"`{name}` is an iterator, which cannot go back")
+        elif isinstance(value, type):
+            self._visit_class(value)
         elif isinstance(value, types.ModuleType):
             return
         elif _is_of_library(type(value)) and type(value).__name__ not in _HOLDERS:
@@ -238,13 +244,28 @@ class _Reached:
 
     def _visit_module(self, name: str, module: nn.Module) -> None:
         path = type(module).__name__
-        for kind in type(module).__mro__:
-            self._visit_function(vars(kind).get("forward"), type(module))
-            if not _is_of_library(kind) and self._met.setdefault(id(kind), kind) is kind:
-                plain = [k for k, v in vars(kind).items() if _is_plain_attribute(k, v)]
-                self._visit_attributes(kind.__name__, kind, plain)
+        self._todo += [(kind.__name__, kind) for kind in type(module).__mro__]
         self._dicts.append((path, module.__dict__, dict(module.__dict__)))
         self._todo += [(f"{path}.{key}", item) for key, item in module.__dict__.items()]
+
+    def _visit_class(self, kind: type) -> None:
+        """Visits a class of the user's: its attributes, and what its functions close over and name."""
+        if _is_of_library(kind):
+            return
+        plain = [key for key, value in vars(kind).items() if _is_plain_attribute(key, value)]
+        self._visit_attributes(kind.__name__, kind, plain)
+        for value in vars(kind).values():
+            functions = (value.fget, value.fset) if isinstance(value, property) else (value,)
+            for function in functions:
+                self._visit_function(getattr(function, "__func__", function))
+
+    def _visit_tensor(self, name: str, tensor: torch.Tensor) -> None:
+        """Keeps the memory that a tensor stands for, which ``.data = ...`` exchanges, and its flag."""
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            return
+        self._tensors.append((name, tensor, tensor.detach(), tensor.requires_grad))
+        self._dicts.append((name, vars(tensor), dict(vars(tensor))))
+        self._todo += [(f"{name}.{key}", item) for key, item in vars(tensor).items()]
 
     def _visit_object(self, name: str, value: Any) -> None:
         held = getattr(value, "__dict__", None)
@@ -252,6 +273,7 @@ class _Reached:
             self._dicts.append((name, held, dict(held)))
             self._todo += [(f"{name}.{key}", item) for key, item in held.items()]
         for kind in type(value).__mro__:
+            self._todo.append((kind.__name__, kind))
             slots = vars(kind).get("__slots__", ())
             self._visit_attributes(name, value, [slots] if isinstance(slots, str) else slots)
 
@@ -269,9 +291,12 @@ class _Reached:
         if self._array_bytes > _ARRAY_BYTES_MAX:
             raise CannotPutBackError(f"`{name}` and other arrays are too large to be copied")
         self._arrays.append((name, array, array.copy()))
+        if array.dtype.hasobject:
+            self._todo += [(name, item) for item in array.ravel().tolist()]
 
-    def _visit_function(self, function: Any, kind: type | None) -> None:
-        """Visits what a function closes over and names; of a method also the methods that it names."""
+    def _visit_function(self, function: Any) -> None:
+        """Visits what a function closes over, and the global variables that it names, of other files of
+        the user's as well."""
         function = getattr(function, "__wrapped__", function)
         if not isinstance(function, types.FunctionType) or _is_of_library(function):
             return
@@ -285,33 +310,44 @@ class _Reached:
                 self._cells.append((f"`{name}`", cell, cell.cell_contents))
                 self._todo.append((name, cell.cell_contents))
         self._todo.append((function.__name__, function.__defaults__))
-        for name in _names_in(code):
-            if name in function.__globals__:
-                value = function.__globals__[name]
+        names = set(_names_in(code))
+        spaces = [function.__globals__]
+        for name in names.intersection(function.__globals__):
+            value = function.__globals__[name]
+            if isinstance(value, types.ModuleType) and not _is_library(
+                value.__name__.split(".")[0]
+            ):
+                spaces.append(vars(value))
+        for space in spaces:
+            for name in names.intersection(space):
+                value = space[name]
                 if not isinstance(value, (types.ModuleType, types.FunctionType, type)):
-                    self._globals.append((f"`{name}`", function.__globals__, name, value))
+                    self._globals.append((f"`{name}`", space, name, value))
                 self._todo.append((name, value))
-            if kind is not None:
-                self._visit_function(getattr(kind, name, None), kind)
 
     def put_back(self, moved: Moved) -> None:
         """Makes everything hold what it held, and tells what did not."""
+        # By the methods of the built-in classes: those of others may do more, or refuse.
         for name, held, before in self._dicts:
-            if not _same(list(held.items()), list(before.items())):
+            # An ordered dictionary keeps its order apart.
+            ordered = collections.OrderedDict
+            kind = ordered if isinstance(held, ordered) else dict
+            if not _same(list(kind.items(held)), list(before.items())):
                 keys = [key for key in {**before, **held} if _differs(held, before, key)]
                 moved.what += [f"`{name}.{key}`" for key in keys[:3]] or [f"`{name}`"]
-                held.clear()
-                held.update(before)
+                kind.clear(held)
+                kind.update(held, before)
         for name, held, before in self._lists:
             if not _same(list(held), before):
                 moved.what.append(f"`{name}`")
-                held.clear()
-                held.extend(before)
+                kind = next(k for k in (list, bytearray, collections.deque) if isinstance(held, k))
+                kind.clear(held)
+                kind.extend(held, before)
         for name, held, before in self._sets:
-            if held != before:
+            if set(held) != before:
                 moved.what.append(f"`{name}`")
-                held.clear()
-                held.update(before)
+                set.clear(held)
+                set.update(held, before)
         for name, cell, before in self._cells:
             if not _is_same(cell.cell_contents, before):
                 moved.what.append(name)
@@ -325,9 +361,24 @@ class _Reached:
                 moved.what.append(f"`{name}`")
                 setattr(holder, key, before)
         for name, array, before in self._arrays:
-            if array.tobytes() != before.tobytes():
+            if array.shape != before.shape or array.tobytes() != before.tobytes():
                 moved.what.append(f"`{name}`")
+                if array.shape != before.shape:
+                    array.resize(before.shape, refcheck=False)
                 array[...] = before
+        for name, tensor, before, requires_grad in self._tensors:
+            if not _is_of_same_memory(tensor, before):
+                moved.what.append(f"`{name}`")
+                tensor.data = before
+            if tensor.requires_grad != requires_grad:
+                moved.what.append(f"`{name}.requires_grad`")
+                tensor.requires_grad_(requires_grad)
+
+
+def _is_of_same_memory(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        return _storage(tensor) == _storage(other)
+    return True
 
 
 def _is_plain_attribute(key: str, value: Any) -> bool:
@@ -361,8 +412,8 @@ def _is_same(now: Any, before: Any) -> bool:
         return False
     if isinstance(now, tuple):
         return _same(list(now), list(before))
-    # NaN is what it was.
-    return isinstance(now, _ITSELF) and (now == before or (now != now and before != before))
+    # By the text: NaN is what it was, and -0.0 is not 0.0.
+    return isinstance(now, _ITSELF) and repr(now) == repr(before)
 
 
 def _is_of(value: Any, package: str, name: str) -> bool:
@@ -442,12 +493,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def _write(tensor: torch.Tensor, value: torch.Tensor) -> None:
-    """Writes a value without a trace in the tensor's version, which a graph that is kept would see."""
-    version = tensor._version
-    tensor.copy_(value)
-    _set_version(tensor, version)
-
-
-def _set_version(tensor: torch.Tensor, version: int) -> None:
-    with contextlib.suppress(RuntimeError, AttributeError):
-        torch._C._autograd._unsafe_set_version_counter((tensor,), (version,))
+    with keeping_versions([tensor]):
+        if tensor.shape != value.shape:
+            tensor.resize_(value.shape)
+        tensor.copy_(value)

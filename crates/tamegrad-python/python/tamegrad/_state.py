@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ._versions import keeping_versions
+
 
 class StateCopy:
     """A copy of parameters and optimizer state, in memory that is used again.
@@ -64,13 +66,9 @@ class StateCopy:
     @torch.no_grad()
     def restore(self) -> None:
         """Puts the copied state back, in place."""
-        # The loop may hold a graph through these tensors (a generator's, while its critic steps), whose
-        # backward pass would refuse a newer version.
         live = [_local(tensor) for tensor in self._live]
-        versions = [tensor._version for tensor in live]
-        _copy([tensor.detach() for tensor in live], self._saved)
-        if live:
-            torch._C._autograd._unsafe_set_version_counter(tuple(live), tuple(versions))
+        with keeping_versions(live):
+            _copy([tensor.detach() for tensor in live], self._saved)
         for optimizer, states, groups in zip(
             self._optimizers, self._states, self._groups, strict=True
         ):

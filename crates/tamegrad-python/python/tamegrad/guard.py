@@ -636,6 +636,7 @@ class Guard:
 
     def _read(self, factor: float = 1.0, wait: bool = False) -> None:
         self._settle_deferred()
+        self._passes.step_in_this_thread()
         self._check_parameters()
         self._took_away = False
         self._clipped_to = None
