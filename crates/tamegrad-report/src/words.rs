@@ -12,8 +12,8 @@ use crate::number::{count, counted, number};
 pub(crate) fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Healthy => "no alarm",
-        Verdict::Recovered => "an alarm came, and the loss came back",
-        Verdict::Exploding => "an alarm came, and the loss did not come back",
+        Verdict::Recovered => "an alarm came, and the loss recovered",
+        Verdict::Exploding => "an alarm came, and the loss has not recovered",
         Verdict::Exploded => "the run ended with NaN or Inf",
         Verdict::Dead => "after an alarm the network no longer learns",
         Verdict::TooEarly => "too few steps to say",

@@ -17,7 +17,7 @@ pub enum Verdict {
     Healthy,
     /// An alarm, and the loss came back to its level before it.
     Recovered,
-    /// An alarm, and the loss did not come back.
+    /// An alarm, and the loss has not come back for 20 calm steps.
     Exploding,
     /// The run ended with NaN or Inf.
     Exploded,

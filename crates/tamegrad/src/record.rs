@@ -383,6 +383,12 @@ impl Record {
         latest.is_some_and(|at| self.clock - at < steps)
     }
 
+    /// The largest update of the last 20 steps, relative to the parameters that it changed; `None` where
+    /// updates are not known.
+    pub fn largest_update(&self) -> Option<f64> {
+        self.recent(20).iter().filter_map(|row| row.update_ratio).reduce(f64::max)
+    }
+
     /// How much the loss has come down: where it began less its best level, at least the magnitude
     /// of where it began. The yardstick of what is a large change of the loss, which holds for
     /// losses that cross zero as well.

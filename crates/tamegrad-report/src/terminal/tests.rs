@@ -285,7 +285,7 @@ fn the_verdict_of_a_run_that_recovered() {
     let text = told(&recovered(), &Style::plain(100));
     assert_eq!(
         text.lines().next(),
-        Some("RECOVERED  an alarm came, and the loss came back (200 steps seen)")
+        Some("RECOVERED  an alarm came, and the loss recovered (200 steps seen)")
     );
     assert!(text.contains("When           step 150\n"), "{text}");
 }

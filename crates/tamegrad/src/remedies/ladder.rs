@@ -296,8 +296,7 @@ fn is_bound(record: &Record, limit: f64) -> bool {
 
 /// Whether no update of late has been large enough for trouble.
 fn has_small_updates(record: &Record) -> bool {
-    let rows = record.recent(LOSS_UP_STEPS as usize).iter();
-    rows.filter_map(|row| row.update_ratio).all(|ratio| ratio <= SHRINK_TO)
+    record.largest_update().is_none_or(|ratio| ratio <= SHRINK_TO)
 }
 
 /// Whether a norm is far above what is usual for its track: the rule of a spike.

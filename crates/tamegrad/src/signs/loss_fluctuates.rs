@@ -18,13 +18,14 @@ pub(super) const DOC: Doc = Doc {
            deviation of the last 100 calm changes) and against what the loss has come down so \
            far. Fires when 3 of the last 20 changes exceed 8 spreads and a tenth of that descent; \
            or when the loss is above its start by 2 times its start's magnitude in 3 of the last \
-           5 steps (no warm-up is needed for that). An alarm when the loss lies above its calm \
-           level by 4 spreads and half of that descent, otherwise a strain. Differences, not \
-           ratios: losses may cross 0. Where updates are known, a jump from the calm level in one \
-           step is the data's (other labels, another task) when no update or gradient before it \
-           was above twice its mean (or 3 sigma) and no learning rate above twice the usual, its \
-           own gradient is within 20 times the mean and its batch within 4 times the sizes of those \
-           before. It is no departure, up to 1.5 times its height, until the loss is back.",
+           5 steps (no warm-up is needed for that), which is an alarm unless the updates of the \
+           last 20 steps are known to be at most 0.1 of the parameters. Otherwise an alarm \
+           when the loss lies above its calm level by 4 spreads and half of that descent, else a \
+           strain. Differences, not ratios: losses may cross 0. Where updates are known, a jump \
+           from the calm level in one step is the data's (other labels, another task) when no \
+           update or gradient before it was above twice its mean (or 3 sigma) and no learning rate \
+           above twice the usual, its own gradient is within 20 times the mean and its batch \
+           within 4 times the sizes of those before. It is no departure, up to 1.5 times its height, until the loss is back.",
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
     remedy: "Lower the learning rate or clip the gradient; look at gradient-spikes and \
              updates-too-large for the layer.",
@@ -32,6 +33,9 @@ pub(super) const DOC: Doc = Doc {
              needed for policy-gradient losses, which cross zero.",
 };
 
+/// Up to this largest update, relative to the parameters, a loss that climbs does not explode: the start
+/// of a loss that crosses 0 (a critic's, a policy's) may be as small as it likes.
+const SMALL_UPDATE: f64 = 0.1;
 const SPREADS: f64 = 8.0;
 const OF_RANGE: f64 = 0.1;
 const OF_RANGE_GRAVE: f64 = 0.5;
@@ -73,7 +77,9 @@ impl Sign for LossFluctuates {
         };
         let previous = self.previous.replace(loss);
         if let Some(evidence) = self.runs_away(record, loss) {
-            return fired(evidence, Severity::Alarm);
+            let moves_little = record.largest_update().is_some_and(|ratio| ratio <= SMALL_UPDATE);
+            let severity = if moves_little { Severity::Strain } else { Severity::Alarm };
+            return fired(evidence, severity);
         }
         let Some(change) = previous.map(|previous| loss - previous) else {
             return Reading::TooEarly { needs: super::WARM_UP_STEPS };
@@ -160,6 +166,19 @@ mod tests {
         let runaway = losses([2.3, 2.4, 2.2, 30.0, 900.0, 1e4]);
         let (findings, _) = run(&mut LossFluctuates::default(), &runaway);
         assert_eq!(alarms(&findings), [5]);
+    }
+
+    #[test]
+    fn a_loss_that_drifts_from_near_zero_while_updates_are_small_is_no_alarm() {
+        let drifting = |ratio: f64| -> Vec<Given> {
+            let loss = |i: usize| 0.01 + 0.5 * (i as f64 / 15.0).sin();
+            let given = |i| Given { loss: Some(loss(i)), ratios: vec![ratio], ..Given::default() };
+            (0..40).map(given).collect()
+        };
+        let (small, _) = run(&mut LossFluctuates::default(), &drifting(0.01));
+        assert!(!small.is_empty() && alarms(&small).is_empty());
+        let (large, _) = run(&mut LossFluctuates::default(), &drifting(0.5));
+        assert!(!alarms(&large).is_empty());
     }
 
     #[test]
