@@ -1,4 +1,5 @@
-//! `cargo xtask tidy`: the style rules that a machine can check, one file a rule.
+//! `cargo xtask tidy`: the style rules that a machine can check, one file a rule. All look at files;
+//! `subjects.rs` looks at commits.
 
 mod banned_phrases;
 mod core_dependencies;
@@ -11,6 +12,7 @@ mod printing;
 mod silenced_warnings;
 mod source;
 mod status_documents;
+mod subjects;
 mod unsafe_code;
 mod weak_assertions;
 
@@ -36,7 +38,7 @@ const RULES: &[Rule] = &[
     unsafe_code::check,
 ];
 
-/// Checks every file below `root` and prints what it finds, one line each.
+/// Checks every file below `root` and the newest commits' subjects, and prints what it finds, one line each.
 ///
 /// # Errors
 /// A sentence with the count of findings, or the file that could not be read.
@@ -48,10 +50,12 @@ pub(crate) fn tidy_and_print(root: &Path) -> Result<(), String> {
             findings.extend(findings_in(&Source::new(path, text)));
         }
     }
-    for finding in &findings {
-        println!("{finding}");
+    let mut said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    said.extend(subjects::check(root));
+    for line in &said {
+        println!("{line}");
     }
-    match findings.len() {
+    match said.len() {
         0 => {
             println!("tidy: {} files, nothing found", paths.len());
             Ok(())
