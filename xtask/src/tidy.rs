@@ -1,5 +1,5 @@
-//! `cargo xtask tidy`: the style rules that a machine can check, one file a rule. All look at files;
-//! `subjects.rs` looks at commits.
+//! `cargo xtask tidy`: the style rules that a machine can check, one file a rule. Most look at one file;
+//! `modules.rs` looks at all together, `subjects.rs` at commits.
 
 mod banned_phrases;
 mod core_dependencies;
@@ -8,6 +8,7 @@ mod doer_names;
 mod files;
 mod first_line;
 mod machine_paths;
+mod modules;
 mod printing;
 mod silenced_warnings;
 mod source;
@@ -44,13 +45,15 @@ const RULES: &[Rule] = &[
 /// A sentence with the count of findings, or the file that could not be read.
 pub(crate) fn tidy_and_print(root: &Path) -> Result<(), String> {
     let paths = files::list(root)?;
-    let mut findings = Vec::new();
+    let mut sources = Vec::new();
     for path in &paths {
         if let Some(text) = files::read(root, path)? {
-            findings.extend(findings_in(&Source::new(path, text)));
+            sources.push(Source::new(path, text));
         }
     }
-    let mut said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    let findings = sources.iter().flat_map(findings_in);
+    let mut said: Vec<String> = findings.map(|finding| finding.to_string()).collect();
+    said.extend(modules::check(&sources));
     said.extend(subjects::check(root));
     for line in &said {
         println!("{line}");

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tamegrad::SignName;
 use tamegrad::diagnosis::SignSummary;
 use tamegrad::remedies::{Grade, Proposal};
-use tamegrad::signs::SignName;
 use tamegrad::{Mode, Record, Verdict};
 
 use crate::changes::edits;

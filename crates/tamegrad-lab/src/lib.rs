@@ -14,6 +14,7 @@ mod prepare;
 pub mod recipe;
 mod schedule;
 mod train;
+mod with_network;
 
 pub use fix::{Fix, FixError, fix};
 pub use preflight::preflight;

@@ -13,8 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use tamegrad::{ActivationKind, LayerInfo};
 use tamegrad_burn::Probes;
 
-use crate::prepare::Prepared;
-use crate::recipe::{self, Model, Recipe};
+use crate::recipe;
 
 pub use conv::Conv;
 pub use mlp::Mlp;
@@ -29,41 +28,6 @@ pub trait Network: Module + 'static {
 
     /// The layers in order of execution.
     fn layers(&self) -> Vec<LayerInfo>;
-}
-
-/// What is done with a network of whichever kind a recipe describes.
-pub(crate) trait WithNetwork {
-    /// What comes of it.
-    type Output;
-
-    /// Does it with the network and what else was prepared.
-    fn run<N: Network>(self, network: N, prepared: Prepared) -> Self::Output;
-}
-
-/// Draws the weights of a recipe's network, in the type that it computes in, and does something
-/// with it.
-pub(crate) fn with_network<W: WithNetwork>(
-    recipe: &Recipe,
-    prepared: Prepared,
-    what: W,
-) -> W::Output {
-    let mut rng = weights_rng(recipe.seed);
-    let (shape, device) = (prepared.shape.clone(), prepared.device.clone());
-    match &recipe.model {
-        Model::Mlp(mlp) => typed(Mlp::new(mlp, &shape, &mut rng, &device), prepared, what),
-        Model::Conv(conv) => typed(Conv::new(conv, &shape, &mut rng, &device), prepared, what),
-        Model::Rnn(rnn) => typed(Rnn::new(rnn, &shape, &mut rng, &device), prepared, what),
-        Model::Transformer(transformer) => {
-            typed(Transformer::new(transformer, &shape, &mut rng, &device), prepared, what)
-        }
-    }
-}
-
-fn typed<N: Network, W: WithNetwork>(network: N, prepared: Prepared, what: W) -> W::Output {
-    match prepared.dtype {
-        FloatDType::F32 => what.run(network, prepared),
-        dtype => what.run(cast(network, dtype), prepared),
-    }
 }
 
 /// What a model must be made for.
@@ -85,7 +49,7 @@ pub(crate) fn sequence(shape: &Shape) -> [usize; 2] {
 }
 
 /// Casts all float tensors of a model, running statistics included.
-fn cast<N: Network>(model: N, dtype: FloatDType) -> N {
+pub(crate) fn cast<N: Network>(model: N, dtype: FloatDType) -> N {
     struct Caster(FloatDType);
     impl ModuleMapper for Caster {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -101,7 +65,7 @@ fn cast<N: Network>(model: N, dtype: FloatDType) -> N {
 }
 
 /// The seed of the initial weights: its own stream, apart from that of the data.
-fn weights_rng(seed: u64) -> ChaCha8Rng {
+pub(crate) fn weights_rng(seed: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(1);
     rng

@@ -4,10 +4,11 @@
 use tamegrad::Preflight;
 use tamegrad_burn::FirstUpdate;
 
-use crate::model::{Network, WithNetwork, with_network};
+use crate::model::Network;
 use crate::prepare::{Prepared, SetupError, clip, loss, optimizer, prepare};
 use crate::recipe::Recipe;
 use crate::schedule::learning_rate;
+use crate::with_network::{WithNetwork, with_network};
 
 /// Looks at the first batch of a recipe and at the update that it would make, on a model that is
 /// thrown away: the same weights, data and update as in the first step of [`crate::train()`].

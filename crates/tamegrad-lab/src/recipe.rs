@@ -55,6 +55,7 @@ pub mod edit;
 mod error;
 mod fault;
 mod model;
+mod near;
 mod number;
 mod source;
 mod training;

@@ -6,10 +6,11 @@ use std::time::Instant;
 use tamegrad::{Diagnosis, GuardConfig, Mode, NamedInput, Record, Step};
 use tamegrad_burn::{Session, StepInput, weights_hash};
 
-use crate::model::{Network, WithNetwork, with_network};
+use crate::model::Network;
 use crate::prepare::{Prepared, SetupError, clip, loss, optimizer, prepare};
 use crate::recipe::Recipe;
 use crate::schedule::learning_rate;
+use crate::with_network::{WithNetwork, with_network};
 
 /// How a recipe is trained.
 #[derive(Debug, Clone, Copy)]

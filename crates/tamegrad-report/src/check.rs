@@ -1,8 +1,8 @@
 //! Made-up runs for the tests: one that explodes in `layers.3`, a healthy one, and a fix.
 
+use tamegrad::SignName;
 use tamegrad::diagnosis::SignSummary;
 use tamegrad::observe::LayerTrace;
-use tamegrad::signs::SignName;
 use tamegrad::{
     ActivationKind, Evidence, Finding, Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout,
     Mode, NamedInput, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo,

@@ -1,11 +1,12 @@
 //! The pages of `explain`: one of each sign, cause and remedy, and the list of them all.
 
-use tamegrad::explain::{Doc, Topic, all};
+use tamegrad::doc::Doc;
+use tamegrad::explain::{Topic, all};
 
 pub use crate::exploding::{DEFAULT_FACTORS, exploding_gradients};
 use crate::style::{Style, Tone};
 use crate::table::columns;
-use crate::text::{join, wrap};
+use crate::text::{join, section};
 
 /// The name of the entry that tells what exploding gradients are.
 pub const EXPLODING_GRADIENTS: &str = "exploding-gradients";
@@ -37,13 +38,6 @@ pub fn list(style: &Style) -> String {
         rows.extend(of(topic).map(|doc| entry(doc.name, doc.title)));
     }
     join(columns(&rows, 1, style.line()))
-}
-
-/// A heading with an empty line before it, and paragraphs below it.
-pub(crate) fn section(heading: &str, paragraphs: &[&str], style: &Style) -> Vec<String> {
-    let mut lines = vec![String::new(), style.paint(Tone::Heading, heading)];
-    lines.extend(paragraphs.iter().flat_map(|text| wrap(text, "  ", style.line())));
-    lines
 }
 
 fn kind(topic: Topic) -> &'static str {

@@ -1,15 +1,14 @@
 //! What exploding gradients are, with a worked example that is computed from its factors.
 
+use tamegrad::SignName;
 use tamegrad::chain::depth_to_exceed;
 use tamegrad::remedies::RemedyName;
-use tamegrad::signs::SignName;
 
 use crate::chain::factors as chain_of;
-use crate::explain::section;
 use crate::number::{count, counted, number, product, worked};
 use crate::style::{Style, Tone};
 use crate::table::columns;
-use crate::text::{join, wrap};
+use crate::text::{join, section, wrap};
 
 /// The factors of the worked example: two layers, the derivatives 100 and 400.
 pub const DEFAULT_FACTORS: [f64; 2] = [100.0, 400.0];

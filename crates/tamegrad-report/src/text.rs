@@ -1,5 +1,7 @@
 //! Lines of text: their visible width, and breaking them between words.
 
+use crate::style::{Style, Tone};
+
 /// Number of characters that are seen: all but those of colour sequences.
 pub(crate) fn visible_width(text: &str) -> usize {
     let mut width = 0;
@@ -57,6 +59,13 @@ pub(crate) fn wrap_tokens(
 /// The lines as a text in which each line ends, without spaces at its end.
 pub(crate) fn join(lines: impl IntoIterator<Item = String>) -> String {
     lines.into_iter().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// A heading with an empty line before it, and paragraphs below it.
+pub(crate) fn section(heading: &str, paragraphs: &[&str], style: &Style) -> Vec<String> {
+    let mut lines = vec![String::new(), style.paint(Tone::Heading, heading)];
+    lines.extend(paragraphs.iter().flat_map(|text| wrap(text, "  ", style.line())));
+    lines
 }
 
 #[cfg(test)]

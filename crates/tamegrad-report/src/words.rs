@@ -169,7 +169,7 @@ pub(crate) fn dropped(record: &Record) -> Option<String> {
 mod tests {
     use super::*;
     use crate::check::sign;
-    use tamegrad::signs::SignName;
+    use tamegrad::SignName;
     use tamegrad::{Decision, Layout, RunFacts, Step};
 
     #[test]

@@ -19,6 +19,7 @@ mod number;
 pub mod readers;
 mod roles;
 mod row;
+mod rows;
 pub mod run_folder;
 pub mod score;
 mod step;

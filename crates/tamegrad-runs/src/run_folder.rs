@@ -12,6 +12,7 @@
 //! The two streams and the events only grow, so the folder is readable at any moment; after a crash
 //! the whole batches count and the cut tail is left out.
 
+mod batch;
 pub(crate) mod diagnosis;
 mod export;
 mod read;

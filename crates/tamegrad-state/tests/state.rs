@@ -3,12 +3,12 @@
 use serde_reflection::{Samples, Tracer, TracerConfig};
 use tamegrad::observe::LayerTrace;
 use tamegrad::record::NonFiniteAt;
-use tamegrad::signs::{Reading, SignName};
 use tamegrad::{
     ActivationKind, Decision, GradientAction, Guard, GuardConfig, LayerId, LayerInfo, LayerSample,
     Layout, Mode, NamedInput, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo,
     Update, UpdateVerdict,
 };
+use tamegrad::{Reading, SignName};
 use tamegrad_state::{FORMAT, load, save, seal};
 use tamegrad_stats::{TensorStats, scan};
 use xxhash_rust::xxh3::xxh3_64;

@@ -1,9 +1,10 @@
 //! Clipping and scaling in place: by value, by norm over a list or of each tensor.
 
+use crate::element::Edited;
 use crate::element::Element;
 use crate::isa::Level;
 use crate::kernel::{clamp_piece, scale_piece};
-use crate::list::{Edit, Edited, ListStats, TensorMut, edit_list, edit_slice, scan_views};
+use crate::list::{Edit, ListStats, TensorMut, edit_list, edit_slice, scan_views};
 use crate::scan::scan_tensor;
 use crate::sum::Norm;
 use crate::threads::Threads;

@@ -115,6 +115,21 @@ fn round_to_odd(value: f64) -> f32 {
     f64::from_bits(carried & !LOW) as f32
 }
 
+/// What an edit did to some elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Edited {
+    /// Elements that were changed.
+    pub changed: u64,
+    /// Elements that are NaN or infinite, and were left as they are; 0 where nobody looked.
+    pub nonfinite: u64,
+}
+
+impl Edited {
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { changed: self.changed + other.changed, nonfinite: self.nonfinite + other.nonfinite }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,16 +1,17 @@
 //! The kernel: one read of a piece of a tensor, sixteen lanes at a time.
 
-use crate::element::Element;
-use crate::element::sealed::CHUNK;
+use crate::element::{Edited, Element};
 use crate::histogram::{Bins, Sampling, Window};
 use crate::isa::{Isa, LANES, Level, on_level};
-use crate::list::Edited;
 use crate::sum::{LARGE, Squares, Sum};
 
 /// Elements that are summed in plain f64, 128 a lane, before their sum joins a compensated one. The
 /// relative error of a sum of squares of one block is at most (128 + 5) 2^-53, under 1.5e-14, and
 /// that of the norm half of it.
 pub(crate) const BLOCK: usize = 2048;
+
+/// Elements that are looked at before they are written; their number fits in 16 bits.
+pub(crate) const CHUNK: usize = 256;
 
 /// Elements of a piece: what one thread takes at a time of a large tensor.
 pub(crate) const PIECE: usize = 128 * BLOCK;

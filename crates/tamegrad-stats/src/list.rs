@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::element::Element;
+use crate::element::{Edited, Element};
 use crate::histogram::{Bins, Histogram, Sampling, Window};
 use crate::isa::Level;
 use crate::kernel::Totals;
@@ -275,21 +275,6 @@ fn half<V: View>(tensors: &[V], bytes: usize) -> (usize, usize) {
         before = after;
     }
     (last, before)
-}
-
-/// What an edit did to some elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Edited {
-    /// Elements that were changed.
-    pub changed: u64,
-    /// Elements that are NaN or infinite, and were left as they are; 0 where nobody looked.
-    pub nonfinite: u64,
-}
-
-impl Edited {
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self { changed: self.changed + other.changed, nonfinite: self.nonfinite + other.nonfinite }
-    }
 }
 
 /// Work on the elements of a tensor in place, which does not depend on how the tensor is cut.

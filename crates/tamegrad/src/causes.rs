@@ -11,7 +11,7 @@ mod recurrence;
 mod spike_then_dead;
 mod unscaled_target;
 
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::observe::LayerId;
 use crate::origin::Origin;
@@ -135,10 +135,10 @@ fn ranked(mut causes: Vec<Cause>) -> Vec<Cause> {
 /// A record with an alarm at a step, for the tests of the causes.
 #[cfg(test)]
 pub(crate) mod check {
+    use crate::finding::SignName;
     use crate::finding::{Finding, Severity};
     use crate::observe::{LayerSample, LayerTrace, Layout, Observation, RunFacts, Step};
     use crate::record::Record;
-    use crate::signs::SignName;
     use crate::signs::check::stats;
 
     /// A trace with these forward and backward gains; input and last delta of size 1.

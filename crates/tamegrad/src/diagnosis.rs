@@ -3,12 +3,12 @@
 use crate::causes::{self, Cause};
 use crate::chain::Chain;
 use crate::finding::{Finding, Severity};
+use crate::finding::{Reading, SignName};
 use crate::observe::Step;
 use crate::origin::{self, Origin};
 use crate::record::{Record, Row, VERY_HIGH_NORM};
 use crate::remedies::{self, Proposal};
 use crate::running::median;
-use crate::signs::{Reading, SignName};
 
 /// The verdict on a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,36 @@
 //! A finding: a sign that fired, with the numbers that show it.
 
 use crate::observe::{LayerId, Step, TensorId};
-use crate::signs::SignName;
+
+/// Which sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum SignName {
+    /// Loss fluctuates wildly.
+    LossFluctuates,
+    /// Loss, gradient or parameter is NaN or Inf.
+    LossNonFinite,
+    /// Metric does not improve, or deteriorates.
+    MetricStalls,
+    /// Parameters are updated by very large values.
+    UpdatesTooLarge,
+    /// Spikes or very high values in the gradients.
+    GradientSpikes,
+    /// The learning rate has to come down a lot.
+    LearningRateFalls,
+}
+
+impl SignName {
+    /// All six, in the order in which they are shown.
+    pub const ALL: [SignName; 6] = [
+        SignName::LossFluctuates,
+        SignName::LossNonFinite,
+        SignName::MetricStalls,
+        SignName::UpdatesTooLarge,
+        SignName::GradientSpikes,
+        SignName::LearningRateFalls,
+    ];
+}
 
 /// How grave a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,10 +89,17 @@ pub struct Finding {
     pub evidence: Vec<Evidence>,
 }
 
-impl Finding {
-    /// What has happened, in words that are true for this finding; a sign's own title tells of all
-    /// that it may be.
-    pub fn title(&self) -> &'static str {
-        self.sign.title_of(&self.evidence)
-    }
+/// What a sign says of the latest step.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Reading {
+    /// Nothing to see.
+    Quiet,
+    /// Too early to say: so many more steps (or measurements) are needed.
+    TooEarly {
+        /// How many more.
+        needs: u32,
+    },
+    /// The sign is up.
+    Fired(Finding),
 }

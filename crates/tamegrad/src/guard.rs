@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 
+use crate::decision::{Decision, GradientAction, UpdateVerdict};
 use crate::diagnosis::{Diagnosis, diagnose};
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Reading, Severity};
+use crate::jump;
+use crate::ladder::Ladder;
 use crate::observe::{
     LayerTrace, Layout, Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,
 };
 use crate::record::{CriticalStep, Record};
-use crate::remedies::ladder::Ladder;
-use crate::signs::{Reading, Signs};
+use crate::signs::Signs;
 
 /// What the guard may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,62 +42,6 @@ impl Default for GuardConfig {
     fn default() -> Self {
         Self { mode: Mode::Observe, trace_every: 25, snapshot_every: 25, snapshots_max: 8 }
     }
-}
-
-/// What to do with the gradients of this step.
-#[derive(Debug, Clone, PartialEq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum GradientAction {
-    /// Use them as they are.
-    #[default]
-    Keep,
-    /// Multiply all by this factor before the optimizer's moments see them.
-    ScaleAll(f64),
-    /// Multiply these tensors' gradients by their factors.
-    Scale(Vec<(TensorId, f64)>),
-    /// Take no step: parameters and optimizer state stay as they are. The gradients are to be
-    /// taken away, not multiplied by 0 (0 times Inf is NaN).
-    Skip,
-}
-
-/// What the door shall do at this step. The default changes nothing.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Decision {
-    /// What to do with the gradients.
-    pub gradients: GradientAction,
-    /// Factor on the learning rate; exactly 1 when the guard leaves it alone.
-    pub learning_rate: f64,
-    /// Go back to the snapshot of this step (it replaces the step), and do not use the batches
-    /// since then again.
-    pub rewind: Option<Step>,
-    /// Stop the run: what can be done at run time is exhausted.
-    pub stop: bool,
-}
-
-impl Default for Decision {
-    fn default() -> Self {
-        Self { gradients: GradientAction::Keep, learning_rate: 1.0, rewind: None, stop: false }
-    }
-}
-
-impl Decision {
-    /// Whether the step goes on exactly as without a guard.
-    pub fn is_proceed(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// What to do with the update that the optimizer means to take.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum UpdateVerdict {
-    /// Take it.
-    Take,
-    /// Multiply the gradients by this factor, let the optimizer make the update anew from the
-    /// state it had before, and show it to [`Guard::observe_shrunk_update`].
-    Shrink(f64),
-    /// Do not take it: parameters and optimizer state stay as they were.
-    Refuse,
 }
 
 /// The guard of one run. Cloning it saves its whole state.
@@ -232,6 +178,7 @@ impl Guard {
     /// Takes in a step before its update and decides. Outside [`Mode::Protect`] the decision is
     /// always to proceed.
     pub fn observe(&mut self, seen: &Observation<'_>) -> Decision {
+        jump::follow(&mut self.record, seen);
         self.record.take(seen);
         self.record.readings = self.signs.read(&self.record);
         let fired: Vec<Finding> = self
@@ -738,7 +685,7 @@ mod tests {
         let grows = |s: u64| (calm(s).0, (1.0 + (s as f64 - 200.0).max(0.0) / 40.0) * calm(s).1);
         let (guard, acted) = protect(300, grows);
         let strains = guard.record().findings.iter();
-        let drifts = strains.filter(|f| f.sign == crate::signs::SignName::GradientSpikes).count();
+        let drifts = strains.filter(|f| f.sign == crate::finding::SignName::GradientSpikes).count();
         assert!(drifts > 0, "the drift is shown");
         assert_eq!(acted, []);
     }

@@ -16,9 +16,9 @@ mod updates;
 use crate::causes::CauseName;
 use crate::diagnosis::Verdict;
 use crate::finding::Evidence;
+use crate::finding::SignName;
 use crate::remedies::RemedyName;
 use crate::running::median;
-use crate::signs::SignName;
 
 /// One logged number.
 #[derive(Debug, Clone, Copy, PartialEq)]

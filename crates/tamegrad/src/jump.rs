@@ -7,11 +7,9 @@
 //!
 //! The rule is tamegrad's own; `docs/torch.md` has the runs that it was made for.
 
-use crate::causes::data::unlike;
 use crate::observe::{Observation, TensorInfo};
-use crate::record::{Record, TensorTrack};
+use crate::record::{Jump, Record, TensorTrack, WARM_UP_STEPS};
 use crate::running::{Baseline, median};
-use crate::signs::WARM_UP_STEPS;
 
 /// Times its mean up to which a gradient or an update before the jump was a usual one.
 const USUAL: f64 = 2.0;
@@ -27,25 +25,19 @@ const STEPS: usize = 20;
 /// Steps without an alarm or an action before the jump.
 const CALM_STEPS: u64 = 100;
 
-/// A jump that is borne.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Jump {
-    /// Loss up to which it is borne.
-    pub bears: f64,
-    /// The last losses, oldest first.
-    losses: std::collections::VecDeque<f64>,
+/// Goes on with the jump of the record, or begins one; `record` does not hold the step yet.
+pub(crate) fn follow(record: &mut Record, seen: &Observation<'_>) {
+    let Some(loss) = seen.loss else { return };
+    let goes_on = record.jump.take().filter(|jump| loss <= jump.bears);
+    record.jump = match goes_on {
+        Some(jump) => jump.next(record, loss),
+        None => Jump::begins(record, loss, seen),
+    };
 }
 
 impl Jump {
-    /// The jump that this loss begins, if it is one; `record` does not hold its step yet.
-    /// `gradient_norm` is the L2 norm of the step's whole gradient.
-    pub(crate) fn begins(
-        record: &Record,
-        loss: f64,
-        gradient_norm: Option<f64>,
-        seen: &Observation<'_>,
-    ) -> Option<Self> {
+    /// The jump that this loss begins, if it is one.
+    fn begins(record: &Record, loss: f64, seen: &Observation<'_>) -> Option<Self> {
         let before = record.now()?.loss?;
         let total = &record.total;
         let has_usual_update = |(track, info): (&TensorTrack, &TensorInfo)| {
@@ -70,16 +62,16 @@ impl Jump {
             && !record.departs(before)
             && !record.is_troubled(CALM_STEPS)
             && is_usual(&total.gradient, record.now()?.gradient_norm?)
-            && gradient_norm? <= BEARABLE * total.gradient.mean().exp()
             && matrices().all(has_usual_update)
             && has_usual_rate()
-            && unlike(&record.batch, seen.inputs, seen.targets).is_none();
+            && record.batch.unlike(seen.inputs, seen.targets).is_none()
+            && seen.whole_norm()? <= BEARABLE * total.gradient.mean().exp();
         from_data.then(|| Self { bears: borne(record, loss), losses: [loss].into() })
     }
 
     /// What it is after a next loss that it bears; `None` when it is over. A height that it has come
     /// down from is borne no more.
-    pub(crate) fn next(mut self, record: &Record, loss: f64) -> Option<Self> {
+    fn next(mut self, record: &Record, loss: f64) -> Option<Self> {
         self.losses.push_back(loss);
         if self.losses.len() <= STEPS {
             return Some(self);
@@ -185,8 +177,12 @@ mod tests {
             record.settle();
         }
         for (loss, size, begins) in [(8.0, 1.2, true), (8.0, 100.0, false), (0.31, 1.2, false)] {
-            let seen = Observation { inputs: &batch(size), ..Observation::default() };
-            let jump = Jump::begins(&record, loss, Some(3.0), &seen);
+            let seen = Observation {
+                inputs: &batch(size),
+                gradient_norm: Some(3.0),
+                ..Observation::default()
+            };
+            let jump = Jump::begins(&record, loss, &seen);
             assert_eq!(jump.is_some(), begins, "{loss} {size}");
         }
     }
@@ -214,7 +210,8 @@ mod tests {
                     record.settle();
                 }
             }
-            let jump = Jump::begins(&record, 8.0, Some(3.0), &Observation::default());
+            let seen = Observation { gradient_norm: Some(3.0), ..Observation::default() };
+            let jump = Jump::begins(&record, 8.0, &seen);
             assert_eq!(jump.is_some(), begins, "{fan_in:?}");
         }
     }

@@ -9,14 +9,18 @@
 //! with the feature `serde` (off by default) a guard's state can be taken apart and put together,
 //! and in which bytes is the caller's choice.
 
+pub mod batch;
 pub mod causes;
 pub mod chain;
+pub mod decision;
 pub mod diagnosis;
+pub mod doc;
 pub mod explain;
 pub mod finding;
 pub mod guard;
 pub mod hindsight;
 pub mod jump;
+mod ladder;
 pub mod observe;
 pub mod origin;
 pub mod preflight;
@@ -27,9 +31,10 @@ pub mod running;
 pub mod signs;
 
 pub use chain::{Chain, Link};
+pub use decision::{Decision, GradientAction, UpdateVerdict};
 pub use diagnosis::{Diagnosis, Verdict, diagnose};
-pub use finding::{Evidence, Finding, Severity};
-pub use guard::{Decision, GradientAction, Guard, GuardConfig, Mode, UpdateVerdict};
+pub use finding::{Evidence, Finding, Reading, Severity, SignName};
+pub use guard::{Guard, GuardConfig, Mode};
 pub use observe::{
     ActivationKind, LayerId, LayerInfo, LayerSample, Layout, NamedInput, NormalisationKind,
     Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,

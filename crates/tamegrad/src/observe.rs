@@ -1,6 +1,6 @@
 //! What a door reports of one training step: an [`Observation`], and the [`Layout`] it refers to.
 
-use tamegrad_stats::TensorStats;
+use tamegrad_stats::{TensorStats, merge};
 
 /// The number of a training step; the first is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -304,6 +304,19 @@ pub struct Observation<'a> {
     pub inputs: &'a [NamedInput<'a>],
     /// The batch's regression targets; `None` for classes.
     pub targets: Option<TensorStats>,
+}
+
+impl Observation<'_> {
+    /// All gradients together; `None` where no single one is known.
+    pub(crate) fn whole_gradient(&self) -> Option<TensorStats> {
+        let mut known = self.gradients.iter().flatten().peekable();
+        known.peek().is_some().then(|| merge(known))
+    }
+
+    /// The L2 norm of the whole gradient.
+    pub(crate) fn whole_norm(&self) -> Option<f64> {
+        self.gradient_norm.or_else(|| self.whole_gradient().map(|stats| stats.l2))
+    }
 }
 
 /// An update of one tensor: the step that the optimizer took or means to take.

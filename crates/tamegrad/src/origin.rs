@@ -3,8 +3,8 @@
 use crate::chain::{Chain, Link, USUAL_GAIN, stands_out};
 use crate::finding::{Evidence, Finding, Severity};
 use crate::observe::{LayerId, LayerTrace, Step, TensorId};
+use crate::record::WARM_UP_STEPS;
 use crate::record::{NonFiniteAt, Record, VERY_HIGH_NORM};
-use crate::signs::WARM_UP_STEPS;
 
 /// What kind of place an explosion began at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,7 @@ fn first_nonfinite(record: &Record) -> Option<(Step, NonFiniteAt)> {
 /// The data, where no layer is known that they came to.
 fn broken_data(record: &Record) -> Option<Origin> {
     let (step, _) = first_nonfinite(record)?;
-    let evidence = Evidence::of(crate::causes::data::broken(record)?, step.0 as f64);
+    let evidence = Evidence::of(record.broken_data()?, step.0 as f64);
     Some(Origin { place: Place::Data, layer: None, tensor: None, evidence: vec![evidence] })
 }
 
@@ -370,8 +370,8 @@ pub fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)>
 mod tests {
     use super::*;
     use crate::Guard;
+    use crate::finding::SignName;
     use crate::observe::{LayerSample, Observation, RunFacts};
-    use crate::signs::SignName;
     use crate::signs::check::{layout, stats};
 
     /// A trace whose forward gains are as given, with an input of RMS 1.

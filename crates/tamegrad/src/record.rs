@@ -1,17 +1,17 @@
 //! What is kept of a run: bounded history, baselines of every tensor and layer, and findings.
 
-use tamegrad_stats::{TensorStats, merge};
+use std::collections::VecDeque;
 
+use tamegrad_stats::TensorStats;
+
+use crate::batch::{BatchTrack, DataTrack};
 use crate::chain::Chain;
-use crate::finding::{Finding, Severity};
-use crate::guard::{Decision, GradientAction};
-use crate::jump::Jump;
+use crate::decision::{Decision, GradientAction};
+use crate::finding::{Finding, Reading, Severity, SignName};
 use crate::observe::{
-    LayerId, LayerTrace, Layout, NamedInput, Observation, RunFacts, Step, TensorId, TensorInfo,
-    Update,
+    LayerId, LayerTrace, Layout, Observation, RunFacts, Step, TensorId, TensorInfo, Update,
 };
 use crate::running::{Baseline, Window, median};
-use crate::signs::{Reading, SignName};
 
 /// Rows kept in full before the older half is thinned to every second row.
 pub const ROWS_MAX: usize = 65_536;
@@ -25,8 +25,8 @@ pub const ABSURD_NORM: f64 = 1e9;
 pub const VERY_HIGH_NORM: f64 = 1e6;
 /// Robust spreads above the calm losses from which a loss has departed.
 const DEPARTED: f64 = 4.0;
-/// Inputs of a batch that are told apart; the further ones are taken together with the last.
-pub const INPUTS_MAX: usize = 32;
+/// Steps in which only non-finite values and gross growth count, for there is no history yet.
+pub const WARM_UP_STEPS: u32 = 100;
 /// Steps whose losses make the loss baseline.
 pub const LOSS_WINDOW: usize = 100;
 
@@ -108,6 +108,16 @@ pub struct GainTrack {
     pub forward: Baseline,
     /// Log of the backward gain.
     pub backward: Baseline,
+}
+
+/// A jump of the loss that the data made: no trouble while it comes down.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Jump {
+    /// Loss up to which it is borne.
+    pub bears: f64,
+    /// The last losses, oldest first.
+    pub(crate) losses: VecDeque<f64>,
 }
 
 /// What passes on copies along a proposed update show.
@@ -207,94 +217,6 @@ pub struct Record {
     /// The clock at the latest action of the guard.
     pub last_action: Option<u64>,
     segment: u32,
-}
-
-/// What is kept of the batches' data.
-#[derive(Debug, Clone, PartialEq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct BatchTrack {
-    /// The inputs by name, in the order in which they were first seen; at most [`INPUTS_MAX`].
-    pub inputs: Vec<(String, DataTrack)>,
-    /// The regression targets.
-    pub targets: DataTrack,
-}
-
-/// What is kept of one input, or of the targets.
-#[derive(Debug, Clone, PartialEq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct DataTrack {
-    /// RMS in the first five batches.
-    pub first_rms: Window<5>,
-    /// RMS in the last batches before the first alarm.
-    pub rms: Window<50>,
-    /// Largest magnitude in the same batches.
-    pub max: Window<50>,
-    /// The latest batch's.
-    pub latest: Option<TensorStats>,
-    /// That of the batch before it.
-    pub previous: Option<TensorStats>,
-    /// Of the batch at the first alarm and the one before it, the larger.
-    pub at_alarm: Option<TensorStats>,
-}
-
-impl DataTrack {
-    fn take(&mut self, stats: TensorStats) {
-        // An input that comes in several passes of a step is the data of all of them.
-        let together = self.latest.map_or(stats, |before| merge([&before, &stats]));
-        self.latest = Some(together);
-    }
-
-    fn note_first(&mut self) {
-        if let Some(latest) = self.latest.filter(|_| self.first_rms.len() < 5) {
-            self.first_rms.push(latest.rms());
-        }
-    }
-
-    fn settle(&mut self) {
-        let Some(latest) = self.latest else { return };
-        self.previous = Some(latest);
-        self.rms.push(latest.rms());
-        self.max.push(latest.max_abs);
-    }
-
-    fn freeze(&mut self) {
-        let batches = [self.latest, self.previous].into_iter().flatten();
-        self.at_alarm = batches.max_by(|a, b| a.max_abs.total_cmp(&b.max_abs));
-    }
-}
-
-impl BatchTrack {
-    /// The place of an input's track, which is made when there is room; else the last.
-    fn place(&mut self, name: &str) -> usize {
-        let known = self.inputs.iter().position(|(known, _)| known == name);
-        known.unwrap_or_else(|| {
-            if self.inputs.len() < INPUTS_MAX {
-                self.inputs.push((name.to_owned(), DataTrack::default()));
-            }
-            self.inputs.len() - 1
-        })
-    }
-
-    /// The track of an input that was seen before.
-    pub(crate) fn input(&self, name: &str) -> Option<&DataTrack> {
-        let known = self.inputs.iter().find(|(known, _)| known == name);
-        let last = self.inputs.last().filter(|_| self.inputs.len() >= INPUTS_MAX);
-        known.or(last).map(|(_, track)| track)
-    }
-
-    fn take(&mut self, inputs: &[NamedInput<'_>], targets: Option<TensorStats>) {
-        self.tracks().for_each(|track| track.latest = None);
-        for input in inputs {
-            let place = self.place(input.name);
-            self.inputs[place].1.take(input.stats);
-        }
-        self.targets.latest = targets;
-        self.tracks().for_each(DataTrack::note_first);
-    }
-
-    fn tracks(&mut self) -> impl Iterator<Item = &mut DataTrack> {
-        self.inputs.iter_mut().map(|(_, track)| track).chain([&mut self.targets])
-    }
 }
 
 impl Record {
@@ -432,6 +354,19 @@ impl Record {
         }
     }
 
+    /// What data is the first that is not finite, in words; `None` when it was not data.
+    pub fn broken_data(&self) -> Option<String> {
+        let what = match self.first_nonfinite?.1 {
+            NonFiniteAt::Input(place) => {
+                let (name, _) = self.batch.inputs.get(place)?;
+                self.batch.called(name).unwrap_or_else(|| "the data".to_owned())
+            }
+            NonFiniteAt::Targets => "a target".to_owned(),
+            _ => return None,
+        };
+        Some(format!("step at which {what} is first not finite"))
+    }
+
     /// The probes at or after the first alarm, unless parameters may be broken by then: the outputs
     /// of such a pass tell of the update that broke them, and of no layer.
     pub fn alarm_pass(&self) -> Option<&(Step, LayerTrace)> {
@@ -501,10 +436,8 @@ impl Record {
     /// Takes in a step before its update. The baselines do not move until [`Record::settle`].
     pub fn take(&mut self, seen: &Observation<'_>) {
         self.clock = self.clock.saturating_add(1);
-        let known: Vec<&TensorStats> = seen.gradients.iter().flatten().collect();
-        let merged = (!known.is_empty()).then(|| merge(known.iter().copied()));
+        let merged = seen.whole_gradient();
         let norm = seen.gradient_norm.or(merged.map(|stats| stats.l2));
-        self.follow_jump(seen, norm);
         for (index, track) in self.tensors.iter_mut().enumerate() {
             track.latest = seen.gradients.get(index).copied().flatten();
         }
@@ -535,16 +468,6 @@ impl Record {
             self.take_trace(seen.step, trace);
         }
         self.note_nonfinite(seen);
-    }
-
-    /// Goes on with a jump of the loss that the data made, or begins one.
-    fn follow_jump(&mut self, seen: &Observation<'_>, gradient_norm: Option<f64>) {
-        let Some(loss) = seen.loss else { return };
-        let goes_on = self.jump.take().filter(|jump| loss <= jump.bears);
-        self.jump = match goes_on {
-            Some(jump) => jump.next(self, loss),
-            None => Jump::begins(self, loss, gradient_norm, seen),
-        };
     }
 
     /// Takes in probes: those of this step's own pass, or of a repeated pass after an alarm.

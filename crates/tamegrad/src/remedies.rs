@@ -8,7 +8,6 @@ mod clip_value;
 mod fewer_layers;
 mod l1_penalty;
 mod l2_penalty;
-pub(crate) mod ladder;
 mod lower_learning_rate;
 mod reinitialise;
 mod rewind;
@@ -20,7 +19,7 @@ mod warm_up;
 mod weight_decay;
 
 use crate::causes::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::observe::{ActivationKind, LayerId};
 use crate::origin::Origin;
 use crate::record::Record;

@@ -6,8 +6,8 @@
 //! tamegrad's own; a copy before every step made a perceptron's step more than a quarter longer.
 
 use crate::jump::is_usual;
+use crate::record::WARM_UP_STEPS;
 use crate::record::{Record, TensorTrack};
-use crate::signs::WARM_UP_STEPS;
 
 /// Steps after an alarm or an action in which every update may have to be taken back.
 const TROUBLED_STEPS: u64 = 50;

@@ -15,12 +15,9 @@ pub use loss_nonfinite::LossNonFinite;
 pub use metric_stalls::MetricStalls;
 pub use updates_too_large::UpdatesTooLarge;
 
-use crate::explain::Doc;
-use crate::finding::{Evidence, Finding};
+use crate::doc::Doc;
+use crate::finding::{Finding, Reading, SignName};
 use crate::record::Record;
-
-/// Steps in which only non-finite values and gross growth count, for there is no history yet.
-pub const WARM_UP_STEPS: u32 = 100;
 
 /// The texts of the six signs, in the order of [`SignName::ALL`].
 pub const DOCS: [&Doc; 6] = [
@@ -32,35 +29,7 @@ pub const DOCS: [&Doc; 6] = [
     &learning_rate_falls::DOC,
 ];
 
-/// Which sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum SignName {
-    /// Loss fluctuates wildly.
-    LossFluctuates,
-    /// Loss, gradient or parameter is NaN or Inf.
-    LossNonFinite,
-    /// Metric does not improve, or deteriorates.
-    MetricStalls,
-    /// Parameters are updated by very large values.
-    UpdatesTooLarge,
-    /// Spikes or very high values in the gradients.
-    GradientSpikes,
-    /// The learning rate has to come down a lot.
-    LearningRateFalls,
-}
-
 impl SignName {
-    /// All six, in the order in which they are shown.
-    pub const ALL: [SignName; 6] = [
-        SignName::LossFluctuates,
-        SignName::LossNonFinite,
-        SignName::MetricStalls,
-        SignName::UpdatesTooLarge,
-        SignName::GradientSpikes,
-        SignName::LearningRateFalls,
-    ];
-
     /// The text that explains it.
     pub fn doc(self) -> &'static Doc {
         DOCS[self as usize]
@@ -70,26 +39,6 @@ impl SignName {
     pub fn as_str(self) -> &'static str {
         self.doc().name
     }
-
-    /// What has happened, by the numbers of a finding of this sign.
-    pub(crate) fn title_of(self, evidence: &[Evidence]) -> &'static str {
-        title::title(self, evidence)
-    }
-}
-
-/// What a sign says of the latest step.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Reading {
-    /// Nothing to see.
-    Quiet,
-    /// Too early to say: so many more steps (or measurements) are needed.
-    TooEarly {
-        /// How many more.
-        needs: u32,
-    },
-    /// The sign is up.
-    Fired(Finding),
 }
 
 /// A sign.
@@ -150,6 +99,7 @@ impl Signs {
 pub(crate) mod check {
     use super::{Reading, Sign};
     use crate::finding::{Finding, Severity};
+    use crate::jump;
     use crate::observe::{
         LayerId, LayerInfo, Layout, Observation, RunFacts, Step, TensorId, TensorInfo, Update,
     };
@@ -193,14 +143,16 @@ pub(crate) mod check {
         let (mut findings, mut last) = (Vec::new(), Reading::Quiet);
         for (index, row) in given.iter().enumerate() {
             let gradients: Vec<_> = row.norms.iter().map(|n| Some(stats(*n))).collect();
-            record.take(&Observation {
+            let seen = Observation {
                 step: Step(index as u64),
                 loss: row.loss,
                 metric: row.metric,
                 learning_rate: row.learning_rate,
                 gradients: &gradients,
                 ..Observation::default()
-            });
+            };
+            jump::follow(&mut record, &seen);
+            record.take(&seen);
             last = sign.read(&record);
             let updates: Vec<_> = row
                 .ratios

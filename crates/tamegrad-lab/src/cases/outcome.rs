@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
+use tamegrad::SignName;
 use tamegrad::record::NonFiniteAt;
-use tamegrad::signs::SignName;
 use tamegrad::{GradientAction, Mode, Record};
 
 use super::rivals::Rivals;

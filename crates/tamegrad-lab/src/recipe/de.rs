@@ -20,7 +20,7 @@ use serde::forward_to_deserialize_any;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::error::is_near;
+use super::near::is_near;
 
 /// The keys that choose a variant.
 const TAGS: [&str; 3] = ["source", "kind", "scheme"];

@@ -3,7 +3,7 @@
 use super::*;
 use crate::check::{self, exploded, fix_report, healthy};
 use serde_json::{Value, json};
-use tamegrad::signs::SignName;
+use tamegrad::SignName;
 
 fn value_of<T: Serialize>(report: &T) -> Value {
     let text = to_string(report).expect("reports serialize");

@@ -1,8 +1,8 @@
 //! Tests of what a person reads in the terminal.
 
+use tamegrad::SignName;
 use tamegrad::causes::{Cause, CauseName};
 use tamegrad::origin::Place;
-use tamegrad::signs::SignName;
 use tamegrad::{Evidence, Guard, LayerId, Layout, Observation, Origin, RunFacts, Severity, Step};
 
 use super::*;

@@ -14,7 +14,8 @@ use crate::lines::{LINE_BYTES_MAX, Line, Lines};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number_bytes;
 use crate::readers::{Growing, Head, Reader, no_folder, own_run};
-use crate::row::{Row, Rows, is_log_name};
+use crate::row::Row;
+use crate::rows::{Rows, is_log_name};
 use crate::step::Stepper;
 
 /// CSV with a header.

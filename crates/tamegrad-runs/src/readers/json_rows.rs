@@ -11,7 +11,8 @@ use crate::json::{Event, Json, JsonError};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number;
 use crate::readers::{Growing, Head, Reader, no_folder, own_run};
-use crate::row::{Row, Rows, is_log_name, is_loss_name};
+use crate::row::Row;
+use crate::rows::{Rows, is_log_name, is_loss_name};
 use crate::step::{Stepper, is_step_name};
 
 /// JSON lines and JSON documents of records or columns (mmcv, detectron2, Chainer, LLaMA-Factory,

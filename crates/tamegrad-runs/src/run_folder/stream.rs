@@ -16,6 +16,7 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::{Message, MessageHeader, MetadataVersion, Precision, Type, root_as_message};
 
 use super::RunError;
+use super::batch::{Batch, Column, Kind};
 use super::rows::Table;
 use crate::error::ReadError;
 use crate::log::{NOTICES_MAX, Notice};
@@ -141,69 +142,6 @@ fn encoder<T: Table>(path: &Path) -> Result<StreamWriter<Vec<u8>>, RunError> {
     IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
         .and_then(|options| StreamWriter::try_new_with_options(Vec::new(), &T::schema(), options))
         .map_err(|error| RunError::encode(path, error))
-}
-
-/// The numbers that a column may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    U32,
-    U64,
-    F64,
-}
-
-impl Kind {
-    fn width(self) -> usize {
-        if self == Self::U32 { 4 } else { 8 }
-    }
-}
-
-#[derive(Debug)]
-struct Column {
-    name: Arc<str>,
-    kind: Kind,
-    /// Where in the body the values are; long enough for all rows.
-    values: Range<usize>,
-    /// Where in the body there is a bit a row that says whether the value is there.
-    presence: Option<Range<usize>>,
-}
-
-/// A whole batch of rows.
-#[derive(Debug)]
-pub(super) struct Batch {
-    rows: usize,
-    columns: Vec<Column>,
-    body: Vec<u8>,
-}
-
-impl Batch {
-    fn value<const N: usize>(&self, name: &str, kind: Kind, row: usize) -> Option<[u8; N]> {
-        let column = self.columns.iter().find(|column| &*column.name == name)?;
-        if column.kind != kind {
-            return None;
-        }
-        if let Some(presence) = &column.presence {
-            let byte = self.body.get(presence.clone())?.get(row / 8)?;
-            if byte & (1 << (row % 8)) == 0 {
-                return None;
-            }
-        }
-        self.body.get(column.values.clone())?.as_chunks().0.get(row).copied()
-    }
-
-    /// A value of a u64 column.
-    pub(super) fn integer(&self, name: &str, row: usize) -> Option<u64> {
-        self.value(name, Kind::U64, row).map(u64::from_le_bytes)
-    }
-
-    /// A value of a u32 column.
-    pub(super) fn small(&self, name: &str, row: usize) -> Option<u32> {
-        self.value(name, Kind::U32, row).map(u32::from_le_bytes)
-    }
-
-    /// A value of a f64 column.
-    pub(super) fn float(&self, name: &str, row: usize) -> Option<f64> {
-        self.value(name, Kind::F64, row).map(f64::from_le_bytes)
-    }
 }
 
 /// What is at a place of a stream.

@@ -3,10 +3,9 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::round_to_odd;
+use super::{Edited, round_to_odd};
 use crate::isa::{Isa, LANES, bf16_to_f32, f16_to_f32};
-use crate::kernel::Lanes;
-use crate::list::Edited;
+use crate::kernel::{CHUNK, Lanes};
 
 /// The sealing trait of [`Element`].
 pub trait Sealed: Sized {
@@ -38,9 +37,6 @@ pub trait Sealed: Sized {
     /// not written.
     fn clamp(values: &mut [Self], bound: Self) -> Edited;
 }
-
-/// Elements that are looked at before they are written; their number fits in 16 bits.
-pub(crate) const CHUNK: usize = 256;
 
 /// What is decided by the bits of an element.
 macro_rules! by_bits {

@@ -1,7 +1,7 @@
 //! Cause: an activation that grows faster than its input (exp, x^2).
 
 use super::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::observe::ActivationKind;
 use crate::origin::Origin;

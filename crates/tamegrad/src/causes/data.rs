@@ -1,12 +1,9 @@
 //! Cause: a batch unlike its siblings, or data that is not finite.
 
 use super::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
-use crate::observe::NamedInput;
-use crate::record::{BatchTrack, INPUTS_MAX, NonFiniteAt, Record};
-use crate::running::Window;
-use tamegrad_stats::TensorStats;
+use crate::record::Record;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -25,85 +22,27 @@ pub(super) const DOC: Doc = Doc {
     source: "PaLM (Chowdhery 2022), section 5.1, skipped the batches round a spike.",
 };
 
-const UNLIKE_RATIO: f64 = 4.0;
-
 /// Weighs the data at the alarm.
 pub(super) fn weigh(record: &Record) -> Option<Cause> {
     let alarm = record.first_alarm()?.step;
     let cause = |weight, evidence| {
         Some(Cause { name: CauseName::Data, weight, layer: None, evidence: vec![evidence] })
     };
-    if let Some(what) = broken(record)
+    if let Some(what) = record.broken_data()
         && let Some((step, _)) = record.first_nonfinite
         && step <= alarm
     {
         return cause(1.0, Evidence::of(what, step.0 as f64));
     }
-    let batch = &record.batch;
-    let mut inputs = batch.inputs.iter();
-    let input = inputs.find_map(|(name, track)| unlike_input(batch, name, &track.at_alarm?));
-    cause(0.97, input.or_else(|| unlike_targets(batch, &batch.targets.at_alarm?))?)
-}
-
-/// What data is the first that is not finite, in words; `None` when it was not data.
-pub(crate) fn broken(record: &Record) -> Option<String> {
-    let what = match record.first_nonfinite?.1 {
-        NonFiniteAt::Input(place) => {
-            let (name, _) = record.batch.inputs.get(place)?;
-            called(&record.batch, name).unwrap_or_else(|| "the data".to_owned())
-        }
-        NonFiniteAt::Targets => "a target".to_owned(),
-        _ => return None,
-    };
-    Some(format!("step at which {what} is first not finite"))
-}
-
-/// The number by which a batch is unlike those before it: an input's largest element, the RMS of an
-/// input, or the largest target is above 4 times their median.
-pub(crate) fn unlike(
-    before: &BatchTrack,
-    inputs: &[NamedInput<'_>],
-    targets: Option<TensorStats>,
-) -> Option<Evidence> {
-    let input = inputs.iter().find_map(|input| unlike_input(before, input.name, &input.stats));
-    input.or_else(|| unlike_targets(before, &targets?))
-}
-
-fn unlike_input(before: &BatchTrack, name: &str, now: &TensorStats) -> Option<Evidence> {
-    let track = before.input(name)?;
-    let [largest, rms] = match called(before, name) {
-        None => ["largest input of the batch".to_owned(), "RMS of the batch's inputs".to_owned()],
-        Some(input) => [format!("largest element of {input}"), format!("RMS of {input}")],
-    };
-    unlike_median(largest, now.max_abs, &track.max)
-        .or_else(|| unlike_median(rms, now.rms(), &track.rms))
-}
-
-/// An input in words; `None` where it is the only one and needs no name.
-fn called(batch: &BatchTrack, name: &str) -> Option<String> {
-    let (last, _) = batch.inputs.get(1..)?.last()?;
-    Some(match last == name && batch.inputs.len() >= INPUTS_MAX {
-        true => format!("input `{name}` or a later one"),
-        false => format!("input `{name}`"),
-    })
-}
-
-fn unlike_targets(before: &BatchTrack, now: &TensorStats) -> Option<Evidence> {
-    unlike_median("largest target of the batch".to_owned(), now.max_abs, &before.targets.max)
-}
-
-fn unlike_median(what: String, now: f64, before: &Window<50>) -> Option<Evidence> {
-    // Against zeros anything is large: they are a state at its start, or padding.
-    let usual = before.median().filter(|usual| *usual > 0.0 && now > UNLIKE_RATIO * usual)?;
-    Some(Evidence::against(what, now, "median of the batches before", usual))
+    cause(0.97, record.batch.unlike_at_alarm()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{BatchTrack, DataTrack, INPUTS_MAX};
     use crate::causes::check::alarmed;
-    use crate::observe::{Layout, Observation, RunFacts};
-    use crate::record::DataTrack;
+    use crate::observe::{Layout, NamedInput, Observation, RunFacts};
     use crate::signs::check::stats;
 
     /// A record of 60 batches whose inputs and targets are of size 1, but for the one before the
@@ -154,7 +93,7 @@ mod tests {
         };
         for (usual, found) in [(0.0, false), (0.01, true)] {
             let batch = [NamedInput { name: "h", stats: stats(0.4) }];
-            assert_eq!(unlike(&track(usual), &batch, None).is_some(), found, "{usual}");
+            assert_eq!(track(usual).unlike(&batch, None).is_some(), found, "{usual}");
         }
     }
 
@@ -190,7 +129,7 @@ mod tests {
         let before = BatchTrack { inputs: vec![("x".to_owned(), track)], ..BatchTrack::default() };
         let unlike_before = |values: &[f64]| {
             let batch = [NamedInput { name: "x", stats: tamegrad_stats::scan(values) }];
-            unlike(&before, &batch, None).map(|evidence| evidence.what)
+            before.unlike(&batch, None).map(|evidence| evidence.what)
         };
         assert_eq!(unlike_before(&[1.0; 25]).as_deref(), Some("RMS of the batch's inputs"));
         assert_eq!(unlike_before(&[0.7; 25]), None);

@@ -2,7 +2,7 @@
 
 use super::{Cause, CauseName};
 use crate::chain::{Chain, Link, StandsOut, stands_out};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::observe::{ActivationKind, NormalisationKind};
 use crate::origin::Origin;

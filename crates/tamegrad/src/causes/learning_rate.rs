@@ -1,11 +1,11 @@
 //! Cause: a learning rate that is too high, or a jump of it.
 
 use super::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
+use crate::finding::SignName;
 use crate::record::Record;
 use crate::running::median;
-use crate::signs::SignName;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {

@@ -2,7 +2,7 @@
 
 use super::{Cause, CauseName};
 use crate::chain::Chain;
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::observe::NormalisationKind;
 use crate::record::Record;

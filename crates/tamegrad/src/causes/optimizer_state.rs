@@ -1,7 +1,7 @@
 //! Cause: Adam's second moment lags behind a gradient that has grown.
 
 use super::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::record::Record;
 

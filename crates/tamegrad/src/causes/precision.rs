@@ -1,7 +1,7 @@
 //! Cause: the range of the number type.
 
 use super::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::record::{NonFiniteAt, Record};
 

@@ -1,7 +1,7 @@
 //! Cause: a recurrent matrix that is multiplied at every time step.
 
 use super::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::observe::LayerId;
 use crate::origin::{Origin, RECURRENT_PRODUCT_MAX, recurrent_product};

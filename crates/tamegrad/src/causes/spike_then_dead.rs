@@ -1,7 +1,7 @@
 //! Cause: one huge update left a network that no longer learns.
 
 use super::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::record::Record;
 use crate::running::{Window, median};

@@ -1,7 +1,7 @@
 //! Cause: regression targets far from the scale of the network's output.
 
 use super::{Cause, CauseName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 use crate::finding::Evidence;
 use crate::observe::LayerId;
 use crate::record::Record;

@@ -4,9 +4,9 @@ use super::{Alarm, History, LogCause, LogRemedy, Sample};
 use crate::causes::CauseName;
 use crate::diagnosis::Verdict;
 use crate::finding::Evidence;
+use crate::finding::SignName;
 use crate::remedies::{RemedyName, two_digits};
 use crate::running::median;
-use crate::signs::SignName;
 
 /// A learning rate that jumped by so much near the onset is the cause.
 const RATE_JUMP: f64 = 3.0;

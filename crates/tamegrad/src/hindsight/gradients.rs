@@ -3,8 +3,8 @@
 use super::{Alarm, History, Sample, centre_and_spread, last};
 use crate::diagnosis::Verdict;
 use crate::finding::Evidence;
+use crate::finding::SignName;
 use crate::running::median;
-use crate::signs::SignName;
 
 /// Records that a norm is held against, and how many there must be.
 const WINDOW: usize = 50;

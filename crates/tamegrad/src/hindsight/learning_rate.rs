@@ -2,7 +2,7 @@
 
 use super::{Alarm, History, Sample, Strain};
 use crate::finding::Evidence;
-use crate::signs::SignName;
+use crate::finding::SignName;
 
 /// A cut: the rate falls below this part of the one before, and by so many times as much as from
 /// the record before. The end of a smooth decay does not.

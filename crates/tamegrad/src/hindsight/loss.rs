@@ -3,8 +3,8 @@
 use super::{Alarm, History, Sample, centre_and_spread, last};
 use crate::diagnosis::Verdict;
 use crate::finding::Evidence;
+use crate::finding::SignName;
 use crate::running::median;
-use crate::signs::SignName;
 
 /// Calm records that a jump is held against.
 const NEAR: usize = 10;

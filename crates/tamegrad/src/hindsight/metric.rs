@@ -2,8 +2,8 @@
 
 use super::{History, Sample, Strain, last};
 use crate::finding::Evidence;
+use crate::finding::SignName;
 use crate::running::median;
-use crate::signs::SignName;
 
 /// Measurements below which nothing is said.
 const MEASUREMENTS_MIN: usize = 3;

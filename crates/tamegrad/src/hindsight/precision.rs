@@ -3,7 +3,7 @@
 use super::{Alarm, History};
 use crate::diagnosis::Verdict;
 use crate::finding::Evidence;
-use crate::signs::SignName;
+use crate::finding::SignName;
 
 /// Halvings in a row that are no search for the right scale any more.
 const HALVINGS: u32 = 8;

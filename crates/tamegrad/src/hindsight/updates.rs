@@ -2,8 +2,8 @@
 
 use super::{History, Sample, Strain};
 use crate::finding::Evidence;
+use crate::finding::SignName;
 use crate::running::median;
-use crate::signs::SignName;
 
 /// An update ratio above this, and so many times its own usual, is trouble.
 const TROUBLE: f64 = 0.1;

@@ -1,7 +1,7 @@
 //! Remedy: replace an activation that grows faster than linearly.
 
 use super::{Case, Change, Proposal, RemedyName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {

@@ -1,7 +1,7 @@
 //! Remedy: standardise the regression targets.
 
 use super::{Case, Change, Proposal, RemedyName};
-use crate::explain::Doc;
+use crate::doc::Doc;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {

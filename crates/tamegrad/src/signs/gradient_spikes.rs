@@ -1,9 +1,11 @@
 //! Sign: spikes or very high values in the gradients.
 
-use super::{Reading, Sign, SignName, WARM_UP_STEPS};
-use crate::explain::Doc;
+use super::Sign;
+use crate::doc::Doc;
 use crate::finding::{Evidence, Finding, Severity};
+use crate::finding::{Reading, SignName};
 use crate::observe::TensorId;
+use crate::record::WARM_UP_STEPS;
 use crate::record::{ABSURD_NORM, Record, TensorTrack, VERY_HIGH_NORM};
 use crate::running::Cusum;
 

@@ -1,8 +1,9 @@
 //! Sign: the learning rate has to come down a lot.
 
-use super::{Reading, Sign, SignName};
-use crate::explain::Doc;
+use super::Sign;
+use crate::doc::Doc;
 use crate::finding::{Evidence, Finding, Severity};
+use crate::finding::{Reading, SignName};
 use crate::observe::Step;
 use crate::record::{CriticalStep, Record};
 

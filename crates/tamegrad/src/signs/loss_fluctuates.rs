@@ -1,8 +1,9 @@
 //! Sign: the loss fluctuates wildly, or runs away from where it began.
 
-use super::{Reading, Sign, SignName};
-use crate::explain::Doc;
+use super::Sign;
+use crate::doc::Doc;
 use crate::finding::{Evidence, Finding, Severity};
+use crate::finding::{Reading, SignName};
 use crate::record::Record;
 use crate::running::Window;
 
@@ -59,7 +60,7 @@ impl Sign for LossFluctuates {
 
     fn read(&mut self, record: &Record) -> Reading {
         let Some((row, loss)) = record.now().and_then(|row| Some((row, row.loss?))) else {
-            return Reading::TooEarly { needs: super::WARM_UP_STEPS };
+            return Reading::TooEarly { needs: crate::record::WARM_UP_STEPS };
         };
         if !loss.is_finite() {
             return Reading::Quiet;
@@ -82,12 +83,12 @@ impl Sign for LossFluctuates {
             return fired(evidence, severity);
         }
         let Some(change) = previous.map(|previous| loss - previous) else {
-            return Reading::TooEarly { needs: super::WARM_UP_STEPS };
+            return Reading::TooEarly { needs: crate::record::WARM_UP_STEPS };
         };
         let known = self.calm_changes.len() as u32;
-        if known < super::WARM_UP_STEPS {
+        if known < crate::record::WARM_UP_STEPS {
             self.calm_changes.push(change);
-            return Reading::TooEarly { needs: super::WARM_UP_STEPS - known };
+            return Reading::TooEarly { needs: crate::record::WARM_UP_STEPS - known };
         }
         let spread = self.calm_changes.spread().unwrap_or(0.0);
         let range = record.loss_range();

@@ -1,8 +1,9 @@
 //! Sign: the loss, a gradient or a parameter is NaN or Inf.
 
-use super::{Reading, Sign, SignName};
-use crate::explain::Doc;
+use super::Sign;
+use crate::doc::Doc;
 use crate::finding::{Evidence, Finding, Severity};
+use crate::finding::{Reading, SignName};
 use crate::observe::TensorId;
 use crate::record::{Record, TensorTrack};
 

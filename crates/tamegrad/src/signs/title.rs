@@ -1,7 +1,7 @@
 //! What a finding says has happened, in words that are true for it.
 
-use super::{SignName, loss_nonfinite};
-use crate::finding::Evidence;
+use super::loss_nonfinite;
+use crate::finding::{Evidence, Finding, SignName};
 
 /// A sign, how its first number begins, and what has happened then; the first line that fits.
 const TITLES: [(SignName, &str, &str); 13] = [
@@ -24,8 +24,16 @@ const TITLES: [(SignName, &str, &str); 13] = [
     (SignName::LearningRateFalls, "smallest multiple", "The update is too long for its own loss"),
 ];
 
+impl Finding {
+    /// What has happened, in words that are true for this finding; a sign's own title tells of all
+    /// that it may be.
+    pub fn title(&self) -> &'static str {
+        title(self.sign, &self.evidence)
+    }
+}
+
 /// What has happened, by the numbers of a finding; the sign's own title where they do not say.
-pub(super) fn title(sign: SignName, evidence: &[Evidence]) -> &'static str {
+fn title(sign: SignName, evidence: &[Evidence]) -> &'static str {
     let first = evidence.first().map_or("", |evidence| &evidence.what);
     let fits = |(of, begins, _): &&(SignName, &str, &str)| *of == sign && first.starts_with(begins);
     loss_nonfinite::title(evidence)

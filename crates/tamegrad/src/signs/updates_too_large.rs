@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::{Reading, Sign, SignName};
-use crate::explain::Doc;
+use super::Sign;
+use crate::doc::Doc;
 use crate::finding::{Evidence, Finding, Severity};
+use crate::finding::{Reading, SignName};
 use crate::observe::{LayerId, TensorId};
 use crate::record::Record;
 use crate::running::median;
@@ -71,8 +72,8 @@ impl Sign for UpdatesTooLarge {
 
     fn read(&mut self, record: &Record) -> Reading {
         match record.tensors.iter().map(|track| track.update.count()).max() {
-            Some(count) if count >= super::WARM_UP_STEPS => Reading::Quiet,
-            count => Reading::TooEarly { needs: super::WARM_UP_STEPS - count.unwrap_or(0) },
+            Some(count) if count >= crate::record::WARM_UP_STEPS => Reading::Quiet,
+            count => Reading::TooEarly { needs: crate::record::WARM_UP_STEPS - count.unwrap_or(0) },
         }
     }
 
@@ -83,7 +84,7 @@ impl Sign for UpdatesTooLarge {
             let update = track.latest_update.filter(|update| update.nonfinite == 0)?;
             let ratio = update.ratio();
             let usual = track.update.mean().exp();
-            let settled = track.update.count() >= super::WARM_UP_STEPS;
+            let settled = track.update.count() >= crate::record::WARM_UP_STEPS;
             let fires = ratio > overthrow || (settled && ratio > TROUBLE && ratio > 4.0 * usual);
             let is_judged = record.layout.tensors[index].is_judged_by(&update);
             (is_judged && fires).then_some((index, ratio, usual))

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use crate::decision::{Decision, GradientAction, UpdateVerdict};
+use crate::finding::SignName;
 use crate::finding::{Finding, Severity};
-use crate::guard::{Decision, GradientAction, UpdateVerdict};
 use crate::observe::{Step, TensorId, Update};
+use crate::record::WARM_UP_STEPS;
 use crate::record::{Record, TensorTrack};
-use crate::signs::{SignName, WARM_UP_STEPS};
 
 /// Largest update ratio that is taken when an update has alarmed.
 const UPDATE_MAX: f64 = 1.0;

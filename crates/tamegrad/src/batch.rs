@@ -1,0 +1,150 @@
+//! The data of the batches: how large it usually is, and whether a batch is unlike those before.
+
+use tamegrad_stats::{TensorStats, merge};
+
+use crate::finding::Evidence;
+use crate::observe::NamedInput;
+use crate::running::Window;
+
+/// Inputs of a batch that are told apart; the further ones are taken together with the last.
+pub const INPUTS_MAX: usize = 32;
+/// Times the median of the batches before above which a batch is unlike them.
+const UNLIKE_RATIO: f64 = 4.0;
+
+/// What is kept of the batches' data.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct BatchTrack {
+    /// The inputs by name, in the order in which they were first seen; at most [`INPUTS_MAX`].
+    pub inputs: Vec<(String, DataTrack)>,
+    /// The regression targets.
+    pub targets: DataTrack,
+}
+
+/// What is kept of one input, or of the targets.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct DataTrack {
+    /// RMS in the first five batches.
+    pub first_rms: Window<5>,
+    /// RMS in the last batches before the first alarm.
+    pub rms: Window<50>,
+    /// Largest magnitude in the same batches.
+    pub max: Window<50>,
+    /// The latest batch's.
+    pub latest: Option<TensorStats>,
+    /// That of the batch before it.
+    pub previous: Option<TensorStats>,
+    /// Of the batch at the first alarm and the one before it, the larger.
+    pub at_alarm: Option<TensorStats>,
+}
+
+impl DataTrack {
+    fn take(&mut self, stats: TensorStats) {
+        // An input that comes in several passes of a step is the data of all of them.
+        let together = self.latest.map_or(stats, |before| merge([&before, &stats]));
+        self.latest = Some(together);
+    }
+
+    fn note_first(&mut self) {
+        if let Some(latest) = self.latest.filter(|_| self.first_rms.len() < 5) {
+            self.first_rms.push(latest.rms());
+        }
+    }
+
+    pub(crate) fn settle(&mut self) {
+        let Some(latest) = self.latest else { return };
+        self.previous = Some(latest);
+        self.rms.push(latest.rms());
+        self.max.push(latest.max_abs);
+    }
+
+    pub(crate) fn freeze(&mut self) {
+        let batches = [self.latest, self.previous].into_iter().flatten();
+        self.at_alarm = batches.max_by(|a, b| a.max_abs.total_cmp(&b.max_abs));
+    }
+}
+
+impl BatchTrack {
+    /// The place of an input's track, which is made when there is room; else the last.
+    fn place(&mut self, name: &str) -> usize {
+        let known = self.inputs.iter().position(|(known, _)| known == name);
+        known.unwrap_or_else(|| {
+            if self.inputs.len() < INPUTS_MAX {
+                self.inputs.push((name.to_owned(), DataTrack::default()));
+            }
+            self.inputs.len() - 1
+        })
+    }
+
+    /// The track of an input that was seen before.
+    pub(crate) fn input(&self, name: &str) -> Option<&DataTrack> {
+        let known = self.inputs.iter().find(|(known, _)| known == name);
+        let last = self.inputs.last().filter(|_| self.inputs.len() >= INPUTS_MAX);
+        known.or(last).map(|(_, track)| track)
+    }
+
+    pub(crate) fn take(&mut self, inputs: &[NamedInput<'_>], targets: Option<TensorStats>) {
+        self.tracks().for_each(|track| track.latest = None);
+        for input in inputs {
+            let place = self.place(input.name);
+            self.inputs[place].1.take(input.stats);
+        }
+        self.targets.latest = targets;
+        self.tracks().for_each(DataTrack::note_first);
+    }
+
+    pub(crate) fn tracks(&mut self) -> impl Iterator<Item = &mut DataTrack> {
+        self.inputs.iter_mut().map(|(_, track)| track).chain([&mut self.targets])
+    }
+
+    /// The number by which a batch is unlike those before it: an input's largest element, the RMS of
+    /// an input, or the largest target is above 4 times their median.
+    pub(crate) fn unlike(
+        &self,
+        inputs: &[NamedInput<'_>],
+        targets: Option<TensorStats>,
+    ) -> Option<Evidence> {
+        let input = inputs.iter().find_map(|input| self.unlike_input(input.name, &input.stats));
+        input.or_else(|| self.unlike_targets(&targets?))
+    }
+
+    /// The same of the batch at the first alarm.
+    pub(crate) fn unlike_at_alarm(&self) -> Option<Evidence> {
+        let mut inputs = self.inputs.iter();
+        let input = inputs.find_map(|(name, track)| self.unlike_input(name, &track.at_alarm?));
+        input.or_else(|| self.unlike_targets(&self.targets.at_alarm?))
+    }
+
+    /// An input in words; `None` where it is the only one and needs no name.
+    pub(crate) fn called(&self, name: &str) -> Option<String> {
+        let (last, _) = self.inputs.get(1..)?.last()?;
+        Some(if last == name && self.inputs.len() >= INPUTS_MAX {
+            format!("input `{name}` or a later one")
+        } else {
+            format!("input `{name}`")
+        })
+    }
+
+    fn unlike_input(&self, name: &str, now: &TensorStats) -> Option<Evidence> {
+        let track = self.input(name)?;
+        let [largest, rms] = match self.called(name) {
+            None => {
+                ["largest input of the batch".to_owned(), "RMS of the batch's inputs".to_owned()]
+            }
+            Some(input) => [format!("largest element of {input}"), format!("RMS of {input}")],
+        };
+        unlike_median(largest, now.max_abs, &track.max)
+            .or_else(|| unlike_median(rms, now.rms(), &track.rms))
+    }
+
+    fn unlike_targets(&self, now: &TensorStats) -> Option<Evidence> {
+        unlike_median("largest target of the batch".to_owned(), now.max_abs, &self.targets.max)
+    }
+}
+
+fn unlike_median(what: String, now: f64, before: &Window<50>) -> Option<Evidence> {
+    // Against zeros anything is large: they are a state at its start, or padding.
+    let usual = before.median().filter(|usual| *usual > 0.0 && now > UNLIKE_RATIO * usual)?;
+    Some(Evidence::against(what, now, "median of the batches before", usual))
+}
