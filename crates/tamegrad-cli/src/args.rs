@@ -11,7 +11,8 @@ use tamegrad_runs::Role;
 /// updates become huge, and training turns unstable or NaN. tamegrad sees it early, says when,
 /// where and why it began, and finds the least change that cures it.
 ///
-/// Start with: tamegrad fix recipes/exploding-digits.toml
+#[cfg_attr(feature = "train", doc = "Start with: tamegrad fix recipes/exploding-digits.toml")]
+#[cfg_attr(not(feature = "train"), doc = "Start with: tamegrad diagnose path/to/runs")]
 #[derive(Debug, Parser)]
 #[command(name = "tamegrad", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Args {
@@ -27,13 +28,25 @@ const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradient
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[cfg(feature = "train")]
     /// Train as given; if it explodes, explain it, try the remedies, and train with the least one
     /// that works
     Fix(Fix),
+    #[cfg(not(feature = "train"))]
+    #[command(hide = true)]
+    Fix(NotBuilt),
+    #[cfg(feature = "train")]
     /// Train a recipe under guard, and say how it went
     Train(Train),
+    #[cfg(not(feature = "train"))]
+    #[command(hide = true)]
+    Train(NotBuilt),
+    #[cfg(feature = "train")]
     /// Look at a recipe before the first update: gains, overflow, size of the first step
     Preflight(Preflight),
+    #[cfg(not(feature = "train"))]
+    #[command(hide = true)]
+    Preflight(NotBuilt),
     /// Read training logs that exist already, of many formats, and say whether, when and as far as
     /// they show it why the gradients exploded
     Diagnose(Diagnose),
@@ -44,12 +57,17 @@ pub(crate) enum Command {
     Eval(Eval),
     /// Look for NaN, Inf and little headroom in the tensors of safetensors files
     Scan(Scan),
+    #[cfg(feature = "parquet")]
     /// Write the steps and tensors of a run folder as Parquet, for pandas, polars, DuckDB, Spark
     Export(Export),
+    #[cfg(not(feature = "parquet"))]
+    #[command(hide = true)]
+    Export(NotBuilt),
     /// Tell what a sign, a cause or a remedy is; alone, list them all
     Explain(Explain),
 }
 
+#[cfg(feature = "train")]
 /// What `fix`, `train` and `preflight` have in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Common {
@@ -68,6 +86,7 @@ pub(crate) struct Common {
     pub(crate) quiet: bool,
 }
 
+#[cfg(feature = "train")]
 /// Arguments of `fix`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Fix {
@@ -79,6 +98,7 @@ pub(crate) struct Fix {
     pub(crate) out: Option<PathBuf>,
 }
 
+#[cfg(feature = "train")]
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Train {
@@ -93,6 +113,7 @@ pub(crate) struct Train {
     pub(crate) out: Option<PathBuf>,
 }
 
+#[cfg(feature = "train")]
 /// What the guard may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GuardMode {
@@ -104,6 +125,7 @@ pub(crate) enum GuardMode {
     Protect,
 }
 
+#[cfg(feature = "train")]
 /// Arguments of `preflight`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Preflight {
@@ -113,6 +135,14 @@ pub(crate) struct Preflight {
     // One file in place of a folder with a report: all the rest is on the screen or in the JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+}
+
+/// Arguments of a command that this build leaves out.
+#[cfg(not(all(feature = "train", feature = "parquet")))]
+#[derive(Debug, clap::Args)]
+pub(crate) struct NotBuilt {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    _rest: Vec<std::ffi::OsString>,
 }
 
 /// Arguments of `diagnose`.
@@ -163,6 +193,7 @@ pub(crate) struct Watch {
     /// Read the series NAME as loss, grad_norm, lr, loss_scale or metric
     #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
     pub(crate) map: Vec<(Role, String)>,
+    #[cfg(feature = "webhook")]
     /// Send each alarm to this address as JSON with a `text`, as Slack's incoming webhooks take it
     #[arg(long, value_name = "URL")]
     pub(crate) webhook: Option<String>,
@@ -183,6 +214,7 @@ pub(crate) struct Watch {
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Eval {
     /// What to score in place of a corpus
+    #[cfg(feature = "train")]
     #[command(subcommand)]
     pub(crate) what: Option<EvalWhat>,
     /// A folder with labels.tsv (columns id, label, onset_step) and a folder of logs for each id
@@ -196,6 +228,7 @@ pub(crate) struct Eval {
     pub(crate) quiet: bool,
 }
 
+#[cfg(feature = "train")]
 /// What `eval` scores in place of a corpus.
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalWhat {
@@ -204,6 +237,7 @@ pub(crate) enum EvalWhat {
     Cases(EvalCases),
 }
 
+#[cfg(feature = "train")]
 /// Arguments of `eval cases`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalCases {
@@ -243,6 +277,7 @@ pub(crate) struct Scan {
     pub(crate) quiet: bool,
 }
 
+#[cfg(feature = "parquet")]
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {

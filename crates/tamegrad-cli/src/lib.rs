@@ -1,5 +1,8 @@
 //! The command line of tamegrad: arguments, progress, output and exit codes.
 //!
+//! The features `train` (recipes, which need burn), `sqlite` (logs of MLflow and trackio), `parquet`
+//! (`export`) and `webhook` are on unless they are left out.
+//!
 //! It is a library so that the Python package can bring the same command that `cargo install`
 //! brings.
 
@@ -41,18 +44,36 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     });
     let result = match args.command {
+        #[cfg(feature = "train")]
         Command::Fix(fix) => commands::fix::run(&fix, &CANCEL),
+        #[cfg(feature = "train")]
         Command::Train(train) => commands::train::run(&train, &CANCEL),
+        #[cfg(feature = "train")]
         Command::Preflight(preflight) => commands::preflight::run(&preflight),
+        #[cfg(not(feature = "train"))]
+        Command::Fix(_) => Err(not_built("fix", "train")),
+        #[cfg(not(feature = "train"))]
+        Command::Train(_) => Err(not_built("train", "train")),
+        #[cfg(not(feature = "train"))]
+        Command::Preflight(_) => Err(not_built("preflight", "train")),
         Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, &CANCEL),
         Command::Watch(watch) => commands::watch::run(&watch, &CANCEL),
-        Command::Eval(eval) => commands::eval::run(&eval, &CANCEL),
+        Command::Eval(eval) => commands::eval::run(&eval),
         Command::Scan(scan) => commands::scan::run(&scan, &CANCEL),
+        #[cfg(feature = "parquet")]
         Command::Export(export) => commands::export::run(&export),
+        #[cfg(not(feature = "parquet"))]
+        Command::Export(_) => Err(not_built("export", "parquet")),
         Command::Explain(explain) => commands::explain::run(&explain),
     };
     result.unwrap_or_else(|failure| {
         failure::show(&failure);
         commands::COULD_NOT_RUN
     })
+}
+
+/// The failure of a command that this build leaves out.
+#[cfg(not(all(feature = "train", feature = "parquet")))]
+fn not_built(what: &'static str, feature: &'static str) -> failure::Failure {
+    failure::Failure::NotBuilt { what, feature }
 }

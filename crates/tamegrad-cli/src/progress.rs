@@ -1,53 +1,9 @@
-//! Progress bars: of a run with live loss and gradient norm, of files in bytes.
+//! Progress bars: of files, and of their bytes.
 
-use std::fmt::Write;
+#[cfg(feature = "train")]
+pub(crate) mod run;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use tamegrad_lab::Progress;
-
-/// A bar on the standard error stream, for one run after another.
-pub(crate) struct Bar {
-    bar: ProgressBar,
-    stage: String,
-}
-
-const TEMPLATE: &str = "{prefix:22} {bar:8} {pos:>4}/{len} {rate:>11} {wide_msg}";
-
-impl Bar {
-    /// A bar; hidden when asked, or when the stream is no terminal.
-    pub(crate) fn new(hidden: bool) -> Self {
-        let bar = new_bar(hidden);
-        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            let rate = |state: &ProgressState, out: &mut dyn Write| {
-                let _ = write!(out, "{:.0} step/s", state.per_sec());
-            };
-            bar.set_style(style.with_key("rate", rate).progress_chars("━╸ "));
-        }
-        Self { bar, stage: String::new() }
-    }
-
-    /// Shows where a run stands; a new stage starts the bar again.
-    pub(crate) fn show(&mut self, stage: &str, progress: Progress) {
-        if self.stage != stage {
-            self.stage = stage.to_owned();
-            self.bar.reset();
-            self.bar.set_prefix(self.stage.clone());
-        }
-        self.bar.set_length(progress.steps);
-        self.bar.set_position(progress.step);
-        if self.bar.is_hidden() {
-            return;
-        }
-        let norm = progress.gradient_norm.map_or(String::new(), |n| format!("  |g| {n:.2e}"));
-        let metric = progress.metric.map_or(String::new(), |m| format!("  metric {m:.3}"));
-        self.bar.set_message(format!("loss {:.2e}{norm}{metric}", progress.loss));
-    }
-
-    /// Takes the bar off the screen.
-    pub(crate) fn clear(&self) {
-        self.bar.finish_and_clear();
-    }
-}
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 fn new_bar(hidden: bool) -> ProgressBar {
     let bar = ProgressBar::new(1);

@@ -43,40 +43,14 @@ def test_wrong_arguments_and_help_end_as_they_do_in_the_program(way):
     wrong = run(way, "diagnos")
     assert wrong.returncode == 2 and "diagnose" in wrong.stderr and not wrong.stdout
     shown = run(way, "--help")
-    assert shown.returncode == 0 and "preflight" in shown.stdout and not shown.stderr
+    assert shown.returncode == 0 and "diagnose" in shown.stdout and not shown.stderr
     assert run(way, "--version").stdout.startswith("tamegrad ")
 
 
-RECIPE = """
-name = "small"
-seed = 1
-
-[data]
-source = "digits"
-
-[model]
-kind = "mlp"
-depth = 1
-width = 16
-activation = "relu"
-
-[optimizer]
-kind = "sgd"
-learning_rate = 0.1
-
-[training]
-batch = 32
-epochs = 2
-"""
-
-
-def test_a_recipe_is_trained(tmp_path):
-    recipe = tmp_path / "small.toml"
-    recipe.write_text(RECIPE)
-    out = tmp_path / "run"
-    trained = run("script", "train", "--json", "--out", str(out), str(recipe))
-    assert trained.returncode == 0, trained.stderr
-    assert json.loads(trained.stdout) and (out / "report.json").exists()
+def test_a_command_that_the_wheel_leaves_out_says_where_it_is():
+    trained = run("script", "train", "--json", "some.toml")
+    assert trained.returncode == 2
+    assert "this build has no `train`" in trained.stderr and "tamegrad-cli" in trained.stderr
 
 
 def test_the_command_needs_no_torch(logs):

@@ -5,11 +5,17 @@ mod burn_metrics;
 mod csv_rows;
 mod hf_trainer;
 mod json_rows;
+#[cfg(feature = "sqlite")]
 mod mlflow;
+mod mlflow_folder;
+#[cfg(not(feature = "sqlite"))]
+mod no_sqlite;
 mod run_folder;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod tensorboard;
 mod text;
+#[cfg(feature = "sqlite")]
 mod trackio;
 pub mod wandb;
 
@@ -56,9 +62,13 @@ pub struct Reader {
 pub const READERS: &[Reader] = &[
     tensorboard::READER,
     wandb::READER,
+    #[cfg(feature = "sqlite")]
     mlflow::READER,
-    mlflow::FILE_STORE,
+    #[cfg(feature = "sqlite")]
     trackio::READER,
+    #[cfg(not(feature = "sqlite"))]
+    no_sqlite::READER,
+    mlflow_folder::READER,
     run_folder::READER,
     burn_metrics::READER,
     hf_trainer::READER,

@@ -14,6 +14,7 @@
 
 mod batch;
 pub(crate) mod diagnosis;
+#[cfg(feature = "parquet")]
 mod export;
 mod read;
 mod recorder;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
 
+#[cfg(feature = "parquet")]
 pub use export::export;
 pub use read::{Contents, EVENTS_MAX, ROWS_READ_MAX, RunFolder};
 pub use recorder::Recorder;

@@ -1,13 +1,12 @@
 //! `tamegrad eval CORPUS`: the verdicts on a corpus of logs beside its labels.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use tamegrad_runs::score::{Scored, Totals, misses, score, totals};
 
-use crate::args::{Eval, EvalWhat};
-use crate::commands::{COULD_NOT_RUN, HEALTHY, eval_cases, to_json};
+use crate::args::Eval;
+use crate::commands::{COULD_NOT_RUN, HEALTHY, to_json};
 use crate::failure::Failure;
 use crate::{progress, screen};
 
@@ -32,11 +31,14 @@ struct Miss {
 }
 
 /// Runs the cases, or scores a corpus.
-pub(crate) fn run(args: &Eval, cancel: &AtomicBool) -> Result<u8, Failure> {
-    match (&args.what, &args.corpus) {
-        (Some(EvalWhat::Cases(cases)), _) => eval_cases::run(cases, cancel),
-        (None, Some(corpus)) => score_corpus(corpus, args),
-        (None, None) => Ok(COULD_NOT_RUN),
+pub(crate) fn run(args: &Eval) -> Result<u8, Failure> {
+    #[cfg(feature = "train")]
+    if let Some(crate::args::EvalWhat::Cases(cases)) = &args.what {
+        return super::eval_cases::run(cases, &crate::CANCEL);
+    }
+    match &args.corpus {
+        Some(corpus) => score_corpus(corpus, args),
+        None => Ok(COULD_NOT_RUN),
     }
 }
 

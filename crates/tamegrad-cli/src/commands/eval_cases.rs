@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tamegrad_lab::cases::summary::{Summary, summarise};
 use tamegrad_lab::cases::{self, Case, Extent, Outcome, table};
 
-use super::{COULD_NOT_RUN, HEALTHY, STOPPED, make_folder, to_json, write};
+use super::recipe::{make_folder, write};
+use super::{COULD_NOT_RUN, HEALTHY, STOPPED, to_json};
 use crate::args::EvalCases;
 use crate::failure::Failure;
 use crate::{progress, screen};

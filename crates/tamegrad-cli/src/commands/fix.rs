@@ -11,12 +11,11 @@ use tamegrad_report::json::{self, ChosenReport, FixReport, FixedReport, TrialRep
 use tamegrad_report::{describe_change, markdown, number, terminal};
 use tamegrad_runs::run_folder::{Recorder, RunInfo};
 
-use super::{
-    FOUND, HEALTHY, STOPPED, exit_code, make_folder, read_recipe, run_info, to_json, write,
-};
+use super::recipe::{exit_code, make_folder, read_recipe, run_info, write};
+use super::{FOUND, HEALTHY, STOPPED, to_json};
 use crate::args::Fix;
 use crate::failure::Failure;
-use crate::progress::Bar;
+use crate::progress::run::Bar;
 use crate::screen;
 
 /// Searches, writes the report and the fixed recipe, and prints what it found.

@@ -3,7 +3,8 @@
 use tamegrad_lab::preflight;
 use tamegrad_report::{preflight as words, svg};
 
-use super::{FOUND, HEALTHY, read_recipe, to_json};
+use super::recipe::read_recipe;
+use super::{FOUND, HEALTHY, to_json};
 use crate::args::Preflight;
 use crate::failure::Failure;
 use crate::screen;

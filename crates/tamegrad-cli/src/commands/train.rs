@@ -7,10 +7,11 @@ use tamegrad_lab::{TrainOptions, train};
 use tamegrad_report::{json, number, terminal};
 use tamegrad_runs::run_folder::Recorder;
 
-use super::{STOPPED, exit_code, free_folder, make_folder, read_recipe, run_info, to_json, write};
+use super::recipe::{exit_code, free_folder, make_folder, read_recipe, run_info, write};
+use super::{STOPPED, to_json};
 use crate::args::{GuardMode, Train};
 use crate::failure::Failure;
-use crate::progress::Bar;
+use crate::progress::run::Bar;
 use crate::screen;
 
 /// Trains, reports, and says by the exit code how it ended.

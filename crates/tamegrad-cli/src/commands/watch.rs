@@ -23,6 +23,7 @@ const QUICK: Duration = Duration::from_millis(300);
 /// After a longer one so many times as long passes: a fifth of the time goes into reading.
 const REST: u32 = 4;
 /// How long a webhook may take.
+#[cfg(feature = "webhook")]
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Watches until Ctrl-C, or until nothing was written for `--idle` seconds: then 1 if there was an
@@ -176,6 +177,7 @@ fn alarm(args: &Watch, run: &LogRun<'_>) -> Result<(), String> {
     if let Some(command) = &args.exec {
         execute(command, run, &told);
     }
+    #[cfg(feature = "webhook")]
     if let Some(url) = &args.webhook {
         post(url, &told);
     }
@@ -212,6 +214,7 @@ fn execute(command: &str, run: &LogRun<'_>, text: &str) {
     }
 }
 
+#[cfg(feature = "webhook")]
 /// An alarm that cannot be sent is said, and watching goes on.
 fn post(url: &str, text: &str) {
     let body = serde_json::json!({ "text": text }).to_string();

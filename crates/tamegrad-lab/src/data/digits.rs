@@ -15,7 +15,7 @@ use flate2::read::GzDecoder;
 use super::split::part;
 use super::{DataError, Dataset, Table, Targets};
 
-const FILE: &[u8] = include_bytes!("../../../../data/digits.csv.gz");
+const FILE: &[u8] = include_bytes!("../../data/digits.csv.gz");
 const PIXELS: usize = 64;
 const INK: f32 = 16.0;
 const CLASSES: usize = 10;

@@ -320,6 +320,7 @@ fn beyond_the_bound_steps_are_thinned_out_and_that_is_said() {
     assert_eq!(read.events[1].data["steps"], 200 - read.steps.len());
 }
 
+#[cfg(feature = "parquet")]
 #[test]
 fn parquet_has_the_same_rows() {
     let folder = tempfile::tempdir().unwrap();
