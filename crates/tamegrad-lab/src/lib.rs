@@ -2,6 +2,31 @@
 //!
 //! A [`recipe`] says what is trained. [`train()`] trains it, [`preflight()`] looks at it before the
 //! first update, and [`fix()`] finds the least change that makes it train well.
+//!
+//! ```
+//! let text = r#"
+//!     [data]
+//!     source = "circles"
+//!
+//!     [model]
+//!     kind = "mlp"
+//!     depth = 2
+//!     width = 8
+//!     activation = "relu"
+//!
+//!     [optimizer]
+//!     kind = "sgd"
+//!     learning_rate = 0.1
+//!
+//!     [training]
+//!     batch = 16
+//!     epochs = 2
+//! "#;
+//! let recipe = tamegrad_lab::recipe::parse(text, None)?;
+//! let preflight = tamegrad_lab::preflight(&recipe)?;
+//! assert_eq!(preflight.warnings(), []);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod cases;
 pub mod changes;

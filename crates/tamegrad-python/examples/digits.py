@@ -81,7 +81,7 @@ def train(mode: str, x: torch.Tensor, y: torch.Tensor) -> tuple[float, tamegrad.
 
 
 def main() -> None:
-    default = Path(__file__).resolve().parents[3] / "data"
+    default = Path(__file__).resolve().parents[2] / "tamegrad-lab" / "data"
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     x, y = digits(folder)
     warnings.simplefilter("ignore", tamegrad.TamegradWarning)

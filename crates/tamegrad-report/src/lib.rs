@@ -3,6 +3,20 @@
 //! Every function here is pure: a [`tamegrad::Diagnosis`] and its [`tamegrad::Record`] go in, text
 //! comes out. Nothing is printed, no file is touched and no environment is read; whether colours
 //! are wanted and how wide a line may be is said by the caller in a [`Style`].
+//!
+//! ```
+//! use tamegrad::{Guard, GuardConfig, Layout, Observation, RunFacts, Step};
+//! use tamegrad_report::{Style, terminal};
+//!
+//! let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
+//! for step in 0..200 {
+//!     let loss = 2.0 - 0.01 * step as f64;
+//!     guard.observe(&Observation { step: Step(step), loss: Some(loss), ..Observation::default() });
+//!     guard.observe_update(&[]);
+//! }
+//! let text = terminal::diagnosis(&guard.diagnosis(), guard.record(), &Style::plain(80));
+//! assert!(text.starts_with("HEALTHY  no alarm (200 steps seen)"));
+//! ```
 
 pub mod chain;
 pub mod change;

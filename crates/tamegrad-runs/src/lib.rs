@@ -4,6 +4,27 @@
 //! formats of [`readers`], recognised by content. A reader never panics, never prints, and keeps
 //! what it can read: what is broken is left out and said in [`Log::notices`].
 //!
+//! ```
+//! use tamegrad::Verdict;
+//! use tamegrad_runs::{Source, read_verdict};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("log.jsonl");
+//! let row = |step: u32| match step {
+//!     0..150 => format!("{{\"step\": {step}, \"loss\": {}}}\n", 2.0 - 0.01 * f64::from(step)),
+//!     _ => format!("{{\"step\": {step}, \"loss\": NaN}}\n"),
+//! };
+//! std::fs::write(&path, (0..200).map(row).collect::<String>())?;
+//!
+//! let source = Source::open(&path)?;
+//! let log = source.read()?;
+//! let reading = read_verdict(&log, source.format(), &[])?;
+//! assert_eq!(reading.judgement.verdict, Verdict::Exploded);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! [`scan_checkpoint`] gives the statistics of the tensors of a safetensors file in the same spirit.
 
 mod bins;

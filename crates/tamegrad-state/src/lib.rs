@@ -5,6 +5,19 @@
 //! which format, who wrote them, how long the rest is), the guard as [postcard] has it, which keeps
 //! every float to the bit, NaN and infinity included, and a checksum of all that.
 //!
+//! ```
+//! use tamegrad::{Guard, GuardConfig, Layout, Observation, RunFacts, Step};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
+//! guard.observe(&Observation { step: Step(0), loss: Some(2.3), ..Observation::default() });
+//! let bytes = tamegrad_state::save(&guard)?;
+//! let loaded = tamegrad_state::load(&bytes)?;
+//! assert_eq!(loaded.record().rows, guard.record().rows);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! [postcard]: https://postcard.jamesmunns.com
 
 use serde::{Deserialize, Serialize};

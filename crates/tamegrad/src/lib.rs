@@ -5,6 +5,21 @@
 //! that the door carries out. [`diagnose`] turns a record into a [`Diagnosis`]: verdict, onset,
 //! origin, [`causes`] and ranked [`remedies`].
 //!
+//! ```
+//! use tamegrad::{Guard, GuardConfig, Layout, Observation, RunFacts, Step, Verdict};
+//!
+//! let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
+//! for step in 0..200 {
+//!     let loss = if step < 150 { 2.0 - 0.01 * step as f64 } else { f64::NAN };
+//!     let seen = Observation { step: Step(step), loss: Some(loss), ..Observation::default() };
+//!     assert!(guard.observe(&seen).is_proceed(), "observe mode changes nothing");
+//!     guard.observe_update(&[]);
+//! }
+//! let diagnosis = guard.diagnosis();
+//! assert_eq!(diagnosis.verdict, Verdict::Exploded);
+//! assert_eq!(diagnosis.onset, Some(Step(150)));
+//! ```
+//!
 //! The core sees numbers, never tensors. It knows no framework, no file, no clock and no format:
 //! with the feature `serde` (off by default) a guard's state can be taken apart and put together,
 //! and in which bytes is the caller's choice.
