@@ -5,8 +5,14 @@
 //!
 //! ```
 //! let text = r#"
+//!     name = "circles"
+//!     seed = 1
+//!
 //!     [data]
 //!     source = "circles"
+//!     samples = 200
+//!     noise = 0.1
+//!     factor = 0.5
 //!
 //!     [model]
 //!     kind = "mlp"
