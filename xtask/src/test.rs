@@ -80,6 +80,10 @@ fn plan(installed: Installed) -> Vec<Step> {
             "without burn",
             Work::Cargo("check -p tamegrad-cli --no-default-features --profile ci"),
         ),
+        step(
+            "without SQLite",
+            Work::Cargo("test -p tamegrad-runs --no-default-features --profile ci --lib no_sqlite"),
+        ),
         step("package", Work::Cargo("package --workspace --no-verify --allow-dirty --quiet")),
         step("tidy", Work::Tidy),
     ];
@@ -236,6 +240,7 @@ mod tests {
                     "cargo fmt --all --check",
                     "cargo clippy --workspace --all-targets --profile ci -- -D warnings",
                     "cargo check -p tamegrad-cli --no-default-features --profile ci",
+                    "cargo test -p tamegrad-runs --no-default-features --profile ci --lib no_sqlite",
                     "cargo package --workspace --no-verify --allow-dirty --quiet",
                     "cargo xtask tidy",
                     "cargo nextest run --workspace --cargo-profile ci",
@@ -250,6 +255,7 @@ mod tests {
                 RUST_ONLY,
                 &[
                     "cargo check -p tamegrad-cli --no-default-features --profile ci",
+                    "cargo test -p tamegrad-runs --no-default-features --profile ci --lib no_sqlite",
                     "cargo package --workspace --no-verify --allow-dirty --quiet",
                     "cargo xtask tidy",
                     "cargo test --workspace --profile ci",
@@ -260,6 +266,7 @@ mod tests {
                 &[
                     "cargo fmt --all --check",
                     "cargo check -p tamegrad-cli --no-default-features --profile ci",
+                    "cargo test -p tamegrad-runs --no-default-features --profile ci --lib no_sqlite",
                     "cargo package --workspace --no-verify --allow-dirty --quiet",
                     "cargo xtask tidy",
                     "cargo test --workspace --profile ci",
@@ -297,7 +304,7 @@ mod tests {
     fn the_first_failure_ends_the_run_and_names_the_command() {
         let (passed, started, text) = play(ALL, true, "cargo xtask tidy");
         assert!(!passed);
-        assert_eq!(started.len(), 5, "{started:?}");
+        assert_eq!(started.len(), 6, "{started:?}");
         assert!(text.contains("tidy failed after"), "{text}");
         assert!(text.ends_with("exit status: 101\nrun it again: cargo xtask tidy\n"), "{text}");
     }
@@ -306,15 +313,15 @@ mod tests {
     fn all_steps_pass() {
         let (passed, started, text) = play(ALL, true, "");
         assert!(passed);
-        assert_eq!(started.len(), 11, "{started:?}");
-        assert!(text.contains("\n11 steps passed in "), "{text}");
+        assert_eq!(started.len(), 12, "{started:?}");
+        assert!(text.contains("\n12 steps passed in "), "{text}");
     }
 
     #[test]
     fn a_missing_component_is_said_and_fails_only_under_ci() {
         let (passed, started, text) = play(RUST_ONLY, false, "");
         assert!(passed);
-        assert_eq!(started[2..], ["cargo xtask tidy", "cargo test --workspace --profile ci"]);
+        assert_eq!(started[3..], ["cargo xtask tidy", "cargo test --workspace --profile ci"]);
         assert!(text.contains("LEFT OUT, `cargo fmt --all --check`"), "{text}");
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
@@ -333,6 +340,6 @@ mod tests {
     fn nextest_alone_may_be_missing_under_ci() {
         let (passed, started, _) = play(Installed { nextest: false, ..ALL }, true, "");
         assert!(passed);
-        assert_eq!(started[5], "cargo test --workspace --profile ci", "{started:?}");
+        assert_eq!(started[6], "cargo test --workspace --profile ci", "{started:?}");
     }
 }
