@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tamegrad
+from tamegrad._buffers import CalmBuffers
 
 
 class Held(nn.Module):
@@ -54,6 +55,14 @@ def train(way: str, change=None, at: int = 0):
     assert [(step, action.action) for step, action in guard.actions()] == [(40, "skip")]
     held = [*model.state_dict().values(), model.plain]
     return all(bool(torch.isfinite(tensor).all()) for tensor in held if tensor.is_floating_point())
+
+
+def test_a_data_set_that_a_module_holds_is_not_copied():
+    model = nn.Linear(2, 2)
+    model.small, model.images = torch.zeros(8), torch.zeros(1 << 24 | 1)
+    model.register_buffer("large", torch.zeros(1 << 24 | 1))
+    kept = {name for _, name in CalmBuffers(model)._kept}
+    assert kept == {"small", "large"}
 
 
 @pytest.mark.parametrize("way", ["written", "assigned", "attribute", "resized"])

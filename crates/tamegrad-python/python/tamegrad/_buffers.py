@@ -11,10 +11,13 @@ from torch import nn
 
 from ._versions import keeping_versions
 
+_ATTRIBUTE_BYTES_MAX = 1 << 26
+"""Bytes of an attribute that is copied; a larger one is a data set rather than a state."""
+
 
 class CalmBuffers:
-    """Copies of a model's float buffers and of the float tensors among its modules' attributes, which a
-    forward pass changes before a step is judged.
+    """Copies of a model's float buffers and of the smaller float tensors among its modules' attributes,
+    which a forward pass changes before a step is judged.
 
     They are known by module and name, for a pass may write to a tensor or put another in its place.
     ``None`` in place of the model keeps nothing.
@@ -61,7 +64,9 @@ class CalmBuffers:
         for module in self._model.modules() if self._model is not None else ():
             for holder in (module._buffers, module.__dict__):
                 for name, value in holder.items():
-                    if isinstance(value, torch.Tensor) and _is_kept(value):
+                    if not isinstance(value, torch.Tensor) or not _is_kept(value):
+                        continue
+                    if holder is module._buffers or value.nbytes <= _ATTRIBUTE_BYTES_MAX:
                         yield (module, name), holder, name
 
 
