@@ -2,14 +2,13 @@
 
 use tamegrad_stats::{TensorStats, merge};
 
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::observe::NamedInput;
+use crate::rules::RULES;
 use crate::running::Window;
 
 /// Inputs of a batch that are told apart; the further ones are taken together with the last.
 pub const INPUTS_MAX: usize = 32;
-/// Times the median of the batches before above which a batch is unlike them.
-const UNLIKE_RATIO: f64 = 4.0;
 
 /// What is kept of the batches' data.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -77,11 +76,10 @@ impl BatchTrack {
         })
     }
 
-    /// The track of an input that was seen before.
-    pub(crate) fn input(&self, name: &str) -> Option<&DataTrack> {
-        let known = self.inputs.iter().find(|(known, _)| known == name);
-        let last = self.inputs.last().filter(|_| self.inputs.len() >= INPUTS_MAX);
-        known.or(last).map(|(_, track)| track)
+    /// The place of an input that was seen before.
+    fn known(&self, name: &str) -> Option<usize> {
+        let known = self.inputs.iter().position(|(known, _)| known == name);
+        known.or_else(|| (self.inputs.len() >= INPUTS_MAX).then(|| self.inputs.len() - 1))
     }
 
     pub(crate) fn take(&mut self, inputs: &[NamedInput<'_>], targets: Option<TensorStats>) {
@@ -98,53 +96,41 @@ impl BatchTrack {
         self.inputs.iter_mut().map(|(_, track)| track).chain([&mut self.targets])
     }
 
-    /// The number by which a batch is unlike those before it: an input's largest element, the RMS of
-    /// an input, or the largest target is above 4 times their median.
+    /// The number by which a batch is unlike those before it: the largest element or the RMS of an
+    /// input, or the largest target, is above 4 times their median.
     pub(crate) fn unlike(
         &self,
         inputs: &[NamedInput<'_>],
         targets: Option<TensorStats>,
-    ) -> Option<Evidence> {
-        let input = inputs.iter().find_map(|input| self.unlike_input(input.name, &input.stats));
+    ) -> Option<Measure> {
+        let mut inputs = inputs.iter();
+        let input = inputs.find_map(|input| self.unlike_input(self.known(input.name)?, &input.stats));
         input.or_else(|| self.unlike_targets(&targets?))
     }
 
     /// The same of the batch at the first alarm.
-    pub(crate) fn unlike_at_alarm(&self) -> Option<Evidence> {
-        let mut inputs = self.inputs.iter();
-        let input = inputs.find_map(|(name, track)| self.unlike_input(name, &track.at_alarm?));
+    pub(crate) fn unlike_at_alarm(&self) -> Option<Measure> {
+        let mut places = 0..self.inputs.len();
+        let input = places.find_map(|place| self.unlike_input(place, &self.inputs[place].1.at_alarm?));
         input.or_else(|| self.unlike_targets(&self.targets.at_alarm?))
     }
 
-    /// An input in words; `None` where it is the only one and needs no name.
-    pub(crate) fn called(&self, name: &str) -> Option<String> {
-        let (last, _) = self.inputs.get(1..)?.last()?;
-        Some(if last == name && self.inputs.len() >= INPUTS_MAX {
-            format!("input `{name}` or a later one")
-        } else {
-            format!("input `{name}`")
-        })
+    fn unlike_input(&self, place: usize, now: &TensorStats) -> Option<Measure> {
+        let (_, track) = self.inputs.get(place)?;
+        let found = unlike_median(Quantity::LargestElement, now.max_abs, &track.max)
+            .or_else(|| unlike_median(Quantity::DataRms, now.rms(), &track.rms));
+        found.map(|measure| measure.at(Place::Input(place)))
     }
 
-    fn unlike_input(&self, name: &str, now: &TensorStats) -> Option<Evidence> {
-        let track = self.input(name)?;
-        let [largest, rms] = match self.called(name) {
-            None => {
-                ["largest input of the batch".to_owned(), "RMS of the batch's inputs".to_owned()]
-            }
-            Some(input) => [format!("largest element of {input}"), format!("RMS of {input}")],
-        };
-        unlike_median(largest, now.max_abs, &track.max)
-            .or_else(|| unlike_median(rms, now.rms(), &track.rms))
-    }
-
-    fn unlike_targets(&self, now: &TensorStats) -> Option<Evidence> {
-        unlike_median("largest target of the batch".to_owned(), now.max_abs, &self.targets.max)
+    fn unlike_targets(&self, now: &TensorStats) -> Option<Measure> {
+        let found = unlike_median(Quantity::LargestElement, now.max_abs, &self.targets.max);
+        found.map(|measure| measure.at(Place::Targets))
     }
 }
 
-fn unlike_median(what: String, now: f64, before: &Window<50>) -> Option<Evidence> {
+fn unlike_median(quantity: Quantity, now: f64, before: &Window<50>) -> Option<Measure> {
+    let ratio = RULES.data.ratio;
     // Against zeros anything is large: they are a state at its start, or padding.
-    let usual = before.median().filter(|usual| *usual > 0.0 && now > UNLIKE_RATIO * usual)?;
-    Some(Evidence::against(what, now, "median of the batches before", usual))
+    let usual = before.median().filter(|usual| *usual > 0.0 && now > ratio * usual)?;
+    Some(Measure::new(quantity, now).against(Reference::Usual, usual))
 }

@@ -1,88 +1,75 @@
 //! Why it happened: one file a cause. Each weighs the record and brings the numbers that show it.
 
-mod activation;
-pub(crate) mod data;
-mod initialisation;
-mod learning_rate;
-mod normalisation;
-mod optimizer_state;
-mod precision;
-mod recurrence;
-mod spike_then_dead;
-mod unscaled_target;
-
 use crate::doc::Doc;
-use crate::finding::Evidence;
+use crate::evidence::Measure;
 use crate::observe::LayerId;
 use crate::origin::Origin;
-use crate::record::Record;
+use crate::run::Run;
 
-/// The texts of all causes, in the order of [`CauseName::ALL`].
-pub const DOCS: [&Doc; 10] = [
-    &activation::DOC,
-    &data::DOC,
-    &initialisation::DOC,
-    &learning_rate::DOC,
-    &normalisation::DOC,
-    &optimizer_state::DOC,
-    &precision::DOC,
-    &recurrence::DOC,
-    &spike_then_dead::DOC,
-    &unscaled_target::DOC,
-];
+/// Declares the causes from one list, in the order of the alphabet: module, name, and what it is.
+macro_rules! causes {
+    ($($(#[$doc:meta])* $module:ident => $name:ident,)*) => {
+        $(pub(crate) mod $module;)*
 
-/// Which cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CauseName {
+        /// Which cause.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum CauseName {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl CauseName {
+            /// All causes.
+            pub const ALL: &'static [CauseName] = &[$(CauseName::$name,)*];
+
+            /// The text that explains it.
+            pub fn doc(self) -> &'static Doc {
+                match self {
+                    $(CauseName::$name => &$module::DOC,)*
+                }
+            }
+        }
+
+        /// What each cause weighs in a run.
+        const WEIGH: &[fn(&Run, Option<&Origin>) -> Option<Cause>] = &[$($module::weigh,)*];
+    };
+}
+
+causes! {
     /// An activation that grows faster than its input.
-    Activation,
+    activation => Activation,
     /// A batch unlike its siblings, or non-finite data.
-    Data,
+    data => Data,
     /// Initial weights whose gains multiply far from 1.
-    Initialisation,
+    initialisation => Initialisation,
     /// A learning rate that is too high, or a jump of it.
-    LearningRate,
+    learning_rate => LearningRate,
     /// Normalisation that is missing or itself multiplies gradients.
-    Normalisation,
+    normalisation => Normalisation,
     /// Adam's second moment lags behind the gradient.
-    OptimizerState,
+    optimizer_state => OptimizerState,
     /// The range of the number type.
-    Precision,
+    precision => Precision,
     /// A recurrent matrix that is multiplied at every time step.
-    Recurrence,
+    recurrence => Recurrence,
     /// One huge update left a network that no longer learns.
-    SpikeThenDead,
+    spike_then_dead => SpikeThenDead,
     /// Targets far from the scale of the network's output.
-    UnscaledTarget,
+    unscaled_target => UnscaledTarget,
 }
 
 impl CauseName {
-    /// All causes.
-    pub const ALL: [CauseName; 10] = [
-        CauseName::Activation,
-        CauseName::Data,
-        CauseName::Initialisation,
-        CauseName::LearningRate,
-        CauseName::Normalisation,
-        CauseName::OptimizerState,
-        CauseName::Precision,
-        CauseName::Recurrence,
-        CauseName::SpikeThenDead,
-        CauseName::UnscaledTarget,
-    ];
-
-    /// The text that explains it.
-    pub fn doc(self) -> &'static Doc {
-        DOCS[self as usize]
-    }
-
     /// Kebab-case name.
     pub fn as_str(self) -> &'static str {
         self.doc().name
     }
+
+    /// Whether it may be the cause of what broke outside the model.
+    fn is_outside_model(self) -> bool {
+        matches!(self, CauseName::Data | CauseName::UnscaledTarget)
+    }
 }
 
-/// A cause that the record supports.
+/// A cause that the numbers support.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cause {
     /// Which.
@@ -92,53 +79,35 @@ pub struct Cause {
     /// The layer that it concerns, if it is one.
     pub layer: Option<LayerId>,
     /// The numbers.
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<Measure>,
 }
 
 /// Whether the network no longer learns at the end of the run, by the rule of
 /// [`CauseName::SpikeThenDead`].
-pub fn is_dead(record: &Record) -> bool {
-    spike_then_dead::dead(record).is_some()
+pub fn is_dead(run: &Run) -> bool {
+    spike_then_dead::dead(run).is_some()
 }
 
 /// Weighs all causes of an alarm, the best supported first. Empty when none is supported:
 /// "unknown" is an honest answer. Where it broke outside the model only the data can be a cause.
-pub fn weigh(record: &Record, origin: Option<&Origin>) -> Vec<Cause> {
-    if record.first_alarm().is_none() {
+pub fn weigh(run: &Run, origin: Option<&Origin>) -> Vec<Cause> {
+    if run.first_alarm().is_none() {
         return Vec::new();
     }
+    let mut causes: Vec<Cause> = WEIGH.iter().filter_map(|weigh| weigh(run, origin)).collect();
     if origin.is_some_and(|origin| origin.place.is_loss()) {
-        // Nothing in the model made it.
-        let weighed = [data::weigh(record), unscaled_target::weigh(record)];
-        return ranked(weighed.into_iter().flatten().collect());
+        causes.retain(|cause| cause.name.is_outside_model());
     }
-    let weighed = [
-        activation::weigh(record, origin),
-        data::weigh(record),
-        initialisation::weigh(record, origin),
-        learning_rate::weigh(record),
-        normalisation::weigh(record),
-        optimizer_state::weigh(record),
-        precision::weigh(record),
-        recurrence::weigh(record, origin),
-        spike_then_dead::weigh(record),
-        unscaled_target::weigh(record),
-    ];
-    ranked(weighed.into_iter().flatten().collect())
-}
-
-fn ranked(mut causes: Vec<Cause>) -> Vec<Cause> {
     causes.sort_by(|a, b| b.weight.total_cmp(&a.weight));
     causes
 }
 
-/// A record with an alarm at a step, for the tests of the causes.
+/// A run with an alarm at a step, for the tests of the causes.
 #[cfg(test)]
 pub(crate) mod check {
-    use crate::finding::SignName;
-    use crate::finding::{Finding, Severity};
+    use crate::finding::{Finding, Severity, SignName};
     use crate::observe::{LayerSample, LayerTrace, Layout, Observation, RunFacts, Step};
-    use crate::record::Record;
+    use crate::run::Run;
     use crate::signs::check::stats;
 
     /// A trace with these forward and backward gains; input and last delta of size 1.
@@ -163,23 +132,17 @@ pub(crate) mod check {
         facts: RunFacts,
         steps: u64,
         mut make: impl FnMut(u64) -> Observation<'a>,
-    ) -> Record {
-        let mut record = Record::new(layout, facts);
+    ) -> Run {
+        let mut run = Run::new(layout, facts);
         for step in 0..steps {
             if step + 1 == steps {
-                record.note([Finding {
-                    sign: SignName::GradientSpikes,
-                    step: Step(step),
-                    severity: Severity::Alarm,
-                    tensor: None,
-                    layer: None,
-                    evidence: vec![],
-                }]);
+                let (sign, step) = (SignName::GradientSpikes, Step(step));
+                run.note([Finding::new(sign, step, Severity::Alarm, vec![])]);
             }
-            record.take(&Observation { step: Step(step), ..make(step) });
-            record.settle();
+            run.take(&Observation { step: Step(step), ..make(step) });
+            run.settle();
         }
-        record
+        run
     }
 }
 
@@ -189,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_order_of_the_names_is_that_of_their_texts() {
-        let names = CauseName::ALL.map(CauseName::as_str);
+        let names: Vec<_> = CauseName::ALL.iter().map(|name| name.as_str()).collect();
         assert!(names.is_sorted(), "{names:?}");
         assert_eq!(CauseName::Activation.as_str(), "activation");
         assert_eq!(CauseName::UnscaledTarget.as_str(), "unscaled-target");

@@ -186,7 +186,7 @@ pub struct StandsOut {
 }
 
 /// How many times the median of the others a gain must be to stand out.
-const STANDS_OUT: f64 = 4.0;
+pub(crate) const STANDS_OUT: f64 = 4.0;
 
 /// The layer whose gain is above 2 and most times the median, if that is above 4. The first and the
 /// last of the links change the width by design and are not held against the others; neither are

@@ -1,13 +1,15 @@
-//! The diagnosis: what a record says of the whole run.
+//! The diagnosis of a run, whether it was watched, recorded, logged, or not begun yet.
 
 use crate::causes::{self, Cause};
 use crate::chain::Chain;
-use crate::finding::{Finding, Severity};
-use crate::finding::{Reading, SignName};
+use crate::evidence::Names;
+use crate::finding::{Finding, Reading, SignName};
 use crate::observe::Step;
 use crate::origin::{self, Origin};
-use crate::record::{Record, Row, VERY_HIGH_NORM};
+use crate::record::Row;
 use crate::remedies::{self, Proposal};
+use crate::rules::RULES;
+use crate::run::Run;
 use crate::running::median;
 
 /// The verdict on a run.
@@ -51,37 +53,130 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// All verdicts.
+    pub const ALL: [Verdict; 6] = [
+        Verdict::Healthy,
+        Verdict::Recovered,
+        Verdict::Exploding,
+        Verdict::Exploded,
+        Verdict::Dead,
+        Verdict::TooEarly,
+    ];
+}
+
 /// What one sign said over the whole run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SignSummary {
     /// Which sign.
     pub sign: SignName,
-    /// Its first finding, alarms before strains.
-    pub first: Option<Finding>,
-    /// Number of findings.
-    pub count: usize,
+    /// What is shown of it: its first finding, alarms before strains; of a log one of each rule that
+    /// fired.
+    pub findings: Vec<Finding>,
+    /// Number of findings in all.
+    pub count: u64,
     /// How many more steps or measurements it needed to say anything, if the run ended before it
     /// could and it found nothing.
     pub too_early: Option<u32>,
 }
 
-/// What a record says of the whole run.
+impl SignSummary {
+    /// The first finding that is shown.
+    pub fn first(&self) -> Option<&Finding> {
+        self.findings.first()
+    }
+}
+
+/// How much of a run was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// So many steps.
+    Steps(u64),
+    /// So many records of a log.
+    Records(u64),
+}
+
+/// What is said of a run. A log fills less of it than a run that was watched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Diagnosis {
     /// The verdict.
     pub verdict: Verdict,
+    /// How much of the run was seen.
+    pub seen: Seen,
     /// When it began: the step of the first alarm.
     pub onset: Option<Step>,
+    /// The step from which on the run was back at its level; known from logs alone.
+    pub recovered: Option<Step>,
     /// Where it began.
     pub origin: Option<Origin>,
     /// Why, the best supported cause first. Empty when unknown.
     pub causes: Vec<Cause>,
     /// The six signs.
     pub signs: Vec<SignSummary>,
+    /// The sign whose alarm decided.
+    pub decided_by: Option<SignName>,
     /// The chain of gains that shows the most.
     pub chain: Option<Chain>,
     /// What to do, best first.
     pub remedies: Vec<Proposal>,
+    /// Number of steps at which the guard acted.
+    pub actions: u64,
+    /// The latest measurement of the held-out metric.
+    pub metric: Option<f64>,
+    /// The names of all places above.
+    pub names: Names,
+}
+
+impl Diagnosis {
+    /// What is said before anything is seen.
+    pub(crate) fn empty(verdict: Verdict, seen: Seen, names: Names) -> Self {
+        Self {
+            verdict,
+            seen,
+            onset: None,
+            recovered: None,
+            origin: None,
+            causes: Vec::new(),
+            signs: summaries([]),
+            decided_by: None,
+            chain: None,
+            remedies: Vec::new(),
+            actions: 0,
+            metric: None,
+            names,
+        }
+    }
+
+    /// The alarm that decided.
+    pub fn alarm(&self) -> Option<&Finding> {
+        let decided = self.signs.iter().find(|sign| Some(sign.sign) == self.decided_by)?;
+        decided.first()
+    }
+
+    /// Name of the layer where it began, else of the tensor.
+    pub fn origin_name(&self) -> Option<&str> {
+        let origin = self.origin.as_ref()?;
+        let layer = origin.layer().map(crate::evidence::Place::Layer);
+        self.names.name(layer.unwrap_or(origin.place))
+    }
+
+    /// Kebab-case name of the best supported cause.
+    pub fn cause(&self) -> Option<&'static str> {
+        self.causes.first().map(|cause| cause.name.as_str())
+    }
+}
+
+/// The six signs, each with those of the findings that are its own, in their order.
+pub(crate) fn summaries(findings: impl IntoIterator<Item = Finding>) -> Vec<SignSummary> {
+    let summary = |sign| SignSummary { sign, findings: Vec::new(), count: 0, too_early: None };
+    let mut signs: Vec<SignSummary> = SignName::ALL.into_iter().map(summary).collect();
+    for finding in findings {
+        if let Some(summary) = signs.iter_mut().find(|summary| summary.sign == finding.sign) {
+            summary.count += 1;
+            summary.findings.push(finding);
+        }
+    }
+    signs
 }
 
 /// Rows below which a run without an alarm is too short to be called healthy.
@@ -89,55 +184,62 @@ pub const ROWS_MIN: usize = 20;
 /// Rows at the end that show what came of it.
 const END_ROWS: usize = 20;
 
-/// Diagnoses a run. Where the record lacks something (no single tensors, no gains), the
-/// diagnosis says less; it never guesses.
-pub fn diagnose(record: &Record) -> Diagnosis {
-    let verdict = verdict(record);
-    let origin = origin::find(record);
-    let causes = causes::weigh(record, origin.as_ref());
+/// Diagnoses a run. Where its record lacks something (no single tensors, no gains), the diagnosis says
+/// less; it never guesses.
+pub fn diagnose(run: &Run) -> Diagnosis {
+    let record = &run.record;
+    let verdict = verdict(run);
+    let origin = origin::find(run);
+    let causes = causes::weigh(run, origin.as_ref());
     let remedies = if verdict.is_explosion() {
-        remedies::propose(record, origin.as_ref(), &causes)
+        remedies::propose(run, origin.as_ref(), &causes)
     } else {
         Vec::new()
     };
+    let alarm = run.first_alarm();
     Diagnosis {
         verdict,
-        onset: record.first_alarm().map(|alarm| alarm.step),
-        signs: SignName::ALL.into_iter().map(|sign| summary(record, sign)).collect(),
-        chain: record.telling_chain(),
+        seen: Seen::Steps(record.steps_seen()),
+        onset: alarm.map(|alarm| alarm.step),
+        recovered: None,
+        signs: SignName::ALL.into_iter().map(|sign| summary(run, sign)).collect(),
+        decided_by: alarm.map(|alarm| alarm.sign),
+        chain: run.telling_chain(),
         origin,
         causes,
         remedies,
+        actions: run.action_count(),
+        metric: record.rows.iter().rev().find_map(|row| row.metric),
+        names: record.names(),
     }
 }
 
-fn summary(record: &Record, sign: SignName) -> SignSummary {
-    let of_sign = || record.findings.iter().filter(move |finding| finding.sign == sign);
-    let alarm = of_sign().find(|finding| finding.severity == Severity::Alarm);
-    let reading = record.readings.iter().find(|(name, _)| *name == sign);
-    let too_early = reading.and_then(|(_, reading)| match reading {
+fn summary(run: &Run, sign: SignName) -> SignSummary {
+    let of_sign = || run.findings().iter().filter(move |finding| finding.sign == sign);
+    let alarm = of_sign().find(|finding| finding.is_alarm());
+    let too_early = run.reading(sign).and_then(|reading| match reading {
         Reading::TooEarly { needs } => Some(*needs),
         Reading::Quiet | Reading::Fired(_) => None,
     });
-    let count = of_sign().count();
+    let count = of_sign().count() as u64;
     SignSummary {
         sign,
-        first: alarm.or_else(|| of_sign().next()).cloned(),
+        findings: alarm.or_else(|| of_sign().next()).cloned().into_iter().collect(),
         count,
         too_early: too_early.filter(|_| count == 0),
     }
 }
 
-fn verdict(record: &Record) -> Verdict {
-    let Some(alarm) = record.first_alarm() else {
-        let rows = record.rows.len() as u64 + record.rows_dropped;
-        return if rows < ROWS_MIN as u64 { Verdict::TooEarly } else { Verdict::Healthy };
+fn verdict(run: &Run) -> Verdict {
+    let Some(alarm) = run.first_alarm() else {
+        let is_short = run.record.steps_seen() < ROWS_MIN as u64;
+        return if is_short { Verdict::TooEarly } else { Verdict::Healthy };
     };
-    if ends_nonfinite(record) {
+    if ends_nonfinite(run) {
         Verdict::Exploded
-    } else if causes::is_dead(record) {
+    } else if causes::is_dead(run) {
         Verdict::Dead
-    } else if came_back(record, alarm.step) {
+    } else if came_back(run, alarm.step) {
         Verdict::Recovered
     } else {
         Verdict::Exploding
@@ -146,8 +248,8 @@ fn verdict(record: &Record) -> Verdict {
 
 /// The last loss is not finite, the last rows' gradients are not, or the last update broke a
 /// parameter.
-fn ends_nonfinite(record: &Record) -> bool {
-    let last = record.recent(3);
+fn ends_nonfinite(run: &Run) -> bool {
+    let last = run.record.recent(3);
     let last_update = last.last().and_then(|row| row.update_ratio).unwrap_or(0.0);
     !last.is_empty() && (last.iter().all(Row::is_broken) || last_update.is_infinite())
         || last.last().is_some_and(|row| row.loss.is_some_and(|loss| !loss.is_finite()))
@@ -155,22 +257,25 @@ fn ends_nonfinite(record: &Record) -> bool {
 
 /// Whether the loss of the last rows is back at its level before the alarm and no alarm is among
 /// them.
-fn came_back(record: &Record, alarm: Step) -> bool {
+fn came_back(run: &Run, alarm: Step) -> bool {
+    let record = &run.record;
     let before: Vec<f64> = record.rows_before(Some(alarm)).filter_map(|row| row.loss).collect();
     let before = &before[before.len().saturating_sub(END_ROWS)..];
     let level = median(before.iter().copied()).or_else(|| record.first_losses.iter().next());
     let end = median(record.recent(END_ROWS).iter().filter_map(|row| row.loss));
-    let quiet = record.last_alarm.is_none_or(|at| record.clock - at >= END_ROWS as u64);
+    let quiet = run.is_quiet(END_ROWS as u64);
     let Some((level, end)) = level.zip(end) else { return quiet };
     // Without a calm level before the alarm, a loss that is lower than at first has not come back to
     // anything while the gradient is still very high.
     let norm = median(record.recent(END_ROWS).iter().filter_map(|row| row.gradient_norm));
-    let stays_high = before.is_empty() && norm.is_some_and(|norm| norm > VERY_HIGH_NORM);
+    let very_high = RULES.high_gradient.live.very_high;
+    let stays_high = before.is_empty() && norm.is_some_and(|norm| norm > very_high);
     if stays_high || record.never_came_down(end) {
         return false;
     }
+    let rule = RULES.departure;
     let spread = median(before.iter().map(|loss| (loss - level).abs())).unwrap_or(0.0) * 1.4826;
-    let margin = (4.0 * spread).max(0.1 * record.loss_range());
+    let margin = (rule.spreads * spread).max(rule.of_descent * record.loss_range());
     quiet && end <= level + margin
 }
 

@@ -1,7 +1,9 @@
 //! The form of the text that stands beside each sign, cause and remedy.
 
+use crate::rules::{RULES, Rules};
+
 /// What a sign, cause or remedy is, for a reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Doc {
     /// Kebab-case name, as on the command line and in JSON.
     pub name: &'static str,
@@ -11,8 +13,8 @@ pub struct Doc {
     pub what: &'static str,
     /// Why it matters.
     pub why: &'static str,
-    /// The rule, with its numbers.
-    pub rule: &'static str,
+    /// The rule. Its numbers are those of the rules given.
+    pub rule: fn(&Rules) -> String,
     /// An example.
     pub example: &'static str,
     /// What to do; for a remedy, how to apply it.
@@ -21,16 +23,25 @@ pub struct Doc {
     pub source: &'static str,
 }
 
+impl PartialEq for Doc {
+    /// Names are unique.
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Doc {}
+
 impl Doc {
     /// The headings and texts in the order in which they are shown.
-    pub fn sections(&self) -> [(&'static str, &'static str); 6] {
+    pub fn sections(&self) -> [(&'static str, String); 6] {
         [
-            ("What it is", self.what),
-            ("Why it matters", self.why),
-            ("Rule", self.rule),
-            ("Example", self.example),
-            ("Remedy", self.remedy),
-            ("Source", self.source),
+            ("What it is", self.what.to_owned()),
+            ("Why it matters", self.why.to_owned()),
+            ("Rule", (self.rule)(&RULES)),
+            ("Example", self.example.to_owned()),
+            ("Remedy", self.remedy.to_owned()),
+            ("Source", self.source.to_owned()),
         ]
     }
 }

@@ -1,7 +1,9 @@
 //! The texts of `explain`: those that stand beside the signs, causes and remedies.
 
+use crate::causes::CauseName;
 use crate::doc::Doc;
-use crate::{causes, remedies, signs};
+use crate::finding::SignName;
+use crate::remedies::RemedyName;
 
 /// Which of the three kinds a [`Doc`] tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +18,9 @@ pub enum Topic {
 
 /// All texts, the signs first, then the causes, then the remedies.
 pub fn all() -> Vec<(Topic, &'static Doc)> {
-    let signs = signs::DOCS.iter().map(|doc| (Topic::Sign, *doc));
-    let causes = causes::DOCS.iter().map(|doc| (Topic::Cause, *doc));
-    let remedies = remedies::DOCS.iter().map(|doc| (Topic::Remedy, *doc));
+    let signs = SignName::ALL.iter().map(|name| (Topic::Sign, name.doc()));
+    let causes = CauseName::ALL.iter().map(|name| (Topic::Cause, name.doc()));
+    let remedies = RemedyName::ALL.iter().map(|name| (Topic::Remedy, name.doc()));
     signs.chain(causes).chain(remedies).collect()
 }
 
@@ -30,6 +32,28 @@ pub fn find(name: &str) -> Option<(Topic, &'static Doc)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_that_changes_changes_its_text() {
+        use crate::rules::{LadderRule, MetricRule, RULES, Rules};
+        let ladder = LadderRule { skips: 7, ..RULES.ladder };
+        let metric = MetricRule { steps_min: 4321, ..RULES.metric };
+        let mut rules = Rules { ladder, metric, lag: 9.75, ..RULES };
+        rules.spike.live.sigmas = 6.5;
+        rules.cut.logs.after_alarm = 777;
+        for (name, number) in [
+            ("skip-step", "7 skips"),
+            ("metric-stalls", "4321"),
+            ("optimizer-state", "9.75"),
+            ("gradient-spikes", "6.5 sigma"),
+            ("learning-rate-falls", "777 records"),
+        ] {
+            let (_, doc) = find(name).expect("an entry");
+            let text = (doc.rule)(&rules);
+            assert!(text.contains(number), "{name}: {text}");
+            assert!(!(doc.rule)(&RULES).contains(number), "{name}");
+        }
+    }
 
     #[test]
     fn names_are_unique_kebab_case_and_every_section_is_filled() {

@@ -1,6 +1,27 @@
 //! A finding: a sign that fired, with the numbers that show it.
 
-use crate::observe::{LayerId, Step, TensorId};
+use crate::evidence::{Measure, Place};
+use crate::observe::Step;
+
+/// How grave a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Severity {
+    /// Worth showing. A run with strains alone is still healthy.
+    Strain,
+    /// Part of an explosion.
+    Alarm,
+}
+
+impl Severity {
+    /// Lower-case name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Strain => "strain",
+            Severity::Alarm => "alarm",
+        }
+    }
+}
 
 /// Which sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,45 +53,6 @@ impl SignName {
     ];
 }
 
-/// How grave a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Severity {
-    /// Worth showing. A run with strains alone is still healthy.
-    Strain,
-    /// Part of an explosion.
-    Alarm,
-}
-
-/// One number that shows a finding or a cause.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Evidence {
-    /// What was measured, in words, such as `update ratio of layers.3.linear.weight`.
-    pub what: String,
-    /// Its value.
-    pub value: f64,
-    /// What it is held against, in words and as a number.
-    pub against: Option<(String, f64)>,
-}
-
-impl Evidence {
-    /// A number alone.
-    pub fn of(what: impl Into<String>, value: f64) -> Self {
-        Self { what: what.into(), value, against: None }
-    }
-
-    /// A number and what it is held against.
-    pub fn against(
-        what: impl Into<String>,
-        value: f64,
-        reference: impl Into<String>,
-        limit: f64,
-    ) -> Self {
-        Self { what: what.into(), value, against: Some((reference.into(), limit)) }
-    }
-}
-
 /// A sign that fired.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -81,12 +63,22 @@ pub struct Finding {
     pub step: Step,
     /// How grave.
     pub severity: Severity,
-    /// The tensor that shows it, if it is one.
-    pub tensor: Option<TensorId>,
-    /// The layer that shows it, if it is one.
-    pub layer: Option<LayerId>,
+    /// The tensor or layer that shows it; [`Place::Run`] where it is none alone.
+    pub place: Place,
     /// The numbers.
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<Measure>,
+}
+
+impl Finding {
+    /// A finding of the whole run.
+    pub fn new(sign: SignName, step: Step, severity: Severity, evidence: Vec<Measure>) -> Self {
+        Self { sign, step, severity, place: Place::Run, evidence }
+    }
+
+    /// Whether it is part of an explosion.
+    pub fn is_alarm(&self) -> bool {
+        self.severity == Severity::Alarm
+    }
 }
 
 /// What a sign says of the latest step.

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 use crate::decision::{Decision, GradientAction, UpdateVerdict};
 use crate::diagnosis::{Diagnosis, diagnose};
-use crate::finding::{Finding, Reading, Severity};
+use crate::finding::{Finding, Reading};
 use crate::jump;
 use crate::ladder::Ladder;
 use crate::observe::{
     LayerTrace, Layout, Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,
 };
 use crate::record::{CriticalStep, Record};
+use crate::run::Run;
 use crate::signs::Signs;
 
 /// What the guard may do.
@@ -53,7 +54,7 @@ impl Default for GuardConfig {
 pub struct Guard {
     #[cfg_attr(feature = "serde", serde(skip))]
     config: GuardConfig,
-    record: Record,
+    run: Run,
     signs: Signs,
     ladder: Ladder,
     /// Between a verdict to shrink and the shrunk update, in the middle of a step.
@@ -68,7 +69,7 @@ impl Guard {
     pub fn new(layout: Layout, facts: RunFacts, config: GuardConfig) -> Self {
         Self {
             config,
-            record: Record::new(layout, facts),
+            run: Run::new(layout, facts),
             signs: Signs::default(),
             shrinking: None,
             ladder: Ladder::default(),
@@ -87,8 +88,8 @@ impl Guard {
     /// # Errors
     /// [`OtherModel`] when the names of tensors or layers differ; nothing has changed then.
     pub fn resume(&mut self, saved: Guard) -> Result<(), OtherModel> {
-        self.record.layout.same_names(&saved.record.layout)?;
-        self.record.resume(saved.record);
+        self.run.record.layout.same_names(&saved.run.record.layout)?;
+        self.run.resume(saved.run);
         self.signs = saved.signs;
         self.ladder = match self.config.mode {
             Mode::Protect => saved.ladder,
@@ -101,8 +102,8 @@ impl Guard {
 
     /// Whether a guard that was read from a saved state holds together: as many tensors and layers as
     /// its layout has, and nothing that has happened later than now.
-    pub fn is_whole(&self) -> bool {
-        self.record.is_whole() && self.ladder.is_whole()
+    pub fn validate(&self) -> bool {
+        self.run.validate() && self.ladder.validate()
     }
 
     /// The options.
@@ -110,36 +111,41 @@ impl Guard {
         &self.config
     }
 
-    /// What it has seen.
+    /// What it has seen, found and done.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// The history of the run.
     pub fn record(&self) -> &Record {
-        &self.record
+        &self.run.record
     }
 
     /// Whether the coming pass shall have its probes armed: the first, and every
     /// [`GuardConfig::trace_every`] steps until the first alarm has been traced.
     pub fn wants_trace(&self, step: Step) -> bool {
         self.config.mode != Mode::Off
-            && self.record.alarm_trace.is_none()
+            && self.run.record.alarm_trace.is_none()
             && step.0.is_multiple_of(self.config.trace_every.max(1))
     }
 
     /// Whether the pass just observed shall be repeated with probes (on a copy of the model,
     /// without an update), because an alarm came and no probes have seen it.
     pub fn wants_repeated_trace(&self) -> bool {
-        self.record.first_alarm().is_some() && self.record.alarm_trace.is_none()
+        self.run.is_alarmed() && self.run.record.alarm_trace.is_none()
     }
 
     /// Takes in the probes of a repeated pass of the latest step, with the parameters from before its
     /// update.
     pub fn observe_trace(&mut self, trace: &LayerTrace) {
-        let step = self.record.now().map_or(Step(0), |row| row.step);
+        let step = self.run.record.now().map_or(Step(0), |row| row.step);
         self.observe_trace_of(step, trace);
     }
 
     /// Takes in the probes of a repeated pass of any step: of the one after the latest, when its
     /// parameters were those after the latest update.
     pub fn observe_trace_of(&mut self, step: Step, trace: &LayerTrace) {
-        self.record.take_trace(step, trace);
+        self.run.take_trace(step, trace);
     }
 
     /// Takes in the lag of Adam's second moment (RMS of g^2/v), measured at an alarm.
@@ -150,7 +156,13 @@ impl Guard {
             .filter_map(|(index, lag)| Some((TensorId(index), (*lag)?)))
             .filter(|(_, lag)| !lag.is_nan())
             .max_by(|a, b| a.1.total_cmp(&b.1));
-        self.record.alarm_lag = self.record.alarm_lag.or(largest);
+        let alarm_lag = &mut self.run.record.alarm_lag;
+        *alarm_lag = alarm_lag.or(largest);
+    }
+
+    /// Whether the integration shall measure that lag at this step: once, when an alarm has come.
+    pub fn wants_lag(&self) -> bool {
+        self.run.is_alarmed() && self.run.record.alarm_lag.is_none()
     }
 
     /// The factor on the learning rate at the latest decision; exactly 1 when the guard leaves it
@@ -163,41 +175,38 @@ impl Guard {
     /// has come.
     pub fn wants_critical_step(&self) -> bool {
         self.config.mode != Mode::Off
-            && self.record.first_alarm().is_some()
-            && self.record.critical_step.is_none()
+            && self.run.is_alarmed()
+            && self.run.record.critical_step.is_none()
     }
 
     /// Takes in the critical step size (the smallest multiple of the proposed update that raises
     /// the loss of its own batch) and the sharpness along the update, see [`CriticalStep`].
     pub fn observe_critical_step(&mut self, multiple: f64, sharpness: Option<f64>) {
-        let step = self.record.now().map_or(Step(0), |row| row.step);
+        let step = self.run.record.now().map_or(Step(0), |row| row.step);
         let found = CriticalStep { step, multiple, sharpness };
-        self.record.critical_step.get_or_insert(found);
+        self.run.record.critical_step.get_or_insert(found);
     }
 
     /// Takes in a step before its update and decides. Outside [`Mode::Protect`] the decision is
     /// always to proceed.
     pub fn observe(&mut self, seen: &Observation<'_>) -> Decision {
-        jump::follow(&mut self.record, seen);
-        self.record.take(seen);
-        self.record.readings = self.signs.read(&self.record);
-        let fired: Vec<Finding> = self
-            .record
-            .readings
-            .iter()
-            .filter_map(|(_, reading)| match reading {
-                Reading::Fired(finding) => Some(finding.clone()),
-                Reading::Quiet | Reading::TooEarly { .. } => None,
-            })
-            .collect();
-        self.record.note(fired.iter().cloned());
+        jump::follow(&mut self.run, seen);
+        self.run.take(seen);
+        let readings = self.signs.read(&self.run);
+        let fired = readings.iter().filter_map(|(_, reading)| match reading {
+            Reading::Fired(finding) => Some(finding.clone()),
+            Reading::Quiet | Reading::TooEarly { .. } => None,
+        });
+        let fired: Vec<Finding> = fired.collect();
+        self.run.note_readings(readings);
+        self.run.note(fired.iter().cloned());
         if self.config.mode != Mode::Protect {
             return Decision::default();
         }
         let snapshots: Vec<Step> = self.snapshots.iter().map(|(step, _)| *step).collect();
-        let decision = self.ladder.decide(&self.record, &fired, &snapshots, seen.clipped_to);
+        let decision = self.ladder.decide(&self.run, &fired, &snapshots, seen.clipped_to);
         if self.ladder.accepts_level() {
-            self.record.accept_gradient_level();
+            self.run.record.accept_gradient_level();
         }
         self.carry_out(seen.step, &decision);
         decision
@@ -207,16 +216,17 @@ impl Guard {
     /// step was skipped), and ends the step unless the update is to be shrunk. Outside
     /// [`Mode::Protect`] the update is always to be taken.
     pub fn observe_update(&mut self, updates: &[Option<Update>]) -> UpdateVerdict {
-        self.record.take_update(updates);
-        let fired = self.signs.read_update(&self.record);
-        let alarm = fired.iter().any(|finding| finding.severity == Severity::Alarm);
-        self.record.note(fired);
-        let verdict = match self.config.mode == Mode::Protect {
-            true => self.ladder.judge_update(updates, self.largest_ratio(), alarm),
-            false => UpdateVerdict::Take,
+        self.run.record.take_update(updates);
+        let fired = self.signs.read_update(&self.run);
+        let alarm = fired.iter().any(Finding::is_alarm);
+        self.run.note(fired);
+        let verdict = if self.config.mode == Mode::Protect {
+            self.ladder.judge_update(updates, self.largest_ratio(), alarm)
+        } else {
+            UpdateVerdict::Take
         };
         match verdict {
-            UpdateVerdict::Take => self.record.settle(),
+            UpdateVerdict::Take => self.run.settle(),
             UpdateVerdict::Shrink(factor) => self.shrinking = Some(factor),
             UpdateVerdict::Refuse => self.refuse(),
         }
@@ -226,14 +236,14 @@ impl Guard {
     /// Takes in the update made anew from shrunk gradients and ends the step. False means: it is
     /// still too large (an Adam divides the factor away), do not take it.
     pub fn observe_shrunk_update(&mut self, updates: &[Option<Update>]) -> bool {
-        self.record.take_update(updates);
+        self.run.record.take_update(updates);
         let verdict = self.ladder.judge_update(updates, self.largest_ratio(), true);
         let takes = verdict == UpdateVerdict::Take;
         match self.shrinking.take().filter(|_| takes) {
             Some(factor) => {
                 self.ladder.note_shrinking();
                 self.note(GradientAction::ScaleAll(factor));
-                self.record.settle();
+                self.run.settle();
             }
             None => self.refuse(),
         }
@@ -243,44 +253,44 @@ impl Guard {
     /// Takes in an update that is there already and cannot be taken back, and ends the step: what it
     /// tells is noted as by [`Guard::observe_update`].
     pub fn observe_update_taken(&mut self, updates: &[Option<Update>]) {
-        self.record.take_update(updates);
-        let fired = self.signs.read_update(&self.record);
-        self.record.note(fired);
+        self.run.record.take_update(updates);
+        let fired = self.signs.read_update(&self.run);
+        self.run.note(fired);
         let is_broken = updates.iter().flatten().any(|update| update.nonfinite > 0);
         if is_broken && self.config.mode == Mode::Protect {
             self.ladder.note_broken();
         }
-        self.record.settle();
+        self.run.settle();
     }
 
     /// Whether the update of the step that was observed last may have to be taken back, so that the
     /// door must hold a copy of parameters and optimizer state: in protect mode, on steps that are not
     /// like the calm ones before.
     pub fn wants_copy(&self) -> bool {
-        self.config.mode == Mode::Protect && crate::risk::is_at_risk(&self.record)
+        self.config.mode == Mode::Protect && crate::risk::is_at_risk(&self.run)
     }
 
     /// Takes in parameters that the optimizer has got later, after those that it had.
     pub fn add_tensors(&mut self, tensors: Vec<TensorInfo>) {
-        self.record.add_tensors(tensors);
+        self.run.record.add_tensors(tensors);
     }
 
     fn largest_ratio(&self) -> f64 {
-        self.record.now().and_then(|row| row.update_ratio).unwrap_or(0.0)
+        self.run.record.now().and_then(|row| row.update_ratio).unwrap_or(0.0)
     }
 
     fn refuse(&mut self) {
         self.ladder.note_refusal();
         self.note(GradientAction::Skip);
-        self.record.undo_update();
-        self.record.settle();
+        self.run.record.undo_update();
+        self.run.settle();
     }
 
     fn note(&mut self, gradients: GradientAction) {
-        let step = self.record.now().map_or(Step(0), |row| row.step);
+        let step = self.run.record.now().map_or(Step(0), |row| row.step);
         let learning_rate = self.ladder.learning_rate();
         let decision = Decision { gradients, learning_rate, ..Decision::default() };
-        self.record.note_action(step, decision);
+        self.run.note_action(step, decision);
     }
 
     /// Whether the door shall keep a snapshot of the state before this step. The door holds at
@@ -289,7 +299,7 @@ impl Guard {
         let every = self.config.snapshot_every.max(1);
         let wanted = self.config.mode == Mode::Protect
             && step.0.is_multiple_of(every)
-            && !self.record.is_troubled(every)
+            && !self.run.is_troubled(every)
             && self.snapshots.back().is_none_or(|(last, _)| *last < step);
         if wanted {
             if self.snapshots.len() >= self.config.snapshots_max.max(1) {
@@ -302,7 +312,7 @@ impl Guard {
 
     /// The diagnosis of what was seen so far.
     pub fn diagnosis(&self) -> Diagnosis {
-        diagnose(&self.record)
+        diagnose(&self.run)
     }
 
     fn carry_out(&mut self, step: Step, decision: &Decision) {
@@ -311,14 +321,14 @@ impl Guard {
             || decision.stop
             || self.ladder.cut_now();
         if acts {
-            self.record.note_action(step, decision.clone());
+            self.run.note_action(step, decision.clone());
         }
         if let Some(to) = decision.rewind {
             self.snapshots.retain(|(at, _)| *at <= to);
             if let Some((_, signs)) = self.snapshots.back() {
                 self.signs = signs.clone();
             }
-            self.record.rewind();
+            self.run.rewind();
         }
     }
 }
@@ -326,6 +336,7 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::Severity;
     use crate::observe::RunFacts;
     use crate::signs::check::{layout, noise, stats};
 
@@ -412,7 +423,7 @@ mod tests {
             for step in 0..400 {
                 guarded(&mut guard, step, longer_sequences(step), clipped_to, update);
             }
-            let actions = &guard.record().actions;
+            let actions = guard.run().actions();
             assert_eq!(!actions.is_empty(), acts, "{clipped_to:?} {update:?}: {actions:?}");
             assert_eq!(guard.learning_rate_factor() < 1.0, acts, "{clipped_to:?} {update:?}");
         }
@@ -450,9 +461,9 @@ mod tests {
             let taken = Update { change_norm: 3.0, nonfinite, ..SMALL.expect("an update") };
             guard.observe_update_taken(&[Some(taken), SMALL]);
             let last =
-                guard.record().findings.last().map(|finding| (finding.step, finding.severity));
+                guard.run().findings().last().map(|finding| (finding.step, finding.severity));
             assert_eq!(last, Some((Step(150), Severity::Alarm)), "{nonfinite}");
-            assert_eq!(guard.record().actions, [], "{nonfinite}");
+            assert_eq!(guard.run().actions(), [], "{nonfinite}");
             let (decision, _) = guarded(&mut guard, 151, (f64::NAN, f64::NAN), None, None);
             assert_eq!(decision.rewind, rewinds_to, "{nonfinite}");
         }
@@ -487,7 +498,7 @@ mod tests {
         }
         let later = TensorInfo { name: "head.weight".to_owned(), ..layout(1).tensors[0].clone() };
         guard.add_tensors(vec![later]);
-        assert!(guard.is_whole());
+        assert!(guard.validate());
         let decision = guard.observe(&Observation {
             step: Step(150),
             loss: Some(calm(150).0),
@@ -507,18 +518,17 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_without_a_track_for_each_tensor_and_layer_is_not_whole() {
+    fn a_guard_without_a_track_for_each_tensor_and_layer_is_not_valid() {
         let (guard, _) = protect(3, calm);
-        assert!(guard.is_whole());
-        let damages: [fn(&mut Record); 3] = [
+        assert!(guard.validate());
+        let damages: [fn(&mut Record); 2] = [
             |record| record.tensors.clear(),
             |record| record.gains.clear(),
-            |record| record.last_alarm = Some(record.clock + 1),
         ];
         for damage in damages {
             let mut damaged = guard.clone();
-            damage(&mut damaged.record);
-            assert!(!damaged.is_whole());
+            damage(&mut damaged.run.record);
+            assert!(!damaged.validate());
         }
     }
 
@@ -526,7 +536,7 @@ mod tests {
     fn a_calm_run_is_left_alone() {
         let (guard, acted) = protect(600, calm);
         assert_eq!(acted, []);
-        assert_eq!(guard.record().actions, []);
+        assert_eq!(guard.run().actions(), []);
     }
 
     #[test]
@@ -676,7 +686,7 @@ mod tests {
     fn norms_of_some_times_the_usual_that_the_loss_bears_change_no_step() {
         let (guard, acted) =
             protect(300, |s| (calm(s).0, if s >= 200 { 8.0 } else { 1.0 } * calm(s).1));
-        assert!(!guard.record().findings.is_empty(), "they are shown");
+        assert!(!guard.run().findings().is_empty(), "they are shown");
         assert_eq!(acted, []);
     }
 
@@ -684,7 +694,7 @@ mod tests {
     fn a_drift_that_the_loss_bears_changes_no_step() {
         let grows = |s: u64| (calm(s).0, (1.0 + (s as f64 - 200.0).max(0.0) / 40.0) * calm(s).1);
         let (guard, acted) = protect(300, grows);
-        let strains = guard.record().findings.iter();
+        let strains = guard.run().findings().iter();
         let drifts = strains.filter(|f| f.sign == crate::finding::SignName::GradientSpikes).count();
         assert!(drifts > 0, "the drift is shown");
         assert_eq!(acted, []);

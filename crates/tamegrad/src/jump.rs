@@ -8,7 +8,9 @@
 //! The rule is tamegrad's own; `docs/torch.md` has the runs that it was made for.
 
 use crate::observe::{Observation, TensorInfo};
-use crate::record::{Jump, Record, TensorTrack, WARM_UP_STEPS};
+use crate::record::TensorTrack;
+use crate::rules::RULES;
+use crate::run::{Jump, Run};
 use crate::running::{Baseline, median};
 
 /// Times its mean up to which a gradient or an update before the jump was a usual one.
@@ -25,19 +27,20 @@ const STEPS: usize = 20;
 /// Steps without an alarm or an action before the jump.
 const CALM_STEPS: u64 = 100;
 
-/// Goes on with the jump of the record, or begins one; `record` does not hold the step yet.
-pub(crate) fn follow(record: &mut Record, seen: &Observation<'_>) {
+/// Goes on with the jump of the run, or begins one; its record does not hold the step yet.
+pub(crate) fn follow(run: &mut Run, seen: &Observation<'_>) {
     let Some(loss) = seen.loss else { return };
-    let goes_on = record.jump.take().filter(|jump| loss <= jump.bears);
-    record.jump = match goes_on {
-        Some(jump) => jump.next(record, loss),
-        None => Jump::begins(record, loss, seen),
+    let goes_on = run.jump.take().filter(|jump| loss <= jump.loss_ceiling);
+    run.jump = match goes_on {
+        Some(jump) => jump.next(run, loss),
+        None => Jump::begins(run, loss, seen),
     };
 }
 
 impl Jump {
     /// The jump that this loss begins, if it is one.
-    fn begins(record: &Record, loss: f64, seen: &Observation<'_>) -> Option<Self> {
+    fn begins(run: &Run, loss: f64, seen: &Observation<'_>) -> Option<Self> {
+        let (record, warm_up) = (&run.record, RULES.warm_up.live);
         let before = record.now()?.loss?;
         let total = &record.total;
         let has_usual_update = |(track, info): (&TensorTrack, &TensorInfo)| {
@@ -48,8 +51,8 @@ impl Jump {
             let known = record.tensors.iter().zip(&record.layout.tensors);
             known.filter(|(_, info)| info.is_matrix)
         };
-        let is_known = total.gradient.count() >= WARM_UP_STEPS
-            && matrices().any(|(track, _)| track.update.count() >= WARM_UP_STEPS);
+        let is_known = total.gradient.count() >= warm_up
+            && matrices().any(|(track, _)| track.update.count() >= warm_up);
         // Where not every update is looked at, the learning rate tells of those between.
         let rates = || record.recent(STEPS).iter().filter_map(|row| row.learning_rate);
         let has_usual_rate = || {
@@ -58,28 +61,28 @@ impl Jump {
         };
         let from_data = is_known
             && loss.is_finite()
-            && record.departs(loss)
-            && !record.departs(before)
-            && !record.is_troubled(CALM_STEPS)
+            && run.departs(loss)
+            && !run.departs(before)
+            && !run.is_troubled(CALM_STEPS)
             && is_usual(&total.gradient, record.now()?.gradient_norm?)
             && matrices().all(has_usual_update)
             && has_usual_rate()
             && record.batch.unlike(seen.inputs, seen.targets).is_none()
             && seen.whole_norm()? <= BEARABLE * total.gradient.mean().exp();
-        from_data.then(|| Self { bears: borne(record, loss), losses: [loss].into() })
+        from_data.then(|| Self { loss_ceiling: ceiling(run, loss), losses: [loss].into() })
     }
 
-    /// What it is after a next loss that it bears; `None` when it is over. A height that it has come
-    /// down from is borne no more.
-    fn next(mut self, record: &Record, loss: f64) -> Option<Self> {
+    /// What it is after a next loss under its ceiling; `None` when it is over. The ceiling comes down
+    /// with the loss.
+    fn next(mut self, run: &Run, loss: f64) -> Option<Self> {
         self.losses.push_back(loss);
         if self.losses.len() <= STEPS {
             return Some(self);
         }
         self.losses.pop_front();
         let highest = self.losses.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        self.bears = self.bears.min(borne(record, highest));
-        record.departs(highest).then_some(self)
+        self.loss_ceiling = self.loss_ceiling.min(ceiling(run, highest));
+        run.departs(highest).then_some(self)
     }
 }
 
@@ -89,9 +92,9 @@ pub(crate) fn is_usual(baseline: &Baseline, value: f64) -> bool {
     above <= USUAL.ln().max(USUAL_SIGMAS * baseline.sigma())
 }
 
-/// The loss up to which a jump to `loss` is borne.
-fn borne(record: &Record, loss: f64) -> f64 {
-    let middle = record.calm_losses.median().unwrap_or(loss);
+/// The ceiling of a jump to `loss`.
+fn ceiling(run: &Run, loss: f64) -> f64 {
+    let middle = run.record.calm_losses.median().unwrap_or(loss);
     middle + MARGIN * (loss - middle)
 }
 
@@ -155,9 +158,8 @@ mod tests {
 
     #[test]
     fn a_batch_of_other_size_makes_none_and_neither_does_a_calm_loss() {
-        let (record, _) = jumped();
+        let (mut run, _) = jumped();
         let batch = |size: f64| [NamedInput { name: "x", stats: stats(size) }];
-        let mut record = record;
         for i in 0..200 {
             let (gradients, step) = ([Some(stats(1.0))], Step(i));
             let seen = Observation {
@@ -167,14 +169,14 @@ mod tests {
                 inputs: &batch(1.0),
                 ..Observation::default()
             };
-            record.take(&seen);
-            record.take_update(&[Some(Update {
+            run.take(&seen);
+            run.record.take_update(&[Some(Update {
                 change_norm: 0.003,
                 weight_norm: 1.0,
                 len: 1,
                 nonfinite: 0,
             })]);
-            record.settle();
+            run.settle();
         }
         for (loss, size, begins) in [(8.0, 1.2, true), (8.0, 100.0, false), (0.31, 1.2, false)] {
             let seen = Observation {
@@ -182,7 +184,7 @@ mod tests {
                 gradient_norm: Some(3.0),
                 ..Observation::default()
             };
-            let jump = Jump::begins(&record, loss, &seen);
+            let jump = Jump::begins(&run, loss, &seen);
             assert_eq!(jump.is_some(), begins, "{loss} {size}");
         }
     }
@@ -192,9 +194,9 @@ mod tests {
         for (fan_in, begins) in [(Some(100), true), (None, false)] {
             let mut layout = crate::signs::check::layout(2);
             layout.tensors[1].fan_in = fan_in;
-            let mut record = Record::new(layout, crate::RunFacts::default());
+            let mut run = Run::new(layout, crate::RunFacts::default());
             for i in 0..200 {
-                record.take(&Observation {
+                run.take(&Observation {
                     step: Step(i),
                     loss: Some(0.3 + 0.01 * noise(i as usize)),
                     gradients: &[Some(stats(1.0)), None],
@@ -205,13 +207,13 @@ mod tests {
                 };
                 // It moves for the first time in the step before the jump.
                 let late = if i == 199 { update(0.01, 1e-4) } else { None };
-                record.take_update(&[update(0.003, 1.0), late]);
+                run.record.take_update(&[update(0.003, 1.0), late]);
                 if i < 199 {
-                    record.settle();
+                    run.settle();
                 }
             }
             let seen = Observation { gradient_norm: Some(3.0), ..Observation::default() };
-            let jump = Jump::begins(&record, 8.0, &seen);
+            let jump = Jump::begins(&run, 8.0, &seen);
             assert_eq!(jump.is_some(), begins, "{fan_in:?}");
         }
     }
@@ -233,37 +235,37 @@ mod tests {
         assert_eq!(above.iter().min(), Some(&304), "half as much again as 8 is 12");
     }
 
-    /// A calm record, and a jump from 0.3 to 8.
-    fn jumped() -> (Record, Jump) {
-        let mut record = Record::new(crate::signs::check::layout(1), crate::RunFacts::default());
-        (0..50).for_each(|i| record.calm_losses.push(0.3 + 0.01 * noise(i)));
-        record.first_losses.push(2.3);
-        (record, Jump { bears: 11.85, losses: [8.0].into() })
+    /// A calm run, and a jump from 0.3 to 8.
+    fn jumped() -> (Run, Jump) {
+        let mut run = Run::new(crate::signs::check::layout(1), crate::RunFacts::default());
+        (0..50).for_each(|i| run.record.calm_losses.push(0.3 + 0.01 * noise(i)));
+        run.record.first_losses.push(2.3);
+        (run, Jump { loss_ceiling: 11.85, losses: [8.0].into() })
     }
 
     #[test]
-    fn a_height_that_it_came_down_from_is_borne_no_more() {
-        for (steps, bears_six) in [(18, true), (25, false)] {
-            let (record, jump) = jumped();
-            let jump = (0..steps).try_fold(jump, |jump, _| jump.next(&record, 2.0)).expect("lasts");
-            assert_eq!(jump.bears > 6.0, bears_six, "after {steps} steps");
+    fn the_ceiling_comes_down_with_the_loss() {
+        for (steps, above_six) in [(18, true), (25, false)] {
+            let (run, jump) = jumped();
+            let jump = (0..steps).try_fold(jump, |jump, _| jump.next(&run, 2.0)).expect("lasts");
+            assert_eq!(jump.loss_ceiling > 6.0, above_six, "after {steps} steps");
         }
     }
 
     #[test]
     fn it_ends_when_the_loss_is_back_for_twenty_steps() {
-        let (record, jump) = jumped();
-        let lasts = std::iter::successors(Some(jump), |jump| jump.clone().next(&record, 0.3));
+        let (run, jump) = jumped();
+        let lasts = std::iter::successors(Some(jump), |jump| jump.clone().next(&run, 0.3));
         assert_eq!(lasts.take(50).count(), 20);
     }
 
     #[test]
     fn a_rewound_run_is_in_none() {
-        let (mut record, jump) = jumped();
-        record.jump = Some(jump);
-        assert!(!record.departs(8.0));
-        record.rewind();
-        assert!(record.departs(8.0));
+        let (mut run, jump) = jumped();
+        run.jump = Some(jump);
+        assert!(!run.departs(8.0));
+        run.rewind();
+        assert!(run.departs(8.0));
     }
 
     #[test]

@@ -3,43 +3,14 @@
 use std::collections::VecDeque;
 
 use crate::decision::{Decision, GradientAction, UpdateVerdict};
-use crate::finding::SignName;
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, SignName};
 use crate::observe::{Step, TensorId, Update};
-use crate::record::WARM_UP_STEPS;
-use crate::record::{Record, TensorTrack};
+use crate::record::{Row, TensorTrack};
+use crate::rules::{LadderRule, RULES};
+use crate::run::Run;
 
-/// Largest update ratio that is taken when an update has alarmed.
-const UPDATE_MAX: f64 = 1.0;
-/// Update ratio to which a larger one is shrunk: where trouble begins.
-const SHRINK_TO: f64 = 0.1;
-/// Actions within [`ACTION_WINDOW`] steps that send it up a rung.
-const ACTIONS_MAX: usize = 3;
-/// Steps over which actions are counted.
-const ACTION_WINDOW: u64 = 50;
-/// Factor of a back-off.
-const BACK_OFF: f64 = 0.5;
-/// Factor on the rate after a rewind.
-const AFTER_REWIND: f64 = 0.7;
-/// Steps over which the rate warms up again after a cut.
-const REWARM_STEPS: u64 = 200;
-/// Part of the rate at which the re-warm-up begins.
-const REWARM_START: f64 = 0.1;
-/// Steps with a departed loss after which the run is rewound.
-const LOSS_UP_STEPS: u32 = 20;
-/// How far back a rewind goes at least.
-const REWIND_STEPS: u64 = 100;
-/// Rewinds of one run.
-const REWINDS_MAX: u32 = 5;
-/// Calm losses without which there is nothing healthy to go back to.
-const CALM_MIN: usize = 10;
-/// Skips in a row after which the run is rewound, and, if that cannot be, given up.
-const SKIPS_MAX: u32 = 10;
-/// Scaled steps in a row with a calm loss after which the new level is accepted.
-const ACCEPT_AFTER: u32 = 20;
-/// A spike of so many times the mean is scaled without another sign: a network that begins to learn
-/// has norms of up to ten times those before.
-const TALL_RATIO: f64 = 20.0;
+/// The numbers.
+const RULE: LadderRule = RULES.ladder;
 /// Part of the tensors that must spike for all to be scaled.
 const SPIKING_PART: f64 = 0.3;
 
@@ -87,7 +58,7 @@ impl Default for Ladder {
 impl Ladder {
     /// Whether a ladder that was read from a saved state holds together: nothing has happened later
     /// than now.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn validate(&self) -> bool {
         self.actions.iter().chain(&self.cut_at).all(|at| *at <= self.clock)
     }
 
@@ -97,7 +68,7 @@ impl Ladder {
     /// on.
     pub(crate) fn decide(
         &mut self,
-        record: &Record,
+        run: &Run,
         fired: &[Finding],
         snapshots: &[Step],
         clipped_to: Option<f64>,
@@ -105,35 +76,35 @@ impl Ladder {
         self.clock = self.clock.saturating_add(1);
         self.cut_now = false;
         self.accepts = false;
-        if is_harmless(record) {
+        if is_harmless(run) {
             let gradients = GradientAction::Skip;
             let learning_rate = self.learning_rate();
             return Decision { gradients, learning_rate, ..Decision::default() };
         }
-        let is_bounded = clipped_to.is_some_and(|limit| is_bound(record, limit));
-        let gradients = match is_bounded && !is_broken(record) {
-            true => GradientAction::Keep,
-            false => self.gradient_action(record, fired),
+        let is_bounded = clipped_to.is_some_and(|limit| is_bound(run, limit));
+        let gradients = if is_bounded && !is_broken(run) {
+            GradientAction::Keep
+        } else {
+            self.gradient_action(run, fired)
         };
-        self.count(record, &gradients);
-        if is_bounded && has_small_updates(record) && gradients == GradientAction::Keep {
+        self.count(run, &gradients);
+        if is_bounded && has_small_updates(run) && gradients == GradientAction::Keep {
             return Decision { learning_rate: self.learning_rate(), ..Decision::default() };
         }
-        let loss_alarm = fired.iter().any(|finding| {
-            finding.sign == SignName::LossFluctuates && finding.severity == Severity::Alarm
-        });
-        self.watch_loss(record);
-        if self.loss_up >= LOSS_UP_STEPS || self.skips_in_row >= SKIPS_MAX {
-            if let Some(to) = self.rewind_target(record, snapshots) {
+        let is_of_loss = |finding: &Finding| finding.sign == SignName::LossFluctuates;
+        let loss_alarm = fired.iter().any(|finding| is_of_loss(finding) && finding.is_alarm());
+        self.watch_loss(run);
+        if self.loss_up >= RULE.loss_up_steps || self.skips_in_row >= RULE.skips {
+            if let Some(to) = self.rewind_target(run, snapshots) {
                 return self.rewind(to);
             }
-            if self.skips_in_row >= 2 * SKIPS_MAX {
+            if self.skips_in_row >= 2 * RULE.skips {
                 return Decision { gradients, stop: true, ..Decision::default() };
             }
         }
-        let rested = self.cut_at.is_none_or(|at| self.clock - at >= ACTION_WINDOW);
-        if rested && (self.actions.len() >= ACTIONS_MAX || loss_alarm) {
-            self.back_off(BACK_OFF);
+        let rested = self.cut_at.is_none_or(|at| self.clock - at >= RULE.action_window);
+        if rested && (self.actions.len() >= RULE.actions || loss_alarm) {
+            self.back_off(RULE.back_off);
         }
         Decision { gradients, learning_rate: self.learning_rate(), rewind: None, stop: false }
     }
@@ -149,8 +120,8 @@ impl Ladder {
     }
 
     /// Judges an update. What would break a parameter is refused; what overthrows a matrix
-    /// (`alarmed`, and the largest `ratio` of a matrix above [`UPDATE_MAX`]) is shrunk to [`SHRINK_TO`], which needs no
-    /// history.
+    /// (`alarmed`, and the largest `ratio` of a matrix above 1) is shrunk to where trouble begins, which
+    /// needs no history.
     pub(crate) fn judge_update(
         &self,
         updates: &[Option<Update>],
@@ -160,9 +131,11 @@ impl Ladder {
         if updates.iter().flatten().any(|update| update.nonfinite > 0) {
             return UpdateVerdict::Refuse;
         }
-        match alarmed && ratio > UPDATE_MAX {
-            true => UpdateVerdict::Shrink(SHRINK_TO / ratio),
-            false => UpdateVerdict::Take,
+        let update = RULES.update.live;
+        if alarmed && ratio > update.overthrow {
+            UpdateVerdict::Shrink(update.trouble / ratio)
+        } else {
+            UpdateVerdict::Take
         }
     }
 
@@ -180,32 +153,33 @@ impl Ladder {
     /// Notes that an update which could not be taken back has broken a parameter: the next broken
     /// step rewinds.
     pub(crate) fn note_broken(&mut self) {
-        self.skips_in_row = self.skips_in_row.max(SKIPS_MAX);
+        self.skips_in_row = self.skips_in_row.max(RULE.skips);
     }
 
-    fn gradient_action(&self, record: &Record, fired: &[Finding]) -> GradientAction {
-        if is_broken(record) {
+    fn gradient_action(&self, run: &Run, fired: &[Finding]) -> GradientAction {
+        let record = &run.record;
+        if is_broken(run) {
             return GradientAction::Skip;
         }
         // A drift, or norms of some times the usual, with the loss in bounds, is how many a run begins
         // to learn: it is a strain to show, and no step is changed for it.
         let acts = |finding: &&Finding| {
             finding.sign == SignName::GradientSpikes
-                && (finding.severity == Severity::Alarm
+                && (finding.is_alarm()
                     || is_tall(&record.total, record.now().and_then(|row| row.gradient_norm))
-                    || finding.tensor.is_some_and(|id| {
+                    || finding.place.tensor().is_some_and(|id| {
                         let track = record.tensors.get(id.0);
                         track.is_some_and(|t| is_tall(t, t.latest.map(|stats| stats.l2)))
                     }))
         };
         match fired.iter().find(acts) {
-            Some(_) => scale_spikes(record),
+            Some(_) => scale_spikes(run),
             None => GradientAction::Keep,
         }
     }
 
-    fn count(&mut self, record: &Record, action: &GradientAction) {
-        while self.actions.front().is_some_and(|at| self.clock - at > ACTION_WINDOW) {
+    fn count(&mut self, run: &Run, action: &GradientAction) {
+        while self.actions.front().is_some_and(|at| self.clock - at > RULE.action_window) {
             self.actions.pop_front();
         }
         // A step whose update was refused counted as a skip already: only a step that goes
@@ -220,38 +194,39 @@ impl Ladder {
             }
             GradientAction::ScaleAll(_) | GradientAction::Scale(_) => {
                 (self.skips_in_row, self.scales_in_row) = (0, self.scales_in_row.saturating_add(1));
-                let calm =
-                    record.now().and_then(|row| row.loss).is_some_and(|loss| !record.departs(loss));
+                let loss = run.record.now().and_then(|row| row.loss);
+                let calm = loss.is_some_and(|loss| !run.departs(loss));
                 // A row of scaled steps with a calm loss is one action: a new level, not trouble.
                 if self.scales_in_row == 1 || !calm {
                     self.actions.push_back(self.clock);
                 }
-                self.accepts = self.scales_in_row >= ACCEPT_AFTER && calm;
+                self.accepts = self.scales_in_row >= RULE.accept_after && calm;
             }
         }
     }
 
-    fn watch_loss(&mut self, record: &Record) {
-        let Some(loss) = record.now().and_then(|row| row.loss) else { return };
-        let departed = record.departs(loss);
-        self.loss_up = match departed {
-            true => self.loss_up.saturating_add(1),
-            false => self.loss_up.saturating_sub(1),
+    fn watch_loss(&mut self, run: &Run) {
+        let Some(loss) = run.record.now().and_then(|row| row.loss) else { return };
+        self.loss_up = if run.departs(loss) {
+            self.loss_up.saturating_add(1)
+        } else {
+            self.loss_up.saturating_sub(1)
         };
     }
 
-    fn rewind_target(&self, record: &Record, snapshots: &[Step]) -> Option<Step> {
+    fn rewind_target(&self, run: &Run, snapshots: &[Step]) -> Option<Step> {
+        let record = &run.record;
         let now = record.now()?.step.0;
-        let far_enough = |step: &&Step| step.0.saturating_add(REWIND_STEPS) <= now;
+        let far_enough = |step: &&Step| step.0.saturating_add(RULE.rewind_steps) <= now;
         let target = snapshots.iter().rev().find(far_enough).or(snapshots.first())?;
-        let was_calm = record.calm_losses.len() >= CALM_MIN;
-        (was_calm && self.rewinds < REWINDS_MAX && target.0 < now).then_some(*target)
+        let was_calm = record.calm_losses.len() >= RULES.departure.losses_min;
+        (was_calm && self.rewinds < RULE.rewinds && target.0 < now).then_some(*target)
     }
 
     fn rewind(&mut self, to: Step) -> Decision {
         self.rewinds = self.rewinds.saturating_add(1);
         (self.loss_up, self.skips_in_row, self.scales_in_row) = (0, 0, 0);
-        self.back_off(AFTER_REWIND);
+        self.back_off(RULE.after_rewind);
         let learning_rate = self.learning_rate();
         Decision { gradients: GradientAction::Skip, learning_rate, rewind: Some(to), stop: false }
     }
@@ -266,23 +241,21 @@ impl Ladder {
     /// The factor on the learning rate: the cuts so far, warming up since the last one.
     pub(crate) fn learning_rate(&self) -> f64 {
         let Some(cut_at) = self.cut_at else { return 1.0 };
-        let warmed = ((self.clock - cut_at) as f64 / REWARM_STEPS as f64).min(1.0);
-        self.rate * (REWARM_START + (1.0 - REWARM_START) * warmed)
+        let warmed = ((self.clock - cut_at) as f64 / RULE.rewarm_steps as f64).min(1.0);
+        self.rate * (RULE.rewarm_start + (1.0 - RULE.rewarm_start) * warmed)
     }
 }
 
 /// Whether the step has a loss or gradients that are not finite.
-fn is_broken(record: &Record) -> bool {
-    record.now().is_some_and(|row| {
-        row.nonfinite_gradients > 0 || row.loss.is_some_and(|loss| !loss.is_finite())
-    })
+fn is_broken(run: &Run) -> bool {
+    run.record.now().is_some_and(Row::is_broken)
 }
 
 /// Whether the loss is not finite and every gradient is exactly 0: a mean over nothing, as of a batch
 /// whose labels are all ignored. There is nothing to learn from the step, and nothing is wrong with the
 /// run.
-fn is_harmless(record: &Record) -> bool {
-    record.now().is_some_and(|row| {
+fn is_harmless(run: &Run) -> bool {
+    run.record.now().is_some_and(|row| {
         row.loss.is_some_and(|loss| !loss.is_finite())
             && row.nonfinite_gradients == 0
             && row.gradient_norm == Some(0.0)
@@ -290,37 +263,40 @@ fn is_harmless(record: &Record) -> bool {
 }
 
 /// Whether a clip at this norm keeps the gradient from being tall. Without a history any clip does.
-fn is_bound(record: &Record, limit: f64) -> bool {
-    let usual = &record.total.gradient;
-    usual.count() == 0 || limit.ln() - usual.mean() <= TALL_RATIO.ln()
+fn is_bound(run: &Run, limit: f64) -> bool {
+    let usual = &run.record.total.gradient;
+    usual.count() == 0 || limit.ln() - usual.mean() <= RULE.tall_ratio.ln()
 }
 
 /// Whether no update of late has been large enough for trouble.
-fn has_small_updates(record: &Record) -> bool {
-    record.largest_update().is_none_or(|ratio| ratio <= SHRINK_TO)
+fn has_small_updates(run: &Run) -> bool {
+    run.record.largest_update().is_none_or(|ratio| ratio <= RULES.update.live.trouble)
 }
 
 /// Whether a norm is far above what is usual for its track: the rule of a spike.
 fn is_spike(track: &TensorTrack, norm: Option<f64>) -> bool {
+    let rule = RULES.spike.live;
     norm.filter(|norm| *norm > 0.0).is_some_and(|norm| {
-        track.gradient.z(norm.ln()) > 6.0 && norm.ln() - track.gradient.mean() > 4f64.ln()
+        track.gradient.z(norm.ln()) > rule.sigmas
+            && norm.ln() - track.gradient.mean() > rule.ratio.ln()
     })
 }
 
 /// Whether a spike is so far above the usual that it is scaled even where no loss departs.
 fn is_tall(track: &TensorTrack, norm: Option<f64>) -> bool {
     is_spike(track, norm)
-        && norm.is_some_and(|norm| norm.ln() - track.gradient.mean() > TALL_RATIO.ln())
+        && norm.is_some_and(|norm| norm.ln() - track.gradient.mean() > RULE.tall_ratio.ln())
 }
 
 /// Scales the tensors that spike, or all of them when many do, to exp(mean + 3 sigma).
-fn scale_spikes(record: &Record) -> GradientAction {
+fn scale_spikes(run: &Run) -> GradientAction {
+    let record = &run.record;
     let target = |track: &TensorTrack, norm: f64| {
         let limit = (track.gradient.mean() + 3.0 * track.gradient.sigma()).exp();
         (track.gradient.count() > 0 && norm > limit).then(|| limit / norm)
     };
     let total = record.now().and_then(|row| row.gradient_norm);
-    let settled = record.total.gradient.count() >= WARM_UP_STEPS;
+    let settled = record.total.gradient.count() >= RULES.warm_up.live;
     let scale_all = || total.and_then(|norm| target(&record.total, norm));
     if !settled {
         return scale_all().map_or(GradientAction::Keep, GradientAction::ScaleAll);
@@ -353,8 +329,8 @@ mod tests {
             cut_at,
             ..Ladder::default()
         };
-        assert!(ladder(&[3, 9], Some(9)).is_whole());
-        assert!(!ladder(&[3, 10], None).is_whole());
-        assert!(!ladder(&[], Some(10)).is_whole());
+        assert!(ladder(&[3, 9], Some(9)).validate());
+        assert!(!ladder(&[3, 10], None).validate());
+        assert!(!ladder(&[], Some(10)).validate());
     }
 }

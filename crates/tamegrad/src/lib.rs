@@ -1,9 +1,9 @@
 //! The core of tamegrad: it reads numbers of a training run and tells, explains and proposes.
 //!
-//! Every door (a training loop, a log) turns one training step into an [`Observation`]; the
+//! Every integration (a training loop) turns one training step into an [`Observation`]; the
 //! [`Guard`] keeps a [`Record`] of them, reads the six [`signs`], and answers with a [`Decision`]
-//! that the door carries out. [`diagnose`] turns a record into a [`Diagnosis`]: verdict, onset,
-//! origin, [`causes`] and ranked [`remedies`].
+//! that the integration carries out. [`diagnose`] turns a [`Run`] into a [`Diagnosis`]: verdict,
+//! onset, origin, [`causes`] and ranked [`remedies`]; [`logs::diagnose`] does the same for a log.
 //!
 //! ```
 //! use tamegrad::{Guard, GuardConfig, Layout, Observation, RunFacts, Step, Verdict};
@@ -30,25 +30,29 @@ pub mod chain;
 pub mod decision;
 pub mod diagnosis;
 pub mod doc;
+pub mod evidence;
 pub mod explain;
 pub mod finding;
 pub mod guard;
-pub mod hindsight;
-pub mod jump;
+mod jump;
 mod ladder;
+pub mod logs;
 pub mod observe;
 pub mod origin;
 pub mod preflight;
 pub mod record;
 pub mod remedies;
 mod risk;
+pub mod rules;
+pub mod run;
 pub mod running;
 pub mod signs;
 
 pub use chain::{Chain, Link};
 pub use decision::{Decision, GradientAction, UpdateVerdict};
 pub use diagnosis::{Diagnosis, Verdict, diagnose};
-pub use finding::{Evidence, Finding, Reading, Severity, SignName};
+pub use evidence::{Measure, Names, Place, Quantity, Reference};
+pub use finding::{Finding, Reading, Severity, SignName};
 pub use guard::{Guard, GuardConfig, Mode};
 pub use observe::{
     ActivationKind, LayerId, LayerInfo, LayerSample, Layout, NamedInput, NormalisationKind,
@@ -57,4 +61,5 @@ pub use observe::{
 pub use origin::Origin;
 pub use preflight::{FirstStep, Preflight, preflight};
 pub use record::Record;
+pub use run::Run;
 pub use tamegrad_stats::TensorStats;

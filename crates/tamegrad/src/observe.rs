@@ -106,7 +106,7 @@ pub struct TensorInfo {
 /// its first update, whose elements all have the size of the rate and the gradient's signs, moves the
 /// output by as much as the whole signal. A weight far under the limit is, when it passes it, as large
 /// as the updates that made it grow.
-const SIZE_MIN: f64 = 0.05;
+pub(crate) const SIZE_MIN: f64 = 0.05;
 
 impl TensorInfo {
     /// Whether an update of it can be held against its size: it is a matrix, and not so small that it

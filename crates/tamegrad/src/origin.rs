@@ -1,59 +1,39 @@
 //! Where it began: the layer whose gain left its own history, or the first non-finite value.
 
-use crate::chain::{Chain, Link, USUAL_GAIN, stands_out};
-use crate::finding::{Evidence, Finding, Severity};
+use crate::chain::{Chain, Link, StandsOut, USUAL_GAIN, stands_out};
+use crate::evidence::{Measure, Place, Quantity, Reference};
+use crate::finding::Finding;
 use crate::observe::{LayerId, LayerTrace, Step, TensorId};
-use crate::record::WARM_UP_STEPS;
-use crate::record::{NonFiniteAt, Record, VERY_HIGH_NORM};
-
-/// What kind of place an explosion began at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// A layer.
-    Layer,
-    /// A parameter.
-    Tensor,
-    /// The batch's inputs or targets.
-    Data,
-    /// Outside the model: its outputs are finite and of their usual size, the loss is not finite.
-    Loss,
-    /// As [`Place::Loss`], but the loss is finite, and the gradient that it sends back is not.
-    LossGradient,
-}
-
-impl Place {
-    /// Kebab-case name; both kinds of the loss are `loss`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Place::Layer => "layer",
-            Place::Tensor => "tensor",
-            Place::Data => "data",
-            Place::Loss | Place::LossGradient => "loss",
-        }
-    }
-
-    /// Whether it is the loss function, outside the model.
-    pub fn is_loss(self) -> bool {
-        matches!(self, Place::Loss | Place::LossGradient)
-    }
-}
+use crate::record::{NonFiniteAt, Record};
+use crate::rules::RULES;
+use crate::run::Run;
 
 /// Where an explosion began.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
-    /// What kind of place it is.
+    /// The place: a layer, a parameter, the data, or the loss, outside the model (its outputs are
+    /// finite and of their usual size; the loss, or the gradient that it sends back, is not finite).
     pub place: Place,
-    /// The layer; of data that is not finite the first that it came to.
-    pub layer: Option<LayerId>,
-    /// The tensor, when only a tensor is known.
-    pub tensor: Option<TensorId>,
+    /// Of data that is not finite: the first layer that it came to.
+    pub reached: Option<LayerId>,
     /// The numbers that show it.
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<Measure>,
 }
 
 impl Origin {
-    fn at_layer(layer: LayerId, evidence: Vec<Evidence>) -> Self {
-        Self { place: Place::Layer, layer: Some(layer), tensor: None, evidence }
+    /// An origin at a place.
+    pub fn new(place: Place, evidence: Vec<Measure>) -> Self {
+        Self { place, reached: None, evidence }
+    }
+
+    /// The layer; of data that is not finite the first that it came to.
+    pub fn layer(&self) -> Option<LayerId> {
+        self.place.layer().or(self.reached)
+    }
+
+    /// The tensor, where only a tensor is known.
+    pub fn tensor(&self) -> Option<TensorId> {
+        self.place.tensor()
     }
 }
 
@@ -65,8 +45,6 @@ const FAR_SIGMAS: f64 = 3.0;
 const FAR_RATIO: f64 = 10.0;
 /// How much further another layer must have risen (as a power) than one that was bad from the start.
 const RISEN_FURTHER: f64 = 1.5;
-/// A product of backward gains over time steps above this is an explosion.
-pub const RECURRENT_PRODUCT_MAX: f64 = 30.0;
 /// Calm measurements that make a history.
 const HISTORY_MIN: u32 = 3;
 /// A layer whose departure is within this part of the largest shares its rank.
@@ -94,39 +72,45 @@ const UNUSUAL_OUTPUT: f64 = 10.0;
 /// A recurrent cell is one layer, however many time steps it was unrolled to: when no single gain
 /// stands out but the product over the time steps is large, the cell is the origin, at the time
 /// step with the largest gain.
-pub fn find(record: &Record) -> Option<Origin> {
-    record.first_alarm()?;
-    let broken = the_loss(record)
-        .or_else(|| producer(record))
-        .or_else(|| broken_data(record))
-        .or_else(|| broken_parameter(record));
-    if broken.is_some() || is_unseen(record) {
+pub fn find(run: &Run) -> Option<Origin> {
+    run.first_alarm()?;
+    let broken = the_loss(run)
+        .or_else(|| producer(run))
+        .or_else(|| broken_data(run))
+        .or_else(|| broken_parameter(run));
+    if broken.is_some() || is_unseen(run) {
         // What the update then breaks is no place.
-        return broken.or_else(|| tensor_of(record.first_alarm()?));
+        return broken.or_else(|| tensor_of(run.first_alarm()?));
     }
-    bad_from_the_start(record)
-        .or_else(|| strongest_gain(record))
-        .or_else(|| recurrent_cell(record))
-        .or_else(|| alarmed_tensor(record).filter(|_| record.telling_chain().is_none()))
+    bad_from_the_start(run)
+        .or_else(|| strongest_gain(run))
+        .or_else(|| recurrent_cell(run))
+        .or_else(|| alarmed_tensor(run).filter(|_| run.telling_chain().is_none()))
 }
 
 /// The first value that is not finite, if it came no later than the first alarm.
-fn first_nonfinite(record: &Record) -> Option<(Step, NonFiniteAt)> {
-    let alarm = record.first_alarm()?.step;
-    record.first_nonfinite.filter(|(step, _)| *step <= alarm)
+fn first_nonfinite(run: &Run) -> Option<(Step, NonFiniteAt)> {
+    let alarm = run.first_alarm()?.step;
+    run.record.first_nonfinite.filter(|(step, _)| *step <= alarm)
 }
 
 /// The data, where no layer is known that they came to.
-fn broken_data(record: &Record) -> Option<Origin> {
-    let (step, _) = first_nonfinite(record)?;
-    let evidence = Evidence::of(record.broken_data()?, step.0 as f64);
-    Some(Origin { place: Place::Data, layer: None, tensor: None, evidence: vec![evidence] })
+fn broken_data(run: &Run) -> Option<Origin> {
+    first_nonfinite(run)?;
+    let (step, place) = run.record.broken_data()?;
+    Some(Origin::new(Place::Data, vec![first_seen(place, step)]))
+}
+
+/// The step at which a place was first seen with NaN or Inf.
+pub(crate) fn first_seen(place: Place, step: Step) -> Measure {
+    Measure::new(Quantity::FirstNonFinite, step.0 as f64).at(place)
 }
 
 /// The loss function, when the pass of the first loss or gradient that is not finite shows nothing
 /// unusual in the model.
-fn the_loss(record: &Record) -> Option<Origin> {
-    let (step, at) = first_nonfinite(record)?;
+fn the_loss(run: &Run) -> Option<Origin> {
+    let record = &run.record;
+    let (step, at) = first_nonfinite(run)?;
     let pass = pass_at(record, step)?;
     let is_silent = matches!(at, NonFiniteAt::Loss | NonFiniteAt::Gradient(_));
     let calm = [&record.calm_trace, &record.first_trace].into_iter().flatten();
@@ -144,31 +128,32 @@ fn the_loss(record: &Record) -> Option<Origin> {
     let loss = loss.filter(|loss| !loss.is_finite());
     let delta = pass.layers.iter().rev().find_map(|sample| sample.delta);
     let (place, shown) = match loss {
-        Some(loss) => (Place::Loss, Evidence::of("loss", loss)),
+        Some(loss) => (Place::Loss, Measure::new(Quantity::Loss, loss)),
         None => {
             let broken = delta.filter(|delta| !delta.is_finite())?.nonfinite() as f64;
-            let what = "NaN and Inf elements in the gradient at the model's output";
-            (Place::LossGradient, Evidence::of(what, broken))
+            let place = Place::LossGradient;
+            (place, Measure::new(Quantity::NonFiniteElements, broken).at(place))
         }
     };
-    let sizes = Evidence::against("largest output in that pass", largest, "usual", usual);
-    let when = Evidence::of("step of that pass", step.0 as f64);
-    Some(Origin { place, layer: None, tensor: None, evidence: vec![shown, sizes, when] })
+    let sizes = Measure::new(Quantity::LargestOutput, largest).against(Reference::Usual, usual);
+    let when = Measure::new(Quantity::PassStep, step.0 as f64);
+    Some(Origin::new(place, vec![shown, sizes, when]))
 }
 
 /// The parameter that an update broke whose gradients were finite and of no great size: what they
 /// came from is not at fault.
-fn broken_parameter(record: &Record) -> Option<Origin> {
-    let (step, NonFiniteAt::Parameter(tensor)) = first_nonfinite(record)? else { return None };
-    let norm = record.rows.iter().find(|row| row.step == step)?.gradient_norm?;
-    let what =
-        format!("step whose update left NaN or Inf in {}", record.layout.tensor_name(tensor));
+fn broken_parameter(run: &Run) -> Option<Origin> {
+    let (step, NonFiniteAt::Parameter(tensor)) = first_nonfinite(run)? else { return None };
+    let norm = run.record.rows.iter().find(|row| row.step == step)?.gradient_norm?;
+    let (place, very_high) = (Place::Tensor(tensor), RULES.high_gradient.live.very_high);
     let evidence = vec![
-        Evidence::of(what, step.0 as f64),
-        Evidence::against("norm of the gradient of that step", norm, "very high", VERY_HIGH_NORM),
+        first_seen(place, step),
+        Measure::new(Quantity::GradientNorm, norm)
+            .at(Place::Gradients)
+            .at_step(step)
+            .against(Reference::Limit, very_high),
     ];
-    let origin = Origin { place: Place::Tensor, layer: None, tensor: Some(tensor), evidence };
-    (norm <= VERY_HIGH_NORM).then_some(origin)
+    (norm <= very_high).then(|| Origin::new(place, evidence))
 }
 
 /// The probes of a step's own pass.
@@ -178,12 +163,19 @@ fn pass_at(record: &Record, step: Step) -> Option<&LayerTrace> {
 }
 
 /// Whether no probes tell of the first loss or gradient that is not finite.
-fn is_unseen(record: &Record) -> bool {
-    first_nonfinite(record).is_some_and(|(step, at)| {
+fn is_unseen(run: &Run) -> bool {
+    first_nonfinite(run).is_some_and(|(step, at)| {
         matches!(at, NonFiniteAt::Loss | NonFiniteAt::Gradient(_))
-            && pass_at(record, step).is_none()
-            && record.alarm_pass().is_none()
+            && pass_at(&run.record, step).is_none()
+            && run.alarm_pass().is_none()
     })
+}
+
+/// The product of the backward gains over so many time steps.
+pub(crate) fn time_step_product(product: f64, count: usize) -> Measure {
+    Measure::new(Quantity::TimeStepProduct, product)
+        .over(count as u64)
+        .against(Reference::Limit, RULES.recurrence)
 }
 
 /// How far a layer's gain has risen.
@@ -195,18 +187,23 @@ struct Departure {
     pub gain: f64,
     /// Gain while calm, or 1 where there is no history.
     pub usual: f64,
-    /// Whether `usual` comes from the layer's own history.
-    pub has_history: bool,
     /// Natural logarithm of gain over usual.
     pub log_rise: f64,
     /// Whether it is the forward gain.
     pub is_forward: bool,
 }
 
+impl Departure {
+    fn measure(&self) -> Measure {
+        gain(self.is_forward, self.layer, self.gain).against(Reference::Usual, self.usual)
+    }
+}
+
 /// The layers whose gain has risen out of its history (or, without one, out of [0.5, 2]),
 /// largest rise first; of those that share a rank, the one nearest to the loss.
-fn departures(record: &Record) -> Vec<Departure> {
-    let Some(chain) = record.telling_chain() else { return Vec::new() };
+fn departures(run: &Run) -> Vec<Departure> {
+    let record = &run.record;
+    let Some(chain) = run.telling_chain() else { return Vec::new() };
     let risen: Vec<Departure> =
         chain.links.iter().filter_map(|link| departure(record, link)).collect();
     let is_block = |d: &Departure| {
@@ -239,7 +236,6 @@ fn departure(record: &Record, link: &Link) -> Option<Departure> {
             layer: link.layer,
             gain,
             usual,
-            has_history,
             log_rise,
             is_forward,
         })
@@ -251,9 +247,10 @@ fn departure(record: &Record, link: &Link) -> Option<Departure> {
 /// output it is: one that lets 1 become 1e30 leaves the overflow to the next. To overflow, the
 /// producer must have had a gain of at least the type's maximum over its largest input; a layer
 /// before it whose own gain has risen by more than that is the origin.
-fn producer(record: &Record) -> Option<Origin> {
-    let (first, at) = first_nonfinite(record)?;
-    let pass = non_finite_pass(record, first)?;
+fn producer(run: &Run) -> Option<Origin> {
+    let record = &run.record;
+    let (first, at) = first_nonfinite(run)?;
+    let pass = non_finite_pass(run, first)?;
     let (step, trace) = pass;
     let LayerId(broken) = trace.first_nonfinite_output()?;
     let own = trace.layers[broken].input;
@@ -262,18 +259,16 @@ fn producer(record: &Record) -> Option<Origin> {
     let largest = input.map_or(1.0, |input| input.max_abs.max(f64::MIN_POSITIVE));
     let max = record.facts.dtype_max.unwrap_or(f64::from(f32::MAX));
     let needed = (max / largest).ln();
-    let name = |layer| record.layout.layer_name(layer);
-    let output = format!("the output of {}", name(LayerId(broken)));
-    let mut evidence = vec![match *step == first {
-        true => Evidence::of(format!("step at which {output} is first not finite"), step.0 as f64),
-        false => {
-            let what = format!("step at which {output} was seen to be not finite");
-            Evidence::against(what, step.0 as f64, "something first was at", first.0 as f64)
-        }
+    let seen = first_seen(Place::Output(LayerId(broken)), *step);
+    // In a later pass something else was not finite before.
+    let mut evidence = vec![if *step == first {
+        seen
+    } else {
+        seen.against(Reference::First, first.0 as f64)
     }];
     if let Some(own) = own.filter(|own| !own.is_finite()) {
-        let what = format!("NaN and Inf elements in the input of {}", name(LayerId(broken)));
-        evidence.push(Evidence::of(what, own.nonfinite() as f64));
+        let count = Measure::new(Quantity::NonFiniteElements, own.nonfinite() as f64);
+        evidence.push(count.at(Place::LayerInput(LayerId(broken))));
     }
     let chain = record.chain(pass);
     let before = chain.links[..broken].iter().filter_map(|link| departure(record, link));
@@ -281,53 +276,59 @@ fn producer(record: &Record) -> Option<Origin> {
         .filter(|d| d.is_forward && d.log_rise > needed)
         .max_by(|a, b| a.log_rise.total_cmp(&b.log_rise));
     if let Some(d) = strongest {
-        let what = format!("forward gain of {} in that pass", name(d.layer));
-        evidence.insert(0, Evidence::against(what, d.gain, "usual", d.usual));
+        evidence.insert(0, d.measure().at_step(*step));
     }
     let layer = strongest.map_or(LayerId(broken), |d| d.layer);
-    let place = match at {
-        NonFiniteAt::Input(_) | NonFiniteAt::Targets => Place::Data,
-        _ => Place::Layer,
-    };
-    Some(Origin { place, ..Origin::at_layer(layer, evidence) })
+    Some(match at {
+        NonFiniteAt::Input(_) | NonFiniteAt::Targets => {
+            Origin { reached: Some(layer), ..Origin::new(Place::Data, evidence) }
+        }
+        _ => Origin::new(Place::Layer(layer), evidence),
+    })
 }
 
 /// The probed pass of the first value that is not finite, else a later one at the alarm.
-fn non_finite_pass(record: &Record, first: Step) -> Option<&(Step, LayerTrace)> {
+fn non_finite_pass(run: &Run, first: Step) -> Option<&(Step, LayerTrace)> {
     let is_first = |traced: &&(Step, LayerTrace)| traced.0 == first;
-    record.first_trace.as_ref().filter(is_first).or_else(|| record.alarm_pass())
+    run.record.first_trace.as_ref().filter(is_first).or_else(|| run.alarm_pass())
 }
 
 /// The layer whose gain stood out at the first step, when the alarm came in the warm-up. What a bad
 /// layer does to the others is a rise of theirs, and none of its own.
-fn bad_from_the_start(record: &Record) -> Option<Origin> {
-    let is_early = record.first_alarm()?.step.0 < u64::from(WARM_UP_STEPS);
+fn bad_from_the_start(run: &Run) -> Option<Origin> {
+    let record = &run.record;
+    let is_early = run.first_alarm()?.step.0 < u64::from(RULES.warm_up.live);
     let chain = record.first_chain().filter(|chain| is_early && chain.step.0 == 0)?;
     let is_recurrent =
         |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
     let links: Vec<&Link> = chain.links.iter().filter(|link| !is_recurrent(link)).collect();
     let bad = stands_out(&links)?;
-    let risen = departures(record).first().map_or(0.0, |most| most.log_rise);
-    let side = if bad.is_forward { "forward" } else { "backward" };
-    let what = format!("{side} gain of {} at step 0", record.layout.layer_name(bad.layer));
-    let evidence = Evidence::against(what, bad.gain, "median of the layers", bad.usual);
+    let risen = departures(run).first().map_or(0.0, |most| most.log_rise);
     (risen <= RISEN_FURTHER * (bad.gain / bad.usual).ln())
-        .then(|| Origin::at_layer(bad.layer, vec![evidence]))
+        .then(|| Origin::new(Place::Layer(bad.layer), vec![stands_out_measure(&bad)]))
 }
 
-fn strongest_gain(record: &Record) -> Option<Origin> {
-    let most = departures(record).into_iter().next()?;
-    let side = if most.is_forward { "forward" } else { "backward" };
-    let name = record.layout.layer_name(most.layer);
-    let reference = if most.has_history { "its calm mean" } else { "usual" };
-    let evidence =
-        Evidence::against(format!("{side} gain of {name}"), most.gain, reference, most.usual);
-    Some(Origin::at_layer(most.layer, vec![evidence]))
+/// The gain of a layer that stood out from the others at step 0.
+pub(crate) fn stands_out_measure(found: &StandsOut) -> Measure {
+    gain(found.is_forward, found.layer, found.gain)
+        .at_step(Step(0))
+        .against(Reference::Layers, found.usual)
+}
+
+fn gain(is_forward: bool, layer: LayerId, value: f64) -> Measure {
+    let quantity = if is_forward { Quantity::ForwardGain } else { Quantity::BackwardGain };
+    Measure::new(quantity, value).at(Place::Layer(layer))
+}
+
+fn strongest_gain(run: &Run) -> Option<Origin> {
+    let most = departures(run).into_iter().next()?;
+    Some(Origin::new(Place::Layer(most.layer), vec![most.measure()]))
 }
 
 /// The recurrent cell, when its gains multiply to more than [`RECURRENT_PRODUCT_MAX`].
-fn recurrent_cell(record: &Record) -> Option<Origin> {
-    let chain = record.telling_chain()?;
+fn recurrent_cell(run: &Run) -> Option<Origin> {
+    let record = &run.record;
+    let chain = run.telling_chain()?;
     let (product, count) = recurrent_product(record, &chain)?;
     let is_recurrent =
         |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
@@ -335,30 +336,30 @@ fn recurrent_cell(record: &Record) -> Option<Origin> {
     let largest = steps
         .filter(|link| link.backward.is_some())
         .max_by(|a, b| a.backward.unwrap_or(0.0).total_cmp(&b.backward.unwrap_or(0.0)))?;
-    let what = format!("product of backward gains over {count} time steps");
-    let evidence = Evidence::against(what, product, "allowed", RECURRENT_PRODUCT_MAX);
-    (product > RECURRENT_PRODUCT_MAX).then(|| Origin::at_layer(largest.layer, vec![evidence]))
+    (product > RULES.recurrence).then(|| {
+        Origin::new(Place::Layer(largest.layer), vec![time_step_product(product, count)])
+    })
 }
 
 /// The first tensor to alarm, or to strain within 3 steps before that.
-fn alarmed_tensor(record: &Record) -> Option<Origin> {
-    let alarm = record.first_alarm()?.step.0;
-    let near =
-        |finding: &&Finding| finding.tensor.is_some() && finding.step.0.saturating_add(3) >= alarm;
-    let near_alarm = || record.findings.iter().filter(near);
-    let is_alarm = |finding: &&Finding| finding.severity == Severity::Alarm;
+fn alarmed_tensor(run: &Run) -> Option<Origin> {
+    let alarm = run.first_alarm()?.step.0;
+    let near = |finding: &&Finding| {
+        finding.place.tensor().is_some() && finding.step.0.saturating_add(3) >= alarm
+    };
+    let near_alarm = || run.findings().iter().filter(near);
+    let is_alarm = |finding: &&Finding| finding.is_alarm();
     tensor_of(near_alarm().find(is_alarm).or_else(|| near_alarm().next())?)
 }
 
 fn tensor_of(finding: &Finding) -> Option<Origin> {
-    let evidence = finding.evidence.first().cloned().into_iter().collect();
-    let tensor = Some(finding.tensor?);
-    Some(Origin { place: Place::Tensor, layer: None, tensor, evidence })
+    let place = Place::Tensor(finding.place.tensor()?);
+    Some(Origin::new(place, finding.evidence.first().copied().into_iter().collect()))
 }
 
 /// The product of the backward gains from time step to time step, with their number; `None` when
 /// there are none. The first step's gain leads to the input, not to another time step.
-pub fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)> {
+pub(crate) fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)> {
     let is_recurrent =
         |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
     let gains: Vec<f64> =
@@ -370,7 +371,7 @@ pub fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)>
 mod tests {
     use super::*;
     use crate::Guard;
-    use crate::finding::SignName;
+    use crate::finding::{Severity, SignName};
     use crate::observe::{LayerSample, Observation, RunFacts};
     use crate::signs::check::{layout, stats};
 
@@ -385,40 +386,30 @@ mod tests {
         LayerTrace { layers: layers.collect(), input: Some(sample(1.0)) }
     }
 
-    fn record_of(calm: &[f64], calm_passes: u64, at_alarm: &[f64]) -> Record {
-        record_of_passes(calm_passes, |_| calm.to_vec(), at_alarm)
+    fn run_of(calm: &[f64], calm_passes: u64, at_alarm: &[f64]) -> Run {
+        run_of_passes(calm_passes, |_| calm.to_vec(), at_alarm)
     }
 
-    fn record_of_passes(
+    fn run_of_passes(
         calm_passes: u64,
         calm: impl Fn(u64) -> Vec<f64>,
         at_alarm: &[f64],
-    ) -> Record {
-        let mut record = Record::new(layout(at_alarm.len()), RunFacts::default());
+    ) -> Run {
+        let mut run = Run::new(layout(at_alarm.len()), RunFacts::default());
         for step in 0..calm_passes {
             let trace = trace(&calm(step));
-            record.take(&Observation {
+            run.take(&Observation {
                 step: Step(step),
                 trace: Some(&trace),
                 ..Observation::default()
             });
-            record.settle();
+            run.settle();
         }
-        record.note([Finding {
-            sign: SignName::GradientSpikes,
-            step: Step(calm_passes),
-            severity: Severity::Alarm,
-            tensor: None,
-            layer: None,
-            evidence: vec![],
-        }]);
+        let (sign, step) = (SignName::GradientSpikes, Step(calm_passes));
+        run.note([Finding::new(sign, step, Severity::Alarm, vec![])]);
         let trace = trace(at_alarm);
-        record.take(&Observation {
-            step: Step(calm_passes),
-            trace: Some(&trace),
-            ..Observation::default()
-        });
-        record
+        run.take(&Observation { step, trace: Some(&trace), ..Observation::default() });
+        run
     }
 
     #[test]
@@ -450,7 +441,7 @@ mod tests {
                 Some(4),
             ),
         ] {
-            let found = find(&record_of(&calm, passes, &now)).and_then(|origin| origin.layer);
+            let found = find(&run_of(&calm, passes, &now)).and_then(|origin| origin.layer());
             assert_eq!(found, layer.map(LayerId), "{name}");
         }
     }
@@ -460,21 +451,21 @@ mod tests {
         // ln of the gain: 0.6 up and down. 6 sigma are a factor of 37, 3 sigma one of 6.
         let varies = |pass: u64| vec![1.0, if pass.is_multiple_of(2) { 0.55 } else { 1.82 }, 1.0];
         for (gain, layer) in [(3.0, None), (8.5, None), (12.0, Some(LayerId(1)))] {
-            let record = record_of_passes(20, varies, &[1.0, gain, 1.0]);
-            assert_eq!(find(&record).and_then(|origin| origin.layer), layer, "{gain}");
+            let run = run_of_passes(20, varies, &[1.0, gain, 1.0]);
+            assert_eq!(find(&run).and_then(|origin| origin.layer()), layer, "{gain}");
         }
     }
 
     #[test]
     fn the_producer_of_the_first_inf_goes_before_any_gain() {
-        let record = record_of(&[1.0, 1.0, 1.0], 5, &[1.0, 1.9, f64::INFINITY]);
-        assert_eq!(find(&record).and_then(|origin| origin.layer), Some(LayerId(2)));
+        let run = run_of(&[1.0, 1.0, 1.0], 5, &[1.0, 1.9, f64::INFINITY]);
+        assert_eq!(find(&run).and_then(|origin| origin.layer()), Some(LayerId(2)));
     }
 
     #[test]
     fn a_layer_that_leaves_the_overflow_to_the_next_is_the_origin() {
-        let record = record_of(&[1.0, 1.0, 1.0], 5, &[1.0, 1e30, f64::INFINITY]);
-        assert_eq!(find(&record).and_then(|origin| origin.layer), Some(LayerId(1)));
+        let run = run_of(&[1.0, 1.0, 1.0], 5, &[1.0, 1e30, f64::INFINITY]);
+        assert_eq!(find(&run).and_then(|origin| origin.layer()), Some(LayerId(1)));
     }
 
     /// A record of a run that is calm until `step`, at which the loss is NaN, or in whose gradients
@@ -504,7 +495,7 @@ mod tests {
     };
 
     impl Broken {
-        fn record(&self) -> Record {
+        fn run(&self) -> Run {
             let pass = |outputs: [f64; 3], delta| {
                 let mut trace = LayerTrace {
                     input: Some(LayerSample::new(stats(1.0), None)),
@@ -537,7 +528,7 @@ mod tests {
                     crate::Update { change_norm: 1e-3, weight_norm: 1.0, len: 1, nonfinite };
                 guard.observe_update(&[Some(update); 3]);
             }
-            guard.record().clone()
+            guard.run().clone()
         }
     }
 
@@ -545,15 +536,15 @@ mod tests {
     fn the_loss_function_is_the_place_when_all_outputs_are_finite_and_usual() {
         const NAN: f64 = f64::NAN;
         const INFINITY: f64 = f64::INFINITY;
-        let layer = |index| Some((Place::Layer, Some(LayerId(index))));
+        let layer = |index| Some(Place::Layer(LayerId(index)));
         let loss = Broken { loss: NAN, norms: [NAN; 3], delta: NAN, ..FINE };
         for (name, broken, found) in [
-            ("the loss", Broken { ..loss }, Some((Place::Loss, None))),
-            ("its gradient", Broken { loss: 0.5, ..loss }, Some((Place::LossGradient, None))),
+            ("the loss", Broken { ..loss }, Some(Place::Loss)),
+            ("its gradient", Broken { loss: 0.5, ..loss }, Some(Place::LossGradient)),
             (
                 "outputs that were usual",
                 Broken { calm: [50.0; 3], now: [90.0; 3], ..loss },
-                Some((Place::Loss, None)),
+                Some(Place::Loss),
             ),
             ("outputs far above the usual", Broken { now: [1.0, 1e30, 1.0], ..loss }, layer(1)),
             ("an output that is broken", Broken { now: [1.0, INFINITY, NAN], ..loss }, layer(1)),
@@ -561,7 +552,7 @@ mod tests {
             (
                 "no pass, some gradients",
                 Broken { seen_at: None, loss: 0.5, norms: [NAN, 1.0, 1.0], ..FINE },
-                Some((Place::Tensor, None)),
+                Some(Place::Tensor(TensorId(0))),
             ),
             (
                 "a gradient in the model",
@@ -569,7 +560,7 @@ mod tests {
                 None,
             ),
         ] {
-            let origin = find(&broken.record()).map(|origin| (origin.place, origin.layer));
+            let origin = find(&broken.run()).map(|origin| origin.place);
             assert_eq!(origin, found, "{name}");
         }
     }
@@ -578,12 +569,12 @@ mod tests {
     fn a_pass_after_the_broken_step_tells_of_no_layer_unless_parameters_are_whole() {
         const NAN: f64 = f64::NAN;
         let later = Broken { loss: NAN, now: [NAN; 3], seen_at: Some(AT + 1), ..FINE };
-        let place = |broken: &Broken| find(&broken.record()).and_then(|origin| origin.layer);
+        let place = |broken: &Broken| find(&broken.run()).and_then(|origin| origin.layer());
         assert_eq!(place(&Broken { norms: [NAN; 3], ..later }), None, "an update from NaN");
         assert_eq!(place(&later), Some(LayerId(0)), "an update from finite gradients");
-        let evidence = find(&later.record()).expect("a place").evidence;
-        let what = "step at which the output of fc0 was seen to be not finite";
-        let told = Evidence::against(what, 61.0, "something first was at", 60.0);
+        let evidence = find(&later.run()).expect("a place").evidence;
+        let seen = first_seen(Place::Output(LayerId(0)), Step(61));
+        let told = seen.against(Reference::First, 60.0);
         assert_eq!(evidence.last(), Some(&told), "{evidence:?}");
     }
 
@@ -591,9 +582,9 @@ mod tests {
     fn the_pass_of_the_step_refines_the_place_and_keeps_the_step() {
         let broken = Broken { loss: f64::NAN, now: [1.0, f64::NAN, f64::NAN], ..FINE };
         let first = Some((Step(AT), NonFiniteAt::Output(LayerId(1))));
-        assert_eq!(broken.record().first_nonfinite, first);
+        assert_eq!(broken.run().record.first_nonfinite, first);
         let later = Broken { seen_at: Some(AT + 1), ..broken };
-        assert_eq!(later.record().first_nonfinite, Some((Step(AT), NonFiniteAt::Loss)));
+        assert_eq!(later.run().record.first_nonfinite, Some((Step(AT), NonFiniteAt::Loss)));
     }
 
     #[test]
@@ -606,14 +597,13 @@ mod tests {
             norms: [f64::NAN; 3],
             ..FINE
         };
-        let record = broken.record();
-        let found = crate::diagnose(&record);
+        let found = crate::diagnose(&broken.run());
         assert_eq!(found.origin.map(|origin| origin.place), Some(Place::Loss));
         assert_eq!(found.causes, []);
         let remedies: Vec<_> = found.remedies.iter().map(|proposal| proposal.remedy).collect();
         use crate::remedies::RemedyName::{Rewind, SkipStep};
         assert!(remedies.iter().all(|name| [SkipStep, Rewind].contains(name)), "{remedies:?}");
-        let unseen = crate::diagnose(&Broken { now: [1.0, 1e4, 1e30], ..broken }.record());
+        let unseen = crate::diagnose(&Broken { now: [1.0, 1e4, 1e30], ..broken }.run());
         assert_eq!(unseen.causes[0].name, crate::causes::CauseName::Initialisation);
     }
 
@@ -622,7 +612,7 @@ mod tests {
         let update =
             |nonfinite| crate::Update { change_norm: 1e-3, weight_norm: 1.0, len: 9, nonfinite };
         for (norm, tensor) in [(1.0, Some(TensorId(1))), (1e9, None)] {
-            let mut record = Record::new(layout(3), RunFacts::default());
+            let mut run = Run::new(layout(3), RunFacts::default());
             let gradients = [Some(stats(norm)); 3];
             let calm = trace(&[1.0; 3]);
             let broken = trace(&[f64::NAN; 3]);
@@ -633,23 +623,16 @@ mod tests {
                 trace: Some(trace),
                 ..Observation::default()
             };
-            record.take(&seen(0, &calm));
-            record.take_update(&[Some(update(0)), Some(update(3)), Some(update(0))]);
-            record.note([Finding {
-                sign: SignName::LossNonFinite,
-                step: Step(0),
-                severity: Severity::Alarm,
-                tensor: Some(TensorId(1)),
-                layer: Some(LayerId(1)),
-                evidence: vec![],
-            }]);
-            record.take(&seen(1, &broken));
-            let origin = find(&record);
-            assert_eq!(origin.as_ref().and_then(|origin| origin.tensor), tensor, "{norm}");
-            assert_eq!(origin.as_ref().and_then(|origin| origin.layer), None, "{norm}");
-            let told = origin.map(|origin| origin.evidence[0].clone());
-            let what = "step whose update left NaN or Inf in fc1.weight";
-            assert_eq!(told, tensor.map(|_| Evidence::of(what, 0.0)));
+            run.take(&seen(0, &calm));
+            run.record.take_update(&[Some(update(0)), Some(update(3)), Some(update(0))]);
+            let found = Finding::new(SignName::LossNonFinite, Step(0), Severity::Alarm, vec![]);
+            run.note([Finding { place: Place::Tensor(TensorId(1)), ..found }]);
+            run.take(&seen(1, &broken));
+            let origin = find(&run);
+            assert_eq!(origin.as_ref().and_then(Origin::tensor), tensor, "{norm}");
+            assert_eq!(origin.as_ref().and_then(Origin::layer), None, "{norm}");
+            let told = origin.map(|origin| origin.evidence[0]);
+            assert_eq!(told, tensor.map(|tensor| first_seen(Place::Tensor(tensor), Step(0))));
         }
     }
 
@@ -669,22 +652,23 @@ mod tests {
                 trace: Some(&pass),
                 ..Observation::default()
             });
-            let origin = find(guard.record()).expect("a place");
-            assert_eq!((origin.place, origin.layer), (place, layer));
+            let origin = find(guard.run()).expect("a place");
+            assert_eq!((origin.place, origin.layer()), (place, layer));
         }
     }
 
     #[test]
     fn a_layer_goes_before_the_block_that_it_lies_in() {
-        let mut record = record_of(&[1.0; 3], 5, &[1.0; 3]);
+        let mut run = run_of(&[1.0; 3], 5, &[1.0; 3]);
+        let record = &mut run.record;
         record.layout.layers[2].name = "h".to_owned();
         record.layout.layers[1].name = "h.fc".to_owned();
         let mut pass = trace(&[1.0, 40.0, 1.0]);
         pass.layers[2].input = Some(stats(1.0));
         for (only_normalises, layer) in [(false, 1), (true, 2)] {
-            record.layout.layers[1].only_normalises = only_normalises;
-            record.alarm_trace = Some((Step(5), pass.clone()));
-            let found = find(&record).and_then(|origin| origin.layer);
+            run.record.layout.layers[1].only_normalises = only_normalises;
+            run.record.alarm_trace = Some((Step(5), pass.clone()));
+            let found = find(&run).and_then(|origin| origin.layer());
             assert_eq!(found, Some(LayerId(layer)), "{only_normalises}");
         }
     }
@@ -692,19 +676,20 @@ mod tests {
     #[test]
     fn a_recurrent_cell_is_one_layer() {
         for (gain, layer) in [(1.3, Some(LayerId(19))), (1.05, None)] {
-            let mut record = record_of(&[1.0; 20], 0, &[1.0; 20]);
+            let mut run = run_of(&[1.0; 20], 0, &[1.0; 20]);
+            let record = &mut run.record;
             record.layout.layers.iter_mut().for_each(|layer| layer.recurrent = true);
             let mut backward = [gain; 20];
             backward[19] *= 1.01;
             let trace = crate::causes::check::trace(&[1.0; 20], &backward);
             record.alarm_trace = Some((Step(0), trace));
-            assert_eq!(find(&record).and_then(|origin| origin.layer), layer, "{gain}");
+            assert_eq!(find(&run).and_then(|origin| origin.layer()), layer, "{gain}");
         }
     }
 
     #[test]
     fn a_calm_run_has_no_origin() {
-        let record = Record::new(layout(2), RunFacts::default());
-        assert_eq!(find(&record), None);
+        let run = Run::new(layout(2), RunFacts::default());
+        assert_eq!(find(&run), None);
     }
 }

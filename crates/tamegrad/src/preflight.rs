@@ -4,7 +4,7 @@ use tamegrad_stats::{TensorStats, merge};
 
 use crate::chain::Chain;
 use crate::observe::{LayerId, LayerTrace, Layout, Step, TensorId, Update};
-use crate::record::ABSURD_NORM;
+use crate::rules::RULES;
 
 /// What a door measured of a first step, on copies. What it does not know is `None` or empty.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,7 +92,7 @@ pub enum Warning {
         /// Number of factors.
         layers: usize,
     },
-    /// The norm of the whole gradient is above [`ABSURD_NORM`].
+    /// The norm of the whole gradient is above what no healthy run begins with.
     AbsurdGradient {
         /// The norm.
         norm: f64,
@@ -213,7 +213,7 @@ impl Preflight {
         warnings.extend(
             [Direction::Forward, Direction::Backward].map(|d| self.gains(d)).into_iter().flatten(),
         );
-        let absurd = self.gradient_norm.filter(|norm| *norm > ABSURD_NORM);
+        let absurd = self.gradient_norm.filter(|norm| *norm > RULES.high_gradient.live.absurd);
         warnings.extend(absurd.map(|norm| Warning::AbsurdGradient { norm }));
         match (self.broken, self.first_update) {
             (Some(tensor), _) => warnings.push(Warning::BrokenUpdate { tensor }),

@@ -1,32 +1,18 @@
-//! What is kept of a run: bounded history, baselines of every tensor and layer, and findings.
-
-use std::collections::VecDeque;
+//! The history of a run: bounded rows, baselines of every tensor and layer, probed passes.
 
 use tamegrad_stats::TensorStats;
 
 use crate::batch::{BatchTrack, DataTrack};
 use crate::chain::Chain;
-use crate::decision::{Decision, GradientAction};
-use crate::finding::{Finding, Reading, Severity, SignName};
+use crate::evidence::{Names, Place};
 use crate::observe::{
     LayerId, LayerTrace, Layout, Observation, RunFacts, Step, TensorId, TensorInfo, Update,
 };
+use crate::rules::RULES;
 use crate::running::{Baseline, Window, median};
 
 /// Rows kept in full before the older half is thinned to every second row.
 pub const ROWS_MAX: usize = 65_536;
-/// Findings kept; later ones are only counted.
-pub const FINDINGS_MAX: usize = 4_096;
-/// Actions kept; later ones are only counted.
-pub const ACTIONS_MAX: usize = 4_096;
-/// A norm of the whole gradient that is no gradient to begin with.
-pub const ABSURD_NORM: f64 = 1e9;
-/// A norm of the whole gradient that is very high whatever the network.
-pub const VERY_HIGH_NORM: f64 = 1e6;
-/// Robust spreads above the calm losses from which a loss has departed.
-const DEPARTED: f64 = 4.0;
-/// Steps in which only non-finite values and gross growth count, for there is no history yet.
-pub const WARM_UP_STEPS: u32 = 100;
 /// Steps whose losses make the loss baseline.
 pub const LOSS_WINDOW: usize = 100;
 
@@ -110,16 +96,6 @@ pub struct GainTrack {
     pub backward: Baseline,
 }
 
-/// A jump of the loss that the data made: no trouble while it comes down.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Jump {
-    /// Loss up to which it is borne.
-    pub bears: f64,
-    /// The last losses, oldest first.
-    pub(crate) losses: VecDeque<f64>,
-}
-
 /// What passes on copies along a proposed update show.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -154,74 +130,53 @@ pub enum NonFiniteAt {
     Parameter(TensorId),
 }
 
-/// Everything that is kept of a run. Memory is bounded by the number of tensors and layers and
-/// by [`ROWS_MAX`].
+/// What is kept of a run's history. Memory is bounded by the number of tensors and layers and by
+/// [`ROWS_MAX`]. What signs make of it is kept elsewhere ([`Run`](crate::Run)).
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
-    /// Tensors and layers.
-    pub layout: Layout,
-    /// What holds for the whole run.
-    pub facts: RunFacts,
+    pub(crate) layout: Layout,
+    pub(crate) facts: RunFacts,
     /// One row a step, oldest first.
-    pub rows: Vec<Row>,
-    /// Rows that were thinned out.
-    pub rows_dropped: u64,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) rows_dropped: u64,
     /// One track a tensor.
-    pub tensors: Vec<TensorTrack>,
+    pub(crate) tensors: Vec<TensorTrack>,
     /// The track of the whole gradient.
-    pub total: TensorTrack,
+    pub(crate) total: TensorTrack,
     /// One gain track a layer.
-    pub gains: Vec<GainTrack>,
+    pub(crate) gains: Vec<GainTrack>,
     /// The probes of the first pass.
-    pub first_trace: Option<(Step, LayerTrace)>,
+    pub(crate) first_trace: Option<(Step, LayerTrace)>,
     /// The latest probes up to the first alarm, of a pass whose loss and gradients are finite.
-    pub calm_trace: Option<(Step, LayerTrace)>,
+    pub(crate) calm_trace: Option<(Step, LayerTrace)>,
     /// The first probes at or after the first alarm.
-    pub alarm_trace: Option<(Step, LayerTrace)>,
-    /// Findings, oldest first.
-    pub findings: Vec<Finding>,
-    /// Findings beyond [`FINDINGS_MAX`].
-    pub findings_dropped: u64,
-    /// What the guard made the door do, with the step.
-    pub actions: Vec<(Step, Decision)>,
-    /// Actions beyond [`ACTIONS_MAX`].
-    pub actions_dropped: u64,
-    /// What the six signs said of the latest step.
-    pub readings: Vec<(SignName, Reading)>,
-    /// The critical step size, measured at the first alarm: the smallest multiple of the proposed
-    /// update that raises the loss of its own batch, with the step.
-    pub critical_step: Option<CriticalStep>,
-    /// The first non-finite value.
-    pub first_nonfinite: Option<(Step, NonFiniteAt)>,
+    pub(crate) alarm_trace: Option<(Step, LayerTrace)>,
+    /// The critical step size, measured at the first alarm.
+    pub(crate) critical_step: Option<CriticalStep>,
+    pub(crate) first_nonfinite: Option<(Step, NonFiniteAt)>,
     /// The data of the first batch, of the calm batches' median and of the batch at the alarm.
-    pub batch: BatchTrack,
+    pub(crate) batch: BatchTrack,
     /// The largest lag of Adam's second moment at the first update from the first alarm on.
-    pub alarm_lag: Option<(TensorId, f64)>,
+    pub(crate) alarm_lag: Option<(TensorId, f64)>,
     /// Losses of the last [`LOSS_WINDOW`] calm steps.
-    pub calm_losses: Window<LOSS_WINDOW>,
-    /// A jump of the loss that the data made, while it lasts.
-    pub jump: Option<Jump>,
+    pub(crate) calm_losses: Window<LOSS_WINDOW>,
     /// Losses of the first five steps.
-    pub first_losses: Window<5>,
+    pub(crate) first_losses: Window<5>,
     /// Lowest median of calm losses.
-    pub best_loss: Option<f64>,
+    pub(crate) best_loss: Option<f64>,
     /// Smallest finite norm of the whole gradient of all steps.
-    pub lowest_norm: Option<f64>,
+    pub(crate) lowest_norm: Option<f64>,
     /// Largest norm of the whole gradient in a calm step.
-    pub highest_calm_norm: f64,
+    pub(crate) highest_calm_norm: f64,
     /// Steps taken in, which rewinds do not turn back.
-    pub clock: u64,
-    /// The clock at the latest alarm.
-    pub last_alarm: Option<u64>,
-    /// The clock at the latest action of the guard.
-    pub last_action: Option<u64>,
+    pub(crate) clock: u64,
     segment: u32,
 }
 
 impl Record {
     /// An empty record of a run.
-    pub fn new(layout: Layout, facts: RunFacts) -> Self {
+    pub(crate) fn new(layout: Layout, facts: RunFacts) -> Self {
         let gain =
             || GainTrack { forward: Baseline::new(0.9, 0.1), backward: Baseline::new(0.9, 0.1) };
         Self {
@@ -235,24 +190,16 @@ impl Record {
             first_trace: None,
             calm_trace: None,
             alarm_trace: None,
-            findings: Vec::new(),
-            findings_dropped: 0,
-            actions: Vec::new(),
-            actions_dropped: 0,
-            readings: Vec::new(),
             critical_step: None,
             first_nonfinite: None,
             batch: BatchTrack::default(),
             alarm_lag: None,
             calm_losses: Window::default(),
-            jump: None,
             first_losses: Window::default(),
             best_loss: None,
             lowest_norm: None,
             highest_calm_norm: 0.0,
             clock: 0,
-            last_alarm: None,
-            last_action: None,
             segment: 0,
         }
     }
@@ -263,23 +210,67 @@ impl Record {
         self.layout.tensors.extend(tensors);
     }
 
-    /// Goes on from a saved record of the same model; the layout stays, and the facts that are known
-    /// here.
-    pub(crate) fn resume(&mut self, saved: Record) {
-        let (layout, facts) = (
-            std::mem::take(&mut self.layout),
-            std::mem::take(&mut self.facts).or(saved.facts.clone()),
-        );
-        *self = Record { layout, facts, ..saved };
-    }
-
-    /// Whether it has a track for each tensor and layer, and no time lies ahead of its clock: what a
-    /// record that was read back has to show before it is used.
-    pub(crate) fn is_whole(&self) -> bool {
-        let past = [self.last_alarm, self.last_action].into_iter().flatten();
+    /// Checks that a record that was read back has a track for each tensor and layer.
+    pub(crate) fn validate(&self) -> bool {
         self.tensors.len() == self.layout.tensors.len()
             && self.gains.len() == self.layout.layers.len()
-            && past.max().is_none_or(|at| at <= self.clock)
+    }
+
+    /// Tensors and layers.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What holds for the whole run.
+    pub fn facts(&self) -> &RunFacts {
+        &self.facts
+    }
+
+    /// One row a step, oldest first.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Rows that were thinned out.
+    pub fn rows_dropped(&self) -> u64 {
+        self.rows_dropped
+    }
+
+    /// Number of steps that were seen.
+    pub fn steps_seen(&self) -> u64 {
+        self.rows.len() as u64 + self.rows_dropped
+    }
+
+    /// One track a tensor, by [`TensorId`].
+    pub fn tensors(&self) -> &[TensorTrack] {
+        &self.tensors
+    }
+
+    /// The gains of one layer while the run was calm.
+    pub fn gain(&self, layer: LayerId) -> Option<&GainTrack> {
+        self.gains.get(layer.0)
+    }
+
+    /// The probes of the first pass.
+    pub fn first_trace(&self) -> Option<&(Step, LayerTrace)> {
+        self.first_trace.as_ref()
+    }
+
+    /// The first non-finite value.
+    pub fn first_nonfinite(&self) -> Option<(Step, NonFiniteAt)> {
+        self.first_nonfinite
+    }
+
+    /// The tensor in which Adam's second moment lagged most behind at the first alarm, with the RMS of
+    /// g^2/v.
+    pub fn alarm_lag(&self) -> Option<(TensorId, f64)> {
+        self.alarm_lag
+    }
+
+    /// The names of tensors, layers and inputs.
+    pub fn names(&self) -> Names {
+        let inputs = self.batch.inputs.iter().map(|(name, _)| name.clone()).collect();
+        Names { inputs, ..Names::of(&self.layout) }
     }
 
     /// The latest row.
@@ -292,29 +283,16 @@ impl Record {
         &self.rows[self.rows.len().saturating_sub(count)..]
     }
 
-    /// The first alarm.
-    pub fn first_alarm(&self) -> Option<&Finding> {
-        // Asked for several times a step, and thousands of strains may be there.
-        self.last_alarm?;
-        self.findings.iter().find(|finding| finding.severity == Severity::Alarm)
-    }
-
-    /// Whether an alarm came or the guard acted within the last `steps` steps.
-    pub fn is_troubled(&self, steps: u64) -> bool {
-        let latest = self.last_alarm.max(self.last_action);
-        latest.is_some_and(|at| self.clock - at < steps)
-    }
-
     /// The largest update of the last 20 steps, relative to the parameters that it changed; `None` where
     /// updates are not known.
-    pub fn largest_update(&self) -> Option<f64> {
+    pub(crate) fn largest_update(&self) -> Option<f64> {
         self.recent(20).iter().filter_map(|row| row.update_ratio).reduce(f64::max)
     }
 
     /// How much the loss has come down: where it began less its best level, at least the magnitude
     /// of where it began. The yardstick of what is a large change of the loss, which holds for
     /// losses that cross zero as well.
-    pub fn loss_range(&self) -> f64 {
+    pub(crate) fn loss_range(&self) -> f64 {
         let first = self.first_losses.median().unwrap_or(0.0);
         let best = self.best_loss.unwrap_or(first);
         (first - best).max(first.abs()).max(f64::MIN_POSITIVE)
@@ -322,24 +300,18 @@ impl Record {
 
     /// Whether the gradient was very high from the first step on, and this loss is not down by half:
     /// such a run has no calm level, neither to leave nor to come back to.
-    pub fn never_came_down(&self, loss: f64) -> bool {
+    pub(crate) fn never_came_down(&self, loss: f64) -> bool {
         let first = self.first_losses.iter().next();
-        self.lowest_norm.is_some_and(|lowest| lowest > VERY_HIGH_NORM)
+        self.lowest_norm.is_some_and(|lowest| lowest > RULES.high_gradient.live.very_high)
             && first.is_some_and(|first| !(loss <= 0.5 * first))
     }
 
-    /// Whether a loss lies above the calm ones by more than 4 robust spreads and a tenth of
-    /// [`Record::loss_range`], and above a jump that the data made; never while fewer than ten calm
-    /// losses are known.
-    pub fn departs(&self, loss: f64) -> bool {
-        self.loss_departure(loss) > DEPARTED
-    }
-
     /// How many robust spreads a loss lies above the calm ones; 0 where it does not depart whatever
-    /// the spread.
-    fn loss_departure(&self, loss: f64) -> f64 {
-        let is_borne = self.jump.as_ref().is_some_and(|jump| loss <= jump.bears);
-        if is_borne || self.calm_losses.len() < 10 {
+    /// the spread. Losses up to the `ceiling` of a jump that the data made do not.
+    pub(crate) fn loss_departure(&self, loss: f64, ceiling: Option<f64>) -> f64 {
+        let rule = RULES.departure;
+        let is_under = ceiling.is_some_and(|ceiling| loss <= ceiling);
+        if is_under || self.calm_losses.len() < rule.losses_min {
             return 0.0;
         }
         let middle = self.calm_losses.median().unwrap_or(0.0);
@@ -347,65 +319,26 @@ impl Record {
         let above = loss - middle;
         if !loss.is_finite() {
             f64::INFINITY
-        } else if above < 0.1 * self.loss_range() {
+        } else if above < rule.of_descent * self.loss_range() {
             0.0
         } else {
             above / spread.max(0.02 * middle.abs()).max(f64::MIN_POSITIVE)
         }
     }
 
-    /// What data is the first that is not finite, in words; `None` when it was not data.
-    pub fn broken_data(&self) -> Option<String> {
-        let what = match self.first_nonfinite?.1 {
-            NonFiniteAt::Input(place) => {
-                let (name, _) = self.batch.inputs.get(place)?;
-                self.batch.called(name).unwrap_or_else(|| "the data".to_owned())
-            }
-            NonFiniteAt::Targets => "a target".to_owned(),
-            _ => return None,
-        };
-        Some(format!("step at which {what} is first not finite"))
-    }
-
-    /// The probes at or after the first alarm, unless parameters may be broken by then: the outputs
-    /// of such a pass tell of the update that broke them, and of no layer.
-    pub fn alarm_pass(&self) -> Option<&(Step, LayerTrace)> {
-        self.alarm_trace.as_ref().filter(|(step, _)| !self.may_be_broken_before(*step))
-    }
-
-    /// Whether an update before this step broke a parameter, or was taken from gradients that were
-    /// not finite.
-    fn may_be_broken_before(&self, step: Step) -> bool {
-        let Some((first, at)) = self.first_nonfinite.filter(|(first, _)| *first < step) else {
-            return false;
-        };
-        let was_skipped = |at: Step| {
-            self.actions.iter().any(|(step, decision)| {
-                *step == at
-                    && (decision.gradients == GradientAction::Skip || decision.rewind.is_some())
-            })
-        };
-        let rows = self.rows.iter().rev().take_while(|row| row.step >= first);
-        let mut before = rows.filter(|row| row.step < step);
-        matches!(at, NonFiniteAt::Parameter(_))
-            || before.any(|row| row.nonfinite_gradients > 0 && !was_skipped(row.step))
-    }
-
-    /// The passes that were probed, the one that shows the most first: at the alarm, the latest calm
-    /// one, the first.
-    pub fn passes(&self) -> impl Iterator<Item = &(Step, LayerTrace)> {
-        let calm = [&self.calm_trace, &self.first_trace].into_iter().flatten();
-        self.alarm_pass().into_iter().chain(calm)
+    /// What data is the first that is not finite; `None` when it was not data.
+    pub(crate) fn broken_data(&self) -> Option<(Step, Place)> {
+        let (step, at) = self.first_nonfinite?;
+        match at {
+            NonFiniteAt::Input(place) => Some((step, Place::Input(place))),
+            NonFiniteAt::Targets => Some((step, Place::Targets)),
+            _ => None,
+        }
     }
 
     /// The gains of a pass that was probed.
-    pub fn chain(&self, (step, trace): &(Step, LayerTrace)) -> Chain {
+    pub(crate) fn chain(&self, (step, trace): &(Step, LayerTrace)) -> Chain {
         Chain::measure(*step, trace, &self.layout)
-    }
-
-    /// The chain of gains of the pass that shows the most.
-    pub fn telling_chain(&self) -> Option<Chain> {
-        self.passes().next().map(|pass| self.chain(pass))
     }
 
     /// The chain of gains of the first pass.
@@ -415,12 +348,12 @@ impl Record {
 
     /// RMS of the regression targets: what the door knows of the whole run, else that of the first
     /// batches.
-    pub fn target_rms(&self) -> Option<f64> {
+    pub(crate) fn target_rms(&self) -> Option<f64> {
         self.facts.target_rms.or_else(|| self.batch.targets.first_rms.median())
     }
 
     /// RMS of the inputs, in the same way; of several inputs that of the largest.
-    pub fn input_rms(&self) -> Option<f64> {
+    pub(crate) fn input_rms(&self) -> Option<f64> {
         let of_batches = self.batch.inputs.iter().filter_map(|(_, track)| track.first_rms.median());
         self.facts.input_rms.or_else(|| of_batches.max_by(f64::total_cmp))
     }
@@ -434,7 +367,7 @@ impl Record {
     }
 
     /// Takes in a step before its update. The baselines do not move until [`Record::settle`].
-    pub fn take(&mut self, seen: &Observation<'_>) {
+    pub(crate) fn take(&mut self, seen: &Observation<'_>, is_alarmed: bool) {
         self.clock = self.clock.saturating_add(1);
         let merged = seen.whole_gradient();
         let norm = seen.gradient_norm.or(merged.map(|stats| stats.l2));
@@ -465,15 +398,15 @@ impl Record {
         }
         self.batch.take(seen.inputs, seen.targets);
         if let Some(trace) = seen.trace {
-            self.take_trace(seen.step, trace);
+            self.take_trace(seen.step, trace, is_alarmed);
         }
         self.note_nonfinite(seen);
     }
 
     /// Takes in probes: those of this step's own pass, or of a repeated pass after an alarm.
-    pub fn take_trace(&mut self, step: Step, trace: &LayerTrace) {
+    pub(crate) fn take_trace(&mut self, step: Step, trace: &LayerTrace, is_alarmed: bool) {
         self.first_trace.get_or_insert_with(|| (step, trace.clone()));
-        if self.first_alarm().is_some() {
+        if is_alarmed {
             self.alarm_trace.get_or_insert_with(|| (step, trace.clone()));
         } else if !self.now().is_some_and(Row::is_broken) {
             self.calm_trace = Some((step, trace.clone()));
@@ -488,7 +421,7 @@ impl Record {
     }
 
     /// Takes in the update of this step.
-    pub fn take_update(&mut self, updates: &[Option<Update>]) {
+    pub(crate) fn take_update(&mut self, updates: &[Option<Update>]) {
         let mut largest: Option<f64> = None;
         for (index, track) in self.tensors.iter_mut().enumerate() {
             track.latest_update = updates.get(index).copied().flatten();
@@ -510,37 +443,10 @@ impl Record {
         }
     }
 
-    /// Notes findings.
-    pub fn note(&mut self, findings: impl IntoIterator<Item = Finding>) {
-        for finding in findings {
-            if finding.severity == Severity::Alarm {
-                if self.last_alarm.is_none() {
-                    self.freeze();
-                }
-                self.last_alarm = Some(self.clock);
-            }
-            if self.findings.len() < FINDINGS_MAX {
-                self.findings.push(finding);
-            } else {
-                self.findings_dropped = self.findings_dropped.saturating_add(1);
-            }
-        }
-    }
-
-    /// Notes what the guard made the door do.
-    pub fn note_action(&mut self, step: Step, decision: Decision) {
-        self.last_action = Some(self.clock);
-        if self.actions.len() < ACTIONS_MAX {
-            self.actions.push((step, decision));
-        } else {
-            self.actions_dropped = self.actions_dropped.saturating_add(1);
-        }
-    }
-
     /// Lets the baselines take in the latest step. What is not finite never enters; gradients
-    /// enter winsorised; losses, gains and batches enter only while the run is calm.
-    pub fn settle(&mut self) {
-        let calm = !self.is_troubled(3);
+    /// enter winsorised; losses and gains enter only while the run is calm, batches until the first
+    /// alarm.
+    pub(crate) fn settle(&mut self, is_calm: bool, is_alarmed: bool) {
         for track in self.tensors.iter_mut().chain([&mut self.total]) {
             if let Some(stats) = track.latest.filter(|stats| stats.is_finite() && stats.l2 > 0.0) {
                 track.gradient.push(stats.l2.ln());
@@ -564,10 +470,10 @@ impl Record {
             self.total.gradient.push(norm.ln());
             self.total.gradient_slow.push(norm.ln());
         }
-        if self.last_alarm.is_none() {
+        if !is_alarmed {
             self.batch.tracks().for_each(DataTrack::settle);
         }
-        if !calm {
+        if !is_calm {
             return;
         }
         if let Some(loss) = row.loss {
@@ -591,13 +497,12 @@ impl Record {
     }
 
     /// Starts a new segment after a rewind; the baselines stay.
-    pub fn rewind(&mut self) {
+    pub(crate) fn rewind(&mut self) {
         self.segment = self.segment.saturating_add(1);
-        self.jump = None;
     }
 
     /// Forgets the update of this step, which was not taken.
-    pub fn undo_update(&mut self) {
+    pub(crate) fn undo_update(&mut self) {
         let now = self.now().map(|row| row.step);
         self.first_nonfinite = self
             .first_nonfinite
@@ -609,7 +514,7 @@ impl Record {
     }
 
     /// Lets the gradient baselines start at the latest norms: a new level that the loss bears.
-    pub fn accept_gradient_level(&mut self) {
+    pub(crate) fn accept_gradient_level(&mut self) {
         for track in self.tensors.iter_mut().chain([&mut self.total]) {
             if let Some(stats) = track.latest.filter(|stats| stats.is_finite() && stats.l2 > 0.0) {
                 track.gradient.accept_level(stats.l2.ln());
@@ -619,19 +524,19 @@ impl Record {
     }
 
     /// Median of the gradient norm over the rows before a step; `None` when there are none.
-    pub fn calm_gradient_norm(&self, before: Option<Step>) -> Option<f64> {
+    pub(crate) fn calm_gradient_norm(&self, before: Option<Step>) -> Option<f64> {
         median(self.rows_before(before).filter_map(|row| row.gradient_norm))
     }
 
     /// The rows before a step, or all rows.
-    pub fn rows_before(&self, before: Option<Step>) -> impl Iterator<Item = &Row> {
+    pub(crate) fn rows_before(&self, before: Option<Step>) -> impl Iterator<Item = &Row> {
         self.rows
             .iter()
             .take_while(move |row| before.is_none_or(|step| row.segment == 0 && row.step < step))
     }
 
     /// Keeps what was usual, and what is now, when the first alarm comes.
-    fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         for track in self.tensors.iter_mut().chain([&mut self.total]) {
             track.at_alarm = track.latest;
             track.calm_norm = (track.gradient.count() > 0).then(|| track.gradient.mean().exp());
@@ -688,8 +593,8 @@ mod tests {
                 gradient_norm: Some(1.0),
                 ..Observation::default()
             };
-            record.take(&seen);
-            record.settle();
+            record.take(&seen, false);
+            record.settle(true, false);
         }
         record
     }
@@ -706,13 +611,14 @@ mod tests {
     #[test]
     fn a_large_loss_departs_and_jitter_near_zero_does_not() {
         let falling = run((0..100).map(|i| 2.3 * (-0.1 * f64::from(i)).exp() + 0.01));
-        assert!(falling.departs(2.0));
+        assert!(falling.loss_departure(2.0, None) > RULES.departure.spreads);
+        assert_eq!(falling.loss_departure(2.0, Some(2.0)), 0.0);
         assert_eq!(
-            falling.loss_departure(0.05),
+            falling.loss_departure(0.05, None),
             0.0,
             "0.05 is large against 0.01, not against 2.3"
         );
-        assert_eq!(falling.loss_departure(f64::NAN), f64::INFINITY);
+        assert_eq!(falling.loss_departure(f64::NAN, None), f64::INFINITY);
     }
 
     #[test]
@@ -724,10 +630,10 @@ mod tests {
         for (weight_norm, nonfinite, ratio, count) in
             [(1e-4, 0, None, 0), (0.01, 0, Some(1.0), 1), (1e-4, 1, Some(f64::INFINITY), 1)]
         {
-            record.take(&Observation::default());
+            record.take(&Observation::default(), false);
             let update = Update { change_norm: 0.01, weight_norm, len: 1, nonfinite };
             record.take_update(&[Some(update)]);
-            record.settle();
+            record.settle(true, false);
             let seen = record.now().and_then(|row| row.update_ratio);
             assert_eq!((seen, record.tensors[0].update.count()), (ratio, count), "{weight_norm}");
         }
@@ -736,7 +642,8 @@ mod tests {
     #[test]
     fn an_infinite_norm_counts_as_a_non_finite_gradient() {
         let mut record = Record::new(Layout::default(), RunFacts::default());
-        record.take(&Observation { gradient_norm: Some(f64::INFINITY), ..Observation::default() });
+        let seen = Observation { gradient_norm: Some(f64::INFINITY), ..Observation::default() };
+        record.take(&seen, false);
         assert_eq!(record.now().map(|row| row.nonfinite_gradients), Some(1));
     }
 }

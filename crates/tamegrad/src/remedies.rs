@@ -1,116 +1,86 @@
-//! What to do: one file a remedy, each a proposal of a [`Change`]; and `ladder.rs`, what is done at run time.
-
-mod batch_norm;
-mod bounded_activation;
-mod clip_global_norm;
-mod clip_tensor_norm;
-mod clip_value;
-mod fewer_layers;
-mod l1_penalty;
-mod l2_penalty;
-mod lower_learning_rate;
-mod reinitialise;
-mod rewind;
-mod scale_input;
-mod scale_target;
-mod skip_step;
-mod smaller_batch;
-mod warm_up;
-mod weight_decay;
+//! What to do: one file a remedy, each a proposal of a [`Change`]; and the table of what each treats.
 
 use crate::causes::{Cause, CauseName};
 use crate::doc::Doc;
-use crate::observe::{ActivationKind, LayerId};
+use crate::evidence::Measure;
+use crate::observe::{ActivationKind, LayerId, Layout, RunFacts, Step};
 use crate::origin::Origin;
-use crate::record::Record;
+use crate::run::Run;
 
-/// The texts of all remedies, in the order of [`RemedyName::ALL`]: the least force first.
-pub const DOCS: [&Doc; 17] = [
-    &skip_step::DOC,
-    &clip_global_norm::DOC,
-    &clip_tensor_norm::DOC,
-    &clip_value::DOC,
-    &warm_up::DOC,
-    &lower_learning_rate::DOC,
-    &rewind::DOC,
-    &scale_target::DOC,
-    &scale_input::DOC,
-    &weight_decay::DOC,
-    &l2_penalty::DOC,
-    &l1_penalty::DOC,
-    &smaller_batch::DOC,
-    &reinitialise::DOC,
-    &batch_norm::DOC,
-    &bounded_activation::DOC,
-    &fewer_layers::DOC,
-];
+/// Declares the remedies from one list, the least force first: module, name, the causes that it treats,
+/// and what it is.
+macro_rules! remedies {
+    ($($(#[$doc:meta])* $module:ident => $name:ident treats [$($cause:ident),*],)*) => {
+        $(mod $module;)*
 
-/// Which remedy. The order is the order of force: how much of the user's run it changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RemedyName {
+        /// Which remedy. The order is the order of force: how much of the user's run it changes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RemedyName {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl RemedyName {
+            /// All remedies, the least force first.
+            pub const ALL: &'static [RemedyName] = &[$(RemedyName::$name,)*];
+
+            /// The text that explains it.
+            pub fn doc(self) -> &'static Doc {
+                match self {
+                    $(RemedyName::$name => &$module::DOC,)*
+                }
+            }
+
+            /// The causes that it treats; for other causes it treats their effect.
+            pub fn treats(self) -> &'static [CauseName] {
+                match self {
+                    $(RemedyName::$name => &[$(CauseName::$cause),*],)*
+                }
+            }
+        }
+
+        /// What each remedy proposes.
+        const PROPOSE: &[fn(&Case<'_>) -> Vec<Proposal>] = &[$($module::propose,)*];
+    };
+}
+
+remedies! {
     /// Leave a step out.
-    SkipStep,
+    skip_step => SkipStep treats [Data, OptimizerState],
     /// Clip the whole gradient's norm.
-    ClipGlobalNorm,
+    clip_global_norm => ClipGlobalNorm treats [Recurrence, Data],
     /// Clip each tensor's norm.
-    ClipTensorNorm,
+    clip_tensor_norm => ClipTensorNorm treats [Recurrence, OptimizerState],
     /// Clip each element.
-    ClipValue,
+    clip_value => ClipValue treats [Recurrence],
     /// Warm the learning rate up.
-    WarmUp,
+    warm_up => WarmUp treats [LearningRate, OptimizerState],
     /// Lower the learning rate.
-    LowerLearningRate,
+    lower_learning_rate => LowerLearningRate treats [LearningRate],
     /// Go back to a healthy snapshot.
-    Rewind,
+    rewind => Rewind treats [SpikeThenDead],
     /// Standardise the regression targets.
-    ScaleTarget,
+    scale_target => ScaleTarget treats [UnscaledTarget, SpikeThenDead],
     /// Standardise the inputs.
-    ScaleInput,
+    scale_input => ScaleInput treats [Data, LearningRate, UnscaledTarget],
     /// Decoupled weight decay.
-    WeightDecay,
+    weight_decay => WeightDecay treats [Normalisation],
     /// L2 penalty in the loss.
-    L2Penalty,
+    l2_penalty => L2Penalty treats [Normalisation],
     /// L1 penalty in the loss.
-    L1Penalty,
+    l1_penalty => L1Penalty treats [Normalisation],
     /// Fewer samples in a batch.
-    SmallerBatch,
+    smaller_batch => SmallerBatch treats [],
     /// Draw the weights anew by a rule that fits the activation.
-    Reinitialise,
+    reinitialise => Reinitialise treats [Initialisation, Recurrence],
     /// Batch norm before or after the activation.
-    BatchNorm,
+    batch_norm => BatchNorm treats [Activation, Initialisation, Normalisation],
     /// Replace an activation that grows faster than linearly.
-    BoundedActivation,
+    bounded_activation => BoundedActivation treats [Activation, Precision],
     /// Fewer layers.
-    FewerLayers,
+    fewer_layers => FewerLayers treats [Initialisation, Normalisation, Precision],
 }
 
 impl RemedyName {
-    /// All remedies, the least force first.
-    pub const ALL: [RemedyName; 17] = [
-        RemedyName::SkipStep,
-        RemedyName::ClipGlobalNorm,
-        RemedyName::ClipTensorNorm,
-        RemedyName::ClipValue,
-        RemedyName::WarmUp,
-        RemedyName::LowerLearningRate,
-        RemedyName::Rewind,
-        RemedyName::ScaleTarget,
-        RemedyName::ScaleInput,
-        RemedyName::WeightDecay,
-        RemedyName::L2Penalty,
-        RemedyName::L1Penalty,
-        RemedyName::SmallerBatch,
-        RemedyName::Reinitialise,
-        RemedyName::BatchNorm,
-        RemedyName::BoundedActivation,
-        RemedyName::FewerLayers,
-    ];
-
-    /// The text that explains it.
-    pub fn doc(self) -> &'static Doc {
-        DOCS[self as usize]
-    }
-
     /// Kebab-case name.
     pub fn as_str(self) -> &'static str {
         self.doc().name
@@ -133,7 +103,7 @@ pub enum Grade {
 
 /// Where batch norm stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum NormPlace {
     /// Between the linear map and the activation.
     Before,
     /// After the activation.
@@ -151,7 +121,7 @@ pub enum Scheme {
     Orthogonal,
 }
 
-/// A change of a run, as data. Doors carry it out.
+/// A change of a run, as data. Integrations carry it out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// The guard in protect mode: skip, scale, back off, rewind.
@@ -180,6 +150,13 @@ pub enum Change {
     LearningRate {
         /// The factor, under 1.
         factor: f64,
+        /// The learning rate at the onset, where it is known.
+        from: Option<f64>,
+    },
+    /// Go on from a checkpoint before a step, past the batches since then.
+    Rewind {
+        /// The step.
+        before: Step,
     },
     /// Standardise the regression targets.
     ScaleTarget,
@@ -215,12 +192,12 @@ pub enum Change {
     /// Batch norm in every layer.
     BatchNorm {
         /// Where it stands.
-        place: Place,
+        place: NormPlace,
     },
     /// Use this activation, in all layers or in one.
     Activation {
         /// Name of the activation.
-        name: &'static str,
+        name: String,
         /// The layer; `None` for all.
         layer: Option<LayerId>,
     },
@@ -231,7 +208,7 @@ pub enum Change {
     },
 }
 
-/// A remedy that suits a run, with the reason.
+/// A remedy that suits a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {
     /// Which remedy.
@@ -242,8 +219,8 @@ pub struct Proposal {
     pub grade: Grade,
     /// Whether it treats the first cause, rather than its effect.
     pub treats_cause: bool,
-    /// Why it is proposed, in words.
-    pub why: String,
+    /// The numbers that it is made from.
+    pub evidence: Vec<Measure>,
 }
 
 impl Proposal {
@@ -252,8 +229,8 @@ impl Proposal {
     pub fn label(&self) -> String {
         let name = self.remedy.as_str();
         match &self.change {
-            Change::BatchNorm { place: Place::Before } => format!("{name}-before"),
-            Change::BatchNorm { place: Place::After } => format!("{name}-after"),
+            Change::BatchNorm { place: NormPlace::Before } => format!("{name}-before"),
+            Change::BatchNorm { place: NormPlace::After } => format!("{name}-after"),
             Change::Reinitialise { scheme, .. } => format!("{name}-{}", scheme.as_str()),
             _ => name.to_owned(),
         }
@@ -271,14 +248,55 @@ impl Scheme {
     }
 }
 
-/// What remedies are proposed from.
+/// What remedies are proposed from: a live run, or as much of it as a log shows.
+#[derive(Debug)]
 pub(crate) struct Case<'a> {
-    pub(crate) record: &'a Record,
+    pub(crate) layout: &'a Layout,
+    pub(crate) facts: &'a RunFacts,
     pub(crate) origin: Option<&'a Origin>,
     pub(crate) causes: &'a [Cause],
+    pub(crate) onset: Option<Step>,
+    /// The gradient norm that was usual while the run was calm; `None` where it never was.
+    pub(crate) usual_norm: Option<f64>,
+    /// The largest usual RMS of a tensor's gradient.
+    pub(crate) usual_rms: Option<f64>,
+    pub(crate) learning_rate: Option<f64>,
+    pub(crate) target_rms: Option<f64>,
+    pub(crate) input_rms: Option<f64>,
+    /// Whether only a log is known, and nothing of the model.
+    pub(crate) is_log: bool,
+    /// Whether something was not finite.
+    pub(crate) is_broken: bool,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    fn of_run(run: &'a Run, origin: Option<&'a Origin>, causes: &'a [Cause]) -> Self {
+        let record = &run.record;
+        let onset = run.first_alarm().map(|alarm| alarm.step);
+        // Before the fifth step the first gradients may already be the explosion's.
+        let is_calm = onset.is_some_and(|onset| onset.0 >= 5);
+        let norm = record.calm_gradient_norm(onset).filter(|norm| is_calm && *norm > 0.0);
+        let rms = |track: &crate::record::TensorTrack| {
+            let elements = track.latest.map(|stats| stats.len).filter(|len| *len > 0)?;
+            Some(track.calm_norm? / (elements as f64).sqrt())
+        };
+        let known = record.rows.iter().filter(|row| onset.is_none_or(|onset| row.step <= onset));
+        Self {
+            layout: &record.layout,
+            facts: &record.facts,
+            origin,
+            causes,
+            onset,
+            usual_norm: norm,
+            usual_rms: norm.and_then(|_| record.tensors.iter().filter_map(rms).reduce(f64::max)),
+            learning_rate: known.filter_map(|row| row.learning_rate).next_back(),
+            target_rms: record.target_rms(),
+            input_rms: record.input_rms(),
+            is_log: false,
+            is_broken: record.first_nonfinite.is_some(),
+        }
+    }
+
     /// The best supported cause.
     pub(crate) fn first_cause(&self) -> Option<CauseName> {
         self.causes.first().map(|cause| cause.name)
@@ -288,70 +306,52 @@ impl Case<'_> {
     pub(crate) fn layer(&self) -> Option<LayerId> {
         let of_cause = self.causes.first().and_then(|cause| cause.layer);
         let of_origin = |origin: &Origin| {
-            origin.layer.or_else(|| origin.tensor.and_then(|id| self.record.layout.layer_of(id)))
+            origin.layer().or_else(|| origin.tensor().and_then(|id| self.layout.layer_of(id)))
         };
         of_cause.or_else(|| self.origin.and_then(of_origin))
     }
 
     /// A proposal that `fix` or the user may apply.
-    pub(crate) fn on_request(
-        &self,
-        remedy: RemedyName,
-        change: Change,
-        treats: &[CauseName],
-        why: String,
-    ) -> Proposal {
-        let treats_cause = self.first_cause().is_some_and(|cause| treats.contains(&cause));
-        Proposal { remedy, change, grade: Grade::OnRequest, treats_cause, why }
-    }
-
-    /// The gradient norm that is usual in the run while it was calm: the median over the rows
-    /// before the first alarm. `None` when there were fewer than five, or when the run was never
-    /// calm because its very first gradients were already the explosion's.
-    pub(crate) fn usual_norm(&self) -> Option<f64> {
-        let alarm = self.record.first_alarm()?.step;
-        let calm = alarm.0 >= 5;
-        self.record.calm_gradient_norm(Some(alarm)).filter(|norm| calm && *norm > 0.0)
+    pub(crate) fn on_request(&self, remedy: RemedyName, change: Change) -> Proposal {
+        let treats_cause = self.first_cause().is_some_and(|cause| remedy.treats().contains(&cause));
+        Proposal { remedy, change, grade: Grade::OnRequest, treats_cause, evidence: Vec::new() }
     }
 
     /// How the activations grow: the fastest among the layers that are known.
     pub(crate) fn activation(&self) -> Option<ActivationKind> {
-        let layers = self.record.layout.layers.iter();
+        let layers = self.layout.layers.iter();
         let kinds = layers.filter_map(|layer| layer.activation.as_ref().map(|(_, kind)| *kind));
         kinds.max_by_key(|kind| *kind as u8)
     }
 }
 
+/// Remedies for the effect that make sense where nothing of the model is known.
+const FOR_LOGS: [RemedyName; 6] = [
+    RemedyName::SkipStep,
+    RemedyName::ClipGlobalNorm,
+    RemedyName::WarmUp,
+    RemedyName::LowerLearningRate,
+    RemedyName::Rewind,
+    RemedyName::ScaleTarget,
+];
+
 /// All remedies that suit a run, those that treat its cause first, then the least force first. Where
 /// it broke outside the model, only those that treat the cause, skip the step or go back.
-pub fn propose(record: &Record, origin: Option<&Origin>, causes: &[Cause]) -> Vec<Proposal> {
-    let case = Case { record, origin, causes };
-    let proposals = [
-        skip_step::propose(&case),
-        clip_global_norm::propose(&case),
-        clip_tensor_norm::propose(&case),
-        clip_value::propose(&case),
-        warm_up::propose(&case),
-        lower_learning_rate::propose(&case),
-        rewind::propose(&case),
-        scale_target::propose(&case),
-        scale_input::propose(&case),
-        weight_decay::propose(&case),
-        l2_penalty::propose(&case),
-        l1_penalty::propose(&case),
-        smaller_batch::propose(&case),
-        reinitialise::propose(&case),
-        batch_norm::propose(&case),
-        bounded_activation::propose(&case),
-        fewer_layers::propose(&case),
-    ];
-    let mut ranked: Vec<Proposal> = proposals.into_iter().flatten().collect();
-    if origin.is_some_and(|origin| origin.place.is_loss()) {
+pub fn propose(run: &Run, origin: Option<&Origin>, causes: &[Cause]) -> Vec<Proposal> {
+    propose_for(&Case::of_run(run, origin, causes))
+}
+
+pub(crate) fn propose_for(case: &Case<'_>) -> Vec<Proposal> {
+    let mut ranked: Vec<Proposal> = PROPOSE.iter().flat_map(|propose| propose(case)).collect();
+    if case.origin.is_some_and(|origin| origin.place.is_loss()) {
         // What changes the model or its steps mends no loss function.
         ranked.retain(|proposal| {
             proposal.treats_cause
                 || matches!(proposal.remedy, RemedyName::SkipStep | RemedyName::Rewind)
         });
+    }
+    if case.is_log {
+        ranked.retain(|proposal| proposal.treats_cause || FOR_LOGS.contains(&proposal.remedy));
     }
     ranked.sort_by_key(|proposal| (!proposal.treats_cause, proposal.remedy.force()));
     ranked
@@ -374,7 +374,7 @@ pub(crate) fn two_digits(value: f64) -> f64 {
 pub(crate) mod check {
     use super::*;
     use crate::causes::check::alarmed;
-    use crate::observe::{LayerInfo, Layout, NormalisationKind, Observation, RunFacts};
+    use crate::observe::{LayerInfo, NormalisationKind, Observation};
 
     /// The proposals for a network of `depth` layers of this activation that was calm at a
     /// gradient norm of 2 for 50 steps and then exploded from a cause.
@@ -391,14 +391,14 @@ pub(crate) mod check {
             ..LayerInfo::named(format!("layers.{i}"))
         };
         let layout = Layout { tensors: vec![], layers: (0..depth).map(layer).collect() };
-        let record = alarmed(layout, facts, 50, |_| Observation {
+        let run = alarmed(layout, facts, 50, |_| Observation {
             gradient_norm: Some(2.0),
             learning_rate: Some(0.1),
             ..Observation::default()
         });
         let causes =
             [Cause { name: cause, weight: 1.0, layer: Some(LayerId(1)), evidence: vec![] }];
-        propose(&Case { record: &record, origin: None, causes: &causes })
+        propose(&Case::of_run(&run, None, &causes))
     }
 }
 
@@ -407,10 +407,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_order_of_the_names_is_that_of_their_texts() {
-        for (index, name) in RemedyName::ALL.into_iter().enumerate() {
-            assert_eq!(name.force(), index);
-            assert_eq!(name.doc(), DOCS[index]);
+    fn every_cause_has_a_remedy() {
+        for cause in CauseName::ALL {
+            assert!(RemedyName::ALL.iter().any(|name| name.treats().contains(cause)), "{cause:?}");
         }
     }
 

@@ -6,8 +6,9 @@
 //! tamegrad's own; a copy before every step made a perceptron's step more than a quarter longer.
 
 use crate::jump::is_usual;
-use crate::record::WARM_UP_STEPS;
-use crate::record::{Record, TensorTrack};
+use crate::record::TensorTrack;
+use crate::rules::RULES;
+use crate::run::Run;
 
 /// Steps after an alarm or an action in which every update may have to be taken back.
 const TROUBLED_STEPS: u64 = 50;
@@ -17,21 +18,22 @@ const RATE_ROWS: usize = 20;
 const RATE_GROWTH: f64 = 1.5;
 
 /// Whether the update of the latest step is at risk.
-pub(crate) fn is_at_risk(record: &Record) -> bool {
+pub(crate) fn is_at_risk(run: &Run) -> bool {
+    let (record, warm_up) = (&run.record, RULES.warm_up.live);
     let Some(row) = record.now() else { return true };
     let is_calm = |track: &TensorTrack| {
         let norm = track.latest.map_or(0.0, |stats| stats.l2);
-        norm == 0.0 || (track.gradient.count() >= WARM_UP_STEPS && is_usual(&track.gradient, norm))
+        norm == 0.0 || (track.gradient.count() >= warm_up && is_usual(&track.gradient, norm))
     };
     let before = record.recent(RATE_ROWS + 1).iter().rev().skip(1);
     let highest = before.filter_map(|row| row.learning_rate).reduce(f64::max);
     let is_rate_usual = row
         .learning_rate
         .is_none_or(|rate| highest.is_some_and(|highest| rate <= RATE_GROWTH * highest));
-    record.is_troubled(TROUBLED_STEPS)
-        || record.clock <= u64::from(WARM_UP_STEPS)
+    run.is_troubled(TROUBLED_STEPS)
+        || record.clock <= u64::from(warm_up)
         || row.nonfinite_gradients > 0
-        || row.loss.is_some_and(|loss| !loss.is_finite() || record.departs(loss))
+        || row.loss.is_some_and(|loss| !loss.is_finite() || run.departs(loss))
         || !is_rate_usual
         || !is_calm(&record.total)
         || !record.tensors.iter().all(is_calm)
@@ -40,6 +42,7 @@ pub(crate) fn is_at_risk(record: &Record) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::{Finding, Severity, SignName};
     use crate::observe::{Observation, RunFacts, Step};
     use crate::signs::check::{layout, noise, stats};
 
@@ -60,15 +63,16 @@ mod tests {
         Last { steps: 150, loss: 1.0, norms: [1.1; 2], rate: 0.01, alarm: None, without: 0 };
 
     fn risks(last: &Last) -> bool {
-        let mut record = Record::new(layout(2), RunFacts::default());
+        let mut run = Run::new(layout(2), RunFacts::default());
         for step in 0..=last.steps {
             let n = noise(step as usize);
-            let (loss, norms, rate) = match step == last.steps {
-                true => (last.loss, last.norms, last.rate),
-                false => (1.0 + 0.01 * n, [(0.1 * n).exp(); 2], 0.01),
+            let (loss, norms, rate) = if step == last.steps {
+                (last.loss, last.norms, last.rate)
+            } else {
+                (1.0 + 0.01 * n, [(0.1 * n).exp(); 2], 0.01)
             };
             let second = (step >= last.without).then(|| stats(norms[1]));
-            record.take(&Observation {
+            run.take(&Observation {
                 step: Step(step),
                 loss: Some(loss),
                 learning_rate: Some(rate),
@@ -76,13 +80,14 @@ mod tests {
                 ..Observation::default()
             });
             if last.alarm == Some(last.steps - step) {
-                record.last_alarm = Some(record.clock);
+                let (sign, severity) = (SignName::LossFluctuates, Severity::Alarm);
+                run.note([Finding::new(sign, Step(step), severity, vec![])]);
             }
             if step < last.steps {
-                record.settle();
+                run.settle();
             }
         }
-        is_at_risk(&record)
+        is_at_risk(&run)
     }
 
     #[test]

@@ -1,45 +1,8 @@
 //! The six warning signs, one file each: state goes in, a [`Reading`] comes out.
 
-mod gradient_spikes;
-mod learning_rate_falls;
-mod loss_fluctuates;
-mod loss_nonfinite;
-mod metric_stalls;
-mod title;
-mod updates_too_large;
-
-pub use gradient_spikes::GradientSpikes;
-pub use learning_rate_falls::LearningRateFalls;
-pub use loss_fluctuates::LossFluctuates;
-pub use loss_nonfinite::LossNonFinite;
-pub use metric_stalls::MetricStalls;
-pub use updates_too_large::UpdatesTooLarge;
-
 use crate::doc::Doc;
 use crate::finding::{Finding, Reading, SignName};
-use crate::record::Record;
-
-/// The texts of the six signs, in the order of [`SignName::ALL`].
-pub const DOCS: [&Doc; 6] = [
-    &loss_fluctuates::DOC,
-    &loss_nonfinite::DOC,
-    &metric_stalls::DOC,
-    &updates_too_large::DOC,
-    &gradient_spikes::DOC,
-    &learning_rate_falls::DOC,
-];
-
-impl SignName {
-    /// The text that explains it.
-    pub fn doc(self) -> &'static Doc {
-        DOCS[self as usize]
-    }
-
-    /// Kebab-case name.
-    pub fn as_str(self) -> &'static str {
-        self.doc().name
-    }
-}
+use crate::run::Run;
 
 /// A sign.
 pub trait Sign {
@@ -47,50 +10,73 @@ pub trait Sign {
     fn name(&self) -> SignName;
 
     /// Reads the latest step before its update. The record's baselines do not hold it yet.
-    fn read(&mut self, record: &Record) -> Reading;
+    fn read(&mut self, run: &Run) -> Reading;
 
     /// Reads the latest update: signs that look at parameters.
-    fn read_update(&mut self, _record: &Record) -> Reading {
+    fn read_update(&mut self, _run: &Run) -> Reading {
         Reading::Quiet
     }
 }
 
-/// The state of the six signs. It is saved, restored and rewound with the run.
-#[derive(Debug, Clone, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Signs {
-    loss_fluctuates: LossFluctuates,
-    loss_nonfinite: LossNonFinite,
-    metric_stalls: MetricStalls,
-    updates_too_large: UpdatesTooLarge,
-    gradient_spikes: GradientSpikes,
-    learning_rate_falls: LearningRateFalls,
+/// Declares the signs from one list: module and type, which is also the sign's name.
+macro_rules! signs {
+    ($($module:ident => $name:ident,)*) => {
+        $(mod $module;)*
+        $(pub use $module::$name;)*
+
+        impl SignName {
+            /// The text that explains it.
+            pub fn doc(self) -> &'static Doc {
+                match self {
+                    $(SignName::$name => &$module::DOC,)*
+                }
+            }
+        }
+
+        /// The state of the six signs. It is saved, restored and rewound with the run.
+        #[derive(Debug, Clone, Default)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        pub struct Signs {
+            $($module: $name,)*
+        }
+
+        impl Signs {
+            fn all(&mut self) -> Vec<&mut dyn Sign> {
+                vec![$(&mut self.$module,)*]
+            }
+        }
+    };
+}
+
+signs! {
+    loss_fluctuates => LossFluctuates,
+    loss_nonfinite => LossNonFinite,
+    metric_stalls => MetricStalls,
+    updates_too_large => UpdatesTooLarge,
+    gradient_spikes => GradientSpikes,
+    learning_rate_falls => LearningRateFalls,
+}
+
+impl SignName {
+    /// Kebab-case name.
+    pub fn as_str(self) -> &'static str {
+        self.doc().name
+    }
 }
 
 impl Signs {
     /// Reads all six before the update.
-    pub fn read(&mut self, record: &Record) -> Vec<(SignName, Reading)> {
-        self.all().into_iter().map(|sign| (sign.name(), sign.read(record))).collect()
+    pub(crate) fn read(&mut self, run: &Run) -> Vec<(SignName, Reading)> {
+        self.all().into_iter().map(|sign| (sign.name(), sign.read(run))).collect()
     }
 
     /// Reads those that look at the update.
-    pub fn read_update(&mut self, record: &Record) -> Vec<Finding> {
-        let fired = |sign: &mut dyn Sign| match sign.read_update(record) {
+    pub(crate) fn read_update(&mut self, run: &Run) -> Vec<Finding> {
+        let fired = |sign: &mut dyn Sign| match sign.read_update(run) {
             Reading::Fired(finding) => Some(finding),
             Reading::Quiet | Reading::TooEarly { .. } => None,
         };
         self.all().into_iter().filter_map(fired).collect()
-    }
-
-    fn all(&mut self) -> [&mut dyn Sign; 6] {
-        [
-            &mut self.loss_fluctuates,
-            &mut self.loss_nonfinite,
-            &mut self.metric_stalls,
-            &mut self.updates_too_large,
-            &mut self.gradient_spikes,
-            &mut self.learning_rate_falls,
-        ]
     }
 }
 
@@ -98,12 +84,12 @@ impl Signs {
 #[cfg(test)]
 pub(crate) mod check {
     use super::{Reading, Sign};
-    use crate::finding::{Finding, Severity};
+    use crate::finding::Finding;
     use crate::jump;
     use crate::observe::{
         LayerId, LayerInfo, Layout, Observation, RunFacts, Step, TensorId, TensorInfo, Update,
     };
-    use crate::record::Record;
+    use crate::run::Run;
     use tamegrad_stats::TensorStats;
 
     /// One step of a test run: the loss and, for each tensor, the gradient norm and update ratio.
@@ -139,7 +125,7 @@ pub(crate) mod check {
     /// Feeds a run to a sign and returns its findings with their steps, and the last reading.
     pub(crate) fn run(sign: &mut dyn Sign, given: &[Given]) -> (Vec<Finding>, Reading) {
         let tensors = given.iter().map(|g| g.norms.len().max(g.ratios.len())).max().unwrap_or(0);
-        let mut record = Record::new(layout(tensors), RunFacts::default());
+        let mut kept = Run::new(layout(tensors), RunFacts::default());
         let (mut findings, mut last) = (Vec::new(), Reading::Quiet);
         for (index, row) in given.iter().enumerate() {
             let gradients: Vec<_> = row.norms.iter().map(|n| Some(stats(*n))).collect();
@@ -151,9 +137,9 @@ pub(crate) mod check {
                 gradients: &gradients,
                 ..Observation::default()
             };
-            jump::follow(&mut record, &seen);
-            record.take(&seen);
-            last = sign.read(&record);
+            jump::follow(&mut kept, &seen);
+            kept.take(&seen);
+            last = sign.read(&kept);
             let updates: Vec<_> = row
                 .ratios
                 .iter()
@@ -166,21 +152,21 @@ pub(crate) mod check {
                     })
                 })
                 .collect();
-            record.take_update(&updates);
-            for reading in [last.clone(), sign.read_update(&record)] {
+            kept.record.take_update(&updates);
+            for reading in [last.clone(), sign.read_update(&kept)] {
                 if let Reading::Fired(finding) = reading {
-                    record.note([finding.clone()]);
+                    kept.note([finding.clone()]);
                     findings.push(finding);
                 }
             }
-            record.settle();
+            kept.settle();
         }
         (findings, last)
     }
 
     /// The steps of the alarms among the findings.
     pub(crate) fn alarms(findings: &[Finding]) -> Vec<u64> {
-        let alarms = findings.iter().filter(|f| f.severity == Severity::Alarm);
+        let alarms = findings.iter().filter(|f| f.is_alarm());
         alarms.map(|f| f.step.0).collect()
     }
 
@@ -192,6 +178,6 @@ pub(crate) mod check {
 
     /// The names of the tensors in the findings.
     pub(crate) fn tensors(findings: &[Finding]) -> Vec<Option<TensorId>> {
-        findings.iter().map(|f| f.tensor).collect()
+        findings.iter().map(|f| f.place.tensor()).collect()
     }
 }

@@ -2,13 +2,13 @@
 
 use super::{Cause, CauseName};
 use crate::doc::Doc;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Place, Quantity};
 use crate::observe::ActivationKind;
 use crate::origin::Origin;
-use crate::record::Record;
+use crate::run::Run;
 
 /// The text of `explain`.
-pub(super) const DOC: Doc = Doc {
+pub(crate) const DOC: Doc = Doc {
     name: "activation",
     title: "An activation that grows faster than its input",
     what: "The layer where it began applies exp, a square or another function whose slope grows \
@@ -16,8 +16,11 @@ pub(super) const DOC: Doc = Doc {
     why: "The gain of such a layer is not a constant: it grows with the signal that comes in. \
           Once inputs drift upward the gain runs away, forward and backward at the same time, and \
           no initialisation prevents it. exp leaves the range of f32 at an input of 88.7.",
-    rule: "The origin is a layer whose activation is known to grow faster than linearly. It goes \
-           before causes that only the numbers support, for such a layer is known to do this.",
+    rule: |_| {
+        "The origin is a layer whose activation is known to grow faster than linearly. It ranks \
+         before causes that only the numbers support, for such a layer is known to do this."
+            .to_owned()
+    },
     example: "recipes/exploding-digits.toml, layers.17 (exp): forward gain 6.57 while calm, 1,444 at \
               step 111.",
     remedy: "Replace the activation by a bounded or linear one, normalise before it, or clip.",
@@ -26,19 +29,18 @@ pub(super) const DOC: Doc = Doc {
 };
 
 /// Weighs the origin's activation.
-pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
+pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
     let origin = origin?;
-    let layer = origin.layer?;
-    let (name, kind) = record.layout.layers.get(layer.0)?.activation.as_ref()?;
+    let layer = origin.layer()?;
+    let (_, kind) = run.record.layout.layers.get(layer.0)?.activation.as_ref()?;
     if *kind != ActivationKind::Superlinear {
         return None;
     }
-    let layer_name = record.layout.layer_name(layer);
     let mut evidence = origin.evidence.clone();
-    let link = record.telling_chain().and_then(|chain| chain.links.get(layer.0).copied());
+    let link = run.telling_chain().and_then(|chain| chain.links.get(layer.0).copied());
     let gains = link.into_iter().flat_map(|link| [link.forward, link.backward]).flatten();
     if let Some(largest) = gains.reduce(f64::max) {
-        evidence.push(Evidence::of(format!("largest gain of {layer_name} ({name})"), largest));
+        evidence.push(Measure::new(Quantity::LargestGain, largest).at(Place::Layer(layer)));
     }
     Some(Cause { name: CauseName::Activation, weight: 0.95, layer: Some(layer), evidence })
 }
@@ -60,12 +62,12 @@ mod tests {
             let mut layout = layout(3);
             layout.layers[exp_at].activation = Some(("exp".into(), kind));
             let trace = super::super::check::trace(&[1.0, 40.0, 1.0], &[1.0, 1.0, 1.0]);
-            let record = super::super::check::alarmed(layout, RunFacts::default(), 3, |_| {
+            let run = super::super::check::alarmed(layout, RunFacts::default(), 3, |_| {
                 Observation { trace: Some(&trace), ..Observation::default() }
             });
-            let origin = origin::find(&record);
-            assert_eq!(origin.as_ref().and_then(|o| o.layer), Some(LayerId(1)));
-            assert_eq!(weigh(&record, origin.as_ref()).is_some(), found, "{exp_at} {kind:?}");
+            let origin = origin::find(&run);
+            assert_eq!(origin.as_ref().and_then(Origin::layer), Some(LayerId(1)));
+            assert_eq!(weigh(&run, origin.as_ref()).is_some(), found, "{exp_at} {kind:?}");
         }
     }
 }

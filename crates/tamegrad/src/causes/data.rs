@@ -2,20 +2,25 @@
 
 use super::{Cause, CauseName};
 use crate::doc::Doc;
-use crate::finding::Evidence;
-use crate::record::Record;
+use crate::origin::{Origin, first_seen};
+use crate::run::Run;
 
 /// The text of `explain`.
-pub(super) const DOC: Doc = Doc {
+pub(crate) const DOC: Doc = Doc {
     name: "data",
     title: "A bad batch",
     what: "The batch at the alarm holds values far larger than other batches do, or NaN or Inf.",
     why: "The gradient of a weight is the input times what comes back from the loss: inputs that \
           are 1,000 times larger make a gradient that is 1,000 times larger, once. With Adam one \
           such gradient stays in the second moment for thousands of steps.",
-    rule: "Non-finite inputs or targets are the cause, whatever else stands. Otherwise: the \
-           largest magnitude or the RMS of one of the inputs, or the largest target, of the batch \
-           at the alarm or of the one before it is above 4 times the median of the 50 before.",
+    rule: |rules| {
+        format!(
+            "Non-finite inputs or targets are the cause, whatever else there is. Otherwise: the \
+             largest magnitude or the RMS of one of the inputs, or the largest target, of the batch \
+             at the alarm or of the one before it is above {} times the median of the {} before.",
+            rules.data.ratio, rules.data.batches,
+        )
+    },
     example: "Step 300: largest input 16,000; median of the 50 batches before: 16.",
     remedy: "Skip the batch and look at its rows; scale or clamp inputs where such values are \
              legitimate.",
@@ -23,16 +28,16 @@ pub(super) const DOC: Doc = Doc {
 };
 
 /// Weighs the data at the alarm.
-pub(super) fn weigh(record: &Record) -> Option<Cause> {
-    let alarm = record.first_alarm()?.step;
+pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    let record = &run.record;
+    let alarm = run.first_alarm()?.step;
     let cause = |weight, evidence| {
         Some(Cause { name: CauseName::Data, weight, layer: None, evidence: vec![evidence] })
     };
-    if let Some(what) = record.broken_data()
-        && let Some((step, _)) = record.first_nonfinite
+    if let Some((step, place)) = record.broken_data()
         && step <= alarm
     {
-        return cause(1.0, Evidence::of(what, step.0 as f64));
+        return cause(1.0, first_seen(place, step));
     }
     cause(0.97, record.batch.unlike_at_alarm()?)
 }
@@ -40,6 +45,7 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::{Measure, Place, Quantity, Reference};
     use crate::batch::{BatchTrack, DataTrack, INPUTS_MAX};
     use crate::causes::check::alarmed;
     use crate::observe::{Layout, NamedInput, Observation, RunFacts};
@@ -47,7 +53,7 @@ mod tests {
 
     /// A record of 60 batches whose inputs and targets are of size 1, but for the one before the
     /// alarm.
-    fn record_with(inputs: &[(&str, f64)], target: f64) -> Record {
+    fn run_with(inputs: &[(&str, f64)], target: f64) -> Run {
         let batch = |is_odd: bool| -> Vec<NamedInput<'_>> {
             let size = |odd| stats(if is_odd { odd } else { 1.0 });
             inputs.iter().map(|(name, odd)| NamedInput { name, stats: size(*odd) }).collect()
@@ -64,22 +70,22 @@ mod tests {
     fn a_batch_unlike_its_siblings_or_not_finite() {
         const NAN: f64 = f64::NAN;
         const INFINITY: f64 = f64::INFINITY;
+        let (x, extra) = (Place::Input(0), Place::Input(1));
+        let unlike = |place| Some((0.97, Quantity::LargestElement, place));
+        let broken = |place| Some((1.0, Quantity::FirstNonFinite, place));
         for (inputs, target, found) in [
-            (&[("x", 1000.0)][..], 1.0, Some((0.97, "largest input of the batch"))),
+            (&[("x", 1000.0)][..], 1.0, unlike(x)),
             (&[("x", 1.5)], 1.0, None),
-            (&[("x", 1.0)], 50.0, Some((0.97, "largest target of the batch"))),
-            (&[], 50.0, Some((0.97, "largest target of the batch"))),
-            (&[("x", NAN)], 1.0, Some((1.0, "step at which the data is first not finite"))),
-            (&[("x", 1.0)], INFINITY, Some((1.0, "step at which a target is first not finite"))),
-            (&[("x", 1.0), ("extra", 9.0)], 1.0, Some((0.97, "largest element of input `extra`"))),
-            (
-                &[("x", 1.0), ("extra", NAN)],
-                1.0,
-                Some((1.0, "step at which input `extra` is first not finite")),
-            ),
+            (&[("x", 1.0)], 50.0, unlike(Place::Targets)),
+            (&[], 50.0, unlike(Place::Targets)),
+            (&[("x", NAN)], 1.0, broken(x)),
+            (&[("x", 1.0)], INFINITY, broken(Place::Targets)),
+            (&[("x", 1.0), ("extra", 9.0)], 1.0, unlike(extra)),
+            (&[("x", 1.0), ("extra", NAN)], 1.0, broken(extra)),
         ] {
-            let cause = weigh(&record_with(inputs, target));
-            let told = cause.as_ref().map(|cause| (cause.weight, &*cause.evidence[0].what));
+            let cause = weigh(&run_with(inputs, target), None);
+            let told = cause.map(|cause| (cause.weight, cause.evidence[0]));
+            let told = told.map(|(weight, first)| (weight, first.quantity, first.place));
             assert_eq!(told, found, "{inputs:?} {target}");
         }
     }
@@ -102,20 +108,19 @@ mod tests {
         let names: Vec<String> = (0..INPUTS_MAX + 3).map(|i| format!("input{i}")).collect();
         let mut inputs: Vec<_> = names.iter().map(|name| (name.as_str(), 1.0)).collect();
         inputs[INPUTS_MAX + 1].1 = 50.0;
-        let record = record_with(&inputs, 1.0);
-        assert_eq!(record.batch.inputs.len(), INPUTS_MAX);
-        let evidence = weigh(&record).map(|cause| cause.evidence[0].clone());
-        let what = "largest element of input `input31` or a later one";
-        let want = Evidence::against(what, 50.0, "median of the batches before", 1.0);
-        assert_eq!(evidence, Some(want));
+        let run = run_with(&inputs, 1.0);
+        assert_eq!(run.record.batch.inputs.len(), INPUTS_MAX);
+        let evidence = weigh(&run, None).map(|cause| cause.evidence[0]);
+        let want = Measure::new(Quantity::LargestElement, 50.0).at(Place::Input(INPUTS_MAX - 1));
+        assert_eq!(evidence, Some(want.against(Reference::Usual, 1.0)));
     }
 
     #[test]
     fn an_input_that_comes_twice_in_a_step_is_the_data_of_both_passes() {
-        let record = record_with(&[("x", 1.0), ("x", 30.0)], 1.0);
-        assert_eq!(record.batch.inputs.len(), 1);
-        let evidence = weigh(&record).map(|cause| cause.evidence[0].what.clone());
-        assert_eq!(evidence.as_deref(), Some("largest input of the batch"));
+        let run = run_with(&[("x", 1.0), ("x", 30.0)], 1.0);
+        assert_eq!(run.record.batch.inputs.len(), 1);
+        let place = weigh(&run, None).map(|cause| cause.evidence[0].place);
+        assert_eq!(place, Some(Place::Input(0)));
     }
 
     #[test]
@@ -129,9 +134,9 @@ mod tests {
         let before = BatchTrack { inputs: vec![("x".to_owned(), track)], ..BatchTrack::default() };
         let unlike_before = |values: &[f64]| {
             let batch = [NamedInput { name: "x", stats: tamegrad_stats::scan(values) }];
-            before.unlike(&batch, None).map(|evidence| evidence.what)
+            before.unlike(&batch, None).map(|measure| measure.quantity)
         };
-        assert_eq!(unlike_before(&[1.0; 25]).as_deref(), Some("RMS of the batch's inputs"));
+        assert_eq!(unlike_before(&[1.0; 25]), Some(Quantity::DataRms));
         assert_eq!(unlike_before(&[0.7; 25]), None);
     }
 }

@@ -1,39 +1,48 @@
 //! Cause: initial weights whose gains multiply far from 1.
 
 use super::{Cause, CauseName};
-use crate::chain::{Chain, Link, StandsOut, stands_out};
+use crate::chain::{Chain, Link, STANDS_OUT, USUAL_GAIN, stands_out};
 use crate::doc::Doc;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Quantity, Reference};
 use crate::observe::{ActivationKind, NormalisationKind};
-use crate::origin::Origin;
-use crate::record::Record;
+use crate::origin::{Origin, stands_out_measure};
+use crate::rules::RULES;
+use crate::run::Run;
 
 /// The text of `explain`.
-pub(super) const DOC: Doc = Doc {
+pub(crate) const DOC: Doc = Doc {
     name: "initialisation",
     title: "Initial weights too large",
     what: "Before the first update the layers' gains already multiply to a large number, because \
            all weights, or one layer's, were drawn with too large a spread.",
     why: "Fifty layers of gain 2 multiply to 1e15. All values are still finite, so checks for NaN \
           see nothing, yet every gradient is scaled by that product.",
-    rule: "From the probes of the first pass, recurrent steps left out: the product of the \
-           forward or of the backward gains is above 1,000; or one layer's gain is above 2 and 4 \
-           times the median of the others. The first and the last layer change the width by \
-           design, layers of exp have a gain that is not the weights', and normalisation takes \
-           the weights' scale away again; they are left out. Where layers only normalise, the \
-           product with their gains must be above 1,000 as well. In a network that branches the \
-           growth from its input to its output takes the product's place, unless something in it \
-           normalises, is recurrent or grows faster than its input.",
+    rule: |rules| {
+        let rule = rules.initialisation;
+        format!(
+            "From the probes of the first pass, without recurrent steps: the product of the forward \
+             or of the backward gains is above {}; or one layer's gain is above {} and {STANDS_OUT} \
+             times the median of the others. Left out are the first and the last layer, which \
+             change the width by design, layers of exp, whose gain is not that of the weights, and \
+             normalised layers. Where layers only normalise, the product with their gains must be \
+             above {} as well. In a network that branches, the growth from its input to its output \
+             takes the product's place, unless something in it normalises, is recurrent or grows \
+             faster than its input. In logs: an explosion within {} records of the start.",
+            rule.product,
+            USUAL_GAIN.end(),
+            rule.product,
+            rule.log_records,
+        )
+    },
     example: "30 layers with 2 times the He spread: product of gains 1e9. One layer at 10 times: \
               its gain 10.1, the others 0.9 to 1.1.",
     remedy: "Draw the weights anew by He's rule (ReLU) or orthogonally (tanh, linear).",
     source: "Glorot and Bengio 2010; He et al. 2015, Delving Deep into Rectifiers, equation 10.",
 };
 
-const PRODUCT_MAX: f64 = 1e3;
-
 /// Weighs the chain of the first pass.
-pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
+pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
+    let record = &run.record;
     let chain = record.first_chain().filter(|chain| chain.step.0 == 0)?;
     let links: Vec<&Link> = chain
         .links
@@ -46,32 +55,36 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
             })
         })
         .collect();
-    if let Some(StandsOut { layer, gain, usual, is_forward }) = stands_out(&links) {
-        let side = if is_forward { "forward" } else { "backward" };
-        let is_origin = origin.is_some_and(|origin| origin.layer == Some(layer));
-        let name = record.layout.layer_name(layer);
-        let what = format!("{side} gain of {name} at the first step");
+    if let Some(found) = stands_out(&links) {
+        let is_origin = origin.is_some_and(|origin| origin.layer() == Some(found.layer));
         return Some(Cause {
             name: CauseName::Initialisation,
             weight: if is_origin { 0.9 } else { 0.6 },
-            layer: Some(layer),
-            evidence: vec![Evidence::against(what, gain, "median of the layers", usual)],
+            layer: Some(found.layer),
+            evidence: vec![stands_out_measure(&found)],
         });
     }
-    let growths = [
-        ("forward", growth(&chain, &links, |link| link.forward, chain.forward_product())),
-        ("backward", growth(&chain, &links, |link| link.backward, chain.backward_product())),
-    ];
-    let (side, growth) = growths.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    let what = match chain.ends {
-        Some(_) => format!("{side} growth from end to end at the first step"),
-        None => format!("product of the {side} gains of {} layers at the first step", links.len()),
+    let branches = chain.ends.is_some();
+    let [forward, backward] = if branches {
+        [Quantity::ForwardGrowth, Quantity::BackwardGrowth]
+    } else {
+        [Quantity::ForwardProduct, Quantity::BackwardProduct]
     };
-    (growth > PRODUCT_MAX).then(|| Cause {
+    let growths = [
+        (forward, growth(&chain, &links, |link| link.forward, chain.forward_product())),
+        (backward, growth(&chain, &links, |link| link.backward, chain.backward_product())),
+    ];
+    let (quantity, growth) = growths.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let limit = RULES.initialisation.product;
+    let measure = Measure::new(quantity, growth)
+        .at_step(chain.step)
+        .over(links.len() as u64)
+        .against(Reference::Limit, limit);
+    (growth > limit).then(|| Cause {
         name: CauseName::Initialisation,
         weight: 0.85,
         layer: None,
-        evidence: vec![Evidence::against(what, growth, "allowed", PRODUCT_MAX)],
+        evidence: vec![measure],
     })
 }
 
@@ -119,11 +132,11 @@ mod tests {
             ("the first layer widens", [vec![3.0], vec![1.0; 11]].concat(), None),
         ] {
             let trace = trace(&forward, &[1.0; 12]);
-            let record = alarmed(layout(12), RunFacts::default(), 2, |step| Observation {
+            let run = alarmed(layout(12), RunFacts::default(), 2, |step| Observation {
                 trace: (step == 0).then_some(&trace),
                 ..Observation::default()
             });
-            assert_eq!(weigh(&record, None).map(|cause| cause.layer), found, "{name}");
+            assert_eq!(weigh(&run, None).map(|cause| cause.layer), found, "{name}");
         }
     }
 
@@ -136,21 +149,21 @@ mod tests {
                 layer.residual = Some(false);
             }
             let trace = trace(&[1.0; 30], &[1.5; 30]);
-            let record = alarmed(layout, RunFacts::default(), 2, |step| Observation {
+            let run = alarmed(layout, RunFacts::default(), 2, |step| Observation {
                 trace: (step == 0).then_some(&trace),
                 ..Observation::default()
             });
-            assert_eq!(weigh(&record, None).is_some(), found, "{kind:?}");
+            assert_eq!(weigh(&run, None).is_some(), found, "{kind:?}");
         }
     }
 
     /// A record of a network of 12 layers that alarms early, with this pass at the start.
-    fn found(layout: crate::Layout, pass: &crate::observe::LayerTrace) -> Option<String> {
-        let record = alarmed(layout, RunFacts::default(), 2, |step| Observation {
+    fn found(layout: crate::Layout, pass: &crate::observe::LayerTrace) -> Option<Quantity> {
+        let run = alarmed(layout, RunFacts::default(), 2, |step| Observation {
             trace: (step == 0).then_some(pass),
             ..Observation::default()
         });
-        weigh(&record, None).map(|cause| cause.evidence[0].what.clone())
+        weigh(&run, None).map(|cause| cause.evidence[0].quantity)
     }
 
     #[test]
@@ -177,7 +190,7 @@ mod tests {
     fn in_a_network_that_branches_the_growth_from_end_to_end_counts() {
         for (last, normalises, told) in [
             (1.0, false, None),
-            (5e3, false, Some("forward growth from end to end at the first step")),
+            (5e3, false, Some(Quantity::ForwardGrowth)),
             (5e3, true, None),
         ] {
             let mut layout = layout(12);
@@ -189,7 +202,7 @@ mod tests {
                 layer.input = Some(crate::signs::check::stats(1.0));
             }
             pass.layers[11].output = crate::signs::check::stats(last);
-            assert_eq!(found(layout, &pass).as_deref(), told, "{last} {normalises}");
+            assert_eq!(found(layout, &pass), told, "{last} {normalises}");
         }
     }
 }

@@ -2,38 +2,48 @@
 
 use super::{Cause, CauseName};
 use crate::doc::Doc;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Quantity, Reference};
 use crate::finding::SignName;
-use crate::record::Record;
+use crate::origin::Origin;
+use crate::rules::RULES;
+use crate::run::Run;
 use crate::running::median;
 
 /// The text of `explain`.
-pub(super) const DOC: Doc = Doc {
+pub(crate) const DOC: Doc = Doc {
     name: "learning-rate",
     title: "Learning rate too high",
     what: "The step is longer than the region in which the gradient is a good guide, because the \
            rate is too high from the start, was ramped up, or jumped.",
     why: "On a quadratic valley of curvature c gradient descent diverges above 2/c: each step \
           overshoots by more than the last. The layers' gains can be normal all the while.",
-    rule: "A jump of the rate by 3 times or more within the 20 steps before the alarm; or a rate \
-           that has risen by half or more over the 100 steps before it (a warm-up in the first \
-           100 steps is neither); or, supported less, a median of the largest update ratios of \
-           the last 10 steps above 0.1, or updates-too-large in the first 5 steps.",
+    rule: |rules| {
+        let rule = rules.rate_cause.live;
+        format!(
+            "A jump of the rate by {} times or more within the {} steps before the alarm (in logs: \
+             within {} records); or a rate that has risen by {} times or more over the {} steps \
+             before it (a warm-up in the first {} steps is neither); or, with less support, a \
+             median of the largest update ratios of the last 10 steps above {}, or \
+             updates-too-large in the first 5 steps.",
+            rule.jump,
+            rule.within,
+            rules.rate_cause.logs.within,
+            rule.ramp,
+            rule.over,
+            rule.over,
+            rules.update.live.trouble,
+        )
+    },
     example: "Learning rate 0.05 to 1.5 at step 400; alarm at step 401.",
     remedy: "Lower the rate, or warm up to it.",
     source: "LeCun, Simard, Pearlmutter 1993; Cohen 2021 (edge of stability).",
 };
 
-const JUMP_RATIO: f64 = 3.0;
-const JUMP_STEPS: u64 = 20;
-const RAMP_RATIO: f64 = 1.5;
-const RAMP_STEPS: u64 = 100;
-const LARGE_UPDATE: f64 = 0.1;
-
 /// Weighs the rate's own history and the updates before the alarm.
-pub(super) fn weigh(record: &Record) -> Option<Cause> {
-    let alarm = record.first_alarm()?.step;
-    let cause = |weight, evidence: Vec<Evidence>| {
+pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    let (record, rule) = (&run.record, RULES.rate_cause.live);
+    let alarm = run.first_alarm()?.step;
+    let cause = |weight, evidence: Vec<Measure>| {
         Some(Cause { name: CauseName::LearningRate, weight, layer: None, evidence })
     };
     let rates: Vec<(u64, f64)> = record
@@ -43,44 +53,43 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
         .filter_map(|row| Some((row.step.0, row.learning_rate?)))
         .collect();
     let warm_up = rates.first().is_some_and(|(_, first)| {
-        rates.last().is_some_and(|(_, last)| *first < 0.1 * last) && alarm.0 < RAMP_STEPS
+        rates.last().is_some_and(|(_, last)| *first < 0.1 * last) && alarm.0 < rule.over
     });
     let jump = rates
         .windows(2)
-        .filter(|pair| alarm.0.saturating_sub(pair[1].0) <= JUMP_STEPS)
-        .find(|pair| pair[0].1 > 0.0 && pair[1].1 >= JUMP_RATIO * pair[0].1);
+        .filter(|pair| alarm.0.saturating_sub(pair[1].0) <= rule.within)
+        .find(|pair| pair[0].1 > 0.0 && pair[1].1 >= rule.jump * pair[0].1);
     if let Some([(_, before), (_, after)]) = jump.filter(|_| !warm_up) {
-        return cause(
-            0.96,
-            vec![Evidence::against("learning rate", *after, "a step before", *before)],
-        );
+        let rate = Measure::new(Quantity::LearningRate, *after);
+        return cause(0.96, vec![rate.against(Reference::Before, *before)]);
     }
     let within =
         |steps: u64| rates.iter().filter(move |(at, _)| alarm.0.saturating_sub(*at) <= steps);
-    if let Some((_, before)) = within(RAMP_STEPS).next()
+    if let Some((_, before)) = within(rule.over).next()
         && let Some((_, now)) = rates.last()
         && *before > 0.0
-        && *now >= RAMP_RATIO * before
+        && *now >= rule.ramp * before
         && !warm_up
     {
-        let what = format!("{} steps before", RAMP_STEPS.min(alarm.0));
-        return cause(0.8, vec![Evidence::against("learning rate", *now, what, *before)]);
+        let rate = Measure::new(Quantity::LearningRate, *now).over(rule.over.min(alarm.0));
+        return cause(0.8, vec![rate.against(Reference::Before, *before)]);
     }
-    large_updates(record).and_then(|evidence| cause(0.5, evidence))
+    large_updates(run).and_then(|evidence| cause(0.5, evidence))
 }
 
 /// Update ratios that were in trouble before or at the alarm, from the rows and the sign.
-fn large_updates(record: &Record) -> Option<Vec<Evidence>> {
-    let alarm = record.first_alarm()?.step;
+fn large_updates(run: &Run) -> Option<Vec<Measure>> {
+    let (record, trouble) = (&run.record, RULES.update.live.trouble);
+    let alarm = run.first_alarm()?.step;
     let before = record.rows.iter().filter(|row| row.segment == 0 && row.step < alarm);
     let ratios: Vec<f64> = before.filter_map(|row| row.update_ratio).collect();
     let recent = &ratios[ratios.len().saturating_sub(10)..];
     let usual = median(recent.iter().copied());
-    if let Some(ratio) = usual.filter(|ratio| *ratio > LARGE_UPDATE) {
-        let what = "largest update ratio, median of 10 steps before the alarm";
-        return Some(vec![Evidence::against(what, ratio, "trouble begins at", LARGE_UPDATE)]);
+    if let Some(ratio) = usual.filter(|ratio| *ratio > trouble) {
+        let ratio = Measure::new(Quantity::UpdateRatio, ratio).over(recent.len() as u64);
+        return Some(vec![ratio.against(Reference::Limit, trouble)]);
     }
-    let early = record.findings.iter().find(|finding| {
+    let early = run.findings().iter().find(|finding| {
         finding.sign == SignName::UpdatesTooLarge && finding.step.0 <= alarm.0 && finding.step.0 < 5
     });
     early.map(|finding| finding.evidence.clone())
@@ -104,20 +113,20 @@ mod tests {
             ("constant", &constant, None),
         ];
         for (name, rate, weight) in rates {
-            let record = alarmed(Layout::default(), RunFacts::default(), 200, |step| Observation {
+            let run = alarmed(Layout::default(), RunFacts::default(), 200, |step| Observation {
                 learning_rate: Some(rate(step)),
                 ..Observation::default()
             });
-            assert_eq!(weigh(&record).map(|cause| cause.weight), weight, "{name}");
+            assert_eq!(weigh(&run, None).map(|cause| cause.weight), weight, "{name}");
         }
     }
 
     #[test]
     fn warming_up_is_no_jump() {
-        let record = alarmed(Layout::default(), RunFacts::default(), 10, |step| Observation {
+        let run = alarmed(Layout::default(), RunFacts::default(), 10, |step| Observation {
             learning_rate: Some(0.001 * step as f64),
             ..Observation::default()
         });
-        assert_eq!(weigh(&record), None);
+        assert_eq!(weigh(&run, None), None);
     }
 }

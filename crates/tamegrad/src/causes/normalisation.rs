@@ -3,12 +3,14 @@
 use super::{Cause, CauseName};
 use crate::chain::Chain;
 use crate::doc::Doc;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Quantity, Reference};
 use crate::observe::NormalisationKind;
-use crate::record::Record;
+use crate::origin::Origin;
+use crate::rules::RULES;
+use crate::run::Run;
 
 /// The text of `explain`.
-pub(super) const DOC: Doc = Doc {
+pub(crate) const DOC: Doc = Doc {
     name: "normalisation",
     title: "Normalisation missing or harmful",
     what: "A deep network without normalisation, whose gains drifted apart; or batch norm in a \
@@ -16,10 +18,19 @@ pub(super) const DOC: Doc = Doc {
     why: "Normalisation holds the scale of the signal at every layer. In a plain network, though, \
           batch norm has a backward gain of about 1.21 a layer at initialisation: 50 layers \
           multiply to 12,000. With skip connections it does not.",
-    rule: "Harmful: at least 10 layers with batch norm and no skip connection, and a product of \
-           all backward gains above 100. Missing: at least 10 layers without normalisation, a \
-           product of backward gains at the alarm above 1,000 and at least 100 times that of the \
-           first pass.",
+    rule: |rules| {
+        let rule = rules.normalisation;
+        format!(
+            "Harmful: at least {} layers with batch norm and no skip connection, and a product of \
+             all backward gains above {}. Missing: at least {} layers without normalisation, and a \
+             product of backward gains at the alarm above {} and {} times that of the first pass.",
+            rule.layers,
+            rule.harmful_product,
+            rule.layers,
+            rule.missing_product,
+            rule.missing_growth,
+        )
+    },
     example: "50 layers with batch norm, no skip connections: product of backward gains 1.2e4.",
     remedy: "Harmful: add skip connections or use fewer layers. Missing: batch norm or layer \
              norm, before or after the activation, with skip connections where the net is deep.",
@@ -27,13 +38,9 @@ pub(super) const DOC: Doc = Doc {
              and Szegedy 2015.",
 };
 
-const DEEP: usize = 10;
-const HARMFUL_PRODUCT: f64 = 100.0;
-const MISSING_PRODUCT: f64 = 1e3;
-const MISSING_GROWTH: f64 = 100.0;
-
 /// Weighs the layers' normalisation against the chain of gains.
-pub(super) fn weigh(record: &Record) -> Option<Cause> {
+pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    let (record, rule) = (&run.record, RULES.normalisation);
     let layers = |kind, residual_known_off: bool| {
         let fits = |layer: &&crate::observe::LayerInfo| {
             layer.normalisation == Some(kind)
@@ -47,35 +54,33 @@ pub(super) fn weigh(record: &Record) -> Option<Cause> {
         Some(Cause { name: CauseName::Normalisation, weight, layer: None, evidence })
     };
     let batch_normed = layers(NormalisationKind::Batch, true);
-    if batch_normed >= DEEP && first.backward_product() > HARMFUL_PRODUCT {
+    if batch_normed >= rule.layers && first.backward_product() > rule.harmful_product {
         return cause(
             0.8,
             vec![
-                Evidence::of("layers with batch norm and no skip connection", batch_normed as f64),
-                Evidence::of("product of their backward gains", first.backward_product()),
-                Evidence::of("mean backward gain of a layer", mean_gain(&first)),
+                Measure::new(Quantity::BatchNormLayers, batch_normed as f64),
+                Measure::new(Quantity::BackwardProduct, first.backward_product()),
+                Measure::new(Quantity::MeanBackwardGain, mean_gain(&first)),
             ],
         );
     }
     let plain = layers(NormalisationKind::None, false);
-    let now = record.chain(record.alarm_pass()?);
+    let now = record.chain(run.alarm_pass()?);
     let grown = now.backward_product() / first.backward_product();
-    (plain >= DEEP && now.backward_product() > MISSING_PRODUCT && grown > MISSING_GROWTH)
-        .then(|| {
-            cause(
-                0.3,
-                vec![
-                    Evidence::of("layers without normalisation", plain as f64),
-                    Evidence::against(
-                        "product of backward gains",
-                        now.backward_product(),
-                        "at the first step",
-                        first.backward_product(),
-                    ),
-                ],
-            )
-        })
-        .flatten()
+    let is_missing = plain >= rule.layers
+        && now.backward_product() > rule.missing_product
+        && grown > rule.missing_growth;
+    if !is_missing {
+        return None;
+    }
+    let product = Measure::new(Quantity::BackwardProduct, now.backward_product());
+    cause(
+        0.3,
+        vec![
+            Measure::new(Quantity::PlainLayers, plain as f64),
+            product.against(Reference::First, first.backward_product()),
+        ],
+    )
 }
 
 fn mean_gain(chain: &Chain) -> f64 {
@@ -103,11 +108,11 @@ mod tests {
                 layer.residual = Some(residual);
             }
             let trace = trace(&[1.0; 50], &[1.21; 50]);
-            let record = alarmed(layout, RunFacts::default(), 2, |_| Observation {
+            let run = alarmed(layout, RunFacts::default(), 2, |_| Observation {
                 trace: Some(&trace),
                 ..Observation::default()
             });
-            assert_eq!(weigh(&record).map(|cause| cause.weight), weight, "{residual} {kind:?}");
+            assert_eq!(weigh(&run, None).map(|cause| cause.weight), weight, "{residual} {kind:?}");
         }
     }
 
@@ -117,11 +122,11 @@ mod tests {
             let mut layout = layout(30);
             layout.layers.iter_mut().for_each(|l| l.normalisation = Some(NormalisationKind::None));
             let traces = [trace(&[1.0; 30], &[1.0; 30]), trace(&[1.0; 30], &[now; 30])];
-            let record = alarmed(layout, RunFacts::default(), 2, |step| Observation {
+            let run = alarmed(layout, RunFacts::default(), 2, |step| Observation {
                 trace: Some(&traces[step as usize]),
                 ..Observation::default()
             });
-            assert_eq!(weigh(&record).is_some(), found, "{now}");
+            assert_eq!(weigh(&run, None).is_some(), found, "{now}");
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use super::{Cause, CauseName};
 use crate::doc::Doc;
-use crate::finding::Evidence;
-use crate::record::Record;
+use crate::evidence::{Measure, Place, Quantity, Reference};
+use crate::origin::Origin;
+use crate::rules::RULES;
+use crate::run::Run;
 
 /// The text of `explain`.
-pub(super) const DOC: Doc = Doc {
+pub(crate) const DOC: Doc = Doc {
     name: "optimizer-state",
     title: "The optimizer's second moment lags behind",
     what: "Adam divides by the square root of v, an average of past squared gradients. When the \
@@ -14,25 +16,28 @@ pub(super) const DOC: Doc = Doc {
     why: "With beta2 = 0.999 v needs hundreds of steps to follow. Until then an update is larger \
           than the learning rate means it to be, in exactly the tensors that are growing. \
           Afterwards one spike keeps v high for thousands of steps, and the tensor hardly learns.",
-    rule: "RMS of g^2/v (v before it takes in g) above 2.3 for a tensor at the alarm.",
+    rule: |rules| {
+        format!("RMS of g^2/v (v before it takes in g) above {} for a tensor at the alarm.", rules.lag)
+    },
     example: "Embedding: RMS of g^2/v = 5.1 at the step before the loss spike.",
     remedy: "Lower beta2 (0.95), clip before the moments see the gradient, or divide that \
              tensor's rate by the RMS (StableAdamW).",
     source: "Wortsman et al. 2023, Stable and low-precision training for large-scale \
-             vision-language models, section 3.4 (threshold 2.3).",
+             vision-language models, section 3.4, which has the threshold.",
 };
 
-const LAGS: f64 = 2.3;
-
 /// Weighs the largest lag that was measured at the alarm.
-pub(super) fn weigh(record: &Record) -> Option<Cause> {
-    let (tensor, lag) = record.alarm_lag.filter(|(_, lag)| *lag > LAGS)?;
-    let what = format!("RMS of g^2/v of {}", record.layout.tensor_name(tensor));
+pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    let record = &run.record;
+    let (tensor, lag) = record.alarm_lag.filter(|(_, lag)| *lag > RULES.lag)?;
+    let measure = Measure::new(Quantity::SecondMomentLag, lag)
+        .at(Place::Tensor(tensor))
+        .against(Reference::Limit, RULES.lag);
     Some(Cause {
         name: CauseName::OptimizerState,
         weight: 0.45,
         layer: record.layout.layer_of(tensor),
-        evidence: vec![Evidence::against(what, lag, "lags above", LAGS)],
+        evidence: vec![measure],
     })
 }
 
@@ -46,9 +51,9 @@ mod tests {
     #[test]
     fn above_the_published_threshold() {
         for (lag, found) in [(2.2, false), (5.1, true)] {
-            let mut record = alarmed(layout(2), RunFacts::default(), 2, |_| Observation::default());
-            record.alarm_lag = Some((TensorId(1), lag));
-            assert_eq!(weigh(&record).is_some(), found, "{lag}");
+            let mut run = alarmed(layout(2), RunFacts::default(), 2, |_| Observation::default());
+            run.record.alarm_lag = Some((TensorId(1), lag));
+            assert_eq!(weigh(&run, None).is_some(), found, "{lag}");
         }
     }
 }

@@ -2,22 +2,28 @@
 
 use super::{Cause, CauseName};
 use crate::doc::Doc;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Quantity, Reference};
 use crate::observe::LayerId;
-use crate::origin::{Origin, RECURRENT_PRODUCT_MAX, recurrent_product};
-use crate::record::Record;
+use crate::origin::{Origin, recurrent_product, time_step_product};
+use crate::rules::RULES;
+use crate::run::Run;
 
 /// The text of `explain`.
-pub(super) const DOC: Doc = Doc {
+pub(crate) const DOC: Doc = Doc {
     name: "recurrence",
     title: "Recurrent weights multiply at every time step",
     what: "Back-propagation through time multiplies the gradient by the same recurrent matrix \
            once a time step; its largest singular directions grow by powers of the length.",
     why: "With a gain of only 1.1 a step, 100 steps multiply to 14,000. The gain depends on the \
           sequence, so one batch can explode where the last did not.",
-    rule: "The product of the backward gains over the time steps is above 30, at the alarm, in \
-           the latest calm pass or at the first step; the mean of the logarithms is the Lyapunov \
-           exponent of the backward pass, and it is above 0.",
+    rule: |rules| {
+        format!(
+            "The product of the backward gains over the time steps is above {}, at the alarm, in \
+             the latest calm pass or at the first step. The mean of the logarithms is the Lyapunov \
+             exponent of the backward pass, and it is above 0.",
+            rules.recurrence,
+        )
+    },
     example: "100 time steps, mean gain 1.12: the product is 83,000, the Lyapunov exponent 0.113.",
     remedy: "Clip by global norm (the published cure), orthogonal recurrent weights, or a lower \
              learning rate.",
@@ -27,13 +33,14 @@ pub(super) const DOC: Doc = Doc {
 
 /// Weighs the chain over the time steps. The layer is the origin's when that is a time step of
 /// the cell, else its first.
-pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
-    let products = record.passes().filter_map(|pass| {
+pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
+    let record = &run.record;
+    let products = run.passes().filter_map(|pass| {
         let (product, count) = recurrent_product(record, &record.chain(pass))?;
         Some((pass.0, product, count))
     });
     let (step, product, count) = products.max_by(|a, b| a.1.total_cmp(&b.1))?;
-    if !(product > RECURRENT_PRODUCT_MAX) {
+    if !(product > RULES.recurrence) {
         return None;
     }
     let exponent = product.ln() / count as f64;
@@ -43,15 +50,10 @@ pub(super) fn weigh(record: &Record, origin: Option<&Origin>) -> Option<Cause> {
     Some(Cause {
         name: CauseName::Recurrence,
         weight: 0.92,
-        layer: origin.and_then(|o| o.layer).filter(is_recurrent).or(first),
+        layer: origin.and_then(Origin::layer).filter(is_recurrent).or(first),
         evidence: vec![
-            Evidence::against(
-                format!("product of backward gains over {count} time steps at step {step}"),
-                product,
-                "allowed",
-                RECURRENT_PRODUCT_MAX,
-            ),
-            Evidence::against("Lyapunov exponent a time step", exponent, "grows above", 0.0),
+            time_step_product(product, count).at_step(step),
+            Measure::new(Quantity::LyapunovExponent, exponent).against(Reference::Limit, 0.0),
         ],
     })
 }
@@ -71,11 +73,11 @@ mod tests {
             let mut layout = layout(100);
             layout.layers.iter_mut().for_each(|layer| layer.recurrent = recurrent);
             let trace = trace(&[1.0; 100], &[gain; 100]);
-            let record = alarmed(layout, RunFacts::default(), 2, |_| Observation {
+            let run = alarmed(layout, RunFacts::default(), 2, |_| Observation {
                 trace: Some(&trace),
                 ..Observation::default()
             });
-            assert_eq!(weigh(&record, None).is_some(), found, "{recurrent} {gain}");
+            assert_eq!(weigh(&run, None).is_some(), found, "{recurrent} {gain}");
         }
     }
 }

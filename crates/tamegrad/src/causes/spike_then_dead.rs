@@ -2,12 +2,15 @@
 
 use super::{Cause, CauseName};
 use crate::doc::Doc;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Quantity, Reference};
+use crate::origin::Origin;
 use crate::record::Record;
+use crate::rules::RULES;
+use crate::run::Run;
 use crate::running::{Window, median};
 
 /// The text of `explain`.
-pub(super) const DOC: Doc = Doc {
+pub(crate) const DOC: Doc = Doc {
     name: "spike-then-dead",
     title: "A spike, then dead",
     what: "After one very large update the gradients of the inner layers are exactly 0, or a \
@@ -15,10 +18,15 @@ pub(super) const DOC: Doc = Doc {
     why: "A ReLU whose bias was thrown far below zero never fires again and has no gradient; a \
           saturated tanh or sigmoid has next to none. Nothing is NaN, so nothing complains: the \
           run goes on to the end and learns nothing.",
-    rule: "At the last step the largest gradient norm of the weight matrices, last layer left out \
-           (the whole norm where single tensors are not known), is 0 or under a millionth of the \
-           median up to the alarm; and the loss of the last 20 steps is flat and above a \
-           hundredth of the first one, for a gradient of 0 at a loss of 0 is convergence.",
+    rule: |rules| {
+        format!(
+            "At the last step the largest gradient norm of the weight matrices, without the last \
+             layer (the whole norm where single tensors are not known), is 0 or below {:e} of the \
+             median up to the alarm; and the loss of the last 20 steps is flat and above {} of the \
+             first one, for a gradient of 0 at a loss of 0 is convergence.",
+            rules.dead.gradient, rules.dead.converged,
+        )
+    },
     example: "y = 5x^2 unscaled, SGD 0.1: gradient 100 times larger at step 2, then 0; loss flat \
               at 1,380.",
     remedy: "Treat the spike (scale the target, lower the rate, clip); start again, for the dead \
@@ -26,30 +34,23 @@ pub(super) const DOC: Doc = Doc {
     source: "Re-run of the public question 48934338 on Stack Overflow.",
 };
 
-const DEAD_RATIO: f64 = 1e-6;
-/// A loss under this part of the first one is convergence.
-const CONVERGED: f64 = 0.01;
-
 /// Weighs the gradients at the end of the run.
-pub(super) fn weigh(record: &Record) -> Option<Cause> {
-    let (now, before) = dead(record)?;
+pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    let (now, before) = dead(run)?;
+    let norm = Measure::new(Quantity::InnerGradientNorm, now).against(Reference::Before, before);
     Some(Cause {
         name: CauseName::SpikeThenDead,
         weight: 0.35,
         layer: None,
-        evidence: vec![Evidence::against(
-            "gradient norm of the inner layers at the end",
-            now,
-            "before the alarm",
-            before,
-        )],
+        evidence: vec![norm],
     })
 }
 
 /// The gradient norm at the end and before the alarm, when the inner layers are dead: most
 /// tensors, the last layer's left out, have no gradient to speak of any more.
-pub(super) fn dead(record: &Record) -> Option<(f64, f64)> {
-    let alarm = record.first_alarm()?.step;
+pub(super) fn dead(run: &Run) -> Option<(f64, f64)> {
+    let record = &run.record;
+    let alarm = run.first_alarm()?.step;
     // A NaN gradient is no small gradient.
     if record.recent(20).iter().any(|row| row.nonfinite_gradients > 0) {
         return None;
@@ -69,7 +70,7 @@ pub(super) fn dead(record: &Record) -> Option<(f64, f64)> {
     };
     let early = record.rows.iter().filter(|row| row.segment == 0 && row.step <= alarm);
     let before = median(early.filter_map(|row| row.gradient_norm))?;
-    (before > 0.0 && now <= DEAD_RATIO * before && is_flat_and_high(record))
+    (before > 0.0 && now <= RULES.dead.gradient * before && is_flat_and_high(record))
         .then_some((now, before))
 }
 
@@ -81,7 +82,7 @@ fn is_flat_and_high(record: &Record) -> bool {
     let Some((level, spread)) = end.median().zip(end.spread()) else { return true };
     // The very first loss: those after it may be the explosion's already.
     let first = record.first_losses.iter().next().unwrap_or(0.0);
-    level > CONVERGED * first.abs() && spread < level.abs()
+    level > RULES.dead.converged * first.abs() && spread < level.abs()
 }
 
 #[cfg(test)]
@@ -96,38 +97,38 @@ mod tests {
             [(5.0, 0.0, 1.0, true), (0.0001, 0.0, 1.0, false), (5.0, 1.0, 0.0, false)]
         {
             let first = [Some(stats(2.0)), Some(stats(2.0))];
-            let mut record =
+            let mut run =
                 crate::causes::check::alarmed(layout(2), RunFacts::default(), 10, |_| {
                     Observation { gradients: &first, loss: Some(4.0), ..Observation::default() }
                 });
             let gradients = [Some(stats(inner)), Some(stats(last))];
             for step in 10..60 {
-                record.take(&Observation {
+                run.take(&Observation {
                     step: Step(step),
                     gradients: &gradients,
                     loss: Some(loss),
                     ..Observation::default()
                 });
             }
-            assert_eq!(weigh(&record).is_some(), found, "{loss} {inner} {last}");
+            assert_eq!(weigh(&run, None).is_some(), found, "{loss} {inner} {last}");
         }
     }
 
     #[test]
     fn gradients_that_vanish_after_the_alarm() {
         for (after, found) in [(0.0, true), (1e-9, true), (0.01, false), (f64::NAN, false)] {
-            let mut record =
+            let mut run =
                 crate::causes::check::alarmed(Layout::default(), RunFacts::default(), 10, |_| {
                     Observation { gradient_norm: Some(2.0), ..Observation::default() }
                 });
             for step in 10..60 {
-                record.take(&Observation {
+                run.take(&Observation {
                     step: Step(step),
                     gradient_norm: Some(after),
                     ..Observation::default()
                 });
             }
-            assert_eq!(weigh(&record).is_some(), found, "{after}");
+            assert_eq!(weigh(&run, None).is_some(), found, "{after}");
         }
     }
 }

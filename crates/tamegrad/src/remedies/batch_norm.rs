@@ -11,9 +11,12 @@ pub(super) const DOC: Doc = Doc {
            activation or after it, and then by two learned numbers.",
     why: "The scale of the signal is set anew at every layer, so the weights can drift without \
           the product of gains following.",
-    rule: "Proposed where layers have none, in both places; each is tried by itself. In a deep \
-           network without skip connections it multiplies gradients itself (about 1.21 a layer): \
-           the trial tells.",
+    rule: |_| {
+        "Proposed where layers have none, in both places; each is tried by itself. In a deep \
+         network without skip connections it multiplies gradients itself (about 1.21 a layer): \
+         the trial tells."
+            .to_owned()
+    },
     example: "recipes/exploding-digits.toml explodes at step 111; with batch norm before the \
               activation it is healthy to the end.",
     remedy: "In a recipe: [model] normalisation = { kind = \"batch\", place = \"before\" }.",
@@ -22,22 +25,15 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes both places where a layer has no normalisation and is not recurrent.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use super::Place::{After, Before};
-    use crate::causes::CauseName::{Activation, Initialisation, Normalisation};
+    use super::NormPlace::{After, Before};
     use crate::observe::NormalisationKind;
-    let layers = &case.record.layout.layers;
+    let layers = &case.layout.layers;
     let missing = layers.iter().any(|layer| layer.normalisation == Some(NormalisationKind::None));
     if !missing || layers.iter().any(|layer| layer.recurrent) {
         return Vec::new();
     }
-    [(Before, "before"), (After, "after")]
-        .into_iter()
-        .map(|(place, word)| {
-            let why = format!("sets the scale anew at every layer, {word} the activation");
-            let treats = [Activation, Initialisation, Normalisation];
-            case.on_request(RemedyName::BatchNorm, Change::BatchNorm { place }, &treats, why)
-        })
-        .collect()
+    let proposal = |place| case.on_request(RemedyName::BatchNorm, Change::BatchNorm { place });
+    [Before, After].map(proposal).into()
 }
 
 #[cfg(test)]

@@ -11,8 +11,11 @@ pub(super) const DOC: Doc = Doc {
            or in all layers that have one.",
     why: "A gain that grows with the signal is the cause itself; without it there is nothing to \
           hold down.",
-    rule: "Proposed when an activation is known to grow faster than linearly: for the one layer \
-           that has it, or for all that do.",
+    rule: |_| {
+        "Proposed when an activation is known to grow faster than linearly: for the one layer \
+         that has it, or for all that do."
+            .to_owned()
+    },
     example: "layers.17: exp becomes relu.",
     remedy: "In a recipe: activation = \"relu\" in the layer that has exp.",
     source: "Glorot, Bordes, Bengio 2011, Deep Sparse Rectifier Neural Networks.",
@@ -20,28 +23,19 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes relu for the layer at fault, or for all when several have such an activation.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Activation, Precision};
-    use crate::observe::{ActivationKind, LayerId};
-    let is_superlinear = |layer: &crate::observe::LayerInfo| {
+    use crate::observe::{ActivationKind, LayerId, LayerInfo};
+    let is_superlinear = |layer: &LayerInfo| {
         layer.activation.as_ref().is_some_and(|(_, kind)| *kind == ActivationKind::Superlinear)
     };
-    let layers: Vec<LayerId> = case
-        .record
-        .layout
-        .layers
-        .iter()
-        .enumerate()
-        .filter(|(_, layer)| is_superlinear(layer))
-        .map(|(index, _)| LayerId(index))
-        .collect();
-    let layer = match &layers[..] {
+    let layers = case.layout.layers.iter().enumerate();
+    let layers = layers.filter(|(_, layer)| is_superlinear(layer)).map(|(index, _)| LayerId(index));
+    let layer = match &layers.collect::<Vec<_>>()[..] {
         [] => return Vec::new(),
         [only] => Some(*only),
         _ => None,
     };
-    let why = "the slope no longer grows with the input".to_owned();
-    let change = Change::Activation { name: "relu", layer };
-    vec![case.on_request(RemedyName::BoundedActivation, change, &[Activation, Precision], why)]
+    let change = Change::Activation { name: "relu".to_owned(), layer };
+    vec![case.on_request(RemedyName::BoundedActivation, change)]
 }
 
 #[cfg(test)]
@@ -61,7 +55,7 @@ mod tests {
             let found = proposals(depth, kind, CauseName::Activation, RunFacts::default(), propose);
             let changes: Vec<_> = found.into_iter().map(|p| p.change).collect();
             let expected: Vec<_> =
-                layer.into_iter().map(|layer| Change::Activation { name: "relu", layer }).collect();
+                layer.into_iter().map(|layer| Change::Activation { name: "relu".to_owned(), layer }).collect();
             assert_eq!(changes, expected);
         }
     }

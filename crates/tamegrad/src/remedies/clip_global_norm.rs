@@ -11,10 +11,13 @@ pub(super) const DOC: Doc = Doc {
            by the same factor.",
     why: "The direction stays, only the length is bounded: a step into a cliff of the loss \
           becomes a small step. It is the published cure for recurrent networks.",
-    rule: "factor = min(1, limit / norm), computed in f64. The limit proposed is the median norm \
-           of the calm steps, or 1 when there were none. A non-finite gradient is skipped, never \
-           scaled. A limit that bites in more than half of the steps is a hidden learning-rate \
-           cut.",
+    rule: |_| {
+        "factor = min(1, limit / norm), computed in f64. The limit proposed is the median norm \
+         of the calm steps, or 1 when there were none. A non-finite gradient is skipped, never \
+         scaled. A limit that bites in more than half of the steps is a hidden learning-rate \
+         cut."
+            .to_owned()
+    },
     example: "Calm norm 2.1, norm at the alarm 3e5: scaled by 7e-6 to 2.1.",
     remedy: "In a recipe: [clip] by = \"global-norm\", limit = 2.1. In PyTorch: \
              torch.nn.utils.clip_grad_norm_, after unscaling.",
@@ -23,16 +26,14 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the calm norm as the limit.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Data, Recurrence};
-    let usual = case.usual_norm();
-    let max_norm = super::two_digits(usual.unwrap_or(1.0));
-    let why = match usual {
-        Some(_) => format!("bounds every step at the calm gradient norm, {max_norm}"),
-        None => "bounds every step at norm 1; the run had no calm steps to take a norm from".into(),
-    };
-    let change = Change::ClipGlobalNorm { max_norm };
-    let treats = [Recurrence, Data];
-    vec![case.on_request(RemedyName::ClipGlobalNorm, change, &treats, why)]
+    use crate::evidence::{Measure, Place, Quantity};
+    // The records of a log miss most steps, and their median is the less certain.
+    let of_usual = if case.is_log { 2.0 } else { 1.0 };
+    let max_norm = super::two_digits(case.usual_norm.map_or(1.0, |norm| of_usual * norm));
+    let usual = case.usual_norm.map(|norm| Measure::new(Quantity::GradientNorm, norm));
+    let evidence = usual.map(|norm| norm.at(Place::Gradients)).into_iter().collect();
+    let proposal = case.on_request(RemedyName::ClipGlobalNorm, Change::ClipGlobalNorm { max_norm });
+    vec![Proposal { evidence, ..proposal }]
 }
 
 #[cfg(test)]

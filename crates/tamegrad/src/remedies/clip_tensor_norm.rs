@@ -11,8 +11,11 @@ pub(super) const DOC: Doc = Doc {
            are left alone.",
     why: "One exploding layer does not shrink the steps of all the others, as a global norm would \
           make it do. The direction of the whole gradient changes.",
-    rule: "factor = min(1, limit / norm of the tensor). The limit proposed is the calm global \
-           norm divided by the square root of the number of weight matrices.",
+    rule: |_| {
+        "factor = min(1, limit / norm of the tensor). The limit proposed is the calm global \
+         norm divided by the square root of the number of weight matrices."
+            .to_owned()
+    },
     example: "layers.17.linear.weight: norm 900, limit 0.4: scaled by 4e-4; layers.16 at 0.3 is \
               left alone.",
     remedy: "In a recipe: [clip] by = \"tensor-norm\", limit = 0.4.",
@@ -22,16 +25,10 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes each tensor's share of the calm norm.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{OptimizerState, Recurrence};
-    let matrices = case.record.layout.tensors.iter().filter(|t| t.is_matrix).count().max(1);
-    let share = case.usual_norm().unwrap_or(1.0) / (matrices as f64).sqrt();
-    let max_norm = super::two_digits(share);
-    let why = format!(
-        "bounds each tensor at its share of the calm norm, {max_norm}; calm layers keep their steps"
-    );
-    let change = Change::ClipTensorNorm { max_norm };
-    let treats = [Recurrence, OptimizerState];
-    vec![case.on_request(RemedyName::ClipTensorNorm, change, &treats, why)]
+    let matrices = case.layout.tensors.iter().filter(|t| t.is_matrix).count().max(1);
+    let share = case.usual_norm.unwrap_or(1.0) / (matrices as f64).sqrt();
+    let change = Change::ClipTensorNorm { max_norm: super::two_digits(share) };
+    vec![case.on_request(RemedyName::ClipTensorNorm, change)]
 }
 
 #[cfg(test)]

@@ -10,9 +10,12 @@ pub(super) const DOC: Doc = Doc {
     what: "Each element of the gradient is clamped to an interval.",
     why: "It bounds every single update without a norm, so one layer cannot take the others down. \
           It bends the direction: large elements lose, small ones stay.",
-    rule: "element = clamp(element, -limit, limit). The limit proposed is 3 times the largest \
-           usual RMS of a tensor's gradient when the first alarm came. Inf would become the limit \
-           and be hidden: non-finite steps are skipped before.",
+    rule: |_| {
+        "element = clamp(element, -limit, limit). The limit proposed is 3 times the largest \
+         usual RMS of a tensor's gradient when the first alarm came. Inf would become the limit \
+         and be hidden: non-finite steps are skipped before."
+            .to_owned()
+    },
     example: "limit 0.01: elements 0.004, -0.3, 20 become 0.004, -0.01, 0.01.",
     remedy: "In a recipe: [clip] by = \"value\", limit = 0.01. In PyTorch: \
              torch.nn.utils.clip_grad_value_.",
@@ -21,17 +24,9 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes a limit from the calm gradients' RMS.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::Recurrence;
-    let rms = |track: &crate::record::TensorTrack| {
-        let elements = track.latest.map(|stats| stats.len).filter(|len| *len > 0)?;
-        Some(track.calm_norm? / (elements as f64).sqrt())
-    };
-    let calm = case.usual_norm().is_some();
-    let largest = case.record.tensors.iter().filter_map(rms).fold(0.0, f64::max);
-    let limit = if calm && largest > 0.0 { 3.0 * largest } else { 0.1 };
-    let limit = super::two_digits(limit);
-    let why = format!("bounds every element at {limit}; bends the direction of the gradient");
-    vec![case.on_request(RemedyName::ClipValue, Change::ClipValue { limit }, &[Recurrence], why)]
+    let limit = case.usual_rms.filter(|rms| *rms > 0.0).map_or(0.1, |rms| 3.0 * rms);
+    let change = Change::ClipValue { limit: super::two_digits(limit) };
+    vec![case.on_request(RemedyName::ClipValue, change)]
 }
 
 #[cfg(test)]

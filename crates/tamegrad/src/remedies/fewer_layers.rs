@@ -10,8 +10,11 @@ pub(super) const DOC: Doc = Doc {
     what: "The network gets half as many hidden layers.",
     why: "The gradient is a product with one factor a layer: with half the layers, the same gain \
           of 2 multiplies to 3e4 in place of 1e9.",
-    rule: "Half the hidden layers, at least 1. It is the most force: another network is trained, \
-           which may be able to do less.",
+    rule: |_| {
+        "Half the hidden layers, at least 1. It is the most force: another network is trained, \
+         which may be able to do less."
+            .to_owned()
+    },
     example: "30 layers become 15.",
     remedy: "In a recipe: [model] depth = 15.",
     source: "Bengio, Simard, Frasconi 1994 for the product over depth.",
@@ -19,21 +22,13 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes half the hidden layers of a network that is not recurrent.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Initialisation, Normalisation, Precision};
-    let layers = &case.record.layout.layers;
+    let layers = &case.layout.layers;
     // The last layer is the output, which stays.
     let hidden = layers.len().saturating_sub(1) as u64;
     if hidden < 2 || layers.iter().any(|layer| layer.recurrent) {
         return Vec::new();
     }
-    let change = Change::Depth { layers: hidden / 2 };
-    let why = format!("{} factors in the chain in place of {hidden}", hidden / 2);
-    vec![case.on_request(
-        RemedyName::FewerLayers,
-        change,
-        &[Initialisation, Normalisation, Precision],
-        why,
-    )]
+    vec![case.on_request(RemedyName::FewerLayers, Change::Depth { layers: hidden / 2 })]
 }
 
 #[cfg(test)]

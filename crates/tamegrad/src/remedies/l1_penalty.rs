@@ -10,8 +10,11 @@ pub(super) const DOC: Doc = Doc {
     what: "The loss gets a term: a strength times the sum of the magnitudes of the weights.",
     why: "It pulls every weight towards 0 by the same amount and makes many of them exactly \
           unimportant, so that fewer paths multiply.",
-    rule: "loss + 0.0001 * sum of |w| over the weight matrices; the gradient gets 0.0001 times \
-           the sign of w.",
+    rule: |_| {
+        "loss + 0.0001 * sum of |w| over the weight matrices; the gradient gets 0.0001 times \
+         the sign of w."
+            .to_owned()
+    },
     example: "100,000 weights of about 0.1: the loss begins 1.0 higher.",
     remedy: "In a recipe: [regularise] l1 = 0.0001.",
     source: "Tibshirani 1996; Pascanu 2013, section 3.1 (an L1 or L2 penalty on recurrent \
@@ -20,10 +23,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::Normalisation;
-    let change = Change::L1Penalty { strength: 0.0001 };
-    let why = "keeps the weights, and with them the gains, from drifting up";
-    vec![case.on_request(RemedyName::L1Penalty, change, &[Normalisation], why.into())]
+    vec![case.on_request(RemedyName::L1Penalty, Change::L1Penalty { strength: 0.0001 })]
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ pub(super) const DOC: Doc = Doc {
     what: "The loss gets a term: a strength times the sum of the squared weights.",
     why: "Large weights make large gains. The penalty pulls each weight back in proportion to its \
           size, through the gradient, so that clipping and momentum see it as well.",
-    rule: "loss + 0.001 * sum of w^2 over the weight matrices; the gradient gets 0.002 w.",
+    rule: |_| {
+        "loss + 0.001 * sum of w^2 over the weight matrices; the gradient gets 0.002 w."
+            .to_owned()
+    },
     example: "Weights of 30 layers with a sum of squares of 3,800: the loss begins 3.8 higher.",
     remedy: "In a recipe: [regularise] l2 = 0.001.",
     source: "Krogh and Hertz 1992, A Simple Weight Decay Can Improve Generalization; Pascanu 2013 \
@@ -19,10 +22,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::Normalisation;
-    let change = Change::L2Penalty { strength: 0.001 };
-    let why = "keeps the weights, and with them the gains, from drifting up";
-    vec![case.on_request(RemedyName::L2Penalty, change, &[Normalisation], why.into())]
+    vec![case.on_request(RemedyName::L2Penalty, Change::L2Penalty { strength: 0.001 })]
 }
 
 #[cfg(test)]

@@ -10,8 +10,11 @@ pub(super) const DOC: Doc = Doc {
     what: "All steps become shorter by the same factor.",
     why: "Gradient descent on a valley of curvature c diverges above a rate of 2/c. Below it, no \
           layer and no batch can make a single step diverge by curvature alone.",
-    rule: "By 10 times when the learning rate is the cause or nothing else was found, otherwise \
-           by 3 times. It costs training time: the run needs about as many times more steps.",
+    rule: |_| {
+        "By 10 times when the learning rate is the cause or nothing else was found, otherwise \
+         by 3 times. It costs training time: the run needs about as many times more steps."
+            .to_owned()
+    },
     example: "A rate of 0.1 becomes 0.01.",
     remedy: "In a recipe: [optimizer] learning_rate = 0.01.",
     source: "LeCun, Simard, Pearlmutter 1993; Cohen 2021.",
@@ -20,15 +23,10 @@ pub(super) const DOC: Doc = Doc {
 /// Proposes a cut of the rate.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::causes::CauseName::LearningRate;
-    let first = case.first_cause();
-    let factor = if first.is_none_or(|cause| cause == LearningRate) { 0.1 } else { 0.3 };
-    let why = format!("every step {} times as long", factor);
-    vec![case.on_request(
-        RemedyName::LowerLearningRate,
-        Change::LearningRate { factor },
-        &[LearningRate],
-        why,
-    )]
+    let is_cause = case.first_cause().is_none_or(|cause| cause == LearningRate);
+    let factor = if is_cause && !case.is_log { 0.1 } else { 0.3 };
+    let change = Change::LearningRate { factor, from: case.learning_rate };
+    vec![case.on_request(RemedyName::LowerLearningRate, change)]
 }
 
 #[cfg(test)]
@@ -43,7 +41,7 @@ mod tests {
         for (cause, factor) in [(CauseName::LearningRate, 0.1), (CauseName::Activation, 0.3)] {
             let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
             let [only] = &found[..] else { panic!("{found:?}") };
-            assert_eq!(only.change, Change::LearningRate { factor });
+            assert_eq!(only.change, Change::LearningRate { factor, from: Some(0.1) });
         }
     }
 }

@@ -12,9 +12,12 @@ pub(super) const DOC: Doc = Doc {
            orthogonal for any.",
     why: "The chain of gains begins at 1 in every layer, so its product does too, whatever the \
           depth.",
-    rule: "He: variance 2 / inputs. Xavier: variance 2 / (inputs + outputs). Orthogonal: a random \
-           rotation times sqrt(2) for relu, 1 otherwise. If one layer stands out only that layer \
-           is drawn anew.",
+    rule: |_| {
+        "He: variance 2 / inputs. Xavier: variance 2 / (inputs + outputs). Orthogonal: a random \
+         rotation times sqrt(2) for relu, 1 otherwise. If one layer stands out only that layer \
+         is drawn anew."
+            .to_owned()
+    },
     example: "Normal weights of spread 0.25 in 256 inputs have a gain of 2.8; He draws with 0.088 \
               and a gain of 1.",
     remedy: "In a recipe: [model] init = { scheme = \"he\" }.",
@@ -24,22 +27,17 @@ pub(super) const DOC: Doc = Doc {
 /// Proposes the rules that fit the activation, for the layer at fault or for all.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use super::Scheme::{He, Orthogonal, Xavier};
-    use crate::causes::CauseName::{Initialisation, Recurrence};
+    use crate::causes::CauseName::Initialisation;
     use crate::observe::ActivationKind;
     let fitting = match case.activation() {
         Some(ActivationKind::Bounded) => Xavier,
         _ => He,
     };
-    let recurrent = case.record.layout.layers.iter().any(|layer| layer.recurrent);
+    let recurrent = case.layout.layers.iter().any(|layer| layer.recurrent);
     let layer = case.layer().filter(|_| case.first_cause() == Some(Initialisation) && !recurrent);
-    [fitting, Orthogonal]
-        .into_iter()
-        .map(|scheme| {
-            let why = "the gains begin at 1, whatever the depth".to_owned();
-            let change = Change::Reinitialise { scheme, layer };
-            case.on_request(RemedyName::Reinitialise, change, &[Initialisation, Recurrence], why)
-        })
-        .collect()
+    let proposal =
+        |scheme| case.on_request(RemedyName::Reinitialise, Change::Reinitialise { scheme, layer });
+    [fitting, Orthogonal].map(proposal).into()
 }
 
 #[cfg(test)]

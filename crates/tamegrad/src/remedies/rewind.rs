@@ -12,9 +12,20 @@ pub(super) const DOC: Doc = Doc {
            rate is lowered.",
     why: "A network that was thrown far away often does not come back by itself, and one that is \
           dead never does. A hundred steps lost are cheaper than a run lost.",
-    rule: "When the loss has been up by 4 robust spreads for 20 steps, or 10 steps in a row were \
-           skipped: the newest healthy snapshot at least 100 steps back, or the oldest there is, \
-           learning rate times 0.7; at most 5 times in a run.",
+    rule: |rules| {
+        let ladder = rules.ladder;
+        format!(
+            "When the loss has been up by {} robust spreads for {} steps, or {} steps in a row were \
+             skipped: the newest healthy snapshot at least {} steps back, or the oldest there is, \
+             learning rate times {}; at most {} times in a run.",
+            rules.departure.spreads,
+            ladder.loss_up_steps,
+            ladder.skips,
+            ladder.rewind_steps,
+            ladder.after_rewind,
+            ladder.rewinds,
+        )
+    },
     example: "Loss up from step 250 to 270: back to step 150, batches 150 to 270 left out.",
     remedy: "tamegrad train RECIPE --guard protect does it. By hand: keep checkpoints, restart \
              from one before the spike with other batches.",
@@ -22,14 +33,16 @@ pub(super) const DOC: Doc = Doc {
              200 to 500 batches.",
 };
 
-/// The rewind is part of the guard; see [`super::skip_step`] for the proposal of the guard.
+/// The rewind is part of the guard, see [`super::skip_step`]; from a log it is done by hand.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::causes::CauseName::SpikeThenDead;
+    if let Some(before) = case.onset.filter(|_| case.is_log) {
+        return vec![case.on_request(RemedyName::Rewind, Change::Rewind { before })];
+    }
     if case.first_cause() != Some(SpikeThenDead) {
         return Vec::new();
     }
-    let why = "dead units do not come back: only a snapshot from before the spike has them alive";
-    let proposal = case.on_request(RemedyName::Rewind, Change::Guard, &[SpikeThenDead], why.into());
+    let proposal = case.on_request(RemedyName::Rewind, Change::Guard);
     vec![Proposal { grade: super::Grade::Automatic, ..proposal }]
 }
 

@@ -11,8 +11,13 @@ pub(super) const DOC: Doc = Doc {
            training data.",
     why: "The gradient of the first layer is proportional to its inputs, and the curvature to \
           their square: inputs of 100 make a stable learning rate 10,000 times smaller.",
-    rule: "Proposed when the RMS of the inputs is above 3. Mean and deviation come from the \
-           training part only; constant features are left as they are.",
+    rule: |rules| {
+        format!(
+            "Proposed when the RMS of the inputs is above {}. Mean and deviation come from the \
+             training part only; constant features are left as they are.",
+            rules.target.input_rms,
+        )
+    },
     example: "x = 0..99: standardised to -1.7 .. 1.7.",
     remedy: "In a recipe: [data] scale_input = \"standard\".",
     source: "LeCun et al. 1998, Efficient BackProp, section 4.3.",
@@ -20,16 +25,12 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes it for large inputs.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Data, LearningRate, UnscaledTarget};
-    let Some(rms) = case.record.input_rms().filter(|rms| *rms > 3.0) else { return Vec::new() };
-    let why =
-        format!("the inputs' RMS is {}; curvature grows with its square", super::two_digits(rms));
-    vec![case.on_request(
-        RemedyName::ScaleInput,
-        Change::ScaleInput,
-        &[Data, LearningRate, UnscaledTarget],
-        why,
-    )]
+    use crate::evidence::{Measure, Place, Quantity};
+    let limit = crate::rules::RULES.target.input_rms;
+    let Some(rms) = case.input_rms.filter(|rms| *rms > limit) else { return Vec::new() };
+    let proposal = case.on_request(RemedyName::ScaleInput, Change::ScaleInput);
+    let evidence = vec![Measure::new(Quantity::DataRms, rms).at(Place::Data)];
+    vec![Proposal { evidence, ..proposal }]
 }
 
 #[cfg(test)]

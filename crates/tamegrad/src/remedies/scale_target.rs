@@ -11,8 +11,13 @@ pub(super) const DOC: Doc = Doc {
            deviation; to use a prediction, turn it back.",
     why: "A fresh network gives outputs of about 1. Targets of that size make first gradients of \
           about 1 as well, which initialisations and usual learning rates are made for.",
-    rule: "For regression, when the RMS of the targets is above 10. Mean and deviation come from \
-           the training part only.",
+    rule: |rules| {
+        format!(
+            "For regression, when the RMS of the targets is above {}. Mean and deviation come from \
+             the training part only.",
+            rules.target.rms,
+        )
+    },
     example: "y = x^4 up to 10,000: standardised to -0.7 .. 2.9; the first loss is 1 in place of \
               1e7.",
     remedy: "In a recipe: [data] scale_target = \"standard\".",
@@ -21,18 +26,18 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes it for large targets.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{SpikeThenDead, UnscaledTarget};
-    let Some(rms) = case.record.target_rms().filter(|rms| *rms > 10.0) else {
-        return Vec::new();
-    };
-    let why =
-        format!("the targets' RMS is {}; a fresh network gives about 1", super::two_digits(rms));
-    vec![case.on_request(
-        RemedyName::ScaleTarget,
-        Change::ScaleTarget,
-        &[UnscaledTarget, SpikeThenDead],
-        why,
-    )]
+    use crate::causes::CauseName::{Initialisation, SpikeThenDead};
+    use crate::evidence::{Measure, Place, Quantity};
+    let proposal = case.on_request(RemedyName::ScaleTarget, Change::ScaleTarget);
+    if case.is_log {
+        // A log does not show the targets: what it shows may come from them.
+        let may_be = [Some(Initialisation), Some(SpikeThenDead)].contains(&case.first_cause());
+        return if may_be { vec![proposal] } else { Vec::new() };
+    }
+    let limit = crate::rules::RULES.target.rms;
+    let Some(rms) = case.target_rms.filter(|rms| *rms > limit) else { return Vec::new() };
+    let evidence = vec![Measure::new(Quantity::DataRms, rms).at(Place::Targets)];
+    vec![Proposal { evidence, ..proposal }]
 }
 
 #[cfg(test)]

@@ -11,9 +11,14 @@ pub(super) const DOC: Doc = Doc {
            a parameter, is left out; parameters and optimizer state stay as they were.",
     why: "One Inf in one gradient is enough to make every parameter NaN: by clipping (Inf times 0 \
           is NaN) or by the moments of Adam, which never forget a NaN.",
-    rule: "The gradients are taken away, not multiplied by 0. Ten skips in a row rewind the run; \
-           if that cannot be, it is given up after twenty: a rule that skips for ever starves the \
-           run.",
+    rule: |rules| {
+        format!(
+            "The gradients are taken away, not multiplied by 0. {} skips in a row rewind the run; if \
+             that is not possible, it is stopped after {}: a rule that skips forever starves the run.",
+            rules.ladder.skips,
+            2 * rules.ladder.skips,
+        )
+    },
     example: "Step 812: 3 Inf in layers.0.linear.weight; step left out, step 813 as usual.",
     remedy: "tamegrad train RECIPE --guard protect does it. In PyTorch set p.grad = None for all \
              parameters and skip optimizer.step().",
@@ -22,9 +27,10 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the guard when single steps or batches are the trouble.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    let why = "skips non-finite steps, scales spikes, backs off and rewinds while the run goes on";
-    let treats = [crate::causes::CauseName::Data, crate::causes::CauseName::OptimizerState];
-    let proposal = case.on_request(RemedyName::SkipStep, Change::Guard, &treats, why.into());
+    if case.is_log && !case.is_broken {
+        return Vec::new();
+    }
+    let proposal = case.on_request(RemedyName::SkipStep, Change::Guard);
     vec![Proposal { grade: super::Grade::Automatic, ..proposal }]
 }
 

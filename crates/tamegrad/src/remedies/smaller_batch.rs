@@ -11,8 +11,11 @@ pub(super) const DOC: Doc = Doc {
     why: "With a summed loss, or a rate that was scaled up with the batch, the gradient grows \
           with the number of samples. Its noise also keeps small batches out of sharp valleys, \
           where large gradients live.",
-    rule: "Half the batch, at least 8 samples. It treats the effect, not the cause, when the loss \
-           is a mean.",
+    rule: |_| {
+        "Half the batch, at least 8 samples. It treats the effect, not the cause, when the loss \
+         is a mean."
+            .to_owned()
+    },
     example: "64 samples become 32.",
     remedy: "In a recipe: [training] batch = 32.",
     source: "Keskar et al. 2017, On Large-Batch Training for Deep Learning.",
@@ -20,14 +23,12 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes half the batch.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    let Some(samples) = case.record.facts.batch_size.map(|n| (n / 2).max(8)) else {
-        return Vec::new();
-    };
-    if case.record.facts.batch_size.is_some_and(|batch| samples >= batch) {
+    let Some(batch) = case.facts.batch_size else { return Vec::new() };
+    let samples = (batch / 2).max(8);
+    if samples >= batch {
         return Vec::new();
     }
-    let why = format!("{samples} samples a step keep out of sharp valleys");
-    vec![case.on_request(RemedyName::SmallerBatch, Change::BatchSize { samples }, &[], why)]
+    vec![case.on_request(RemedyName::SmallerBatch, Change::BatchSize { samples })]
 }
 
 #[cfg(test)]

@@ -10,8 +10,11 @@ pub(super) const DOC: Doc = Doc {
     what: "The learning rate rises linearly from near 0 to its value over the first steps.",
     why: "The first steps are the steepest, and the moments of Adam are not yet averages of \
           anything. Small steps first lead to flatter ground, where the full rate is bearable.",
-    rule: "Over a tenth of the planned steps, at least 10. It helps when the trouble begins \
-           early; it delays it when the rate itself is too high.",
+    rule: |_| {
+        "Over a tenth of the planned steps, at least 10. It helps when the trouble begins \
+         early; it delays it when the rate itself is too high."
+            .to_owned()
+    },
     example: "2,000 steps planned: the rate reaches its value at step 200.",
     remedy: "In a recipe: [schedule] warm_up = 200.",
     source: "Goyal et al. 2017; Gilmer et al. 2021 (warm-up lowers the sharpness).",
@@ -19,15 +22,13 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes a tenth of the planned steps.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{LearningRate, OptimizerState};
-    let steps = case.record.facts.planned_steps.map_or(100, |steps| (steps / 10).max(10));
-    let why = "small steps first, where the ground is steepest".to_owned();
-    vec![case.on_request(
-        RemedyName::WarmUp,
-        Change::WarmUp { steps },
-        &[LearningRate, OptimizerState],
-        why,
-    )]
+    use crate::causes::CauseName::{Initialisation, LearningRate};
+    let may_help = [Some(Initialisation), Some(LearningRate)].contains(&case.first_cause());
+    if case.is_log && !may_help {
+        return Vec::new();
+    }
+    let steps = case.facts.planned_steps.map_or(100, |steps| (steps / 10).max(10));
+    vec![case.on_request(RemedyName::WarmUp, Change::WarmUp { steps })]
 }
 
 #[cfg(test)]

@@ -12,8 +12,11 @@ pub(super) const DOC: Doc = Doc {
     why: "Gains are proportional to the weights. Weights that are pulled to 0 cannot drift until \
           the product of gains explodes; being decoupled, the pull is the same whatever Adam \
           divides by.",
-    rule: "weight = weight * (1 - learning rate * 0.1) at each step. Biases and norm scales are \
-           left out.",
+    rule: |_| {
+        "weight = weight * (1 - learning rate * 0.1) at each step. Biases and norm scales are \
+         left out."
+            .to_owned()
+    },
     example: "Learning rate 0.01: a weight that gets no gradient halves in 693 steps.",
     remedy: "In a recipe: [optimizer] weight_decay = 0.1.",
     source: "Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization.",
@@ -21,10 +24,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::Normalisation;
-    let change = Change::WeightDecay { rate: 0.1 };
-    let why = "keeps the weights, and with them the gains, from drifting up";
-    vec![case.on_request(RemedyName::WeightDecay, change, &[Normalisation], why.into())]
+    vec![case.on_request(RemedyName::WeightDecay, Change::WeightDecay { rate: 0.1 })]
 }
 
 #[cfg(test)]

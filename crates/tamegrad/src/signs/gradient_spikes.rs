@@ -2,11 +2,12 @@
 
 use super::Sign;
 use crate::doc::Doc;
-use crate::finding::{Evidence, Finding, Severity};
-use crate::finding::{Reading, SignName};
+use crate::evidence::{Measure, Place, Quantity, Reference};
+use crate::finding::{Finding, Reading, Severity, SignName};
 use crate::observe::TensorId;
-use crate::record::WARM_UP_STEPS;
-use crate::record::{ABSURD_NORM, Record, TensorTrack, VERY_HIGH_NORM};
+use crate::record::TensorTrack;
+use crate::rules::RULES;
+use crate::run::Run;
 use crate::running::Cusum;
 
 /// The text of `explain`.
@@ -17,33 +18,55 @@ pub(super) const DOC: Doc = Doc {
            history: at once (spike), over some steps (drift), or from the start.",
     why: "The gradient of a weight is a product along the chain rule. When the factors exceed \
           one, it grows by powers, and it does so before the loss shows anything.",
-    rule: "On the logarithm of the norm, against an exponential average (0.98, winsorised at 3 \
-           sigma, sigma at least 0.1): spike = more than 6 sigma and 4 times the mean. Drift = \
-           cumulative sum over a slow average (0.995) with k = 1, h = 12 and 1.5 times the mean, h \
-           widened for streams whose neighbours are alike. Among n tensors the thresholds of each \
-           are sqrt(36 + 2 ln n) sigma and h = 12 + ln n / 2, so that a run has no more false \
-           alarms with many tensors than with one. A single tensor counts only when a tensor of a \
-           neighbour layer or the whole gradient agrees within 3 steps. In the first 100 steps only \
-           growth by 100 times over the first step, with a rising loss, counts, and at step 0 a \
-           product of backward gains above 10,000 with a norm above 1,000, or a norm above 1e9; and \
-           after them a norm that was never under a million, with a loss that has not come down by \
-           half. It is an alarm when the loss departs as well (see loss-fluctuates; for a drift in \
-           two steps in a row) or the norm is 100 times its mean, and the whole norm is above that \
-           of every calm step before; otherwise a strain.",
+    rule: |rules| {
+        let (spike, drift, high) = (rules.spike.live, rules.drift, rules.high_gradient.live);
+        let (logs, log_high) = (rules.spike.logs, rules.high_gradient.logs);
+        format!(
+            "On the logarithm of the norm, against an exponential average (0.98, winsorised at 3 \
+             sigma, sigma at least 0.1): a spike is more than {} sigma and {} times the mean. A \
+             drift is a cumulative sum over a slow average (0.995) with k = {}, h = {} and {} times \
+             the mean; h is widened for streams whose neighbours are alike. Among n tensors the \
+             thresholds of each rise to sqrt({} + 2 ln n) sigma and h + ln n / 2, so that a run \
+             with many tensors has no more false alarms than one with a single tensor. A tensor \
+             counts only when a tensor of a neighbouring layer or the whole gradient agrees within \
+             {AGREE_STEPS} steps. In the first {} steps only growth to {} times the first norm with \
+             a rising loss counts, and at step 0 a product of backward gains above {} with a norm \
+             above {}, or a norm above {:e}; after them, a norm that was never below {:e} with a \
+             loss that has not halved. It is an alarm when the loss departs as well (see \
+             loss-fluctuates; for a drift, in two steps in a row) or the norm is {} times its mean, \
+             and the whole norm is above that of every calm step before. Otherwise it is a strain. \
+             In logs: {} spikes of more than {} sigma and {} times the median of the records \
+             before; a norm that rises from record to record to {} sigma and {} times it; or a norm \
+             above {:e} with a loss that does not fall.",
+            spike.sigmas,
+            spike.ratio,
+            drift.slack,
+            drift.sigmas,
+            drift.ratio,
+            spike.sigmas * spike.sigmas,
+            rules.warm_up.live,
+            high.gross_ratio,
+            high.product,
+            high.first_norm,
+            high.absurd,
+            high.very_high,
+            high.gross_ratio,
+            rules.log_spikes,
+            logs.sigmas,
+            logs.ratio,
+            rules.log_growth.sigmas,
+            rules.log_growth.ratio,
+            log_high.absurd,
+        )
+    },
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
     remedy: "Clip the gradient; if one layer stands out, treat that layer.",
     source: "Page, Continuous Inspection Schemes, Biometrika 41 (1954), for the cumulative sum. \
              BLOOM: the public chronicle of its training.",
 };
 
-const SPIKE_SIGMAS: f64 = 6.0;
-const DRIFT_SLACK: f64 = 1.0;
-const DRIFT_SIGMAS: f64 = 12.0;
-const SPIKE_RATIO: f64 = 4.0;
-const DRIFT_RATIO: f64 = 1.5;
-const GROSS_RATIO: f64 = 100.0;
+/// Steps within which neighbours must agree.
 const AGREE_STEPS: u64 = 3;
-const PRODUCT_MAX: f64 = 1e4;
 
 /// State: one cumulative sum a tensor and one for the whole, and when each last spiked.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +88,7 @@ struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { drift: Cusum::new(DRIFT_SLACK), last_spike: None }
+        Self { drift: Cusum::new(RULES.drift.slack), last_spike: None }
     }
 }
 
@@ -83,10 +106,11 @@ impl Sign for GradientSpikes {
         SignName::GradientSpikes
     }
 
-    fn read(&mut self, record: &Record) -> Reading {
-        let Some(row) = record.now() else { return Reading::TooEarly { needs: WARM_UP_STEPS } };
+    fn read(&mut self, run: &Run) -> Reading {
+        let (record, warm_up) = (&run.record, RULES.warm_up.live);
+        let Some(row) = record.now() else { return Reading::TooEarly { needs: warm_up } };
         self.tensors.resize_with(record.tensors.len(), Watch::default);
-        let departs = row.loss.is_some_and(|loss| record.departs(loss));
+        let departs = row.loss.is_some_and(|loss| run.departs(loss));
         self.departed = if departs { self.departed.saturating_add(1) } else { 0 };
         let total =
             row.gradient_norm.and_then(|norm| self.total.rise(&record.total, norm, row.step.0, 1));
@@ -101,26 +125,27 @@ impl Sign for GradientSpikes {
                 Some((index, watch.rise(track, norm, row.step.0, family)?))
             })
             .collect();
-        if let Some(finding) = self.high_from_the_start(record) {
+        if let Some(finding) = self.high_from_the_start(run) {
             return Reading::Fired(finding);
         }
-        let agreed = risen.into_iter().filter(|(index, _)| self.agrees(record, *index, row.step.0));
+        let agreed = risen.into_iter().filter(|(index, _)| self.agrees(run, *index, row.step.0));
         let most = agreed.max_by(|a, b| a.1.sigmas.total_cmp(&b.1.sigmas));
         if let Some((index, rise)) = most {
-            return Reading::Fired(self.finding(record, Some(TensorId(index)), rise));
+            return Reading::Fired(self.finding(run, Place::Tensor(TensorId(index)), rise));
         }
         if let Some(rise) = total {
-            return Reading::Fired(self.finding(record, None, rise));
+            return Reading::Fired(self.finding(run, Place::Gradients, rise));
         }
         match record.total.gradient.count() {
-            count if count < WARM_UP_STEPS => Reading::TooEarly { needs: WARM_UP_STEPS - count },
+            count if count < warm_up => Reading::TooEarly { needs: warm_up - count },
             _ => Reading::Quiet,
         }
     }
 }
 
 impl GradientSpikes {
-    fn agrees(&self, record: &Record, index: usize, now: u64) -> bool {
+    fn agrees(&self, run: &Run, index: usize, now: u64) -> bool {
+        let record = &run.record;
         let near =
             |watch: &Watch| watch.last_spike.is_some_and(|at| now.abs_diff(at) <= AGREE_STEPS);
         let Some(layer) = record.layout.tensors[index].layer else { return near(&self.total) };
@@ -133,90 +158,65 @@ impl GradientSpikes {
             })
     }
 
-    fn finding(&self, record: &Record, tensor: Option<TensorId>, rise: Rise) -> Finding {
+    fn finding(&self, run: &Run, place: Place, rise: Rise) -> Finding {
+        let record = &run.record;
         let row = record.now().copied().unwrap_or_default();
         // One hard batch departs; a drift has time to wait for a second.
         let departs = self.departed >= if rise.is_spike { 1 } else { 2 };
-        let gross = rise.norm > GROSS_RATIO * rise.usual;
+        let gross = rise.norm > RULES.high_gradient.live.gross_ratio * rise.usual;
         // Near convergence a hard batch is a spike against tiny norms, and no explosion.
         let record_high = row.gradient_norm.is_some_and(|n| !(n <= record.highest_calm_norm));
-        let of = tensor.map_or("the whole gradient", |id| record.layout.tensor_name(id));
-        let kind = if rise.is_spike { "norm" } else { "drifting norm" };
-        Finding {
-            sign: SignName::GradientSpikes,
-            step: row.step,
-            severity: if (departs || gross) && record_high {
-                Severity::Alarm
-            } else {
-                Severity::Strain
-            },
-            tensor,
-            layer: tensor.and_then(|id| record.layout.layer_of(id)),
-            evidence: vec![
-                Evidence::against(
-                    format!("{kind} of {of}"),
-                    rise.norm,
-                    "mean before it",
-                    rise.usual,
-                ),
-                Evidence::against(
-                    "sigmas above its mean (log scale)",
-                    rise.sigmas,
-                    "spike",
-                    SPIKE_SIGMAS,
-                ),
-            ],
-        }
+        let is_alarm = (departs || gross) && record_high;
+        let norm =
+            if rise.is_spike { Quantity::GradientNorm } else { Quantity::DriftingGradientNorm };
+        let evidence = vec![
+            Measure::new(norm, rise.norm).at(place).against(Reference::Usual, rise.usual),
+            Measure::new(Quantity::GradientSigmas, rise.sigmas)
+                .against(Reference::Limit, RULES.spike.live.sigmas),
+        ];
+        let severity = if is_alarm { Severity::Alarm } else { Severity::Strain };
+        let place = if place == Place::Gradients { Place::Run } else { place };
+        Finding { place, ..Finding::new(SignName::GradientSpikes, row.step, severity, evidence) }
     }
 
     /// Growth in the warm-up, where no baseline can judge yet.
-    fn high_from_the_start(&mut self, record: &Record) -> Option<Finding> {
+    fn high_from_the_start(&mut self, run: &Run) -> Option<Finding> {
+        let (record, high, warm_up) = (&run.record, RULES.high_gradient.live, RULES.warm_up.live);
         let row = record.now()?;
         let norm = row.gradient_norm.filter(|norm| norm.is_finite())?;
         let first = *self.first_norm.get_or_insert(norm);
-        let evidence = if record.total.gradient.count() < WARM_UP_STEPS
-            && norm > GROSS_RATIO * first
-            && row
-                .loss
-                .zip(record.first_losses.iter().next())
-                .is_some_and(|(now, first)| !(now <= first + 0.5 * first.abs()))
+        let of_norm = |reference, limit| {
+            let norm = Measure::new(Quantity::GradientNorm, norm).at(Place::Gradients);
+            norm.against(reference, limit)
+        };
+        let first_loss = record.first_losses.iter().next();
+        let has_risen = |(now, first): (f64, f64)| !(now <= first + 0.5 * first.abs());
+        let is_first = record.rows.len() == 1;
+        let measure = if record.total.gradient.count() < warm_up
+            && norm > high.gross_ratio * first
+            && row.loss.zip(first_loss).is_some_and(has_risen)
         {
-            Evidence::against("norm of the whole gradient", norm, "norm at the first step", first)
-        } else if record.clock == u64::from(WARM_UP_STEPS)
+            of_norm(Reference::First, first)
+        } else if record.clock == u64::from(warm_up)
             && row.loss.is_some_and(|loss| record.never_came_down(loss))
         {
             let lowest = record.lowest_norm.unwrap_or(norm);
-            let what = "lowest norm of the whole gradient in the first 100 steps";
-            Evidence::against(what, lowest, "very high", VERY_HIGH_NORM)
-        } else if record.rows.len() == 1 && norm > ABSURD_NORM {
-            Evidence::against(
-                "norm of the whole gradient at the first step",
-                norm,
-                "absurd",
-                ABSURD_NORM,
-            )
-        } else if record.rows.len() == 1 && norm > 1e3 {
+            Measure::new(Quantity::LowestGradientNorm, lowest)
+                .over(u64::from(warm_up))
+                .against(Reference::Limit, high.very_high)
+        } else if is_first && norm > high.absurd {
+            of_norm(Reference::Limit, high.absurd)
+        } else if is_first && norm > high.first_norm {
             let product = record.first_chain()?.backward_product();
-            if !(product > PRODUCT_MAX) {
+            if !(product > high.product) {
                 return None;
             }
-            Evidence::against(
-                "product of the layers' backward gains",
-                product,
-                "allowed",
-                PRODUCT_MAX,
-            )
+            Measure::new(Quantity::BackwardProduct, product)
+                .against(Reference::Limit, high.product)
         } else {
             return None;
         };
-        Some(Finding {
-            sign: SignName::GradientSpikes,
-            step: row.step,
-            severity: Severity::Alarm,
-            tensor: None,
-            layer: None,
-            evidence: vec![evidence],
-        })
+        Some(Finding::new(SignName::GradientSpikes, row.step, Severity::Alarm, vec![measure]))
     }
 }
 
@@ -226,16 +226,17 @@ impl Watch {
     /// at z' = sqrt(z^2 + 2 ln n) as there are streams (Bonferroni), and the time to a false alarm
     /// of a cumulative sum is exp(2 k h) (Siegmund 1985).
     fn rise(&mut self, track: &TensorTrack, norm: f64, now: u64, family: usize) -> Option<Rise> {
-        if !(norm.is_finite() && norm > 0.0) || track.gradient.count() < WARM_UP_STEPS {
+        if !(norm.is_finite() && norm > 0.0) || track.gradient.count() < RULES.warm_up.live {
             return None;
         }
         let log = norm.ln();
         let (fast, slow) = (&track.gradient, &track.gradient_slow);
         let many = (family.max(1) as f64).ln();
-        let sigmas = (SPIKE_SIGMAS * SPIKE_SIGMAS + 2.0 * many).sqrt();
-        let h = DRIFT_SIGMAS + many / (2.0 * DRIFT_SLACK);
-        let is_spike = fast.z(log) > sigmas && log - fast.mean() > SPIKE_RATIO.ln();
-        let drifts = self.drift.push(slow.z(log), h) && log - slow.mean() > DRIFT_RATIO.ln();
+        let (spike, drift) = (RULES.spike.live, RULES.drift);
+        let sigmas = (spike.sigmas * spike.sigmas + 2.0 * many).sqrt();
+        let h = drift.sigmas + many / (2.0 * drift.slack);
+        let is_spike = fast.z(log) > sigmas && log - fast.mean() > spike.ratio.ln();
+        let drifts = self.drift.push(slow.z(log), h) && log - slow.mean() > drift.ratio.ln();
         if is_spike {
             self.last_spike = Some(now);
         }

@@ -2,10 +2,12 @@
 
 use super::Sign;
 use crate::doc::Doc;
-use crate::finding::{Evidence, Finding, Severity};
-use crate::finding::{Reading, SignName};
+use crate::evidence::{Measure, Quantity, Reference};
+use crate::finding::{Finding, Reading, Severity, SignName};
 use crate::observe::Step;
-use crate::record::{CriticalStep, Record};
+use crate::record::CriticalStep;
+use crate::rules::RULES;
+use crate::run::Run;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -15,25 +17,33 @@ pub(super) const DOC: Doc = Doc {
            reacts (ReduceLROnPlateau) or by the guard.",
     why: "A learning rate that has to fall by ten or a hundred to keep the loss finite is the \
           mirror image of gradients that have grown by as much.",
-    rule: "A cut is a fall by 30% or more in one step, and by more than 3 times as much as in the \
-           step before; smooth decay is not one. Fires when a cut comes within 100 steps after \
-           another alarm, or when cuts have brought the rate down by 8 times within a quarter of \
-           the run. Measured form: the critical step size, the smallest multiple of the proposed \
-           update that raises the loss of its own batch, taken once at an alarm; it fires when \
-           that is 1 or less, and names by how much the rate would have to come down. Planned \
-           step decay (a factor of 10 twice or three times, spread over the run) does not fire.",
+    rule: |rules| {
+        let (cut, logs) = (rules.cut.live, rules.cut.logs);
+        format!(
+            "A cut leaves less than {} of the rate in one step, and falls by more than {} times as \
+             much as the step before; smooth decay is no cut. Fires when a cut comes within {} \
+             steps after another alarm, or when {} cuts or more have left {} of the rate within a \
+             quarter of the run. Measured form: the critical step size, the smallest multiple of \
+             the proposed update that raises the loss of its own batch, taken once at an alarm; it \
+             fires when that is 1 or less. Planned step decay (a factor of 10 two or three times, \
+             spread over the run) does not fire. In logs: a cut within {} records after an alarm, a \
+             run resumed at a lower rate, or {} cuts at uneven distances that leave {} of the rate.",
+            cut.left,
+            cut.abrupt,
+            cut.after_alarm,
+            cut.count,
+            cut.left_in_all,
+            logs.after_alarm,
+            logs.count,
+            logs.left_in_all,
+        )
+    },
     example: "Step 512: gradient spike; step 530: learning rate 0.1 to 0.02.",
     remedy: "Find what made the gradients grow (origin and cause) instead of going on at a rate \
              at which little is learned.",
     source: "Cohen 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of \
              Stability: the largest stable rate is 2 over the sharpness.",
 };
-
-const CUT: f64 = 0.7;
-/// A cut falls by this many times more than the step before it did; the end of a cosine does not.
-const ABRUPT: f64 = 3.0;
-const AFTER_ALARM_STEPS: u64 = 100;
-const TOTAL_CUT: f64 = 1.0 / 8.0;
 
 /// State: the last rate, the cuts, and whether the critical step size was told.
 #[derive(Debug, Clone, Default)]
@@ -47,36 +57,21 @@ pub struct LearningRateFalls {
 
 impl LearningRateFalls {
     /// The measured form: the critical step size, when it is 1 or less, once.
-    fn critical(&mut self, record: &Record) -> Option<Finding> {
+    fn critical(&mut self, run: &Run) -> Option<Finding> {
+        let record = &run.record;
         let CriticalStep { step, multiple, sharpness } =
             record.critical_step.filter(|_| !self.told_critical)?;
         self.told_critical = true;
         let rate = record.rows.iter().rev().find(|row| row.step == step)?.learning_rate;
         let sharp = sharpness.zip(rate).filter(|(_, rate)| *rate > 0.0).map(|(sharpness, rate)| {
-            let limit = "2 / learning rate, where plain descent begins to raise it";
-            Evidence::against(
-                "sharpness of the loss along the update",
-                sharpness,
-                limit,
-                2.0 / rate,
-            )
+            // Above 2 / rate a step of plain descent raises the loss.
+            Measure::new(Quantity::Sharpness, sharpness).against(Reference::Limit, 2.0 / rate)
         });
-        (multiple <= 1.0).then(|| Finding {
-            sign: SignName::LearningRateFalls,
-            step,
-            severity: Severity::Strain,
-            tensor: None,
-            layer: None,
-            evidence: [Evidence::against(
-                "smallest multiple of the update that raises its own loss",
-                multiple,
-                "the update itself",
-                1.0,
-            )]
-            .into_iter()
-            .chain(sharp)
-            .collect(),
-        })
+        let critical =
+            Measure::new(Quantity::CriticalMultiple, multiple).against(Reference::Limit, 1.0);
+        let evidence = [critical].into_iter().chain(sharp).collect();
+        let name = SignName::LearningRateFalls;
+        (multiple <= 1.0).then(|| Finding::new(name, step, Severity::Strain, evidence))
     }
 }
 
@@ -85,10 +80,11 @@ impl Sign for LearningRateFalls {
         SignName::LearningRateFalls
     }
 
-    fn read(&mut self, record: &Record) -> Reading {
-        if let Some(finding) = self.critical(record) {
+    fn read(&mut self, run: &Run) -> Reading {
+        if let Some(finding) = self.critical(run) {
             return Reading::Fired(finding);
         }
+        let (record, rule) = (&run.record, RULES.cut.live);
         let Some((row, rate)) = record.now().and_then(|row| Some((row, row.learning_rate?))) else {
             return Reading::TooEarly { needs: 2 };
         };
@@ -97,40 +93,32 @@ impl Sign for LearningRateFalls {
         };
         let fall = previous - rate;
         let last_fall = std::mem::replace(&mut self.last_fall, fall);
-        if !(rate < CUT * previous && fall > ABRUPT * last_fall.abs()) {
+        if !(rate < rule.left * previous && fall > rule.abrupt * last_fall.abs()) {
             return Reading::Quiet;
         }
         let quarter = record.facts.planned_steps.map_or(1000, |steps| (steps / 4).max(1));
         self.cuts.retain(|(step, _)| row.step.0.saturating_sub(step.0) <= quarter);
         self.cuts.push((row.step, rate / previous));
         let total: f64 = self.cuts.iter().map(|(_, factor)| factor).product();
-        let alarm = record.findings.iter().rev().find(|finding| {
-            finding.severity == Severity::Alarm && finding.sign != SignName::LearningRateFalls
+        let alarm = run.findings().iter().rev().find(|finding| {
+            finding.is_alarm() && finding.sign != SignName::LearningRateFalls
         });
         let since_alarm = alarm.map(|alarm| row.step.0.saturating_sub(alarm.step.0));
-        let forced = since_alarm.is_some_and(|steps| steps <= AFTER_ALARM_STEPS);
-        let many = self.cuts.len() >= 3 && total <= TOTAL_CUT;
+        let forced = since_alarm.is_some_and(|steps| steps <= rule.after_alarm);
+        let many = self.cuts.len() >= rule.count && total <= rule.left_in_all;
         if !(forced || many) {
             return Reading::Quiet;
         }
         let mut evidence =
-            vec![Evidence::against("learning rate", rate, "learning rate a step before", previous)];
+            vec![Measure::new(Quantity::LearningRate, rate).against(Reference::Before, previous)];
         if let Some(steps) = since_alarm.filter(|_| forced) {
-            evidence.push(Evidence::of("steps since the last alarm", steps as f64));
+            evidence.push(Measure::new(Quantity::StepsSinceAlarm, steps as f64));
         }
         if many {
-            evidence.push(Evidence::against("cuts together", total, "fires at", TOTAL_CUT));
+            let left = Measure::new(Quantity::LearningRateLeft, total);
+            evidence.push(left.against(Reference::Limit, rule.left_in_all));
         }
-        let sign = self.name();
-        let severity = Severity::Strain;
-        Reading::Fired(Finding {
-            sign,
-            step: row.step,
-            severity,
-            tensor: None,
-            layer: None,
-            evidence,
-        })
+        Reading::Fired(Finding::new(self.name(), row.step, Severity::Strain, evidence))
     }
 }
 
@@ -170,16 +158,16 @@ mod tests {
     #[test]
     fn the_critical_step_size_is_told_once_when_the_update_itself_raises_the_loss() {
         for (multiple, fires) in [(0.25, 1), (1.0, 1), (4.0, 0)] {
-            let mut record = Record::new(Layout::default(), RunFacts::default());
-            record.take(&Observation {
+            let mut run = Run::new(Layout::default(), RunFacts::default());
+            run.take(&Observation {
                 step: Step(7),
                 learning_rate: Some(0.1),
                 ..Observation::default()
             });
             let sharpness = Some(80.0);
-            record.critical_step = Some(CriticalStep { step: Step(7), multiple, sharpness });
+            run.record.critical_step = Some(CriticalStep { step: Step(7), multiple, sharpness });
             let mut sign = LearningRateFalls::default();
-            let readings: Vec<_> = (0..3).map(|_| sign.read(&record)).collect();
+            let readings: Vec<_> = (0..3).map(|_| sign.read(&run)).collect();
             let fired = readings.iter().filter(|r| matches!(r, Reading::Fired(_))).count();
             assert_eq!(fired, fires, "{multiple}");
             let told = readings.iter().find_map(|reading| match reading {
@@ -187,7 +175,7 @@ mod tests {
                 _ => None,
             });
             if let Some([_, sharp]) = told.as_deref() {
-                assert_eq!((sharp.value, sharp.against.as_ref().map(|r| r.1)), (80.0, Some(20.0)));
+                assert_eq!((sharp.value, sharp.against), (80.0, Some((Reference::Limit, 20.0))));
             } else {
                 assert_eq!(fires, 0);
             }
@@ -197,27 +185,21 @@ mod tests {
     #[test]
     fn a_cut_after_an_alarm_is_forced() {
         for (cut_at, fires) in [(70, true), (300, false)] {
-            let mut record = Record::new(Layout::default(), RunFacts::default());
+            let mut run = Run::new(Layout::default(), RunFacts::default());
             let mut sign = LearningRateFalls::default();
             let mut readings = Vec::new();
             for step in 0..=300 {
                 let rate = if step < cut_at { 0.1 } else { 0.02 };
-                record.take(&Observation {
+                run.take(&Observation {
                     step: Step(step),
                     learning_rate: Some(rate),
                     ..Observation::default()
                 });
                 if step == 20 {
-                    record.note([Finding {
-                        sign: SignName::GradientSpikes,
-                        step: Step(20),
-                        severity: Severity::Alarm,
-                        tensor: None,
-                        layer: None,
-                        evidence: vec![],
-                    }]);
+                    let (sign, severity) = (SignName::GradientSpikes, Severity::Alarm);
+                    run.note([Finding::new(sign, Step(20), severity, vec![])]);
                 }
-                readings.push(sign.read(&record));
+                readings.push(sign.read(&run));
             }
             let fired = readings.iter().any(|reading| matches!(reading, Reading::Fired(_)));
             assert_eq!(fired, fires, "alarm at 20, cut at {cut_at}");

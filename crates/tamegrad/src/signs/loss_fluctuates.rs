@@ -2,9 +2,10 @@
 
 use super::Sign;
 use crate::doc::Doc;
-use crate::finding::{Evidence, Finding, Severity};
-use crate::finding::{Reading, SignName};
-use crate::record::Record;
+use crate::evidence::{Measure, Quantity, Reference};
+use crate::finding::{Finding, Reading, Severity, SignName};
+use crate::rules::RULES;
+use crate::run::Run;
 use crate::running::Window;
 
 /// The text of `explain`.
@@ -15,18 +16,40 @@ pub(super) const DOC: Doc = Doc {
            at which training began.",
     why: "Updates that are too large throw the parameters from one side of a valley to the other, \
           each time a little higher. The loss shows it before it turns into NaN.",
-    rule: "Changes from step to step are held against their own history (median absolute \
-           deviation of the last 100 calm changes) and against what the loss has come down so \
-           far. Fires when 3 of the last 20 changes exceed 8 spreads and a tenth of that descent; \
-           or when the loss is above its start by 2 times its start's magnitude in 3 of the last \
-           5 steps (no warm-up is needed for that), which is an alarm unless the updates of the \
-           last 20 steps are known to be at most 0.1 of the parameters. Otherwise an alarm \
-           when the loss lies above its calm level by 4 spreads and half of that descent, else a \
-           strain. Differences, not ratios: losses may cross 0. Where updates are known, a jump \
-           from the calm level in one step is the data's (other labels, another task) when no \
-           update or gradient before it was above twice its mean (or 3 sigma) and no learning rate \
-           above twice the usual, its own gradient is within 20 times the mean and its batch \
-           within 4 times the sizes of those before. It is no departure, up to 1.5 times its height, until the loss is back.",
+    rule: |rules| {
+        let (swing, away, logs) = (rules.swing, rules.runaway, rules.log_loss);
+        format!(
+            "Changes from step to step are compared with their own history (median absolute \
+             deviation of the last {CALM_CHANGES} calm changes) and with how far the loss has come \
+             down so far. Fires when {} of the last {} changes exceed {} spreads and {} of that \
+             descent; or when the loss is above its start by {} times its start's magnitude in {} \
+             of the last {} steps, without a warm-up, which is an alarm unless the updates of the \
+             last 20 steps are known to be at most {} of the parameters. Otherwise it is an alarm \
+             when the loss lies above its calm level by {} spreads and {} of that descent, else a \
+             strain. Differences, not ratios: losses may cross 0. Where updates are known, a jump \
+             from the calm level in one step comes from the data (other labels, another task) when \
+             no update or gradient before it was above twice its mean (or 3 sigma) and no learning \
+             rate above twice the usual, its own gradient is within 20 times the mean and its batch \
+             within {} times the size of those before. Such a jump is no departure, up to 1.5 times \
+             its height, until the loss is back. In logs: a jump to {} times the level of the \
+             records before, or a rise to {} times it for five of six records with a peak of {} \
+             sigma.",
+            swing.count,
+            swing.among,
+            swing.spreads,
+            swing.of_descent,
+            away.times,
+            away.count,
+            away.among,
+            rules.update.live.trouble,
+            rules.departure.spreads,
+            swing.of_descent_alarm,
+            rules.data.ratio,
+            logs.jump_ratio,
+            logs.rise_ratio,
+            logs.rise_peak_sigmas,
+        )
+    },
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
     remedy: "Lower the learning rate or clip the gradient; look at gradient-spikes and \
              updates-too-large for the layer.",
@@ -34,21 +57,15 @@ pub(super) const DOC: Doc = Doc {
              needed for policy-gradient losses, which cross zero.",
 };
 
-/// Up to this largest update, relative to the parameters, a loss that climbs does not explode: the start
-/// of a loss that crosses 0 (a critic's, a policy's) may be as small as it likes.
-const SMALL_UPDATE: f64 = 0.1;
-const SPREADS: f64 = 8.0;
-const OF_RANGE: f64 = 0.1;
-const OF_RANGE_GRAVE: f64 = 0.5;
-const WINDOW: usize = 20;
-const WILD_MIN: usize = 3;
+/// Calm changes that make the history.
+const CALM_CHANGES: usize = 100;
 
 /// State: the calm changes, the last changes, and how often the loss was far above its start.
 #[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LossFluctuates {
     previous: Option<f64>,
-    calm_changes: Window<100>,
+    calm_changes: Window<CALM_CHANGES>,
     wild: std::collections::VecDeque<bool>,
     runaway: std::collections::VecDeque<bool>,
 }
@@ -58,70 +75,68 @@ impl Sign for LossFluctuates {
         SignName::LossFluctuates
     }
 
-    fn read(&mut self, record: &Record) -> Reading {
+    fn read(&mut self, run: &Run) -> Reading {
+        let (record, rule, warm_up) = (&run.record, RULES.swing, RULES.warm_up.live);
         let Some((row, loss)) = record.now().and_then(|row| Some((row, row.loss?))) else {
-            return Reading::TooEarly { needs: crate::record::WARM_UP_STEPS };
+            return Reading::TooEarly { needs: warm_up };
         };
         if !loss.is_finite() {
             return Reading::Quiet;
         }
         let fired = |evidence, severity| {
-            let sign = SignName::LossFluctuates;
-            Reading::Fired(Finding {
-                sign,
-                step: row.step,
-                severity,
-                tensor: None,
-                layer: None,
-                evidence,
-            })
+            Reading::Fired(Finding::new(SignName::LossFluctuates, row.step, severity, evidence))
         };
         let previous = self.previous.replace(loss);
-        if let Some(evidence) = self.runs_away(record, loss) {
-            let moves_little = record.largest_update().is_some_and(|ratio| ratio <= SMALL_UPDATE);
+        if let Some(evidence) = self.runs_away(run, loss) {
+            // The start of a loss that crosses 0 (a critic's, a policy's) may be as small as it likes.
+            let trouble = RULES.update.live.trouble;
+            let moves_little = record.largest_update().is_some_and(|ratio| ratio <= trouble);
             let severity = if moves_little { Severity::Strain } else { Severity::Alarm };
             return fired(evidence, severity);
         }
         let Some(change) = previous.map(|previous| loss - previous) else {
-            return Reading::TooEarly { needs: crate::record::WARM_UP_STEPS };
+            return Reading::TooEarly { needs: warm_up };
         };
         let known = self.calm_changes.len() as u32;
-        if known < crate::record::WARM_UP_STEPS {
+        if known < warm_up {
             self.calm_changes.push(change);
-            return Reading::TooEarly { needs: crate::record::WARM_UP_STEPS - known };
+            return Reading::TooEarly { needs: warm_up - known };
         }
         let spread = self.calm_changes.spread().unwrap_or(0.0);
         let range = record.loss_range();
-        let is_wild = change.abs() > SPREADS * spread && change.abs() > OF_RANGE * range;
-        remember(&mut self.wild, is_wild, WINDOW);
+        let is_wild = change.abs() > rule.spreads * spread && change.abs() > rule.of_descent * range;
+        remember(&mut self.wild, is_wild, rule.among);
         if !is_wild {
             self.calm_changes.push(change);
         }
         let wild = self.wild.iter().filter(|wild| **wild).count();
-        if !(is_wild && wild >= WILD_MIN) {
+        if !(is_wild && wild >= rule.count) {
             return Reading::Quiet;
         }
         let middle = record.calm_losses.median().unwrap_or(loss);
-        let grave = record.departs(loss) && loss - middle > OF_RANGE_GRAVE * range;
+        let grave = run.departs(loss) && loss - middle > rule.of_descent_alarm * range;
         let severity = if grave { Severity::Alarm } else { Severity::Strain };
         let evidence = vec![
-            Evidence::against("change of the loss", change, "usual spread of its changes", spread),
-            Evidence::against("changes beyond it in the last 20", wild as f64, "allowed", 2.0),
-            Evidence::against("change of the loss", change, "descent of the loss so far", range),
+            Measure::new(Quantity::LossChange, change).against(Reference::Spread, spread),
+            Measure::new(Quantity::WildChanges, wild as f64)
+                .over(rule.among as u64)
+                .against(Reference::Limit, (rule.count - 1) as f64),
+            Measure::new(Quantity::LossChange, change).against(Reference::Descent, range),
         ];
         fired(evidence, severity)
     }
 }
 
 impl LossFluctuates {
-    fn runs_away(&mut self, record: &Record, loss: f64) -> Option<Vec<Evidence>> {
-        let first = record.first_losses.iter().next()?;
-        let borne = record.jump.as_ref().map_or(f64::NEG_INFINITY, |jump| jump.bears);
-        let limit = (first + 2.0 * first.abs()).max(borne);
-        remember(&mut self.runaway, loss > limit && loss > first, 5);
+    fn runs_away(&mut self, run: &Run, loss: f64) -> Option<Vec<Measure>> {
+        let rule = RULES.runaway;
+        let first = run.record.first_losses.iter().next()?;
+        let ceiling = run.jump.as_ref().map_or(f64::NEG_INFINITY, |jump| jump.loss_ceiling);
+        let limit = (first + rule.times * first.abs()).max(ceiling);
+        remember(&mut self.runaway, loss > limit && loss > first, rule.among);
         let above = self.runaway.iter().filter(|above| **above).count();
-        (above >= 3 && loss > limit)
-            .then(|| vec![Evidence::against("loss", loss, "loss at the start", first)])
+        (above >= rule.count && loss > limit)
+            .then(|| vec![Measure::new(Quantity::Loss, loss).against(Reference::First, first)])
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::Sign;
 use crate::doc::Doc;
-use crate::finding::{Evidence, Finding, Severity};
-use crate::finding::{Reading, SignName};
+use crate::evidence::{Measure, Place, Quantity};
+use crate::finding::{Finding, Reading, Severity, SignName};
 use crate::observe::TensorId;
 use crate::record::{Record, TensorTrack};
+use crate::run::Run;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -16,20 +17,22 @@ pub(super) const DOC: Doc = Doc {
     why: "It is the end of an explosion: a NaN parameter makes every later loss NaN, and no \
           optimizer recovers from it. One Inf in a gradient is enough; clipping by norm turns it \
           into NaN, because the norm is Inf and Inf times 0 is NaN.",
-    rule: "Fires at once, without warm-up, when the loss is not finite, when any gradient has a \
-           non-finite element, or when an update makes any parameter non-finite. The elements are \
-           counted, NaN apart from Inf, and never enter a norm or a baseline.",
+    rule: |rules| {
+        format!(
+            "Fires at once, without a warm-up, when the loss is not finite, when any gradient has a \
+             non-finite element, or when an update makes any parameter non-finite. The elements are \
+             counted, NaN apart from Inf, and never enter a norm or a baseline. In logs: a loss \
+             that is not finite, a gradient norm that is so again and again, or a loss scale that \
+             halves {} times in a row to below 1.",
+            rules.loss_scale.halvings,
+        )
+    },
     example: "Step 41: loss 3.1e4. Step 42: loss NaN, 64 NaN of 4096 elements in \
               layers.3.linear.weight.",
     remedy: "Skip the step with parameters and optimizer state untouched, then treat what led \
              there; the origin and the cause name it.",
     source: "Goodfellow, Bengio, Courville: Deep Learning (2016), section 10.11.1.",
 };
-
-const LOSS: &str = "loss";
-const GRADIENTS: &str = "NaN and Inf elements in the gradients";
-/// Before the name of the parameter.
-const PARAMETER: &str = "NaN and Inf elements in";
 
 /// State: whether parameters are broken already, which is news only once.
 #[derive(Debug, Clone, Default)]
@@ -43,29 +46,27 @@ impl Sign for LossNonFinite {
         SignName::LossNonFinite
     }
 
-    fn read(&mut self, record: &Record) -> Reading {
+    fn read(&mut self, run: &Run) -> Reading {
+        let record = &run.record;
         let Some(row) = record.now() else { return Reading::TooEarly { needs: 1 } };
         let mut evidence = Vec::new();
         let loss = row.loss.filter(|loss| !loss.is_finite());
-        evidence.extend(loss.map(|loss| Evidence::of(LOSS, loss)));
+        evidence.extend(loss.map(|loss| Measure::new(Quantity::Loss, loss)));
         if row.nonfinite_gradients > 0 {
-            evidence.push(Evidence::of(GRADIENTS, row.nonfinite_gradients as f64));
+            let count = row.nonfinite_gradients as f64;
+            evidence.push(Measure::new(Quantity::NonFiniteElements, count).at(Place::Gradients));
         }
         if evidence.is_empty() {
             return Reading::Quiet;
         }
         let tensor = if loss.is_none() { telling_gradient(record) } else { None };
-        Reading::Fired(Finding {
-            sign: self.name(),
-            step: row.step,
-            severity: Severity::Alarm,
-            tensor,
-            layer: tensor.and_then(|id| record.layout.layer_of(id)),
-            evidence,
-        })
+        let place = tensor.map_or(Place::Run, Place::Tensor);
+        let found = Finding::new(self.name(), row.step, Severity::Alarm, evidence);
+        Reading::Fired(Finding { place, ..found })
     }
 
-    fn read_update(&mut self, record: &Record) -> Reading {
+    fn read_update(&mut self, run: &Run) -> Reading {
+        let record = &run.record;
         let broken = record.tensors.iter().enumerate().find_map(|(index, track)| {
             let count = track.latest_update?.nonfinite;
             (count > 0).then_some((TensorId(index), count))
@@ -74,15 +75,10 @@ impl Sign for LossNonFinite {
         let (Some((tensor, count)), Some(row), false) = (broken, record.now(), was_broken) else {
             return Reading::Quiet;
         };
-        let what = format!("{PARAMETER} {}", record.layout.tensor_name(tensor));
-        Reading::Fired(Finding {
-            sign: self.name(),
-            step: row.step,
-            severity: Severity::Alarm,
-            tensor: Some(tensor),
-            layer: record.layout.layer_of(tensor),
-            evidence: vec![Evidence::of(what, count as f64)],
-        })
+        let place = Place::Tensor(tensor);
+        let evidence = vec![Measure::new(Quantity::NonFiniteElements, count as f64).at(place)];
+        let found = Finding::new(self.name(), row.step, Severity::Alarm, evidence);
+        Reading::Fired(Finding { place, ..found })
     }
 }
 
@@ -92,20 +88,6 @@ fn telling_gradient(record: &Record) -> Option<TensorId> {
     let known = || record.tensors.iter().filter_map(|track| track.latest);
     let is_broken = |track: &TensorTrack| track.latest.is_some_and(|stats| !stats.is_finite());
     known().any(|stats| stats.is_finite()).then(|| record.nearest_to_loss(is_broken)).flatten()
-}
-
-/// What has happened, by the numbers of a finding.
-pub(super) fn title(evidence: &[Evidence]) -> Option<&'static str> {
-    let of = |what: &str| evidence.iter().find(|evidence| evidence.what == what);
-    Some(match (of(LOSS), of(GRADIENTS)) {
-        (Some(loss), _) if loss.value.is_nan() => "The loss is NaN",
-        (Some(_), _) => "The loss is infinite",
-        (None, Some(_)) => "A gradient is NaN or Inf",
-        (None, None) if evidence.iter().any(|evidence| evidence.what.starts_with(PARAMETER)) => {
-            "A parameter became NaN or Inf"
-        }
-        (None, None) => return None,
-    })
 }
 
 #[cfg(test)]
@@ -121,43 +103,32 @@ mod tests {
             ratios: vec![0.01; 3],
             ..Given::default()
         };
-        for (name, broken, tensor, title) in [
-            ("loss NaN", Given { loss: Some(f64::NAN), ..fine() }, None, "The loss is NaN"),
+        for (name, broken, tensor) in [
+            ("loss NaN", Given { loss: Some(f64::NAN), ..fine() }, None),
             (
                 "loss -Inf",
                 Given { loss: Some(f64::NEG_INFINITY), ..fine() },
-                None,
-                "The loss is infinite",
-            ),
+                None),
             (
                 "loss and a gradient",
                 Given { loss: Some(f64::NAN), norms: vec![1.0, 1.0, f64::NAN], ..fine() },
-                None,
-                "The loss is NaN",
-            ),
+                None),
             (
                 "gradients up to one",
                 Given { norms: vec![f64::NAN, f64::INFINITY, 1.0], ..fine() },
-                Some(1),
-                "A gradient is NaN or Inf",
-            ),
+                Some(1)),
             (
                 "all gradients",
                 Given { norms: vec![f64::NAN; 3], ..fine() },
-                None,
-                "A gradient is NaN or Inf",
-            ),
+                None),
             (
                 "parameter NaN",
                 Given { ratios: vec![f64::NAN, 0.01, 0.01], ..fine() },
-                Some(0),
-                "A parameter became NaN or Inf",
-            ),
+                Some(0)),
         ] {
             let (findings, _) = run(&mut LossNonFinite::default(), &[fine(), fine(), broken]);
             assert_eq!(alarms(&findings), [2], "{name}");
             assert_eq!(tensors(&findings), [tensor.map(TensorId)], "{name}");
-            assert_eq!(findings[0].title(), title, "{name}");
         }
     }
 

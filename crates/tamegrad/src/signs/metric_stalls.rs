@@ -2,10 +2,11 @@
 
 use super::Sign;
 use crate::doc::Doc;
-use crate::finding::{Evidence, Finding, Severity};
-use crate::finding::{Reading, SignName};
+use crate::evidence::{Measure, Quantity, Reference};
+use crate::finding::{Finding, Reading, Severity, SignName};
 use crate::observe::Step;
-use crate::record::Record;
+use crate::rules::RULES;
+use crate::run::Run;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -16,18 +17,28 @@ pub(super) const DOC: Doc = Doc {
     why: "After a large update a network can be dead (units that never fire, saturated outputs): \
           the loss is finite and flat, no gradient is large any more, and only the metric shows \
           that nothing is learned.",
-    rule: "Needs 3 measurements. Deteriorates: below the best by a third of what was gained since \
-           the first measurement (at least 0.05), twice running. Stalls: after a quarter of the \
-           run (at least 200 steps) nothing was gained since the first measurement (less than \
-           0.02) and the best is under 0.9. A plateau at a high level is convergence and no sign.",
+    rule: |rules| {
+        let rule = rules.metric;
+        format!(
+            "Needs {} measurements. Deteriorates: below the best by {:.2} of what was gained since \
+             the first measurement (at least {}), twice in a row. Stalls: after a quarter of the \
+             run (at least {} steps) less than {} was gained since the first measurement, and the \
+             best is below {}. A plateau at a high level is convergence and no sign. In logs the \
+             same, in units of the metric and looked at from the end.",
+            rule.measurements_min,
+            rule.lost_of_gained,
+            rule.lost_of_unit,
+            rule.steps_min,
+            rule.gain_min,
+            rule.converged,
+        )
+    },
     example: "Accuracy 0.10, 0.62, 0.88, then 0.31 and 0.10: below the best by 0.57 twice.",
     remedy: "Rewind to a healthy snapshot at a lower learning rate; a network that is dead does \
              not come back by itself.",
     source: "Patience in the sense of early stopping: Prechelt, Early Stopping - But When? \
              (1998).",
 };
-
-const MEASUREMENTS_MIN: u32 = 3;
 
 /// State: the first and the best measurement, and how often the metric was below it.
 #[derive(Debug, Clone, Default)]
@@ -44,8 +55,9 @@ impl Sign for MetricStalls {
         SignName::MetricStalls
     }
 
-    fn read(&mut self, record: &Record) -> Reading {
-        let needs = MEASUREMENTS_MIN.saturating_sub(self.count);
+    fn read(&mut self, run: &Run) -> Reading {
+        let (record, rule) = (&run.record, RULES.metric);
+        let needs = rule.measurements_min.saturating_sub(self.count);
         let unchanged = if needs > 0 { Reading::TooEarly { needs } } else { Reading::Quiet };
         let Some((row, metric)) = record.now().and_then(|row| Some((row, row.metric?))) else {
             return unchanged;
@@ -55,29 +67,24 @@ impl Sign for MetricStalls {
         let (first_step, first) = *self.first.get_or_insert((row.step, metric));
         self.best = if self.count == 1 { metric } else { self.best.max(metric) };
         let gained = self.best - first;
-        let deep = !(metric >= self.best - (gained / 3.0).max(0.05));
+        let deep = !(metric >= self.best - (rule.lost_of_gained * gained).max(rule.lost_of_unit));
         self.below = if deep { self.below + 1 } else { 0 };
-        if self.count < MEASUREMENTS_MIN {
-            return Reading::TooEarly { needs: MEASUREMENTS_MIN - self.count };
+        if self.count < rule.measurements_min {
+            return Reading::TooEarly { needs: rule.measurements_min - self.count };
         }
-        let quarter = record.facts.planned_steps.map_or(0, |steps| steps / 4).max(200);
+        let quarter = record.facts.planned_steps.map_or(0, |steps| steps / 4).max(rule.steps_min);
         let stalled =
-            gained < 0.02 && row.step.0.saturating_sub(first_step.0) >= quarter && self.best < 0.9;
+            gained < rule.gain_min
+                && row.step.0.saturating_sub(first_step.0) >= quarter
+                && self.best < rule.converged;
         let evidence = if self.below >= 2 {
-            Evidence::against("metric", metric, "best so far", self.best)
+            Measure::new(Quantity::Metric, metric).against(Reference::Best, self.best)
         } else if stalled {
-            Evidence::against("best metric so far", self.best, "first measurement", first)
+            Measure::new(Quantity::BestMetric, self.best).against(Reference::First, first)
         } else {
             return Reading::Quiet;
         };
-        Reading::Fired(Finding {
-            sign: self.name(),
-            step: row.step,
-            severity: Severity::Strain,
-            tensor: None,
-            layer: None,
-            evidence: vec![evidence],
-        })
+        Reading::Fired(Finding::new(self.name(), row.step, Severity::Strain, vec![evidence]))
     }
 }
 

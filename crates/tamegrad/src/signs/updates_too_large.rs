@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use super::Sign;
 use crate::doc::Doc;
-use crate::finding::{Evidence, Finding, Severity};
-use crate::finding::{Reading, SignName};
-use crate::observe::{LayerId, TensorId};
-use crate::record::Record;
+use crate::evidence::{Measure, Place, Quantity, Reference};
+use crate::finding::{Finding, Reading, Severity, SignName};
+use crate::observe::TensorId;
+use crate::rules::RULES;
+use crate::run::Run;
 use crate::running::median;
 
 /// The text of `explain`.
@@ -18,41 +19,40 @@ pub(super) const DOC: Doc = Doc {
            learning rate that keeps growing.",
     why: "The gradient is a local slope. A step that replaces a tenth of a matrix leaves the \
           region where the slope was true, and the next gradient is taken somewhere else.",
-    rule: "Update ratio |dW|/|W| of each weight matrix (L2 norms). Usual ones are some thousandths. \
-           A matrix whose elements have an RMS under 0.05 of 1/sqrt(fan_in) has no size yet and is left \
-           out until it has grown. Fires when a ratio is above 0.1 and 4 times its own mean (after 100 steps); above 1 (in \
-           the first 10 steps above 2) it fires at once. It is an alarm above that, or when the \
-           loss departs as well, otherwise a strain. Drift: the learning rate is above all before \
-           it, has grown by 1.5 times in the last 100 steps, all along, and by no less than in the \
-           100 before (a linear warm-up grows by less and less), and the median ratio of the \
-           matrices is above 0.003 and 2.5 times what it was 200 steps ago: an alarm, for such a \
-           rate ends in an explosion. A matrix whose RMS is under 0.05 / sqrt(fan-in) begins \
-           almost at zero (a class token, a hash grid) and is judged once it has grown.",
+    rule: |rules| {
+        let (update, drift) = (rules.update.live, rules.rate_drift);
+        format!(
+            "Update ratio |dW|/|W| of each weight matrix (L2 norms); usual ones are a few \
+             thousandths. Fires when a ratio is above {} and {} times its own mean (after {} \
+             steps); above {} (in the first {} steps above {}) it fires at once. It is an alarm \
+             above that, or when the loss departs as well, otherwise a strain. Drift: the learning \
+             rate is above all before it, has grown by {} times in the last {} steps, all along, \
+             and by no less than in the {} before (a linear warm-up grows by less and less), and \
+             the median ratio of the matrices is above {} and {} times what it was {} steps ago. \
+             This is an alarm, for such a rate ends in an explosion. A matrix whose RMS is below \
+             {} / sqrt(fan-in) begins almost at zero (a class token, a hash grid) and is judged \
+             once it has grown. In logs: the same for records, and for the norm of all parameters.",
+            update.trouble,
+            update.times_usual,
+            rules.warm_up.live,
+            update.overthrow,
+            update.first_steps,
+            update.first_overthrow,
+            drift.rate_growth,
+            drift.half,
+            drift.half,
+            drift.ratio_min,
+            drift.ratio_growth,
+            2 * drift.half,
+            crate::observe::SIZE_MIN,
+        )
+    },
     example: "output.weight: |dW|/|W| = 0.131 at step 111, mean before it 0.00976.",
     remedy: "Lower the learning rate, warm up, or clip; for Adam look at the lag of its second \
              moment.",
     source: "LARS (You, Gitman, Ginsburg 2017) and AGC (Brock 2021) bound the same ratio.",
 };
 
-const TROUBLE: f64 = 0.1;
-const OVERTHROW: f64 = 1.0;
-/// The same in the first steps: an RMSprop begins with steps of ten times the learning rate, which a
-/// small output layer bears.
-const FIRST_OVERTHROW: f64 = 2.0;
-const FIRST_STEPS: u64 = 10;
-
-/// Steps of each half of the window of the drift.
-const HALF: usize = 100;
-/// Growth of the learning rate in the later half: 0.4% a step.
-const RATE_GROWTH: f64 = 1.5;
-/// Growth in each quarter of it: a single step up is no drift.
-const RATE_GROWTH_QUARTER: f64 = 1.08;
-/// Part of its own factor by which the growth may shrink from half to half.
-const STEADY: f64 = 0.95;
-/// Growth of the median ratio over the whole window.
-const RATIO_GROWTH: f64 = 2.5;
-/// Median ratio under which a drift is no matter.
-const RATIO_MIN: f64 = 0.003;
 /// Steps at each end of the window whose median is compared.
 const END: usize = 10;
 
@@ -70,66 +70,54 @@ impl Sign for UpdatesTooLarge {
         SignName::UpdatesTooLarge
     }
 
-    fn read(&mut self, record: &Record) -> Reading {
+    fn read(&mut self, run: &Run) -> Reading {
+        let (record, warm_up) = (&run.record, RULES.warm_up.live);
         match record.tensors.iter().map(|track| track.update.count()).max() {
-            Some(count) if count >= crate::record::WARM_UP_STEPS => Reading::Quiet,
-            count => Reading::TooEarly { needs: crate::record::WARM_UP_STEPS - count.unwrap_or(0) },
+            Some(count) if count >= warm_up => Reading::Quiet,
+            count => Reading::TooEarly { needs: warm_up - count.unwrap_or(0) },
         }
     }
 
-    fn read_update(&mut self, record: &Record) -> Reading {
+    fn read_update(&mut self, run: &Run) -> Reading {
+        let (record, rule) = (&run.record, RULES.update.live);
         let Some(row) = record.now() else { return Reading::Quiet };
-        let overthrow = if record.clock <= FIRST_STEPS { FIRST_OVERTHROW } else { OVERTHROW };
+        let is_first = record.clock <= rule.first_steps;
+        let overthrow = if is_first { rule.first_overthrow } else { rule.overthrow };
         let too_large = record.tensors.iter().enumerate().filter_map(|(index, track)| {
             let update = track.latest_update.filter(|update| update.nonfinite == 0)?;
             let ratio = update.ratio();
             let usual = track.update.mean().exp();
-            let settled = track.update.count() >= crate::record::WARM_UP_STEPS;
-            let fires = ratio > overthrow || (settled && ratio > TROUBLE && ratio > 4.0 * usual);
+            let settled = track.update.count() >= RULES.warm_up.live;
+            let in_trouble = ratio > rule.trouble && ratio > rule.times_usual * usual;
+            let fires = ratio > overthrow || (settled && in_trouble);
             let is_judged = record.layout.tensors[index].is_judged_by(&update);
             (is_judged && fires).then_some((index, ratio, usual))
         });
         let largest = too_large.max_by(|a, b| a.1.total_cmp(&b.1));
-        let drift = self.drift(record);
+        let drift = self.drift(run);
         let Some((index, ratio, usual)) = largest else {
             return drift.map_or(Reading::Quiet, |evidence| {
-                Reading::Fired(Finding {
-                    sign: self.name(),
-                    step: row.step,
-                    severity: Severity::Alarm,
-                    tensor: None,
-                    layer: None,
-                    evidence,
-                })
+                Reading::Fired(Finding::new(self.name(), row.step, Severity::Alarm, evidence))
             });
         };
-        let departs = row.loss.is_some_and(|loss| record.departs(loss));
+        let departs = row.loss.is_some_and(|loss| run.departs(loss));
         let grave = ratio > overthrow || departs;
-        let tensor = TensorId(index);
-        let layer: Option<LayerId> = record.layout.layer_of(tensor);
-        let name = record.layout.tensor_name(tensor);
+        let place = Place::Tensor(TensorId(index));
         let settled = record.tensors[index].update.count() > 0;
         let (reference, limit) =
-            if settled { ("mean before it", usual) } else { ("trouble begins at", TROUBLE) };
-        Reading::Fired(Finding {
-            sign: self.name(),
-            step: row.step,
-            severity: if grave { Severity::Alarm } else { Severity::Strain },
-            tensor: Some(tensor),
-            layer,
-            evidence: vec![Evidence::against(
-                format!("update ratio of {name}"),
-                ratio,
-                reference,
-                limit,
-            )],
-        })
+            if settled { (Reference::Usual, usual) } else { (Reference::Limit, rule.trouble) };
+        let ratio = Measure::new(Quantity::UpdateRatio, ratio).at(place).against(reference, limit);
+        let severity = if grave { Severity::Alarm } else { Severity::Strain };
+        let found = Finding::new(self.name(), row.step, severity, vec![ratio]);
+        Reading::Fired(Finding { place, ..found })
     }
 }
 
 impl UpdatesTooLarge {
     /// Takes the step into the window, and says whether updates drift upward with the rate.
-    fn drift(&mut self, record: &Record) -> Option<Vec<Evidence>> {
+    fn drift(&mut self, run: &Run) -> Option<Vec<Measure>> {
+        let (record, rule) = (&run.record, RULES.rate_drift);
+        let half = rule.half;
         let rate = record.now()?.learning_rate?;
         let matrices = record.tensors.iter().zip(&record.layout.tensors);
         let ratio = median(
@@ -138,29 +126,33 @@ impl UpdatesTooLarge {
                 .filter(|(update, info)| info.is_judged_by(update))
                 .map(|(update, _)| update.ratio()),
         )?;
-        if self.window.len() == 2 * HALF + 1
+        if self.window.len() == 2 * half + 1
             && let Some((oldest, _)) = self.window.pop_front()
         {
             self.highest_rate = self.highest_rate.max(oldest);
         }
         self.window.push_back((rate, ratio));
-        if self.window.len() <= 2 * HALF {
+        if self.window.len() <= 2 * half {
             return None;
         }
-        let (then, between) = (self.window[0].0, self.window[HALF].0);
-        let quarters = || (0..4).map(|part| HALF + part * HALF / 4);
+        let (then, between) = (self.window[0].0, self.window[half].0);
+        let quarters = || (0..4).map(|part| half + part * half / 4);
         let keeps_growing = quarters()
-            .all(|at| self.window[at + HALF / 4].0 >= RATE_GROWTH_QUARTER * self.window[at].0);
+            .all(|at| self.window[at + half / 4].0 >= rule.quarter_growth * self.window[at].0);
         let grows = keeps_growing
-            && rate >= RATE_GROWTH * between
-            && rate * then >= STEADY * between * between
+            && rate >= rule.rate_growth * between
+            && rate * then >= rule.steady * between * between
             && rate > self.highest_rate;
         let before = median(self.window.iter().take(END).map(|(_, ratio)| *ratio))?;
         let now = median(self.window.iter().rev().take(END).map(|(_, ratio)| *ratio))?;
-        (grows && now >= RATIO_MIN && now >= RATIO_GROWTH * before).then(|| {
+        (grows && now >= rule.ratio_min && now >= rule.ratio_growth * before).then(|| {
             vec![
-                Evidence::against("median update ratio", now, "200 steps before", before),
-                Evidence::against("learning rate", rate, "100 steps before", between),
+                Measure::new(Quantity::MedianUpdateRatio, now)
+                    .over(2 * half as u64)
+                    .against(Reference::Before, before),
+                Measure::new(Quantity::LearningRate, rate)
+                    .over(half as u64)
+                    .against(Reference::Before, between),
             ]
         })
     }

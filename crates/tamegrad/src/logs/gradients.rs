@@ -2,28 +2,18 @@
 
 use super::{Alarm, History, Sample, centre_and_spread, last};
 use crate::diagnosis::Verdict;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
+use crate::rules::RULES;
 use crate::running::median;
 
-/// Records that a norm is held against, and how many there must be.
+/// Records that a norm is held against.
 const WINDOW: usize = 50;
-const WINDOW_MIN: usize = 20;
+/// How many there must be.
+const WINDOW_MIN: usize = RULES.warm_up.logs as usize;
 /// Floor of the spread of the logarithm.
 const SIGMA_FLOOR: f64 = 0.1;
-/// A norm that no healthy run was seen with.
-const HUGE: f64 = 1e8;
-/// A spike: so many times the usual, and so many sigmas of the logarithm above it.
-const SPIKE_FACTOR: f64 = 12.0;
-const SPIKE_SIGMAS: f64 = 8.0;
-/// Single spikes are part of healthy runs, as of many language models; so many are not.
-const SPIKES_MIN: usize = 3;
-/// The onset is the first spike of this size that is at least half as high as the highest.
-const LESSER_FACTOR: f64 = 7.0;
-const LESSER_SIGMAS: f64 = 4.0;
-/// Growth: neighbouring records that each rise, up to so many times the usual.
-const GROWTH_FACTOR: f64 = 8.0;
-const GROWTH_SIGMAS: f64 = 6.0;
+/// Times the usual at which growth begins.
 const GROWTH_BEGIN: f64 = 3.0;
 
 /// Gradient norms that are NaN or Inf again and again. One alone is a step that mixed precision
@@ -36,12 +26,8 @@ pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
     if broken.len() < 3 || !(ends_broken || 5 * broken.len() > norm.len()) {
         return None;
     }
-    let evidence = vec![Evidence::against(
-        "records of the gradient norm that are NaN or Inf",
-        broken.len() as f64,
-        "of",
-        norm.len() as f64,
-    )];
+    let count = Measure::new(Quantity::NonFiniteRecords, broken.len() as f64).at(Place::Gradients);
+    let evidence = vec![count.against(Reference::Total, norm.len() as f64)];
     Some(Alarm {
         sign: SignName::LossNonFinite,
         onset: first.step,
@@ -53,12 +39,13 @@ pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
 
 /// A norm that no healthy run was seen with, where the loss does not fall all the same.
 pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
-    let at = history.gradient_norm.iter().find(|s| s.value.is_finite() && s.value > HUGE)?;
+    let absurd = RULES.high_gradient.logs.absurd;
+    let at = history.gradient_norm.iter().find(|s| s.value.is_finite() && s.value > absurd)?;
     let loss: Vec<f64> =
         history.loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
     let falls = loss.len() >= 10
         && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
-    let evidence = vec![Evidence::against("gradient norm", at.value, "alarm", HUGE)];
+    let evidence = vec![norm_of(at.value).against(Reference::Limit, absurd)];
     (!falls).then_some(Alarm {
         sign: SignName::GradientSpikes,
         onset: at.step,
@@ -71,10 +58,11 @@ pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
 /// A gradient norm that grows from record to record, with a loss that rises.
 pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
     let norm = history.gradient_norm;
+    let (growth, lesser) = (RULES.log_growth, RULES.log_lesser_spike);
     let measured = measure(norm);
     let mut begin = None;
     for (at, now) in measured.iter().enumerate() {
-        let is_up = now.is_above(GROWTH_BEGIN, GROWTH_SIGMAS);
+        let is_up = now.is_above(GROWTH_BEGIN, growth.sigmas);
         let rises = at > 0 && norm[at].value > norm[at - 1].value;
         begin = match (is_up, begin) {
             (true, Some(begin)) if rises => Some(begin),
@@ -83,8 +71,8 @@ pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
         };
         let Some(first) = begin.filter(|first| at > *first) else { continue };
         let reacts = at - first >= 3 || loss_reacts(history.loss, norm[first].step, norm[at].step);
-        if now.is_above(GROWTH_FACTOR, GROWTH_SIGMAS) && reacts {
-            let is_home = |m: &Measured| !m.is_above(GROWTH_BEGIN, LESSER_SIGMAS);
+        if growth.is_spike(now.factor, now.sigmas) && reacts {
+            let is_home = |m: &Measured| !m.is_above(GROWTH_BEGIN, lesser.sigmas);
             let back = (at + 1..norm.len()).find(|later| is_home(&measured[*later]));
             return Some(Alarm {
                 sign: SignName::GradientSpikes,
@@ -92,8 +80,8 @@ pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
                 back: back.map(|at| norm[at].step),
                 verdict: if back.is_some() { Verdict::Recovered } else { Verdict::Exploding },
                 evidence: vec![
-                    Evidence::against("gradient norm", norm[at].value, "its usual", now.usual),
-                    Evidence::of("records in a row that rise", (at - first + 1) as f64),
+                    norm_of(norm[at].value).against(Reference::Usual, now.usual),
+                    Measure::new(Quantity::RisingRecords, (at - first + 1) as f64),
                 ],
             });
         }
@@ -115,14 +103,16 @@ fn loss_reacts(loss: &[Sample], from: i64, to: i64) -> bool {
 pub(super) fn repeated_spikes(history: &History<'_>) -> Option<Alarm> {
     let norm = history.gradient_norm;
     let measured = measure(norm);
-    let spikes: Vec<usize> =
-        (0..norm.len()).filter(|at| measured[*at].is_above(SPIKE_FACTOR, SPIKE_SIGMAS)).collect();
-    if spikes.len() < SPIKES_MIN {
+    let (rule, lesser) = (RULES.spike.logs, RULES.log_lesser_spike);
+    let is_spike = |at: &usize| rule.is_spike(measured[*at].factor, measured[*at].sigmas);
+    let spikes: Vec<usize> = (0..norm.len()).filter(is_spike).collect();
+    if spikes.len() < RULES.log_spikes {
         return None;
     }
     let highest = spikes.iter().map(|at| norm[*at].value).fold(0.0, f64::max);
     let is_first = |at: &usize| {
-        measured[*at].is_above(LESSER_FACTOR, LESSER_SIGMAS) && norm[*at].value >= 0.5 * highest
+        lesser.is_spike(measured[*at].factor, measured[*at].sigmas)
+            && norm[*at].value >= 0.5 * highest
     };
     let first = (0..norm.len()).find(is_first).or(spikes.first().copied())?;
     let last = *spikes.last()?;
@@ -132,15 +122,15 @@ pub(super) fn repeated_spikes(history: &History<'_>) -> Option<Alarm> {
         back: norm.get(last + 1).map(|sample| sample.step),
         verdict: Verdict::Recovered,
         evidence: vec![
-            Evidence::of("spikes of the gradient norm", spikes.len() as f64),
-            Evidence::against(
-                "gradient norm",
-                norm[first].value,
-                "its usual",
-                measured[first].usual,
-            ),
+            norm_of(norm[first].value).against(Reference::Usual, measured[first].usual),
+            Measure::new(Quantity::GradientSpikes, spikes.len() as f64),
         ],
     })
+}
+
+/// A norm of the whole gradient.
+fn norm_of(value: f64) -> Measure {
+    Measure::new(Quantity::GradientNorm, value).at(Place::Gradients)
 }
 
 /// A norm beside its usual.

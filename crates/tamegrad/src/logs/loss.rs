@@ -1,32 +1,24 @@
 //! What the loss of a log says: NaN and Inf, jumps and rises, and whether it came back.
 
-use super::{Alarm, History, Sample, centre_and_spread, last};
+use super::{Alarm, History, Sample, centre_and_spread, last, step};
 use crate::diagnosis::Verdict;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
+use crate::rules::{LogLossRule, RULES};
 use crate::running::median;
 
 /// Calm records that a jump is held against.
 const NEAR: usize = 10;
 /// Calm records whose spread a rise is held against.
 const FAR: usize = 50;
-/// A jump: so many times the level of the records just before it, and of the highest of them.
-const JUMP_FACTOR: f64 = 20.0;
-const JUMP_OVER_HIGHEST: f64 = 3.0;
-const JUMP_SIGMAS: f64 = 10.0;
-/// A rise: so many times the level, for five of six records, with a peak so many sigmas above it.
-const RISE_FACTOR: f64 = 1.4;
-const RISE_SIGMAS: f64 = 6.0;
+/// The numbers.
+const RULE: LogLossRule = RULES.log_loss;
+/// Records of a rise.
 const RISE_RECORDS: usize = 6;
-const RISE_PEAK_SIGMAS: f64 = 25.0;
-/// A loss that crosses zero has no factor: so many times the range of the records before it.
-const JUMP_RANGES: f64 = 20.0;
 /// Where NaN comes after a finite rise: the rise lies at most so many records before it.
 const BEFORE_NAN: usize = 30;
 /// A finite explosion of so many records before the first Inf is the event, and Inf its end.
 const FINITE_FIRST: usize = 10;
-/// The run has recovered if it ends within so many times the level before.
-const RECOVERED_FACTOR: f64 = 10.0;
 
 /// NaN or Inf in the loss: for good, or in passing.
 pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
@@ -38,29 +30,24 @@ pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
     let for_good = ends_broken || 2 * broken > after.len();
     let any_nan = after.iter().any(|sample| sample.value.is_nan());
     let begin = rise_before(loss, first).min(open_episode(loss, first).unwrap_or(first));
-    let verdict = match for_good {
-        true if !any_nan && first - begin >= FINITE_FIRST => Verdict::Exploding,
-        true => Verdict::Exploded,
-        false => Verdict::Recovered,
+    let verdict = if !for_good {
+        Verdict::Recovered
+    } else if !any_nan && first - begin >= FINITE_FIRST {
+        Verdict::Exploding
+    } else {
+        Verdict::Exploded
     };
     let back = after.iter().find(|sample| sample.value.is_finite()).map(|sample| sample.step);
     let mut evidence = vec![
-        Evidence::of(format!("loss at step {}", loss[first].step), loss[first].value),
-        Evidence::against(
-            "records of the loss that are NaN or Inf",
-            broken as f64,
-            "of all from there on",
-            after.len() as f64,
-        ),
+        Measure::new(Quantity::Loss, loss[first].value).at_step(step(loss[first].step)),
+        Measure::new(Quantity::NonFiniteRecords, broken as f64)
+            .at(Place::Loss)
+            .against(Reference::Total, after.len() as f64),
     ];
     if begin < first {
         let before = median(values(&loss[..begin])).unwrap_or(f64::NAN);
-        evidence.push(Evidence::against(
-            format!("loss at step {}, before it", loss[begin].step),
-            loss[begin].value,
-            "level until then",
-            before,
-        ));
+        let rise = Measure::new(Quantity::Loss, loss[begin].value).at_step(step(loss[begin].step));
+        evidence.push(rise.against(Reference::Usual, before));
     }
     let back = back.filter(|_| verdict == Verdict::Recovered);
     Some(Alarm { sign: SignName::LossNonFinite, onset: loss[begin].step, back, verdict, evidence })
@@ -100,9 +87,9 @@ pub(super) fn explosion(history: &History<'_>) -> Option<Alarm> {
     let verdict = came_of(loss, &found);
     let back = found.iter().rev().find_map(|episode| episode.back);
     let evidence = vec![
-        Evidence::against("loss at its peak", first.peak, "level before it", first.level),
-        Evidence::against("sigmas above that level", first.sigmas, "alarm", first.limit),
-        Evidence::of("times that the loss left its level", found.len() as f64),
+        Measure::new(Quantity::PeakLoss, first.peak).against(Reference::Usual, first.level),
+        Measure::new(Quantity::LossSigmas, first.sigmas).against(Reference::Limit, first.limit),
+        Measure::new(Quantity::LossEpisodes, found.len() as f64),
     ];
     Some(Alarm {
         sign: SignName::LossFluctuates,
@@ -120,7 +107,7 @@ fn came_of(loss: &[Sample], episodes: &[Episode]) -> Verdict {
     };
     let tail = &loss[loss.len().saturating_sub((loss.len() / 20).max(3))..];
     let (now, spread) = centre_and_spread(&values(tail).collect::<Vec<f64>>());
-    let is_near = end.level > 0.0 && now <= RECOVERED_FACTOR * end.level && now < 0.2 * end.peak;
+    let is_near = end.level > 0.0 && now <= RULE.recovered_ratio * end.level && now < 0.2 * end.peak;
     let since = loss.len() - end.begin;
     if is_near {
         Verdict::Recovered
@@ -204,28 +191,28 @@ impl Departure {
             let (low, high) =
                 far.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
             let range = (high - low).max(f64::MIN_POSITIVE);
-            let jumps = value - high > JUMP_RANGES * range;
-            let limit = JUMP_RANGES;
+            let jumps = value - high > RULE.jump_ranges * range;
+            let limit = RULE.jump_ranges;
             return jumps.then_some(Self { level, spread: range, home: high, limit });
         }
         let home = highest.max(1.2 * level);
         let steps: Vec<f64> = near.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
         let step = 1.4826 * median(steps).unwrap_or(0.0);
         let spread = spread.max(step).max(0.01 * level);
-        let jumps = value > JUMP_FACTOR * level
-            && value > JUMP_OVER_HIGHEST * highest
-            && value - level > JUMP_SIGMAS * spread;
+        let jumps = value > RULE.jump_ratio * level
+            && value > RULE.jump_over_highest * highest
+            && value - level > RULE.jump_sigmas * spread;
         if jumps {
-            return Some(Self { level, spread, home, limit: JUMP_SIGMAS });
+            return Some(Self { level, spread, home, limit: RULE.jump_sigmas });
         }
         let spread = centre_and_spread(last(calm, FAR)).1.max(0.01 * level);
         let is_up = |value: f64, sigmas: f64| {
-            value > RISE_FACTOR * level && value > highest && value - level > sigmas * spread
+            value > RULE.rise_ratio * level && value > highest && value - level > sigmas * spread
         };
         let next = loss[at..].iter().filter(|s| s.value.is_finite()).take(RISE_RECORDS);
-        let up = next.filter(|s| is_up(s.value, RISE_SIGMAS - 2.0)).count();
-        let rises = near.len() == NEAR && is_up(value, RISE_SIGMAS) && up >= RISE_RECORDS - 1;
-        rises.then_some(Self { level, spread, home, limit: RISE_PEAK_SIGMAS })
+        let up = next.filter(|s| is_up(s.value, RULE.rise_sigmas - 2.0)).count();
+        let rises = near.len() == NEAR && is_up(value, RULE.rise_sigmas) && up >= RISE_RECORDS - 1;
+        rises.then_some(Self { level, spread, home, limit: RULE.rise_peak_sigmas })
     }
 
     /// Follows the loss until three records in a row are back by their median, or to the end.
@@ -327,6 +314,6 @@ mod tests {
         let one = super::super::check::samples(&run);
         let loss = [one.clone(), one.clone(), one].concat();
         let history = History { loss: &loss, ..History::default() };
-        assert_eq!(super::super::judge(&history).verdict, Verdict::Healthy);
+        assert_eq!(super::super::diagnose(&history).verdict, Verdict::Healthy);
     }
 }

@@ -1,10 +1,14 @@
 //! Where it began, from the gradient norms of single tensors: which left its own history first.
 
-use super::{History, LogOrigin, Sample, centre_and_spread, last};
-use crate::finding::Evidence;
+use super::{History, Sample, centre_and_spread, last, step};
+use crate::evidence::{Measure, Place, Quantity, Reference};
+use crate::observe::TensorId;
+use crate::origin::Origin;
+use crate::rules::RULES;
 
-/// Sigmas of the logarithm that a tensor has to be away from its history.
-const SIGMAS: f64 = 6.0;
+/// Sigmas of the logarithm that a tensor has to be away from its history: those of a live spike.
+const SIGMAS: f64 = RULES.spike.live.sigmas;
+/// The least spread of the logarithm.
 const SIGMA_FLOOR: f64 = 0.1;
 /// Records of history, and how many there must be.
 const WINDOW: usize = 50;
@@ -14,20 +18,20 @@ const EARLY: usize = 5;
 
 /// The tensor whose norm left its own history first, near the onset; of several at one step the one
 /// that went farthest. Norms are never compared between tensors: a large one is no sign.
-pub(super) fn origin(history: &History<'_>, onset: i64) -> Option<LogOrigin> {
-    let departures = history.tensors.iter().filter_map(|(name, norms)| {
+pub(super) fn origin(history: &History<'_>, onset: i64) -> Option<Origin> {
+    let departures = history.tensors.iter().enumerate().filter_map(|(index, (_, norms))| {
         let (at, sigmas) = departure(norms, onset)?;
-        Some((norms[at].step, sigmas, *name, norms[at].value))
+        Some((norms[at].step, sigmas, index, norms[at].value))
     });
     let first = departures.min_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)))?;
-    let (step, sigmas, name, value) = first;
-    Some(LogOrigin {
-        tensor: name.to_owned(),
-        evidence: vec![
-            Evidence::of(format!("gradient norm of {name} at step {step}"), value),
-            Evidence::against("sigmas above its history", sigmas, "alarm", SIGMAS),
-        ],
-    })
+    let (at, sigmas, index, value) = first;
+    // The names begin with the tensors, in their order.
+    let place = Place::Tensor(TensorId(index));
+    let evidence = vec![
+        Measure::new(Quantity::GradientNorm, value).at(place).at_step(step(at)),
+        Measure::new(Quantity::GradientSigmas, sigmas).against(Reference::Limit, SIGMAS),
+    ];
+    Some(Origin::new(place, evidence))
 }
 
 /// The first record near the onset that is away from the history before it.
@@ -62,7 +66,7 @@ mod tests {
         let quiet = samples(&calm(1.0, 0.2, 33));
         let tensors = vec![("large", &large[..]), ("quiet", &quiet[..]), ("small", &small[..])];
         let history = History { tensors, ..History::default() };
-        assert_eq!(origin(&history, 31).map(|origin| origin.tensor), Some("small".to_owned()));
+        assert_eq!(origin(&history, 31).and_then(|origin| origin.tensor()), Some(TensorId(2)));
         assert_eq!(origin(&History::default(), 31), None);
     }
 
@@ -71,6 +75,6 @@ mod tests {
         let nan = samples(&[calm(1.0, 0.1, 30), vec![f64::NAN]].concat());
         let late = samples(&[calm(1.0, 0.1, 31), vec![f64::NAN]].concat());
         let history = History { tensors: vec![("a", &late), ("b", &nan)], ..History::default() };
-        assert_eq!(origin(&history, 30).map(|origin| origin.tensor), Some("b".to_owned()));
+        assert_eq!(origin(&history, 30).and_then(|origin| origin.tensor()), Some(TensorId(1)));
     }
 }

@@ -1,27 +1,19 @@
 //! What a held-out metric of a log says: it does not improve, or it deteriorates.
 
-use super::{History, Sample, Strain, last};
-use crate::finding::Evidence;
+use super::{History, Sample, Strain, last, step};
+use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
+use crate::rules::{MetricRule, RULES};
 use crate::running::median;
 
-/// Measurements below which nothing is said.
-const MEASUREMENTS_MIN: usize = 3;
-/// Deterioration: behind the best by this part of what was gained, and of the metric's unit.
-const LOST_OF_GAINED: f64 = 1.0 / 3.0;
-const LOST_OF_UNIT: f64 = 0.05;
-/// A stall: less than this part of the unit was gained.
-const GAIN_MIN: f64 = 0.02;
-/// A metric of at least this part of its unit has converged.
-const CONVERGED: f64 = 0.9;
-/// A stall is told after so many steps.
-const STALL_STEPS: i64 = 200;
+/// The numbers, which are those of a live run.
+const RULE: MetricRule = RULES.metric;
 
 /// A metric that ends behind its best, or that never left where it began. The rule is that of the
 /// sign [`crate::signs::MetricStalls`], looked at from the end: a metric that came back is none.
 pub(super) fn stalls(history: &History<'_>) -> Option<Strain> {
     let measured = last_run(history.metric.samples);
-    if measured.len() < MEASUREMENTS_MIN {
+    if measured.len() < RULE.measurements_min as usize {
         return None;
     }
     deterioration(history, measured).or_else(|| stall(history, measured))
@@ -51,23 +43,17 @@ fn deterioration(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
             best = value;
         }
         let lost = (best - value).abs();
-        let limit = ((best - first).abs() * LOST_OF_GAINED).max(LOST_OF_UNIT * unit);
+        let limit = ((best - first).abs() * RULE.lost_of_gained).max(RULE.lost_of_unit * unit);
         // NaN falls on the side of the sign.
         let is_home = lost < limit;
         below = if is_home { None } else { below.or(Some(at)) };
     }
     let begin = below.filter(|begin| measured.len() - begin >= 2)?;
     let now = measured.last()?;
-    let what = format!("metric at step {}", now.step);
-    let evidence = match best.is_nan() {
-        true => Evidence::of(what, now.value),
-        false => Evidence::against(what, now.value, "best before", best),
-    };
-    Some(Strain {
-        sign: SignName::MetricStalls,
-        onset: measured.get(begin)?.step,
-        evidence: vec![evidence],
-    })
+    let metric = Measure::new(Quantity::Metric, now.value).at_step(step(now.step));
+    let evidence =
+        if best.is_nan() { metric } else { metric.against(Reference::Best, best) };
+    Some(strain(measured.get(begin)?.step, evidence))
 }
 
 fn stall(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
@@ -79,17 +65,19 @@ fn stall(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
     let gained = (best - first.value) * if is_lower_better { -1.0 } else { 1.0 };
     let since = |sample: &Sample| now.step.saturating_sub(sample.step);
     let quarter = since(history.loss.first().unwrap_or(first)) / 4;
-    let is_long = since(first) >= quarter.max(STALL_STEPS);
+    let is_long = since(first) >= quarter.max(RULE.steps_min as i64);
     // How low a loss can get is not known. Where the training loss still falls, something is learned.
-    let has_converged = match is_lower_better {
-        true => training_loss_falls(history.loss),
-        false => best >= CONVERGED * unit,
+    let has_converged = if is_lower_better {
+        training_loss_falls(history.loss)
+    } else {
+        best >= RULE.converged * unit
     };
-    (gained < GAIN_MIN * unit && is_long && !has_converged).then(|| Strain {
-        sign: SignName::MetricStalls,
-        onset: first.step,
-        evidence: vec![Evidence::against("best metric", best, "the first", first.value)],
-    })
+    let best = Measure::new(Quantity::BestMetric, best).against(Reference::First, first.value);
+    (gained < RULE.gain_min * unit && is_long && !has_converged).then(|| strain(first.step, best))
+}
+
+fn strain(onset: i64, measure: Measure) -> Strain {
+    Strain { sign: SignName::MetricStalls, onset, place: Place::Run, evidence: vec![measure] }
 }
 
 /// What a metric is measured in: its first value where it is a loss; 1 or 100 for parts of a whole;
@@ -113,12 +101,13 @@ fn training_loss_falls(loss: &[Sample]) -> bool {
     let part = (values.len() / 10).max(3);
     let begin = median(values.iter().take(part).copied());
     let end = median(last(&values, part).iter().copied());
-    begin.zip(end).is_some_and(|(begin, end)| begin - end >= GAIN_MIN * begin.abs())
+    begin.zip(end).is_some_and(|(begin, end)| begin - end >= RULE.gain_min * begin.abs())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Metric, judge};
+    use super::super::check::strain;
+    use super::super::{Metric, diagnose};
     use super::*;
     use crate::diagnosis::Verdict;
 
@@ -130,10 +119,10 @@ mod tests {
         };
         let (samples, loss) = (every(values, 100), every(loss, 10));
         let metric = Metric { samples: &samples, is_lower_better };
-        let judgement = judge(&History { metric, loss: &loss, ..History::default() });
+        let history = History { metric, loss: &loss, ..History::default() };
         // A metric alone is no explosion.
-        assert!(matches!(judgement.verdict, Verdict::Healthy | Verdict::TooEarly));
-        judgement.strains.first().map(|strain| strain.onset)
+        assert!(matches!(diagnose(&history).verdict, Verdict::Healthy | Verdict::TooEarly));
+        strain(&history)
     }
 
     #[test]

@@ -1,18 +1,12 @@
 //! What the learning rate of a log says: it had to come down, and not by plan.
 
 use super::{Alarm, History, Sample, Strain};
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
+use crate::rules::{CutRule, RULES};
 
-/// A cut: the rate falls below this part of the one before, and by so many times as much as from
-/// the record before. The end of a smooth decay does not.
-const CUT: f64 = 0.7;
-const ABRUPT: f64 = 3.0;
-/// A cut so many records after the onset of an alarm answers it.
-const AFTER_ALARM_RECORDS: usize = 20;
-/// Cuts that a plan hardly has, and the part of the rate that they leave.
-const CUTS_MIN: usize = 4;
-const CUTS_TOTAL: f64 = 0.1;
+/// The numbers.
+const RULE: CutRule = RULES.cut.logs;
 /// Gaps between cuts that are equal but for this part are those of a plan.
 const EVEN: f64 = 0.05;
 
@@ -34,8 +28,8 @@ fn cuts(rate: &[Sample]) -> Vec<usize> {
         let last_fall = if *at > 1 { fall(at - 1).abs() } else { 0.0 };
         now.step > before.step
             && now.value > 0.0
-            && now.value < CUT * before.value
-            && fall(*at) > ABRUPT * last_fall
+            && now.value < RULE.left * before.value
+            && fall(*at) > RULE.abrupt * last_fall
     };
     (1..rate.len()).filter(is_cut).collect()
 }
@@ -50,20 +44,21 @@ fn restart(rate: &[Sample]) -> Option<Strain> {
         }
         // The rate that the step had before the run was taken back to it.
         let before = rate[..at].iter().rev().find(|sample| sample.step <= now.step)?;
-        (now.value < CUT * before.value).then_some((now, before.value))
+        (now.value < RULE.left * before.value).then_some((now, before.value))
     };
     let (now, before) = (1..rate.len()).find_map(lower)?;
-    let what = "learning rate where the run was taken up again";
-    Some(strain(now, vec![Evidence::against(what, now.value, "the first time", before)]))
+    let rate = Measure::new(Quantity::LearningRate, now.value);
+    Some(strain(now, vec![rate.against(Reference::First, before)]))
 }
 
 /// A cut soon after an alarm.
 fn answer(rate: &[Sample], cuts: &[usize], onset: i64) -> Option<Strain> {
     let begin = rate.iter().position(|sample| sample.step >= onset)?;
-    let at = *cuts.iter().find(|at| **at >= begin && **at - begin <= AFTER_ALARM_RECORDS)?;
+    let at = *cuts.iter().find(|at| **at >= begin && (**at - begin) as u64 <= RULE.after_alarm)?;
     let evidence = vec![
-        Evidence::against("learning rate", rate[at].value, "the record before", rate[at - 1].value),
-        Evidence::of("records since the alarm", (at - begin) as f64),
+        Measure::new(Quantity::LearningRate, rate[at].value)
+            .against(Reference::Before, rate[at - 1].value),
+        Measure::new(Quantity::RecordsSinceAlarm, (at - begin) as f64),
     ];
     Some(strain(rate[at], evidence))
 }
@@ -83,17 +78,13 @@ fn many(rate: &[Sample], cuts: &[usize]) -> Option<Strain> {
     let is_line = are_even(cuts.iter().map(|at| fall(*at)));
     let is_plan =
         are_even(cuts.windows(2).map(|pair| rate[pair[1]].step as f64 - rate[pair[0]].step as f64));
-    if cuts.len() < CUTS_MIN || total > CUTS_TOTAL || is_smooth || is_line || is_plan {
+    if cuts.len() < RULE.count || total > RULE.left_in_all || is_smooth || is_line || is_plan {
         return None;
     }
     let evidence = vec![
-        Evidence::of("cuts of the learning rate", cuts.len() as f64),
-        Evidence::against(
-            "learning rate at the end",
-            rate[end].value,
-            "before",
-            rate[first - 1].value,
-        ),
+        Measure::new(Quantity::LearningRate, rate[end].value)
+            .against(Reference::Before, rate[first - 1].value),
+        Measure::new(Quantity::LearningRateCuts, cuts.len() as f64),
     ];
     Some(strain(rate[first], evidence))
 }
@@ -103,14 +94,14 @@ fn are_even(values: impl Iterator<Item = f64>) -> bool {
     high - low <= EVEN * high
 }
 
-fn strain(at: Sample, evidence: Vec<Evidence>) -> Strain {
-    Strain { sign: SignName::LearningRateFalls, onset: at.step, evidence }
+fn strain(at: Sample, evidence: Vec<Measure>) -> Strain {
+    Strain { sign: SignName::LearningRateFalls, onset: at.step, place: Place::Run, evidence }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{calm, samples};
-    use super::super::judge;
+    use super::super::check::{calm, samples, strain};
+    use super::super::diagnose;
     use super::*;
     use crate::diagnosis::Verdict;
 
@@ -140,10 +131,9 @@ mod tests {
         ];
         for (what, rates, onset) in cases {
             let (rate, loss) = (samples(&rates), samples(&calm(2.0, 0.1, 200)));
-            let judgement =
-                judge(&History { learning_rate: &rate, loss: &loss, ..History::default() });
-            assert_eq!(judgement.verdict, Verdict::Healthy, "{what}");
-            assert_eq!(judgement.strains.first().map(|strain| strain.onset), onset, "{what}");
+            let history = History { learning_rate: &rate, loss: &loss, ..History::default() };
+            assert_eq!(diagnose(&history).verdict, Verdict::Healthy, "{what}");
+            assert_eq!(strain(&history), onset, "{what}");
         }
     }
 
@@ -154,9 +144,8 @@ mod tests {
         for (at, onset) in [(45, Some(45)), (120, None), (30, None)] {
             let rate = samples(&cut_at(&[at], 0.2));
             let history = History { loss: &loss, learning_rate: &rate, ..History::default() };
-            let judgement = judge(&history);
-            assert_eq!(judgement.verdict, Verdict::Recovered);
-            assert_eq!(judgement.strains.first().map(|strain| strain.onset), onset, "{at}");
+            assert_eq!(diagnose(&history).verdict, Verdict::Recovered);
+            assert_eq!(strain(&history), onset, "{at}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! A verdict on a run that is over, from what a log holds: often nothing but the loss.
+//! The diagnosis of a run from its log, which often holds nothing but the loss.
 //!
 //! The guard judges a step before it is taken and needs one record a step. A log has one record in
 //! ten steps, or one an epoch, and can be looked at from its end: so the rules here compare records
@@ -13,11 +13,10 @@ mod precision;
 mod tensors;
 mod updates;
 
-use crate::causes::CauseName;
-use crate::diagnosis::Verdict;
-use crate::finding::Evidence;
-use crate::finding::SignName;
-use crate::remedies::RemedyName;
+use crate::diagnosis::{Diagnosis, Seen, Verdict, summaries};
+use crate::evidence::{Measure, Names, Place};
+use crate::finding::{Finding, Severity, SignName};
+use crate::observe::{Step, TensorId};
 use crate::running::median;
 
 /// One logged number.
@@ -44,7 +43,7 @@ pub struct History<'a> {
     pub tensors: Vec<(&'a str, &'a [Sample])>,
     /// A metric on held-out data.
     pub metric: Metric<'a>,
-    /// Update ratios |dW|/|W| by what they are of: a weight matrix, or all parameters.
+    /// Update ratios |dW|/|W| by what they are of: a weight matrix, or [`ALL_PARAMETERS`].
     pub update_ratios: Vec<(&'a str, &'a [Sample])>,
     /// L2 norm of all parameters.
     pub parameter_norm: &'a [Sample],
@@ -59,85 +58,48 @@ pub struct Metric<'a> {
     pub is_lower_better: bool,
 }
 
-/// A sign that is up somewhere in the log, with the numbers that show it.
+/// The name of the update ratio of the whole network.
+pub const ALL_PARAMETERS: &str = "all parameters";
+
+/// A sign that is up somewhere in the log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Alarm {
-    /// Which sign.
-    pub sign: SignName,
+struct Alarm {
+    sign: SignName,
     /// Where it began.
-    pub onset: i64,
+    onset: i64,
     /// The first record that is back at the level before; `None` where the log ends before.
-    pub back: Option<i64>,
+    back: Option<i64>,
     /// What came of it.
-    pub verdict: Verdict,
-    /// The numbers.
-    pub evidence: Vec<Evidence>,
+    verdict: Verdict,
+    evidence: Vec<Measure>,
 }
 
 /// A sign that is up and no explosion by itself: it supports the verdict, and never makes it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Strain {
-    /// Which sign.
-    pub sign: SignName,
+struct Strain {
+    sign: SignName,
     /// Where it began.
-    pub onset: i64,
-    /// The numbers.
-    pub evidence: Vec<Evidence>,
-}
-
-/// A cause that the log supports.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogCause {
-    /// Which.
-    pub name: CauseName,
-    /// The numbers.
-    pub evidence: Vec<Evidence>,
-}
-
-/// A remedy, with the numbers of this log.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogRemedy {
-    /// Which.
-    pub name: RemedyName,
-    /// What to set, in words.
-    pub advice: String,
-}
-
-/// Where it began, by name.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogOrigin {
-    /// The tensor whose gradient norm left its own history first.
-    pub tensor: String,
-    /// The numbers.
-    pub evidence: Vec<Evidence>,
-}
-
-/// What a log says of its run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Judgement {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The step at which it began.
-    pub onset: Option<i64>,
-    /// The step from which on the run was back at its level.
-    pub recovered: Option<i64>,
-    /// The signs that are up, the one that decided first.
-    pub alarms: Vec<Alarm>,
-    /// Further signs that are up, in a healthy run as well.
-    pub strains: Vec<Strain>,
-    /// Where it began, if the log has single tensors and one stands out.
-    pub origin: Option<LogOrigin>,
-    /// Why, the best supported first; empty when unknown.
-    pub causes: Vec<LogCause>,
-    /// What to do, best first.
-    pub remedies: Vec<LogRemedy>,
+    onset: i64,
+    place: Place,
+    evidence: Vec<Measure>,
 }
 
 /// Records below which a log without an alarm says nothing.
 pub const RECORDS_MIN: usize = 3;
 
-/// Judges a run from its log. Where the log lacks something, the judgement says less.
-pub fn judge(history: &History<'_>) -> Judgement {
+/// Diagnoses a run from its log. Where the log lacks something, the diagnosis says less.
+///
+/// ```
+/// use tamegrad::Verdict;
+/// use tamegrad::logs::{History, Sample, diagnose};
+///
+/// let value = |step: i64| if step < 40 { 2.0 } else { f64::NAN };
+/// let loss: Vec<Sample> = (0..50).map(|step| Sample { step, value: value(step) }).collect();
+/// let found = diagnose(&History { loss: &loss, ..History::default() });
+/// assert_eq!((found.verdict, found.onset.map(|step| step.0)), (Verdict::Exploded, Some(40)));
+/// ```
+pub fn diagnose(history: &History<'_>) -> Diagnosis {
+    let names = names(history);
     let found = [
         loss::nonfinite(history),
         precision::scale_collapse(history),
@@ -149,36 +111,62 @@ pub fn judge(history: &History<'_>) -> Judgement {
     ];
     let alarms: Vec<Alarm> = found.into_iter().flatten().collect();
     let strains = [
-        updates::too_large(history),
+        updates::too_large(history, &names),
         metric::stalls(history),
         learning_rate::falls(history, &alarms),
     ];
-    let strains: Vec<Strain> = strains.into_iter().flatten().collect();
+    let findings = alarms.iter().map(|alarm| {
+        Finding::new(alarm.sign, step(alarm.onset), Severity::Alarm, alarm.evidence.clone())
+    });
+    let strains = strains.into_iter().flatten().map(|strain| {
+        let Strain { sign, onset, place, evidence } = strain;
+        Finding { place, ..Finding::new(sign, step(onset), Severity::Strain, evidence) }
+    });
     let records = history.loss.len().max(history.gradient_norm.len());
-    let Some(first) = alarms.first() else {
-        let verdict = if records < RECORDS_MIN { Verdict::TooEarly } else { Verdict::Healthy };
-        return Judgement {
-            verdict,
-            onset: None,
-            recovered: None,
-            alarms,
-            strains,
-            origin: None,
-            causes: Vec::new(),
-            remedies: Vec::new(),
-        };
+    let verdict = if records < RECORDS_MIN { Verdict::TooEarly } else { Verdict::Healthy };
+    let quiet = Diagnosis {
+        signs: summaries(findings.chain(strains)),
+        metric: history.metric.samples.last().map(|sample| sample.value),
+        ..Diagnosis::empty(verdict, Seen::Records(records as u64), names)
     };
+    let Some(first) = alarms.first() else { return quiet };
+    let origin = tensors::origin(history, first.onset);
     let causes = causes::weigh(history, &alarms);
-    Judgement {
+    let back = first.back.filter(|_| first.verdict == Verdict::Recovered);
+    Diagnosis {
         verdict: first.verdict,
-        onset: Some(first.onset),
-        recovered: first.back.filter(|_| first.verdict == Verdict::Recovered),
-        origin: tensors::origin(history, first.onset),
-        remedies: causes::remedies(history, first, &causes),
+        onset: Some(step(first.onset)),
+        recovered: back.map(step),
+        decided_by: Some(first.sign),
+        remedies: causes::remedies(history, first, origin.as_ref(), &causes),
+        origin,
         causes,
-        alarms,
-        strains,
+        ..quiet
     }
+}
+
+/// A step of a log; those before 0 count as 0.
+pub fn step(step: i64) -> Step {
+    Step(u64::try_from(step).unwrap_or(0))
+}
+
+/// The tensors of gradient norms, then those of update ratios.
+fn names(history: &History<'_>) -> Names {
+    let mut tensors: Vec<String> = Vec::new();
+    let norms = history.tensors.iter().map(|(name, _)| *name);
+    let ratios = history.update_ratios.iter().map(|(name, _)| *name);
+    for name in norms.chain(ratios.filter(|name| *name != ALL_PARAMETERS)) {
+        if !tensors.iter().any(|known| known == name) {
+            tensors.push(name.to_owned());
+        }
+    }
+    Names { tensors, ..Names::default() }
+}
+
+/// The place of a tensor among the names.
+fn tensor(names: &Names, name: &str) -> Place {
+    let known = names.tensors.iter().position(|known| known == name);
+    known.map_or(Place::Run, |index| Place::Tensor(TensorId(index)))
 }
 
 /// Centre and robust spread of values: the median and 1.4826 times the median distance from it.
@@ -209,18 +197,30 @@ pub(crate) mod check {
         (0..count).map(|i| level + spread * wobble[i % wobble.len()]).collect()
     }
 
+    /// The step of the first strain.
+    pub(crate) fn strain(history: &History<'_>) -> Option<i64> {
+        strains(&diagnose(history)).first().map(|(_, step)| *step)
+    }
+
+    /// The strains with their steps, in the order of the signs.
+    pub(crate) fn strains(found: &Diagnosis) -> Vec<(SignName, i64)> {
+        let findings = found.signs.iter().flat_map(|sign| &sign.findings);
+        let strains = findings.filter(|finding| !finding.is_alarm());
+        strains.map(|finding| (finding.sign, finding.step.0 as i64)).collect()
+    }
+
     /// The verdict and the onset of a run with these losses and gradient norms.
     pub(crate) fn verdict(loss: &[f64], norm: &[f64]) -> (Verdict, Option<i64>) {
         let (loss, norm) = (samples(loss), samples(norm));
         let history = History { loss: &loss, gradient_norm: &norm, ..History::default() };
-        let judgement = judge(&history);
-        (judgement.verdict, judgement.onset)
+        let found = diagnose(&history);
+        (found.verdict, found.onset.map(|step| step.0 as i64))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check::{calm, samples, verdict};
+    use super::check::{calm, samples, strains, verdict};
     use super::*;
 
     #[test]
@@ -237,17 +237,16 @@ mod tests {
             steps.into_iter().zip(values).map(|(step, value)| Sample { step, value }).collect()
         };
         let cases = [
-            ([i64::MIN, -1, 0, i64::MAX], vec![(SignName::MetricStalls, i64::MIN)]),
-            ([i64::MAX, i64::MIN, -1, i64::MAX], vec![(SignName::MetricStalls, i64::MIN)]),
+            ([i64::MIN, -1, 0, i64::MAX], vec![(SignName::MetricStalls, 0)]),
+            ([i64::MAX, i64::MIN, -1, i64::MAX], vec![(SignName::MetricStalls, 0)]),
         ];
-        for (steps, strains) in cases {
+        for (steps, want) in cases {
             let (loss, metric) = (at(steps, [2.0; 4]), at(steps, [0.1, 0.11, 0.11, 0.11]));
             let rate = at(steps, [0.1, 0.05, 0.05, 0.001]);
             let metric = Metric { samples: &metric, is_lower_better: false };
-            let judgement =
-                judge(&History { loss: &loss, learning_rate: &rate, metric, ..History::default() });
-            let found = judgement.strains.iter().map(|strain| (strain.sign, strain.onset));
-            assert_eq!(found.collect::<Vec<_>>(), strains, "{steps:?}");
+            let history =
+                History { loss: &loss, learning_rate: &rate, metric, ..History::default() };
+            assert_eq!(strains(&diagnose(&history)), want, "{steps:?}");
         }
     }
 
@@ -277,11 +276,12 @@ mod tests {
         let norm =
             samples(&[calm(0.5, 0.1, 40), vec![80.0, 3e3, 2e9, f64::NAN, f64::NAN]].concat());
         let history = History { loss: &loss, gradient_norm: &norm, ..History::default() };
-        let judgement = judge(&history);
-        assert_eq!((judgement.verdict, judgement.onset), (Verdict::Exploded, Some(40)));
-        let signs: Vec<SignName> = judgement.alarms.iter().map(|alarm| alarm.sign).collect();
-        assert_eq!(signs[0], SignName::LossNonFinite);
-        assert!(signs.contains(&SignName::GradientSpikes), "{signs:?}");
-        assert!(!judgement.remedies.is_empty());
+        let found = diagnose(&history);
+        assert_eq!((found.verdict, found.onset), (Verdict::Exploded, Some(Step(40))));
+        assert_eq!(found.decided_by, Some(SignName::LossNonFinite));
+        assert_eq!(found.alarm().map(|alarm| alarm.step), Some(Step(40)));
+        let spikes = found.signs.iter().find(|sign| sign.sign == SignName::GradientSpikes);
+        assert!(spikes.is_some_and(|sign| sign.count > 0), "{:?}", found.signs);
+        assert!(!found.remedies.is_empty());
     }
 }

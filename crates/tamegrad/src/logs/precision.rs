@@ -2,11 +2,9 @@
 
 use super::{Alarm, History};
 use crate::diagnosis::Verdict;
-use crate::finding::Evidence;
+use crate::evidence::{Measure, Quantity, Reference};
 use crate::finding::SignName;
-
-/// Halvings in a row that are no search for the right scale any more.
-const HALVINGS: u32 = 8;
+use crate::rules::RULES;
 
 /// A loss scale that falls and falls: every step overflows, whatever the scale. The first scale of a
 /// run is guessed, and may fall for long from a high guess: so the fall must lead below 1.
@@ -19,10 +17,11 @@ pub(super) fn scale_collapse(history: &History<'_>) -> Option<Alarm> {
             continue;
         }
         let factor = scale[begin].value / scale[at].value;
-        if factor >= 2f64.powi(HALVINGS as i32) && scale[at].value < 1.0 {
+        if factor >= 2f64.powi(RULES.loss_scale.halvings as i32) && scale[at].value < 1.0 {
             let evidence = vec![
-                Evidence::against("loss scale", scale[at].value, "before", scale[begin].value),
-                Evidence::of("halvings in a row", factor.log2().round()),
+                Measure::new(Quantity::LossScale, scale[at].value)
+                    .against(Reference::Before, scale[begin].value),
+                Measure::new(Quantity::LossScaleHalvings, factor.log2().round()),
             ];
             return Some(Alarm {
                 sign: SignName::LossNonFinite,

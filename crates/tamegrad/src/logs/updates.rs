@@ -1,30 +1,31 @@
 //! What the sizes of updates and parameters in a log say: a step that changes much of a network.
 
-use super::{History, Sample, Strain};
-use crate::finding::Evidence;
+use super::{History, Sample, Strain, tensor};
+use crate::evidence::{Measure, Names, Place, Quantity, Reference};
 use crate::finding::SignName;
+use crate::rules::{RULES, UpdateRule};
 use crate::running::median;
 
-/// An update ratio above this, and so many times its own usual, is trouble.
-const TROUBLE: f64 = 0.1;
-const TIMES_USUAL: f64 = 4.0;
-/// A ratio above this is one whatever is usual.
-const OVERTHROW: f64 = 1.0;
-/// Records that a ratio is held against, and how many there must be.
+/// The numbers.
+const RULE: UpdateRule = RULES.update.logs;
+/// Records that a ratio is held against.
 const WINDOW: usize = 50;
-const WINDOW_MIN: usize = 20;
+/// How many there must be.
+const WINDOW_MIN: usize = RULES.warm_up.logs as usize;
 /// The first records of a tensor that starts at zero have ratios of any size.
 const START_RECORDS: usize = 3;
 
 /// An update that changed a large part of its tensor, or parameters whose norm jumped from one
 /// record to the next. The rule is that of the sign [`crate::signs::UpdatesTooLarge`].
-pub(super) fn too_large(history: &History<'_>) -> Option<Strain> {
+pub(super) fn too_large(history: &History<'_>, names: &Names) -> Option<Strain> {
     let ratios = history.update_ratios.iter();
     let found = ratios.filter_map(|(name, ratios)| Some((name, first_large(ratios)?)));
     let first =
         found.min_by(|(_, a), (_, b)| a.step.cmp(&b.step).then(b.value.total_cmp(&a.value)));
     match first {
-        Some((name, large)) => Some(strain(large.step, format!("update ratio of {name}"), &large)),
+        Some((name, large)) => {
+            Some(strain(Quantity::UpdateRatio, tensor(names, name), &large))
+        }
         None => jump_of_norm(history.parameter_norm),
     }
 }
@@ -33,27 +34,27 @@ pub(super) fn too_large(history: &History<'_>) -> Option<Strain> {
 struct Large {
     step: i64,
     value: f64,
-    against: &'static str,
-    limit: f64,
+    against: (Reference, f64),
 }
 
 fn first_large(ratios: &[Sample]) -> Option<Large> {
     (START_RECORDS..ratios.len()).find_map(|at| {
         let Sample { step, value } = ratios[at];
         // NaN falls on the side of the sign; most values need no look at those before.
-        if value <= TROUBLE {
+        if value <= RULE.trouble {
             return None;
         }
         let before = &ratios[at.saturating_sub(WINDOW)..at];
         let usual = median(before.iter().map(|sample| sample.value));
         let usual = usual.filter(|_| before.len() >= WINDOW_MIN);
         match usual {
-            Some(usual) if !(value <= TIMES_USUAL * usual) => {
-                Some(Large { step, value, against: "its usual", limit: usual })
+            Some(usual) if !(value <= RULE.times_usual * usual) => {
+                Some(Large { step, value, against: (Reference::Usual, usual) })
             }
-            _ if !(value <= OVERTHROW) && usual.is_none_or(|usual| usual <= OVERTHROW) => {
-                let (against, limit) = ("trouble begins at", TROUBLE);
-                Some(Large { step, value, against, limit })
+            _ if !(value <= RULE.overthrow)
+                && usual.is_none_or(|usual| usual <= RULE.overthrow) =>
+            {
+                Some(Large { step, value, against: (Reference::Limit, RULE.trouble) })
             }
             _ => None,
         }
@@ -72,18 +73,20 @@ fn jump_of_norm(norms: &[Sample]) -> Option<Strain> {
         })
         .collect();
     let large = first_large(&changes)?;
-    Some(strain(large.step, "change of the norm of the parameters".to_owned(), &large))
+    Some(strain(Quantity::ParameterNormChange, Place::Run, &large))
 }
 
-fn strain(onset: i64, what: String, large: &Large) -> Strain {
-    let evidence = vec![Evidence::against(what, large.value, large.against, large.limit)];
-    Strain { sign: SignName::UpdatesTooLarge, onset, evidence }
+fn strain(quantity: Quantity, place: Place, large: &Large) -> Strain {
+    let (reference, limit) = large.against;
+    let measure = Measure::new(quantity, large.value).at(place).against(reference, limit);
+    let evidence = vec![measure];
+    Strain { sign: SignName::UpdatesTooLarge, onset: large.step, place, evidence }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{calm, samples};
-    use super::super::judge;
+    use super::super::check::{self, calm, samples};
+    use super::super::{diagnose, names};
     use super::*;
     use crate::diagnosis::Verdict;
 
@@ -105,9 +108,9 @@ mod tests {
         for (what, ratios, onset) in cases {
             let (ratios, loss) = (samples(&ratios), samples(&calm(2.0, 0.1, 90)));
             let update_ratios = vec![("fc.weight", &ratios[..])];
-            let judgement = judge(&History { update_ratios, loss: &loss, ..History::default() });
-            assert_eq!(judgement.verdict, Verdict::Healthy, "{what}");
-            assert_eq!(judgement.strains.first().map(|strain| strain.onset), onset, "{what}");
+            let history = History { update_ratios, loss: &loss, ..History::default() };
+            assert_eq!(diagnose(&history).verdict, Verdict::Healthy, "{what}");
+            assert_eq!(check::strain(&history), onset, "{what}");
         }
     }
 
@@ -116,12 +119,11 @@ mod tests {
         let first = samples(&[calm(0.003, 0.001, 30), vec![0.4, 0.9]].concat());
         let second = samples(&[calm(0.003, 0.001, 31), vec![2.0]].concat());
         let update_ratios = vec![("a", &second[..]), ("b", &first[..])];
-        let strain = too_large(&History { update_ratios, ..History::default() });
-        let evidence = strain.map(|strain| strain.evidence[0].clone());
-        assert_eq!(
-            evidence.map(|e| (e.what, e.value)),
-            Some(("update ratio of b".to_owned(), 0.4))
-        );
+        let history = History { update_ratios, ..History::default() };
+        let names = names(&history);
+        let strain = too_large(&history, &names).expect("a strain");
+        let first = strain.evidence[0];
+        assert_eq!((names.name(first.place), first.value), (Some("b"), 0.4));
     }
 
     #[test]
@@ -129,7 +131,7 @@ mod tests {
         let onset = |norms: Vec<f64>| {
             let norms = samples(&norms);
             let history = History { parameter_norm: &norms, ..History::default() };
-            too_large(&history).map(|strain| strain.onset)
+            too_large(&history, &Names::default()).map(|strain| strain.onset)
         };
         assert_eq!(onset([vec![50.0; 30], vec![80.0; 9]].concat()), Some(30));
         assert_eq!(onset((0..60).map(|i| 50.0 * 1.02f64.powi(i)).collect()), None);

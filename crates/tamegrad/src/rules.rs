@@ -1,0 +1,449 @@
+//! The numbers of the rules. Each stands once, as a value that signs, causes, the ladder, the judgement
+//! of logs and the texts of `explain` share.
+//!
+//! A log has one record in many steps and can be looked at from its end, so that some of its rules have
+//! other numbers: a [`Pair`] holds both, side by side.
+
+/// A rule of a live run, and the same rule for logs, whose records take the place of steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair<T> {
+    /// For a run that is watched step by step.
+    pub live: T,
+    /// For logs.
+    pub logs: T,
+}
+
+/// A value far above its own history: both must hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SpikeRule {
+    /// More than so many sigmas of its logarithm above the mean.
+    pub sigmas: f64,
+    /// More than so many times the mean.
+    pub ratio: f64,
+}
+
+impl SpikeRule {
+    /// Whether a value that is `ratio` times its usual and `sigmas` above it is a spike.
+    ///
+    /// ```
+    /// use tamegrad::rules::RULES;
+    ///
+    /// assert!(RULES.spike.live.is_spike(5.0, 7.0));
+    /// assert!(!RULES.spike.live.is_spike(3.0, 7.0));
+    /// ```
+    pub fn is_spike(&self, ratio: f64, sigmas: f64) -> bool {
+        ratio > self.ratio && sigmas > self.sigmas
+    }
+}
+
+/// A slow rise of the gradient norm, by a cumulative sum (Page 1954).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DriftRule {
+    /// Sigmas above the mean that do not count.
+    pub slack: f64,
+    /// Sum above which it is a drift, in sigmas.
+    pub sigmas: f64,
+    /// Times the mean that the norm must be.
+    pub ratio: f64,
+}
+
+/// Gradient norms that are wrong whatever their history.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HighGradientRule {
+    /// A norm of the whole gradient that no healthy run begins with.
+    pub absurd: f64,
+    /// A norm that is very high whatever the network.
+    pub very_high: f64,
+    /// Growth over the usual, or over the first step, that is an alarm by itself.
+    pub gross_ratio: f64,
+    /// Product of backward gains at step 0 that is an alarm with a norm above `first_norm`.
+    pub product: f64,
+    /// As said.
+    pub first_norm: f64,
+}
+
+/// How large an update may be beside the weights that it changes, |dW|/|W|.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UpdateRule {
+    /// Where trouble begins.
+    pub trouble: f64,
+    /// Times its own usual that a ratio in trouble must be.
+    pub times_usual: f64,
+    /// A ratio that replaces the matrix.
+    pub overthrow: f64,
+    /// The same in the first steps: an RMSprop begins with steps of ten times the learning rate, which
+    /// a small output layer bears.
+    pub first_overthrow: f64,
+    /// Number of those steps.
+    pub first_steps: u64,
+}
+
+/// Updates that grow with a learning rate that keeps growing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateDriftRule {
+    /// Steps of each half of the window.
+    pub half: usize,
+    /// Growth of the learning rate in the later half.
+    pub rate_growth: f64,
+    /// Growth in each quarter of it: a single step up is no drift.
+    pub quarter_growth: f64,
+    /// Part of its own factor by which the growth may shrink from half to half.
+    pub steady: f64,
+    /// Growth of the median ratio over the whole window.
+    pub ratio_growth: f64,
+    /// Median ratio under which a drift is no matter.
+    pub ratio_min: f64,
+}
+
+/// A loss that has left its calm level.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DepartureRule {
+    /// Robust spreads above the calm losses.
+    pub spreads: f64,
+    /// Part of the descent so far.
+    pub of_descent: f64,
+    /// Calm losses that must be known.
+    pub losses_min: usize,
+}
+
+/// A loss that swings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SwingRule {
+    /// Spreads of its calm changes that a change must exceed.
+    pub spreads: f64,
+    /// Part of the descent so far that it must exceed.
+    pub of_descent: f64,
+    /// The same of the loss above its level, for an alarm.
+    pub of_descent_alarm: f64,
+    /// So many such changes ...
+    pub count: usize,
+    /// ... among the last so many.
+    pub among: usize,
+}
+
+/// A loss that runs away from where it began.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RunawayRule {
+    /// Above the first loss by so many times its magnitude ...
+    pub times: f64,
+    /// ... in so many steps ...
+    pub count: usize,
+    /// ... of the last so many.
+    pub among: usize,
+}
+
+/// A loss of a log that jumps or rises from its level.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogLossRule {
+    /// A jump: times the level of the records just before it.
+    pub jump_ratio: f64,
+    /// Times the highest of them.
+    pub jump_over_highest: f64,
+    /// Sigmas above the level.
+    pub jump_sigmas: f64,
+    /// A rise: times the level, for five of six records.
+    pub rise_ratio: f64,
+    /// Sigmas above the level.
+    pub rise_sigmas: f64,
+    /// Sigmas that its peak must reach.
+    pub rise_peak_sigmas: f64,
+    /// For a loss that crosses zero: times the range of the records before it.
+    pub jump_ranges: f64,
+    /// A run that ends within so many times the level before has recovered.
+    pub recovered_ratio: f64,
+}
+
+/// A held-out metric that stalls or deteriorates.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MetricRule {
+    /// Measurements that must be there.
+    pub measurements_min: u32,
+    /// Deterioration: behind the best by this part of what was gained ...
+    pub lost_of_gained: f64,
+    /// ... and of the metric's unit.
+    pub lost_of_unit: f64,
+    /// Stall: less than this part of the unit was gained ...
+    pub gain_min: f64,
+    /// ... over at least so many steps, and a quarter of the run.
+    pub steps_min: u64,
+    /// From this part of the unit on a metric has converged.
+    pub converged: f64,
+}
+
+/// A learning rate that is cut, and not by plan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CutRule {
+    /// A cut leaves less than this part of the rate ...
+    pub left: f64,
+    /// ... and falls by so many times more than the step before did.
+    pub abrupt: f64,
+    /// A cut so many steps after an alarm answers it.
+    pub after_alarm: u64,
+    /// Cuts that a plan hardly has.
+    pub count: usize,
+    /// What they leave of the rate.
+    pub left_in_all: f64,
+}
+
+/// A loss scale of mixed precision that collapses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossScaleRule {
+    /// Halvings in a row, to below 1.
+    pub halvings: u32,
+}
+
+/// A learning rate that is the cause.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateCauseRule {
+    /// Times by which it jumped ...
+    pub jump: f64,
+    /// ... within so many steps before the alarm.
+    pub within: u64,
+    /// Times by which it rose ...
+    pub ramp: f64,
+    /// ... over so many steps before the alarm.
+    pub over: u64,
+}
+
+/// Batches unlike those before them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DataRule {
+    /// Times the median of the batches before.
+    pub ratio: f64,
+    /// Batches that the median is taken over.
+    pub batches: usize,
+}
+
+/// Initial weights whose gains multiply far from 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InitialisationRule {
+    /// Product of the gains of all layers.
+    pub product: f64,
+    /// Records within which a log's explosion is one of the initial state.
+    pub log_records: usize,
+}
+
+/// Normalisation that multiplies gradients, or is missing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormalisationRule {
+    /// Layers that make a deep network.
+    pub layers: usize,
+    /// Product of backward gains of batch norm without skip connections.
+    pub harmful_product: f64,
+    /// Product of backward gains at the alarm, without normalisation ...
+    pub missing_product: f64,
+    /// ... and its growth since the first pass.
+    pub missing_growth: f64,
+}
+
+/// A network that no longer learns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DeadRule {
+    /// Part of the gradient's norm before the alarm.
+    pub gradient: f64,
+    /// Part of the first loss under which a flat loss is convergence.
+    pub converged: f64,
+}
+
+/// Regression targets that are not scaled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TargetRule {
+    /// RMS of the targets.
+    pub rms: f64,
+    /// Loss of the first step.
+    pub first_loss: f64,
+    /// RMS of inputs that are not scaled.
+    pub input_rms: f64,
+    /// Targets at most so many times as large as such inputs follow from them.
+    pub like_inputs: f64,
+}
+
+/// What the guard does at run time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LadderRule {
+    /// A spike of so many times the mean is scaled without another sign: a network that begins to learn
+    /// has norms of up to ten times those before.
+    pub tall_ratio: f64,
+    /// Actions within `action_window` steps that lower the learning rate.
+    pub actions: usize,
+    /// As said.
+    pub action_window: u64,
+    /// Factor of such a cut.
+    pub back_off: f64,
+    /// Factor after a rewind.
+    pub after_rewind: f64,
+    /// Steps over which the rate warms up again after a cut.
+    pub rewarm_steps: u64,
+    /// Part of the rate at which that begins.
+    pub rewarm_start: f64,
+    /// Steps with a departed loss after which the run is rewound.
+    pub loss_up_steps: u32,
+    /// How far back a rewind goes at least.
+    pub rewind_steps: u64,
+    /// Rewinds of one run.
+    pub rewinds: u32,
+    /// Skips in a row after which the run is rewound; after twice as many it is given up.
+    pub skips: u32,
+    /// Scaled steps in a row with a calm loss after which the new level is accepted.
+    pub accept_after: u32,
+}
+
+/// All rules.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rules {
+    /// Steps in which only non-finite values and gross growth count, for there is no history yet; and
+    /// records of a log that make one.
+    pub warm_up: Pair<u32>,
+    /// A spike of the gradient norm.
+    pub spike: Pair<SpikeRule>,
+    /// A slow rise of the gradient norm.
+    pub drift: DriftRule,
+    /// In logs: a norm that rises from record to record, up to this.
+    pub log_growth: SpikeRule,
+    /// In logs: the first of several spikes may be as low as this.
+    pub log_lesser_spike: SpikeRule,
+    /// In logs: spikes that are no part of a healthy run.
+    pub log_spikes: usize,
+    /// Gradient norms that are wrong whatever their history.
+    pub high_gradient: Pair<HighGradientRule>,
+    /// Updates that are too large.
+    pub update: Pair<UpdateRule>,
+    /// Updates that grow with the learning rate.
+    pub rate_drift: RateDriftRule,
+    /// A loss that has left its calm level.
+    pub departure: DepartureRule,
+    /// A loss that swings.
+    pub swing: SwingRule,
+    /// A loss that runs away from where it began.
+    pub runaway: RunawayRule,
+    /// A loss of a log that leaves its level.
+    pub log_loss: LogLossRule,
+    /// A metric that stalls or deteriorates; the same in logs.
+    pub metric: MetricRule,
+    /// A learning rate that is cut.
+    pub cut: Pair<CutRule>,
+    /// In logs: a loss scale that collapses.
+    pub loss_scale: LossScaleRule,
+    /// A learning rate that is the cause.
+    pub rate_cause: Pair<RateCauseRule>,
+    /// A batch unlike those before.
+    pub data: DataRule,
+    /// Initial weights that are too large.
+    pub initialisation: InitialisationRule,
+    /// Normalisation that is missing or harmful.
+    pub normalisation: NormalisationRule,
+    /// RMS of g^2/v above which Adam's second moment lags behind (Wortsman et al. 2023).
+    pub lag: f64,
+    /// Part of the number type's largest value that is too near its end.
+    pub precision: f64,
+    /// Product of backward gains over time steps.
+    pub recurrence: f64,
+    /// A network that no longer learns.
+    pub dead: DeadRule,
+    /// Targets that are not scaled.
+    pub target: TargetRule,
+    /// What the guard does at run time.
+    pub ladder: LadderRule,
+}
+
+/// The rules as they are used.
+pub const RULES: Rules = Rules {
+    warm_up: Pair { live: 100, logs: 20 },
+    spike: Pair {
+        live: SpikeRule { sigmas: 6.0, ratio: 4.0 },
+        logs: SpikeRule { sigmas: 8.0, ratio: 12.0 },
+    },
+    drift: DriftRule { slack: 1.0, sigmas: 12.0, ratio: 1.5 },
+    log_growth: SpikeRule { sigmas: 6.0, ratio: 8.0 },
+    log_lesser_spike: SpikeRule { sigmas: 4.0, ratio: 7.0 },
+    log_spikes: 3,
+    high_gradient: Pair { live: HIGH_GRADIENT, logs: HighGradientRule { absurd: 1e8, ..HIGH_GRADIENT } },
+    update: Pair { live: UPDATE, logs: UPDATE },
+    rate_drift: RateDriftRule {
+        half: 100,
+        rate_growth: 1.5,
+        quarter_growth: 1.08,
+        steady: 0.95,
+        ratio_growth: 2.5,
+        ratio_min: 0.003,
+    },
+    departure: DepartureRule { spreads: 4.0, of_descent: 0.1, losses_min: 10 },
+    swing: SwingRule {
+        spreads: 8.0,
+        of_descent: 0.1,
+        of_descent_alarm: 0.5,
+        count: 3,
+        among: 20,
+    },
+    runaway: RunawayRule { times: 2.0, count: 3, among: 5 },
+    log_loss: LogLossRule {
+        jump_ratio: 20.0,
+        jump_over_highest: 3.0,
+        jump_sigmas: 10.0,
+        rise_ratio: 1.4,
+        rise_sigmas: 6.0,
+        rise_peak_sigmas: 25.0,
+        jump_ranges: 20.0,
+        recovered_ratio: 10.0,
+    },
+    metric: MetricRule {
+        measurements_min: 3,
+        lost_of_gained: 1.0 / 3.0,
+        lost_of_unit: 0.05,
+        gain_min: 0.02,
+        steps_min: 200,
+        converged: 0.9,
+    },
+    cut: Pair {
+        live: CutRule { left: 0.7, abrupt: 3.0, after_alarm: 100, count: 3, left_in_all: 1.0 / 8.0 },
+        logs: CutRule { left: 0.7, abrupt: 3.0, after_alarm: 20, count: 4, left_in_all: 0.1 },
+    },
+    loss_scale: LossScaleRule { halvings: 8 },
+    rate_cause: Pair {
+        live: RateCauseRule { jump: 3.0, within: 20, ramp: 1.5, over: 100 },
+        logs: RateCauseRule { jump: 3.0, within: 5, ramp: 1.5, over: 100 },
+    },
+    data: DataRule { ratio: 4.0, batches: 50 },
+    initialisation: InitialisationRule { product: 1e3, log_records: 3 },
+    normalisation: NormalisationRule {
+        layers: 10,
+        harmful_product: 100.0,
+        missing_product: 1e3,
+        missing_growth: 100.0,
+    },
+    lag: 2.3,
+    precision: 1.0 / 8.0,
+    recurrence: 30.0,
+    dead: DeadRule { gradient: 1e-6, converged: 0.01 },
+    target: TargetRule { rms: 10.0, first_loss: 100.0, input_rms: 3.0, like_inputs: 10.0 },
+    ladder: LadderRule {
+        tall_ratio: 20.0,
+        actions: 3,
+        action_window: 50,
+        back_off: 0.5,
+        after_rewind: 0.7,
+        rewarm_steps: 200,
+        rewarm_start: 0.1,
+        loss_up_steps: 20,
+        rewind_steps: 100,
+        rewinds: 5,
+        skips: 10,
+        accept_after: 20,
+    },
+};
+
+const HIGH_GRADIENT: HighGradientRule = HighGradientRule {
+    absurd: 1e9,
+    very_high: 1e6,
+    gross_ratio: 100.0,
+    product: 1e4,
+    first_norm: 1e3,
+};
+
+const UPDATE: UpdateRule = UpdateRule {
+    trouble: 0.1,
+    times_usual: 4.0,
+    overthrow: 1.0,
+    first_overthrow: 2.0,
+    first_steps: 10,
+};
