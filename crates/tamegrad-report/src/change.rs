@@ -1,12 +1,12 @@
 //! A change of a run in a few words, such as `clip by global norm at 2.1`.
 
-use tamegrad::remedies::{Change, Place, Scheme};
-use tamegrad::{LayerId, Layout};
+use tamegrad::remedies::{Change, NormPlace, Scheme};
+use tamegrad::{LayerId, Names, Place};
 
-use crate::number::{counted, number};
+use crate::number::{count, counted, number};
 
 /// What a remedy changes, in a few words: `batch norm before the activation`, `relu in layers.17`.
-pub fn describe_change(change: &Change, layout: &Layout) -> String {
+pub fn describe_change(change: &Change, names: &Names) -> String {
     match change {
         Change::Guard => "the guard in protect mode".into(),
         Change::ClipGlobalNorm { max_norm } => {
@@ -17,7 +17,18 @@ pub fn describe_change(change: &Change, layout: &Layout) -> String {
         }
         Change::ClipValue { limit } => format!("clip each element at {}", number(*limit)),
         Change::WarmUp { steps } => format!("warm up over {}", counted(*steps, "step")),
-        Change::LearningRate { factor } => format!("learning rate times {}", number(*factor)),
+        Change::LearningRate { factor, from: Some(from) } => format!(
+            "reduce the learning rate to {} ({} at onset)",
+            number(factor * from),
+            number(*from)
+        ),
+        Change::LearningRate { factor, from: None } => {
+            format!("reduce the learning rate to {} of its value", number(*factor))
+        }
+        Change::Rewind { before } => format!(
+            "resume from a checkpoint before step {} and skip the batches after it",
+            count(before.0)
+        ),
         Change::ScaleTarget => "standardise the targets".into(),
         Change::ScaleInput => "standardise the inputs".into(),
         Change::WeightDecay { rate } => format!("decoupled weight decay of {}", number(*rate)),
@@ -25,11 +36,11 @@ pub fn describe_change(change: &Change, layout: &Layout) -> String {
         Change::L1Penalty { strength } => format!("L1 penalty of strength {}", number(*strength)),
         Change::BatchSize { samples } => format!("batches of {}", counted(*samples, "sample")),
         Change::Reinitialise { scheme, layer } => {
-            format!("{} initialisation in {}", scheme_name(*scheme), place(*layer, layout))
+            format!("{} initialisation in {}", scheme_name(*scheme), place(*layer, names))
         }
-        Change::BatchNorm { place: Place::Before } => "batch norm before the activation".into(),
-        Change::BatchNorm { place: Place::After } => "batch norm after the activation".into(),
-        Change::Activation { name, layer } => format!("{name} in {}", place(*layer, layout)),
+        Change::BatchNorm { place: NormPlace::Before } => "batch norm before the activation".into(),
+        Change::BatchNorm { place: NormPlace::After } => "batch norm after the activation".into(),
+        Change::Activation { name, layer } => format!("{name} in {}", place(*layer, names)),
         Change::Depth { layers } => counted(*layers, "hidden layer"),
     }
 }
@@ -42,18 +53,18 @@ fn scheme_name(scheme: Scheme) -> &'static str {
     }
 }
 
-fn place(layer: Option<LayerId>, layout: &Layout) -> &str {
-    layer.map_or("all layers", |layer| layout.layer_name(layer))
+fn place(layer: Option<LayerId>, names: &Names) -> &str {
+    layer.and_then(|layer| names.name(Place::Layer(layer))).unwrap_or("all layers")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tamegrad::LayerInfo;
+    use tamegrad::Step;
 
     #[test]
     fn every_change_in_words() {
-        let layout = Layout { tensors: vec![], layers: vec![LayerInfo::named("layers.17")] };
+        let names = Names { layers: vec!["layers.17".into()], ..Names::default() };
         let layer = Some(LayerId(0));
         for (change, words) in [
             (Change::Guard, "the guard in protect mode"),
@@ -61,7 +72,18 @@ mod tests {
             (Change::ClipTensorNorm { max_norm: 0.5 }, "clip each tensor by norm at 0.5"),
             (Change::ClipValue { limit: 1e-4 }, "clip each element at 1e-4"),
             (Change::WarmUp { steps: 1200 }, "warm up over 1,200 steps"),
-            (Change::LearningRate { factor: 0.1 }, "learning rate times 0.1"),
+            (
+                Change::LearningRate { factor: 0.3, from: Some(3e-4) },
+                "reduce the learning rate to 9e-5 (3e-4 at onset)",
+            ),
+            (
+                Change::LearningRate { factor: 0.1, from: None },
+                "reduce the learning rate to 0.1 of its value",
+            ),
+            (
+                Change::Rewind { before: Step(1200) },
+                "resume from a checkpoint before step 1,200 and skip the batches after it",
+            ),
             (Change::ScaleTarget, "standardise the targets"),
             (Change::ScaleInput, "standardise the inputs"),
             (Change::WeightDecay { rate: 0.01 }, "decoupled weight decay of 0.01"),
@@ -80,13 +102,13 @@ mod tests {
                 Change::Reinitialise { scheme: Scheme::Orthogonal, layer: Some(LayerId(9)) },
                 "orthogonal initialisation in ?",
             ),
-            (Change::BatchNorm { place: Place::Before }, "batch norm before the activation"),
-            (Change::BatchNorm { place: Place::After }, "batch norm after the activation"),
-            (Change::Activation { name: "relu", layer }, "relu in layers.17"),
+            (Change::BatchNorm { place: NormPlace::Before }, "batch norm before the activation"),
+            (Change::BatchNorm { place: NormPlace::After }, "batch norm after the activation"),
+            (Change::Activation { name: "relu".into(), layer }, "relu in layers.17"),
             (Change::Depth { layers: 1 }, "1 hidden layer"),
             (Change::Depth { layers: 15 }, "15 hidden layers"),
         ] {
-            assert_eq!(describe_change(&change, &layout), words);
+            assert_eq!(describe_change(&change, &names), words);
         }
     }
 }

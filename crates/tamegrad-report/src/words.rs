@@ -1,10 +1,16 @@
 //! The words that the terminal and Markdown share.
 
+mod measure;
+mod title;
+
 use tamegrad::causes::Cause;
-use tamegrad::diagnosis::SignSummary;
-use tamegrad::origin::Place;
-use tamegrad::remedies::Proposal;
-use tamegrad::{Diagnosis, Evidence, GradientAction, Record, Severity, Verdict};
+use tamegrad::diagnosis::{Seen, SignSummary};
+use tamegrad::remedies::{Change, NormPlace, Proposal, RemedyName};
+use tamegrad::{Diagnosis, GradientAction, Names, Place, Run, Severity, Verdict};
+
+pub use measure::measure;
+pub(crate) use measure::measures;
+pub use title::title;
 
 use crate::number::{count, counted, number};
 
@@ -29,30 +35,26 @@ const CAUSE_IN_THE_LOSS: &str = "nothing in the model made it; look in the loss 
      0/0, sqrt(0) or a norm of 0 (whose slopes are infinite), the mean of nothing, the deviation of one \
      value, and what torch.where or a mask leaves out";
 
-/// The steps that a record has seen.
-pub(crate) fn steps_seen(record: &Record) -> String {
-    counted(record.rows.len() as u64 + record.rows_dropped, "step")
-}
-
-/// The name of the layer where it began, else of the tensor.
-pub(crate) fn origin<'a>(diagnosis: &Diagnosis, record: &'a Record) -> Option<&'a str> {
-    let origin = diagnosis.origin.as_ref()?;
-    let layer = origin.layer.map(|id| record.layout.layer_name(id));
-    layer.or_else(|| origin.tensor.map(|id| record.layout.tensor_name(id)))
+/// How much of a run was seen: `160 steps`, `12 records`.
+pub(crate) fn seen(diagnosis: &Diagnosis) -> String {
+    match diagnosis.seen {
+        Seen::Steps(steps) => counted(steps, "step"),
+        Seen::Records(records) => counted(records, "record"),
+    }
 }
 
 /// The place where it began, in words where it has no name.
-pub(crate) fn place(diagnosis: &Diagnosis, record: &Record) -> Option<String> {
-    let kind = diagnosis.origin.as_ref().map(|origin| origin.place);
+pub(crate) fn place(diagnosis: &Diagnosis) -> Option<String> {
     let outside = "outside the model, in the loss: all outputs of the pass are finite and of their \
                    usual size";
-    match kind {
-        Some(Place::Loss) => Some(format!("{outside}, the loss is not")),
-        Some(Place::LossGradient) => {
-            Some(format!("{outside}, the gradient that the loss sends back is not finite"))
+    let name = || diagnosis.origin_name().map(str::to_owned);
+    match diagnosis.origin.as_ref()?.place {
+        Place::Loss => Some(format!("{outside}, but the loss is not")),
+        Place::LossGradient => {
+            Some(format!("{outside}, but the gradient that the loss sends back is not finite"))
         }
-        Some(Place::Data) if origin(diagnosis, record).is_none() => Some("in the data".to_owned()),
-        _ => origin(diagnosis, record).map(str::to_owned),
+        Place::Data => name().or_else(|| Some("in the data".to_owned())),
+        _ => name(),
     }
 }
 
@@ -66,39 +68,78 @@ pub(crate) fn no_cause(diagnosis: &Diagnosis) -> &'static str {
 
 /// What has happened, of a sign that was up; what the sign is, of another.
 pub(crate) fn sign_title(sign: &SignSummary) -> &'static str {
-    sign.first.as_ref().map_or(sign.sign.doc().title, |finding| finding.title())
+    sign.first().map_or(sign.sign.doc().title, title)
 }
 
 /// A cause by its title, its name and its layer, if it is one.
-pub(crate) fn cause(cause: &Cause, record: &Record) -> String {
+pub(crate) fn cause(cause: &Cause, names: &Names) -> String {
     let doc = cause.name.doc();
-    match cause.layer {
-        Some(layer) => {
-            format!("{} ({}) in {}", doc.title, doc.name, record.layout.layer_name(layer))
-        }
+    match cause.layer.and_then(|layer| names.name(Place::Layer(layer))) {
+        Some(layer) => format!("{} ({}) in {layer}", doc.title, doc.name),
         None => format!("{} ({})", doc.title, doc.name),
     }
 }
 
-/// Evidence with its numbers: `forward gain of layers.17: 38 (its calm mean 1.9)`.
-pub(crate) fn evidence(evidence: &Evidence) -> String {
-    let Evidence { what, value, against } = evidence;
-    match against {
-        Some((reference, limit)) => {
-            format!("{what}: {} ({reference} {})", number(*value), number(*limit))
+/// Why a remedy may help.
+pub fn why(proposal: &Proposal) -> String {
+    let first = proposal.evidence.first().map(|measure| measure.value);
+    match (proposal.remedy, &proposal.change) {
+        (RemedyName::SkipStep, _) => {
+            "skips non-finite steps, scales spikes, lowers the learning rate and rewinds while \
+             training goes on"
+                .into()
         }
-        None => format!("{what}: {}", number(*value)),
+        (RemedyName::ClipGlobalNorm, Change::ClipGlobalNorm { max_norm }) => match first {
+            Some(usual) if *max_norm > 1.5 * usual => {
+                format!("twice the usual gradient norm, {}", number(usual))
+            }
+            Some(_) => format!("the usual gradient norm, {}", number(*max_norm)),
+            None => "a common limit; the usual gradient norm is not known".into(),
+        },
+        (RemedyName::ClipTensorNorm, _) => {
+            "bounds each tensor at its share of the usual norm; calm layers keep their steps".into()
+        }
+        (RemedyName::ClipValue, _) => {
+            "bounds every element; changes the direction of the gradient".into()
+        }
+        (RemedyName::WarmUp, _) => "takes small steps first, where the loss is steepest".into(),
+        (RemedyName::LowerLearningRate, Change::LearningRate { factor, .. }) => {
+            format!("every step is {} times as long", number(*factor))
+        }
+        (RemedyName::Rewind, Change::Rewind { .. }) => {
+            "the state before the explosion is still sound".into()
+        }
+        (RemedyName::Rewind, _) => {
+            "dead units do not come back; only a snapshot from before the spike has them alive".into()
+        }
+        (RemedyName::ScaleTarget, _) => match first {
+            Some(rms) => format!("the RMS of the targets is {}; a new network gives about 1", number(rms)),
+            None => "for regression: unscaled targets make the first gradients large".into(),
+        },
+        (RemedyName::ScaleInput, _) => {
+            let rms = first.map_or(String::new(), |rms| format!(" is {}", number(rms)));
+            format!("the RMS of the inputs{rms}; curvature grows with its square")
+        }
+        (RemedyName::WeightDecay | RemedyName::L1Penalty | RemedyName::L2Penalty, _) => {
+            "keeps the weights, and with them the gains, from drifting up".into()
+        }
+        (RemedyName::SmallerBatch, _) => "smaller batches keep out of sharp valleys".into(),
+        (RemedyName::Reinitialise, _) => "the gains begin at 1, whatever the depth".into(),
+        (RemedyName::BatchNorm, Change::BatchNorm { place: NormPlace::Before }) => {
+            "sets the scale anew at every layer, before the activation".into()
+        }
+        (RemedyName::BatchNorm, _) => {
+            "sets the scale anew at every layer, after the activation".into()
+        }
+        (RemedyName::BoundedActivation, _) => "the slope no longer grows with the input".into(),
+        (RemedyName::FewerLayers, _) => "fewer factors in the chain".into(),
+        (RemedyName::ClipGlobalNorm | RemedyName::LowerLearningRate, _) => String::new(),
     }
-}
-
-/// Several pieces of evidence in one line.
-pub(crate) fn evidences(all: &[Evidence]) -> String {
-    all.iter().map(evidence).collect::<Vec<_>>().join("; ")
 }
 
 /// `quiet`, `too early`, `strain` or `ALARM`.
 pub(crate) fn sign_state(sign: &SignSummary) -> &'static str {
-    match sign.first.as_ref().map(|finding| finding.severity) {
+    match sign.first().map(|finding| finding.severity) {
         None if sign.too_early.is_some() => "too early",
         None => "quiet",
         Some(Severity::Strain) => "strain",
@@ -109,13 +150,13 @@ pub(crate) fn sign_state(sign: &SignSummary) -> &'static str {
 /// When a sign was first up and how often: `step 61` and `12 times`; what it still
 /// needs when it was too early; empty for a quiet one.
 pub(crate) fn sign_times(sign: &SignSummary) -> (String, String) {
-    let Some(first) = &sign.first else {
+    let Some(first) = sign.first() else {
         let needs = sign.too_early.map(|needs| format!("needs {} more", count(needs.into())));
         return (needs.unwrap_or_default(), String::new());
     };
     let times = match sign.count {
         1 => "once".to_owned(),
-        more => format!("{} times", count(more as u64)),
+        more => format!("{} times", count(more)),
     };
     (format!("step {}", count(first.step.0)), times)
 }
@@ -125,12 +166,12 @@ pub(crate) fn treats(proposal: &Proposal) -> &'static str {
     if proposal.treats_cause { "the cause" } else { "the effect" }
 }
 
-/// What the guard did: `5 actions of the guard, the first at step 200: 3 scaled, 1 skipped`.
+/// What the guard did: `the guard acted at 5 steps, first at step 200: 3 scaled, 1 skipped`.
 /// `None` when it did nothing.
-pub(crate) fn actions(record: &Record) -> Option<String> {
-    let (first, _) = record.actions.first()?;
+pub(crate) fn actions(run: &Run) -> Option<String> {
+    let (first, _) = run.actions().first()?;
     let of = |is: &dyn Fn(&tamegrad::Decision) -> bool| {
-        record.actions.iter().filter(|(_, decision)| is(decision)).count() as u64
+        run.actions().iter().filter(|(_, decision)| is(decision)).count() as u64
     };
     let scales = |action: &GradientAction| {
         matches!(action, GradientAction::ScaleAll(_) | GradientAction::Scale(_))
@@ -144,7 +185,7 @@ pub(crate) fn actions(record: &Record) -> Option<String> {
     ];
     let kinds = kinds.iter().filter(|(times, _)| *times > 0);
     let kinds: Vec<_> = kinds.map(|(times, kind)| format!("{} {kind}", count(*times))).collect();
-    let total = counted(record.actions.len() as u64, "step");
+    let total = counted(run.actions().len() as u64, "step");
     Some(format!(
         "the guard acted at {total}, first at step {}: {}",
         count(first.0),
@@ -152,38 +193,23 @@ pub(crate) fn actions(record: &Record) -> Option<String> {
     ))
 }
 
-/// What the record no longer holds, for its memory is bounded; `None` when it holds all.
-pub(crate) fn dropped(record: &Record) -> Option<String> {
-    let rows = (record.rows_dropped, "step");
-    let findings = (record.findings_dropped, "finding");
-    let actions = (record.actions_dropped, "action");
-    let parts: Vec<_> = [rows, findings, actions]
-        .into_iter()
-        .filter(|(dropped, _)| *dropped > 0)
-        .map(|(dropped, what)| counted(dropped, what))
-        .collect();
-    (!parts.is_empty()).then(|| format!("not kept, to bound memory: {}", parts.join(" and ")))
+/// What is no longer held, for memory is bounded; `None` when all is.
+pub(crate) fn dropped(run: &Run) -> Option<String> {
+    let parts = [
+        (run.record().rows_dropped(), "step"),
+        (run.findings_dropped(), "finding"),
+        (run.actions_dropped(), "action"),
+    ];
+    let parts = parts.into_iter().filter(|(dropped, _)| *dropped > 0);
+    let parts: Vec<_> = parts.map(|(dropped, what)| counted(dropped, what)).collect();
+    (!parts.is_empty()).then(|| format!("dropped to bound memory: {}", parts.join(" and ")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::sign;
+    use crate::check::{protected, sign};
     use tamegrad::SignName;
-    use tamegrad::{Decision, Layout, RunFacts, Step};
-
-    #[test]
-    fn evidence_names_value_and_reference() {
-        for (given, words) in [
-            (Evidence::of("loss", f64::NAN), "loss: NaN"),
-            (
-                Evidence::against("gain", 38.04, "its calm mean", 1.9),
-                "gain: 38 (its calm mean 1.9)",
-            ),
-        ] {
-            assert_eq!(evidence(&given), words);
-        }
-    }
 
     #[test]
     fn a_sign_says_its_state_and_its_times_or_what_it_needs() {
@@ -202,28 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn actions_and_what_was_dropped_are_counted() {
-        let mut record = Record::new(Layout::default(), RunFacts::default());
-        assert_eq!((actions(&record), dropped(&record)), (None, None));
-        let skip = Decision { gradients: GradientAction::Skip, ..Decision::default() };
-        let scale = Decision {
-            gradients: GradientAction::ScaleAll(0.1),
-            learning_rate: 0.5,
-            ..Decision::default()
-        };
-        record.actions = vec![(Step(1200), skip.clone()), (Step(1201), skip), (Step(1300), scale)];
-        record.rows_dropped = 32_768;
-        record.findings_dropped = 1;
+    fn actions_are_counted_by_their_kind() {
+        let guard = protected();
         assert_eq!(
-            actions(&record).as_deref(),
-            Some(
-                "the guard acted at 3 steps, first at step 1,200: 2 skipped, 1 scaled, \
-                 1 at a lower learning rate"
-            )
+            actions(guard.run()).as_deref(),
+            Some("the guard acted at 4 steps, first at step 150: 3 skipped, 1 scaled")
         );
-        assert_eq!(
-            dropped(&record).as_deref(),
-            Some("not kept, to bound memory: 32,768 steps and 1 finding")
-        );
+        assert_eq!(dropped(guard.run()), None);
+        assert_eq!(actions(crate::check::healthy().run()), None);
     }
 }
