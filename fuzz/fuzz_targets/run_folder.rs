@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use tamegrad_runs::run_folder::{EVENTS_MAX, ROWS_READ_MAX, RunFolder};
+use tamegrad_runs::{EVENTS_MAX, ROWS_READ_MAX, RunFolder};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     tamegrad_fuzz::folder("tamegrad run", input);

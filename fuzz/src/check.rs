@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use tamegrad_runs::{
-    Log, NOTICES_MAX, POINTS_MAX, ReadError, SERIES_MAX, read_verdict, scan_checkpoint,
+use tamegrad_logs::{
+    Format, Log, NOTICES_MAX, POINTS_MAX, ReadError, SERIES_MAX, read_verdict, scan_checkpoint,
 };
 
 /// Reads twice. The log is within the bounds, the same both times, and can be judged; an error can
 /// be shown.
-pub(crate) fn reading(format: &str, read: impl Fn() -> Result<Log, ReadError>) {
+pub(crate) fn reading(format: &Format, read: impl Fn() -> Result<Log, ReadError>) {
     let log = match read() {
         Ok(log) => log,
         Err(error) => {

@@ -8,8 +8,8 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use tamegrad_runs::readers::{HEAD_BYTES, Head, READERS, Reader};
-use tamegrad_runs::{Log, LogBuilder, ReadError};
+use tamegrad_logs::readers::{HEAD_BYTES, Head, READERS, Reader};
+use tamegrad_logs::{Log, LogBuilder, ReadError};
 use tempfile::TempDir;
 
 pub use check::checkpoint;
@@ -35,7 +35,7 @@ pub fn file(format: &str, name: &str, bytes: &[u8]) {
     let head = Head { path: &path, bytes: head, named: &[], is_whole: head.len() == bytes.len() };
     for reader in readers(format) {
         (reader.recognises)(&head);
-        check::reading(format, || read(reader, &path));
+        check::reading(&reader.format, || read(reader, &path));
     }
 }
 
@@ -45,7 +45,7 @@ pub fn folder(format: &str, input: &[u8]) {
     let names = write_folder(&path, input);
     for reader in readers(format) {
         (reader.recognises_folder)(&path, &names);
-        check::reading(format, || read(reader, &path));
+        check::reading(&reader.format, || read(reader, &path));
     }
 }
 
@@ -55,7 +55,7 @@ pub fn scratch(name: &str) -> PathBuf {
 }
 
 fn readers(format: &str) -> impl Iterator<Item = &'static Reader> {
-    READERS.iter().filter(move |reader| reader.format == format)
+    READERS.iter().filter(move |reader| reader.format.name == format)
 }
 
 fn read(reader: &Reader, path: &Path) -> Result<Log, ReadError> {

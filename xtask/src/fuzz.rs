@@ -317,7 +317,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("above is the project");
         let targets = targets(root).expect("the targets can be listed");
         let manifest = fs::read_to_string(root.join("fuzz/Cargo.toml")).expect("it is there");
-        let readers = fs::read_dir(root.join("crates/tamegrad-runs/src/readers"));
+        let readers = fs::read_dir(root.join("crates/tamegrad-logs/src/readers"));
         for entry in readers.expect("the readers can be listed") {
             let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
             // What two readers share is no reader, nor is what stands in their place without SQLite.

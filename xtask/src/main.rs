@@ -2,6 +2,7 @@
 
 mod bench;
 mod debian;
+mod eval;
 mod fuzz;
 mod open_run;
 mod python;
@@ -22,6 +23,9 @@ Commands:
   test         format check, clippy, tidy and every test, a few seconds of fuzzing; stops at the
                first failure
   tidy         the style rules that a machine can check, over every file of the project
+  eval logs DIR | eval cases
+               the verdicts scored, on a corpus of logs against its labels, or on runs whose truth
+               is known; `eval help` names the options
   bench logs   the time of `diagnose` for an event file of 500 MB, against TensorBoard's own loaders,
                and of `scan` for a checkpoint of 4 GB, against a plain read of the mapped file
   bench observe
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Ok(Task::Valgrind) => exit_code(valgrind::valgrind(&project_root())),
         Ok(Task::Fuzz(options)) => exit_code(fuzz::fuzz(&project_root(), &options)),
         Ok(Task::Python) => exit_code(python::test(&project_root())),
+        Ok(Task::Eval(words)) => eval::eval(&project_root(), &words),
         Ok(Task::Bench(which)) => exit_code(bench::bench(&project_root(), which)),
         Ok(Task::Help) => {
             print!("{USAGE}");
@@ -84,6 +89,7 @@ enum Task {
     Valgrind,
     Python,
     Bench(Bench),
+    Eval(Vec<String>),
     Help,
 }
 
@@ -97,6 +103,9 @@ fn parse(words: &[String]) -> Result<Task, String> {
         ["fuzz", ref rest @ ..] => fuzz::parse(rest).map(Task::Fuzz),
         ["python"] => Ok(Task::Python),
         ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
+        ["eval", ref rest @ ..] => {
+            Ok(Task::Eval(rest.iter().map(|&word| word.to_owned()).collect()))
+        }
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
         [
@@ -149,6 +158,7 @@ mod tests {
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
             (&["bench"], Err("no bench given, want `logs`, `observe`, `stats` or `torch`")),
             (&["fuzz", "text"], Ok(Task::Fuzz(fuzz::parse(&["text"]).expect("options")))),
+            (&["eval", "cases"], Ok(Task::Eval(vec!["cases".to_owned()]))),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),
             (&["-h"], Ok(Task::Help)),

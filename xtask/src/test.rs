@@ -82,7 +82,7 @@ fn plan(installed: Installed) -> Vec<Step> {
         ),
         step(
             "without SQLite",
-            Work::Cargo("test -p tamegrad-runs --no-default-features --profile ci --lib no_sqlite"),
+            Work::Cargo("test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite"),
         ),
         step("package", Work::Cargo("package --workspace --no-verify --allow-dirty --quiet")),
         step("tidy", Work::Tidy),
@@ -240,7 +240,7 @@ mod tests {
                     "cargo fmt --all --check",
                     "cargo clippy --workspace --all-targets --profile ci -- -D warnings",
                     "cargo check -p tamegrad-cli --no-default-features --profile ci",
-                    "cargo test -p tamegrad-runs --no-default-features --profile ci --lib no_sqlite",
+                    "cargo test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
                     "cargo package --workspace --no-verify --allow-dirty --quiet",
                     "cargo xtask tidy",
                     "cargo nextest run --workspace --cargo-profile ci",
@@ -255,7 +255,7 @@ mod tests {
                 RUST_ONLY,
                 &[
                     "cargo check -p tamegrad-cli --no-default-features --profile ci",
-                    "cargo test -p tamegrad-runs --no-default-features --profile ci --lib no_sqlite",
+                    "cargo test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
                     "cargo package --workspace --no-verify --allow-dirty --quiet",
                     "cargo xtask tidy",
                     "cargo test --workspace --profile ci",
@@ -266,7 +266,7 @@ mod tests {
                 &[
                     "cargo fmt --all --check",
                     "cargo check -p tamegrad-cli --no-default-features --profile ci",
-                    "cargo test -p tamegrad-runs --no-default-features --profile ci --lib no_sqlite",
+                    "cargo test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
                     "cargo package --workspace --no-verify --allow-dirty --quiet",
                     "cargo xtask tidy",
                     "cargo test --workspace --profile ci",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tamegrad_runs::Role;
+use tamegrad_logs::Role;
 
 /// Detects, explains and fixes exploding gradients in neural-network training.
 ///
@@ -53,8 +53,6 @@ pub(crate) enum Command {
     /// Follow a log that is still growing, and alarm within a second of the record that shows it;
     /// the training process is never touched
     Watch(Watch),
-    /// Score the verdicts: on a corpus of logs against its labels, or on runs made for it
-    Eval(Eval),
     /// Look for NaN, Inf and little headroom in the tensors of safetensors files
     Scan(Scan),
     #[cfg(feature = "parquet")]
@@ -207,56 +205,6 @@ pub(crate) struct Watch {
     /// Print one JSON object an alarm, each in a line
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Arguments of `eval`.
-#[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(crate) struct Eval {
-    /// What to score in place of a corpus
-    #[cfg(feature = "train")]
-    #[command(subcommand)]
-    pub(crate) what: Option<EvalWhat>,
-    /// A folder with labels.tsv (columns id, label, onset_step) and a folder of logs for each id
-    #[arg(value_name = "CORPUS", required = true)]
-    pub(crate) corpus: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// No progress bar
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-}
-
-#[cfg(feature = "train")]
-/// What `eval` scores in place of a corpus.
-#[derive(Debug, Subcommand)]
-pub(crate) enum EvalWhat {
-    /// Make runs whose truth is known (published explosions, planted faults, healthy runs, random
-    /// configurations), and score what the guard and the rules of other tools say of them
-    Cases(EvalCases),
-}
-
-#[cfg(feature = "train")]
-/// Arguments of `eval cases`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct EvalCases {
-    /// A fixed sample that ends within 10 minutes on 2 cores
-    #[arg(long)]
-    pub(crate) quick: bool,
-    /// Only cases whose name contains this
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) only: Option<String>,
-    /// Write cases.csv, cases.md and the recipes of the misses to this folder; what it holds of an
-    /// earlier run of the same program is not run again [default: runs/cases, or runs/cases-quick]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) out: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// No progress bar
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
 }
 
 /// Arguments of `scan`.

@@ -1,9 +1,6 @@
 //! The commands, one file each.
 
 pub(crate) mod diagnose;
-pub(crate) mod eval;
-#[cfg(feature = "train")]
-mod eval_cases;
 pub(crate) mod explain;
 #[cfg(feature = "parquet")]
 pub(crate) mod export;
@@ -18,6 +15,7 @@ pub(crate) mod scan;
 pub(crate) mod train;
 pub(crate) mod watch;
 
+#[cfg(feature = "train")]
 use crate::failure::Failure;
 
 /// Exit code: nothing was found, or what was found is cured.
@@ -29,6 +27,7 @@ pub(crate) const COULD_NOT_RUN: u8 = 2;
 /// Exit code: stopped by Ctrl-C, as shells have it (128 and the number of the signal).
 pub(crate) const STOPPED: u8 = 130;
 
+#[cfg(feature = "train")]
 /// A report as JSON text.
 pub(crate) fn to_json<T: serde::Serialize>(report: &T) -> Result<String, Failure> {
     tamegrad_report::json::to_string(report).map_err(Failure::Json)

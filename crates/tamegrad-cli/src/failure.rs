@@ -10,8 +10,7 @@ use std::path::PathBuf;
 use tamegrad_lab::recipe::RecipeError;
 #[cfg(feature = "train")]
 use tamegrad_lab::{FixError, SetupError};
-use tamegrad_runs::ReadError;
-use tamegrad_runs::run_folder::RunError;
+use tamegrad_runs::{ReadError, RunError};
 
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +57,7 @@ pub(crate) enum Failure {
     /// The report cannot be written as JSON.
     #[error("the report cannot be written as JSON: {0}")]
     Json(serde_json::Error),
-    /// A log, a corpus or a checkpoint cannot be read.
+    /// A log or a checkpoint cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A run folder cannot be read or written.

@@ -58,7 +58,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Preflight(_) => Err(not_built("preflight", "train")),
         Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, &CANCEL),
         Command::Watch(watch) => commands::watch::run(&watch, &CANCEL),
-        Command::Eval(eval) => commands::eval::run(&eval),
         Command::Scan(scan) => commands::scan::run(&scan, &CANCEL),
         #[cfg(feature = "parquet")]
         Command::Export(export) => commands::export::run(&export),

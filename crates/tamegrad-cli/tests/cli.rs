@@ -524,7 +524,7 @@ fn explain_computes_the_worked_example() {
     }
 }
 
-// diagnose, watch, eval
+// diagnose, watch
 
 /// A CSV log whose loss jumps at step 400 and stays away.
 fn diverging_csv() -> String {
@@ -614,56 +614,6 @@ fn diagnose_says_what_it_cannot_read() {
     }
     let ran = run(folder.path(), &["diagnose", "--map", "loss=objective", "odd.jsonl"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-}
-
-#[test]
-fn eval_scores_a_corpus() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let put = |id: &str, name: &str, text: &str| {
-        fs::create_dir_all(folder.path().join(id)).expect("a folder");
-        fs::write(folder.path().join(id).join(name), text).expect("a file");
-    };
-    let labels = "id\tlabel\tonset_step\tsource\na\tdiverged\t410\tmade\nb\thealthy\t\tmade\n\
-                  c\tnan\t3\tmade\nd\tunknown\t\tmade\n";
-    fs::write(folder.path().join("labels.tsv"), labels).expect("a file");
-    put("a", "metrics.csv", &diverging_csv());
-    put("b", "log.jsonl", &healthy_jsonl());
-    put("c", "log.jsonl", &healthy_jsonl());
-    put("d", "notes.txt", "Nothing to see.\n");
-    let report = run(folder.path(), &["eval", "--json", "."]).json();
-    let number = |key: &str| report[key].as_u64();
-    let sums = ["runs", "read", "bad", "alarms_on_bad", "healthy", "alarms_on_healthy", "exact"];
-    assert_eq!(sums.map(number), [4, 3, 2, 1, 1, 0, 2].map(Some));
-    assert_eq!(number("onset_within_3"), Some(1));
-    let misses: Vec<&str> =
-        report["misses"].as_array().unwrap().iter().filter_map(|m| m["id"].as_str()).collect();
-    assert_eq!(misses, ["c", "d"]);
-    let ran = run(folder.path(), &["eval", "gone"]);
-    assert_eq!(ran.code, 2, "{}", ran.stderr);
-}
-
-#[test]
-fn eval_cases_runs_what_is_left_and_counts() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let only =
-        |name: &'static str| ["eval", "cases", "--quick", "--json", "--out", "out", "--only", name];
-    let report = run(folder.path(), &only("published/ips-5")).json();
-    let number = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key}: {report}"));
-    assert_eq!(["failing", "alarm_before_nonfinite", "vetoed", "faults"].map(number), [2; 4]);
-    assert_eq!(["overflow", "healthy", "planted"].map(number), [0; 3]);
-    assert_eq!(report["rivals"].as_array().map(Vec::len), Some(10), "{report}");
-    assert!(report["rivals"][0]["name"].is_string() && report["misses"].is_array(), "{report}");
-    for file in ["cases.csv", "cases.md"] {
-        let text = fs::read_to_string(folder.path().join("out").join(file)).expect("a table");
-        assert!(text.contains("published/ips-5"), "{text}");
-    }
-    // The second run finds the first's outcomes: one more case, and a line for it.
-    let rows = || fs::read_to_string(folder.path().join("out/rows.jsonl")).expect("rows");
-    let before = rows();
-    let report = run(folder.path(), &only("published/ips-")).json();
-    assert_eq!(report["failing"], 6, "{report}");
-    assert!(rows().starts_with(&before) && rows().lines().count() == 7, "{}", rows());
-    assert_eq!(run(folder.path(), &["eval"]).code, 2);
 }
 
 /// Follows a log that another thread writes: the alarm goes to the screen, to a command and to a
@@ -954,14 +904,13 @@ fn help_names_every_option() {
     for (args, options) in [
         (
             &["--help"][..],
-            &["fix", "train", "diagnose", "watch", "eval", "scan", "explain", "Exit codes"][..],
+            &["fix", "train", "diagnose", "watch", "scan", "explain", "Exit codes"][..],
         ),
         (&["fix", "--help"], &[&run_options[..], &["--out"]].concat()),
         (&["train", "--help"], &[&run_options[..], &["--out", "--guard", "protect"]].concat()),
         (&["preflight", "--help"], &[&run_options[..], &["--svg"]].concat()),
         (&["diagnose", "--help"], &["<PATH>...", "--map", "--list", "--json", "--format"]),
         (&["watch", "--help"], &["<PATH>", "--webhook", "--exec", "--idle"]),
-        (&["eval", "--help"], &["<CORPUS>", "--json"]),
         (&["scan", "--help"], &["<FILE>...", "--all", "--json", "--quiet"]),
         (&["explain", "--help"], &["[NAME]", "--factors", "exploding-gradients"]),
     ] {

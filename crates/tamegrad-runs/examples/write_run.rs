@@ -3,9 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use tamegrad_runs::run_folder::{
-    Event, RunFolder, RunInfo, RunWriter, StepRow, TensorInfo, TensorRow, export,
-};
+use tamegrad_runs::{Event, RunFolder, RunInfo, RunWriter, StepRow, TensorInfo, TensorRow, export};
 
 /// The first step at which the loss is NaN.
 const BREAKS: u64 = 602;

@@ -1,4 +1,4 @@
-//! Why a log could not be read at all.
+//! Why nothing could be read at all.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,15 @@ pub enum ReadError {
         /// What the system said.
         source: io::Error,
     },
-    /// No reader knows what this is.
-    #[error(
-        "{}: got {found}, want a training log; hint: `--map loss=NAME` names the numbers of a log \
-         of your own, as CSV or JSON lines",
-        path.display()
-    )]
+    /// It is something else altogether.
+    #[error("{}: got {found}, want {wanted}", path.display())]
     Unknown {
-        /// Which file.
+        /// Which file or folder.
         path: PathBuf,
         /// What it looks like.
         found: String,
+        /// What it should be.
+        wanted: &'static str,
     },
     /// The format is known, but nothing in the file could be used.
     #[error("{} at byte {offset}: got {found}, want {wanted}", path.display())]

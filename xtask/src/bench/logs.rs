@@ -72,7 +72,7 @@ fn measure(
     threads: usize,
 ) -> Result<(Vec<Row>, String), String> {
     eprintln!("building the bench program");
-    let mut command = cargo(root, "bench --quiet -p tamegrad-runs --bench logs");
+    let mut command = cargo(root, "bench --quiet -p tamegrad-logs --bench logs");
     command.env("RAYON_NUM_THREADS", threads.to_string());
     let mut ours = Server::start("the bench program", command)?;
     let python = venv::python_with(root, VENV, PACKAGES, "a download of about 40 MB");

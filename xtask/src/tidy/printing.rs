@@ -6,7 +6,7 @@ use super::{
 };
 
 /// The programs whose work it is to print.
-const PRINTS: &[&str] = &["crates/tamegrad-cli", "xtask"];
+const PRINTS: &[&str] = &["crates/tamegrad-cli", "crates/tamegrad-eval", "xtask"];
 
 const MACROS: &[&str] = &["println", "eprintln", "print", "eprint", "dbg"];
 

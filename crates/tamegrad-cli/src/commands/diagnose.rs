@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tamegrad_logs::{Log, Map, Series, Source, discover_mapped, read_verdict};
 use tamegrad_report::log::{self, LogRun};
-use tamegrad_runs::{Log, Map, Series, Source, discover_mapped, read_verdict};
 
 use crate::args::{Diagnose, OutputFormat};
 use crate::commands::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED};
@@ -106,7 +106,7 @@ pub(crate) fn with_run<R>(
     };
     then(&LogRun {
         path: &source.path().display().to_string(),
-        format: source.format(),
+        format: source.format().name,
         judgement: &reading.judgement,
         onset_wall: reading.onset_wall,
         loss: name(reading.roles.loss).map(|name| (name, &reading.loss[..])),
@@ -123,9 +123,9 @@ fn name(series: Option<&Series>) -> Option<&str> {
 
 /// The series of a log: name, number of points, first and last value.
 fn list(source: &Source, log: &Log) -> String {
-    let mut text = format!("{} ({})\n", Path::new(source.path()).display(), source.format());
+    let mut text = format!("{} ({})\n", Path::new(source.path()).display(), source.format().name);
     for series in &log.series {
-        let value = |point: Option<&tamegrad_runs::Point>| {
+        let value = |point: Option<&tamegrad_logs::Point>| {
             point.map_or("-".to_owned(), |point| format!("{} at {}", point.value, point.step))
         };
         let estimated = if series.estimated { ", estimated" } else { "" };

@@ -1,6 +1,6 @@
 //! `tamegrad export`: a run folder as Parquet.
 
-use tamegrad_runs::run_folder::{RunFolder, export};
+use tamegrad_runs::{RunFolder, export};
 
 use super::{COULD_NOT_RUN, HEALTHY};
 use crate::args::Export;

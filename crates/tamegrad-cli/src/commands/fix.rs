@@ -9,7 +9,7 @@ use tamegrad_lab::recipe::RecipeFile;
 use tamegrad_lab::{Fix as Found, fix};
 use tamegrad_report::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
 use tamegrad_report::{describe_change, markdown, number, terminal};
-use tamegrad_runs::run_folder::{Recorder, RunInfo};
+use tamegrad_runs::{Recorder, RunInfo};
 
 use super::recipe::{exit_code, make_folder, read_recipe, run_info, write};
 use super::{FOUND, HEALTHY, STOPPED, to_json};

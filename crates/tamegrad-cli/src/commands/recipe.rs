@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tamegrad::{Mode, Verdict};
 use tamegrad_lab::recipe::edit::{self, Edit, EditValue};
 use tamegrad_lab::recipe::{self, RecipeFile};
-use tamegrad_runs::run_folder::RunInfo;
+use tamegrad_runs::RunInfo;
 
 use super::{FOUND, HEALTHY};
 use crate::args::Common;

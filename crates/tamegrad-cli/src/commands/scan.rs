@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tamegrad_logs::{Checkpoint, ReadError, TensorReport, scan_checkpoint};
 use tamegrad_report::checkpoint::{self, CheckpointReport, ScannedTensor, UnscannedTensor};
-use tamegrad_runs::{Checkpoint, ReadError, TensorReport, scan_checkpoint};
 
 use super::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED};
 use crate::args::Scan;

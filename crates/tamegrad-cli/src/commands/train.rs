@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use tamegrad::Mode;
 use tamegrad_lab::{TrainOptions, train};
 use tamegrad_report::{json, number, terminal};
-use tamegrad_runs::run_folder::Recorder;
+use tamegrad_runs::Recorder;
 
 use super::recipe::{exit_code, free_folder, make_folder, read_recipe, run_info, write};
 use super::{STOPPED, to_json};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tamegrad::Verdict;
+use tamegrad_logs::{Follower, Source, discover_mapped};
 use tamegrad_report::log::{self, LogRun};
-use tamegrad_runs::{Follower, Source, discover_mapped};
 
 use crate::args::Watch;
 use crate::commands::diagnose::with_run;

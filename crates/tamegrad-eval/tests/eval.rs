@@ -1,0 +1,72 @@
+//! Runs the program as `cargo xtask eval` does.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// The exit code, and what was printed as JSON if it is.
+fn run(folder: &Path, args: &[&str]) -> (Option<i32>, Value) {
+    let mut command = Command::cargo_bin("tamegrad-eval").expect("the program is built");
+    let output = command.args(args).current_dir(folder).output().expect("it starts");
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[test]
+fn logs_are_scored_against_their_labels() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let put = |id: &str, name: &str, text: &str| {
+        fs::create_dir_all(folder.path().join(id)).expect("a folder");
+        fs::write(folder.path().join(id).join(name), text).expect("a file");
+    };
+    let labels = "id\tlabel\tonset_step\tsource\na\tdiverged\t410\tmade\nb\thealthy\t\tmade\n\
+                  c\tnan\t3\tmade\nd\tunknown\t\tmade\n";
+    fs::write(folder.path().join("labels.tsv"), labels).expect("a file");
+    let calm = (0..40).map(|i| (i, 2.0 + 0.05 * f64::from(i % 3)));
+    let away = (40..60).map(|i| (i, 900.0 * f64::from(i - 39)));
+    let diverging = calm.chain(away).map(|(i, loss)| format!("{},{loss}\n", 10 * i));
+    put("a", "metrics.csv", &format!("step,train_loss\n{}", diverging.collect::<String>()));
+    let healthy = |i: i32| format!("{{\"step\": {i}, \"loss\": {}}}\n", 3.0 * 0.98_f64.powi(i));
+    for id in ["b", "c"] {
+        put(id, "log.jsonl", &(0..60).map(healthy).collect::<String>());
+    }
+    put("d", "notes.txt", "Nothing to see.\n");
+
+    let (code, report) = run(folder.path(), &["logs", "--json", "."]);
+    assert_eq!(code, Some(0));
+    let number = |key: &str| report[key].as_u64();
+    let sums = ["runs", "read", "bad", "alarms_on_bad", "healthy", "alarms_on_healthy", "exact"];
+    assert_eq!(sums.map(number), [4, 3, 2, 1, 1, 0, 2].map(Some));
+    assert_eq!(number("onset_within_3"), Some(1));
+    let misses = report["misses"].as_array().expect("a list");
+    assert_eq!(misses.iter().map(|miss| &miss["id"]).collect::<Vec<_>>(), ["c", "d"]);
+    assert_eq!(run(folder.path(), &["logs", "gone"]).0, Some(2));
+}
+
+#[test]
+fn cases_that_are_left_are_run_and_all_are_counted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let only = |names: &[&'static str]| {
+        let args = ["cases", "--quick", "--json", "--out", "out", "--only"];
+        let (code, report) = run(folder.path(), &[&args[..], names].concat());
+        assert_eq!(code, Some(0), "{report}");
+        report
+    };
+    let report = only(&["published/ips-5"]);
+    let number = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key}: {report}"));
+    assert_eq!(["failing", "alarm_before_nonfinite", "vetoed", "faults"].map(number), [2; 4]);
+    assert_eq!(["overflow", "healthy", "planted"].map(number), [0; 3]);
+    assert_eq!(report["rivals"].as_array().map(Vec::len), Some(10), "{report}");
+    assert!(report["rivals"][0]["name"].is_string() && report["misses"].is_array(), "{report}");
+    for file in ["cases.csv", "cases.md"] {
+        let text = fs::read_to_string(folder.path().join("out").join(file)).expect("a table");
+        assert!(text.contains("published/ips-5"), "{text}");
+    }
+    // The second run finds the first's outcomes: more cases, and a line for each.
+    let rows = || fs::read_to_string(folder.path().join("out/rows.jsonl")).expect("rows");
+    let before = rows();
+    assert_eq!(only(&["published/ips-5", "published/ips-"])["failing"], 6);
+    assert!(rows().starts_with(&before) && rows().lines().count() == 7, "{}", rows());
+    assert_eq!(run(folder.path(), &["cases", "--unheard-of"]).0, Some(2));
+}

@@ -1,0 +1,239 @@
+//! Checkpoints: the statistics of every tensor of safetensors files, one or sharded.
+//!
+//! Pickles (`.pt`, `.bin`) are never loaded: they can run code.
+
+mod header;
+mod shards;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use tamegrad_stats::{ListStats, MappedFile, TensorBytes, TensorStats, merge, scan_list};
+
+use header::Entry;
+use shards::Shards;
+use tamegrad_runs::{Notice, Notices, ReadError};
+
+/// Bytes that are scanned between two reports of progress, unless one tensor alone has more.
+const GROUP_BYTES: usize = 256 << 20;
+
+/// A checkpoint as scanned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// The files that were read: one, or the shards in the order of their names.
+    pub files: Vec<PathBuf>,
+    /// The tensors file by file, in the order of their data.
+    pub tensors: Vec<TensorReport>,
+    /// The statistics of all scanned tensors together.
+    pub total: TensorStats,
+    /// What is broken and was left out; empty when everything was read.
+    pub notices: Vec<Notice>,
+}
+
+/// One tensor of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorReport {
+    /// Its name as the file has it: any text.
+    pub name: String,
+    /// Its place in [`Checkpoint::files`].
+    pub file: usize,
+    /// The type of its elements as the file has it, such as `BF16`.
+    pub dtype: String,
+    /// Its shape; empty for a single number.
+    pub shape: Vec<u64>,
+    /// `None` for types that are not scanned: all but `F64`, `F32`, `F16` and `BF16`.
+    pub stats: Option<TensorStats>,
+    /// Powers of 2 between the largest finite magnitude and the largest number of the type, at
+    /// least 0; infinite if there is no finite element but zeros, `None` if it was not scanned.
+    pub headroom_log2: Option<f64>,
+}
+
+impl TensorReport {
+    /// Whether an element is known to be NaN or infinite.
+    pub fn is_broken(&self) -> bool {
+        self.stats.is_some_and(|stats| !stats.is_finite())
+    }
+}
+
+/// Scans a safetensors file, a `*.safetensors.index.json` with its shards, or a folder that holds
+/// either: in a folder without an index, every `*.safetensors` file. `progress` is given the bytes
+/// done and the bytes in all, about every 256 MiB.
+///
+/// The data is mapped, not read into memory, and scanned with the threads of the rayon pool of the
+/// caller. It is scanned once at most, however often tensors claim it: what overlaps is left out.
+///
+/// # Errors
+/// [`ReadError`] if the file, the index or the folder cannot be used at all. A shard that cannot be
+/// read and what is broken within a file are notices, and the rest is scanned.
+pub fn scan_checkpoint(
+    path: &Path,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Checkpoint, ReadError> {
+    let mut notices = Notices::default();
+    let shards = shards::find(path, &mut notices)?;
+    let mut opened = Vec::new();
+    for file in &shards.files {
+        match open(file, &mut notices) {
+            Ok((map, entries)) => opened.push((file.clone(), map, entries)),
+            Err(error) if shards.is_one => return Err(error),
+            Err(error) => notice_of(error, &mut notices),
+        }
+    }
+    let bytes_of = |entries: &[Entry]| entries.iter().map(Entry::bytes_to_scan).sum::<usize>();
+    let total = opened.iter().map(|(_, _, entries)| bytes_of(entries) as u64).sum();
+    let (mut files, mut tensors, mut done) = (Vec::new(), Vec::new(), 0);
+    progress(done, total);
+    for (path, map, entries) in opened {
+        scan_file(&map, &entries, files.len(), &mut tensors, |bytes| {
+            done += bytes as u64;
+            progress(done, total);
+        });
+        files.push(path);
+    }
+    notice_missing(&shards, &files, &tensors, &mut notices);
+    let total = merge(tensors.iter().filter_map(|tensor| tensor.stats.as_ref()));
+    Ok(Checkpoint { files, tensors, total, notices: notices.finish() })
+}
+
+fn open(path: &Path, notices: &mut Notices) -> Result<(MappedFile, Vec<Entry>), ReadError> {
+    let map = MappedFile::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => ReadError::Broken {
+            path: path.to_owned(),
+            offset: 0,
+            found: "an empty file".to_owned(),
+            wanted: header::WANTED,
+        },
+        _ => ReadError::io(path, error),
+    })?;
+    let entries = header::read(path, map.bytes(), notices)?;
+    Ok((map, entries))
+}
+
+fn scan_file(
+    map: &MappedFile,
+    entries: &[Entry],
+    file: usize,
+    tensors: &mut Vec<TensorReport>,
+    mut scanned: impl FnMut(usize),
+) {
+    let mut list = ListStats::default();
+    let mut groups = groups(entries).peekable();
+    while let Some(group) = groups.next() {
+        // The disk reads the next group while this one is scanned.
+        if let Some(next) = groups.peek() {
+            map.prefetch(extent(next));
+        }
+        let stats = scan_group(map.bytes(), group, &mut list);
+        tensors.extend(group.iter().zip(stats).map(|(entry, stats)| report(entry, file, stats)));
+        scanned(group.iter().map(Entry::bytes_to_scan).sum());
+    }
+}
+
+/// The entries in runs of about [`GROUP_BYTES`].
+fn groups(mut entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0_usize;
+        let count = entries.iter().take_while(|entry| {
+            let fits = bytes == 0 || bytes + entry.bytes_to_scan() <= GROUP_BYTES;
+            bytes += entry.bytes_to_scan();
+            fits
+        });
+        let (group, rest) = entries.split_at(count.count());
+        entries = rest;
+        (!group.is_empty()).then_some(group)
+    })
+}
+
+/// The bytes from the first to the last of a group.
+fn extent(group: &[Entry]) -> Range<usize> {
+    let start = group.first().map_or(0, |entry| entry.range.start);
+    start..group.last().map_or(start, |entry| entry.range.end)
+}
+
+/// The statistics of each entry, `None` for types that are not scanned.
+fn scan_group(bytes: &[u8], group: &[Entry], list: &mut ListStats) -> Vec<Option<TensorStats>> {
+    let tensor = |entry: &Entry| TensorBytes::new(entry.element?, bytes.get(entry.range.clone())?);
+    let tensors: Vec<_> = group.iter().map(tensor).collect();
+    let aligned: Vec<_> = tensors.iter().map(|tensor| tensor.as_ref()?.as_tensor()).collect();
+    scan_list(&aligned.iter().flatten().copied().collect::<Vec<_>>(), list);
+    let mut listed = list.tensors().iter();
+    let stats = tensors.iter().zip(&aligned).map(|(tensor, aligned)| match aligned {
+        Some(_) => listed.next().copied(),
+        None => tensor.as_ref().map(TensorBytes::scan),
+    });
+    stats.collect()
+}
+
+fn report(entry: &Entry, file: usize, stats: Option<TensorStats>) -> TensorReport {
+    let headroom = |stats: TensorStats| {
+        // As a difference: the quotient of f64's largest and smallest is beyond f64.
+        let headroom = entry.element?.max().log2() - stats.max_abs.log2();
+        Some(headroom.max(0.0))
+    };
+    TensorReport {
+        name: entry.name.clone(),
+        file,
+        dtype: entry.dtype.clone(),
+        shape: entry.shape.clone(),
+        headroom_log2: stats.and_then(headroom),
+        stats,
+    }
+}
+
+fn notice_of(error: ReadError, notices: &mut Notices) {
+    match error {
+        ReadError::Io { path, source } => notices.push(&path, None, source.to_string()),
+        ReadError::Unknown { path, found, wanted } => {
+            notices.push(&path, None, format!("got {found}, want {wanted}"));
+        }
+        ReadError::Broken { path, offset, found, wanted } => {
+            notices.push(&path, Some(offset), format!("got {found}, want {wanted}"));
+        }
+    }
+}
+
+/// Notes what the index promises and no file that was read holds.
+fn notice_missing(
+    shards: &Shards,
+    files: &[PathBuf],
+    tensors: &[TensorReport],
+    notices: &mut Notices,
+) {
+    let Some(index) = &shards.index else { return };
+    let read: HashSet<(&Path, &str)> =
+        tensors.iter().map(|tensor| (&*files[tensor.file], &*tensor.name)).collect();
+    let read_files: HashSet<&PathBuf> = files.iter().collect();
+    let mut missing = shards.weights.iter().filter(|(name, file)| {
+        let file = &shards.files[*file];
+        // A file that could not be read is noted as a whole.
+        read_files.contains(file) && !read.contains(&(&**file, &**name))
+    });
+    if let Some((name, file)) = missing.next() {
+        let more = missing.count();
+        let text = format!(
+            "{} of the index {} not read, the first is {} of {}",
+            counted(more as u64 + 1, "tensor"),
+            if more == 0 { "was" } else { "were" },
+            quoted(name),
+            shards.files[*file].display()
+        );
+        notices.push(index, None, text);
+    }
+}
+
+/// A name from a file as it can be shown: in quotes, with control characters spelled out, the end
+/// left out where it is long.
+fn quoted(name: &str) -> String {
+    const CHARACTERS_MAX: usize = 80;
+    match name.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{:?}...", &name[..end]),
+        None => format!("{name:?}"),
+    }
+}
+
+fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}

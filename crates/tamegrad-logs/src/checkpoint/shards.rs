@@ -1,0 +1,179 @@
+//! Which files a checkpoint is made of: the file itself, those of an index, those of a folder.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use tamegrad_runs::{Notices, ReadError};
+
+use super::header::{message, offset_of};
+use super::quoted;
+
+/// The longest index that is read, as for a header.
+const INDEX_BYTES_MAX: u64 = 100_000_000;
+const INDEX_ENDING: &str = ".safetensors.index.json";
+const WANTED_INDEX: &str = "an index of shards, `{\"weight_map\": {TENSOR: FILE}}`";
+
+/// The files of a checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct Shards {
+    /// In the order of their names.
+    pub(super) files: Vec<PathBuf>,
+    /// The tensors of the index, if there is one, each with the place of its file in `files`.
+    pub(super) weights: Vec<(String, usize)>,
+    /// The index.
+    pub(super) index: Option<PathBuf>,
+    /// Whether a file was named itself.
+    pub(super) is_one: bool,
+}
+
+/// Finds the files.
+///
+/// # Errors
+/// [`ReadError`] if the path or an index cannot be read, or a folder holds nothing to scan.
+pub(super) fn find(path: &Path, notices: &mut Notices) -> Result<Shards, ReadError> {
+    let metadata = fs::metadata(path).map_err(|error| ReadError::io(path, error))?;
+    if metadata.is_dir() {
+        return of_folder(path, notices);
+    }
+    let is_index = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    match is_index {
+        true if metadata.is_file() => of_index(path, metadata.len(), notices),
+        // Whatever is wrong with it is found when it is opened.
+        _ => Ok(Shards { files: vec![path.to_owned()], is_one: true, ..Shards::default() }),
+    }
+}
+
+fn of_folder(folder: &Path, notices: &mut Notices) -> Result<Shards, ReadError> {
+    let fail = |error| ReadError::io(folder, error);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        names.push(entry.map_err(fail)?.file_name());
+    }
+    names.sort();
+    let ending = |ending: &'static str| {
+        names.iter().filter(move |name| name.to_str().is_some_and(|name| name.ends_with(ending)))
+    };
+    let preferred = ending(INDEX_ENDING).find(|name| *name == "model.safetensors.index.json");
+    if let Some(index) = preferred.or_else(|| ending(INDEX_ENDING).next()) {
+        let path = folder.join(index);
+        let metadata = fs::metadata(&path).map_err(|error| ReadError::io(&path, error))?;
+        return of_index(&path, metadata.len(), notices);
+    }
+    let files: Vec<PathBuf> = ending(".safetensors").map(|name| folder.join(name)).collect();
+    if !files.is_empty() {
+        return Ok(Shards { files, ..Shards::default() });
+    }
+    let pickles = ["bin", "pt", "pth", "ckpt"];
+    let is_pickle = |path: &Path| {
+        path.extension().is_some_and(|extension| pickles.iter().any(|pickle| extension == *pickle))
+    };
+    let found = match names.iter().find(|name| is_pickle(Path::new(name))) {
+        Some(name) => format!("a folder with {} alone", quoted(&name.to_string_lossy())),
+        None => "a folder without any".to_owned(),
+    };
+    Err(ReadError::Broken {
+        path: folder.to_owned(),
+        offset: 0,
+        found,
+        wanted: "a `.safetensors` file; hint: pickles are not loaded, convert them to safetensors",
+    })
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: WeightMap,
+}
+
+/// The tensors with the places of their files, and the files in the order in which they came.
+#[derive(Default)]
+struct WeightMap {
+    weights: Vec<(String, usize)>,
+    files: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(Weights)
+    }
+}
+
+struct Weights;
+
+impl<'de> Visitor<'de> for Weights {
+    type Value = WeightMap;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors and their files")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<WeightMap, A::Error> {
+        let mut map = WeightMap::default();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        while let Some((name, file)) = members.next_entry::<String, String>()? {
+            let place = places.get(&file).copied().unwrap_or_else(|| {
+                map.files.push(file.clone());
+                places.insert(file, map.files.len() - 1);
+                map.files.len() - 1
+            });
+            map.weights.push((name, place));
+        }
+        Ok(map)
+    }
+}
+
+fn of_index(path: &Path, len: u64, notices: &mut Notices) -> Result<Shards, ReadError> {
+    let broken = |offset: usize, found| {
+        let (path, offset) = (path.to_owned(), offset as u64);
+        Err(ReadError::Broken { path, offset, found, wanted: WANTED_INDEX })
+    };
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
+    // One byte more tells a file that is longer, also where its length is not known.
+    file.take(INDEX_BYTES_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| ReadError::io(path, error))?;
+    if text.len() as u64 > INDEX_BYTES_MAX {
+        return broken(0, format!("{len} bytes, more than the 100,000,000 that are read"));
+    }
+    let WeightMap { weights, files: names } = match serde_json::from_slice::<Index>(&text) {
+        Ok(index) => index.weight_map,
+        Err(error) => return broken(offset_of(&text, &error), message(&error)),
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut shards = Shards { index: Some(path.to_owned()), ..Shards::default() };
+    // the places in `shards.files`; none for a name that is left out
+    let mut places = vec![None; names.len()];
+    let mut order: Vec<(Option<PathBuf>, usize)> = names.iter().map(below).zip(0..).collect();
+    order.sort();
+    for (below, place) in order {
+        let Some(file) = below.map(|below| folder.join(below)) else {
+            let name = quoted(&names[place]);
+            let text = format!("got the file {name}, want one beside the index: it is left out");
+            notices.push(path, None, text);
+            continue;
+        };
+        if shards.files.last() != Some(&file) {
+            shards.files.push(file);
+        }
+        places[place] = Some(shards.files.len() - 1);
+    }
+    let weights = weights.into_iter();
+    shards.weights = weights.filter_map(|(name, place)| Some((name, places[place]?))).collect();
+    Ok(shards)
+}
+
+/// The path of a file beside the index or below, in the one way to write it; `None` for any other:
+/// an index may come from anyone.
+fn below(name: &String) -> Option<PathBuf> {
+    let parts = Path::new(name).components();
+    let path = parts.map(|part| match part {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    });
+    path.collect::<Option<PathBuf>>().filter(|path| !path.as_os_str().is_empty())
+}

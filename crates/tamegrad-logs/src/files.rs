@@ -1,0 +1,77 @@
+//! The files of one run, read one after the other: a bad one does not take the others with it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tamegrad_runs::ReadError;
+
+use crate::log::LogBuilder;
+
+/// Opens each file and gives it with its length to `read`. An error is a notice, and an error of
+/// the whole only where no file had a number.
+pub(crate) fn read_each(
+    paths: &[PathBuf],
+    log: &mut LogBuilder,
+    mut read: impl FnMut(&Path, File, u64, &mut LogBuilder) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let mut first = None;
+    for path in paths {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let result = match opened {
+            Ok((len, file)) => read(path, file, len, log),
+            Err(error) => Err(ReadError::io(path, error)),
+        };
+        if let Err(error) = result {
+            note(&error, path, log);
+            first.get_or_insert(error);
+        }
+    }
+    match first {
+        Some(error) if log.is_empty() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn note(error: &ReadError, path: &Path, log: &mut LogBuilder) {
+    match error {
+        ReadError::Io { source, .. } => log.notice(path, None, source.to_string()),
+        ReadError::Broken { offset, found, wanted, .. } => {
+            log.notice(path, Some(*offset), format!("got {found}, want {wanted}"));
+        }
+        other => log.notice(path, None, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Point;
+    use std::io::Read;
+
+    #[test]
+    fn one_bad_file_is_a_notice_and_only_bad_files_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = ["a", "b", "c"].map(|name| folder.path().join(name)).into();
+        std::fs::write(&paths[0], "1").unwrap();
+        std::fs::write(&paths[1], "").unwrap();
+        let read = |path: &Path, mut file: File, len: u64, log: &mut LogBuilder| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(|error| ReadError::io(path, error))?;
+            let (found, wanted) = ("nothing".to_owned(), "a number");
+            let broken = ReadError::Broken { path: path.to_owned(), offset: len, found, wanted };
+            let value = text.parse().map_err(|_| broken)?;
+            log.push("loss", Point { step: 0, wall: 0.0, value });
+            Ok(())
+        };
+        let mut log = LogBuilder::new();
+        assert_eq!(read_each(&paths, &mut log, read).map_err(|e| e.to_string()), Ok(()));
+        let log = log.finish();
+        assert_eq!(log.series[0].points.len(), 1);
+        assert_eq!(log.notices.len(), 2);
+        let first = format!("{} at byte 0: got nothing, want a number", paths[1].display());
+        assert_eq!(log.notices[0].to_string(), first);
+
+        let error = read_each(&paths[1..], &mut LogBuilder::new(), read).unwrap_err();
+        assert_eq!(error.to_string(), first);
+    }
+}

@@ -1,0 +1,173 @@
+//! One file a format. A reader says by content whether a file is its own, and turns its records
+//! into points.
+
+mod burn_metrics;
+mod csv_rows;
+mod hf_trainer;
+mod json_rows;
+#[cfg(feature = "sqlite")]
+mod mlflow;
+mod mlflow_folder;
+#[cfg(not(feature = "sqlite"))]
+mod no_sqlite;
+mod run_folder;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+pub mod tensorboard;
+mod text;
+#[cfg(feature = "sqlite")]
+mod trackio;
+pub mod wandb;
+
+use std::path::{Path, PathBuf};
+
+use tamegrad_runs::ReadError;
+
+use crate::log::{Log, LogBuilder};
+
+/// The start of a file, by which its format is recognised.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// Where the file is; a hint where content says too little.
+    pub path: &'a Path,
+    /// Its first bytes, at most [`HEAD_BYTES`].
+    pub bytes: &'a [u8],
+    /// Whether these are all of them.
+    pub is_whole: bool,
+    /// Names that the user gave to roles: they count as those of a log.
+    pub named: &'a [String],
+}
+
+/// Bytes of a file that are looked at to recognise its format.
+pub const HEAD_BYTES: usize = 64 * 1024;
+
+/// A format of logs: its name, and what its writers could log besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    /// The name, as reports give it.
+    pub name: &'static str,
+    /// What its writers hide, whatever the log holds, and the option that shows it.
+    pub hides: Option<&'static str>,
+    /// How to log the norm of the whole gradient.
+    pub norm_option: &'static str,
+    /// How to log the gradient norms of single tensors.
+    pub tensors_option: &'static str,
+}
+
+impl Format {
+    /// A format whose writers log what they are told to, and nothing by themselves.
+    pub const fn named(name: &'static str) -> Self {
+        Self {
+            name,
+            hides: None,
+            norm_option: "log the value that `clip_grad_norm_` returns as `grad_norm`",
+            tensors_option: "log each parameter's gradient norm as `grad_norm/<name>`",
+        }
+    }
+}
+
+/// Reads a format of logs.
+pub struct Reader {
+    /// The format.
+    pub format: Format,
+    /// Whether a file is of this format.
+    pub recognises: fn(&Head<'_>) -> bool,
+    /// Whether a folder as a whole is one run of this format; its files are then not looked at one
+    /// by one. `names` are the names in it, sorted.
+    pub recognises_folder: fn(folder: &Path, names: &[String]) -> bool,
+    /// Files of one folder that give the same key are one run; `None`: each file is its own run.
+    pub run_key: fn(path: &Path) -> Option<String>,
+    /// A file of this format as it grows, read into a log from its start; `None` where it has to be
+    /// read anew each time.
+    pub grow: fn(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>>,
+    /// Reads the files of one run, in the order of their names, or the one folder.
+    pub read: fn(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError>,
+}
+
+/// All formats, those that are surest of their content first.
+pub const READERS: &[Reader] = &[
+    tensorboard::READER,
+    wandb::READER,
+    #[cfg(feature = "sqlite")]
+    mlflow::READER,
+    #[cfg(feature = "sqlite")]
+    trackio::READER,
+    #[cfg(not(feature = "sqlite"))]
+    no_sqlite::READER,
+    mlflow_folder::READER,
+    run_folder::READER,
+    burn_metrics::READER,
+    hf_trainer::READER,
+    json_rows::READER,
+    csv_rows::READER,
+    text::TEXT,
+];
+
+/// A file that is read on as it grows.
+pub trait Growing {
+    /// How many of these bytes, from the first on, are whole records; `None` where they are damaged
+    /// in a way that only reading all of the file can pass over.
+    fn whole(&self, bytes: &[u8]) -> Option<usize>;
+
+    /// Takes in bytes that are whole records, from so many bytes on.
+    fn take(&mut self, bytes: &[u8], offset: u64);
+
+    /// The log if the file ended behind `rest`, which is less than a record, with the ends of long
+    /// series alone, as [`LogBuilder`] cuts them at `points`.
+    fn look(&mut self, rest: &[u8], points: usize) -> Log;
+}
+
+/// For formats that are read anew each time.
+pub(crate) fn no_growth(_: &Path, _: LogBuilder) -> Option<Box<dyn Growing>> {
+    None
+}
+
+/// For formats that no folder is.
+pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
+    false
+}
+
+/// For formats of which each file is a run.
+pub(crate) fn own_run(_: &Path) -> Option<String> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a reader takes a whole file of this content for its own.
+    pub(super) fn knows(reader: &Reader, name: &str, bytes: &[u8]) -> bool {
+        let head = bytes.get(..HEAD_BYTES).unwrap_or(bytes);
+        let is_whole = head.len() == bytes.len();
+        (reader.recognises)(&Head { path: Path::new(name), bytes: head, is_whole, named: &[] })
+    }
+
+    /// What a reader reads of a file of this name and content.
+    pub(super) fn read_text(reader: &Reader, name: &str, bytes: &[u8]) -> Log {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let mut log = LogBuilder::new();
+        (reader.read)(&[path], &mut log).unwrap();
+        log.finish()
+    }
+
+    /// The points of a series, as `step:value`.
+    pub(super) fn points(log: &Log, name: &str) -> String {
+        let points = log.series(name).map(|series| &series.points[..]).unwrap_or_default();
+        let points: Vec<String> =
+            points.iter().map(|point| format!("{}:{}", point.step, point.value)).collect();
+        points.join(" ")
+    }
+
+    /// Recognises and reads bytes, whatever comes of it: without a panic.
+    pub(super) fn survives(reader: &Reader, bytes: &[u8]) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        knows(reader, "log", bytes);
+        let mut log = LogBuilder::new();
+        let _ = (reader.read)(&[file.path().to_owned()], &mut log);
+        log.finish();
+    }
+}

@@ -1,0 +1,159 @@
+//! tamegrad's own run folders.
+
+use std::path::PathBuf;
+
+use tamegrad_runs::{
+    Notice, ReadError, RunFolder, StepRow, TensorRecord, is_run_folder, judgement,
+};
+
+use super::{Format, Reader, no_growth, own_run};
+use crate::log::{LogBuilder, Point};
+
+pub(super) const READER: Reader = Reader {
+    format: Format::named("tamegrad run"),
+    recognises: |_| false,
+    recognises_folder: |_, names| is_run_folder(names),
+    run_key: own_run,
+    grow: no_growth,
+    read,
+};
+
+fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
+    for path in paths {
+        let run = RunFolder::open(path)?;
+        let mut notices = Vec::new();
+        run.visit_steps(&mut notices, |row| push_step(&row, log))?;
+        let places: Vec<usize> =
+            run.info.tensors.iter().map(|t| log.place(&format!("grad_norm/{}", t.name))).collect();
+        let mut unknown = 0_u64;
+        let result =
+            run.visit_tensors(&mut notices, |record| match places.get(record.tensor as usize) {
+                Some(&place) => push_tensor(&record, place, log),
+                None => unknown += 1,
+            });
+        let mut last = None;
+        let events = run.visit_events(&mut notices, |event| {
+            last = judgement(&event).or(last.take());
+        });
+        if let Some(judgement) = last {
+            log.recorded(judgement);
+        }
+        for Notice { path, offset, text } in notices {
+            log.notice(&path, offset, text);
+        }
+        if unknown > 0 {
+            log.notice(
+                path,
+                None,
+                format!("{unknown} rows of tensors that run.json does not name"),
+            );
+        }
+        // The steps count without the tensors and the events.
+        for error in [result, events].into_iter().filter_map(Result::err) {
+            log.notice(path, None, error.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn push_step(row: &StepRow, log: &mut LogBuilder) {
+    let mut push = |name, value: Option<f64>| {
+        if let Some(value) = value {
+            log.push(name, Point { step: signed(row.step), wall: row.wall, value });
+        }
+    };
+    push("loss", row.loss);
+    push("metric", row.metric);
+    push("lr", row.learning_rate);
+    push("grad_norm", row.gradient_norm);
+    push("update_ratio", row.update_ratio);
+    push("nonfinite_gradients", Some(row.nonfinite_gradients as f64));
+}
+
+/// Pushes the norm; of an envelope the smallest and the largest, as thinning a series keeps them.
+fn push_tensor(record: &TensorRecord, place: usize, log: &mut LogBuilder) {
+    let point = |step, value| Point { step: signed(step), wall: f64::NAN, value };
+    if record.steps > 1 {
+        let first = record.step.saturating_sub(u64::from(record.steps) - 1);
+        log.push_at(place, point(first, record.l2_min));
+    }
+    log.push_at(place, point(record.step, record.l2_max));
+}
+
+fn signed(step: u64) -> i64 {
+    i64::try_from(step).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Source;
+    use tamegrad_runs::{RunInfo, RunWriter, TensorInfo, TensorRow};
+
+    #[test]
+    fn a_run_folder_is_found_by_its_files_and_read_as_series() {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors = vec![TensorInfo { name: "fc1.weight".to_owned(), layer: None, len: 9 }];
+        let info = RunInfo { tensors, ..RunInfo::default() };
+        let mut run = RunWriter::create(folder.path(), &info).unwrap();
+        for step in 0..3 {
+            let loss = Some(if step == 2 { f64::NAN } else { 0.5 });
+            let row = StepRow {
+                step,
+                segment: 0,
+                wall: 7.0,
+                loss,
+                metric: None,
+                learning_rate: Some(0.1),
+                gradient_norm: Some(2.0),
+                nonfinite_gradients: 0,
+                update_ratio: None,
+            };
+            run.step(&row).unwrap();
+            let l2 = step as f64;
+            let row =
+                TensorRow { tensor: 0, l2, max_abs: 1.0, mean: 0.0, nans: 0, infs: 0, zeros: 0 };
+            run.tensors(step, &[row]).unwrap();
+        }
+        run.finish().unwrap();
+
+        let source = Source::open(folder.path()).unwrap();
+        assert_eq!(source.format().name, "tamegrad run");
+        let log = source.read().unwrap();
+        let names: Vec<&str> = log.series.iter().map(|series| series.name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["loss", "lr", "grad_norm", "nonfinite_gradients", "grad_norm/fc1.weight"]
+        );
+        let loss = &log.series("loss").unwrap().points;
+        assert_eq!(loss[1], Point { step: 1, wall: 7.0, value: 0.5 });
+        assert!(loss[2].value.is_nan());
+        let norms = &log.series("grad_norm/fc1.weight").unwrap().points;
+        assert_eq!(norms.iter().map(|point| point.value).collect::<Vec<_>>(), [0.0, 1.0, 2.0]);
+        assert_eq!(log.notices, []);
+    }
+
+    #[test]
+    fn an_envelope_gives_its_smallest_and_its_largest_norm() {
+        let mut log = LogBuilder::new();
+        let place = log.place("grad_norm/a");
+        let record = TensorRecord {
+            step: 99,
+            segment: 0,
+            steps: 100,
+            tensor: 0,
+            l2: 2.0,
+            l2_min: 1.0,
+            l2_max: 50.0,
+            max_abs: 3.0,
+            mean: 0.0,
+            nans: 0,
+            infs: 0,
+            zeros: 0,
+        };
+        push_tensor(&record, place, &mut log);
+        let log = log.finish();
+        let points: Vec<_> = log.series[0].points.iter().map(|p| (p.step, p.value)).collect();
+        assert_eq!(points, [(0, 1.0), (99, 50.0)]);
+    }
+}

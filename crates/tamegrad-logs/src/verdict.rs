@@ -1,0 +1,181 @@
+//! From a log to a verdict: the roles, the judgement of the core, and what the log could not show.
+
+use std::collections::BTreeMap;
+
+use tamegrad::Verdict;
+use tamegrad::hindsight::{History, Judgement, Metric, Sample, judge};
+
+use crate::log::{Log, Series};
+use crate::readers::Format;
+use crate::roles::{self, Map, Roles};
+
+/// What a log says, and from what.
+#[derive(Debug, Clone)]
+pub struct Reading<'a> {
+    /// Which series plays which role.
+    pub roles: Roles<'a>,
+    /// Whether the gradient norm was added up from those of single tensors.
+    pub norm_is_added_up: bool,
+    /// Verdict, onset, signs, origin, causes, remedies.
+    pub judgement: Judgement,
+    /// The wall time of the onset, in seconds since 1970.
+    pub onset_wall: Option<f64>,
+    /// What the log cannot show, and which option of its writer would show it.
+    pub missing: Vec<String>,
+    /// Loss and gradient norm as judged, for pictures.
+    pub loss: Vec<Sample>,
+    /// As `loss`.
+    pub grad_norm: Vec<Sample>,
+}
+
+/// Reads the verdict from a log of a format.
+///
+/// # Errors
+/// A name in `map` that the log does not have.
+pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Reading<'a>, String> {
+    let roles = Roles::find(log, map)?;
+    let samples = |series: Option<&Series>| {
+        series.map_or(Vec::new(), |series| roles::samples(&series.points))
+    };
+    let loss = samples(roles.loss);
+    let (rate, scale) = (samples(roles.learning_rate), samples(roles.loss_scale));
+    let tensors: Vec<(&str, Vec<Sample>)> =
+        roles.tensors.iter().map(|(name, series)| (*name, samples(Some(series)))).collect();
+    let (metric, parameter_norm) = (samples(roles.metric), samples(roles::parameter_norm(log)));
+    let ratios = roles::ratios(log);
+    let norm_is_added_up = roles.grad_norm.is_none() && !tensors.is_empty();
+    let norm = match norm_is_added_up {
+        true => added_up(&tensors),
+        false => samples(roles.grad_norm),
+    };
+    let judged = judge(&History {
+        loss: &loss,
+        gradient_norm: &norm,
+        learning_rate: &rate,
+        loss_scale: &scale,
+        tensors: tensors.iter().map(|(name, samples)| (*name, &samples[..])).collect(),
+        metric: Metric { samples: &metric, is_lower_better: roles.is_lower_better() },
+        update_ratios: ratios.iter().map(|(name, ratios)| (name.as_str(), &ratios[..])).collect(),
+        parameter_norm: &parameter_norm,
+    });
+    let judgement = with_recorded(judged, log.recorded.as_ref());
+    let onset_wall = judgement.onset.and_then(|onset| wall_of(&roles, onset));
+    let missing = missing(&roles, format, &judgement);
+    Ok(Reading { roles, norm_is_added_up, judgement, onset_wall, missing, loss, grad_norm: norm })
+}
+
+/// What a guard said that saw the run itself goes before what the log shows.
+fn with_recorded(judged: Judgement, recorded: Option<&Judgement>) -> Judgement {
+    let Some(recorded) = recorded else { return judged };
+    let mut judgement = recorded.clone();
+    judgement.alarms = judged.alarms;
+    judgement.strains = judged.strains;
+    if judgement.verdict == Verdict::Recovered {
+        judgement.recovered = judged.recovered;
+    }
+    if judgement.remedies.is_empty() && judgement.verdict.is_explosion() {
+        judgement.remedies = judged.remedies;
+    }
+    judgement
+}
+
+/// The norm over all tensors, at the steps at which most of them were logged.
+fn added_up(tensors: &[(&str, Vec<Sample>)]) -> Vec<Sample> {
+    let mut squares: BTreeMap<i64, (f64, usize)> = BTreeMap::new();
+    for sample in tensors.iter().flat_map(|(_, samples)| samples) {
+        let (sum, count) = squares.entry(sample.step).or_default();
+        *sum += sample.value * sample.value;
+        *count += 1;
+    }
+    let most = squares.values().map(|(_, count)| *count).max().unwrap_or(0);
+    let full = squares.into_iter().filter(|(_, (_, count))| 10 * count >= 9 * most);
+    full.map(|(step, (sum, _))| Sample { step, value: sum.sqrt() }).collect()
+}
+
+fn wall_of(roles: &Roles<'_>, onset: i64) -> Option<f64> {
+    let series = [roles.loss, roles.grad_norm, roles.loss_scale];
+    let at = |series: &Series| series.points.iter().find(|p| p.step == onset).map(|p| p.wall);
+    series.into_iter().flatten().find_map(at).filter(|wall| wall.is_finite())
+}
+
+/// What is not in the log, in the order of what it would add.
+fn missing(roles: &Roles<'_>, format: &Format, judgement: &Judgement) -> Vec<String> {
+    let mut missing = Vec::new();
+    if roles.loss.is_none() {
+        missing.push("no training loss was found; `--map loss=NAME` names it".to_owned());
+    }
+    missing.extend(format.hides.map(str::to_owned));
+    if roles.grad_norm.is_none() && roles.tensors.is_empty() {
+        let option = format.norm_option;
+        missing.push(format!("no gradient norm, so less is known, and later: {option}"));
+    } else if roles.tensors.is_empty() && judgement.onset.is_some() && judgement.origin.is_none() {
+        let option = format.tensors_option;
+        missing.push(format!("no gradient norms of single layers, so not where: {option}"));
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{LogBuilder, Point};
+    use tamegrad::Verdict;
+
+    fn push(builder: &mut LogBuilder, name: &str, values: &[f64]) {
+        for (step, &value) in values.iter().enumerate() {
+            let wall = 1.7e9 + step as f64;
+            builder.push(name, Point { step: step as i64, wall, value });
+        }
+    }
+
+    #[test]
+    fn a_log_with_single_tensors() {
+        let mut builder = LogBuilder::new();
+        let calm: Vec<f64> = (0..40).map(|i| 1.0 + 0.1 * f64::from(i % 3)).collect();
+        push(&mut builder, "loss", &[&calm[..], &[90.0, 4e3, 9e3, 2e4]].concat());
+        push(&mut builder, "gradients/a", &[&calm[..], &[1.0, 1.1, 1.2, 30.0]].concat());
+        push(&mut builder, "gradients/b", &[&calm[..], &[80.0, 1e3, 1e5, 1e6]].concat());
+        let log = builder.finish();
+        let reading = read_verdict(&log, &Format::named("wandb"), &[]).unwrap();
+        assert!(reading.norm_is_added_up);
+        assert_eq!(reading.grad_norm[0].value, 2f64.sqrt());
+        assert_eq!(reading.judgement.verdict, Verdict::Exploding);
+        assert_eq!(reading.judgement.onset, Some(40));
+        assert_eq!(reading.onset_wall, Some(1.7e9 + 40.0));
+        assert_eq!(reading.judgement.origin.map(|origin| origin.tensor).as_deref(), Some("b"));
+        assert_eq!(reading.missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn signs_that_are_no_explosion_are_told_beside_the_verdict() {
+        let mut builder = LogBuilder::new();
+        let calm: Vec<f64> = (0..400).map(|i| 1.0 + 0.1 * f64::from(i % 3)).collect();
+        let mut ratios = vec![0.002; 400];
+        ratios[300] = 0.4;
+        push(&mut builder, "loss", &calm);
+        push(&mut builder, "update_ratio", &ratios);
+        push(&mut builder, "val_accuracy", &[0.1; 400]);
+        let log = builder.finish();
+        let judgement = read_verdict(&log, &Format::named("csv"), &[]).unwrap().judgement;
+        assert_eq!(judgement.verdict, Verdict::Healthy);
+        let strains: Vec<(&str, i64)> =
+            judgement.strains.iter().map(|strain| (strain.sign.as_str(), strain.onset)).collect();
+        assert_eq!(strains, [("updates-too-large", 300), ("metric-stalls", 0)]);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_the_option_that_shows_it() {
+        let mut builder = LogBuilder::new();
+        push(&mut builder, "loss", &[2.0, 1.9, 1.8, f64::NAN]);
+        let log = builder.finish();
+        let reading = read_verdict(
+            &log,
+            &Format { hides: Some("NaN is hidden"), ..Format::named("made") },
+            &[],
+        )
+        .unwrap();
+        assert_eq!(reading.missing[0], "NaN is hidden");
+        assert!(reading.missing[1].starts_with("no gradient norm"), "{:?}", reading.missing);
+        assert_eq!(reading.judgement.verdict, Verdict::Exploded);
+    }
+}
