@@ -18,7 +18,7 @@ const TENSORS: usize = 2;
 static GUARD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut guard = Guard::new(layout(), RunFacts::default(), config());
     (0..STEPS).for_each(|number| step(&mut guard, number));
-    assert!(!guard.record().findings.is_empty() && !guard.record().actions.is_empty());
+    assert!(!guard.run().findings().is_empty() && !guard.run().actions().is_empty());
     postcard::to_allocvec(&guard).expect("there is memory")
 });
 
@@ -35,15 +35,15 @@ pub fn guard_state(changes: &[u8]) {
         Err(error) => return assert_ne!(error.to_string(), ""),
     };
     // As torch's door does it: which layer a tensor belongs to is what the state says.
-    let mut guard = Guard::new(saved.record().layout.clone(), RunFacts::default(), config());
+    let mut guard = Guard::new(saved.record().layout().clone(), RunFacts::default(), config());
     if let Err(error) = guard.resume(saved) {
         return assert_ne!(error.to_string(), "");
     }
     (STEPS..STEPS + 3).for_each(|number| step(&mut guard, number));
     let diagnosis = guard.diagnosis();
     let style = Style { colour: false, width: 100 };
-    assert_ne!(terminal::diagnosis(&diagnosis, guard.record(), &style), "");
-    let report = json::given(&diagnosis, guard.record(), None);
+    assert_ne!(terminal::diagnosis(&diagnosis, guard.run(), &style), "");
+    let report = json::DiagnosisReport::from(&diagnosis);
     assert_ne!(json::to_string(&report).expect("a diagnosis is JSON"), "");
 }
 

@@ -90,16 +90,16 @@ pub fn preflight<M: Module>(
     let outcome = session.step(StepInput { learning_rate, ..StepInput::default() }, &loss);
     let record = session.guard().record();
     let gradients: Vec<Option<TensorStats>> =
-        record.tensors.iter().map(|track| track.latest).collect();
+        record.tensors().iter().map(|track| track.latest).collect();
     let updates: Vec<Option<Update>> =
-        record.tensors.iter().map(|track| track.latest_update).collect();
+        record.tensors().iter().map(|track| track.latest_update).collect();
     let multiple =
         outcome.updated.then(|| critical_multiple(model, session.model(), &loss)).flatten();
     tamegrad::preflight(
-        &record.layout,
+        record.layout(),
         &FirstStep {
             loss: Some(outcome.loss),
-            trace: record.first_trace.as_ref().map(|(_, trace)| trace),
+            trace: record.first_trace().map(|(_, trace)| trace),
             gradients: &gradients,
             updates: &updates,
             critical_multiple: multiple,

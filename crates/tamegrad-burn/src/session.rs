@@ -274,8 +274,8 @@ impl<M: Module> Session<M> {
         } else {
             self.model.clone()
         };
-        let first_alarm = self.guard.record().first_alarm().is_some();
-        let unmeasured = self.guard.record().alarm_lag.is_none();
+        let first_alarm = self.guard.run().is_alarmed();
+        let unmeasured = self.guard.record().alarm_lag().is_none();
         match self.meter.clone().filter(|_| first_alarm && unmeasured) {
             Some(meter) => {
                 let (after, lags) = meter.measure(|| self.optimizer.step(rate, decayed, gradients));
@@ -303,7 +303,7 @@ impl<M: Module> Session<M> {
         if in_full {
             return updates::measure(&self.table, before, after, buffers);
         }
-        let tracks = &self.guard.record().tensors;
+        let tracks = self.guard.record().tensors();
         estimate(&self.table, before, after, &gradients.tensors, tracks, step, buffers)
     }
 

@@ -160,7 +160,7 @@ fn a_rewind_restores_the_state_of_its_snapshot_to_the_bit() {
             return;
         }
     }
-    panic!("never rewound: {:?}", session.guard().record().actions);
+    panic!("never rewound: {:?}", session.guard().run().actions());
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn clipping_scales_the_update_and_an_infinite_gradient_is_no_update() {
     let update_norm = |clip: Option<Clip>, target: f32| {
         let mut session = session(Mode::Observe, sgd()).with_clip(clip);
         let outcome = step(&mut session, 0, &Batch::new(0, target));
-        let change = session.guard().record().tensors.iter().filter_map(|t| t.latest_update);
+        let change = session.guard().record().tensors().iter().filter_map(|t| t.latest_update);
         let norm = change.map(|u| u.change_norm * u.change_norm).sum::<f64>().sqrt();
         (norm, outcome.gradient_norm.unwrap_or(0.0))
     };
@@ -190,12 +190,12 @@ fn probes_see_the_layers_and_every_tensor_has_its_name() {
     let mut session = session(Mode::Observe, sgd());
     step(&mut session, 0, &Batch::new(0, 1.0));
     let record = session.guard().record();
-    let names: Vec<_> = record.layout.tensors.iter().map(|t| t.name.as_str()).collect();
+    let names: Vec<_> = record.layout().tensors.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(
         names,
         ["first.weight", "first.bias", "norm.gamma", "norm.beta", "last.weight", "last.bias"]
     );
-    let layers: Vec<_> = record.layout.tensors.iter().map(|t| t.layer.map(|l| l.0)).collect();
+    let layers: Vec<_> = record.layout().tensors.iter().map(|t| t.layer.map(|l| l.0)).collect();
     assert_eq!(layers, [Some(0), Some(0), Some(1), Some(1), Some(2), Some(2)]);
     let chain = record.first_chain().expect("probes at step 0");
     assert_eq!(chain.links.len(), 3);
@@ -206,9 +206,9 @@ fn probes_see_the_layers_and_every_tensor_has_its_name() {
 fn the_second_moment_lags_when_the_gradient_jumps() {
     let mut session = session(Mode::Observe, adam());
     (0..120).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1.0))));
-    assert_eq!(session.guard().record().alarm_lag, None, "measured at an alarm only");
+    assert_eq!(session.guard().record().alarm_lag(), None, "measured at an alarm only");
     (120..124).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1e4))));
-    let (_, lag) = session.guard().record().alarm_lag.expect("measured at the alarm");
+    let (_, lag) = session.guard().record().alarm_lag().expect("measured at the alarm");
     assert!(lag > 2.3, "{lag}");
 }
 
@@ -239,7 +239,7 @@ fn a_session_with_a_restored_guard_goes_on_as_if_nothing_had_been() {
         assert!(states[0] == states[1], "{mode:?}: the states differ");
         let told = |session: &Session<Net>| format!("{:?}", session.guard().diagnosis());
         assert_eq!(told(&whole), told(&resumed));
-        let onset = whole.guard().record().first_alarm().map(|finding| finding.step);
+        let onset = whole.guard().run().first_alarm().map(|finding| finding.step);
         assert_eq!(onset, Some(Step(150)), "{mode:?}");
     }
 }
@@ -272,5 +272,5 @@ fn after_a_restore_there_is_nothing_to_rewind_to_until_the_next_snapshot() {
             return;
         }
     }
-    panic!("never rewound: {:?}", first.guard().record().actions);
+    panic!("never rewound: {:?}", first.guard().run().actions());
 }

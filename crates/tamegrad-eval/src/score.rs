@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tamegrad::Verdict;
-use tamegrad::hindsight::Sample;
+use tamegrad::logs::Sample;
 use tamegrad_logs::{ReadError, Reading, discover, read_verdict};
 
 /// What a label says of a run.
@@ -176,14 +176,14 @@ fn beside(
     format: &str,
     reading: &Reading<'_>,
 ) -> Score {
-    let found = reading.judgement.onset;
+    let found = reading.diagnosis.onset.and_then(|step| i64::try_from(step.0).ok());
     let records = if reading.loss.is_empty() { &reading.grad_norm } else { &reading.loss };
     let error = onset.zip(found).map(|(a, b)| place(records, a).abs_diff(place(records, b)) as u64);
     Score {
         id: id.to_owned(),
         label,
         onset,
-        read: Ok((format.to_owned(), reading.judgement.verdict)),
+        read: Ok((format.to_owned(), reading.diagnosis.verdict)),
         onset_found: found,
         onset_error: error,
     }

@@ -168,7 +168,7 @@ impl<N: Network> Steps for Runs<N> {
             }
             self.step += 1;
         }
-        if self.sessions[2].guard().record().first_alarm().is_some() {
+        if self.sessions[2].guard().run().first_alarm().is_some() {
             return Err("an alarm has ended the probes".to_owned());
         }
         let middles = plain.map(median);

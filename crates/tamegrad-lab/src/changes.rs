@@ -1,6 +1,6 @@
 //! Remedies as edits of a recipe.
 
-use tamegrad::remedies::{Change, Place, Scheme};
+use tamegrad::remedies::{Change, NormPlace, Scheme};
 use tamegrad::{LayerId, Layout};
 
 use crate::recipe::edit::{Edit, EditValue};
@@ -11,13 +11,13 @@ use crate::recipe::{Activation, ClipBy, Model, NormalisationKind, Recipe, Scale}
 pub fn edits(change: &Change, recipe: &Recipe, layout: &Layout) -> Option<Vec<Edit>> {
     match change {
         // What the guard does at run time is no part of a recipe.
-        Change::Guard => None,
+        Change::Guard | Change::Rewind { .. } => None,
         Change::ClipGlobalNorm { max_norm } => clip(ClipBy::GlobalNorm, *max_norm, recipe),
         Change::ClipTensorNorm { max_norm } => clip(ClipBy::TensorNorm, *max_norm, recipe),
         Change::ClipValue { limit } => clip(ClipBy::Value, *limit, recipe),
         Change::WarmUp { steps } => (recipe.schedule.warm_up < *steps)
             .then(|| vec![set("schedule.warm_up", EditValue::Integer(*steps as i64))]),
-        Change::LearningRate { factor } => {
+        Change::LearningRate { factor, .. } => {
             let rate = two_digits(recipe.optimizer.learning_rate * factor);
             Some(vec![set("optimizer.learning_rate", EditValue::Float(rate))])
         }
@@ -78,15 +78,15 @@ fn reinitialise(
     Some(edits)
 }
 
-fn batch_norm(place: Place, recipe: &Recipe) -> Option<Vec<Edit>> {
+fn batch_norm(place: NormPlace, recipe: &Recipe) -> Option<Vec<Edit>> {
     let has_none = match &recipe.model {
         Model::Mlp(mlp) => mlp.normalisation.kind == NormalisationKind::None,
         Model::Conv(conv) => conv.normalisation.kind == NormalisationKind::None,
         Model::Rnn(_) | Model::Transformer(_) => false,
     };
     let word = match place {
-        Place::Before => "before",
-        Place::After => "after",
+        NormPlace::Before => "before",
+        NormPlace::After => "after",
     };
     let edits =
         || vec![text("model.normalisation.kind", "batch"), text("model.normalisation.place", word)];
@@ -206,7 +206,7 @@ epochs = 1
             ),
             (Change::WarmUp { steps: 20 }, vec!["[schedule]", "warm_up = 20"], vec![]),
             (
-                Change::LearningRate { factor: 0.1 },
+                Change::LearningRate { factor: 0.1, from: None },
                 vec!["learning_rate = 0.03"],
                 vec!["learning_rate = 0.3"],
             ),
@@ -228,12 +228,12 @@ epochs = 1
                 ],
             ),
             (
-                Change::BatchNorm { place: Place::After },
+                Change::BatchNorm { place: NormPlace::After },
                 vec!["normalisation = { kind = \"batch\", place = \"after\" }"],
                 vec![],
             ),
             (
-                Change::Activation { name: "relu", layer },
+                Change::Activation { name: "relu".to_owned(), layer },
                 vec!["activation = \"relu\""],
                 vec!["activation = \"exp\""],
             ),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tamegrad::SignName;
 use tamegrad::diagnosis::SignSummary;
 use tamegrad::remedies::{Grade, Proposal};
-use tamegrad::{Mode, Record, Verdict};
+use tamegrad::{Mode, Run, Verdict};
 
 use crate::changes::edits;
 use crate::prepare::SetupError;
@@ -102,7 +102,7 @@ const METRIC_MARGIN: f64 = 0.02;
 pub fn fix(
     file: &RecipeFile,
     cancel: &AtomicBool,
-    progress: &mut dyn FnMut(&Stage, Progress, &Record),
+    progress: &mut dyn FnMut(&Stage, Progress, &Run),
 ) -> Result<Fix, FixError> {
     let observe =
         TrainOptions { mode: Mode::Observe, steps_max: None, stop_after_alarm: None, cancel };
@@ -121,13 +121,13 @@ fn try_all(
     file: &RecipeFile,
     given: &Trained,
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(&Stage, Progress, &Record),
+    progress: &mut dyn FnMut(&Stage, Progress, &Run),
 ) -> Result<Vec<Trial>, FixError> {
     let folder = file.path.parent().unwrap_or(std::path::Path::new("."));
     let text = edit::absolute_paths(&file.text, folder);
     let mut proposals = given.diagnosis.remedies.clone();
     proposals.sort_by_key(|proposal| proposal.remedy.force());
-    let layout = &given.record.layout;
+    let layout = given.run.record().layout();
     let candidates: Vec<_> = proposals
         .into_iter()
         // What the guard does by itself at run time is no part of a recipe.
@@ -168,14 +168,14 @@ fn try_all(
 fn learns(trial: &Trained, given: &Trained) -> bool {
     let is_stall = |s: &&SignSummary| s.sign == SignName::MetricStalls && s.count > 0;
     let stalls = trial.diagnosis.signs.iter().any(|sign| is_stall(&sign));
-    let measured = given.record.rows.iter().filter_map(|row| row.metric);
+    let measured = given.run.record().rows().iter().filter_map(|row| row.metric);
     let best = measured.filter(|metric| metric.is_finite()).fold(f64::NEG_INFINITY, f64::max);
     !stalls && trial.metric >= best - METRIC_MARGIN
 }
 
 /// The length of a trial: it must outlast the onset, and be long enough to tell how well it learns.
 fn trial_steps(given: &Trained) -> u64 {
-    let planned = given.record.facts.planned_steps.unwrap_or(given.steps);
+    let planned = given.run.record().facts().planned_steps.unwrap_or(given.steps);
     let onset = given.diagnosis.onset.map_or(0, |step| step.0);
     let part = (TRIAL_OF_RUN * planned as f64) as u64;
     (TRIAL_OF_ONSET * onset).max(part).max(TRIAL_STEPS_MIN).min(planned)
@@ -185,7 +185,7 @@ fn train_to_the_end(
     file: &RecipeFile,
     trials: &[Trial],
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(&Stage, Progress, &Record),
+    progress: &mut dyn FnMut(&Stage, Progress, &Run),
 ) -> Result<Option<Chosen>, FixError> {
     let healthy = || trials.iter().filter(|t| t.verdict == Verdict::Healthy && t.learns);
     let best = healthy().map(|trial| trial.metric).fold(f64::NEG_INFINITY, f64::max);

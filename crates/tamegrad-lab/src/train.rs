@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tamegrad::{Diagnosis, GuardConfig, Mode, NamedInput, Record, Step};
+use tamegrad::{Diagnosis, GuardConfig, Mode, NamedInput, Run, Step};
 use tamegrad_burn::{Session, StepInput, weights_hash};
 
 use crate::model::Network;
@@ -45,8 +45,8 @@ pub struct Progress {
 pub struct Trained {
     /// The diagnosis.
     pub diagnosis: Diagnosis,
-    /// What was recorded.
-    pub record: Record,
+    /// What the guard kept of it.
+    pub run: Run,
     /// Held-out metric at the end: accuracy for classes, R^2 for values.
     pub metric: f64,
     /// Hash of the final weights, 32 hexadecimal digits.
@@ -69,7 +69,7 @@ const NONFINITE_MAX: u32 = 20;
 pub fn train(
     recipe: &Recipe,
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(Progress, &Record),
+    progress: &mut dyn FnMut(Progress, &Run),
 ) -> Result<Trained, SetupError> {
     Ok(with_network(recipe, prepare(recipe)?, Training { recipe, options, progress }))
 }
@@ -78,7 +78,7 @@ pub fn train(
 struct Training<'a, 'b> {
     recipe: &'a Recipe,
     options: &'a TrainOptions<'b>,
-    progress: &'a mut dyn FnMut(Progress, &Record),
+    progress: &'a mut dyn FnMut(Progress, &Run),
 }
 
 impl WithNetwork for Training<'_, '_> {
@@ -94,7 +94,7 @@ fn run<N: Network>(
     mut prepared: Prepared,
     recipe: &Recipe,
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(Progress, &Record),
+    progress: &mut dyn FnMut(Progress, &Run),
 ) -> Trained {
     let started = Instant::now();
     let config = GuardConfig { mode: options.mode, ..GuardConfig::default() };
@@ -129,7 +129,7 @@ fn run<N: Network>(
         nonfinite = if outcome.loss.is_finite() { 0 } else { nonfinite + 1 };
         let (loss, gradient_norm) = (outcome.loss, outcome.gradient_norm);
         let now = Progress { step: step + 1, steps, loss, gradient_norm, metric };
-        progress(now, session.guard().record());
+        progress(now, session.guard().run());
         if let Some(Step(to)) = outcome.decision.rewind {
             skipped_batches += step + 1 - to;
             step = to;
@@ -146,7 +146,7 @@ fn run<N: Network>(
     }
     Trained {
         diagnosis: session.guard().diagnosis(),
-        record: session.guard().record().clone(),
+        run: session.guard().run().clone(),
         metric: prepared.metric(session.model()),
         weights_hash: weights_hash(session.model()),
         steps: taken,
@@ -157,7 +157,7 @@ fn run<N: Network>(
 
 /// Whether enough was seen after the first alarm, and the run did not recover by itself.
 fn verdict_stands<N: Network>(session: &Session<N>, after_alarm: Option<u64>, step: u64) -> bool {
-    let (Some(after), Some(alarm)) = (after_alarm, session.guard().record().first_alarm()) else {
+    let (Some(after), Some(alarm)) = (after_alarm, session.guard().run().first_alarm()) else {
         return false;
     };
     let since = step.saturating_sub(alarm.step.0);

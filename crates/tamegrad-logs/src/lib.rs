@@ -21,7 +21,7 @@
 //! let source = Source::open(&path)?;
 //! let log = source.read()?;
 //! let reading = read_verdict(&log, source.format(), &[])?;
-//! assert_eq!(reading.judgement.verdict, Verdict::Exploded);
+//! assert_eq!(reading.diagnosis.verdict, Verdict::Exploded);
 //! # Ok(())
 //! # }
 //! ```

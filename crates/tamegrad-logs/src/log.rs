@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use tamegrad::hindsight::Judgement;
+use tamegrad::Diagnosis;
 use tamegrad_runs::{Notice, Notices};
 
 /// One logged number.
@@ -39,7 +39,7 @@ pub struct Log {
     /// What was left out. At most [`NOTICES_MAX`](tamegrad_runs::NOTICES_MAX); then the last says how many more there were.
     pub notices: Vec<Notice>,
     /// What a guard that saw the run itself said of it at its end; only tamegrad's own runs have it.
-    pub recorded: Option<Judgement>,
+    pub recorded: Option<Diagnosis>,
 }
 
 /// Points kept of one log: 96 MB of them, up to twice that while they grow.
@@ -80,8 +80,8 @@ impl LogBuilder {
     }
 
     /// Notes what a guard said of the run.
-    pub(crate) fn recorded(&mut self, judgement: Judgement) {
-        self.log.recorded = Some(judgement);
+    pub(crate) fn recorded(&mut self, diagnosis: Diagnosis) {
+        self.log.recorded = Some(diagnosis);
     }
 
     /// An empty log whose user gave these names to roles.

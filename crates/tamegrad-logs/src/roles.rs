@@ -4,7 +4,7 @@ mod metric;
 mod updates;
 
 use crate::log::{Log, Point, Series};
-use tamegrad::hindsight::Sample;
+use tamegrad::logs::Sample;
 
 pub(crate) use updates::{parameter_norm, ratios};
 

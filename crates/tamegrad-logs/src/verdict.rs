@@ -1,9 +1,9 @@
-//! From a log to a verdict: the roles, the judgement of the core, and what the log could not show.
+//! From a log to a diagnosis: the roles, the rules of the core, and what the log could not show.
 
 use std::collections::BTreeMap;
 
-use tamegrad::Verdict;
-use tamegrad::hindsight::{History, Judgement, Metric, Sample, judge};
+use tamegrad::logs::{History, Metric, Sample, diagnose, step};
+use tamegrad::{Diagnosis, Step, Verdict};
 
 use crate::log::{Log, Series};
 use crate::readers::Format;
@@ -17,7 +17,7 @@ pub struct Reading<'a> {
     /// Whether the gradient norm was added up from those of single tensors.
     pub norm_is_added_up: bool,
     /// Verdict, onset, signs, origin, causes, remedies.
-    pub judgement: Judgement,
+    pub diagnosis: Diagnosis,
     /// The wall time of the onset, in seconds since 1970.
     pub onset_wall: Option<f64>,
     /// What the log cannot show, and which option of its writer would show it.
@@ -44,11 +44,9 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     let (metric, parameter_norm) = (samples(roles.metric), samples(roles::parameter_norm(log)));
     let ratios = roles::ratios(log);
     let norm_is_added_up = roles.grad_norm.is_none() && !tensors.is_empty();
-    let norm = match norm_is_added_up {
-        true => added_up(&tensors),
-        false => samples(roles.grad_norm),
-    };
-    let judged = judge(&History {
+    let norm =
+        if norm_is_added_up { added_up(&tensors) } else { samples(roles.grad_norm) };
+    let found = diagnose(&History {
         loss: &loss,
         gradient_norm: &norm,
         learning_rate: &rate,
@@ -58,25 +56,20 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
         update_ratios: ratios.iter().map(|(name, ratios)| (name.as_str(), &ratios[..])).collect(),
         parameter_norm: &parameter_norm,
     });
-    let judgement = with_recorded(judged, log.recorded.as_ref());
-    let onset_wall = judgement.onset.and_then(|onset| wall_of(&roles, onset));
-    let missing = missing(&roles, format, &judgement);
-    Ok(Reading { roles, norm_is_added_up, judgement, onset_wall, missing, loss, grad_norm: norm })
+    let diagnosis = with_recorded(found, log.recorded.as_ref());
+    let onset_wall = diagnosis.onset.and_then(|onset| wall_of(&roles, onset));
+    let missing = missing(&roles, format, &diagnosis);
+    Ok(Reading { roles, norm_is_added_up, diagnosis, onset_wall, missing, loss, grad_norm: norm })
 }
 
-/// What a guard said that saw the run itself goes before what the log shows.
-fn with_recorded(judged: Judgement, recorded: Option<&Judgement>) -> Judgement {
-    let Some(recorded) = recorded else { return judged };
-    let mut judgement = recorded.clone();
-    judgement.alarms = judged.alarms;
-    judgement.strains = judged.strains;
-    if judgement.verdict == Verdict::Recovered {
-        judgement.recovered = judged.recovered;
+/// What a guard said that saw the run itself goes before what its log shows.
+fn with_recorded(found: Diagnosis, recorded: Option<&Diagnosis>) -> Diagnosis {
+    let Some(recorded) = recorded else { return found };
+    let mut diagnosis = recorded.clone();
+    if diagnosis.verdict == Verdict::Recovered {
+        diagnosis.recovered = found.recovered;
     }
-    if judgement.remedies.is_empty() && judgement.verdict.is_explosion() {
-        judgement.remedies = judged.remedies;
-    }
-    judgement
+    diagnosis
 }
 
 /// The norm over all tensors, at the steps at which most of them were logged.
@@ -92,25 +85,30 @@ fn added_up(tensors: &[(&str, Vec<Sample>)]) -> Vec<Sample> {
     full.map(|(step, (sum, _))| Sample { step, value: sum.sqrt() }).collect()
 }
 
-fn wall_of(roles: &Roles<'_>, onset: i64) -> Option<f64> {
+fn wall_of(roles: &Roles<'_>, onset: Step) -> Option<f64> {
     let series = [roles.loss, roles.grad_norm, roles.loss_scale];
-    let at = |series: &Series| series.points.iter().find(|p| p.step == onset).map(|p| p.wall);
+    let at = |series: &Series| series.points.iter().find(|p| step(p.step) == onset).map(|p| p.wall);
     series.into_iter().flatten().find_map(at).filter(|wall| wall.is_finite())
 }
 
 /// What is not in the log, in the order of what it would add.
-fn missing(roles: &Roles<'_>, format: &Format, judgement: &Judgement) -> Vec<String> {
+fn missing(roles: &Roles<'_>, format: &Format, found: &Diagnosis) -> Vec<String> {
     let mut missing = Vec::new();
     if roles.loss.is_none() {
-        missing.push("no training loss was found; `--map loss=NAME` names it".to_owned());
+        missing.push("No training loss was found. To name it: `--map loss=NAME`".to_owned());
     }
     missing.extend(format.hides.map(str::to_owned));
     if roles.grad_norm.is_none() && roles.tensors.is_empty() {
         let option = format.norm_option;
-        missing.push(format!("no gradient norm, so less is known, and later: {option}"));
-    } else if roles.tensors.is_empty() && judgement.onset.is_some() && judgement.origin.is_none() {
+        missing.push(format!(
+            "The gradient norm was not logged, so the diagnosis says less, and says it later. To log \
+             it: {option}"
+        ));
+    } else if roles.tensors.is_empty() && found.onset.is_some() && found.origin.is_none() {
         let option = format.tensors_option;
-        missing.push(format!("no gradient norms of single layers, so not where: {option}"));
+        missing.push(format!(
+            "Per-layer gradient norms were not logged, so the origin is unknown. To log them: {option}"
+        ));
     }
     missing
 }
@@ -139,10 +137,10 @@ mod tests {
         let reading = read_verdict(&log, &Format::named("wandb"), &[]).unwrap();
         assert!(reading.norm_is_added_up);
         assert_eq!(reading.grad_norm[0].value, 2f64.sqrt());
-        assert_eq!(reading.judgement.verdict, Verdict::Exploding);
-        assert_eq!(reading.judgement.onset, Some(40));
+        assert_eq!(reading.diagnosis.verdict, Verdict::Exploding);
+        assert_eq!(reading.diagnosis.onset, Some(Step(40)));
         assert_eq!(reading.onset_wall, Some(1.7e9 + 40.0));
-        assert_eq!(reading.judgement.origin.map(|origin| origin.tensor).as_deref(), Some("b"));
+        assert_eq!(reading.diagnosis.origin_name(), Some("b"));
         assert_eq!(reading.missing, Vec::<String>::new());
     }
 
@@ -156,11 +154,11 @@ mod tests {
         push(&mut builder, "update_ratio", &ratios);
         push(&mut builder, "val_accuracy", &[0.1; 400]);
         let log = builder.finish();
-        let judgement = read_verdict(&log, &Format::named("csv"), &[]).unwrap().judgement;
-        assert_eq!(judgement.verdict, Verdict::Healthy);
-        let strains: Vec<(&str, i64)> =
-            judgement.strains.iter().map(|strain| (strain.sign.as_str(), strain.onset)).collect();
-        assert_eq!(strains, [("updates-too-large", 300), ("metric-stalls", 0)]);
+        let found = read_verdict(&log, &Format::named("csv"), &[]).unwrap().diagnosis;
+        assert_eq!(found.verdict, Verdict::Healthy);
+        let up = found.signs.iter().filter_map(|sign| Some((sign.sign.as_str(), sign.first()?)));
+        let strains: Vec<(&str, u64)> = up.map(|(name, first)| (name, first.step.0)).collect();
+        assert_eq!(strains, [("metric-stalls", 0), ("updates-too-large", 300)]);
     }
 
     #[test]
@@ -175,7 +173,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(reading.missing[0], "NaN is hidden");
-        assert!(reading.missing[1].starts_with("no gradient norm"), "{:?}", reading.missing);
-        assert_eq!(reading.judgement.verdict, Verdict::Exploded);
+        assert!(reading.missing[1].starts_with("The gradient norm was not"), "{:?}", reading.missing);
+        assert_eq!(reading.diagnosis.verdict, Verdict::Exploded);
     }
 }

@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tamegrad::{
-    Diagnosis, Finding, GuardConfig, Mode, NamedInput, Observation, RunFacts, Severity, Step,
+    Finding, GuardConfig, Measure, Mode, NamedInput, Names, Observation, Place, RunFacts, Step,
     TensorInfo, UpdateVerdict,
 };
 use tamegrad_report::{Style, describe_change, json, terminal};
@@ -22,9 +22,12 @@ pub(crate) struct Guard {
     core: tamegrad::Guard,
 }
 
-/// Step, sign, severity, tensor, layer, the numbers in words, and what has happened.
+/// Quantity, kind and name of the place, value, what it is held against and its value, in words.
+type MeasureRow =
+    (&'static str, &'static str, Option<String>, f64, Option<&'static str>, Option<f64>, String);
+/// Step, sign, severity, tensor, layer, the numbers, and what has happened.
 type FindingRow =
-    (u64, &'static str, &'static str, Option<String>, Option<String>, Vec<String>, &'static str);
+    (u64, &'static str, &'static str, Option<String>, Option<String>, Vec<MeasureRow>, &'static str);
 /// Verdict, onset, origin, cause, kind of place.
 type Summary =
     (&'static str, Option<u64>, Option<String>, Option<&'static str>, Option<&'static str>);
@@ -79,7 +82,7 @@ impl Guard {
         let saved = tamegrad_state::load(state).map_err(value_error)?;
         // Only the first pass of a run shows the layers, and only its start which parameters are
         // zeros: what the state says of both holds, if the parameters have the same names.
-        let mut layout = saved.record().layout.clone();
+        let mut layout = saved.record().layout().clone();
         let named = tensors.into_iter().enumerate().map(|(index, name)| {
             let known = layout.tensors.get(index);
             TensorInfo {
@@ -108,7 +111,7 @@ impl Guard {
 
     /// Whether an alarm has come.
     fn is_alarmed(&self) -> bool {
-        self.core.record().first_alarm().is_some()
+        self.core.run().is_alarmed()
     }
 
     /// Whether an alarm has come whose pass no hooks have seen.
@@ -128,15 +131,14 @@ impl Guard {
 
     /// Takes in parameters that the optimizer has got later.
     fn add_tensors(&mut self, rows: Vec<TensorRow>) -> PyResult<()> {
-        let layers = self.core.record().layout.layers.len();
+        let layers = self.core.record().layout().layers.len();
         self.core.add_tensors(tensor_infos(rows, layers)?);
         Ok(())
     }
 
     /// Whether the lag of Adam's second moment shall be measured at this step.
     fn wants_lag(&self) -> bool {
-        let record = self.core.record();
-        record.first_alarm().is_some() && record.alarm_lag.is_none()
+        self.core.wants_lag()
     }
 
     /// The factor on the learning rate; exactly 1 when the guard leaves it alone.
@@ -162,7 +164,7 @@ impl Guard {
         targets: Option<Numbers>,
         clipped_to: Option<f64>,
     ) -> Option<Decision> {
-        let trace = trace.map(|trace| trace.to_core(self.core.record().layout.layers.len()));
+        let trace = trace.map(|trace| trace.to_core(self.core.record().layout().layers.len()));
         let inputs = inputs.unwrap_or_default();
         let named = inputs.iter().map(|(name, of)| NamedInput { name, stats: stats(*of) });
         let inputs: Vec<NamedInput<'_>> = named.collect();
@@ -206,7 +208,7 @@ impl Guard {
     /// when it was run after an update.
     #[pyo3(signature = (trace, step = None))]
     fn observe_trace(&mut self, trace: &Trace, step: Option<u64>) {
-        let trace = trace.to_core(self.core.record().layout.layers.len());
+        let trace = trace.to_core(self.core.record().layout().layers.len());
         match step {
             Some(step) => self.core.observe_trace_of(Step(step), &trace),
             None => self.core.observe_trace(&trace),
@@ -220,46 +222,38 @@ impl Guard {
 
     /// Number of findings so far.
     fn finding_count(&self) -> usize {
-        self.core.record().findings.len()
+        self.core.run().findings().len()
     }
 
     /// The findings from a position on.
     fn findings(&self, from: usize) -> Vec<FindingRow> {
-        let record = self.core.record();
+        let names = self.core.record().names();
+        let layout = self.core.record().layout();
+        let name = |place: Place| names.name(place).map(str::to_owned);
         let row = |finding: &Finding| {
-            let evidence = finding.evidence.iter().map(|evidence| match &evidence.against {
-                Some((against, limit)) => format!(
-                    "{}: {} ({against} {})",
-                    evidence.what,
-                    tamegrad_report::number(evidence.value),
-                    tamegrad_report::number(*limit)
-                ),
-                None => format!("{}: {}", evidence.what, tamegrad_report::number(evidence.value)),
-            });
+            let (tensor, place) = (finding.place.tensor(), finding.place);
+            let layer = place.layer().or(tensor.and_then(|tensor| layout.layer_of(tensor)));
             (
                 finding.step.0,
                 finding.sign.as_str(),
-                match finding.severity {
-                    Severity::Alarm => "alarm",
-                    Severity::Strain => "strain",
-                },
-                finding.tensor.map(|id| record.layout.tensor_name(id).to_owned()),
-                finding.layer.map(|id| record.layout.layer_name(id).to_owned()),
-                evidence.collect(),
-                finding.title(),
+                finding.severity.as_str(),
+                tensor.and_then(|_| name(place)),
+                layer.and_then(|layer| name(Place::Layer(layer))),
+                finding.evidence.iter().map(|of| measure_row(of, &names)).collect(),
+                tamegrad_report::title(finding),
             )
         };
-        record.findings.iter().skip(from).map(row).collect()
+        self.core.run().findings().iter().skip(from).map(row).collect()
     }
 
     /// Number of steps at which the guard acted.
     fn action_count(&self) -> u64 {
-        self.core.record().actions.len() as u64 + self.core.record().actions_dropped
+        self.core.run().action_count()
     }
 
     /// What the guard did, each with its step.
     fn actions(&self) -> Vec<(u64, Decision)> {
-        let actions = self.core.record().actions.iter();
+        let actions = self.core.run().actions().iter();
         actions.map(|(step, decision)| (step.0, Decision::from(decision))).collect()
     }
 
@@ -270,35 +264,32 @@ impl Guard {
         (
             diagnosis.verdict.as_str(),
             diagnosis.onset.map(|step| step.0),
-            self.origin(&diagnosis),
-            diagnosis.causes.first().map(|cause| cause.name.as_str()),
-            diagnosis.origin.map(|origin| origin.place.as_str()),
+            diagnosis.origin_name().map(str::to_owned),
+            diagnosis.cause(),
+            diagnosis.origin.map(|origin| origin.place.kind()),
         )
     }
 
     /// The diagnosis as text.
     #[pyo3(signature = (*, width = 100, colour = false))]
     fn text(&self, width: usize, colour: bool) -> String {
-        terminal::diagnosis(&self.core.diagnosis(), self.core.record(), &Style { colour, width })
+        terminal::diagnosis(&self.core.diagnosis(), self.core.run(), &Style { colour, width })
     }
 
     /// The diagnosis as JSON.
     fn json(&self) -> PyResult<String> {
-        let (diagnosis, record) = (self.core.diagnosis(), self.core.record());
-        let metric = record.rows.iter().rev().find_map(|row| row.metric);
-        let report = json::given(&diagnosis, record, metric);
+        let report = json::DiagnosisReport::from(&self.core.diagnosis());
         json::to_string(&report).map_err(|error| PyValueError::new_err(error.to_string()))
     }
 
     /// What to do, best first.
     fn remedies(&self) -> Vec<RemedyRow> {
-        let layout = &self.core.record().layout;
-        let remedies = self.core.diagnosis().remedies;
+        let diagnosis = self.core.diagnosis();
         let row = |proposal: &tamegrad::remedies::Proposal| {
-            let change = describe_change(&proposal.change, layout);
-            (proposal.label(), change, proposal.why.clone(), proposal.treats_cause)
+            let change = describe_change(&proposal.change, &diagnosis.names);
+            (proposal.label(), change, tamegrad_report::why(proposal), proposal.treats_cause)
         };
-        remedies.iter().map(row).collect()
+        diagnosis.remedies.iter().map(row).collect()
     }
 
     /// The guard with its whole state, to go back to.
@@ -307,13 +298,17 @@ impl Guard {
     }
 }
 
-impl Guard {
-    fn origin(&self, diagnosis: &Diagnosis) -> Option<String> {
-        let layout = &self.core.record().layout;
-        let origin = diagnosis.origin.as_ref()?;
-        let layer = origin.layer.map(|id| layout.layer_name(id));
-        layer.or(origin.tensor.map(|id| layout.tensor_name(id))).map(str::to_owned)
-    }
+fn measure_row(of: &Measure, names: &Names) -> MeasureRow {
+    let (reference, limit) = of.against.map(|(of, value)| (of.as_str(), value)).unzip();
+    (
+        of.quantity.as_str(),
+        of.place.kind(),
+        names.name(of.place).map(str::to_owned),
+        of.value,
+        reference,
+        limit,
+        tamegrad_report::measure(of, names),
+    )
 }
 
 fn value_error(error: impl std::fmt::Display) -> PyErr {

@@ -159,9 +159,10 @@ fn range(run: &[f64], of: &str, are_factors: bool) -> String {
     let high = run.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let (low, high) = (number(low), number(high));
     let between = if low == high { low } else { format!("{low} .. {high}") };
-    match are_factors {
-        true => format!("{between} ({} {of}, product {})", run.len(), product(run)),
-        false => format!("{between} ({} {of})", run.len()),
+    if are_factors {
+        format!("{between} ({} {of}, product {})", run.len(), product(run))
+    } else {
+        format!("{between} ({} {of})", run.len())
     }
 }
 
@@ -177,11 +178,11 @@ fn marked(side: Side, text: String, style: &Style) -> String {
 fn named(chain: &Chain, record: &Record, style: &Style) -> Vec<String> {
     let marked = chain.links.iter().filter(|link| link.is_marked()).count();
     let shown = furthest(chain, NAMED_MAX);
-    let names = shown.iter().map(|link| record.layout.layer_name(link.layer));
+    let names = shown.iter().map(|link| record.layout().layer_name(link.layer));
     let width = names.clone().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut lines: Vec<String> = Vec::new();
     for (link, name) in shown.iter().zip(names) {
-        let track = record.gains.get(link.layer.0);
+        let track = record.gain(link.layer);
         let parts = [
             part("forward", link.forward, track.map(|track| &track.forward)),
             part("backward", link.backward, track.map(|track| &track.backward)),
@@ -237,9 +238,8 @@ fn distance(link: &Link) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::layers;
     use tamegrad::chain::Ends;
-    use tamegrad::{LayerId, RunFacts, Step};
+    use tamegrad::{LayerId, Step};
 
     fn told(gains: &[(Option<f64>, Option<f64>)], calm: Option<f64>, width: usize) -> String {
         told_of(gains, calm, width, None)
@@ -251,10 +251,7 @@ mod tests {
         width: usize,
         ends: Option<Ends>,
     ) -> String {
-        let mut record = Record::new(layers(gains.len()), RunFacts::default());
-        if let Some(calm) = calm {
-            record.gains.iter_mut().for_each(|track| track.forward.push(calm.ln()));
-        }
+        let guard = crate::check::calm_gains(gains.len(), calm);
         let links = gains.iter().enumerate();
         let links = links.map(|(i, (forward, backward))| Link {
             layer: LayerId(i),
@@ -264,7 +261,7 @@ mod tests {
             only_normalises: false,
         });
         let given = Chain { step: Step(61), links: links.collect(), ends };
-        chain(&given, &record, &Style::plain(width))
+        chain(&given, guard.record(), &Style::plain(width))
     }
 
     #[test]
@@ -275,11 +272,11 @@ mod tests {
             (Some(41.34), Some(38.0)),
             (Some(0.1), Some(2.0)),
         ];
-        insta::assert_snapshot!(told(&gains, Some(1.9), 80), @r"
+        insta::assert_snapshot!(told(&gains, Some(1.9), 80), @"
         forward   1.02 × 0.98 × [41.3] × [0.1] = 4.13
         backward  2 × [38] × 0.5 (1 layer without a gain) = 38
-        layers.2  forward 41.3 (calm mean 1.9), backward 38
-        layers.3  forward 0.1 (calm mean 1.9), backward 2
+        layers.2  forward 41.3 (calm mean 1.9), backward 38 (calm mean 1)
+        layers.3  forward 0.1 (calm mean 1.9), backward 2 (calm mean 1)
         ");
     }
 

@@ -4,12 +4,12 @@ use tamegrad::SignName;
 use tamegrad::diagnosis::SignSummary;
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
-    ActivationKind, Evidence, Finding, Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout,
+    ActivationKind, Finding, GradientAction, Guard, Measure, Quantity, GuardConfig, LayerId, LayerInfo, LayerSample, Layout,
     Mode, NamedInput, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo,
     TensorStats, Update, Verdict,
 };
 
-use crate::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
+use crate::json::{ChosenReport, DiagnosisReport, FixReport, FixedReport, TrialReport};
 
 /// Layers `layers.0`, `layers.1`, ... with one weight each; `layers.3` applies exp.
 pub(crate) fn layers(count: usize) -> Layout {
@@ -39,7 +39,7 @@ pub(crate) fn layers(count: usize) -> Layout {
 /// Six layers, calm for 150 steps; then the gain of `layers.3` is 38, and from step 152 on the
 /// loss is NaN. It ends at step 159.
 pub(crate) fn exploded() -> Guard {
-    run(160, |step, calm| match step {
+    run(Mode::Observe, 160, |step, calm| match step {
         150 => Point { loss: 9.0, norm: 900.0, update: 0.8, blown: true },
         151 => Point { loss: 4.2e3, norm: 7e5, update: 12.0, blown: true },
         152.. => Point { loss: f64::NAN, norm: f64::NAN, update: f64::INFINITY, blown: true },
@@ -49,32 +49,50 @@ pub(crate) fn exploded() -> Guard {
 
 /// Six layers, calm for 160 steps.
 pub(crate) fn healthy() -> Guard {
-    run(160, |_, calm| calm)
+    run(Mode::Observe, 160, |_, calm| calm)
 }
 
 /// As [`exploded`] until step 150, after which it is calm again.
 pub(crate) fn recovered() -> Guard {
-    run(200, |step, calm| match step {
+    run(Mode::Observe, 200, |step, calm| match step {
         150 => Point { loss: 9.0, norm: 900.0, update: 0.8, blown: true },
         _ => calm,
     })
+}
+
+/// The same in protect mode, with gradients that are NaN in three more steps.
+pub(crate) fn protected() -> Guard {
+    run(Mode::Protect, 200, |step, calm| match step {
+        150 => Point { loss: 9.0, norm: 900.0, update: 0.8, blown: true },
+        160..=162 => Point { norm: f64::NAN, ..calm },
+        _ => calm,
+    })
+}
+
+/// A network of so many layers that was calm for 30 steps, with these forward gains.
+pub(crate) fn calm_gains(count: usize, gain: Option<f64>) -> Guard {
+    let mut guard = Guard::new(layers(count), RunFacts::default(), GuardConfig::default());
+    let trace = trace(&vec![gain.unwrap_or(1.0); count], &vec![1.0; count]);
+    for step in 0..30 {
+        guard.observe(&Observation {
+            step: Step(step),
+            trace: gain.map(|_| &trace),
+            ..Observation::default()
+        });
+        guard.observe_update(&[]);
+    }
+    guard
 }
 
 /// A sign with the severity of its first finding (at step 1,200), its count of findings, and what
 /// it still needs when it was too early.
 pub(crate) fn sign(
     sign: SignName,
-    (severity, count, too_early): (Option<Severity>, usize, Option<u32>),
+    (severity, count, too_early): (Option<Severity>, u64, Option<u32>),
 ) -> SignSummary {
-    let first = severity.map(|severity| Finding {
-        sign,
-        step: Step(1200),
-        severity,
-        tensor: None,
-        layer: None,
-        evidence: vec![Evidence::of("loss", 9.0)],
-    });
-    SignSummary { sign, first, count, too_early }
+    let evidence = vec![Measure::new(Quantity::Loss, 9.0)];
+    let first = severity.map(|severity| Finding::new(sign, Step(1200), severity, evidence));
+    SignSummary { sign, findings: first.into_iter().collect(), count, too_early }
 }
 
 /// What a fix of [`exploded`] reports.
@@ -87,7 +105,10 @@ pub(crate) fn fix_report(guard: &Guard) -> FixReport {
         seconds,
     };
     FixReport {
-        given: json::given(&guard.diagnosis(), guard.record(), Some(0.1)),
+        given: DiagnosisReport {
+            metric: Some(0.1),
+            ..DiagnosisReport::from(&guard.diagnosis())
+        },
         trials: vec![
             trial(
                 "clip-global-norm",
@@ -126,10 +147,10 @@ struct Point {
     blown: bool,
 }
 
-fn run(steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
+fn run(mode: Mode, steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
     const LAYERS: usize = 6;
     let facts = RunFacts { planned_steps: Some(400), batch_size: Some(32), ..RunFacts::default() };
-    let config = GuardConfig { mode: Mode::Observe, ..GuardConfig::default() };
+    let config = GuardConfig { mode, ..GuardConfig::default() };
     let mut guard = Guard::new(layers(LAYERS), facts, config);
     for step in 0..steps {
         let point = at(step, calm(step));
@@ -138,7 +159,7 @@ fn run(steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
         let trace =
             trace(&[1.02, 0.98, 1.1, forward, 0.97, 0.4], &[0.95, 1.04, 1.0, backward, 1.01, 1.2]);
         let armed = guard.wants_trace(Step(step)) || point.blown;
-        guard.observe(&Observation {
+        let decision = guard.observe(&Observation {
             step: Step(step),
             loss: Some(point.loss),
             learning_rate: Some(0.05),
@@ -153,7 +174,12 @@ fn run(steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
             len: 1,
             nonfinite: u64::from(!point.update.is_finite()),
         };
-        guard.observe_update(&[Some(update); LAYERS]);
+        let updates = if decision.gradients == GradientAction::Skip {
+            &[][..]
+        } else {
+            &[Some(update); LAYERS][..]
+        };
+        guard.observe_update(updates);
     }
     guard
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::json::number_if_known;
+use crate::json::number as json_number;
 use crate::number::{count, counted, number};
 use crate::style::{Style, Tone};
 use crate::table;
@@ -55,7 +55,7 @@ pub struct ScannedTensor {
     pub zeros: u64,
     /// Powers of 2 between the largest magnitude and the largest number of the type; infinite if
     /// there is nothing but zeros.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub headroom_log2: Option<f64>,
 }
 

@@ -16,7 +16,7 @@ pub fn page(doc: &Doc, topic: Topic, style: &Style) -> String {
     let title = style.paint(Tone::Heading, doc.title);
     let mut lines = vec![format!("{title} ({}: {})", kind(topic), doc.name)];
     for (heading, text) in doc.sections() {
-        lines.extend(section(heading, &[text], style));
+        lines.extend(section(heading, &[&text], style));
     }
     join(lines)
 }
@@ -59,7 +59,7 @@ mod tests {
         title: "Too loud",
         what: "The volume is\n           above ten.",
         why: "Ears have no reset.",
-        rule: "volume > 10",
+        rule: |_| "volume > 10".to_owned(),
         example: "Eleven.",
         remedy: "Turn it down.",
         source: "A well-known amplifier.",

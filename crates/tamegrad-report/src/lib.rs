@@ -1,6 +1,6 @@
 //! A diagnosis in words: for the terminal, in Markdown and as JSON.
 //!
-//! Every function here is pure: a [`tamegrad::Diagnosis`] and its [`tamegrad::Record`] go in, text
+//! Every function here is pure: a [`tamegrad::Diagnosis`] and its [`tamegrad::Run`] go in, text
 //! comes out. Nothing is printed, no file is touched and no environment is read; whether colours
 //! are wanted and how wide a line may be is said by the caller in a [`Style`].
 //!
@@ -14,7 +14,7 @@
 //!     guard.observe(&Observation { step: Step(step), loss: Some(loss), ..Observation::default() });
 //!     guard.observe_update(&[]);
 //! }
-//! let text = terminal::diagnosis(&guard.diagnosis(), guard.record(), &Style::plain(80));
+//! let text = terminal::diagnosis(&guard.diagnosis(), guard.run(), &Style::plain(80));
 //! assert!(text.starts_with("HEALTHY  no alarm (200 steps seen)"));
 //! ```
 
@@ -42,3 +42,4 @@ mod words;
 pub use change::describe_change;
 pub use number::number;
 pub use style::Style;
+pub use words::{measure, title, why};

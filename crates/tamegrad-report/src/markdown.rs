@@ -1,6 +1,6 @@
 //! The report of a fix in Markdown.
 
-use tamegrad::{Chain, Diagnosis, Record, Verdict};
+use tamegrad::{Chain, Diagnosis, Record, Run, Verdict};
 
 use crate::change::describe_change;
 use crate::json::{FixReport, FixedReport};
@@ -18,32 +18,32 @@ const CODE_WIDTH: usize = 100;
 /// The report of a fix: the run as given (when, where, why), its signs and gains, the remedies and
 /// their trials, what was changed and how to run it, and what was measured. `diff` is the unified
 /// difference between the recipes; empty when nothing was changed.
-pub fn fix(report: &FixReport, diagnosis: &Diagnosis, record: &Record, diff: &str) -> String {
+pub fn fix(report: &FixReport, diagnosis: &Diagnosis, run: &Run, diff: &str) -> String {
     let sections = [
-        summary(report, diagnosis, record),
-        why(diagnosis, record),
+        summary(report, diagnosis),
+        why(diagnosis),
         signs(diagnosis),
-        gains(diagnosis.chain.as_ref(), record),
-        remedies(diagnosis, record),
+        gains(diagnosis.chain.as_ref(), run.record()),
+        remedies(diagnosis),
         trials(report),
         fixed(report, diagnosis, diff),
-        measured(report, record),
+        measured(report, diagnosis, run),
     ];
     let sections = sections.iter().filter(|section| !section.is_empty());
     sections.map(|section| section.trim_end().to_owned() + "\n").collect::<Vec<_>>().join("\n")
 }
 
-fn summary(report: &FixReport, diagnosis: &Diagnosis, record: &Record) -> String {
+fn summary(report: &FixReport, diagnosis: &Diagnosis) -> String {
+    let names = &diagnosis.names;
     let verdict = diagnosis.verdict;
     let onset = diagnosis.onset.map_or_else(|| "none".to_owned(), |step| count(step.0));
-    let origin = words::origin(diagnosis, record).map(code);
-    let origin = origin.or_else(|| words::place(diagnosis, record));
+    let origin = diagnosis.origin_name().map(code).or_else(|| words::place(diagnosis));
     let origin = origin.unwrap_or_else(|| "not known".to_owned());
-    let evidence = diagnosis.origin.as_ref().map(|origin| words::evidences(&origin.evidence));
-    let cause = diagnosis.causes.first().map(|cause| words::cause(cause, record));
+    let evidence = diagnosis.origin.as_ref().map(|of| words::measures(&of.evidence, names));
+    let cause = diagnosis.causes.first().map(|cause| words::cause(cause, names));
     let mut rows = vec![
         vec!["verdict".into(), verdict.as_str().into(), words::verdict(verdict).into()],
-        vec!["steps seen".into(), words::steps_seen(record), String::new()],
+        vec!["steps seen".into(), words::seen(diagnosis), String::new()],
         vec!["held-out metric".into(), metric(report.given.metric), String::new()],
     ];
     if verdict.is_explosion() {
@@ -53,14 +53,14 @@ fn summary(report: &FixReport, diagnosis: &Diagnosis, record: &Record) -> String
     }
     format!(
         "# {}\n\n## The run as given\n\n{}",
-        title(report, diagnosis, record),
+        title(report, diagnosis),
         table(&["what", "found", "shown by"], &rows)
     )
 }
 
 /// The outcome in one line.
-fn title(report: &FixReport, diagnosis: &Diagnosis, record: &Record) -> String {
-    let place = words::origin(diagnosis, record).map(|name| format!(" in {}", code(name)));
+fn title(report: &FixReport, diagnosis: &Diagnosis) -> String {
+    let place = diagnosis.origin_name().map(|name| format!(" in {}", code(name)));
     let onset = diagnosis.onset.map(|step| format!(" at step {}", count(step.0)));
     let at = onset.unwrap_or_default() + &place.unwrap_or_default();
     let given = match diagnosis.verdict {
@@ -77,13 +77,14 @@ fn title(report: &FixReport, diagnosis: &Diagnosis, record: &Record) -> String {
     }
 }
 
-fn why(diagnosis: &Diagnosis, record: &Record) -> String {
+fn why(diagnosis: &Diagnosis) -> String {
+    let names = &diagnosis.names;
     if !diagnosis.verdict.is_explosion() {
         return String::new();
     }
     let rows = diagnosis.causes.iter().enumerate().map(|(index, cause)| {
         let rank = count(index as u64 + 1);
-        vec![rank, words::cause(cause, record), words::evidences(&cause.evidence)]
+        vec![rank, words::cause(cause, names), words::measures(&cause.evidence, names)]
     });
     let rows: Vec<_> = rows.collect();
     if rows.is_empty() {
@@ -98,7 +99,9 @@ fn why(diagnosis: &Diagnosis, record: &Record) -> String {
 fn signs(diagnosis: &Diagnosis) -> String {
     let rows = diagnosis.signs.iter().map(|sign| {
         let (first, times) = words::sign_times(sign);
-        let numbers = sign.first.as_ref().map_or(String::new(), |f| words::evidences(&f.evidence));
+        let numbers = sign.first().map_or(String::new(), |finding| {
+            words::measures(&finding.evidence, &diagnosis.names)
+        });
         let title = words::sign_title(sign).to_owned();
         vec![title, words::sign_state(sign).to_owned(), first, times, numbers]
     });
@@ -112,8 +115,8 @@ fn gains(chain: Option<&Chain>, record: &Record) -> String {
     let links = chain.links.iter().filter(|link| all || link.is_marked());
     let of = |gain: Option<f64>| gain.map_or_else(|| "-".to_owned(), number);
     let rows = links.clone().take(MARKED_MAX).map(|link| {
-        let name = code(record.layout.layer_name(link.layer));
-        let [forward, backward] = chain::calm_means(record.gains.get(link.layer.0));
+        let name = code(record.layout().layer_name(link.layer));
+        let [forward, backward] = chain::calm_means(record.gain(link.layer));
         let name = if link.is_marked() { format!("**{name}**") } else { name };
         vec![name, of(link.forward), of(forward), of(link.backward), of(backward)]
     });
@@ -139,7 +142,7 @@ fn gains(chain: Option<&Chain>, record: &Record) -> String {
     )
 }
 
-fn remedies(diagnosis: &Diagnosis, record: &Record) -> String {
+fn remedies(diagnosis: &Diagnosis) -> String {
     if diagnosis.remedies.is_empty() {
         return String::new();
     }
@@ -147,9 +150,9 @@ fn remedies(diagnosis: &Diagnosis, record: &Record) -> String {
         vec![
             count(index as u64 + 1),
             code(&proposal.label()),
-            describe_change(&proposal.change, &record.layout),
+            describe_change(&proposal.change, &diagnosis.names),
             words::treats(proposal).to_owned(),
-            proposal.why.clone(),
+            words::why(proposal),
         ]
     });
     let rows: Vec<_> = rows.collect();
@@ -207,10 +210,10 @@ fn fixed(report: &FixReport, diagnosis: &Diagnosis, diff: &str) -> String {
     )
 }
 
-fn measured(report: &FixReport, record: &Record) -> String {
+fn measured(report: &FixReport, diagnosis: &Diagnosis, run: &Run) -> String {
     let mut rows = vec![vec![
         "as given".to_owned(),
-        report.given.verdict.as_str().to_owned(),
+        report.given.verdict.clone(),
         metric(report.given.metric),
         String::new(),
     ]];
@@ -218,14 +221,14 @@ fn measured(report: &FixReport, record: &Record) -> String {
         let hash = code(&fixed.weights_hash);
         vec!["fixed".into(), fixed.verdict.as_str().into(), metric(fixed.metric), hash]
     }));
-    let traced = record.first_trace.is_some();
+    let traced = run.record().first_trace().is_some();
     let probes = if traced { ", and the gains of the layers by probes" } else { "" };
     let mut told = format!(
         "Of the run as given, at each of its steps ({} seen): the loss, the gradient{probes}. The \
          metric is that of held-out data; higher is better.",
-        words::steps_seen(record)
+        words::seen(diagnosis)
     );
-    for note in [words::actions(record), words::dropped(record)].into_iter().flatten() {
+    for note in [words::actions(run), words::dropped(run)].into_iter().flatten() {
         told.push_str(&format!(" {}.", capital(&note)));
     }
     format!(

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use tamegrad::preflight::{Direction, MULTIPLE_TRIED_MAX, MULTIPLE_TRIED_MIN, OverflowAt, Warning};
-use tamegrad::{Layout, Preflight};
+use tamegrad::{Layout, Names, Preflight};
 
 use crate::chain::{self, NAMED_MAX};
-use crate::json::{self, GainReport, number_if_known};
+use crate::json::{GainReport, gains, number as json_number};
 use crate::number::{count, counted, number};
 use crate::picture::{Series, columns};
 use crate::style::{Style, Tone};
@@ -23,16 +23,16 @@ pub struct PreflightReport {
     /// What is wrong, in words; empty when nothing is.
     pub warnings: Vec<String>,
     /// Loss of the first batch.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub loss: Option<f64>,
     /// L2 norm of the first gradient.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub gradient_norm: Option<f64>,
     /// Product of the layers' forward gains.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub forward_product: Option<f64>,
     /// Product of the layers' backward gains.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub backward_product: Option<f64>,
     /// Where the first number comes up that is not finite: `input`, `output`, `loss`,
     /// `loss-gradient`, `gradient`, `parameter-gradient`.
@@ -40,16 +40,16 @@ pub struct PreflightReport {
     /// The layer that this belongs to.
     pub overflows_at: Option<String>,
     /// Powers of 2 between the largest output or gradient and the largest number of the type.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub headroom_bits: Option<f64>,
     /// Largest |dW|/|W| of a weight matrix at the first update.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub first_update_ratio: Option<f64>,
     /// That weight matrix.
     pub first_update_tensor: Option<String>,
     /// The smallest multiple of the first update that raises the loss of its own batch: infinite
     /// when the largest that was tried does not, 0 when the smallest does.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub critical_multiple: Option<f64>,
     /// Gains of the layers.
     pub gains: Vec<GainReport>,
@@ -63,19 +63,19 @@ pub struct LayerReport {
     /// The layer's name.
     pub layer: String,
     /// RMS of its output.
-    #[serde(serialize_with = "json::number")]
+    #[serde(with = "json_number")]
     pub output_rms: f64,
     /// Largest magnitude in its output.
-    #[serde(serialize_with = "json::number")]
+    #[serde(with = "json_number")]
     pub output_max: f64,
     /// RMS of the gradient of the loss with respect to its output.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub gradient_rms: Option<f64>,
     /// L2 norm of that gradient.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub gradient_norm: Option<f64>,
     /// Powers of 2 between the largest of both and the largest number of the type.
-    #[serde(serialize_with = "number_if_known")]
+    #[serde(with = "json_number::optional")]
     pub headroom_bits: Option<f64>,
 }
 
@@ -111,7 +111,7 @@ pub fn report(seen: &Preflight) -> PreflightReport {
         first_update_ratio: ratio,
         first_update_tensor: tensor.map(|tensor| layout.tensor_name(tensor).to_owned()),
         critical_multiple: seen.critical_multiple,
-        gains: json::gains(seen.chain.as_ref(), layout),
+        gains: seen.chain.as_ref().map_or(Vec::new(), |chain| gains(chain, &Names::of(layout))),
         layers: seen.layers.iter().map(layer).collect(),
     }
 }

@@ -3,7 +3,7 @@
 use tamegrad::diagnosis::SignSummary;
 use tamegrad::record::Row;
 use tamegrad::remedies::Proposal;
-use tamegrad::{Diagnosis, Record, Verdict};
+use tamegrad::{Diagnosis, Names, Record, Run, Verdict};
 
 use crate::change::describe_change;
 use crate::json::TrialReport;
@@ -25,17 +25,18 @@ const OTHERS_MAX: usize = 5;
 /// A diagnosis as a block of text: verdict, when, where and why; the curves of loss and gradient
 /// norm; the six signs; the chain of gains; the remedies. A run without an explosion gives a
 /// short block. Every line ends with a line break.
-pub fn diagnosis(diagnosis: &Diagnosis, record: &Record, style: &Style) -> String {
+pub fn diagnosis(diagnosis: &Diagnosis, run: &Run, style: &Style) -> String {
+    let record = run.record();
     let parts = if diagnosis.verdict.is_explosion() {
         vec![
-            head(diagnosis, record, style),
+            head(diagnosis, run, style),
             curves(diagnosis, record, style),
             signs(diagnosis, style),
             gains(diagnosis, record, style),
-            remedies(diagnosis, record, style),
+            remedies(diagnosis, style),
         ]
     } else {
-        vec![short(diagnosis, record, style)]
+        vec![short(diagnosis, run, style)]
     };
     let parts = parts.into_iter().filter(|lines| !lines.is_empty());
     parts.map(join).collect::<Vec<_>>().join("\n")
@@ -77,32 +78,37 @@ pub(crate) fn tone(verdict: Verdict) -> Tone {
     }
 }
 
-fn title(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+fn title(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let verdict = diagnosis.verdict.as_str().to_uppercase();
     let told = words::verdict(diagnosis.verdict);
-    let text = format!("{told} ({} seen)", words::steps_seen(record));
+    let text = format!("{told} ({} seen)", words::seen(diagnosis));
     wrap(&text, &format!("{}  ", style.paint(tone(diagnosis.verdict), &verdict)), style.line())
 }
 
-fn head(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+fn head(diagnosis: &Diagnosis, run: &Run, style: &Style) -> Vec<String> {
     let onset = diagnosis.onset.map_or_else(String::new, |step| format!("step {}", count(step.0)));
-    let mut lines = title(diagnosis, record, style);
+    let mut lines = title(diagnosis, style);
     lines.extend(labelled("When", &onset, style));
-    lines.extend(labelled("Where", &place(diagnosis, record), style));
-    lines.extend(why(diagnosis, record, style));
-    lines.extend(notes(record, style));
+    lines.extend(origin(diagnosis, style));
+    lines.extend(why(diagnosis, style));
+    lines.extend(notes(run, style));
     lines
 }
 
-fn notes(record: &Record, style: &Style) -> Vec<String> {
-    let guard = words::actions(record).map(|text| labelled("Guard", &text, style));
-    let dropped = words::dropped(record).map(|text| labelled("Record", &text, style));
+/// Where it began.
+pub(crate) fn origin(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
+    labelled("Where", &place(diagnosis), style)
+}
+
+fn notes(run: &Run, style: &Style) -> Vec<String> {
+    let guard = words::actions(run).map(|text| labelled("Guard", &text, style));
+    let dropped = words::dropped(run).map(|text| labelled("Record", &text, style));
     guard.into_iter().chain(dropped).flatten().collect()
 }
 
-fn place(diagnosis: &Diagnosis, record: &Record) -> String {
-    let numbers = place_numbers(diagnosis, record);
-    match words::place(diagnosis, record) {
+fn place(diagnosis: &Diagnosis) -> String {
+    let numbers = place_numbers(diagnosis);
+    match words::place(diagnosis) {
         Some(name) if numbers.is_empty() => name,
         Some(name) => format!("{name}; {}", numbers.join("; ")),
         None => words::ORIGIN_UNKNOWN.to_owned(),
@@ -110,27 +116,30 @@ fn place(diagnosis: &Diagnosis, record: &Record) -> String {
 }
 
 /// The numbers told with the place; none where the place is not known.
-fn place_numbers(diagnosis: &Diagnosis, record: &Record) -> Vec<String> {
-    let origin = diagnosis.origin.as_ref().filter(|_| words::place(diagnosis, record).is_some());
-    origin.map_or(Vec::new(), |origin| origin.evidence.iter().map(words::evidence).collect())
+fn place_numbers(diagnosis: &Diagnosis) -> Vec<String> {
+    let origin = diagnosis.origin.as_ref().filter(|_| words::place(diagnosis).is_some());
+    let numbers = origin.into_iter().flat_map(|origin| &origin.evidence);
+    numbers.map(|number| words::measure(number, &diagnosis.names)).collect()
 }
 
 /// The first cause with its numbers but those told with the place, and the others in a line each.
-fn why(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+pub(crate) fn why(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
+    let names = &diagnosis.names;
     let Some((first, others)) = diagnosis.causes.split_first() else {
         return labelled("Why", words::no_cause(diagnosis), style);
     };
-    let mut lines = labelled("Why", &words::cause(first, record), style);
+    let mut lines = labelled("Why", &words::cause(first, names), style);
     let indent = format!("{}- ", " ".repeat(LABEL));
-    let told = place_numbers(diagnosis, record);
-    let numbers = first.evidence.iter().map(words::evidence).filter(|text| !told.contains(text));
+    let told = place_numbers(diagnosis);
+    let numbers = first.evidence.iter().map(|number| words::measure(number, names));
+    let numbers = numbers.filter(|text| !told.contains(text));
     lines.extend(numbers.flat_map(|text| wrap(&text, &indent, style.line())));
     for (index, cause) in others.iter().enumerate() {
         let label = if index == 0 { "Less likely" } else { "" };
-        let numbers = words::evidences(&cause.evidence);
+        let numbers = words::measures(&cause.evidence, names);
         lines.extend(labelled(
             label,
-            &format!("{}; {numbers}", words::cause(cause, record)),
+            &format!("{}; {numbers}", words::cause(cause, names)),
             style,
         ));
     }
@@ -161,7 +170,7 @@ fn curve(
     style: &Style,
 ) -> Vec<String> {
     let points: Vec<(u64, f64)> =
-        record.rows.iter().filter_map(|row| Some((row.step.0, value(row)?))).collect();
+        record.rows().iter().filter_map(|row| Some((row.step.0, value(row)?))).collect();
     curve_of(label, &points, onset, style)
 }
 
@@ -205,11 +214,16 @@ fn signs(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let titles = aligned(&rows, 0, style.line());
     for (sign, title) in diagnosis.signs.iter().zip(titles) {
         lines.extend(title);
-        let evidence = sign.first.iter().flat_map(|finding| &finding.evidence);
-        let numbers = evidence.map(words::evidence);
-        lines.extend(numbers.flat_map(|text| wrap(&text, "    - ", style.line())));
+        lines.extend(numbers(sign, &diagnosis.names, style));
     }
     lines
+}
+
+/// The numbers of a sign, a line each.
+fn numbers(sign: &SignSummary, names: &Names, style: &Style) -> Vec<String> {
+    let evidence = sign.findings.iter().flat_map(|finding| &finding.evidence);
+    let numbers = evidence.map(|number| words::measure(number, names));
+    numbers.flat_map(|text| wrap(&text, "    - ", style.line())).collect()
 }
 
 fn sign_row(sign: &SignSummary, style: &Style) -> Vec<String> {
@@ -236,7 +250,7 @@ fn gains(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
 
 /// The remedies, best first, each with its reason: those that treat the cause, which come first,
 /// and some of the others.
-fn remedies(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+pub(crate) fn remedies(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let remedies = &diagnosis.remedies;
     if remedies.is_empty() {
         return Vec::new();
@@ -247,7 +261,7 @@ fn remedies(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String
     let shown = remedies.len().min(treating + OTHERS_MAX);
     let ranked = remedies[..shown].iter().enumerate();
     let rows: Vec<_> =
-        ranked.map(|(index, proposal)| remedy_row(index + 1, proposal, record, style)).collect();
+        ranked.map(|(index, proposal)| remedy_row(index + 1, proposal, &diagnosis.names, style)).collect();
     lines.extend(columns(&rows, 2, style.line()));
     let left_out = (remedies.len() - shown) as u64;
     if left_out > 0 {
@@ -257,20 +271,20 @@ fn remedies(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String
     lines
 }
 
-fn remedy_row(rank: usize, proposal: &Proposal, record: &Record, style: &Style) -> Vec<String> {
+fn remedy_row(rank: usize, proposal: &Proposal, names: &Names, style: &Style) -> Vec<String> {
     let mark = if proposal.treats_cause { MARK } else { " " };
-    let change = describe_change(&proposal.change, &record.layout);
+    let change = describe_change(&proposal.change, names);
     vec![
         format!("{rank:>2}. {}", style.paint(Tone::Good, mark)),
         proposal.label(),
-        format!("{change} ({})", proposal.why),
+        format!("{change} ({})", words::why(proposal)),
     ]
 }
 
 /// The block of a run without an explosion.
-fn short(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
-    let mut lines = title(diagnosis, record, style);
-    lines.extend(curves(diagnosis, record, style));
+fn short(diagnosis: &Diagnosis, run: &Run, style: &Style) -> Vec<String> {
+    let mut lines = title(diagnosis, style);
+    lines.extend(curves(diagnosis, run.record(), style));
     lines.extend(labelled("Signs", &strains(diagnosis), style));
     if let Some(chain) = &diagnosis.chain {
         let [forward, backward] = chain::totals(chain).map(|total| total.unwrap_or("1".to_owned()));
@@ -281,7 +295,7 @@ fn short(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
         );
         lines.extend(labelled("Gains", &told, style));
     }
-    lines.extend(notes(record, style));
+    lines.extend(notes(run, style));
     lines
 }
 
@@ -289,7 +303,7 @@ fn strains(diagnosis: &Diagnosis) -> String {
     let up: Vec<String> = diagnosis
         .signs
         .iter()
-        .filter(|sign| sign.first.is_some())
+        .filter(|sign| sign.count > 0)
         .map(|sign| {
             let (first, times) = words::sign_times(sign);
             format!("{} ({}, {times}, from {first})", sign.sign.as_str(), words::sign_state(sign))

@@ -27,9 +27,9 @@ pub(crate) fn verdict(verdict: Verdict) -> &'static str {
 }
 
 /// Said where the origin is not known.
-pub(crate) const ORIGIN_UNKNOWN: &str = "not known: no layer or tensor stands out in the record";
+pub(crate) const ORIGIN_UNKNOWN: &str = "unknown: no layer or tensor stands out";
 /// Said where no cause is supported.
-pub(crate) const CAUSE_UNKNOWN: &str = "not known: the numbers support no cause";
+pub(crate) const CAUSE_UNKNOWN: &str = "unknown: the numbers support no cause";
 /// Said where no cause is supported and it broke outside the model.
 const CAUSE_IN_THE_LOSS: &str = "nothing in the model made it; look in the loss function for log(0), \
      0/0, sqrt(0) or a norm of 0 (whose slopes are infinite), the mean of nothing, the deviation of one \
@@ -232,7 +232,10 @@ mod tests {
         let guard = protected();
         assert_eq!(
             actions(guard.run()).as_deref(),
-            Some("the guard acted at 4 steps, first at step 150: 3 skipped, 1 scaled")
+            Some(
+                "the guard acted at 4 steps, first at step 150: 3 skipped, 1 scaled, 2 at a lower \
+                 learning rate"
+            )
         );
         assert_eq!(dropped(guard.run()), None);
         assert_eq!(actions(crate::check::healthy().run()), None);

@@ -47,7 +47,7 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use diagnosis::judgement;
+pub use diagnosis::diagnosis;
 pub use error::ReadError;
 #[cfg(feature = "parquet")]
 pub use export::export;

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
-use tamegrad::{Decision, Diagnosis, Finding, GradientAction, Record, Severity};
+use serde_json::Value;
+use tamegrad::{Decision, Diagnosis, Finding, GradientAction, Names, Record, Run};
+use tamegrad_report::json;
 
 use super::diagnosis;
 use super::table::{Event, RunInfo, StepRow, TensorInfo, TensorRow};
 use super::{RunError, RunWriter};
 
-/// Writes the record of a guard into a run folder while the run goes on.
+/// Writes what a guard keeps of a run into a run folder while the run goes on.
 ///
 /// The first error ends the writing and not the run: [`Recorder::finish`] gives it.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Recorder {
     info: RunInfo,
     /// What was written, from the first step on.
     writer: Option<RunWriter>,
-    /// Findings and actions of the record that were written.
+    /// Findings and actions of the run that were written.
     findings: usize,
     actions: usize,
     result: Result<(), RunError>,
@@ -44,10 +45,10 @@ impl Recorder {
         &self.folder
     }
 
-    /// Writes the latest step of a record, and what was found and done since the call before.
-    pub fn take(&mut self, record: &Record) {
+    /// Writes the latest step of a run, and what was found and done since the call before.
+    pub fn take(&mut self, run: &Run) {
         if self.result.is_ok() {
-            self.result = self.write(record);
+            self.result = self.write(run);
         }
     }
 
@@ -55,14 +56,16 @@ impl Recorder {
     ///
     /// # Errors
     /// The first [`RunError`] of all; what was written before it is in the folder.
-    pub fn finish(mut self, diagnosis: &Diagnosis, record: &Record) -> Result<(), RunError> {
+    pub fn finish(mut self, diagnosis: &Diagnosis, run: &Run) -> Result<(), RunError> {
         self.result?;
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        writer.event(&diagnosis::event(diagnosis, record))?;
+        let step = run.record().now().map_or(0, |row| row.step.0);
+        writer.event(&diagnosis::event(diagnosis, step))?;
         writer.finish()
     }
 
-    fn write(&mut self, record: &Record) -> Result<(), RunError> {
+    fn write(&mut self, run: &Run) -> Result<(), RunError> {
+        let record = run.record();
         let Some(row) = record.now() else { return Ok(()) };
         let writer = match &mut self.writer {
             Some(writer) => writer,
@@ -87,14 +90,17 @@ impl Recorder {
         if !gradients.is_empty() {
             writer.tensors(row.step.0, &gradients)?;
         }
-        let findings = record.findings.get(self.findings..).unwrap_or_default();
-        let actions = record.actions.get(self.actions..).unwrap_or_default();
-        (self.findings, self.actions) = (record.findings.len(), record.actions.len());
-        if !actions.is_empty() || findings.iter().any(|found| found.severity == Severity::Alarm) {
+        let findings = run.findings().get(self.findings..).unwrap_or_default();
+        let actions = run.actions().get(self.actions..).unwrap_or_default();
+        (self.findings, self.actions) = (run.findings().len(), run.actions().len());
+        if !actions.is_empty() || findings.iter().any(Finding::is_alarm) {
             writer.incident(row.step.0)?;
         }
-        for finding in findings {
-            writer.event(&finding_event(finding, record))?;
+        if !findings.is_empty() {
+            let names = record.names();
+            for finding in findings {
+                writer.event(&finding_event(finding, &names))?;
+            }
         }
         for (step, decision) in actions {
             writer.event(&Event {
@@ -109,48 +115,33 @@ impl Recorder {
 }
 
 fn tensors(record: &Record) -> Vec<TensorInfo> {
-    let infos = record.layout.tensors.iter().zip(&record.tensors);
+    let infos = record.layout().tensors.iter().zip(record.tensors());
     let info =
         |(info, track): (&tamegrad::TensorInfo, &tamegrad::record::TensorTrack)| TensorInfo {
             name: info.name.clone(),
-            layer: info.layer.map(|layer| record.layout.layer_name(layer).to_owned()),
+            layer: info.layer.map(|layer| record.layout().layer_name(layer).to_owned()),
             len: track.latest.map_or(0, |stats| stats.len),
         };
     infos.map(info).collect()
 }
 
 fn gradients(record: &Record) -> impl Iterator<Item = TensorRow> {
-    (0_u32..).zip(&record.tensors).filter_map(|(tensor, track)| {
+    (0_u32..).zip(record.tensors()).filter_map(|(tensor, track)| {
         let stats = track.latest?;
         let tamegrad::TensorStats { nans, infs, zeros, l2, max_abs, mean, .. } = stats;
         Some(TensorRow { tensor, l2, max_abs, mean, nans, infs, zeros })
     })
 }
 
-fn finding_event(finding: &Finding, record: &Record) -> Event {
-    let Finding { sign, step, severity, tensor, layer, evidence } = finding;
-    let tensor = tensor.map(|id| record.layout.tensor_name(id));
-    let layer = layer.map(|id| record.layout.layer_name(id));
-    let severity = match severity {
-        Severity::Strain => "strain",
-        Severity::Alarm => "alarm",
-    };
-    let place = tensor.or(layer).map(|name| format!(" at {name}")).unwrap_or_default();
-    let mut text = format!("{severity} of {}{place}", sign.as_str());
-    for (index, of) in evidence.iter().enumerate() {
-        let against = of.against.as_ref().map(|(what, limit)| format!(" ({what} {limit:.4e})"));
-        let before = if index == 0 { ": " } else { "; " };
-        let against = against.unwrap_or_default();
-        text.push_str(&format!("{before}{} {:.4e}{against}", of.what, of.value));
-    }
-    let data = json!({
-        "sign": sign.as_str(),
-        "severity": severity,
-        "tensor": tensor,
-        "layer": layer,
-        "evidence": evidence.iter().map(diagnosis::number).collect::<Vec<Value>>(),
-    });
-    Event { step: step.0, kind: "finding".to_owned(), text, data }
+fn finding_event(finding: &Finding, names: &Names) -> Event {
+    let (sign, severity) = (finding.sign.as_str(), finding.severity.as_str());
+    let place = names.name(finding.place).map(|name| format!(" at {name}")).unwrap_or_default();
+    let numbers = finding.evidence.iter().map(|measure| tamegrad_report::measure(measure, names));
+    let numbers = numbers.collect::<Vec<_>>().join("; ");
+    let mut data = serde_json::json!(json::finding(finding, names));
+    data["sign"] = sign.into();
+    let text = format!("{severity} of {sign}{place}: {numbers}");
+    Event { step: finding.step.0, kind: "finding".to_owned(), text, data }
 }
 
 /// What the guard made the loop do, in words.
@@ -160,7 +151,7 @@ fn action(decision: &Decision, record: &Record) -> String {
         GradientAction::Skip => vec!["no update".to_owned()],
         GradientAction::ScaleAll(factor) => vec![format!("gradients times {factor:.4e}")],
         GradientAction::Scale(of) => {
-            let name = |id| record.layout.tensor_name(id);
+            let name = |id| record.layout().tensor_name(id);
             of.iter().map(|(id, f)| format!("gradient of {} times {f:.4e}", name(*id))).collect()
         }
     };
@@ -215,7 +206,7 @@ mod tests {
                 ..Observation::default()
             });
             guard.observe_update(&[]);
-            recorder.take(guard.record());
+            recorder.take(guard.run());
         }
         guard
     }
@@ -226,7 +217,7 @@ mod tests {
         let info = RunInfo { recipe: Some("a recipe".to_owned()), ..RunInfo::default() };
         let mut recorder = Recorder::new(folder.path(), info);
         let guard = run(&mut recorder);
-        recorder.finish(&guard.diagnosis(), guard.record()).unwrap();
+        recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
 
         let run = RunFolder::open(folder.path()).unwrap();
         assert_eq!(run.info.recipe.as_deref(), Some("a recipe"));
@@ -245,8 +236,8 @@ mod tests {
         let at = |step| contents.tensors.iter().find(|r| r.step == step && r.steps == 1);
         assert_eq!(at(60).map(|record| record.infs), Some(1));
         let kinds = |kind: &str| contents.events.iter().filter(|event| event.kind == kind).count();
-        assert_eq!(kinds("finding"), guard.record().findings.len());
-        assert_eq!(kinds("action"), guard.record().actions.len());
+        assert_eq!(kinds("finding"), guard.run().findings().len());
+        assert_eq!(kinds("action"), guard.run().actions().len());
         assert!(kinds("finding") > 0 && kinds("action") > 0);
         let action = contents.events.iter().find(|event| event.kind == "action").unwrap();
         assert_eq!((action.step, &*action.text), (60, "no update"));
@@ -261,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::new(folder.path(), RunInfo::default());
         let guard = run_of(4000, 2000..2001, &mut recorder);
-        recorder.finish(&guard.diagnosis(), guard.record()).unwrap();
+        recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
         let tensors = RunFolder::open(folder.path()).unwrap().contents().tensors;
         let is_in_full = |step| tensors.iter().any(|r| r.step == step && r.steps == 1);
         let steps = [500, 1999, 2000, 2001, 3000, 3999].map(is_in_full);
@@ -274,7 +265,7 @@ mod tests {
         for _ in 0..2 {
             let mut recorder = Recorder::new(folder.path(), RunInfo::default());
             let guard = run(&mut recorder);
-            recorder.finish(&guard.diagnosis(), guard.record()).unwrap();
+            recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
         }
         assert_eq!(RunFolder::open(folder.path()).unwrap().contents().steps.len(), 64);
     }
@@ -285,7 +276,7 @@ mod tests {
         let held = RunWriter::create(folder.path(), &RunInfo::default()).unwrap();
         let mut recorder = Recorder::new(folder.path(), RunInfo::default());
         let guard = run(&mut recorder);
-        let error = recorder.finish(&guard.diagnosis(), guard.record()).unwrap_err();
+        let error = recorder.finish(&guard.diagnosis(), guard.run()).unwrap_err();
         assert!(matches!(error, RunError::Locked { .. }), "{error}");
         drop(held);
     }

@@ -68,7 +68,7 @@ fn diagnose(
     is_alone: bool,
 ) -> Result<(bool, String), String> {
     with_run(source, log, &args.map, |run| {
-        let is_explosion = run.judgement.verdict.is_explosion();
+        let is_explosion = run.diagnosis.verdict.is_explosion();
         let text = if args.json {
             serde_json::to_string(&log::report(run)).map_err(|error| error.to_string())? + "\n"
         } else if args.format == OutputFormat::Github {
@@ -107,7 +107,7 @@ pub(crate) fn with_run<R>(
     then(&LogRun {
         path: &source.path().display().to_string(),
         format: source.format().name,
-        judgement: &reading.judgement,
+        diagnosis: &reading.diagnosis,
         onset_wall: reading.onset_wall,
         loss: name(reading.roles.loss).map(|name| (name, &reading.loss[..])),
         grad_norm: norm_name.map(|name| (name, &reading.grad_norm[..])),

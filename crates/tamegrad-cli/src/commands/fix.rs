@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use tamegrad::{Mode, Record, Verdict};
+use tamegrad::{Mode, Run, Verdict};
 use tamegrad_lab::fix::{Chosen, Stage, Trial};
 use tamegrad_lab::recipe::RecipeFile;
 use tamegrad_lab::{Fix as Found, fix};
-use tamegrad_report::json::{self, ChosenReport, FixReport, FixedReport, TrialReport};
+use tamegrad_report::json::{ChosenReport, DiagnosisReport, FixReport, FixedReport, TrialReport};
 use tamegrad_report::{describe_change, markdown, number, terminal};
 use tamegrad_runs::{Recorder, RunInfo};
 
@@ -25,16 +25,16 @@ pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<u8, Failure> {
     make_folder(&folder)?;
     let mut recorders = Recorders::new(&folder, run_info(&file, Mode::Observe))?;
     let mut bar = Bar::new(args.common.quiet || args.common.json);
-    let found = fix(&file, cancel, &mut |stage, progress, record| {
+    let found = fix(&file, cancel, &mut |stage, progress, run| {
         bar.show(&stage_name(stage), progress);
-        recorders.take(stage, record);
+        recorders.take(stage, run);
     })?;
     bar.clear();
     let recorded = recorders.finish(&found);
     let report = report(&found);
     let json = to_json(&report)?;
     let diff = found.chosen.as_ref().map_or("", |chosen| &chosen.diff);
-    let document = markdown::fix(&report, &found.given.diagnosis, &found.given.record, diff);
+    let document = markdown::fix(&report, &found.given.diagnosis, &found.given.run, diff);
     write(&folder.join("report.json"), &json)?;
     write(&folder.join("report.md"), &document)?;
     let fixed = folder.join("fixed.toml");
@@ -73,15 +73,15 @@ impl Recorders {
         Ok(recorders)
     }
 
-    fn take(&mut self, stage: &Stage, record: &Record) {
+    fn take(&mut self, stage: &Stage, run: &Run) {
         match stage {
-            Stage::Given => self.given.take(record),
+            Stage::Given => self.given.take(run),
             Stage::Trial(..) => {}
             Stage::Final(remedy) => {
                 let begun = self.last.take().filter(|(begun, _)| begun == remedy);
                 let begin =
                     || (remedy.clone(), Recorder::new(&self.last_folder, self.info.clone()));
-                self.last.insert(begun.unwrap_or_else(begin)).1.take(record);
+                self.last.insert(begun.unwrap_or_else(begin)).1.take(run);
             }
         }
     }
@@ -90,12 +90,12 @@ impl Recorders {
         let last = self.last.take().map(|(_, recorder)| recorder);
         let written = match (&found.chosen, last) {
             (Some(Chosen { trained, .. }), Some(recorder)) => {
-                recorder.finish(&trained.diagnosis, &trained.record)
+                recorder.finish(&trained.diagnosis, &trained.run)
             }
             // It did not hold.
             _ => self.remove_last().map(Ok)?,
         };
-        self.given.finish(&found.given.diagnosis, &found.given.record).and(written)?;
+        self.given.finish(&found.given.diagnosis, &found.given.run).and(written)?;
         Ok(())
     }
 
@@ -118,21 +118,24 @@ fn stage_name(stage: &Stage) -> String {
 
 fn report(found: &Found) -> FixReport {
     let given = &found.given;
-    let layout = &given.record.layout;
+    let names = &given.diagnosis.names;
     let trial = |trial: &Trial| TrialReport {
         remedy: trial.proposal.label(),
-        change: describe_change(&trial.proposal.change, layout),
+        change: describe_change(&trial.proposal.change, names),
         verdict: trial.verdict,
         metric: Some(trial.metric),
         seconds: trial.seconds,
     };
     let chosen = found.chosen.as_ref();
     FixReport {
-        given: json::given(&given.diagnosis, &given.record, Some(given.metric)),
+        given: DiagnosisReport {
+            metric: Some(given.metric),
+            ..DiagnosisReport::from(&given.diagnosis)
+        },
         trials: found.trials.iter().map(trial).collect(),
         chosen: chosen.map(|chosen| ChosenReport {
             remedy: chosen.proposal.label(),
-            change: describe_change(&chosen.proposal.change, layout),
+            change: describe_change(&chosen.proposal.change, names),
         }),
         fixed: chosen.map(|chosen| FixedReport {
             verdict: chosen.trained.diagnosis.verdict,
@@ -145,7 +148,7 @@ fn report(found: &Found) -> FixReport {
 /// What the screen shows: the diagnosis, the trials, the choice, the difference, the files.
 fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) -> String {
     let style = screen::style();
-    let mut text = terminal::diagnosis(&found.given.diagnosis, &found.given.record, &style);
+    let mut text = terminal::diagnosis(&found.given.diagnosis, &found.given.run, &style);
     if !found.trials.is_empty() {
         let chosen = report.chosen.as_ref().map(|chosen| chosen.remedy.as_str());
         text.push('\n');
@@ -155,7 +158,7 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
     let verdict = found.given.diagnosis.verdict;
     match &found.chosen {
         Some(chosen) => {
-            let what = describe_change(&chosen.proposal.change, &found.given.record.layout);
+            let what = describe_change(&chosen.proposal.change, &found.given.diagnosis.names);
             let (run, given) = (&chosen.trained, &found.given);
             text.push_str(&format!(
                 "Fixed with the least force that works: {what}\n\

@@ -27,15 +27,14 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
     make_folder(&folder)?;
     let mut recorder = Recorder::new(&folder, run_info(&file, mode));
     let mut bar = Bar::new(args.common.quiet || args.common.json);
-    let trained = train(&file.recipe, &options, &mut |progress, record| {
+    let trained = train(&file.recipe, &options, &mut |progress, run| {
         bar.show(&file.recipe.name, progress);
-        recorder.take(record);
+        recorder.take(run);
     })?;
     bar.clear();
-    let recorded = recorder.finish(&trained.diagnosis, &trained.record);
+    let recorded = recorder.finish(&trained.diagnosis, &trained.run);
     let report = json::train(
         &trained.diagnosis,
-        &trained.record,
         Some(trained.metric),
         &trained.weights_hash,
     );
@@ -45,7 +44,7 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
         screen::print(&report);
     } else if !args.common.quiet {
         let style = screen::style();
-        screen::print(&terminal::diagnosis(&trained.diagnosis, &trained.record, &style));
+        screen::print(&terminal::diagnosis(&trained.diagnosis, &trained.run, &style));
         let ended = if trained.cancelled { "stopped by Ctrl-C" } else { "ended" };
         screen::print(&format!(
             "\n{ended} after {} steps in {:.1} s on {}; held-out metric {}; actions {}; weights {}\n\
@@ -54,7 +53,7 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
             trained.seconds,
             tamegrad_lab::device_name(),
             number(trained.metric),
-            trained.record.actions.len(),
+            trained.diagnosis.actions,
             trained.weights_hash,
             file.path.display(),
             folder.display(),

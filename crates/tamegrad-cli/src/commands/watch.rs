@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tamegrad::Verdict;
+use tamegrad::{Step, Verdict};
 use tamegrad_logs::{Follower, Source, discover_mapped};
 use tamegrad_report::log::{self, LogRun};
 
@@ -30,7 +30,7 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// alarm, 0 if not.
 pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<u8, Failure> {
     let mut watched: Vec<Watched> = Vec::new();
-    let mut told: HashMap<PathBuf, (i64, Verdict)> = HashMap::new();
+    let mut told: HashMap<PathBuf, (Step, Verdict)> = HashMap::new();
     let mut changed = Instant::now();
     let mut next_search = Instant::now();
     let mut alarmed = false;
@@ -147,13 +147,13 @@ fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
 fn look(
     args: &Watch,
     follower: &mut Follower,
-    told: &mut HashMap<PathBuf, (i64, Verdict)>,
+    told: &mut HashMap<PathBuf, (Step, Verdict)>,
 ) -> bool {
     let Ok(log) = follower.read() else { return false };
     let source = follower.source();
     let result = with_run(source, &log, &args.map, |run| {
-        let verdict = run.judgement.verdict;
-        let Some(onset) = run.judgement.onset.filter(|_| verdict.is_explosion()) else {
+        let verdict = run.diagnosis.verdict;
+        let Some(onset) = run.diagnosis.onset.filter(|_| verdict.is_explosion()) else {
             return Ok(false);
         };
         let last = told.insert(source.path().to_owned(), (onset, verdict));
@@ -186,24 +186,24 @@ fn alarm(args: &Watch, run: &LogRun<'_>) -> Result<(), String> {
 
 /// The alarm in one line.
 fn summary(run: &LogRun<'_>) -> String {
-    let judgement = run.judgement;
-    let sign = judgement.alarms.first().map_or("", |alarm| alarm.sign.doc().title);
-    let remedy = judgement.remedies.first().map_or(String::new(), |r| format!(" {}.", r.advice));
+    let found = run.diagnosis;
+    let sign = found.alarm().map_or("", tamegrad_report::title);
+    let remedy = log::advice(found).map_or(String::new(), |advice| format!(" To fix: {advice}."));
     format!(
         "{}: {} since step {}: {sign}.{remedy}",
         run.path,
-        judgement.verdict.as_str(),
-        judgement.onset.unwrap_or_default()
+        found.verdict.as_str(),
+        found.onset.unwrap_or_default()
     )
 }
 
 fn execute(command: &str, run: &LogRun<'_>, text: &str) {
     let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-    let onset = run.judgement.onset.unwrap_or_default().to_string();
+    let onset = run.diagnosis.onset.unwrap_or_default().to_string();
     let result = Command::new(shell)
         .args([flag, command])
         .env("TAMEGRAD_PATH", run.path)
-        .env("TAMEGRAD_VERDICT", run.judgement.verdict.as_str())
+        .env("TAMEGRAD_VERDICT", run.diagnosis.verdict.as_str())
         .env("TAMEGRAD_ONSET_STEP", onset)
         .env("TAMEGRAD_TEXT", text)
         .status();

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 use tamegrad::SignName;
 use tamegrad::record::NonFiniteAt;
-use tamegrad::{GradientAction, Mode, Record};
+use tamegrad::{GradientAction, Mode, Record, Run};
 
 use super::rivals::Rivals;
 use super::stream::Seen;
@@ -105,8 +105,8 @@ pub(super) fn run(case: &Case, cancel: &AtomicBool) -> Result<Outcome, SetupErro
     let mut rivals = Rivals::new();
     let mut harm = Harm::new(&recipe, chance);
     let options = |mode| TrainOptions { mode, steps_max: None, stop_after_alarm: None, cancel };
-    let watched = train(&recipe, &options(Mode::Observe), &mut |progress, record| {
-        if let Some(seen) = Seen::latest(record, progress.steps) {
+    let watched = train(&recipe, &options(Mode::Observe), &mut |progress, run| {
+        if let Some(seen) = Seen::latest(run.record(), progress.steps) {
             harm.see(seen.step, seen.loss);
             rivals.see(&seen);
         }
@@ -125,14 +125,14 @@ fn outcome(
     rivals: Rivals,
     warns: bool,
 ) -> Outcome {
-    let record = &watched.record;
+    let record = watched.run.record();
     let found = &watched.diagnosis;
-    let name = |layer| record.layout.layer_name(layer).to_owned();
-    let origin = found.origin.as_ref().and_then(|origin| origin.layer);
+    let name = |layer| record.layout().layer_name(layer).to_owned();
+    let origin = found.origin.as_ref().and_then(|origin| origin.layer());
     let planted = case.truth.layer.as_deref();
     let place = planted
-        .and_then(|planted| record.layout.layers.iter().position(|layer| layer.name == planted));
-    let alarm = record.first_alarm();
+        .and_then(|planted| record.layout().layers.iter().position(|layer| layer.name == planted));
+    let alarm = watched.run.first_alarm();
     let nonfinite = first_broken_parameter(record);
     Outcome {
         name: case.name.clone(),
@@ -147,7 +147,7 @@ fn outcome(
         alarm: alarm.map(|alarm| alarm.step.0),
         alarm_is_late: alarm.is_some_and(|alarm| {
             alarm.sign == SignName::LossNonFinite
-                && matches!(record.first_nonfinite, Some((step, NonFiniteAt::Parameter(_)))
+                && matches!(record.first_nonfinite(), Some((step, NonFiniteAt::Parameter(_)))
                     if step == alarm.step)
         }),
         preflight: warns,
@@ -158,27 +158,27 @@ fn outcome(
         planted_causes: case.truth.causes.iter().map(|cause| cause.as_str().to_owned()).collect(),
         cause: found.causes.first().map(|cause| cause.name.as_str().to_owned()),
         remedy: found.remedies.first().map(|proposal| proposal.remedy.as_str().to_owned()),
-        actions: acted(&protected.record),
-        protected_finite: first_broken_parameter(&protected.record).is_none(),
+        actions: acted(&protected.run),
+        protected_finite: first_broken_parameter(protected.run.record()).is_none(),
         protected_metric: Some(protected.metric).filter(|metric| !metric.is_nan()),
         rivals: rivals.fired,
     }
 }
 
 /// Steps that the guard changed.
-fn acted(record: &Record) -> u64 {
-    let changes = record.actions.iter().filter(|(_, decision)| {
+fn acted(run: &Run) -> u64 {
+    let changes = run.actions().iter().filter(|(_, decision)| {
         decision.gradients != GradientAction::Keep
             || decision.learning_rate != 1.0
             || decision.rewind.is_some()
     });
-    changes.count() as u64 + record.actions_dropped
+    changes.count() as u64 + run.actions_dropped()
 }
 
 /// The first step whose update makes a parameter non-finite.
 fn first_broken_parameter(record: &Record) -> Option<u64> {
     let broken = |ratio: f64| ratio.is_infinite();
-    record.rows.iter().find(|row| row.update_ratio.is_some_and(broken)).map(|row| row.step.0)
+    record.rows().iter().find(|row| row.update_ratio.is_some_and(broken)).map(|row| row.step.0)
 }
 
 fn ending(
@@ -188,11 +188,11 @@ fn ending(
     harm: &Harm,
     nonfinite: Option<u64>,
 ) -> Ending {
-    let first = run.record.rows.first();
+    let first = run.run.record().rows().first();
     let overflows = first.is_some_and(|row| {
         row.nonfinite_gradients > 0 || row.loss.is_some_and(|loss| !loss.is_finite())
     });
-    let lost = run.record.rows.iter().any(|row| row.loss.is_some_and(|loss| !loss.is_finite()));
+    let lost = run.run.record().rows().iter().any(|row| row.loss.is_some_and(|loss| !loss.is_finite()));
     let learned = run.metric >= learned_from(recipe);
     match (overflows, lost || nonfinite.is_some(), harm.at.is_some(), learned) {
         (true, ..) => Ending::Overflow,

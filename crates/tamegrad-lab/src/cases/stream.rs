@@ -24,7 +24,7 @@ impl Seen {
     pub(super) fn latest(record: &Record, steps: u64) -> Option<Self> {
         let row = record.now()?;
         let matrices = || {
-            let tensors = record.layout.tensors.iter().zip(&record.tensors);
+            let tensors = record.layout().tensors.iter().zip(record.tensors());
             tensors.filter(|(info, _)| info.is_matrix).filter_map(|(_, track)| track.latest)
         };
         Some(Self {

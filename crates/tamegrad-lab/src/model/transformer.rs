@@ -254,8 +254,8 @@ mod tests {
                 cancel: &cancel,
             };
             let run = crate::train(&recipe, &options, &mut |_, _| {}).expect("it runs");
-            let (_, trace) = run.record.first_trace.as_ref().expect("probes");
-            assert_eq!(trace.layers.len(), run.record.layout.layers.len(), "{name}");
+            let (_, trace) = run.run.record().first_trace().expect("probes");
+            assert_eq!(trace.layers.len(), run.run.record().layout().layers.len(), "{name}");
             assert!(trace.layers.iter().all(|layer| layer.delta.is_some()), "{name}");
         }
     }

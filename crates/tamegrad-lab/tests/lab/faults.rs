@@ -16,14 +16,14 @@ training = { batch = 20, epochs = 10 }
 
 #[test]
 fn a_fault_comes_at_its_step_and_changes_nothing_before() {
-    let healthy = run_for(&parse(CURVE), Mode::Observe, Some(60)).record;
+    let healthy = run_for(&parse(CURVE), Mode::Observe, Some(60)).run;
     for (fault, rates, inputs) in [
         ("kind = 'rate-jump', factor = 4, steps = 2", [1.0, 4.0, 4.0, 1.0], [1.0; 4]),
         ("kind = 'rate-ramp', factor = 1.5", [1.0, 1.5, 2.25, 3.375], [1.0; 4]),
         ("kind = 'bad-batch', factor = 8", [1.0; 4], [1.0, 8.0, 1.0, 1.0]),
     ] {
         let text = format!("{CURVE}fault = {{ step = 40, {fault} }}\n");
-        let faulty = run_for(&parse(&text), Mode::Observe, Some(60)).record;
+        let faulty = run_for(&parse(&text), Mode::Observe, Some(60)).run;
         for (offset, (rate, input)) in rates.iter().zip(inputs).enumerate() {
             let (then, now) = (&healthy.rows[39 + offset], &faulty.rows[39 + offset]);
             let grown = now.learning_rate.zip(then.learning_rate).map(|(now, then)| now / then);
@@ -59,7 +59,7 @@ fn f16_overflows_where_f32_learns() {
     let narrow = of("f16");
     assert_eq!(narrow.diagnosis.verdict, Verdict::Exploded);
     let origin = narrow.diagnosis.origin.as_ref().and_then(|origin| origin.layer);
-    let origin = origin.map(|layer| narrow.record.layout.layer_name(layer));
+    let origin = origin.map(|layer| narrow.run.record().layout().layer_name(layer));
     assert_eq!(origin, Some("layers.0"));
     let cause = narrow.diagnosis.causes.first().map(|cause| cause.name);
     assert_eq!(cause, Some(CauseName::Precision), "{:?}", narrow.diagnosis.causes);

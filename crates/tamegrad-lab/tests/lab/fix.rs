@@ -52,6 +52,6 @@ fn cancelling_stops_at_the_next_step_and_keeps_what_was_seen() {
         }
     });
     let found = found.unwrap();
-    assert_eq!(found.given.record.rows.len(), 5);
+    assert_eq!(found.given.run.record().rows().len(), 5);
     assert!(found.cancelled);
 }

@@ -31,7 +31,7 @@ fn a_healthy_run_has_the_same_weights_to_the_bit_whatever_the_guard_may_do() {
         let runs = [Mode::Off, Mode::Observe, Mode::Protect].map(|mode| run(&recipe, mode));
         assert_eq!(runs[0].weights_hash, runs[1].weights_hash, "observed: {net}");
         assert_eq!(runs[0].weights_hash, runs[2].weights_hash, "protected: {net}");
-        assert_eq!(runs[2].record.actions, [], "{net}");
+        assert_eq!(runs[2].run.actions(), [], "{net}");
     }
 }
 
@@ -53,6 +53,6 @@ fn protect_saves_the_run_that_explodes_without_it() {
     assert!(matches!(bare.diagnosis.verdict, Verdict::Exploded | Verdict::Exploding));
     assert!(protected.diagnosis.verdict.is_good(), "{:?}", protected.diagnosis.verdict);
     assert!(protected.metric > bare.metric + 0.2, "{} {}", bare.metric, protected.metric);
-    let (_, last) = protected.record.actions.last().expect("actions");
+    let (_, last) = protected.run.actions().last().expect("actions");
     assert!(last.learning_rate > 0.1, "saved by freezing: {}", last.learning_rate);
 }

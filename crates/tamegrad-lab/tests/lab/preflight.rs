@@ -111,7 +111,7 @@ fn every_run_that_overflows_at_its_start_is_warned_of() {
         for seed in 1..=20 {
             let recipe = exp(depth, seed);
             let run = run_for(&recipe, Mode::Off, Some(2));
-            let losses: Vec<_> = run.record.rows.iter().map(|row| row.loss).collect();
+            let losses: Vec<_> = run.run.record().rows().iter().map(|row| row.loss).collect();
             let is_broken = losses.iter().any(|loss| !loss.is_some_and(f64::is_finite));
             let seen = preflight(&recipe).unwrap();
             let warnings = seen.warnings();

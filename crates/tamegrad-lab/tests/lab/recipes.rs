@@ -34,7 +34,7 @@ fn the_planted_cause_and_layer_are_found() {
         assert!(verdicts.contains(&found.verdict), "{name}: {:?}", found.verdict);
         assert_eq!(found.causes.first().map(|c| c.name), Some(cause), "{name}: {:?}", found.causes);
         let origin = found.origin.as_ref().and_then(|origin| origin.layer);
-        let origin = origin.map(|layer| run.record.layout.layer_name(layer).to_owned());
+        let origin = origin.map(|layer| run.run.record().layout().layer_name(layer).to_owned());
         assert_eq!(origin.is_some(), layer.is_some(), "{name}: {origin:?}");
         if let Some((origin, layer)) = origin.zip(layer) {
             assert!(origin.starts_with(layer), "{name}: {origin}");
@@ -57,6 +57,6 @@ fn the_healthy_recipe_is_healthy_and_the_guard_does_nothing() {
     let file = recipe::read(&shipped("healthy-digits.toml")).unwrap();
     let run = crate::run(&file.recipe, Mode::Protect);
     assert_eq!(run.diagnosis.verdict, Verdict::Healthy);
-    assert_eq!(run.record.actions, []);
+    assert_eq!(run.run.actions(), []);
     assert!(run.metric > 0.93, "{}", run.metric);
 }

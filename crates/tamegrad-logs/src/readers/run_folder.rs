@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tamegrad_runs::{
-    Notice, ReadError, RunFolder, StepRow, TensorRecord, is_run_folder, judgement,
+    Notice, ReadError, RunFolder, StepRow, TensorRecord, diagnosis, is_run_folder,
 };
 
 use super::{Format, Reader, no_growth, own_run};
@@ -33,10 +33,12 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
             });
         let mut last = None;
         let events = run.visit_events(&mut notices, |event| {
-            last = judgement(&event).or(last.take());
+            last = diagnosis(&event).or(last.take());
         });
-        if let Some(judgement) = last {
-            log.recorded(judgement);
+        match last {
+            Some(Ok(diagnosis)) => log.recorded(diagnosis),
+            Some(Err(refused)) => log.notice(path, None, refused),
+            None => {}
         }
         for Notice { path, offset, text } in notices {
             log.notice(&path, offset, text);

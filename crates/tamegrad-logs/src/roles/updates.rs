@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use tamegrad::hindsight::Sample;
+use tamegrad::logs::Sample;
 
 use super::{has, normal, samples};
 use crate::log::{Log, Point, Series};
 
 /// What the whole network is called where ratios are told of single tensors as well.
-const ALL: &str = "all parameters";
+const ALL: &str = tamegrad::logs::ALL_PARAMETERS;
 
 /// The ratios by what they are of: the weight matrices that the log names, or all parameters.
 pub(crate) fn ratios(log: &Log) -> Vec<(String, Vec<Sample>)> {

@@ -2,7 +2,8 @@ from typing import Any
 
 _Numbers = tuple[int, int, int, int, float, float, float]
 _LayerRow = tuple[str, tuple[str, str] | None, str | None, bool | None, bool]
-_FindingRow = tuple[int, str, str, str | None, str | None, list[str], str]
+_MeasureRow = tuple[str, str, str | None, float, str | None, float | None, str]
+_FindingRow = tuple[int, str, str, str | None, str | None, list[_MeasureRow], str]
 
 PREFLIGHT_PRODUCT_MAX: float
 PREFLIGHT_NORM_MAX: float

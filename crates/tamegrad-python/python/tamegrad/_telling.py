@@ -50,7 +50,7 @@ class Teller:
         rows = core.findings(self.told)
         self.told += len(rows)
         for row in rows:
-            finding = Finding(*row)
+            finding = Finding._of(row)
             if self._on_finding is not None:
                 try:
                     self._on_finding(finding)

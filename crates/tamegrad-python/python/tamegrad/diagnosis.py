@@ -13,6 +13,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One number that shows a finding; ``str()`` gives it in words."""
+
+    quantity: str
+    """What is measured, such as ``gradient-norm``; docs/json.md lists the names."""
+    place: str
+    """What kind of place it was measured at: ``tensor``, ``layer``, ``loss``, ... or ``run``."""
+    name: str | None
+    """The name of that tensor or layer."""
+    value: float
+    reference: str | None
+    """What it is held against: ``limit``, ``usual``, ``before``, ..."""
+    against: float | None
+    """That as a number."""
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Finding:
     """A sign that fired."""
 
@@ -22,9 +43,14 @@ class Finding:
     """``alarm``: part of an explosion; ``strain``: worth showing."""
     tensor: str | None
     layer: str | None
-    evidence: list[str] = field(default_factory=list)
+    evidence: list[Measure] = field(default_factory=list)
     title: str = ""
     """What has happened, in words."""
+
+    @classmethod
+    def _of(cls, row: Any) -> Finding:
+        *head, evidence, title = row
+        return cls(*head, [Measure(*measure) for measure in evidence], title)
 
 
 @dataclass(frozen=True)
@@ -69,7 +95,7 @@ class Diagnosis:
     @property
     def findings(self) -> list[Finding]:
         """Every sign that fired, oldest first."""
-        return [Finding(*row) for row in self._core.findings(0)]
+        return [Finding._of(row) for row in self._core.findings(0)]
 
     def text(self, *, width: int = 100, colour: bool = False) -> str:
         """The diagnosis as lines of text."""
@@ -83,9 +109,8 @@ class Diagnosis:
         return self._core.json()
 
     def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as nested dictionaries and lists, with the remedies."""
+        """The diagnosis as nested dictionaries and lists, in the schema of docs/json.md."""
         report = json.loads(self._core.json())
-        report["remedies"] = [vars(remedy) for remedy in self.remedies]
         report["failure"], report["notes"] = self.failure, self.notes
         return report
 

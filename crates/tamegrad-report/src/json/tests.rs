@@ -1,7 +1,7 @@
 //! Tests of the reports as JSON.
 
 use super::*;
-use crate::check::{self, exploded, fix_report, healthy};
+use crate::check::{exploded, fix_report, healthy};
 use serde_json::{Value, json};
 use tamegrad::SignName;
 
@@ -17,73 +17,106 @@ fn keys(value: &Value) -> Vec<&str> {
 
 #[test]
 fn a_training_run_of_each_end() {
-    let guard = exploded();
-    let report = train(&guard.diagnosis(), guard.record(), Some(f64::NAN), "a1b2");
+    let value = value_of(&train(&exploded().diagnosis(), Some(f64::NAN), "a1b2"));
     assert_eq!(
-        value_of(&report),
+        keys(&value),
+        [
+            "actions",
+            "causes",
+            "chain",
+            "decided_by",
+            "metric",
+            "onset_step",
+            "origin",
+            "recovered_step",
+            "remedies",
+            "schema",
+            "seen",
+            "signs",
+            "verdict",
+            "weights_hash",
+        ]
+    );
+    assert_eq!(value["schema"], SCHEMA);
+    assert_eq!(value["verdict"], "exploded");
+    assert_eq!(value["onset_step"], 150);
+    assert_eq!(value["seen"], json!({ "unit": "steps", "count": 160 }));
+    assert_eq!((&value["metric"], &value["weights_hash"]), (&json!("NaN"), &json!("a1b2")));
+    assert_eq!(value["causes"][0]["name"], "activation");
+    assert_eq!(
+        value["origin"],
         json!({
-            "verdict": "exploded",
-            "onset_step": 150,
-            "origin": "layers.3",
-            "place": "layer",
-            "cause": "activation",
-            "metric": "NaN",
-            "actions": 0,
-            "weights_hash": "a1b2",
+            "kind": "layer",
+            "name": "layers.3",
+            "reached": null,
+            "evidence": [{
+                "quantity": "backward-gain",
+                "place": { "kind": "layer", "name": "layers.3" },
+                "step": null,
+                "over": null,
+                "value": 41.0,
+                "against": { "reference": "usual", "value": value["origin"]["evidence"][0]["against"]["value"] },
+                "text": "backward gain of layers.3: 41 (usually 1.7)",
+            }],
         })
     );
-    let guard = healthy();
-    let report = train(&guard.diagnosis(), guard.record(), Some(0.97), "c3d4");
-    assert_eq!(
-        value_of(&report),
-        json!({
-            "verdict": "healthy",
-            "onset_step": null,
-            "origin": null,
-            "place": null,
-            "cause": null,
-            "metric": 0.97,
-            "actions": 0,
-            "weights_hash": "c3d4",
-        })
-    );
+    let value = value_of(&train(&healthy().diagnosis(), Some(0.97), "c3d4"));
+    assert_eq!((&value["verdict"], &value["metric"]), (&json!("healthy"), &json!(0.97)));
+    for key in ["onset_step", "recovered_step", "origin", "decided_by"] {
+        assert_eq!(value[key], Value::Null, "{key}");
+    }
+    assert_eq!((&value["causes"], &value["remedies"]), (&json!([]), &json!([])));
 }
 
 #[test]
 fn every_key_of_a_fix() {
-    let guard = exploded();
-    let value = value_of(&fix_report(&guard));
+    let value = value_of(&fix_report(&exploded()));
     assert_eq!(keys(&value), ["chosen", "fixed", "given", "trials"]);
     let given = &value["given"];
+    assert_eq!((&given["verdict"], &given["metric"]), (&json!("exploded"), &json!(0.1)));
+    let chain = &given["chain"];
+    assert_eq!(keys(chain), ["backward", "branches", "forward", "layers", "step"]);
     assert_eq!(
-        keys(given),
-        ["cause", "gains", "metric", "onset_step", "origin", "place", "signs", "verdict"]
+        chain["layers"][3],
+        json!({ "layer": "layers.3", "forward": 38.0, "backward": 41.0, "only_normalises": false })
     );
-    assert_eq!(given["verdict"], "exploded");
-    assert_eq!(given["metric"], 0.1);
-    let gains = given["gains"].as_array().expect("gains");
-    assert_eq!(gains.len(), 6);
-    assert_eq!(gains[3], json!({ "layer": "layers.3", "forward": 38.0, "backward": 41.0 }));
     let signs = given["signs"].as_array().expect("signs");
     let names: Vec<_> = signs.iter().map(|sign| sign["name"].as_str()).collect();
     assert_eq!(names, SignName::ALL.map(|name| Some(name.as_str())));
+    let measure = |quantity: &str, place: Value, value: Value, text: &str| {
+        json!({
+            "quantity": quantity,
+            "place": place,
+            "step": null,
+            "over": null,
+            "value": value,
+            "against": null,
+            "text": text,
+        })
+    };
     assert_eq!(
         signs[1],
         json!({
             "name": "loss-nonfinite",
             "title": "The loss is NaN",
             "state": "alarm",
-            "first_step": 152,
             "count": 9,
-            "evidence": [
-                { "what": "loss", "value": "NaN", "against": null, "limit": null },
-                {
-                    "what": "NaN and Inf elements in the gradients",
-                    "value": 6.0,
-                    "against": null,
-                    "limit": null,
-                },
-            ],
+            "needs": null,
+            "findings": [{
+                "step": 152,
+                "severity": "alarm",
+                "title": "The loss is NaN",
+                "place": null,
+                "evidence": [
+                    measure("loss", Value::Null, json!("NaN"), "loss: NaN"),
+                    measure(
+                        "nonfinite-elements",
+                        json!({ "kind": "gradients", "name": null }),
+                        json!(6.0),
+                        "NaN and Inf elements in the gradients: 6",
+                    ),
+                ],
+            }],
         })
     );
     assert_eq!(
@@ -92,8 +125,21 @@ fn every_key_of_a_fix() {
             "name": "learning-rate-falls",
             "title": "The learning rate has to come down a lot",
             "state": "quiet",
-            "first_step": null,
             "count": 0,
+            "needs": null,
+            "findings": [],
+        })
+    );
+    assert_eq!(
+        given["remedies"][2],
+        json!({
+            "name": "bounded-activation",
+            "label": "bounded-activation",
+            "change": { "kind": "activation", "name": "relu", "layer": "layers.3" },
+            "text": "relu in layers.3",
+            "why": "the slope no longer grows with the input",
+            "treats_cause": true,
+            "is_automatic": false,
             "evidence": [],
         })
     );
@@ -118,54 +164,8 @@ fn every_key_of_a_fix() {
 }
 
 #[test]
-fn each_state_of_a_sign() {
-    let loss = json!([{ "what": "loss", "value": 9.0, "against": null, "limit": null }]);
-    for (given, state, first_step, evidence) in [
-        ((None, 0, None), "quiet", Value::Null, json!([])),
-        ((None, 0, Some(3)), "too-early", Value::Null, json!([])),
-        ((Some(Severity::Strain), 1, None), "strain", json!(1200), loss.clone()),
-        ((Some(Severity::Alarm), 2, None), "alarm", json!(1200), loss.clone()),
-    ] {
-        assert_eq!(
-            value_of(&sign(&check::sign(SignName::MetricStalls, given))),
-            json!({
-                "name": "metric-stalls",
-                "title": "Metric not improving or deteriorating",
-                "state": state,
-                "first_step": first_step,
-                "count": given.1,
-                "evidence": evidence,
-            })
-        );
-    }
-}
-
-#[test]
-fn fields_are_written_in_their_order_and_no_number_is_lost() {
-    let report = |value, limit| EvidenceReport {
-        what: "gain".into(),
-        value,
-        against: Some("calm".into()),
-        limit,
-    };
-    for (value, limit, text) in [
-        (f64::NAN, None, r#"{"what":"gain","value":"NaN","against":"calm","limit":null}"#),
-        (
-            f64::INFINITY,
-            Some(f64::NEG_INFINITY),
-            r#"{"what":"gain","value":"Infinity","against":"calm","limit":"-Infinity"}"#,
-        ),
-        (0.1, Some(1e300), r#"{"what":"gain","value":0.1,"against":"calm","limit":1e+300}"#),
-    ] {
-        let written = serde_json::to_string(&report(value, limit)).expect("reports serialize");
-        assert_eq!(written, text);
-    }
-}
-
-#[test]
 fn a_healthy_run_has_nothing_chosen() {
-    let guard = healthy();
-    let given = given(&guard.diagnosis(), guard.record(), None);
+    let given = DiagnosisReport::from(&healthy().diagnosis());
     let report = FixReport { given, trials: vec![], chosen: None, fixed: None };
     let value = value_of(&report);
     assert_eq!((&value["chosen"], &value["fixed"]), (&Value::Null, &Value::Null));

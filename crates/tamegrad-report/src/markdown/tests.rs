@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::check::{exploded, fix_report, healthy};
-use crate::json;
+use crate::json::DiagnosisReport;
 
 const DIFF: &str =
     "--- recipe.toml\n+++ fixed.toml\n@@ -3 +3 @@\n-activation = \"exp\"\n+activation = \"relu\"\n";
@@ -10,7 +10,7 @@ const DIFF: &str =
 #[test]
 fn the_report_of_a_fix() {
     let guard = exploded();
-    let text = fix(&fix_report(&guard), &guard.diagnosis(), guard.record(), DIFF);
+    let text = fix(&fix_report(&guard), &guard.diagnosis(), guard.run(), DIFF);
     insta::assert_snapshot!(text, @r#"
     # Exploded at step 150 in `layers.3`, fixed by `bounded-activation`
 
@@ -22,7 +22,7 @@ fn the_report_of_a_fix() {
     | steps seen | 160 steps |  |
     | held-out metric | 0.1 |  |
     | onset (step) | 150 | the first alarm |
-    | origin | `layers.3` | backward gain of layers.3: 41 (its calm mean 1.7) |
+    | origin | `layers.3` | backward gain of layers.3: 41 (usually 1.7) |
     | cause | An activation that grows faster than its input (activation) in layers.3 |  |
 
     ## Why
@@ -31,7 +31,7 @@ fn the_report_of_a_fix() {
 
     |  | cause | numbers |
     | --- | --- | --- |
-    | 1 | An activation that grows faster than its input (activation) in layers.3 | backward gain of layers.3: 41 (its calm mean 1.7); largest gain of layers.3 (exp): 41 |
+    | 1 | An activation that grows faster than its input (activation) in layers.3 | backward gain of layers.3: 41 (usually 1.7); largest gain of layers.3: 41 |
 
     ## The six signs
 
@@ -40,8 +40,8 @@ fn the_report_of_a_fix() {
     | Loss fluctuates wildly | quiet |  |  |  |
     | The loss is NaN | ALARM | step 152 | 9 times | loss: NaN; NaN and Inf elements in the gradients: 6 |
     | Metric not improving or deteriorating | too early | needs 3 more |  |  |
-    | An update changes much of a weight matrix | ALARM | step 150 | 2 times | update ratio of layers.5.linear.weight: 0.8 (mean before it 0.00201) |
-    | A gradient's norm has jumped | ALARM | step 150 | 2 times | norm of layers.5.linear.weight: 900 (mean before it 1); sigmas above its mean (log scale): 56.3 (spike 6) |
+    | An update changes much of a weight matrix | ALARM | step 150 | 2 times | update ratio of layers.5.linear.weight: 0.8 (usually 0.00201) |
+    | A gradient's norm has jumped | ALARM | step 150 | 2 times | gradient norm of layers.5.linear.weight: 900 (usually 1); standard deviations above its mean (log scale): 56.3 (limit 6) |
     | The learning rate has to come down a lot | quiet |  |  |  |
 
     ## The chain of gains at step 151
@@ -72,19 +72,19 @@ fn the_report_of_a_fix() {
     | 1 | `batch-norm-before` | batch norm before the activation | the cause | sets the scale anew at every layer, before the activation |
     | 2 | `batch-norm-after` | batch norm after the activation | the cause | sets the scale anew at every layer, after the activation |
     | 3 | `bounded-activation` | relu in layers.3 | the cause | the slope no longer grows with the input |
-    | 4 | `skip-step` | the guard in protect mode | the effect | skips non-finite steps, scales spikes, backs off and rewinds while the run goes on |
-    | 5 | `clip-global-norm` | clip by global norm at 2.4 | the effect | bounds every step at the calm gradient norm, 2.4 |
-    | 6 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the effect | bounds each tensor at its share of the calm norm, 0.98; calm layers keep their steps |
-    | 7 | `clip-value` | clip each element at 3 | the effect | bounds every element at 3; bends the direction of the gradient |
-    | 8 | `warm-up` | warm up over 40 steps | the effect | small steps first, where the ground is steepest |
-    | 9 | `lower-learning-rate` | learning rate times 0.3 | the effect | every step 0.3 times as long |
+    | 4 | `skip-step` | the guard in protect mode | the effect | skips non-finite steps, scales spikes, lowers the learning rate and rewinds while training goes on |
+    | 5 | `clip-global-norm` | clip by global norm at 2.4 | the effect | the usual gradient norm, 2.4 |
+    | 6 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the effect | bounds each tensor at its share of the usual norm; calm layers keep their steps |
+    | 7 | `clip-value` | clip each element at 3 | the effect | bounds every element; changes the direction of the gradient |
+    | 8 | `warm-up` | warm up over 40 steps | the effect | takes small steps first, where the loss is steepest |
+    | 9 | `lower-learning-rate` | reduce the learning rate to 0.015 (0.05 at onset) | the effect | every step is 0.3 times as long |
     | 10 | `weight-decay` | decoupled weight decay of 0.1 | the effect | keeps the weights, and with them the gains, from drifting up |
     | 11 | `l2-penalty` | L2 penalty of strength 0.001 | the effect | keeps the weights, and with them the gains, from drifting up |
     | 12 | `l1-penalty` | L1 penalty of strength 1e-4 | the effect | keeps the weights, and with them the gains, from drifting up |
-    | 13 | `smaller-batch` | batches of 16 samples | the effect | 16 samples a step keep out of sharp valleys |
+    | 13 | `smaller-batch` | batches of 16 samples | the effect | smaller batches keep out of sharp valleys |
     | 14 | `reinitialise-he` | He initialisation in all layers | the effect | the gains begin at 1, whatever the depth |
     | 15 | `reinitialise-orthogonal` | orthogonal initialisation in all layers | the effect | the gains begin at 1, whatever the depth |
-    | 16 | `fewer-layers` | 2 hidden layers | the effect | 2 factors in the chain in place of 5 |
+    | 16 | `fewer-layers` | 2 hidden layers | the effect | fewer factors in the chain |
 
     ## Trials
 
@@ -130,9 +130,10 @@ fn the_report_of_a_fix() {
 #[test]
 fn a_healthy_run_is_left_alone() {
     let guard = healthy();
-    let given = json::given(&guard.diagnosis(), guard.record(), Some(0.97));
+    let given =
+        DiagnosisReport { metric: Some(0.97), ..DiagnosisReport::from(&guard.diagnosis()) };
     let report = FixReport { given, trials: vec![], chosen: None, fixed: None };
-    let text = fix(&report, &guard.diagnosis(), guard.record(), "");
+    let text = fix(&report, &guard.diagnosis(), guard.run(), "");
     let headings: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
     assert_eq!(
         headings,
@@ -152,7 +153,7 @@ fn a_healthy_run_is_left_alone() {
 fn when_nothing_holds_it_says_so() {
     let guard = exploded();
     let report = FixReport { chosen: None, fixed: None, ..fix_report(&guard) };
-    let text = fix(&report, &guard.diagnosis(), guard.record(), "");
+    let text = fix(&report, &guard.diagnosis(), guard.run(), "");
     assert!(text.starts_with("# Exploded at step 150 in `layers.3`, not fixed\n"), "{text}");
     assert!(text.contains("\nNone of the remedies that were tried gave a run"), "{text}");
     assert!(!text.contains("fixed.toml"), "{text}");

@@ -199,7 +199,7 @@ mod tests {
             ),
             (
                 of(Q::TimeStepProduct, 8e4).over(100).against(R::Limit, 30.0),
-                "product of backward gains over 100 time steps: 8e4 (limit 30)",
+                "product of backward gains over 100 time steps: 80,000 (limit 30)",
             ),
             (
                 of(Q::FirstNonFinite, 7.0).at(Place::Input(1)),
