@@ -65,7 +65,7 @@ fn diagnose(path: &Path) -> Result<(), Box<dyn Error>> {
     let source = Source::open(path)?;
     let log = source.read()?;
     let reading = read_verdict(&log, source.format(), &[])?;
-    if log.series.len() as u64 != TAGS || reading.judgement.verdict.is_explosion() {
+    if log.series.len() as u64 != TAGS || reading.diagnosis.verdict.is_explosion() {
         return Err("the event file is not as it was written".into());
     }
     Ok(())

@@ -47,7 +47,7 @@ mod _core {
     #[pymodule_export]
     const PREFLIGHT_PRODUCT_MAX: f64 = tamegrad::preflight::PRODUCT_MAX;
     #[pymodule_export]
-    const PREFLIGHT_NORM_MAX: f64 = tamegrad::record::ABSURD_NORM;
+    const PREFLIGHT_NORM_MAX: f64 = tamegrad::rules::RULES.high_gradient.live.absurd;
     #[pymodule_export]
     use crate::layout::is_judged;
     #[pymodule_export]

@@ -25,13 +25,13 @@ fn a_fault_comes_at_its_step_and_changes_nothing_before() {
         let text = format!("{CURVE}fault = {{ step = 40, {fault} }}\n");
         let faulty = run_for(&parse(&text), Mode::Observe, Some(60)).run;
         for (offset, (rate, input)) in rates.iter().zip(inputs).enumerate() {
-            let (then, now) = (&healthy.rows[39 + offset], &faulty.rows[39 + offset]);
+            let (then, now) = (&healthy.record().rows()[39 + offset], &faulty.record().rows()[39 + offset]);
             let grown = now.learning_rate.zip(then.learning_rate).map(|(now, then)| now / then);
             assert!(grown.is_some_and(|grown| (grown - rate).abs() < 1e-12), "{fault}: {grown:?}");
             assert_eq!(offset == 0 || input == 1.0, now.loss < Some(5.0), "{fault} at {offset}");
         }
-        assert_eq!(healthy.rows[..40], faulty.rows[..40], "{fault}");
-        assert_ne!(healthy.rows[50].loss, faulty.rows[50].loss, "{fault}");
+        assert_eq!(healthy.record().rows()[..40], faulty.record().rows()[..40], "{fault}");
+        assert_ne!(healthy.record().rows()[50].loss, faulty.record().rows()[50].loss, "{fault}");
     }
 }
 
@@ -58,7 +58,7 @@ fn f16_overflows_where_f32_learns() {
     assert!(wide.metric > 0.5, "{}", wide.metric);
     let narrow = of("f16");
     assert_eq!(narrow.diagnosis.verdict, Verdict::Exploded);
-    let origin = narrow.diagnosis.origin.as_ref().and_then(|origin| origin.layer);
+    let origin = narrow.diagnosis.origin.as_ref().and_then(|origin| origin.layer());
     let origin = origin.map(|layer| narrow.run.record().layout().layer_name(layer));
     assert_eq!(origin, Some("layers.0"));
     let cause = narrow.diagnosis.causes.first().map(|cause| cause.name);

@@ -33,7 +33,7 @@ fn the_planted_cause_and_layer_are_found() {
         let found = &run.diagnosis;
         assert!(verdicts.contains(&found.verdict), "{name}: {:?}", found.verdict);
         assert_eq!(found.causes.first().map(|c| c.name), Some(cause), "{name}: {:?}", found.causes);
-        let origin = found.origin.as_ref().and_then(|origin| origin.layer);
+        let origin = found.origin.as_ref().and_then(|origin| origin.layer());
         let origin = origin.map(|layer| run.run.record().layout().layer_name(layer).to_owned());
         assert_eq!(origin.is_some(), layer.is_some(), "{name}: {origin:?}");
         if let Some((origin, layer)) = origin.zip(layer) {

@@ -1,6 +1,6 @@
 //! Each remedy, by a run that explodes without it and is healthy with it.
 
-use tamegrad::remedies::{Change, Place, Scheme};
+use tamegrad::remedies::{Change, NormPlace, Scheme};
 use tamegrad::{LayerInfo, Layout, Mode, Verdict};
 use tamegrad_lab::changes::edits;
 use tamegrad_lab::recipe::edit;
@@ -60,7 +60,7 @@ fn cases() -> Vec<(&'static str, String, Change)> {
         (
             "lower-learning-rate",
             curve(SMALL, RELU, "learning_rate = 2.0", ""),
-            Change::LearningRate { factor: 0.05 },
+            Change::LearningRate { factor: 0.05, from: None },
         ),
         (
             "warm-up",
@@ -85,9 +85,9 @@ fn cases() -> Vec<(&'static str, String, Change)> {
             wide_init(),
             Change::Reinitialise { scheme: Scheme::Orthogonal, layer: None },
         ),
-        ("batch-norm-before", exp(), Change::BatchNorm { place: Place::Before }),
-        ("batch-norm-after", exp(), Change::BatchNorm { place: Place::After }),
-        ("bounded-activation", exp(), Change::Activation { name: "relu", layer: None }),
+        ("batch-norm-before", exp(), Change::BatchNorm { place: NormPlace::Before }),
+        ("batch-norm-after", exp(), Change::BatchNorm { place: NormPlace::After }),
+        ("bounded-activation", exp(), Change::Activation { name: "relu".to_owned(), layer: None }),
         ("fewer-layers", deep_init(), Change::Depth { layers: 2 }),
     ]
 }
