@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use tamegrad_runs::ReadError;
 
 use crate::log::LogBuilder;
-use crate::readers::json_rows::read_document;
+use crate::readers::json_rows::read_file;
 use crate::readers::{Format, Head, Reader, no_folder, no_growth, own_run};
 
 /// `trainer_state.json`.
@@ -38,7 +38,7 @@ fn recognises(head: &Head<'_>) -> bool {
 }
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
-    paths.iter().try_for_each(|path| read_document(path, Some(HISTORY), log))
+    paths.iter().try_for_each(|path| read_file(path, Some(HISTORY), log))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Records in JSON: one object a line, one array of objects, or objects that hold columns.
 //!
-//! The text is read as a stream, so a line or an array of any length takes little memory.
+//! Lines are read piece by piece. A document is held in memory, not mapped: who writes it anew cuts
+//! it first, which would end a reader of the map.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
@@ -44,6 +45,12 @@ const WRAPPERS: [&str; 12] = [
 ];
 /// Bytes of the first record that are looked at to tell records from a document.
 const FIRST_RECORD_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of lines that are read at a time.
+const CHUNK: u64 = 1 << 20;
+/// Bytes of a line; of a longer one the rest is another, broken one.
+const LINE_BYTES_MAX: usize = 80 << 20;
+/// Bytes of a document; a longer one is read as if it was cut there.
+const DOCUMENT_BYTES_MAX: u64 = 1 << 30;
 /// Broken lines behind the first record that are passed over in that.
 const BROKEN_LINES_MAX: usize = 10;
 /// Numbers of columns that are held at a time, 16 bytes each.
@@ -76,65 +83,84 @@ fn recognises(head: &Head<'_>) -> bool {
 }
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
-    for path in paths {
-        let open = || File::open(path).map_err(|error| ReadError::io(path, error));
-        let layout = layout(open()?, path);
-        read_file(layout, open()?, path, None, log)?;
-    }
-    Ok(())
+    paths.iter().try_for_each(|path| read_file(path, None, log))
 }
 
-/// Reads a document, of which a top-level member may be named that is the only one to look at.
-pub(super) fn read_document(
+/// Reads a file, or of a document the one top-level member that is named.
+pub(super) fn read_file(
     path: &Path,
     only: Option<&str>,
     log: &mut LogBuilder,
 ) -> Result<(), ReadError> {
-    let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
-    read_file(Layout::Document, file, path, only, log)
-}
-
-fn read_file(
-    layout: Layout,
-    file: File,
-    path: &Path,
-    only: Option<&str>,
-    log: &mut LogBuilder,
-) -> Result<(), ReadError> {
+    let mut file = File::open(path).map_err(|error| ReadError::io(path, error))?;
+    let mut bytes = Vec::new();
+    let mut got = file.by_ref().take(FIRST_RECORD_BYTES_MAX).read_to_end(&mut bytes);
+    let layout = if only.is_some() { Layout::Document } else { layout(&bytes, path) };
     let mut rows = Rows::new(std::mem::take(log), path);
-    let ended = read_layout(layout, file, only, &mut rows);
+    let ended = if layout == Layout::Lines {
+        let (end, ended) = read_lines(file, bytes, &mut rows);
+        got = got.and(end);
+        ended
+    } else {
+        got = got.and_then(|_| file.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes));
+        read_layout(layout, &bytes, only, &mut rows)
+    };
     *log = rows.log;
     if !log.is_empty() {
-        if let Err(error) = ended {
-            log.notice(path, error.offset(), error.to_string());
+        if let Err(error) = got {
+            log.notice(path, None, format!("{error}; what comes before is used"));
+        } else if let Err(error) = ended {
+            log.notice(path, Some(error.offset), error.to_string());
         }
         return Ok(());
     }
+    got.map_err(|error| ReadError::io(path, error))?;
     let wanted = "records with numbers under names, as {\"step\": 10, \"loss\": 2.3}";
-    let path = path.to_owned();
-    match ended {
-        Err(JsonError::Io(source)) => Err(ReadError::Io { path, source }),
-        Err(JsonError::Cut { offset }) => {
-            let found = "the end of the file in the first record".to_owned();
-            Err(ReadError::Broken { path, offset, found, wanted })
+    let (offset, found) = match ended {
+        Err(JsonError { offset, found: Some(found) }) => (offset, found),
+        Err(JsonError { offset, found: None }) => {
+            (offset, "the end of the file in the first record".to_owned())
         }
-        Err(JsonError::Syntax { offset, found, wanted }) => {
-            Err(ReadError::Broken { path, offset, found, wanted })
+        Ok(()) => (0, "no number in any record".to_owned()),
+    };
+    Err(ReadError::Broken { path: path.to_owned(), offset, found, wanted })
+}
+
+/// Reads lines, of which the first bytes were read: how the file ended, and how the last line did.
+fn read_lines(
+    mut file: File,
+    mut bytes: Vec<u8>,
+    rows: &mut Rows,
+) -> (io::Result<usize>, Result<(), JsonError>) {
+    let (mut records, mut offset) = (Records::default(), 0);
+    loop {
+        let whole = if bytes.len() > LINE_BYTES_MAX { bytes.len() } else { whole_lines(&bytes) };
+        let json = Json::new(&bytes[..whole]).at(offset).one_line_each(true);
+        if let Err(error) = read_records(json, rows, &mut records) {
+            rows.notice(error.offset, error.to_string());
         }
-        Ok(()) => {
-            let found = "no number in any record".to_owned();
-            Err(ReadError::Broken { path, offset: 0, found, wanted })
+        offset += whole as u64;
+        bytes.drain(..whole);
+        let got = file.by_ref().take(CHUNK).read_to_end(&mut bytes);
+        if !matches!(got, Ok(1..)) {
+            let json = Json::new(&bytes).at(offset).one_line_each(true);
+            return (got, read_records(json, rows, &mut records));
         }
     }
+}
+
+/// How many of these bytes are whole lines.
+fn whole_lines(bytes: &[u8]) -> usize {
+    memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)
 }
 
 fn read_layout(
     layout: Layout,
-    input: impl Read,
+    bytes: &[u8],
     only: Option<&str>,
     rows: &mut Rows,
 ) -> Result<(), JsonError> {
-    let json = Json::new(input).one_line_each(layout == Layout::Lines);
+    let json = Json::new(bytes).one_line_each(layout == Layout::Lines);
     match layout {
         Layout::Document => {
             Document { json, rows, only, cells_left: COLUMN_CELLS_MAX, is_full_said: false }.read()
@@ -144,33 +170,35 @@ fn read_layout(
 }
 
 /// What the first value of a file and the start of the next tell.
-fn layout(input: impl Read, path: &Path) -> Layout {
-    let mut json = Json::new(input.take(FIRST_RECORD_BYTES_MAX));
+fn layout(bytes: &[u8], path: &Path) -> Layout {
+    let mut json = Json::new(bytes);
     let first = match json.next() {
         Ok(Event::ArrayStart) => return Layout::Document,
         Ok(first) => first,
         Err(_) => Event::Other,
     };
-    let lines = json.lines();
+    let start = json.offset() as usize;
     let ended = json.skip(first);
-    let has_lines = json.lines() > lines;
+    let value = bytes.get(start..json.offset() as usize).unwrap_or_default();
+    let has_lines = memchr::memchr(b'\n', value).is_some();
     let is_named_so = path.extension().is_some_and(|extension| {
         ["jsonl", "ndjson"].iter().any(|lines| extension.eq_ignore_ascii_case(lines))
     });
-    let is_broken = matches!(ended, Err(JsonError::Syntax { .. }));
-    match (ended.is_ok() || is_broken) && finds_object(&mut json, is_broken) {
-        true if has_lines && !is_broken => Layout::Objects,
-        true => Layout::Lines,
-        false if is_named_so && !has_lines => Layout::Lines,
-        false => Layout::Document,
+    let is_broken = matches!(ended, Err(JsonError { found: Some(_), .. }));
+    if (ended.is_ok() || is_broken) && finds_object(&mut json, is_broken) {
+        if has_lines && !is_broken { Layout::Objects } else { Layout::Lines }
+    } else if is_named_so && !has_lines {
+        Layout::Lines
+    } else {
+        Layout::Document
     }
 }
 
 /// Whether an object comes next, perhaps behind a few lines that are broken.
-fn finds_object<R: Read>(json: &mut Json<R>, is_in_broken_line: bool) -> bool {
+fn finds_object(json: &mut Json<'_>, is_in_broken_line: bool) -> bool {
     let mut is_broken = is_in_broken_line;
     for _ in 0..BROKEN_LINES_MAX {
-        if is_broken && !json.seek_line().is_ok_and(|is_there| is_there) {
+        if is_broken && !json.seek_line() {
             return false;
         }
         match json.next() {
@@ -198,20 +226,22 @@ struct GrowingLines {
 }
 
 fn grow(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>> {
-    let is_lines = layout(File::open(path).ok()?, path) == Layout::Lines;
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(FIRST_RECORD_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let is_lines = layout(&bytes, path) == Layout::Lines;
     let (rows, records) = (Rows::new(log, path), Records::default());
     is_lines.then(|| Box::new(GrowingLines { rows, records }) as Box<dyn Growing>)
 }
 
 impl Growing for GrowingLines {
     fn whole(&self, bytes: &[u8]) -> Option<usize> {
-        Some(memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1))
+        Some(whole_lines(bytes))
     }
 
     fn take(&mut self, bytes: &[u8], offset: u64) {
         let json = Json::new(bytes).at(offset).one_line_each(true);
         if let Err(error) = read_records(json, &mut self.rows, &mut self.records) {
-            self.rows.notice(error.offset(), error.to_string());
+            self.rows.notice(error.offset, error.to_string());
         }
     }
 
@@ -225,8 +255,8 @@ impl Growing for GrowingLines {
 }
 
 /// Reads objects one after the other, each of which is a record.
-fn read_records<R: Read>(
-    mut json: Json<R>,
+fn read_records(
+    mut json: Json<'_>,
     rows: &mut Rows,
     records: &mut Records,
 ) -> Result<(), JsonError> {
@@ -245,9 +275,9 @@ fn read_records<R: Read>(
         };
         match record {
             Ok(()) => rows.push("", row, stepper),
-            Err(error @ JsonError::Syntax { .. }) => {
-                rows.notice(error.offset(), format!("{error}; this record is left out"));
-                json.seek_line()?;
+            Err(error @ JsonError { found: Some(_), .. }) => {
+                rows.notice(error.offset, format!("{error}; this record is left out"));
+                json.seek_line();
             }
             Err(error) => return Err(error),
         }
@@ -256,11 +286,7 @@ fn read_records<R: Read>(
 
 /// Puts the numbers of an object, whose start was read, into a row; those of objects in it under
 /// names joined by `/`.
-fn read_record<R: Read>(
-    json: &mut Json<R>,
-    row: &mut Row,
-    name: &mut String,
-) -> Result<(), JsonError> {
+fn read_record(json: &mut Json<'_>, row: &mut Row, name: &mut String) -> Result<(), JsonError> {
     let length = name.len();
     while json.next()? == Event::Key {
         join(name, &json.text());
@@ -281,7 +307,7 @@ fn read_record<R: Read>(
 }
 
 /// The number of an array, whose start was read, that has one element.
-fn read_single<R: Read>(json: &mut Json<R>) -> Result<Option<f64>, JsonError> {
+fn read_single(json: &mut Json<'_>) -> Result<Option<f64>, JsonError> {
     let first = json.next()?;
     let mut event = first;
     let mut count = 0u64;
@@ -316,8 +342,8 @@ type Column = Vec<Option<f64>>;
 
 /// A document, through which the reader goes member by member. Arrays of objects are records;
 /// arrays of numbers are columns.
-struct Document<'a, R> {
-    json: Json<R>,
+struct Document<'a> {
+    json: Json<'a>,
     rows: &'a mut Rows,
     only: Option<&'a str>,
     cells_left: usize,
@@ -354,7 +380,7 @@ impl Name {
     }
 }
 
-impl<R: Read> Document<'_, R> {
+impl Document<'_> {
     fn read(mut self) -> Result<(), JsonError> {
         let (mut name, mut row) = (Name::default(), Row::default());
         loop {
@@ -498,14 +524,14 @@ impl<R: Read> Document<'_, R> {
 
     /// Goes behind a broken record, to the next one.
     fn seek_record(&mut self, error: JsonError, depth: usize) -> Result<(), JsonError> {
-        if !matches!(error, JsonError::Syntax { .. }) {
+        if error.found.is_none() {
             return Err(error);
         }
-        self.rows.notice(error.offset(), format!("{error}; this record is left out"));
-        if self.json.seek_object(depth)? {
+        self.rows.notice(error.offset, format!("{error}; this record is left out"));
+        if self.json.seek_object(depth) {
             return Ok(());
         }
-        Err(JsonError::Cut { offset: self.json.offset() })
+        Err(JsonError { offset: self.json.offset(), found: None })
     }
 
     /// Turns columns of an object that belong together, by their length, into rows. Whether there
