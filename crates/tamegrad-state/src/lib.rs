@@ -175,8 +175,9 @@ fn guard_of(body: &[u8]) -> Result<Guard, String> {
     if !rest.is_empty() {
         return Err(format!("{} bytes are left over", rest.len()));
     }
-    match guard.is_whole() {
-        true => Ok(guard),
-        false => Err("its tensors, layers or clocks do not fit together".to_owned()),
+    if guard.is_whole() {
+        Ok(guard)
+    } else {
+        Err("its tensors, layers or clocks do not fit together".to_owned())
     }
 }

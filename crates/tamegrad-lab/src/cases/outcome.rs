@@ -239,10 +239,11 @@ impl Harm {
             self.recent.pop_front();
         }
         self.recent.push_back(loss);
-        let limit = match self.is_log {
-            true => best + 1.0,
+        let limit = if self.is_log {
+            best + 1.0
+        } else {
             // A squared error may be tiny: it must also be a part of what it came down from.
-            false => (std::f64::consts::E * best).max(best + 0.05 * first),
+            (std::f64::consts::E * best).max(best + 0.05 * first)
         };
         let above = self.recent.iter().filter(|loss| !(**loss <= limit)).count();
         let harmed = !loss.is_finite() || !(first <= self.first_limit) || above >= 3;
