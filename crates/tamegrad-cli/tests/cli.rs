@@ -10,22 +10,19 @@ use tempfile::TempDir;
 const HEALTHY: &str = r#"name = "healthy-curve"
 seed = 1
 
-[data]
-source = "polynomial"
+[data.polynomial]
 samples = 200
 coefficients = [0.0, 0.0, 1.0]
 range = [-1.0, 1.0]
 noise = 0.05
 
-[model]
-kind = "mlp"
+[model.mlp]
 depth = 2
 width = 16
 activation = "tanh"
-init = { scheme = "xavier" }
+init.xavier = {}
 
-[optimizer]
-kind = "sgd"
+[optimizer.sgd]
 learning_rate = 0.05
 
 [training]
@@ -37,22 +34,19 @@ epochs = 30
 const BLOBS: &str = r#"name = "healthy-blobs"
 seed = 4
 
-[data]
-source = "blobs"
+[data.blobs]
 samples = 200
 centers = 3
 features = 2
 std = 1.0
 
-[model]
-kind = "mlp"
+[model.mlp]
 depth = 2
 width = 16
 activation = "relu"
-init = { scheme = "he" }
+init.he = {}
 
-[optimizer]
-kind = "adam"
+[optimizer.adam]
 learning_rate = 0.003
 
 [training]
@@ -64,21 +58,18 @@ epochs = 20
 const OWN_TABLE: &str = r#"name = "own-table"
 seed = 1
 
-[data]
-source = "csv"
+[data.csv]
 path = "table.csv"
 target = "y"
 task = "regression"
 
-[model]
-kind = "mlp"
+[model.mlp]
 depth = 2
 width = 50
 activation = "relu"
-init = { scheme = "he" }
+init.he = {}
 
-[optimizer]
-kind = "sgd"
+[optimizer.sgd]
 learning_rate = 0.05
 
 [training]
@@ -829,14 +820,15 @@ fn what_cannot_run_exits_2_and_says_what_to_do() {
 fn a_bad_recipe_is_shown_with_its_place_and_what_is_allowed() {
     let folder = folder(&[]);
     for (from, to, place, words) in [
-        ("width = 16", "wdith = 16", "14:1", &["unknown key `wdith`", "did you mean `width`?"][..]),
-        ("width = 16", "width = \"16\"", "14:9", &["got \"16\"", "a whole number from 1 to 8192"]),
-        ("width = 16", "width = 0", "14:9", &["got 0", "a whole number from 1 to 8192"]),
-        ("\"tanh\"", "\"tahn\"", "15:14", &["\"tahn\"", "relu", "did you mean `tanh`?"]),
-        ("kind = \"sgd\"", "kind = \"sdg\"", "19:8", &["\"sdg\"", "sgd, adam, adamw, rmsprop"]),
-        ("batch = 32", "batch =", "23:8", &["not TOML"]),
-        ("learning_rate = 0.05", "learning_rate = nan", "20:17", &["got nan", "above 0"]),
-        ("epochs = 30\n", "", "22:1", &["missing key `epochs`", "[training]"]),
+        ("width = 16", "wdith = 16", "12:1", &["unknown key `wdith`", "did you mean `width`?"][..]),
+        ("width = 16", "width = \"16\"", "12:9", &["got \"16\"", "a whole number from 1 to 8192"]),
+        ("width = 16", "width = 0", "12:9", &["got 0", "a whole number from 1 to 8192"]),
+        ("\"tanh\"", "\"tahn\"", "13:14", &["\"tahn\"", "relu", "did you mean `tanh`?"]),
+        ("[optimizer.sgd]", "[optimizer.sdg]", "16:12", &["`sdg`", "sgd, adam, adamw, rmsprop"]),
+        ("[optimizer.sgd]", "[optimizer]\nkind = \"sgd\"", "17:8", &["want [optimizer.sgd]"]),
+        ("batch = 32", "batch =", "20:8", &["not TOML"]),
+        ("learning_rate = 0.05", "learning_rate = nan", "17:17", &["got nan", "above 0"]),
+        ("epochs = 30\n", "", "19:1", &["missing key `epochs`", "[training]"]),
         ("seed = 1", "seed = -1", "2:8", &["got -1", "`seed`"]),
     ] {
         let text = HEALTHY.replace(from, to);
@@ -859,7 +851,7 @@ fn the_message_stays_on_one_line_for_what_reads_it() {
     let long = format!("{}.toml", "long-name-".repeat(15));
     let folder = folder(&[(&long, &HEALTHY.replace("width = 16", "width = 0"))]);
     let ran = run(folder.path(), &["train", &long]);
-    let message = format!("{long}:14:9: got 0 for `width` in [model], want a whole number");
+    let message = format!("{long}:12:9: got 0 for `width` in [model.mlp], want a whole number");
     assert!(ran.stderr.lines().any(|line| line.contains(&message)), "{}", ran.stderr);
 }
 

@@ -62,8 +62,8 @@ fn make(name: &str) -> Result<Box<dyn Steps>, String> {
     };
     let parsed = |part: &str| {
         let text = format!(
-            "name = \"bench\"\n[data]\nsource = \"digits\"\n[model]\n{part}\n[optimizer]\n\
-             kind = \"sgd\"\nlearning_rate = 0.1\n[training]\nbatch = 64\nepochs = 1\n"
+            "name = \"bench\"\n[data.digits]\n[model.{part}\n[optimizer.sgd]\n\
+             learning_rate = 0.1\n[training]\nbatch = 64\nepochs = 1\n"
         );
         recipe::parse(&text, None).map(|recipe| recipe.model).map_err(|error| error.to_string())
     };
@@ -71,7 +71,7 @@ fn make(name: &str) -> Result<Box<dyn Steps>, String> {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let outputs = 10;
     match model {
-        "mlp-30x256" => match parsed("kind = \"mlp\"\ndepth = 30\nwidth = 256")? {
+        "mlp-30x256" => match parsed("mlp]\ndepth = 30\nwidth = 256")? {
             Model::Mlp(mlp) => {
                 let shape = Shape { input: vec![64], outputs };
                 let make = || Mlp::new(&mlp, &shape, &mut rng, &device);
@@ -79,16 +79,14 @@ fn make(name: &str) -> Result<Box<dyn Steps>, String> {
             }
             other => Err(format!("got {other:?}")),
         },
-        "transformer-6x256" => {
-            match parsed("kind = \"transformer\"\ndepth = 6\nwidth = 256\nheads = 8")? {
-                Model::Transformer(transformer) => {
-                    let shape = Shape { input: vec![128, 16], outputs };
-                    let make = || Transformer::new(&transformer, &shape, &mut rng, &device);
-                    Ok(Box::new(Runs::new(make, optimizer, [8, 128 * 16], outputs)))
-                }
-                other => Err(format!("got {other:?}")),
+        "transformer-6x256" => match parsed("transformer]\ndepth = 6\nwidth = 256\nheads = 8")? {
+            Model::Transformer(transformer) => {
+                let shape = Shape { input: vec![128, 16], outputs };
+                let make = || Transformer::new(&transformer, &shape, &mut rng, &device);
+                Ok(Box::new(Runs::new(make, optimizer, [8, 128 * 16], outputs)))
             }
-        }
+            other => Err(format!("got {other:?}")),
+        },
         _ => Err(format!("no model `{model}`")),
     }
 }

@@ -9,6 +9,7 @@ use crate::recipe::{Activation, ClipBy, Model, NormalisationKind, Recipe, Scale}
 /// The edits of a recipe that carry out a change; `None` where the recipe has no place for it (no
 /// batch norm in a recurrent net) or has it already.
 pub fn edits(change: &Change, recipe: &Recipe, layout: &Layout) -> Option<Vec<Edit>> {
+    let optimizer = |key: &str| format!("optimizer.{}.{key}", recipe.optimizer.name());
     match change {
         // What the guard does at run time is no part of a recipe.
         Change::Guard | Change::Rewind { .. } => None,
@@ -18,15 +19,17 @@ pub fn edits(change: &Change, recipe: &Recipe, layout: &Layout) -> Option<Vec<Ed
         Change::WarmUp { steps } => (recipe.schedule.warm_up < *steps)
             .then(|| vec![set("schedule.warm_up", EditValue::Integer(*steps as i64))]),
         Change::LearningRate { factor, .. } => {
-            let rate = two_digits(recipe.optimizer.learning_rate * factor);
-            Some(vec![set("optimizer.learning_rate", EditValue::Float(rate))])
+            let rate = two_digits(recipe.optimizer.learning_rate() * factor);
+            Some(vec![set(optimizer("learning_rate"), EditValue::Float(rate))])
         }
-        Change::ScaleTarget => (recipe.data.scale_target == Scale::None)
-            .then(|| vec![text("data.scale_target", "standard")]),
-        Change::ScaleInput => (recipe.data.scale_input == Scale::None)
-            .then(|| vec![text("data.scale_input", "standard")]),
-        Change::WeightDecay { rate } => (recipe.optimizer.weight_decay < *rate)
-            .then(|| vec![set("optimizer.weight_decay", EditValue::Float(*rate))]),
+        Change::ScaleTarget => {
+            (recipe.scale.target == Scale::None).then(|| vec![text("scale.target", "standard")])
+        }
+        Change::ScaleInput => {
+            (recipe.scale.input == Scale::None).then(|| vec![text("scale.input", "standard")])
+        }
+        Change::WeightDecay { rate } => (recipe.optimizer.weight_decay() < *rate)
+            .then(|| vec![set(optimizer("weight_decay"), EditValue::Float(*rate))]),
         Change::L2Penalty { strength } => (recipe.regularise.l2 < *strength)
             .then(|| vec![set("regularise.l2", EditValue::Float(*strength))]),
         Change::L1Penalty { strength } => (recipe.regularise.l1 < *strength)
@@ -61,21 +64,25 @@ fn reinitialise(
 ) -> Option<Vec<Edit>> {
     let one = layer.and_then(|layer| hidden_index(layer, layout));
     if let Some(index) = one {
-        let table = format!("model.layer[{index}].init");
-        return Some(vec![remove(table.clone()), text(format!("{table}.scheme"), scheme.as_str())]);
+        return Some(init(format!("model.mlp.layer[{index}].init"), scheme).into());
     }
     let overrides = match &recipe.model {
         Model::Mlp(mlp) => mlp.layer.iter().filter(|l| l.init.is_some()).collect(),
         Model::Conv(_) | Model::Rnn(_) | Model::Transformer(_) => Vec::new(),
     };
     let mut edits: Vec<Edit> =
-        overrides.iter().map(|l| remove(format!("model.layer[{}].init", l.index))).collect();
-    edits.push(remove("model.init"));
+        overrides.iter().map(|l| remove(format!("model.mlp.layer[{}].init", l.index))).collect();
     if matches!(recipe.model, Model::Rnn(_)) {
-        edits.push(remove("model.spectral_radius"));
+        edits.push(remove("model.rnn.spectral_radius"));
     }
-    edits.push(text("model.init.scheme", scheme.as_str()));
+    edits.extend(init(format!("model.{}.init", recipe.model.name()), scheme));
     Some(edits)
+}
+
+/// A scheme with gain 1 in the place of what is there.
+fn init(key: String, scheme: Scheme) -> [Edit; 2] {
+    let gain = format!("{key}.{}.gain", scheme.as_str());
+    [remove(key), set(gain, EditValue::Float(1.0))]
 }
 
 fn batch_norm(place: NormPlace, recipe: &Recipe) -> Option<Vec<Edit>> {
@@ -88,8 +95,8 @@ fn batch_norm(place: NormPlace, recipe: &Recipe) -> Option<Vec<Edit>> {
         NormPlace::Before => "before",
         NormPlace::After => "after",
     };
-    let edits =
-        || vec![text("model.normalisation.kind", "batch"), text("model.normalisation.place", word)];
+    let key = format!("model.{}.normalisation", recipe.model.name());
+    let edits = || vec![text(format!("{key}.kind"), "batch"), text(format!("{key}.place"), word)];
     has_none.then(edits)
 }
 
@@ -107,14 +114,14 @@ fn activation(
     };
     let one = layer.and_then(|layer| hidden_index(layer, layout));
     if let Some(index) = one {
-        return Some(vec![text(format!("model.layer[{index}].activation"), name)]);
+        return Some(vec![text(format!("model.mlp.layer[{index}].activation"), name)]);
     }
     let exp = Activation::Exp;
     let in_layers = overrides.iter().filter(|l| l.activation == Some(exp));
     let mut edits: Vec<Edit> =
-        in_layers.map(|l| text(format!("model.layer[{}].activation", l.index), name)).collect();
+        in_layers.map(|l| text(format!("model.mlp.layer[{}].activation", l.index), name)).collect();
     if whole == exp {
-        edits.push(text("model.activation", name));
+        edits.push(text(format!("model.{}.activation", recipe.model.name()), name));
     }
     (!edits.is_empty()).then_some(edits)
 }
@@ -123,8 +130,9 @@ fn depth(layers: u64, recipe: &Recipe) -> Option<Vec<Edit>> {
     let Model::Mlp(mlp) = &recipe.model else { return None };
     let layers_left = usize::try_from(layers).ok().filter(|n| *n >= 1 && *n < mlp.depth)?;
     let gone = mlp.layer.iter().filter(|layer| layer.index >= layers_left);
-    let mut edits: Vec<Edit> = gone.map(|l| remove(format!("model.layer[{}]", l.index))).collect();
-    edits.push(set("model.depth", EditValue::Integer(layers as i64)));
+    let mut edits: Vec<Edit> =
+        gone.map(|l| remove(format!("model.mlp.layer[{}]", l.index))).collect();
+    edits.push(set("model.mlp.depth", EditValue::Integer(layers as i64)));
     Some(edits)
 }
 
@@ -157,23 +165,20 @@ mod tests {
 
     const RECIPE: &str = r#"
 name = "t"
-[data]
-source = "polynomial"
+[data.polynomial]
 samples = 100
 coefficients = [0.0, 1.0]
 range = [0.0, 1.0]
 noise = 0.0
-[model]
-kind = "mlp"
+[model.mlp]
 depth = 4
 width = 8
-init = { scheme = "normal", gain = 2.0 }
-[[model.layer]]
+init.normal.gain = 2.0
+[[model.mlp.layer]]
 index = 3
 activation = "exp"
-init = { scheme = "he", gain = 10.0 }
-[optimizer]
-kind = "sgd"
+init.he.gain = 10.0
+[optimizer.sgd]
 learning_rate = 0.3
 [training]
 batch = 10
@@ -210,22 +215,19 @@ epochs = 1
                 vec!["learning_rate = 0.03"],
                 vec!["learning_rate = 0.3"],
             ),
-            (Change::ScaleTarget, vec!["scale_target = \"standard\""], vec![]),
+            (Change::ScaleTarget, vec!["[scale]", "target = \"standard\""], vec![]),
             (Change::WeightDecay { rate: 0.1 }, vec!["weight_decay = 0.1"], vec![]),
             (Change::L1Penalty { strength: 0.001 }, vec!["[regularise]", "l1 = 0.001"], vec![]),
             (Change::BatchSize { samples: 5 }, vec!["batch = 5"], vec!["batch = 10"]),
             (
                 Change::Reinitialise { scheme: Scheme::Orthogonal, layer },
-                vec!["init = { scheme = \"orthogonal\" }"],
-                vec!["init = { scheme = \"he\", gain = 10.0 }"],
+                vec!["init = { orthogonal = { gain = 1.0 } }"],
+                vec!["init.he.gain = 10.0"],
             ),
             (
                 Change::Reinitialise { scheme: Scheme::He, layer: None },
-                vec!["init = { scheme = \"he\" }"],
-                vec![
-                    "init = { scheme = \"normal\", gain = 2.0 }",
-                    "init = { scheme = \"he\", gain = 10.0 }",
-                ],
+                vec!["init = { he = { gain = 1.0 } }"],
+                vec!["init.normal.gain = 2.0", "init.he.gain = 10.0"],
             ),
             (
                 Change::BatchNorm { place: NormPlace::After },
@@ -242,10 +244,10 @@ epochs = 1
                 vec!["depth = 2"],
                 vec![
                     "depth = 4",
-                    "[[model.layer]]",
+                    "[[model.mlp.layer]]",
                     "index = 3",
                     "activation = \"exp\"",
-                    "init = { scheme = \"he\", gain = 10.0 }",
+                    "init.he.gain = 10.0",
                 ],
             ),
         ] {
@@ -262,7 +264,7 @@ epochs = 1
     fn what_a_recipe_has_already_is_no_change() {
         let layout = Layout::default();
         let mut recipe = parse(RECIPE, None).unwrap();
-        recipe.data.scale_target = Scale::Standard;
+        recipe.scale.target = Scale::Standard;
         recipe.schedule.warm_up = 50;
         recipe.clip = Some(Clip { by: ClipBy::Value, limit: 0.1 });
         let looser = Change::ClipValue { limit: 0.5 };

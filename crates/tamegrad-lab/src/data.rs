@@ -33,7 +33,7 @@ use crate::recipe::Source;
 /// range: see [`DataError`].
 pub fn load(source: &Source, seed: u64) -> Result<Dataset, DataError> {
     match source {
-        Source::Digits => digits::load(),
+        Source::Digits {} => digits::load(),
         Source::Csv { path, target, task, test_fraction } => {
             csv::load(path, target, *task, *test_fraction, seed)
         }
@@ -187,7 +187,7 @@ mod tests {
     /// (source, rows of train, rows of test, shape of a sample)
     fn generated() -> Vec<(Source, usize, usize, Vec<usize>)> {
         vec![
-            (Source::Digits, 1438, 359, vec![1, 8, 8]),
+            (Source::Digits {}, 1438, 359, vec![1, 8, 8]),
             (Source::Circles { samples: 1000, noise: 0.03, factor: 0.8 }, 700, 300, vec![2]),
             (
                 Source::Blobs { samples: 1000, centers: 4, features: 3, std: 1.5, image: None },
@@ -244,7 +244,7 @@ mod tests {
             let first = load(&source, 1).unwrap();
             assert_eq!(first, load(&source, 1).unwrap(), "{source:?}");
             let other = load(&source, 2).unwrap();
-            assert_eq!(first == other, source == Source::Digits, "{source:?}");
+            assert_eq!(first == other, source == Source::Digits {}, "{source:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Normal, Uniform};
 
-use crate::recipe::{Activation, Distribution, Init, Scheme};
+use crate::recipe::{Activation, Distribution, Init};
 
 /// A weight tensor as a trainable parameter. `fan_in` and `fan_out` are the numbers of inputs and
 /// outputs of one unit; the tensor's first dimension has `rows` entries (for orthogonal weights,
@@ -20,21 +20,20 @@ pub(crate) fn weight<const D: usize>(
     device: &Device,
 ) -> Param<Tensor<D>> {
     let count: usize = shape.iter().product();
-    let gain = init.gain;
     let (inputs, outputs) = (fan_in as f64, fan_out as f64);
-    let values = match init.scheme {
-        Scheme::He { distribution } => {
+    let values = match *init {
+        Init::He { gain, distribution } => {
             spread(count, gain * (2.0 / inputs).sqrt(), distribution, rng)
         }
-        Scheme::Xavier { distribution } => {
+        Init::Xavier { gain, distribution } => {
             spread(count, gain * (2.0 / (inputs + outputs)).sqrt(), distribution, rng)
         }
-        Scheme::Lecun { distribution } => {
+        Init::Lecun { gain, distribution } => {
             spread(count, gain * (1.0 / inputs).sqrt(), distribution, rng)
         }
-        Scheme::Uniform { low, high } => uniform(count, gain * low, gain * high, rng),
-        Scheme::Normal => normal(count, gain, rng),
-        Scheme::Orthogonal => {
+        Init::Uniform { gain, low, high } => uniform(count, gain * low, gain * high, rng),
+        Init::Normal { gain } => normal(count, gain, rng),
+        Init::Orthogonal { gain } => {
             let (rows, cols) = (shape[0], count / shape[0].max(1));
             let scale = gain * orthogonal_gain(activation);
             orthogonal(rows, cols, rng).into_iter().map(|v| scale * v).collect()
@@ -153,21 +152,20 @@ mod tests {
     fn each_scheme_has_its_spread() {
         let device = tamegrad_burn::default_device();
         let (normal, flat) = (Distribution::Normal, Distribution::Uniform);
-        for (scheme, gain, std) in [
-            (Scheme::He { distribution: normal }, 1.0, (2.0f64 / 100.0).sqrt()),
-            (Scheme::He { distribution: flat }, 3.0, 3.0 * (2.0f64 / 100.0).sqrt()),
-            (Scheme::Xavier { distribution: normal }, 1.0, (2.0f64 / 300.0).sqrt()),
-            (Scheme::Lecun { distribution: flat }, 1.0, 0.1),
-            (Scheme::Normal, 0.25, 0.25),
-            (Scheme::Uniform { low: -1.0, high: 1.0 }, 0.5, 0.5 / 3f64.sqrt()),
-            (Scheme::Orthogonal, 1.0, 1.0 / 200f64.sqrt()),
+        for (init, std) in [
+            (Init::He { gain: 1.0, distribution: normal }, (2.0f64 / 100.0).sqrt()),
+            (Init::He { gain: 3.0, distribution: flat }, 3.0 * (2.0f64 / 100.0).sqrt()),
+            (Init::Xavier { gain: 1.0, distribution: normal }, (2.0f64 / 300.0).sqrt()),
+            (Init::Lecun { gain: 1.0, distribution: flat }, 0.1),
+            (Init::Normal { gain: 0.25 }, 0.25),
+            (Init::Uniform { gain: 0.5, low: -1.0, high: 1.0 }, 0.5 / 3f64.sqrt()),
+            (Init::Orthogonal { gain: 1.0 }, 1.0 / 200f64.sqrt()),
         ] {
             let mut rng = ChaCha8Rng::seed_from_u64(1);
-            let init = Init { scheme, gain };
             let weight = weight([100, 200], 100, 200, &init, Activation::Tanh, &mut rng, &device);
             let data = weight.val().into_data();
             let rms = tamegrad_stats::scan(data.as_slice::<f32>().unwrap()).rms();
-            assert!((rms / std - 1.0).abs() < 0.03, "{scheme:?}: {rms}, want {std}");
+            assert!((rms / std - 1.0).abs() < 0.03, "{init:?}: {rms}, want {std}");
         }
     }
 

@@ -8,20 +8,17 @@
 //!     name = "circles"
 //!     seed = 1
 //!
-//!     [data]
-//!     source = "circles"
+//!     [data.circles]
 //!     samples = 200
 //!     noise = 0.1
 //!     factor = 0.5
 //!
-//!     [model]
-//!     kind = "mlp"
+//!     [model.mlp]
 //!     depth = 2
 //!     width = 8
 //!     activation = "relu"
 //!
-//!     [optimizer]
-//!     kind = "sgd"
+//!     [optimizer.sgd]
 //!     learning_rate = 0.1
 //!
 //!     [training]

@@ -134,7 +134,7 @@ pub(crate) fn linear(
 /// first outputs are about as large as what comes in.
 pub(crate) fn output_init() -> recipe::Init {
     let distribution = recipe::Distribution::Normal;
-    recipe::Init { scheme: recipe::Scheme::Lecun { distribution }, gain: 1.0 }
+    recipe::Init::Lecun { gain: 1.0, distribution }
 }
 
 #[cfg(test)]

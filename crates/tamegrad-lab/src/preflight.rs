@@ -32,11 +32,15 @@ impl WithNetwork for Look<'_> {
 }
 
 fn look<N: Network>(model: &N, mut prepared: Prepared, recipe: &Recipe) -> Preflight {
-    let rate = learning_rate(&recipe.optimizer, &recipe.schedule, 0, prepared.planned_steps)
-        * recipe.fault.map_or(1.0, |fault| fault.rate_factor(0));
+    let rate = learning_rate(
+        recipe.optimizer.learning_rate(),
+        &recipe.schedule,
+        0,
+        prepared.planned_steps,
+    ) * recipe.fault.map_or(1.0, |fault| fault.rate_factor(0));
     let update = FirstUpdate::new(optimizer(recipe), rate)
         .with_clip(clip(recipe))
-        .with_weight_decay(recipe.optimizer.weight_decay);
+        .with_weight_decay(recipe.optimizer.weight_decay());
     let batch = prepared.batch(0, recipe.fault.as_ref());
     let kind = recipe.loss();
     tamegrad_burn::preflight(model, model.layers(), update, |model, probes| {

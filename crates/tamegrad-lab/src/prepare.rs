@@ -11,7 +11,7 @@ use tamegrad_burn::{Clip, Lagged, Probes, SessionOptimizer, default_device};
 
 use crate::data::{self, Batches, DataError, Dataset, Table, Targets};
 use crate::model::{Network, Shape};
-use crate::recipe::{ClipBy, Dtype, Fault, Loss, OptimizerKind, Recipe, Regularise, Scale};
+use crate::recipe::{self, ClipBy, Dtype, Fault, Loss, Optimizer, Recipe, Regularise, Scale};
 
 /// Why a recipe cannot be run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -60,11 +60,11 @@ enum BatchTargets {
 
 /// Loads and scales the data of a recipe.
 pub(crate) fn prepare(recipe: &Recipe) -> Result<Prepared, SetupError> {
-    let mut dataset = data::load(&recipe.data.source, recipe.seed)?;
-    if recipe.data.scale_input == Scale::Standard {
+    let mut dataset = data::load(&recipe.data, recipe.seed)?;
+    if recipe.scale.input == Scale::Standard {
         dataset.standardise_inputs();
     }
-    if recipe.data.scale_target == Scale::Standard {
+    if recipe.scale.target == Scale::Standard {
         // The metric (accuracy, R^2) does not depend on the scale: it need not be undone.
         let _ = dataset.standardise_targets();
     }
@@ -248,24 +248,24 @@ impl ModuleVisitor for Penalties<'_> {
     }
 }
 
-/// burn's optimizer of a recipe. Weight decay is not its matter: it is decoupled for every kind.
+/// burn's optimizer of a recipe. Weight decay is not its matter: it is decoupled for every one.
 pub(crate) fn optimizer(recipe: &Recipe) -> SessionOptimizer {
-    match recipe.optimizer.kind {
-        OptimizerKind::Sgd { momentum } => {
+    match recipe.optimizer {
+        Optimizer::Sgd(recipe::Sgd { momentum, .. }) => {
             let momentum = (momentum > 0.0)
                 .then(|| MomentumConfig::new().with_momentum(momentum).with_dampening(0.0));
             ModuleOptimizer::from(SgdConfig::new().with_momentum(momentum).build()).into()
         }
-        OptimizerKind::Adam { beta1, beta2, epsilon } => {
+        Optimizer::Adam(recipe::Adam { beta1, beta2, epsilon, .. }) => {
             let config = AdamConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
             Lagged::new(config.with_epsilon(epsilon as f32).build(), beta2).into()
         }
-        OptimizerKind::Adamw { beta1, beta2, epsilon } => {
+        Optimizer::Adamw(recipe::Adam { beta1, beta2, epsilon, .. }) => {
             let config = AdamWConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
             let config = config.with_epsilon(epsilon as f32).with_weight_decay(0.0);
             Lagged::new(config.build(), beta2).into()
         }
-        OptimizerKind::Rmsprop { alpha, momentum, epsilon } => {
+        Optimizer::Rmsprop(recipe::Rmsprop { alpha, momentum, epsilon, .. }) => {
             let config = RmsPropConfig::new().with_alpha(alpha as f32);
             let config = config.with_momentum(momentum as f32).with_epsilon(epsilon as f32);
             ModuleOptimizer::from(config.build()).into()

@@ -4,23 +4,23 @@
 //! name = "healthy-digits"
 //! seed = 7
 //!
-//! [data]
-//! source = "digits"
+//! [data.digits]
 //!
-//! [model]
-//! kind = "mlp"
+//! [scale]
+//! input = "standard"
+//!
+//! [model.mlp]
 //! depth = 3
 //! width = 64
 //! activation = "relu"
-//! init = { scheme = "he" }
+//! init.he.gain = 1.0
 //! normalisation = { kind = "batch", place = "before" }
 //!
-//! [[model.layer]]
+//! [[model.mlp.layer]]
 //! index = 2
 //! activation = "tanh"
 //!
-//! [optimizer]
-//! kind = "sgd"
+//! [optimizer.sgd]
 //! learning_rate = 0.05
 //! momentum = 0.9
 //!
@@ -42,14 +42,11 @@
 //!
 //! Reading is strict: an unknown key, a wrong type or an impossible value is a [`RecipeError`] that
 //! points at line and column and says what is allowed. The structs here are the only description of
-//! the format; a new key is a new field.
-//!
-//! An enum whose variants carry keys of their own is chosen by a tag key (`source`, `kind` or
-//! `scheme`) that stands in the same table as those keys. Only [`parse`] knows these tags, another
-//! deserializer does not; see `recipe/de.rs`.
+//! the format, which serde's derive reads; a new key is a new field. Where one of several is chosen
+//! (data, model, optimizer, `init`, fault) its name is that of a table, which holds its keys.
 
+mod allowed;
 mod check;
-mod de;
 pub mod diff;
 pub mod edit;
 mod error;
@@ -57,23 +54,24 @@ mod fault;
 mod model;
 mod near;
 mod number;
+mod place;
 mod source;
 mod training;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::de::DeTable;
+use toml::de::{DeTable, Deserializer};
 
 pub use error::RecipeError;
-pub use fault::{Fault, FaultKind};
+pub use fault::Fault;
 pub use model::{
     Activation, Cell, Conv, Distribution, Init, LayerOverride, Mlp, Model, Normalisation,
-    NormalisationKind, Place, Rnn, Scheme, Transformer,
+    NormalisationKind, Place, Rnn, Transformer,
 };
-pub use source::{Data, Scale, Source, Task};
+pub use source::{Scale, Scaling, Source, Task};
 pub use training::{
-    Clip, ClipBy, Decay, Dtype, Loss, Optimizer, OptimizerKind, Regularise, Schedule, Training,
+    Adam, Clip, ClipBy, Decay, Dtype, Loss, Optimizer, Regularise, Rmsprop, Schedule, Sgd, Training,
 };
 
 /// All that a training run is made from.
@@ -87,7 +85,10 @@ pub struct Recipe {
     #[serde(default, deserialize_with = "number::integer::<_, _, 0, { i64::MAX }>")]
     pub seed: u64,
     /// What is learned.
-    pub data: Data,
+    pub data: Source,
+    /// What is done to the data before training. Default: nothing.
+    #[serde(default)]
+    pub scale: Scaling,
     /// What learns.
     pub model: Model,
     /// How a gradient becomes an update.
@@ -110,7 +111,7 @@ impl Recipe {
     /// The loss that is trained: the one the recipe names, or else the usual one for the task
     /// (cross-entropy for classes, mean squared error for values).
     pub fn loss(&self) -> Loss {
-        self.training.loss.unwrap_or(match self.data.source.task() {
+        self.training.loss.unwrap_or(match self.data.task() {
             Task::Classification => Loss::CrossEntropy,
             Task::Regression => Loss::MeanSquaredError,
         })
@@ -147,11 +148,13 @@ pub fn read(path: &Path) -> Result<RecipeFile, RecipeError> {
 /// range or at odds with another value. Of several errors one is told.
 pub fn parse(text: &str, path: Option<&Path>) -> Result<Recipe, RecipeError> {
     let table = DeTable::parse(text).map_err(|error| RecipeError::syntax(text, path, &error))?;
-    let mut recipe: Recipe = de::read(table.get_ref(), None)
-        .and_then(|recipe| check::whole(&recipe, table.get_ref()).map(|()| recipe))
-        .map_err(|fault| RecipeError::of(text, path, table.get_ref(), fault))?;
+    let mut recipe = Recipe::deserialize(Deserializer::from(table.clone()))
+        .map_err(|error| RecipeError::refused(text, path, table.get_ref(), &error))?;
+    if let Some(conflict) = check::conflict(&recipe) {
+        return Err(RecipeError::at_odds(text, path, table.get_ref(), conflict));
+    }
     if let Some(folder) = path.and_then(Path::parent) {
-        recipe.data.source.resolve(folder);
+        recipe.data.resolve(folder);
     }
     Ok(recipe)
 }

@@ -1,16 +1,10 @@
 //! The learning rate as a function of the step.
 
-use crate::recipe::{Decay, Optimizer, Schedule};
+use crate::recipe::{Decay, Schedule};
 
-/// The learning rate of a step: a linear warm-up from 0 (step 0 has the first part of it), then
-/// as [`Decay`] says.
-pub(crate) fn learning_rate(
-    optimizer: &Optimizer,
-    schedule: &Schedule,
-    step: u64,
-    planned_steps: u64,
-) -> f64 {
-    let full = optimizer.learning_rate;
+/// The learning rate of a step, of which `full` is the recipe's: a linear warm-up from 0 (step 0 has
+/// the first part of it), then as [`Decay`] says.
+pub(crate) fn learning_rate(full: f64, schedule: &Schedule, step: u64, planned_steps: u64) -> f64 {
     if step < schedule.warm_up {
         return full * (step + 1) as f64 / (schedule.warm_up + 1) as f64;
     }
@@ -34,15 +28,9 @@ fn half_cosine(done: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::OptimizerKind;
 
     #[test]
     fn warms_up_then_decays() {
-        let optimizer = Optimizer {
-            kind: OptimizerKind::Sgd { momentum: 0.0 },
-            learning_rate: 1.0,
-            weight_decay: 0.0,
-        };
         for (warm_up, decay, step, rate) in [
             (0, Decay::Constant, 0, 1.0),
             (4, Decay::Constant, 0, 0.2),
@@ -58,7 +46,7 @@ mod tests {
             (0, Decay::Step, 75, 0.01),
         ] {
             let schedule = Schedule { warm_up, decay };
-            let got = learning_rate(&optimizer, &schedule, step, 100);
+            let got = learning_rate(1.0, &schedule, step, 100);
             assert!((got - rate).abs() < 1e-12, "{warm_up} {decay:?} {step}: {got}");
         }
     }

@@ -102,7 +102,7 @@ fn run<N: Network>(
     let mut session =
         Session::new(model, layers, optimizer(recipe), prepared.facts(recipe), config)
             .with_clip(clip(recipe))
-            .with_weight_decay(recipe.optimizer.weight_decay);
+            .with_weight_decay(recipe.optimizer.weight_decay());
     let kind = recipe.loss();
     let planned = prepared.planned_steps;
     let steps = options.steps_max.map_or(planned, |max| max.min(planned));
@@ -115,7 +115,7 @@ fn run<N: Network>(
         metric = measured.or(metric);
         let fault = recipe.fault.as_ref();
         let batch = prepared.batch(step + skipped_batches, fault);
-        let rate = learning_rate(&recipe.optimizer, &recipe.schedule, step, planned);
+        let rate = learning_rate(recipe.optimizer.learning_rate(), &recipe.schedule, step, planned);
         let input = StepInput {
             step: Step(step),
             learning_rate: rate * fault.map_or(1.0, |fault| fault.rate_factor(step)),

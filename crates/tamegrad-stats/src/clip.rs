@@ -455,15 +455,12 @@ mod tests {
         bits: fn(T) -> u64,
     ) -> Result<(), TestCaseError> {
         let is_finite = |x: T| !x.is_nan() && !x.is_infinite();
-        let want_scaled = values.iter().map(|&x| match is_finite(x) {
-            true => bits(T::from_f64(x.to_f64() * factor)),
-            false => bits(x),
-        });
+        let want_scaled = values
+            .iter()
+            .map(|&x| bits(if is_finite(x) { T::from_f64(x.to_f64() * factor) } else { x }));
         let bound = T::from_f64(limit);
-        let want_clipped = values.iter().map(|&x| match is_finite(x) {
-            true => bits(T::from_f64(x.to_f64().clamp(-bound.to_f64(), bound.to_f64()))),
-            false => bits(x),
-        });
+        let clipped = |x: T| T::from_f64(x.to_f64().clamp(-bound.to_f64(), bound.to_f64()));
+        let want_clipped = values.iter().map(|&x| bits(if is_finite(x) { clipped(x) } else { x }));
         let (want_scaled, want_clipped) =
             (want_scaled.collect::<Vec<_>>(), want_clipped.collect::<Vec<_>>());
         for level in Level::all() {

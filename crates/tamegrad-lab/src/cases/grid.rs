@@ -20,6 +20,7 @@ fn case(number: u64) -> Case {
     let rng = &mut rng;
     let parts = Parts {
         data: DIGITS.into(),
+        scale: "",
         model: model(rng),
         optimizer: pick(rng, &[PLAIN_SGD, SGD, SGD, ADAM, ADAMW, RMSPROP]),
         rate: rounded(log_uniform(rng, 1e-4, 10.0)),
@@ -41,7 +42,7 @@ fn case(number: u64) -> Case {
 fn model(rng: &mut ChaCha8Rng) -> String {
     let gain = rounded(log_uniform(rng, 0.5, 3.0));
     let scheme = pick(rng, &["he", "xavier", "lecun", "orthogonal"]);
-    let init = format!("init = {{ scheme = \"{scheme}\", gain = {gain} }}");
+    let init = format!("init.{scheme}.gain = {gain}");
     let norm = pick(rng, &["none", "none", "batch", "layer"]);
     let place = pick(rng, &["before", "after"]);
     let norm = format!("normalisation = {{ kind = \"{norm}\", place = \"{place}\" }}");
@@ -57,26 +58,24 @@ fn model(rng: &mut ChaCha8Rng) -> String {
                 width = log_uniform(rng, 16.0, width as f64).round() as usize;
             }
             format!(
-                "kind = \"mlp\", depth = {depth}, width = {width}, {activation}, {init}, {norm}, {residual}"
+                "mlp: depth = {depth}, width = {width}, {activation}, {init}, {norm}, {residual}"
             )
         }
         11..13 => {
             let convs = vec![8; rng.random_range(1..6)];
             format!(
-                "kind = \"conv\", channels = {convs:?}, kernel = 3, dense = [32], {activation}, {init}, {norm}, {residual}"
+                "conv: channels = {convs:?}, kernel = 3, dense = [32], {activation}, {init}, {norm}, {residual}"
             )
         }
         13..17 => {
             let cell = pick(rng, &["plain", "lstm", "gru"]);
             let width = log_uniform(rng, 16.0, 128.0).round();
-            format!("kind = \"rnn\", cell = \"{cell}\", hidden = {width}, {init}")
+            format!("rnn: cell = \"{cell}\", hidden = {width}, {init}")
         }
         _ => {
             let depth = rng.random_range(2..7);
             let width = 16 * rng.random_range(1..5);
-            format!(
-                "kind = \"transformer\", depth = {depth}, width = {width}, heads = 4, {init}, {norm}"
-            )
+            format!("transformer: depth = {depth}, width = {width}, heads = 4, {init}, {norm}")
         }
     }
 }

@@ -47,13 +47,13 @@ fn specials(parts: &Parts) -> Vec<(&'static str, Parts)> {
         (
             "hard-batch",
             with(&|p| {
-                p.more.push("fault = { kind = \"bad-batch\", factor = 2, step = 250 }".into());
+                p.more.push("fault.bad-batch = { factor = 2, step = 250 }".into());
             }),
         ),
         (
             "decay",
             with(&|p| {
-                p.optimizer = "kind = \"adamw\", weight_decay = 0.1";
+                p.optimizer = "adamw: weight_decay = 0.1";
                 p.rate = 2e-3;
                 p.schedule = "decay = \"cosine\"".into();
                 p.steps = 600;

@@ -140,7 +140,7 @@ fn outcome(
         ending: ending(case, recipe, watched, &harm, nonfinite),
         steps: watched.steps,
         metric: Some(watched.metric).filter(|metric| !metric.is_nan()),
-        fault_at: recipe.fault.map_or(0, |fault| fault.step),
+        fault_at: recipe.fault.map_or(0, |fault| fault.step()),
         grows: case.truth.grows,
         parameter_nonfinite: nonfinite,
         harmed_at: harm.at,
@@ -239,10 +239,11 @@ impl Harm {
             self.recent.pop_front();
         }
         self.recent.push_back(loss);
-        let limit = match self.is_log {
-            true => best + 1.0,
+        let limit = if self.is_log {
+            best + 1.0
+        } else {
             // A squared error may be tiny: it must also be a part of what it came down from.
-            false => (std::f64::consts::E * best).max(best + 0.05 * first),
+            (std::f64::consts::E * best).max(best + 0.05 * first)
         };
         let above = self.recent.iter().filter(|loss| !(**loss <= limit)).count();
         let harmed = !loss.is_finite() || !(first <= self.first_limit) || above >= 3;
@@ -258,8 +259,8 @@ impl Harm {
 
 /// The metric from which on a run has learned: a third of the way from chance to 1.
 fn learned_from(recipe: &Recipe) -> f64 {
-    let chance = match recipe.data.source.task() {
-        Task::Classification => 1.0 / classes(&recipe.data.source) as f64,
+    let chance = match recipe.data.task() {
+        Task::Classification => 1.0 / classes(&recipe.data) as f64,
         Task::Regression => 0.0,
     };
     chance + (1.0 - chance) / 3.0
@@ -267,8 +268,8 @@ fn learned_from(recipe: &Recipe) -> f64 {
 
 /// The loss of always giving the mean.
 fn chance_loss(recipe: &Recipe) -> Result<f64, SetupError> {
-    let classes = classes(&recipe.data.source) as f64;
-    let square = match recipe.data.source.task() {
+    let classes = classes(&recipe.data) as f64;
+    let square = match recipe.data.task() {
         Task::Classification => 1.0 / classes,
         Task::Regression => target_square(recipe)?,
     };
@@ -281,10 +282,10 @@ fn chance_loss(recipe: &Recipe) -> Result<f64, SetupError> {
 
 /// The mean square of the regression targets as they are trained on.
 fn target_square(recipe: &Recipe) -> Result<f64, SetupError> {
-    if recipe.data.scale_target == Scale::Standard {
+    if recipe.scale.target == Scale::Standard {
         return Ok(1.0);
     }
-    let data = crate::data::load(&recipe.data.source, recipe.seed)?;
+    let data = crate::data::load(&recipe.data, recipe.seed)?;
     Ok(match &data.train.targets {
         Targets::Values { values, .. } => tamegrad_stats::scan(values).rms().powi(2),
         Targets::Classes { .. } => 1.0,
@@ -294,7 +295,7 @@ fn target_square(recipe: &Recipe) -> Result<f64, SetupError> {
 /// Number of classes, or 1 for values.
 fn classes(source: &Source) -> usize {
     match source {
-        Source::Digits => 10,
+        Source::Digits {} => 10,
         Source::Circles { .. } => 2,
         Source::Blobs { centers, .. } => *centers,
         Source::TemporalOrder { .. } => 4,
@@ -308,9 +309,9 @@ mod tests {
 
     fn harmed(loss: &str, losses: &[f64]) -> Option<u64> {
         let text = format!(
-            "name = 'a'\ndata = {{ source = 'digits' }}\n\
-             model = {{ kind = 'mlp', depth = 1, width = 4 }}\n\
-             optimizer = {{ kind = 'sgd', learning_rate = 0.1 }}\n\
+            "name = 'a'\ndata.digits = {{}}\n\
+             model.mlp = {{ depth = 1, width = 4 }}\n\
+             optimizer.sgd = {{ learning_rate = 0.1 }}\n\
              training = {{ batch = 8, epochs = 1, loss = '{loss}' }}"
         );
         let mut harm = Harm::new(&recipe::parse(&text, None).unwrap(), 1.0);

@@ -57,14 +57,14 @@ fn in_layers() -> Vec<Kind> {
         let model = model.into();
         Kind { name, layers, parts: Parts { model, optimizer: zoo::SGD, rate, training, ..parts } }
     };
-    let selu = "activation = \"selu\", init = { scheme = \"lecun\" }";
+    let selu = "activation = \"selu\", init.lecun = {}";
     let mse = "mean-squared-error";
     vec![
-        like("curve-relu-8", "curve-relu", "kind = \"mlp\", depth = 8, width = 32", 8, 0.01, mse),
+        like("curve-relu-8", "curve-relu", "mlp: depth = 8, width = 32", 8, 0.01, mse),
         like(
             "curve-selu-8",
             "curve-relu",
-            &format!("kind = \"mlp\", depth = 8, width = 32, {selu}"),
+            &format!("mlp: depth = 8, width = 32, {selu}"),
             8,
             0.005,
             mse,
@@ -72,16 +72,16 @@ fn in_layers() -> Vec<Kind> {
         like(
             "digits-selu-12",
             "mlp-selu",
-            &format!("kind = \"mlp\", depth = 12, width = 48, {selu}"),
+            &format!("mlp: depth = 12, width = 48, {selu}"),
             12,
             0.02,
             mse,
         ),
-        like("digits-relu-8", "mlp-relu", "kind = \"mlp\", depth = 8, width = 48", 8, 0.05, mse),
+        like("digits-relu-8", "mlp-relu", "mlp: depth = 8, width = 48", 8, 0.05, mse),
         like(
             "digits-selu-20",
             "mlp-selu",
-            &format!("kind = \"mlp\", depth = 20, width = 48, {selu}"),
+            &format!("mlp: depth = 20, width = 48, {selu}"),
             20,
             0.01,
             "cross-entropy",
@@ -89,7 +89,7 @@ fn in_layers() -> Vec<Kind> {
         like(
             "digits-relu-16",
             "mlp-relu",
-            "kind = \"mlp\", depth = 16, width = 48",
+            "mlp: depth = 16, width = 48",
             16,
             0.01,
             "cross-entropy",
@@ -100,7 +100,7 @@ fn in_layers() -> Vec<Kind> {
 /// One layer's weights are drawn ten times too large.
 fn large_init(kind: &Kind, seed: u64) -> Case {
     let scheme = if kind.name.contains("selu") { "lecun" } else { "he" };
-    let own = format!("init = {{ scheme = \"{scheme}\", gain = 10 }}");
+    let own = format!("init.{scheme}.gain = 10");
     in_a_layer("init-x10", kind, seed, &own, CauseName::Initialisation)
 }
 
@@ -121,20 +121,19 @@ fn in_a_layer(fault: &str, kind: &Kind, seed: u64, own: &str, cause: CauseName) 
 
 /// The learning rate is 30 times as high from one step on.
 fn rate_jump(kind: &Kind, seed: u64) -> Case {
-    let fault = format!("fault = {{ kind = \"rate-jump\", factor = 30, step = {FAULT} }}");
+    let fault = format!("fault.rate-jump = {{ factor = 30, step = {FAULT} }}");
     with_fault("rate-x30", kind, seed, fault, CauseName::LearningRate)
 }
 
 /// The learning rate is 100 times as high at one step.
 fn rate_spike(kind: &Kind, seed: u64) -> Case {
-    let fault =
-        format!("fault = {{ kind = \"rate-jump\", factor = 100, steps = 1, step = {FAULT} }}");
+    let fault = format!("fault.rate-jump = {{ factor = 100, steps = 1, step = {FAULT} }}");
     with_fault("rate-x100-once", kind, seed, fault, CauseName::LearningRate)
 }
 
 /// The learning rate grows by 1% a step.
 fn rate_ramp(kind: &Kind, seed: u64) -> Case {
-    let fault = format!("fault = {{ kind = \"rate-ramp\", factor = 1.01, step = {FAULT} }}");
+    let fault = format!("fault.rate-ramp = {{ factor = 1.01, step = {FAULT} }}");
     let mut case = with_fault("rate-ramp", kind, seed, fault, CauseName::LearningRate);
     case.truth.grows = true;
     case
@@ -142,7 +141,7 @@ fn rate_ramp(kind: &Kind, seed: u64) -> Case {
 
 /// The inputs of one batch are 1,000 times too large.
 fn bad_batch(kind: &Kind, seed: u64) -> Case {
-    let fault = format!("fault = {{ kind = \"bad-batch\", factor = 1000, step = {FAULT} }}");
+    let fault = format!("fault.bad-batch = {{ factor = 1000, step = {FAULT} }}");
     with_fault("bad-batch", kind, seed, fault, CauseName::Data)
 }
 
@@ -160,9 +159,10 @@ fn unscaled_target(seed: u64) -> Case {
     let is_curve = |kind: &&Kind| kind.name == "curve-relu";
     let mut parts =
         zoo.iter().find(is_curve).map_or_else(|| zoo[0].parts.clone(), |k| k.parts.clone());
-    parts.data = "source = \"polynomial\", samples = 1000, coefficients = [0, 1000, 3000], \
+    parts.data = "polynomial: samples = 1000, coefficients = [0, 1000, 3000], \
                   range = [-1, 1], noise = 1"
         .into();
+    parts.scale = "";
     parts.optimizer = zoo::SGD;
     parts.rate = 0.02;
     case("unscaled-target", "curve-relu", &parts, seed, truth(CauseName::UnscaledTarget))
@@ -173,10 +173,8 @@ fn spectral_radius(seed: u64) -> Case {
     let zoo = zoo::all();
     let mut parts = zoo[0].parts.clone();
     let activation = if seed.is_multiple_of(2) { "relu" } else { "linear" };
-    parts.data = "source = \"adding\", samples = 1000, length = 50".into();
-    parts.model = format!(
-        "kind = \"rnn\", hidden = 32, activation = \"{activation}\", spectral_radius = 1.5"
-    );
+    parts.data = "adding: samples = 1000, length = 50".into();
+    parts.model = format!("rnn: hidden = 32, activation = \"{activation}\", spectral_radius = 1.5");
     parts.rows = 1000;
     let truth = Truth { layer: Some("cell".into()), ..truth(CauseName::Recurrence) };
     case("radius", "rnn", &parts, seed, truth)
@@ -187,12 +185,11 @@ fn spectral_radius(seed: u64) -> Case {
 fn f16_overflow(seed: u64) -> Case {
     let zoo = zoo::all();
     let mut parts = zoo[0].parts.clone();
-    parts.data =
-        "source = \"polynomial\", samples = 1000, coefficients = [0, 1, 0.1], powers = 3, \
-                  range = [-39, 39], noise = 1, scale_target = \"standard\""
-            .into();
-    parts.model =
-        "kind = \"mlp\", depth = 3, width = 32, normalisation = { kind = \"layer\" }".into();
+    parts.data = "polynomial: samples = 1000, coefficients = [0, 1, 0.1], powers = 3, \
+                  range = [-39, 39], noise = 1"
+        .into();
+    parts.scale = "target = \"standard\"";
+    parts.model = "mlp: depth = 3, width = 32, normalisation = { kind = \"layer\" }".into();
     parts.rows = 700;
     parts.optimizer = zoo::ADAM;
     parts.rate = 2e-3;

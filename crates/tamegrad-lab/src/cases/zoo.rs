@@ -4,17 +4,19 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The parts of a recipe, as TOML that stands after `data = `, `model = ` and so on.
+/// The parts of a recipe. Data, model and optimizer are `NAME: KEYS`, such as `sgd: momentum = 0.9`;
+/// the keys, and all other texts, are TOML as it stands in braces.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Parts {
     pub(super) data: String,
+    pub(super) scale: &'static str,
     pub(super) model: String,
     pub(super) optimizer: &'static str,
     pub(super) rate: f64,
     pub(super) schedule: String,
     pub(super) batch: usize,
     pub(super) steps: u64,
-    /// Lines of their own: `clip = { ... }`, `fault = { ... }`.
+    /// Lines of their own, such as `clip = { ... }`.
     pub(super) more: Vec<String>,
     /// More keys of `[training]`.
     pub(super) training: String,
@@ -25,14 +27,16 @@ pub(super) struct Parts {
 impl Parts {
     /// The recipe.
     pub(super) fn recipe(&self, name: &str, seed: u64) -> String {
-        let Self { data, model, optimizer, rate, schedule, batch, training, .. } = self;
+        let Self { scale, schedule, batch, training, .. } = self;
+        let optimizer = format!("{}, learning_rate = {:e}", self.optimizer, self.rate);
         let epochs = (self.steps as usize).div_ceil((self.rows / batch).max(1)).max(1);
         let mut lines = vec![
             format!("name = \"{name}\""),
             format!("seed = {seed}"),
-            format!("data = {{ {data} }}"),
-            format!("model = {{ {model} }}"),
-            format!("optimizer = {{ {optimizer}, learning_rate = {rate:e} }}"),
+            named("data", &self.data),
+            format!("scale = {{ {scale} }}"),
+            named("model", &self.model),
+            named("optimizer", &optimizer),
             format!("schedule = {{ {schedule} }}"),
             format!("training = {{ batch = {batch}, epochs = {epochs}{training} }}"),
         ];
@@ -41,13 +45,18 @@ impl Parts {
     }
 }
 
-pub(super) const SGD: &str = "kind = \"sgd\", momentum = 0.9";
-pub(super) const PLAIN_SGD: &str = "kind = \"sgd\"";
-pub(super) const ADAM: &str = "kind = \"adam\"";
-pub(super) const ADAMW: &str = "kind = \"adamw\", weight_decay = 0.01";
-pub(super) const RMSPROP: &str = "kind = \"rmsprop\"";
+fn named(section: &str, part: &str) -> String {
+    let (name, keys) = part.split_once(':').unwrap_or((part, ""));
+    format!("{section}.{name} = {{ {} }}", keys.trim_start_matches([' ', ',']))
+}
 
-pub(super) const DIGITS: &str = "source = \"digits\"";
+pub(super) const SGD: &str = "sgd: momentum = 0.9";
+pub(super) const PLAIN_SGD: &str = "sgd:";
+pub(super) const ADAM: &str = "adam:";
+pub(super) const ADAMW: &str = "adamw: weight_decay = 0.01";
+pub(super) const RMSPROP: &str = "rmsprop:";
+
+pub(super) const DIGITS: &str = "digits:";
 pub(super) const DIGITS_ROWS: usize = 1438;
 
 /// A network of the zoo.
@@ -65,6 +74,7 @@ pub(super) fn all() -> Vec<Kind> {
         layers,
         parts: Parts {
             data: DIGITS.into(),
+            scale: "",
             model: model.into(),
             optimizer,
             rate,
@@ -78,63 +88,52 @@ pub(super) fn all() -> Vec<Kind> {
     };
     let curve = |name, model: &str, optimizer, rate| {
         let mut kind = digits(name, 0, model, optimizer, rate);
-        kind.parts.data = "source = \"polynomial\", samples = 1000, coefficients = [1, 0, 3, 2], \
-                           range = [-1, 1], noise = 0.05, scale_target = \"standard\""
+        kind.parts.data = "polynomial: samples = 1000, coefficients = [1, 0, 3, 2], \
+                           range = [-1, 1], noise = 0.05"
             .into();
+        kind.parts.scale = "target = \"standard\"";
         kind.parts.rows = 700;
         kind
     };
     vec![
-        digits("mlp-relu", 6, r#"kind = "mlp", depth = 6, width = 32"#, SGD, 0.01),
+        digits("mlp-relu", 6, "mlp: depth = 6, width = 32", SGD, 0.01),
         digits(
             "mlp-selu",
             12,
-            r#"kind = "mlp", depth = 12, width = 32, activation = "selu", init = { scheme = "lecun" }"#,
+            r#"mlp: depth = 12, width = 32, activation = "selu", init.lecun = {}"#,
             SGD,
             0.003,
         ),
         digits(
             "mlp-tanh",
             5,
-            r#"kind = "mlp", depth = 5, width = 32, activation = "tanh", init = { scheme = "xavier" }"#,
+            r#"mlp: depth = 5, width = 32, activation = "tanh", init.xavier = {}"#,
             ADAM,
             2e-3,
         ),
         digits(
             "mlp-batch-norm",
             6,
-            r#"kind = "mlp", depth = 6, width = 32, normalisation = { kind = "batch" }"#,
+            r#"mlp: depth = 6, width = 32, normalisation = { kind = "batch" }"#,
             SGD,
             0.02,
         ),
         digits(
             "mlp-residual",
             10,
-            r#"kind = "mlp", depth = 10, width = 32, activation = "gelu", residual = true, normalisation = { kind = "layer" }"#,
+            r#"mlp: depth = 10, width = 32, activation = "gelu", residual = true, normalisation = { kind = "layer" }"#,
             ADAMW,
             1e-3,
         ),
-        digits(
-            "conv",
-            0,
-            r#"kind = "conv", channels = [8, 16], kernel = 3, dense = [32]"#,
-            ADAM,
-            2e-3,
-        ),
-        digits("rnn", 0, r#"kind = "rnn", hidden = 32"#, ADAM, 2e-3),
-        digits("lstm", 0, r#"kind = "rnn", cell = "lstm", hidden = 32"#, ADAM, 5e-3),
-        digits("gru", 0, r#"kind = "rnn", cell = "gru", hidden = 32"#, RMSPROP, 2e-3),
-        digits(
-            "transformer",
-            0,
-            r#"kind = "transformer", depth = 2, width = 32, heads = 4"#,
-            ADAMW,
-            2e-3,
-        ),
-        curve("curve-relu", r#"kind = "mlp", depth = 3, width = 32"#, ADAM, 2e-3),
+        digits("conv", 0, "conv: channels = [8, 16], kernel = 3, dense = [32]", ADAM, 2e-3),
+        digits("rnn", 0, "rnn: hidden = 32", ADAM, 2e-3),
+        digits("lstm", 0, r#"rnn: cell = "lstm", hidden = 32"#, ADAM, 5e-3),
+        digits("gru", 0, r#"rnn: cell = "gru", hidden = 32"#, RMSPROP, 2e-3),
+        digits("transformer", 0, "transformer: depth = 2, width = 32, heads = 4", ADAMW, 2e-3),
+        curve("curve-relu", "mlp: depth = 3, width = 32", ADAM, 2e-3),
         curve(
             "curve-tanh",
-            r#"kind = "mlp", depth = 3, width = 32, activation = "tanh", init = { scheme = "xavier" }"#,
+            r#"mlp: depth = 3, width = 32, activation = "tanh", init.xavier = {}"#,
             SGD,
             0.02,
         ),

@@ -150,7 +150,7 @@ impl Network for Rnn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Distribution, Init, Scheme};
+    use crate::recipe::{Distribution, Init};
     use rand::SeedableRng;
 
     const HIDDEN: usize = 3;
@@ -158,12 +158,11 @@ mod tests {
     const STEPS: usize = 4;
 
     fn network(kind: Kind) -> Rnn {
-        let scheme = Scheme::Xavier { distribution: Distribution::Normal };
         let recipe = recipe::Rnn {
             hidden: HIDDEN,
             cell: kind,
             activation: recipe::Activation::Tanh,
-            init: Init { scheme, gain: 1.5 },
+            init: Init::Xavier { gain: 1.5, distribution: Distribution::Normal },
             spectral_radius: None,
         };
         let shape = Shape { input: vec![STEPS, FEATURES], outputs: 1 };

@@ -82,7 +82,7 @@ impl Transformer {
             },
         });
         let blocks = blocks.collect();
-        let small = recipe::Init { scheme: recipe::Scheme::Normal, gain: 0.02 };
+        let small = recipe::Init::Normal { gain: 0.02 };
         let shape_of = [sequence[0], width];
         let positions =
             init::weight(shape_of, width, width, &small, Activation::Linear, rng, device);
@@ -196,7 +196,7 @@ mod tests {
             width: WIDTH,
             heads: 2,
             activation: Activation::Gelu,
-            init: recipe::Init { scheme: recipe::Scheme::Normal, gain: 1.0 },
+            init: recipe::Init::Normal { gain: 1.0 },
             normalisation: recipe::Normalisation::default(),
         };
         let shape = Shape { input: vec![STEPS, WIDTH], outputs: 1 };

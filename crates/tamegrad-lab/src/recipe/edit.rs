@@ -10,8 +10,9 @@ use toml_edit::{
 /// One change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edit {
-    /// Dotted path of the key, such as `clip.limit`. `model.layer[3].activation` is in the
-    /// `[[model.layer]]` whose `index` is 3; `model.layer[3]` is that entry, `model.layer` all.
+    /// Dotted path of the key, such as `clip.limit`. `model.mlp.layer[3].activation` is in the
+    /// `[[model.mlp.layer]]` whose `index` is 3; `model.mlp.layer[3]` is that entry,
+    /// `model.mlp.layer` all.
     pub key: String,
     /// What becomes of it.
     pub value: EditValue,
@@ -40,7 +41,9 @@ pub enum EditError {
     #[error("not TOML: {0}")]
     Syntax(String),
     /// The key is not a dotted path.
-    #[error("got the key `{0}`, want names with dots between them, as in `model.layer[3].init`")]
+    #[error(
+        "got the key `{0}`, want names with dots between them, as in `model.mlp.layer[3].init`"
+    )]
     Key(String),
     /// A part of the path is there, but cannot hold the rest.
     #[error("cannot set `{key}`: `{part}` is {got}, want {want}")]
@@ -67,7 +70,7 @@ pub enum EditError {
 /// Makes the edits one after the other and returns the new text.
 ///
 /// A missing section is added at the end as `[section]`, a missing table inside it as an inline
-/// table, a missing layer as `[[model.layer]]` with its `index`.
+/// table, a missing layer as `[[model.mlp.layer]]` with its `index`.
 ///
 /// # Errors
 /// When `text` is not TOML or an edit cannot be made; see [`EditError`].
@@ -89,11 +92,11 @@ pub fn absolute_paths(text: &str, folder: &Path) -> String {
     let Ok(mut document) = text.parse::<DocumentMut>() else {
         return text.to_owned();
     };
-    let Some(data) = document.get_mut("data").and_then(Item::as_table_like_mut) else {
-        return text.to_owned();
-    };
+    let data = document.get_mut("data").and_then(Item::as_table_like_mut);
+    let source = data.and_then(|data| data.iter_mut().next()?.1.as_table_like_mut());
+    let Some(source) = source else { return text.to_owned() };
     for key in ["path", "images", "labels", "test_images", "test_labels"] {
-        let Some(Item::Value(value)) = data.get_mut(key) else {
+        let Some(Item::Value(value)) = source.get_mut(key) else {
             continue;
         };
         let Some(path) = value.as_str().map(|path| folder.join(path)) else {

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
 
-use serde::de::DeserializeOwned;
-use toml::de::DeTable;
+use toml::de::{DeTable, Error};
 
-use super::de::{self, Fault, Place, Probe, Tag, What};
+use super::allowed::{self, Allowed};
+use super::check::Conflict;
 use super::near::{distance, is_near};
-use super::{Data, Init, Model, Optimizer, Recipe};
+use super::place::{Entry, entries, join, split};
 
 /// The text is not a recipe.
 ///
@@ -56,22 +56,37 @@ impl RecipeError {
         RecipeError::new(&text, Some(path), span, message, help)
     }
 
-    pub(super) fn syntax(text: &str, path: Option<&Path>, error: &toml::de::Error) -> RecipeError {
+    pub(super) fn syntax(text: &str, path: Option<&Path>, error: &Error) -> RecipeError {
         let span = error.span().unwrap_or(0..0);
         let message = format!("not TOML: {}", error.message().replace('\n', ", "));
         let help = "want `key = value` lines under [section] headers".to_owned();
         RecipeError::new(text, path, span, message, help)
     }
 
-    pub(super) fn of(
+    /// Of a table that serde refused.
+    pub(super) fn refused(
         text: &str,
         path: Option<&Path>,
         table: &DeTable<'_>,
-        fault: Fault,
+        error: &Error,
     ) -> RecipeError {
-        let (what, place) = fault.into_parts();
-        let (message, help) = words(&what, &place, text, table);
-        RecipeError::new(text, path, place.span, message, help)
+        let span = error.span().unwrap_or(0..0);
+        let (span, message, help) = words(text, &entries(table), span, error.message());
+        RecipeError::new(text, path, span, message, help)
+    }
+
+    /// Of a value that another one forbids.
+    pub(super) fn at_odds(
+        text: &str,
+        path: Option<&Path>,
+        table: &DeTable<'_>,
+        conflict: Conflict,
+    ) -> RecipeError {
+        let Conflict { path: place, message, help } = conflict;
+        let entries = entries(table);
+        let at = entries.iter().find(|entry| entry.path == place);
+        let span = at.map_or(0..0, |entry| entry.value.span());
+        RecipeError::new(text, path, span, message, help.to_owned())
     }
 
     fn new(
@@ -101,38 +116,104 @@ impl RecipeError {
     }
 }
 
-/// Message and help of a fault.
-fn words(what: &What, place: &Place, text: &str, table: &DeTable<'_>) -> (String, String) {
-    let got = got(text, &place.span);
-    let inside = inside(&place.path);
-    match what {
-        What::UnknownKey { key, allowed, tag } => {
-            let help = format!("allowed: {}{}", allowed.join(", "), did_you_mean(key, allowed));
-            let owners = tag.as_ref().map(|tag| owners(key, &place.path, tag)).unwrap_or_default();
-            match tag {
-                Some(Tag { key: tag, value, .. }) if !owners.is_empty() => (
-                    format!("key `{key}` {inside} does not belong to {tag} = \"{value}\""),
-                    format!("it belongs to {}; {help}", owners.join(", ")),
-                ),
-                _ => (format!("unknown key `{key}` {inside}"), help),
-            }
-        }
-        What::UnknownValue { allowed } => {
-            let meant = did_you_mean(got.trim_matches(['"', '\'']), allowed);
-            let help = format!("allowed: {}{meant}", allowed.join(", "));
-            (format!("unknown value {got} for {}", label(&place.path)), help)
-        }
-        What::Missing { key } => {
-            let want = what_is_allowed(&place.path, key, table);
-            match place.path.is_empty() && want.starts_with("a table") {
-                true => (format!("missing section [{key}]"), format!("want {want}")),
-                false => (format!("missing key `{key}` {inside}"), format!("want {want}")),
-            }
-        }
-        What::Want(want) => {
-            (format!("got {got} for {}, want {want}", label(&place.path)), next_step(&got, want))
-        }
-        What::Conflict { message, help } => (message.clone(), help.clone()),
+/// Span, message and help of what serde says of the bytes at `span`.
+fn words(
+    text: &str,
+    entries: &[Entry<'_>],
+    span: Range<usize>,
+    message: &str,
+) -> (Range<usize>, String, String) {
+    let got = got(text, &span);
+    // Of an array of tables and its first table, which share a span, it is about the table.
+    let of_value = entries.iter().rfind(|entry| entry.value.span() == span);
+    let path = of_value.map_or("", |entry| &entry.path);
+    let is_name = message.starts_with("unknown variant");
+    if is_name && of_value.is_some_and(|entry| entry.text().is_some()) {
+        let allowed = Allowed::at(path);
+        let help = allowed_instead(got.trim_matches(['"', '\'']), &allowed);
+        return (span, format!("unknown value {got} for {}", label(path)), help);
+    }
+    if is_name || message.starts_with("unknown field") || message.starts_with("unexpected keys") {
+        let of_key = entries.iter().rfind(|entry| entry.key == span);
+        return unknown_key(text, entries, of_key.map_or("", |entry| &entry.path));
+    }
+    if let Some(key) = message.strip_prefix("missing field `") {
+        let key = key.trim_end_matches('`');
+        let want = allowed::wanted(&join(path, key));
+        let message = if path.is_empty() && want.starts_with("a table") {
+            format!("missing section [{key}]")
+        } else {
+            format!("missing key `{key}` {}", inside(path))
+        };
+        return (span, message, format!("want {want}"));
+    }
+    let want = allowed::want(path, message);
+    if !message.starts_with("wanted exactly") {
+        let help = next_step(path, &got, &want);
+        return (span, format!("got {got} for {}, want {want}", label(path)), help);
+    }
+    // A table that holds one of several: it has none, or more than one key.
+    let allowed = Allowed::at(path);
+    let keys = entries.iter().filter(|entry| split(&entry.path).0 == path);
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        keys.map(|entry| &*entry.path).partition(|key| allowed.has(split(key).1));
+    if let Some(key) = unknown.first() {
+        return unknown_key(text, entries, key);
+    }
+    let known: Vec<&str> = known.iter().map(|key| split(key).1).collect();
+    let got = if known.is_empty() { "nothing".to_owned() } else { known.join(" and ") };
+    (span, format!("got {got} {}, want one of {}", inside(path), allowed.list()), String::new())
+}
+
+/// Span, message and help of the key at `path`, which its table does not allow.
+fn unknown_key(text: &str, entries: &[Entry<'_>], path: &str) -> (Range<usize>, String, String) {
+    let (table, key) = split(path);
+    let allowed = Allowed::at(table);
+    if let Some(told) = old_form(text, entries, table, &allowed) {
+        return told;
+    }
+    let span = entries.iter().find(|entry| entry.path == path).map_or(0..0, |e| e.key.clone());
+    let owners = owners(table, key);
+    let help = allowed_instead(key, &allowed);
+    let help = if owners.is_empty() {
+        help
+    } else {
+        format!("it belongs to {}; {help}", owners.join(", "))
+    };
+    (span, format!("unknown key `{key}` {}", inside(table)), help)
+}
+
+/// In recipes of an earlier form a key `kind`, `source` or `scheme` said which of several it is.
+fn old_form(
+    text: &str,
+    entries: &[Entry<'_>],
+    table: &str,
+    allowed: &Allowed,
+) -> Option<(Range<usize>, String, String)> {
+    let is_tag = |entry: &&Entry<'_>| {
+        let (of, key) = split(&entry.path);
+        of == table && ["kind", "source", "scheme"].contains(&key)
+    };
+    let entry = entries.iter().filter(|_| allowed.is_one).find(is_tag)?;
+    let name = entry.text()?;
+    let (_, tag) = split(&entry.path);
+    let got = got(text, &entry.value.span());
+    let message = format!("got {tag} = {got} {}, want {}", inside(table), example(table, name));
+    let help = if table == "data" {
+        "write the other keys under it, and scale_input and scale_target as [scale] input and target"
+    } else {
+        "write the other keys in it"
+    };
+    Some((entry.value.span(), message, help.to_owned()))
+}
+
+/// How a recipe says which of several the table at `path` is.
+fn example(path: &str, name: &str) -> String {
+    let (table, key) = split(path);
+    if table.is_empty() {
+        format!("[{key}.{name}]")
+    } else {
+        format!("{key} = {{ {name} = {{}} }}")
     }
 }
 
@@ -163,9 +244,11 @@ fn label(path: &str) -> String {
 }
 
 /// For a value of the wrong type, how to write it.
-fn next_step(got: &str, want: &str) -> String {
+fn next_step(path: &str, got: &str, want: &str) -> String {
     let inner = got.trim_matches(['"', '\'']);
-    let help = if want.contains("number") && got != inner && inner.parse::<f64>().is_ok() {
+    let help = if want.starts_with("a table with one of") && Allowed::at(path).has(inner) {
+        return format!("write {}", example(path, inner));
+    } else if want.contains("number") && got != inner && inner.parse::<f64>().is_ok() {
         "write numbers without quotes"
     } else if want.contains("whole number") && got.parse::<f64>().is_ok_and(|v| v.fract() == 0.0) {
         if got.contains(['.', 'e', 'E']) {
@@ -185,47 +268,22 @@ fn next_step(got: &str, want: &str) -> String {
     help.to_owned()
 }
 
-/// What the absent `key` of a table wants, found out by reading the document with a wrong value
-/// there. The table is otherwise right, or the fault would be another.
-fn what_is_allowed(path: &str, key: &str, table: &DeTable<'_>) -> String {
-    match de::read::<Recipe>(table, Some(&Probe::new(path, key))).map_err(Fault::into_parts) {
-        Err((What::Want(want), _)) => want,
-        Err((What::UnknownValue { allowed }, _)) => format!("one of {}", allowed.join(", ")),
-        _ => "a value".to_owned(),
-    }
+/// Which of several tables allow `key`, where `table` is one of them or holds one of them.
+fn owners(table: &str, key: &str) -> Vec<String> {
+    let parent = split(table).0;
+    let of = [table, parent].into_iter().find(|path| Allowed::at(path).is_one);
+    let Some(of) = of else { return Vec::new() };
+    let mut names = Allowed::at(of).names;
+    names.retain(|name| Allowed::at(&join(of, name)).has(key));
+    names
 }
 
-/// The values of a tag with which its table allows `key`.
-fn owners(key: &str, path: &str, tag: &Tag) -> Vec<&'static str> {
-    let keys = |value| match path {
-        "data" => keys_with::<Data>(tag.key, value),
-        "model" => keys_with::<Model>(tag.key, value),
-        "optimizer" => keys_with::<Optimizer>(tag.key, value),
-        path if path.ends_with("init") => keys_with::<Init>(tag.key, value),
-        _ => Vec::new(),
-    };
-    tag.allowed.iter().copied().filter(|value| keys(value).contains(&key)).collect()
-}
-
-/// The keys that a table allows with this value of its tag: as told by the fault of one that none
-/// allows.
-fn keys_with<T: DeserializeOwned>(tag: &str, value: &str) -> Vec<&'static str> {
-    let text = format!("{tag} = \"{value}\"\n\"\" = 0\n");
-    let Ok(table) = DeTable::parse(&text) else {
-        return Vec::new();
-    };
-    match de::read::<T>(table.get_ref(), None).map_err(|fault| fault.into_parts().0) {
-        Err(What::UnknownKey { allowed, .. }) => allowed,
-        _ => Vec::new(),
-    }
-}
-
-fn did_you_mean(got: &str, allowed: &[&'static str]) -> String {
-    let nearest = allowed.iter().filter(|name| is_near(got, name));
-    match nearest.min_by_key(|name| distance(got, name)) {
-        Some(name) => format!("; did you mean `{name}`?"),
-        None => String::new(),
-    }
+fn allowed_instead(got: &str, allowed: &Allowed) -> String {
+    let near = allowed.names.iter().filter(|name| is_near(got, name));
+    let meant = near.min_by_key(|name| distance(got, name));
+    let meant = meant.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    let list = if allowed.names.is_empty() { "nothing".to_owned() } else { allowed.list() };
+    format!("allowed: {list}{meant}")
 }
 
 /// Line and column, both from 1, the column in characters, of a byte of the text.

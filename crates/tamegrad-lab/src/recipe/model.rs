@@ -4,9 +4,9 @@ use serde::Deserialize;
 
 use super::number;
 
-/// `[model]`: what learns.
+/// `[model]`: what learns, such as `[model.mlp]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename = "kind", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Model {
     /// Fully connected layers.
     Mlp(Mlp),
@@ -18,7 +18,19 @@ pub enum Model {
     Transformer(Transformer),
 }
 
-/// `[model]` with `kind = "mlp"`: hidden layers of one width, then a linear output layer.
+impl Model {
+    /// Its name in a recipe.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Model::Mlp(_) => "mlp",
+            Model::Conv(_) => "conv",
+            Model::Rnn(_) => "rnn",
+            Model::Transformer(_) => "transformer",
+        }
+    }
+}
+
+/// `[model.mlp]`: hidden layers of one width, then a linear output layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mlp {
@@ -43,12 +55,12 @@ pub struct Mlp {
     /// Of the output layer's weights. Default lecun, normal, gain 1, whatever `init` is: first
     /// outputs about as large as what comes in.
     pub output_init: Option<Init>,
-    /// `[[model.layer]]`: the hidden layers that differ, each at most once.
+    /// `[[model.mlp.layer]]`: the hidden layers that differ, each at most once.
     #[serde(default)]
     pub layer: Vec<LayerOverride>,
 }
 
-/// `[[model.layer]]`: what one hidden layer has instead of the model's own.
+/// `[[model.mlp.layer]]`: what one hidden layer has instead of the model's own.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerOverride {
@@ -66,7 +78,7 @@ pub struct LayerOverride {
     pub normalisation: Option<Normalisation>,
 }
 
-/// `[model]` with `kind = "conv"`: convolutions, dense layers, then a linear output layer.
+/// `[model.conv]`: convolutions, dense layers, then a linear output layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conv {
@@ -94,7 +106,7 @@ pub struct Conv {
     pub residual: bool,
 }
 
-/// `[model]` with `kind = "rnn"`: a cell that reads a sequence step by step, then a linear output
+/// `[model.rnn]`: a cell that reads a sequence step by step, then a linear output
 /// layer on its last state `h`. The rows of an image are taken as the steps of a sequence.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,7 +142,7 @@ pub enum Cell {
     Gru,
 }
 
-/// `[model]` with `kind = "transformer"`: each step of a sequence is mapped to `width` numbers, to
+/// `[model.transformer]`: each step of a sequence is mapped to `width` numbers, to
 /// which those of its position are added; then blocks of self-attention and a perceptron of one
 /// hidden layer of 4 `width` units (Vaswani et al. 2017); the mean over the steps goes to a linear
 /// output layer. The rows of an image are taken as the steps of a sequence.
@@ -171,7 +183,7 @@ fn tanh() -> Activation {
 }
 
 fn xavier() -> Init {
-    Init { scheme: Scheme::Xavier { distribution: Distribution::Normal }, gain: 1.0 }
+    Init::Xavier { gain: 1.0, distribution: Distribution::Normal }
 }
 
 /// The function after a layer.
@@ -195,58 +207,67 @@ pub enum Activation {
     Exp,
 }
 
-/// `init`: how the first weights are drawn. Biases start at 0.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Init {
-    /// What the scale depends on.
-    pub scheme: Scheme,
-    /// Multiplies the scheme's own scale; > 0. Default 1.
-    #[serde(default = "one", deserialize_with = "number::positive")]
-    pub gain: f64,
-}
-
-impl Default for Init {
-    fn default() -> Init {
-        Init { scheme: Scheme::He { distribution: Distribution::Normal }, gain: 1.0 }
-    }
-}
-
-/// `init.scheme`: what the scale of the first weights depends on. The fields are keys of `init`.
+/// `init`: how the first weights are drawn, such as `init.he.gain = 2`. Biases start at 0.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Scheme {
+pub enum Init {
     /// Variance `2 / inputs` (He et al. 2015).
     He {
+        /// Multiplies the scale; > 0. Default 1.
+        #[serde(default = "one", deserialize_with = "number::positive")]
+        gain: f64,
         /// Default normal.
         #[serde(default)]
         distribution: Distribution,
     },
     /// Variance `2 / (inputs + outputs)` (Glorot and Bengio 2010).
     Xavier {
+        /// Multiplies the scale; > 0. Default 1.
+        #[serde(default = "one", deserialize_with = "number::positive")]
+        gain: f64,
         /// Default normal.
         #[serde(default)]
         distribution: Distribution,
     },
     /// Variance `1 / inputs` (LeCun et al. 1998).
     Lecun {
+        /// Multiplies the scale; > 0. Default 1.
+        #[serde(default = "one", deserialize_with = "number::positive")]
+        gain: f64,
         /// Default normal.
         #[serde(default)]
         distribution: Distribution,
     },
     /// A matrix with orthonormal rows or columns (Saxe et al. 2014), times the gain.
-    Orthogonal,
+    Orthogonal {
+        /// Multiplies the scale; > 0. Default 1.
+        #[serde(default = "one", deserialize_with = "number::positive")]
+        gain: f64,
+    },
     /// Uniform from `gain * low` to `gain * high`: with the defaults `U(-gain, gain)`.
     Uniform {
+        /// Multiplies the scale; > 0. Default 1.
+        #[serde(default = "one", deserialize_with = "number::positive")]
+        gain: f64,
         /// Lower bound before the gain. Default -1.
-        #[serde(default = "minus_one")]
+        #[serde(default = "minus_one", deserialize_with = "number::finite")]
         low: f64,
         /// Upper bound before the gain, above `low`. Default 1.
-        #[serde(default = "one")]
+        #[serde(default = "one", deserialize_with = "number::finite")]
         high: f64,
     },
     /// Normal with mean 0 and standard deviation `gain`.
-    Normal,
+    Normal {
+        /// Multiplies the scale; > 0. Default 1.
+        #[serde(default = "one", deserialize_with = "number::positive")]
+        gain: f64,
+    },
+}
+
+impl Default for Init {
+    fn default() -> Init {
+        Init::He { gain: 1.0, distribution: Distribution::Normal }
+    }
 }
 
 fn one() -> f64 {

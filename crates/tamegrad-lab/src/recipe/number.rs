@@ -1,11 +1,12 @@
 //! The ranges of a recipe's values, as functions for serde's `deserialize_with`.
 //!
 //! Each reports the whole of what it wants, also when the type is wrong already, so that one message
-//! suffices to write the value right. Numbers are finite: `recipe/de.rs` lets no other pass.
+//! suffices to write the value right. Numbers are finite.
 
 use std::path::PathBuf;
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 
 /// A whole number from `LOW` to `HIGH`.
 pub(super) fn integer<'de, D, T, const LOW: i64, const HIGH: i64>(from: D) -> Result<T, D::Error>
@@ -22,6 +23,11 @@ where
         return Err(want());
     }
     T::try_from(value).map_err(|_| want())
+}
+
+/// Any number.
+pub(super) fn finite<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    float(from, "a finite number", |_| true)
 }
 
 /// A number above 0.
@@ -66,11 +72,35 @@ pub(super) fn some_width<'de, D: Deserializer<'de>>(from: D) -> Result<Option<us
     integer::<D, usize, 1, 8192>(from).map(Some)
 }
 
+/// A whole number in an array.
+#[derive(Deserialize)]
+struct Whole<const HIGH: i64>(#[serde(deserialize_with = "integer::<_, _, 1, HIGH>")] usize);
+
+/// A number in an array.
+#[derive(Deserialize)]
+struct Finite(#[serde(deserialize_with = "finite")] f64);
+
 /// Sizes of layers; the list may be empty.
 pub(super) fn widths<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<usize>, D::Error> {
-    #[derive(serde::Deserialize)]
-    struct Width(#[serde(deserialize_with = "integer::<_, _, 1, 8192>")] usize);
-    Ok(Vec::<Width>::deserialize(from)?.into_iter().map(|width| width.0).collect())
+    Ok(Vec::<Whole<8192>>::deserialize(from)?.into_iter().map(|width| width.0).collect())
+}
+
+/// Channels, height and width, for a key that may be absent.
+pub(super) fn some_image<'de, D>(from: D) -> Result<Option<[usize; 3]>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    Ok(Some(array::<_, D::Error, 3>(Vec::deserialize(from)?)?.map(|side: Whole<65_536>| side.0)))
+}
+
+/// Two numbers.
+pub(super) fn range<'de, D: Deserializer<'de>>(from: D) -> Result<[f64; 2], D::Error> {
+    Ok(array::<_, D::Error, 2>(Vec::deserialize(from)?)?.map(|bound: Finite| bound.0))
+}
+
+/// serde's own arrays take no notice of what comes after their last element.
+fn array<T, E: Error, const N: usize>(values: Vec<T>) -> Result<[T; N], E> {
+    values.try_into().map_err(|_| E::custom(format_args!("an array of length {N}")))
 }
 
 /// Sizes of layers, of which there must be one.
@@ -83,7 +113,8 @@ where
 
 /// Numbers, of which there must be one.
 pub(super) fn not_empty_floats<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
-    at_least_one(Vec::deserialize(from)?, "an array of at least one number")
+    let values = Vec::<Finite>::deserialize(from)?.into_iter().map(|value| value.0).collect();
+    at_least_one(values, "an array of at least one number")
 }
 
 /// A text of at least one character.
@@ -118,7 +149,7 @@ where
 {
     let want = || D::Error::custom(want);
     let value = f64::deserialize(from).map_err(|_| want())?;
-    if allowed(value) { Ok(value) } else { Err(want()) }
+    if value.is_finite() && allowed(value) { Ok(value) } else { Err(want()) }
 }
 
 fn at_least_one<T, E: Error>(values: Vec<T>, want: &str) -> Result<Vec<T>, E> {

@@ -1,4 +1,4 @@
-//! `[data]`: where the samples come from, and what is done to them.
+//! `[data]` and `[scale]`: where the samples come from, and what is done to them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,26 +6,12 @@ use serde::Deserialize;
 
 use super::number;
 
-/// `[data]`: the samples, and what is done to them before training.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Data {
-    /// Where the samples come from.
-    pub source: Source,
-    /// What is done to the inputs. Default: nothing.
-    #[serde(default)]
-    pub scale_input: Scale,
-    /// What is done to the targets of a regression; classes are never scaled. Default: nothing.
-    #[serde(default)]
-    pub scale_target: Scale,
-}
-
-/// `data.source`: where samples come from. The fields are keys of `[data]`.
+/// `[data]`: where samples come from, such as `[data.csv]`, whose keys are the fields.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Source {
     /// The handwritten digits that come with the program: 8x8 pixels, 10 classes.
-    Digits,
+    Digits {},
     /// A table of numbers with a header row.
     Csv {
         /// The file; relative to the recipe's folder.
@@ -87,6 +73,7 @@ pub enum Source {
         std: f64,
         /// Take each point as an image of this shape, `[channels, height, width]`, whose product
         /// is `features`. Default: it is none.
+        #[serde(default, deserialize_with = "number::some_image")]
         image: Option<[usize; 3]>,
     },
     /// A polynomial of one variable, to be fitted.
@@ -98,6 +85,7 @@ pub enum Source {
         #[serde(deserialize_with = "number::not_empty_floats")]
         coefficients: Vec<f64>,
         /// Lowest and highest `x`.
+        #[serde(deserialize_with = "number::range")]
         range: [f64; 2],
         /// Standard deviation of the noise on `y`; >= 0.
         #[serde(deserialize_with = "number::not_negative")]
@@ -146,7 +134,7 @@ impl Source {
             Source::Polynomial { .. } | Source::Linear { .. } | Source::Adding { .. } => {
                 Task::Regression
             }
-            Source::Digits
+            Source::Digits {}
             | Source::Idx { .. }
             | Source::Circles { .. }
             | Source::Blobs { .. }
@@ -161,7 +149,10 @@ impl Source {
 
     /// Whether a sample is an image: what a `conv` reads.
     pub fn has_images(&self) -> bool {
-        matches!(self, Source::Digits | Source::Idx { .. } | Source::Blobs { image: Some(_), .. })
+        matches!(
+            self,
+            Source::Digits {} | Source::Idx { .. } | Source::Blobs { image: Some(_), .. }
+        )
     }
 
     /// Makes relative paths start at `folder`.
@@ -196,6 +187,18 @@ pub enum Task {
     Classification,
     /// A value.
     Regression,
+}
+
+/// `[scale]`: what is done to the samples before training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scaling {
+    /// What is done to the inputs. Default: nothing.
+    #[serde(default)]
+    pub input: Scale,
+    /// What is done to the targets of a regression; classes are never scaled. Default: nothing.
+    #[serde(default)]
+    pub target: Scale,
 }
 
 /// What is done to inputs or targets before training.

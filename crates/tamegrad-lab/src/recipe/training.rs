@@ -4,67 +4,106 @@ use serde::Deserialize;
 
 use super::number;
 
-/// `[optimizer]`: how a gradient becomes an update.
+/// `[optimizer]`: how a gradient becomes an update, such as `[optimizer.sgd]`.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Optimizer {
-    /// Which rule.
-    pub kind: OptimizerKind,
-    /// Step size before the schedule; > 0.
-    #[serde(deserialize_with = "number::positive")]
-    pub learning_rate: f64,
-    /// Decoupled weight decay (Loshchilov and Hutter 2019), for every kind: each step takes
-    /// `learning_rate * weight_decay` of each weight away; >= 0. Default 0.
-    #[serde(default, deserialize_with = "number::not_negative")]
-    pub weight_decay: f64,
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// Gradient descent.
+    Sgd(Sgd),
+    /// Adam (Kingma and Ba 2015).
+    Adam(Adam),
+    /// AdamW (Loshchilov and Hutter 2019): Adam, usually with `weight_decay`.
+    Adamw(Adam),
+    /// RMSprop (Tieleman and Hinton 2012).
+    Rmsprop(Rmsprop),
 }
 
-/// `optimizer.kind`: the rule. The fields are keys of `[optimizer]`.
+impl Optimizer {
+    /// Its name in a recipe.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Optimizer::Sgd(_) => "sgd",
+            Optimizer::Adam(_) => "adam",
+            Optimizer::Adamw(_) => "adamw",
+            Optimizer::Rmsprop(_) => "rmsprop",
+        }
+    }
+
+    /// Step size before the schedule.
+    pub fn learning_rate(&self) -> f64 {
+        match self {
+            Optimizer::Sgd(of) => of.learning_rate,
+            Optimizer::Adam(of) | Optimizer::Adamw(of) => of.learning_rate,
+            Optimizer::Rmsprop(of) => of.learning_rate,
+        }
+    }
+
+    /// Decoupled weight decay (Loshchilov and Hutter 2019), which every optimizer can have: each
+    /// step takes `learning_rate * weight_decay` of each weight away.
+    pub fn weight_decay(&self) -> f64 {
+        match self {
+            Optimizer::Sgd(of) => of.weight_decay,
+            Optimizer::Adam(of) | Optimizer::Adamw(of) => of.weight_decay,
+            Optimizer::Rmsprop(of) => of.weight_decay,
+        }
+    }
+}
+
+/// `[optimizer.sgd]`.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum OptimizerKind {
-    /// Gradient descent.
-    Sgd {
-        /// Part of the last update that is kept: from 0 to below 1. Default 0.
-        #[serde(default, deserialize_with = "number::below_one")]
-        momentum: f64,
-    },
-    /// Adam (Kingma and Ba 2015).
-    Adam {
-        /// Decay of the mean of gradients: from 0 to below 1. Default 0.9.
-        #[serde(default = "beta1", deserialize_with = "number::below_one")]
-        beta1: f64,
-        /// Decay of the mean of squared gradients: from 0 to below 1. Default 0.999.
-        #[serde(default = "beta2", deserialize_with = "number::below_one")]
-        beta2: f64,
-        /// Added to the denominator; > 0. Default 1e-8.
-        #[serde(default = "epsilon", deserialize_with = "number::positive")]
-        epsilon: f64,
-    },
-    /// AdamW (Loshchilov and Hutter 2019): Adam, usually with `weight_decay`.
-    Adamw {
-        /// Decay of the mean of gradients: from 0 to below 1. Default 0.9.
-        #[serde(default = "beta1", deserialize_with = "number::below_one")]
-        beta1: f64,
-        /// Decay of the mean of squared gradients: from 0 to below 1. Default 0.999.
-        #[serde(default = "beta2", deserialize_with = "number::below_one")]
-        beta2: f64,
-        /// Added to the denominator; > 0. Default 1e-8.
-        #[serde(default = "epsilon", deserialize_with = "number::positive")]
-        epsilon: f64,
-    },
-    /// RMSprop (Tieleman and Hinton 2012).
-    Rmsprop {
-        /// Decay of the mean of squared gradients: from 0 to below 1. Default 0.99.
-        #[serde(default = "alpha", deserialize_with = "number::below_one")]
-        alpha: f64,
-        /// Part of the last update that is kept: from 0 to below 1. Default 0.
-        #[serde(default, deserialize_with = "number::below_one")]
-        momentum: f64,
-        /// Added to the denominator; > 0. Default 1e-8.
-        #[serde(default = "epsilon", deserialize_with = "number::positive")]
-        epsilon: f64,
-    },
+#[serde(deny_unknown_fields)]
+pub struct Sgd {
+    /// See [`Optimizer::learning_rate`]; > 0.
+    #[serde(deserialize_with = "number::positive")]
+    pub learning_rate: f64,
+    /// See [`Optimizer::weight_decay`]; >= 0. Default 0.
+    #[serde(default, deserialize_with = "number::not_negative")]
+    pub weight_decay: f64,
+    /// Part of the last update that is kept: from 0 to below 1. Default 0.
+    #[serde(default, deserialize_with = "number::below_one")]
+    pub momentum: f64,
+}
+
+/// `[optimizer.adam]` and `[optimizer.adamw]`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adam {
+    /// See [`Optimizer::learning_rate`]; > 0.
+    #[serde(deserialize_with = "number::positive")]
+    pub learning_rate: f64,
+    /// See [`Optimizer::weight_decay`]; >= 0. Default 0.
+    #[serde(default, deserialize_with = "number::not_negative")]
+    pub weight_decay: f64,
+    /// Decay of the mean of gradients: from 0 to below 1. Default 0.9.
+    #[serde(default = "beta1", deserialize_with = "number::below_one")]
+    pub beta1: f64,
+    /// Decay of the mean of squared gradients: from 0 to below 1. Default 0.999.
+    #[serde(default = "beta2", deserialize_with = "number::below_one")]
+    pub beta2: f64,
+    /// Added to the denominator; > 0. Default 1e-8.
+    #[serde(default = "epsilon", deserialize_with = "number::positive")]
+    pub epsilon: f64,
+}
+
+/// `[optimizer.rmsprop]`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rmsprop {
+    /// See [`Optimizer::learning_rate`]; > 0.
+    #[serde(deserialize_with = "number::positive")]
+    pub learning_rate: f64,
+    /// See [`Optimizer::weight_decay`]; >= 0. Default 0.
+    #[serde(default, deserialize_with = "number::not_negative")]
+    pub weight_decay: f64,
+    /// Decay of the mean of squared gradients: from 0 to below 1. Default 0.99.
+    #[serde(default = "alpha", deserialize_with = "number::below_one")]
+    pub alpha: f64,
+    /// Part of the last update that is kept: from 0 to below 1. Default 0.
+    #[serde(default, deserialize_with = "number::below_one")]
+    pub momentum: f64,
+    /// Added to the denominator; > 0. Default 1e-8.
+    #[serde(default = "epsilon", deserialize_with = "number::positive")]
+    pub epsilon: f64,
 }
 
 fn beta1() -> f64 {

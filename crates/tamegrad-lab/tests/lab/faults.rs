@@ -8,21 +8,21 @@ use crate::{parse, run_for};
 const CURVE: &str = r#"
 name = "curve"
 seed = 3
-data = { source = "polynomial", samples = 400, coefficients = [0, 1, 1], range = [-1, 1], noise = 0.05 }
-model = { kind = "mlp", depth = 2, width = 16 }
-optimizer = { kind = "sgd", learning_rate = 0.02 }
+data.polynomial = { samples = 400, coefficients = [0, 1, 1], range = [-1, 1], noise = 0.05 }
+model.mlp = { depth = 2, width = 16 }
+optimizer.sgd = { learning_rate = 0.02 }
 training = { batch = 20, epochs = 10 }
 "#;
 
 #[test]
 fn a_fault_comes_at_its_step_and_changes_nothing_before() {
     let healthy = run_for(&parse(CURVE), Mode::Observe, Some(60)).run;
-    for (fault, rates, inputs) in [
-        ("kind = 'rate-jump', factor = 4, steps = 2", [1.0, 4.0, 4.0, 1.0], [1.0; 4]),
-        ("kind = 'rate-ramp', factor = 1.5", [1.0, 1.5, 2.25, 3.375], [1.0; 4]),
-        ("kind = 'bad-batch', factor = 8", [1.0; 4], [1.0, 8.0, 1.0, 1.0]),
+    for (name, fault, rates, inputs) in [
+        ("rate-jump", "factor = 4, steps = 2", [1.0, 4.0, 4.0, 1.0], [1.0; 4]),
+        ("rate-ramp", "factor = 1.5", [1.0, 1.5, 2.25, 3.375], [1.0; 4]),
+        ("bad-batch", "factor = 8", [1.0; 4], [1.0, 8.0, 1.0, 1.0]),
     ] {
-        let text = format!("{CURVE}fault = {{ step = 40, {fault} }}\n");
+        let text = format!("{CURVE}fault.{name} = {{ step = 40, {fault} }}\n");
         let faulty = run_for(&parse(&text), Mode::Observe, Some(60)).run;
         for (offset, (rate, input)) in rates.iter().zip(inputs).enumerate() {
             let (then, now) = (&healthy.record().rows()[39 + offset], &faulty.record().rows()[39 + offset]);
@@ -45,12 +45,10 @@ fn f16_overflows_where_f32_learns() {
                 "depth = 2, width = 16",
                 "depth = 2, width = 16, normalisation = { kind = 'layer' }",
             )
-            .replace("range = [-1, 1]", "range = [-39, 39], powers = 3, scale_target = 'standard'")
-            .replace(
-                "kind = \"sgd\", learning_rate = 0.02",
-                "kind = \"adam\", learning_rate = 2e-3",
-            )
-            .replace("epochs = 10", &format!("epochs = 30, dtype = '{dtype}'"));
+            .replace("range = [-1, 1]", "range = [-39, 39], powers = 3")
+            .replace("sgd = { learning_rate = 0.02", "adam = { learning_rate = 2e-3")
+            .replace("epochs = 10", &format!("epochs = 30, dtype = '{dtype}'"))
+            + "scale.target = 'standard'\n";
         run_for(&parse(&text), Mode::Observe, None)
     };
     let wide = of("f32");

@@ -30,9 +30,9 @@ fn the_least_force_that_works_is_trained_to_the_end_and_its_recipe_stays_healthy
 #[test]
 fn a_healthy_recipe_is_left_alone() {
     let text = "name = \"t\"\n\
-        [data]\nsource = \"circles\"\nsamples = 400\nnoise = 0.05\nfactor = 0.3\n\
-        [model]\nkind = \"mlp\"\ndepth = 2\nwidth = 16\n\
-        [optimizer]\nkind = \"adam\"\nlearning_rate = 0.01\n\
+        [data.circles]\nsamples = 400\nnoise = 0.05\nfactor = 0.3\n\
+        [model.mlp]\ndepth = 2\nwidth = 16\n\
+        [optimizer.adam]\nlearning_rate = 0.01\n\
         [training]\nbatch = 28\nepochs = 15\n";
     let recipe = crate::parse(text);
     let file = RecipeFile { text: text.into(), path: "t.toml".into(), recipe };

@@ -7,19 +7,19 @@ use crate::{parse, run, shipped};
 
 /// Small nets of each kind, with batch norm and every optimizer, so that each path is compared.
 const NETS: [&str; 4] = [
-    "[data]\nsource = \"digits\"\n\
-     [model]\nkind = \"mlp\"\ndepth = 3\nwidth = 16\nnormalisation = { kind = \"batch\" }\n\
-     [optimizer]\nkind = \"adam\"\nlearning_rate = 0.002\n",
-    "[data]\nsource = \"digits\"\n\
-     [model]\nkind = \"conv\"\nchannels = [4]\nkernel = 3\ndense = [16]\n\
+    "[data.digits]\n\
+     [model.mlp]\ndepth = 3\nwidth = 16\nnormalisation = { kind = \"batch\" }\n\
+     [optimizer.adam]\nlearning_rate = 0.002\n",
+    "[data.digits]\n\
+     [model.conv]\nchannels = [4]\nkernel = 3\ndense = [16]\n\
      normalisation = { kind = \"layer\", place = \"after\" }\n\
-     [optimizer]\nkind = \"adamw\"\nlearning_rate = 0.002\nweight_decay = 0.01\n",
-    "[data]\nsource = \"temporal-order\"\nsamples = 640\nlength = 12\n\
-     [model]\nkind = \"rnn\"\nhidden = 12\n\
-     [optimizer]\nkind = \"rmsprop\"\nlearning_rate = 0.001\n",
-    "[data]\nsource = \"blobs\"\nsamples = 600\ncenters = 3\nfeatures = 2\nstd = 1.0\n\
-     [model]\nkind = \"mlp\"\ndepth = 2\nwidth = 8\nresidual = true\n\
-     [optimizer]\nkind = \"sgd\"\nlearning_rate = 0.01\nmomentum = 0.9\n\
+     [optimizer.adamw]\nlearning_rate = 0.002\nweight_decay = 0.01\n",
+    "[data.temporal-order]\nsamples = 640\nlength = 12\n\
+     [model.rnn]\nhidden = 12\n\
+     [optimizer.rmsprop]\nlearning_rate = 0.001\n",
+    "[data.blobs]\nsamples = 600\ncenters = 3\nfeatures = 2\nstd = 1.0\n\
+     [model.mlp]\ndepth = 2\nwidth = 8\nresidual = true\n\
+     [optimizer.sgd]\nlearning_rate = 0.01\nmomentum = 0.9\n\
      [clip]\nby = \"global-norm\"\nlimit = 5.0\n",
 ];
 

@@ -3,7 +3,7 @@
 use tamegrad::preflight::{OverflowAt, Warning};
 use tamegrad::{LayerId, Mode};
 use tamegrad_lab::preflight;
-use tamegrad_lab::recipe::{self, Recipe};
+use tamegrad_lab::recipe::{self, Optimizer, Recipe, Sgd};
 
 use crate::{parse, run_for, shipped};
 
@@ -11,6 +11,13 @@ use crate::{parse, run_for, shipped};
 fn seeded(name: &str, seed: u64) -> Recipe {
     let file = recipe::read(&shipped(&format!("{name}.toml"))).unwrap();
     Recipe { seed, ..file.recipe }
+}
+
+/// The healthy recipe with another seed and learning rate.
+fn healthy(seed: u64, learning_rate: f64) -> Recipe {
+    let recipe = seeded("healthy-digits", seed);
+    let Optimizer::Sgd(sgd) = recipe.optimizer else { panic!("{:?}", recipe.optimizer) };
+    Recipe { optimizer: Optimizer::Sgd(Sgd { learning_rate, ..sgd }), ..recipe }
 }
 
 #[test]
@@ -47,9 +54,7 @@ fn what_is_planted_at_the_start_is_warned_of() {
 #[test]
 fn the_largest_rate_that_lowers_the_loss_does_not_depend_on_the_rate_it_is_measured_from() {
     let critical_rate = |rate: f64| {
-        let mut recipe = seeded("healthy-digits", 2);
-        recipe.optimizer.learning_rate = rate;
-        let seen = preflight(&recipe).unwrap();
+        let seen = preflight(&healthy(2, rate)).unwrap();
         (rate * seen.critical_multiple.expect("measured"), seen.warnings())
     };
     let (low, _) = critical_rate(0.05);
@@ -68,9 +73,7 @@ fn the_largest_rate_that_lowers_the_loss_does_not_depend_on_the_rate_it_is_measu
 fn rounding_is_no_rise_of_the_loss() {
     for rate in [1e-4, 1e-5, 1e-6, 1e-7] {
         for seed in 1..=5 {
-            let mut recipe = seeded("healthy-digits", seed);
-            recipe.optimizer.learning_rate = rate;
-            let seen = preflight(&recipe).unwrap();
+            let seen = preflight(&healthy(seed, rate)).unwrap();
             assert_eq!(seen.critical_multiple, Some(f64::INFINITY), "{rate}, seed {seed}");
         }
     }
@@ -82,19 +85,16 @@ fn exp(depth: u64, seed: u64) -> Recipe {
         r#"
         name = "exp"
         seed = {seed}
-        [data]
-        source = "circles"
+        [data.circles]
         samples = 1000
         noise = 0.1
         factor = 0.8
-        [model]
-        kind = "mlp"
+        [model.mlp]
         depth = {depth}
         width = 5
         activation = "exp"
-        init = {{ scheme = "he", distribution = "uniform" }}
-        [optimizer]
-        kind = "adam"
+        init.he.distribution = "uniform"
+        [optimizer.adam]
         learning_rate = 0.001
         [training]
         batch = 128

@@ -11,9 +11,9 @@ use crate::{parse, run, shipped};
 fn curve(data: &str, model: &str, optimizer: &str, training: &str) -> String {
     format!(
         "name = \"curve\"\nseed = 1\n\
-         [data]\nsource = \"polynomial\"\nsamples = 300\nnoise = 0.01\n{data}\n\
-         [model]\nkind = \"mlp\"\nwidth = 32\n{model}\n\
-         [optimizer]\nkind = \"sgd\"\n{optimizer}\n\
+         [data.polynomial]\nsamples = 300\nnoise = 0.01\n{data}\n\
+         [model.mlp]\nwidth = 32\n{model}\n\
+         [optimizer.sgd]\n{optimizer}\n\
          [training]\nbatch = 32\nepochs = 30\n{training}\n"
     )
 }
@@ -22,9 +22,9 @@ fn curve(data: &str, model: &str, optimizer: &str, training: &str) -> String {
 fn digits(model: &str, optimizer: &str, epochs: u64) -> String {
     format!(
         "name = \"digits\"\nseed = 2\n\
-         [data]\nsource = \"digits\"\n\
-         [model]\nkind = \"mlp\"\n{model}\n\
-         [optimizer]\n{optimizer}\n\
+         [data.digits]\n\
+         [model.mlp]\n{model}\n\
+         [optimizer.sgd]\n{optimizer}\n\
          [training]\nbatch = 32\nepochs = {epochs}\n"
     )
 }
@@ -33,9 +33,9 @@ const SMALL: &str = "coefficients = [0.0, 0.0, 1.0]\nrange = [-1.0, 1.0]";
 const LARGE_TARGET: &str = "coefficients = [0.0, 0.0, 300.0]\nrange = [-1.0, 1.0]";
 const LARGE_INPUT: &str = "coefficients = [0.0, 0.02]\nrange = [0.0, 100.0]";
 const RELU: &str = "depth = 2\nactivation = \"relu\"";
-const WIDE_INIT: &str = "depth = 8\nactivation = \"relu\"\ninit = { scheme = \"he\", gain = 4.0 }";
+const WIDE_INIT: &str = "depth = 8\nactivation = \"relu\"\ninit.he.gain = 4.0";
 
-const DEEP_INIT: &str = "depth = 20\nactivation = \"relu\"\ninit = { scheme = \"he\", gain = 1.5 }";
+const DEEP_INIT: &str = "depth = 20\nactivation = \"relu\"\ninit.he.gain = 1.5";
 
 fn cases() -> Vec<(&'static str, String, Change)> {
     let sgd = "learning_rate = 0.05";
@@ -47,9 +47,9 @@ fn cases() -> Vec<(&'static str, String, Change)> {
         std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{error}"))
     };
     let drifting = || {
-        let model = "depth = 30\nwidth = 64\nactivation = \"selu\"\ninit = { scheme = \"lecun\" }\n\
-                     [[model.layer]]\nindex = 17\nactivation = \"exp\"";
-        digits(model, "kind = \"sgd\"\nlearning_rate = 0.005\nmomentum = 0.9", 6)
+        let model = "depth = 30\nwidth = 64\nactivation = \"selu\"\ninit.lecun = {}\n\
+                     [[model.mlp.layer]]\nindex = 17\nactivation = \"exp\"";
+        digits(model, "learning_rate = 0.005\nmomentum = 0.9", 6)
     };
     vec![
         ("clip-global-norm", large_target(), Change::ClipGlobalNorm { max_norm: 1.0 }),
@@ -66,7 +66,7 @@ fn cases() -> Vec<(&'static str, String, Change)> {
             "warm-up",
             digits(
                 "depth = 3\nwidth = 64\nactivation = \"relu\"",
-                "kind = \"sgd\"\nlearning_rate = 0.2\nmomentum = 0.9",
+                "learning_rate = 0.2\nmomentum = 0.9",
                 6,
             ),
             Change::WarmUp { steps: 200 },

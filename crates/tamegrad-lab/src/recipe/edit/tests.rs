@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::EditValue::{Bool, Float, Integer, Remove, Text};
 use super::{Edit, EditError, EditValue, absolute_paths, apply};
-use crate::recipe::{ClipBy, Model, Optimizer, OptimizerKind, parse};
+use crate::recipe::{ClipBy, Init, Model, Optimizer, Sgd, parse};
 
 fn edit(key: &str, value: EditValue) -> Edit {
     Edit { key: key.into(), value }
@@ -68,54 +68,54 @@ fn missing_keys_and_tables_are_added() {
 
 #[test]
 fn layers_are_found_by_their_index() {
-    let one = "[model]\ndepth = 9\n\n# planted\n[[model.layer]]\nindex = 3\n\n[b]\nx = 1\n";
+    let one = "[model.mlp]\ndepth = 9\n\n# planted\n[[model.mlp.layer]]\nindex = 3\n\n[b]\nx = 1\n";
     check(&[
         (
             one,
-            "model.layer[3].init.gain",
+            "model.mlp.layer[3].init.gain",
             Float(2.0),
-            "[model]\ndepth = 9\n\n# planted\n[[model.layer]]\nindex = 3\n\
+            "[model.mlp]\ndepth = 9\n\n# planted\n[[model.mlp.layer]]\nindex = 3\n\
              init = { gain = 2.0 }\n\n[b]\nx = 1\n",
         ),
         (
             one,
-            "model.layer[5].activation",
+            "model.mlp.layer[5].activation",
             text("tanh"),
-            "[model]\ndepth = 9\n\n# planted\n[[model.layer]]\nindex = 3\n\n\
-             [[model.layer]]\nindex = 5\nactivation = \"tanh\"\n\n[b]\nx = 1\n",
+            "[model.mlp]\ndepth = 9\n\n# planted\n[[model.mlp.layer]]\nindex = 3\n\n\
+             [[model.mlp.layer]]\nindex = 5\nactivation = \"tanh\"\n\n[b]\nx = 1\n",
         ),
-        (one, "model.layer[3]", Remove, "[model]\ndepth = 9\n\n[b]\nx = 1\n"),
-        (one, "model.layer", Remove, "[model]\ndepth = 9\n\n[b]\nx = 1\n"),
-        (one, "model.layer[4]", Remove, one),
+        (one, "model.mlp.layer[3]", Remove, "[model.mlp]\ndepth = 9\n\n[b]\nx = 1\n"),
+        (one, "model.mlp.layer", Remove, "[model.mlp]\ndepth = 9\n\n[b]\nx = 1\n"),
+        (one, "model.mlp.layer[4]", Remove, one),
         (
-            "[model]\nx = 1\n\n[b]\n",
-            "model.layer[0].activation",
+            "[model.mlp]\nx = 1\n\n[b]\n",
+            "model.mlp.layer[0].activation",
             text("exp"),
-            "[model]\nx = 1\n\n[[model.layer]]\nindex = 0\nactivation = \"exp\"\n\n[b]\n",
+            "[model.mlp]\nx = 1\n\n[[model.mlp.layer]]\nindex = 0\nactivation = \"exp\"\n\n[b]\n",
         ),
         (
-            "model = { layer = [{ index = 1 }] }\n",
-            "model.layer[1].residual",
+            "model.mlp = { layer = [{ index = 1 }] }\n",
+            "model.mlp.layer[1].residual",
             Bool(true),
-            "model = { layer = [{ index = 1, residual = true }] }\n",
+            "model.mlp = { layer = [{ index = 1, residual = true }] }\n",
         ),
         (
-            "model = { layer = [{ index = 1 }] }\n",
-            "model.layer[2].x",
+            "model.mlp = { layer = [{ index = 1 }] }\n",
+            "model.mlp.layer[2].x",
             Integer(1),
-            "model = { layer = [{ index = 1 }, { index = 2, x = 1 }] }\n",
+            "model.mlp = { layer = [{ index = 1 }, { index = 2, x = 1 }] }\n",
         ),
         (
-            "model.depth = 2\n",
-            "model.layer[1].x",
+            "model.mlp.depth = 2\n",
+            "model.mlp.layer[1].x",
             Integer(1),
-            "model.depth = 2\nmodel.layer = [{ index = 1, x = 1 }]\n",
+            "model.mlp.depth = 2\nmodel.mlp.layer = [{ index = 1, x = 1 }]\n",
         ),
         (
-            "model = { layer = [{ index = 1 }, { index = 2 }] }\n",
-            "model.layer[2]",
+            "model.mlp = { layer = [{ index = 1 }, { index = 2 }] }\n",
+            "model.mlp.layer[2]",
             Remove,
-            "model = { layer = [{ index = 1 }] }\n",
+            "model.mlp = { layer = [{ index = 1 }] }\n",
         ),
     ]);
 }
@@ -179,30 +179,26 @@ fn impossible_edits_are_errors() {
 fn paths_become_absolute() {
     let folder = if cfg!(windows) { Path::new("C:\\r") } else { Path::new("/r") };
     let absolute = |name: &str| std::path::absolute(folder.join(name)).unwrap();
-    let before = "[data]\nsource = \"csv\"\npath = \"t.csv\" # mine\n";
+    let before = "[data.csv]\npath = \"t.csv\" # mine\n";
     let after = absolute_paths(before, folder);
     let data: toml::Table = after.parse().unwrap();
-    assert_eq!(data["data"]["path"].as_str(), absolute("t.csv").to_str());
-    assert!(after.starts_with("[data]\nsource = \"csv\"\npath = "), "{after}");
+    assert_eq!(data["data"]["csv"]["path"].as_str(), absolute("t.csv").to_str());
+    assert!(after.starts_with("[data.csv]\npath = "), "{after}");
     assert!(after.ends_with(" # mine\n"), "{after}");
     assert_eq!(absolute_paths(&after, Path::new("elsewhere")), after);
-    for untouched in ["[data]\nsource = \"digits\"\n", "not toml", "x = 1\n"] {
+    for untouched in ["[data.digits]\n", "not toml", "x = 1\n"] {
         assert_eq!(absolute_paths(untouched, folder), untouched);
     }
 }
 
 /// Recipes that say the same in the three ways of TOML.
 const LAYOUTS: [&str; 3] = [
-    "name = \"a\"\n[data]\nsource = \"digits\"\n[model]\nkind = \"mlp\"\ndepth = 20\n\
-     width = 8\n[optimizer]\nkind = \"sgd\"\nlearning_rate = 1.0\n[training]\nbatch = 8\n\
-     epochs = 1\n# the end\n",
-    "name = \"a\"\ndata = { source = \"digits\" }\n\
-     model = { kind = \"mlp\", depth = 20, width = 8 }\n\
-     optimizer = { kind = \"sgd\", learning_rate = 1.0 }\n\
-     training = { batch = 8, epochs = 1 }\n",
-    "name = \"a\"\ndata.source = \"digits\"\nmodel.kind = \"mlp\"\nmodel.depth = 20\n\
-     model.width = 8\noptimizer.kind = \"sgd\"\noptimizer.learning_rate = 1.0\n\
-     training.batch = 8\ntraining.epochs = 1\n",
+    "name = \"a\"\n[data.digits]\n[model.mlp]\ndepth = 20\nwidth = 8\n[optimizer.sgd]\n\
+     learning_rate = 1.0\n[training]\nbatch = 8\nepochs = 1\n# the end\n",
+    "name = \"a\"\ndata = { digits = {} }\nmodel = { mlp = { depth = 20, width = 8 } }\n\
+     optimizer = { sgd = { learning_rate = 1.0 } }\ntraining = { batch = 8, epochs = 1 }\n",
+    "name = \"a\"\ndata.digits = {}\nmodel.mlp.depth = 20\nmodel.mlp.width = 8\n\
+     optimizer.sgd.learning_rate = 1.0\ntraining.batch = 8\ntraining.epochs = 1\n",
 ];
 
 /// Numbers that look random, the same at each run (Marsaglia 2003, xorshift).
@@ -222,30 +218,30 @@ fn what_is_set_is_what_is_read() {
         let (rate, limit, gain) = (number(), number(), number());
         let index = (scatter(&mut state) % 20) as usize;
         let mut edits = vec![
-            edit("optimizer.learning_rate", Float(rate)),
+            edit("optimizer.sgd.learning_rate", Float(rate)),
             edit("clip.by", text("tensor-norm")),
             edit("clip.limit", Float(limit)),
-            edit(&format!("model.layer[{index}].init.scheme"), text("lecun")),
-            edit(&format!("model.layer[{index}].init.gain"), Float(gain)),
-            edit("model.normalisation.kind", text("batch")),
+            edit(&format!("model.mlp.layer[{index}].init.normal.gain"), Float(gain)),
+            edit(&format!("model.mlp.layer[{index}].activation"), text("tanh")),
+            edit("model.mlp.normalisation.kind", text("batch")),
             edit("schedule.warm_up", Integer(7)),
         ];
         let by = (scatter(&mut state) % edits.len() as u64) as usize;
         edits.rotate_left(by);
         let after = apply(before, &edits).unwrap();
         let recipe = parse(&after, None).unwrap_or_else(|error| panic!("{error}\n{after}"));
-        let Optimizer { kind, learning_rate, .. } = recipe.optimizer;
-        assert_eq!((kind, learning_rate), (OptimizerKind::Sgd { momentum: 0.0 }, rate));
+        let sgd = Sgd { learning_rate: rate, weight_decay: 0.0, momentum: 0.0 };
+        assert_eq!(recipe.optimizer, Optimizer::Sgd(sgd));
         let clip = recipe.clip.unwrap();
         assert_eq!((clip.by, clip.limit), (ClipBy::TensorNorm, limit));
         let Model::Mlp(mlp) = recipe.model else { panic!("{after}") };
-        let found: Vec<_> = mlp.layer.iter().map(|l| (l.index, l.init.unwrap().gain)).collect();
-        assert_eq!(found, [(index, gain)], "{after}");
+        let found: Vec<_> = mlp.layer.iter().map(|l| (l.index, l.init)).collect();
+        assert_eq!(found, [(index, Some(Init::Normal { gain }))], "{after}");
         assert_eq!(recipe.schedule.warm_up, 7);
 
-        let removals = ["clip", "model.layer", "model.normalisation", "schedule"];
+        let removals = ["clip", "model.mlp.layer", "model.mlp.normalisation", "schedule"];
         let mut back: Vec<Edit> = removals.iter().map(|key| edit(key, Remove)).collect();
-        back.push(edit("optimizer.learning_rate", Float(1.0)));
+        back.push(edit("optimizer.sgd.learning_rate", Float(1.0)));
         let restored = apply(&after, &back).unwrap();
         assert_eq!(parse(&restored, None), parse(before, None), "{restored}");
     }
