@@ -54,4 +54,18 @@ mod _core {
     use crate::layout::preflight_headroom_min;
     #[pymodule_export]
     const PREFLIGHT_UPDATE_MAX: f64 = tamegrad::preflight::UPDATE_MAX;
+
+    // The core's defaults for a door whose optimizer writes over the parameters.
+    #[pymodule_export]
+    const TRACE_EVERY: u64 = tamegrad::cadence::Cadence::IN_PLACE.trace_every;
+    #[pymodule_export]
+    const SNAPSHOT_EVERY: u64 = tamegrad::cadence::Cadence::IN_PLACE.snapshot_every;
+    #[pymodule_export]
+    const SNAPSHOTS_MAX: usize = tamegrad::cadence::Cadence::IN_PLACE.snapshots_max;
+    #[pymodule_export]
+    const UPDATES_ALL_UNTIL: u64 = tamegrad::cadence::UPDATES_ALL_UNTIL;
+    #[pymodule_export]
+    const UPDATES_EVERY: u64 = tamegrad::cadence::UPDATES_EVERY;
+    #[pymodule_export]
+    const COPY_KEPT_STEPS: u64 = tamegrad::cadence::COPY_KEPT_STEPS;
 }

@@ -25,6 +25,7 @@
 //! and in which bytes is the caller's choice.
 
 pub mod batch;
+pub mod cadence;
 pub mod causes;
 pub mod chain;
 pub mod decision;

@@ -8,6 +8,13 @@ PREFLIGHT_PRODUCT_MAX: float
 PREFLIGHT_NORM_MAX: float
 PREFLIGHT_UPDATE_MAX: float
 
+TRACE_EVERY: int
+SNAPSHOT_EVERY: int
+SNAPSHOTS_MAX: int
+UPDATES_ALL_UNTIL: int
+UPDATES_EVERY: int
+COPY_KEPT_STEPS: int
+
 def preflight_headroom_min(dtype_max: float) -> float: ...
 def is_judged(weight_norm: float, len: int, fan_in: int | None) -> bool: ...
 def run_command(arguments: list[str]) -> int: ...
@@ -65,7 +72,9 @@ class Updates:
 
 class Sampler:
     def __init__(self) -> None: ...
-    def take(self, parameters: list[Any]) -> None: ...
+    def take(
+        self, parameters: list[Any], step: int = 0, gradients: Scan | None = None
+    ) -> None: ...
     def measure(self, parameters: list[Any], updates: Updates) -> None: ...
 
 class Decision:
