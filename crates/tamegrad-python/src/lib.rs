@@ -18,6 +18,7 @@ mod judgement;
 mod layout;
 mod memory;
 mod numbers;
+mod preflight;
 mod scan;
 mod trace;
 mod units;
@@ -35,6 +36,8 @@ mod _core {
     #[pymodule_export]
     use crate::judgement::Decision;
     #[pymodule_export]
+    use crate::preflight::{Preflight, critical_multiple};
+    #[pymodule_export]
     use crate::scan::Scan;
     #[pymodule_export]
     use crate::trace::Trace;
@@ -42,18 +45,6 @@ mod _core {
     use crate::units::clip_units;
     #[pymodule_export]
     use crate::updates::{Sampler, Updates};
-
-    // The limits of the core's preflight, which this door's keeps to.
-    #[pymodule_export]
-    const PREFLIGHT_PRODUCT_MAX: f64 = tamegrad::preflight::PRODUCT_MAX;
-    #[pymodule_export]
-    const PREFLIGHT_NORM_MAX: f64 = tamegrad::record::ABSURD_NORM;
-    #[pymodule_export]
-    use crate::layout::is_judged;
-    #[pymodule_export]
-    use crate::layout::preflight_headroom_min;
-    #[pymodule_export]
-    const PREFLIGHT_UPDATE_MAX: f64 = tamegrad::preflight::UPDATE_MAX;
 
     // The core's defaults for a door whose optimizer writes over the parameters.
     #[pymodule_export]

@@ -28,6 +28,7 @@ pub mod batch;
 pub mod cadence;
 pub mod causes;
 pub mod chain;
+pub mod critical;
 pub mod decision;
 pub mod diagnosis;
 pub mod doc;

@@ -24,6 +24,7 @@ const CORE_LAYERS: &[&str] = &[
     "causes",
     "remedies",
     "preflight",
+    "critical",
     "ladder",
     "diagnosis",
     "guard",
