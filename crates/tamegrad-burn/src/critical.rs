@@ -1,18 +1,14 @@
 //! The critical step size: the smallest multiple of an update that raises the loss of its batch; and
 //! the sharpness along the way.
 
+use std::convert::Infallible;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
-use tamegrad::preflight::{MULTIPLE_TRIED_MAX, MULTIPLE_TRIED_MIN};
+use tamegrad::critical::{self, is_raised, multiples};
 
 use crate::probe::Probes;
 use crate::updates;
-
-/// Bisections that follow the powers of 4: they leave 2% between lowering and raising.
-const BISECTIONS: u32 = 6;
-/// Changes of the loss up to this many units of its rounding are none: each of the two losses is a
-/// sum over a batch, and each weight was rounded when it was moved.
-const ROUNDING_UNITS: f64 = 16.0;
 
 /// The smallest of the multiples 1/1024, 1/256, ..., 1, 4 of the update from `before` to `after`
 /// that raises the loss, by at most nine forward passes on copies; infinite when none of them
@@ -25,7 +21,7 @@ pub(crate) fn critical_step<M: Module>(
 ) -> (f64, Option<f64>) {
     let ray = Ray::new(before, after, loss);
     let mut tried = 0.0;
-    for multiple in by_4(1.0 / 1024.0) {
+    for multiple in multiples(1.0 / 1024.0) {
         tried = multiple;
         if ray.raises(multiple) {
             return (multiple, ray.second_derivative(multiple));
@@ -34,32 +30,16 @@ pub(crate) fn critical_step<M: Module>(
     (f64::INFINITY, ray.second_derivative(tried))
 }
 
-/// The smallest multiple of the update that raises the loss, within 2%, by at most 17 forward
-/// passes on copies: infinite when [`MULTIPLE_TRIED_MAX`] does not raise it, 0 when
-/// [`MULTIPLE_TRIED_MIN`] does. `None` when the loss is not finite before the update.
+/// [`critical::critical_multiple`] by at most 17 forward passes on copies.
 pub(crate) fn critical_multiple<M: Module>(
     before: &M,
     after: &M,
     loss: &impl Fn(&M, &Probes) -> Tensor<1>,
 ) -> Option<f64> {
     let ray = Ray::new(before, after, loss);
-    if !ray.start.is_finite() {
-        return None;
-    }
-    let mut lowers = 0.0;
-    for multiple in by_4(MULTIPLE_TRIED_MIN) {
-        if ray.raises(multiple) {
-            return Some(if lowers > 0.0 { ray.bisect(lowers, multiple) } else { 0.0 });
-        }
-        lowers = multiple;
-    }
-    Some(f64::INFINITY)
-}
-
-/// From a first multiple to the largest, each 4 times the one before it.
-fn by_4(first: f64) -> impl Iterator<Item = f64> {
-    std::iter::successors(Some(first), |multiple| Some(4.0 * multiple))
-        .take_while(|multiple| *multiple <= MULTIPLE_TRIED_MAX)
+    let loss_at = |multiple| Ok::<_, Infallible>(ray.at(multiple));
+    let Ok(multiple) = critical::critical_multiple(ray.start, ray.epsilon, loss_at);
+    multiple
 }
 
 /// The losses along an update.
@@ -69,8 +49,8 @@ struct Ray<'a, M, L> {
     loss: &'a L,
     /// Where it starts.
     start: f64,
-    /// What a change of the loss has to exceed.
-    rounding: f64,
+    /// Distance from 1 to the next number of the loss's type.
+    epsilon: f64,
 }
 
 impl<'a, M: Module, L: Fn(&M, &Probes) -> Tensor<1>> Ray<'a, M, L> {
@@ -79,9 +59,9 @@ impl<'a, M: Module, L: Fn(&M, &Probes) -> Tensor<1>> Ray<'a, M, L> {
         // statistics of its own.
         let model = before.valid().train();
         let value = loss(&model, &Probes::unarmed()).inner();
-        let unit = value.dtype().finfo().map_or(f64::from(f32::EPSILON), |info| info.epsilon);
+        let epsilon = value.dtype().finfo().map_or(f64::from(f32::EPSILON), |info| info.epsilon);
         let start = value.into_scalar::<f64>();
-        Self { before, after, loss, start, rounding: ROUNDING_UNITS * unit * start.abs() }
+        Self { before, after, loss, start, epsilon }
     }
 
     fn at(&self, multiple: f64) -> f64 {
@@ -89,9 +69,8 @@ impl<'a, M: Module, L: Fn(&M, &Probes) -> Tensor<1>> Ray<'a, M, L> {
         (self.loss)(&model, &Probes::unarmed()).inner().into_scalar::<f64>()
     }
 
-    /// NaN counts as raised.
     fn raises(&self, multiple: f64) -> bool {
-        !(self.at(multiple) <= self.start + self.rounding)
+        is_raised(self.start, self.epsilon, self.at(multiple))
     }
 
     /// By the second difference over 0, half of the multiple and the multiple.
@@ -99,14 +78,6 @@ impl<'a, M: Module, L: Fn(&M, &Probes) -> Tensor<1>> Ray<'a, M, L> {
         let half = 0.5 * multiple;
         let second = self.at(multiple) - 2.0 * self.at(half) + self.start;
         Some(second / (half * half)).filter(|second| second.is_finite())
-    }
-
-    fn bisect(&self, mut lowers: f64, mut raises: f64) -> f64 {
-        for _ in 0..BISECTIONS {
-            let middle = (lowers * raises).sqrt();
-            if self.raises(middle) { raises = middle } else { lowers = middle }
-        }
-        raises
     }
 }
 

@@ -1,50 +1,29 @@
 //! The size of an update by a sample of each tensor, and in full where a sample could mislead.
 //!
-//! To read all parameters at every step costs a small network several per cent of its step. So of
-//! each tensor on the CPU one stretch of 64 elements in 64 is looked at, at places drawn anew for
-//! every step. The estimates of |dW|^2 and |W|^2 are without bias. Of 65,536 elements 1024 are
-//! looked at: of values that are spread evenly the norm is within some 2% (one sigma), of an update
-//! that lies in a third of the rows within some 17%.
+//! Of each tensor on the CPU a part is looked at, at places drawn anew for every step, by the rule of
+//! [`tamegrad_stats::update_by_sample`]. A tensor is measured in full, by [`measure_those`], in a step
+//! in which
 //!
-//! A tensor is measured in full, by [`measure_those`], in a step in which
+//! - the estimated ratio is [`UPDATE_NOTABLE`] or more;
+//! - its gradient says that a sample [`may_mislead`];
+//! - a sampled element is not finite after it, or an element was not at the step before.
 //!
-//! - the estimated ratio is 0.05 or more: signs look from 0.1 on, so what fires rests on exact
-//!   numbers;
-//! - its gradient is not finite, or so large that the update or the moments could overflow;
-//! - its gradient is concentrated: more than 7/8 of it zeros (an embedding of which few rows move),
-//!   or its largest square above 512 times the mean square;
-//! - a sampled element is not finite before or after, or an element was not at the step before.
-//!
-//! What is left to chance is an update that is concentrated though its gradient is not. With its
-//! change in n stretches of a tensor it is missed at one step with probability (63/64)^n at most,
-//! and at k steps with the k-th power of that. A parameter that becomes NaN from a finite gradient of
-//! usual size is seen in the same step if it is in the sample, in the next if the loss depends on
-//! it, and within 32 steps in any case: each step reads some of the tensors in full.
+//! A parameter that becomes NaN from a finite gradient of usual size is seen in the same step if it is
+//! in the sample, in the next if the loss depends on it, and within [`READ_EVERY`] steps in any case: each step
+//! reads some of the tensors in full.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use half::{bf16, f16};
+use tamegrad::cadence::{READ_EVERY, UPDATE_NOTABLE};
 use tamegrad::record::TensorTrack;
 use tamegrad::{Step, Update};
-use tamegrad_stats::{ListStats, TensorRef, TensorStats, scan};
+use tamegrad_stats::{
+    ListStats, TensorRef, TensorStats, is_sampled, may_mislead, sample_seed, update_by_sample,
+};
 
 use crate::host::HostTensor;
 use crate::parameters::ParameterTable;
 use crate::updates::measure_those;
-
-/// Elements that are looked at together. What costs is to go to a place that is in no cache, not to
-/// read on from there.
-const STRETCH: usize = 64;
-/// Stretches of which one is looked at.
-const STRATUM: usize = 64;
-/// A tensor of at most this many elements is looked at whole.
-const WHOLE: usize = 1024;
-/// Ratio from which an update is measured in full.
-const NOTABLE: f64 = 0.05;
-/// Largest square of a gradient by its mean square, above which it counts as concentrated.
-const CREST: f64 = 512.0;
-/// Steps in which every tensor is read in full once for elements that are not finite.
-const ROUND: u64 = 32;
 
 /// The update of each parameter from `before` to `after`, by [`tamegrad::TensorId`], estimated
 /// where a sample tells it. `gradients` are those that made the update, `tracks` what is known of
@@ -115,8 +94,8 @@ impl ModuleVisitor for Sampler<'_> {
         let was_broken = latest.is_some_and(|update| update.nonfinite > 0);
         if !was_broken && before.is_laid_out_like(&after) {
             let gradient = self.gradients.get(index).copied().flatten();
-            let seed = mixed(self.step).wrapping_add(index as u64);
-            let is_read = (self.step.wrapping_add(index as u64)).is_multiple_of(ROUND);
+            let seed = sample_seed(self.step, index as u64);
+            let is_read = (self.step.wrapping_add(index as u64)).is_multiple_of(READ_EVERY);
             self.updates[index] =
                 told_by_sample(before.elements(), after.elements(), gradient, seed, is_read);
         }
@@ -131,94 +110,11 @@ fn told_by_sample(
     seed: u64,
     is_read: bool,
 ) -> Option<Update> {
-    use TensorRef::{Bf16, F16, F32, F64};
-    let sums = match (before, after) {
-        (F32(a), F32(b)) => sample(a, b, gradient, f64::from(f32::MAX), seed, is_read, f64::from),
-        (F64(a), F64(b)) => sample(a, b, gradient, f64::MAX, seed, is_read, |value| value),
-        (F16(a), F16(b)) => sample(a, b, gradient, f64::from(f16::MAX), seed, is_read, f16::to_f64),
-        (Bf16(a), Bf16(b)) => {
-            sample(a, b, gradient, f64::from(bf16::MAX), seed, is_read, bf16::to_f64)
-        }
-        _ => None,
-    };
-    sums.filter(|update| update.ratio() < NOTABLE)
-}
-
-/// Whether the update may be concentrated, or overflow a type with this largest number.
-fn is_doubtful(gradient: &TensorStats, largest: f64) -> bool {
-    let mean_square = gradient.l2 * gradient.l2 / gradient.len.max(1) as f64;
-    !gradient.is_finite()
-        || gradient.max_abs > largest.sqrt() / 4.0
-        || gradient.max_abs * gradient.max_abs > CREST * mean_square
-        || (gradient.zeros > gradient.len / 8 * 7 && gradient.zeros < gradient.len)
-}
-
-fn sample<T: tamegrad_stats::Element>(
-    before: &[T],
-    after: &[T],
-    gradient: Option<TensorStats>,
-    largest: f64,
-    seed: u64,
-    is_read: bool,
-    widen: impl Fn(T) -> f64 + Copy,
-) -> Option<Update> {
-    let (mut change, mut weight) = (0.0, 0.0);
-    if after.len() <= WHOLE {
-        (change, weight) = squares(before, after, widen);
-    } else {
-        if gradient.is_some_and(|gradient| is_doubtful(&gradient, largest))
-            || (is_read && !scan(after).is_finite())
-        {
-            return None;
-        }
-        let strata = before.chunks(STRETCH * STRATUM).zip(after.chunks(STRETCH * STRATUM));
-        for (number, (old, new)) in strata.enumerate() {
-            let stretches = old.len().div_ceil(STRETCH);
-            let drawn = mixed(seed ^ ((number as u64) << 32)) >> 32;
-            let first = ((drawn * stretches as u64) >> 32) as usize * STRETCH;
-            let drawn = first..old.len().min(first + STRETCH);
-            let (of_change, of_weight) = squares(&old[drawn.clone()], &new[drawn], widen);
-            change += stretches as f64 * of_change;
-            weight += stretches as f64 * of_weight;
-        }
+    let is_doubtful = || gradient.is_some_and(|gradient| may_mislead(&gradient, after.type_max()));
+    if is_sampled(after.len()) && (is_doubtful() || (is_read && !after.scan().is_finite())) {
+        return None;
     }
-    // A NaN or an infinity before or after leaves none of the sums finite.
-    (change + weight).is_finite().then(|| Update {
-        change_norm: change.sqrt(),
-        weight_norm: weight.sqrt(),
-        len: after.len() as u64,
-        nonfinite: 0,
-    })
-}
-
-/// Sums of (new - old)^2 and old^2.
-#[inline(always)]
-fn squares<T: Copy>(before: &[T], after: &[T], widen: impl Fn(T) -> f64 + Copy) -> (f64, f64) {
-    const LANES: usize = 8;
-    let (mut change, mut weight) = ([0.0; LANES], [0.0; LANES]);
-    let (before, rest_before) = before.as_chunks::<LANES>();
-    let (after, rest_after) = after.as_chunks::<LANES>();
-    for (old, new) in before.iter().zip(after) {
-        for lane in 0..LANES {
-            let (old, new) = (widen(old[lane]), widen(new[lane]));
-            change[lane] += (new - old) * (new - old);
-            weight[lane] += old * old;
-        }
-    }
-    for (lane, (old, new)) in rest_before.iter().zip(rest_after).enumerate() {
-        let (old, new) = (widen(*old), widen(*new));
-        change[lane] += (new - old) * (new - old);
-        weight[lane] += old * old;
-    }
-    (change.iter().sum(), weight.iter().sum())
-}
-
-/// A number that looks drawn (Steele, Lea and Flood 2014: SplitMix64).
-fn mixed(number: u64) -> u64 {
-    let z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    update_by_sample(before, after, seed).filter(|update| update.ratio() < UPDATE_NOTABLE)
 }
 
 #[cfg(test)]
@@ -227,22 +123,12 @@ mod tests {
     use crate::updates::measure;
     use burn::module::ParamId;
     use burn::tensor::Device;
+    use tamegrad_stats::scan;
 
     const LEN: usize = 256 * 256 + 37;
 
     fn wave(index: usize, pace: f32) -> f32 {
         (index as f32 * pace).sin()
-    }
-
-    /// The exact update.
-    fn exact(before: &[f32], after: &[f32]) -> Update {
-        let (change, weight) = squares(before, after, f64::from);
-        Update {
-            change_norm: change.sqrt(),
-            weight_norm: weight.sqrt(),
-            len: after.len() as u64,
-            nonfinite: 0,
-        }
     }
 
     fn told(before: &[f32], after: &[f32], gradient: &[f32], seed: u64) -> Option<Update> {
@@ -252,43 +138,6 @@ mod tests {
 
     fn moved(before: &[f32], gradient: &[f32], rate: f32) -> Vec<f32> {
         before.iter().zip(gradient).map(|(w, g)| w - rate * g).collect()
-    }
-
-    /// What 400 samples tell of the change, by what it is.
-    fn ratios(part: impl Fn(usize) -> f32) -> Vec<f64> {
-        let before: Vec<f32> = (0..LEN).map(|i| wave(i, 0.7)).collect();
-        let gradient: Vec<f32> = (0..LEN).map(|i| wave(i, 0.31) * part(i)).collect();
-        let after = moved(&before, &gradient, 0.01);
-        let want = exact(&before, &after);
-        let ratio = |seed| {
-            let got = told(&before, &after, &gradient, mixed(seed)).expect("by the sample");
-            assert!((got.weight_norm / want.weight_norm - 1.0).abs() < 0.05, "{got:?} {want:?}");
-            got.change_norm / want.change_norm
-        };
-        (0..400).map(ratio).collect()
-    }
-
-    #[test]
-    fn spread_updates_are_told_closely_and_without_bias() {
-        let rows = |i: usize| if (i / 256).is_multiple_of(3) { 1.0 } else { 0.01 };
-        for (name, ratios, sigma) in
-            [("evenly", ratios(|_| 1.0), 0.03), ("a third of the rows", ratios(rows), 0.2)]
-        {
-            let mean = |f: fn(f64) -> f64| ratios.iter().copied().map(f).sum::<f64>() / 400.0;
-            let square = mean(|ratio| ratio * ratio);
-            assert!((square - 1.0).abs() < 0.06, "{name}: {square}");
-            let spread = mean(|ratio| (ratio - 1.0) * (ratio - 1.0)).sqrt();
-            assert!(spread < sigma, "{name}: {spread}");
-        }
-    }
-
-    #[test]
-    fn small_tensors_are_told_to_the_last_digit() {
-        let before: Vec<f32> = (0..WHOLE).map(|i| wave(i, 0.7)).collect();
-        let mut gradient = vec![0.0; WHOLE];
-        gradient[77] = 1.0;
-        let after = moved(&before, &gradient, 0.1);
-        assert_eq!(told(&before, &after, &gradient, 3), Some(exact(&before, &after)));
     }
 
     #[test]
@@ -311,7 +160,7 @@ mod tests {
         for (name, gradient, rate) in cases {
             let after = moved(&before, &gradient, rate);
             for seed in 0..20 {
-                assert_eq!(told(&before, &after, &gradient, mixed(seed)), None, "{name}");
+                assert_eq!(told(&before, &after, &gradient, sample_seed(seed, 0)), None, "{name}");
             }
         }
         let after = moved(&before, &spread, 1e-3);
@@ -327,7 +176,7 @@ mod tests {
         after[40_000] = f32::NAN;
         let told = |seed, is_read| {
             let (before, after) = (TensorRef::F32(&before), TensorRef::F32(&after));
-            told_by_sample(before, after, Some(scan(&gradient)), mixed(seed), is_read)
+            told_by_sample(before, after, Some(scan(&gradient)), sample_seed(seed, 0), is_read)
         };
         let met = (0..4096).filter(|seed| told(*seed, false).is_none()).count();
         assert!((32..128).contains(&met), "one sample in 64 meets one element: {met}");

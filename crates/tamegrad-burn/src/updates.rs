@@ -4,16 +4,18 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::container::TensorContainer;
 use burn::tensor::{DType, Tensor};
 use tamegrad::Update;
-use tamegrad_stats::{ListStats, TensorStats};
+use tamegrad_stats::{ListStats, update_of};
 
 use crate::device_scan::widened;
+use crate::host::HostTensor;
 use crate::list::TensorList;
 use crate::parameters::ParameterTable;
 
 /// The update of each parameter from `before` to `after`, by [`tamegrad::TensorId`].
 ///
-/// The change is formed in the parameters' own type (f32 for half precision), so each element of
-/// it is rounded once.
+/// On the CPU both states are read where they lie, by [`update_of`]. On any other device the change is
+/// formed there in the parameters' own type (f32 for half precision), so each element of it is rounded
+/// once.
 pub(crate) fn measure<M: Module>(
     table: &ParameterTable,
     before: &M,
@@ -38,30 +40,19 @@ pub(crate) fn measure_those<M: Module>(
         table,
         wanted,
         before: parameters(before),
-        measured: Vec::new(),
+        updates,
+        listed: Vec::new(),
         list: TensorList::default(),
     };
     after.visit(&mut pairs);
-    let mut stats = pairs.list.scan(buffers);
-    for (index, is_f64) in pairs.measured {
+    let Pairs { listed, list, .. } = pairs;
+    let mut stats = list.scan(buffers);
+    for (index, type_max) in listed {
         if let (Some(change), Some(before), Some(after)) =
             (stats.next(), stats.next(), stats.next())
         {
-            updates[index] = Some(update(&change, &before, &after, is_f64));
+            updates[index] = Some(Update::of_stats(&change, &before, &after, type_max));
         }
-    }
-}
-
-fn update(change: &TensorStats, before: &TensorStats, after: &TensorStats, is_f64: bool) -> Update {
-    // Two finite values can differ by more than their type holds. The bound falls on the side of
-    // the alarm.
-    let largest = if is_f64 { f64::MAX } else { f64::from(f32::MAX) };
-    let overflowed = change.infs > 0 && before.max_abs + after.max_abs > largest;
-    Update {
-        change_norm: if overflowed { before.l2 + after.l2 } else { change.l2 },
-        weight_norm: before.l2,
-        len: after.len,
-        nonfinite: after.nonfinite(),
     }
 }
 
@@ -100,14 +91,16 @@ fn parameters<M: Module>(module: &M) -> TensorContainer<ParamId> {
     collector.0
 }
 
-/// Goes through the parameters after an update, and lists of each: its change, what it was, what
-/// it is.
+/// Goes through the parameters after an update and measures each that lies in the memory of the CPU.
+/// Of the others it lists: the change, what the tensor was, what it is.
 struct Pairs<'a> {
     table: &'a ParameterTable,
     wanted: &'a [bool],
     before: TensorContainer<ParamId>,
-    /// The parameter of each three tensors of the list, and whether it is of f64.
-    measured: Vec<(usize, bool)>,
+    updates: &'a mut [Option<Update>],
+    /// The parameter of each three tensors of the list, and the largest number of the type that its
+    /// change is formed in.
+    listed: Vec<(usize, f64)>,
     list: TensorList,
 }
 
@@ -118,11 +111,21 @@ impl ModuleVisitor for Pairs<'_> {
         };
         let Some(before) = self.before.remove::<Tensor<D>>(&param.id) else { return };
         let after = param.val().inner();
-        self.measured.push((index, after.dtype() == DType::F64));
-        self.list.push(widened(after.clone()) - widened(before.clone()));
-        self.list.push(before);
-        self.list.push(after);
+        self.updates[index] = in_place(&before, &after);
+        if self.updates[index].is_none() {
+            let is_f64 = after.dtype() == DType::F64;
+            self.listed.push((index, if is_f64 { f64::MAX } else { f64::from(f32::MAX) }));
+            self.list.push(widened(after.clone()) - widened(before.clone()));
+            self.list.push(before);
+            self.list.push(after);
+        }
     }
+}
+
+/// The update of a tensor that is read where it lies; `None` where it cannot be.
+fn in_place<const D: usize>(before: &Tensor<D>, after: &Tensor<D>) -> Option<Update> {
+    let (before, after) = (HostTensor::new(before)?, HostTensor::new(after)?);
+    before.is_laid_out_like(&after).then(|| update_of(before.elements(), after.elements()))?
 }
 
 #[cfg(test)]

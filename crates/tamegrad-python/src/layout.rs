@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use tamegrad::{ActivationKind, LayerId, LayerInfo, Layout, NormalisationKind, TensorInfo, Update};
+use tamegrad::{ActivationKind, LayerId, LayerInfo, Layout, NormalisationKind, TensorInfo};
 
 /// Name, layer, whether it is a weight matrix, inputs of one of its units.
 pub(crate) type TensorRow = (String, Option<usize>, bool, Option<u64>);
@@ -26,20 +26,6 @@ pub(crate) fn tensor_infos(rows: Vec<TensorRow>, layers: usize) -> PyResult<Vec<
         Ok(TensorInfo { name, layer: layer.map(LayerId), is_matrix, fan_in })
     });
     infos.collect()
-}
-
-/// Powers of 2 to the end of a type under which preflight warns.
-#[pyfunction]
-pub(crate) fn preflight_headroom_min(dtype_max: f64) -> f64 {
-    tamegrad::preflight::headroom_min(dtype_max)
-}
-
-/// Whether an update of a matrix can be held against its size: norm before it, elements, inputs of one
-/// of its units.
-#[pyfunction]
-pub(crate) fn is_judged(weight_norm: f64, len: u64, fan_in: Option<u64>) -> bool {
-    let info = TensorInfo { name: String::new(), layer: None, is_matrix: true, fan_in };
-    info.is_judged_by(&Update { change_norm: 0.0, weight_norm, len, nonfinite: 0 })
 }
 
 fn layer((name, activation, normalisation, residual, recurrent): LayerRow) -> PyResult<LayerInfo> {

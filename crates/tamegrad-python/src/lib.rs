@@ -18,6 +18,7 @@ mod judgement;
 mod layout;
 mod memory;
 mod numbers;
+mod preflight;
 mod scan;
 mod trace;
 mod units;
@@ -35,6 +36,8 @@ mod _core {
     #[pymodule_export]
     use crate::judgement::Decision;
     #[pymodule_export]
+    use crate::preflight::{Preflight, critical_multiple};
+    #[pymodule_export]
     use crate::scan::Scan;
     #[pymodule_export]
     use crate::trace::Trace;
@@ -43,15 +46,17 @@ mod _core {
     #[pymodule_export]
     use crate::updates::{Sampler, Updates};
 
-    // The limits of the core's preflight, which this door's keeps to.
+    // The core's defaults for a door whose optimizer writes over the parameters.
     #[pymodule_export]
-    const PREFLIGHT_PRODUCT_MAX: f64 = tamegrad::preflight::PRODUCT_MAX;
+    const TRACE_EVERY: u64 = tamegrad::cadence::Cadence::IN_PLACE.trace_every;
     #[pymodule_export]
-    const PREFLIGHT_NORM_MAX: f64 = tamegrad::rules::RULES.high_gradient.live.absurd;
+    const SNAPSHOT_EVERY: u64 = tamegrad::cadence::Cadence::IN_PLACE.snapshot_every;
     #[pymodule_export]
-    use crate::layout::is_judged;
+    const SNAPSHOTS_MAX: usize = tamegrad::cadence::Cadence::IN_PLACE.snapshots_max;
     #[pymodule_export]
-    use crate::layout::preflight_headroom_min;
+    const UPDATES_ALL_UNTIL: u64 = tamegrad::cadence::UPDATES_ALL_UNTIL;
     #[pymodule_export]
-    const PREFLIGHT_UPDATE_MAX: f64 = tamegrad::preflight::UPDATE_MAX;
+    const UPDATES_EVERY: u64 = tamegrad::cadence::UPDATES_EVERY;
+    #[pymodule_export]
+    const COPY_KEPT_STEPS: u64 = tamegrad::cadence::COPY_KEPT_STEPS;
 }

@@ -49,26 +49,29 @@ def test_preflight_leaves_everything_as_it_is():
     assert [p.grad for p in model.parameters()] == [None] * 10
     assert not optimizer.state
     assert result.ok
-    assert "nothing speaks against it" in str(result)
+    assert str(result).startswith("Ready: nothing is wrong before the first update\n")
 
 
 @pytest.mark.parametrize(
     ("model", "rate", "problem"),
     [
-        (lambda: deep(2.0), 1e-4, "the backward gains multiply to"),
+        (lambda: deep(2.0), 1e-4, "backward gains multiply to 9.56e8 over 60 layers"),
         (
             lambda: nn.Sequential(nn.Linear(16, 8), *[Exp()] * 5),
             1e-4,
-            "is not finite in the first pass",
+            "will overflow at 1@3: its output is not finite",
         ),
-        (lambda: mlp(), 1e3, "the first step changes"),
+        (lambda: mlp(), 1e3, "the first update changes 8.weight by 161 times its size"),
+        (lambda: mlp(), 1e3, "this learning rate is 162 times the largest that lowers the loss"),
     ],
 )
 def test_preflight_names_what_would_go_wrong(model, rate, problem):
     model = model()
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     result = tamegrad.preflight(model, loss_fn, next(batches(1)), optimizer)
-    assert any(problem in found for found in result.problems), result.problems
+    assert problem in result.problems
+    assert f"  - {problem}\n" in str(result)
+    assert result.to_dict()["warnings"] == result.problems
     assert not result.ok
 
 
@@ -76,6 +79,50 @@ def test_preflight_names_the_first_layer_that_overflows():
     model = nn.Sequential(nn.Linear(16, 8), nn.Tanh(), Exp(), Exp(), Exp(), Exp(), nn.Linear(8, 4))
     result = tamegrad.preflight(model, loss_fn, next(batches(1)))
     assert result.nonfinite_at == "5"
+    assert result.update_ratio is None and result.critical_multiple is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "multiple"), [(1.0, 0.5), (0.25, 2.0), (0.1, math.inf), (1e6, 0.0)]
+)
+def test_preflight_finds_the_largest_rate_that_lowers_the_loss(rate, multiple):
+    class Quadratic(nn.Module):
+        """The loss 2 w^2 and noise, which a step of SGD lowers below a rate of 1/2."""
+
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1, 1))
+            self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+            self.noise = nn.Dropout()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, batch):
+            self.calls += 1.0
+            # The same elements are dropped in every pass, or the loss would change by that.
+            return 2.0 * self.w.square().sum() + self.noise(batch).sum()
+
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    result = tamegrad.preflight(model, lambda m, b: m(b), torch.ones(64), optimizer)
+    assert result.critical_multiple == pytest.approx(multiple, rel=0.03)
+    assert float(model.calls) == 0.0
+
+
+def test_preflight_counts_a_loss_that_cannot_be_computed_as_raised():
+    class Checked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1, 1))
+
+        def forward(self, batch):
+            if float(self.w) < 0.5:
+                raise ValueError("w: want at least 0.5")
+            return self.w.square().sum()
+
+    model = Checked()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    result = tamegrad.preflight(model, lambda m, b: m(b), None, optimizer)
+    assert result.critical_multiple == pytest.approx(0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("scheme", ["lsuv", "he"])

@@ -4,7 +4,8 @@
 //! here. Everything is computed in f64, and no finite input overflows or underflows on the way: an
 //! f32 norm of values of 1e20 would be infinite, of values of 1e-30 zero, where [`scan`] is right
 //! in both cases. NaN and infinity are counted apart and never leak into a norm, and a clip by
-//! norm that meets one says so and writes nothing. [`MappedFile`] and [`TensorBytes`] read tensors
+//! norm that meets one says so and writes nothing. [`update_of`] tells how large an update is.
+//! [`MappedFile`] and [`TensorBytes`] read tensors
 //! in files.
 //!
 //! No function panics, and the same values in the same order give the same result to the bit.
@@ -42,6 +43,7 @@ mod scan;
 mod sum;
 mod threads;
 mod units;
+mod update;
 
 pub use bytes::{ElementType, TensorBytes};
 pub use clip::{
@@ -54,3 +56,6 @@ pub use list::{ListStats, TensorMut, TensorRef, scan_list, scan_list_with_histog
 pub use mapped::MappedFile;
 pub use scan::{TensorStats, merge, scan};
 pub use units::{UnitClip, UnitError, UnitLimits, clip_units};
+pub use update::{
+    TensorSample, Update, is_sampled, may_mislead, sample_seed, update_by_sample, update_of,
+};

@@ -47,6 +47,33 @@ macro_rules! with_values {
         }
     };
 }
+pub(crate) use with_values;
+
+impl TensorRef<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        with_values!(TensorRef, self, values => values.len())
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The largest finite value of the type.
+    pub fn type_max(&self) -> f64 {
+        with_values!(TensorRef, self, values => max_of(values))
+    }
+
+    /// The statistics of the elements.
+    pub fn scan(&self) -> TensorStats {
+        with_values!(TensorRef, self, values => crate::scan(values))
+    }
+}
+
+fn max_of<T: Element>(_: &[T]) -> f64 {
+    T::MAX
+}
 
 macro_rules! conversions {
     ($($type:ty => $variant:ident),*) => {

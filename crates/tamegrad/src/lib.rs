@@ -25,8 +25,10 @@
 //! and in which bytes is the caller's choice.
 
 pub mod batch;
+pub mod cadence;
 pub mod causes;
 pub mod chain;
+pub mod critical;
 pub mod decision;
 pub mod diagnosis;
 pub mod doc;

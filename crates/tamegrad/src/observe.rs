@@ -1,5 +1,6 @@
 //! What a door reports of one training step: an [`Observation`], and the [`Layout`] it refers to.
 
+pub use tamegrad_stats::Update;
 use tamegrad_stats::{TensorStats, merge};
 
 /// The number of a training step; the first is 0.
@@ -316,33 +317,6 @@ impl Observation<'_> {
     /// The L2 norm of the whole gradient.
     pub(crate) fn whole_norm(&self) -> Option<f64> {
         self.gradient_norm.or_else(|| self.whole_gradient().map(|stats| stats.l2))
-    }
-}
-
-/// An update of one tensor: the step that the optimizer took or means to take.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Update {
-    /// L2 norm of the change, |dW|.
-    pub change_norm: f64,
-    /// L2 norm of the tensor before it, |W|.
-    pub weight_norm: f64,
-    /// Number of elements.
-    pub len: u64,
-    /// Elements of the tensor that are NaN or Inf after the update.
-    pub nonfinite: u64,
-}
-
-impl Update {
-    /// The update ratio |dW|/|W|, with |W| at least 0.001 an element (RMS), so that a tensor of
-    /// zeros has a finite ratio (the same floor as in Brock 2021, section 4).
-    pub fn ratio(&self) -> f64 {
-        let floor = 1e-3 * (self.len as f64).sqrt();
-        if self.nonfinite > 0 {
-            f64::INFINITY
-        } else {
-            self.change_norm / self.weight_norm.max(floor)
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::source::Source;
 /// The modules of the core from the ground up: each imports only from those before it.
 const CORE_LAYERS: &[&str] = &[
     "running",
+    "cadence",
     "observe",
     "doc",
     "chain",
@@ -23,6 +24,7 @@ const CORE_LAYERS: &[&str] = &[
     "causes",
     "remedies",
     "preflight",
+    "critical",
     "ladder",
     "diagnosis",
     "guard",

@@ -1,18 +1,24 @@
+from collections.abc import Callable
 from typing import Any
 
 _Numbers = tuple[int, int, int, int, float, float, float]
+_TensorRow = tuple[str, int | None, bool, int | None]
 _LayerRow = tuple[str, tuple[str, str] | None, str | None, bool | None, bool]
 _MeasureRow = tuple[str, str, str | None, float, str | None, float | None, str]
 _FindingRow = tuple[int, str, str, str | None, str | None, list[_MeasureRow], str]
 
-PREFLIGHT_PRODUCT_MAX: float
-PREFLIGHT_NORM_MAX: float
-PREFLIGHT_UPDATE_MAX: float
+TRACE_EVERY: int
+SNAPSHOT_EVERY: int
+SNAPSHOTS_MAX: int
+UPDATES_ALL_UNTIL: int
+UPDATES_EVERY: int
+COPY_KEPT_STEPS: int
 
-def preflight_headroom_min(dtype_max: float) -> float: ...
-def is_judged(weight_norm: float, len: int, fan_in: int | None) -> bool: ...
 def run_command(arguments: list[str]) -> int: ...
 def clip_units(gradient: Any, weights: Any, units: int, ratio: float, eps: float) -> bool: ...
+def critical_multiple(
+    start: float, epsilon: float, loss_at: Callable[[float], float]
+) -> float | None: ...
 
 class Scan:
     def __init__(self) -> None: ...
@@ -66,8 +72,33 @@ class Updates:
 
 class Sampler:
     def __init__(self) -> None: ...
-    def take(self, parameters: list[Any]) -> None: ...
+    def take(self, parameters: list[Any], step: int = 0, gradients: Scan | None = None) -> None: ...
     def measure(self, parameters: list[Any], updates: Updates) -> None: ...
+
+class Preflight:
+    loss: float | None
+    gradient_norm: float | None
+    nonfinite_at: str | None
+    headroom_bits: float | None
+    first_update: tuple[str, float] | None
+    critical_multiple: float | None
+
+    def __init__(
+        self,
+        tensors: list[_TensorRow],
+        layers: list[_LayerRow],
+        gradients: Scan,
+        *,
+        loss: float | None = None,
+        trace: Trace | None = None,
+        updates: Updates | None = None,
+        critical_multiple: float | None = None,
+        dtype_max: float | None = None,
+    ) -> None: ...
+    def warnings(self) -> list[str]: ...
+    def gains(self) -> list[tuple[str, float | None, float | None, bool]]: ...
+    def text(self, *, width: int = 100, colour: bool = False) -> str: ...
+    def json(self) -> str: ...
 
 class Decision:
     action: str
@@ -80,7 +111,7 @@ class Decision:
 class Guard:
     def __init__(
         self,
-        tensors: list[tuple[str, int | None, bool]],
+        tensors: list[_TensorRow],
         layers: list[_LayerRow],
         *,
         mode: str = "observe",

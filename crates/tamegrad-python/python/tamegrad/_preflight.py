@@ -1,85 +1,103 @@
-"""Before the first update: gains, headroom, and the size of the first step."""
+"""Before the first update: one pass and one step on copies of a model, judged by the core."""
 
 from __future__ import annotations
 
 import copy
+import html
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from . import _gradients
-from ._core import (
-    PREFLIGHT_NORM_MAX,
-    PREFLIGHT_PRODUCT_MAX,
-    PREFLIGHT_UPDATE_MAX,
-    Scan,
-    is_judged,
-    preflight_headroom_min,
-)
+from . import _gradients, _layout
+from ._buffers import CalmBuffers
+from ._core import Preflight as Core
+from ._core import Scan, Updates, critical_multiple
 from ._probes import Probes, watching
 from ._state import random_state, set_random_state
-
-_USUAL = (0.5, 2.0)
-"""Gains outside of which a layer is marked."""
+from ._update import measure
 
 
 @dataclass(frozen=True)
 class LayerGain:
-    """What one layer does to the signal: RMS of its output over that of the layer before, and the
-    gradient's norm at that layer over the norm at this one."""
+    """What one layer does to the signal: RMS of its output over that of what comes to it, and the
+    gradient's norm at what comes to it over the norm at its output; NaN where it is not known."""
 
     name: str
     forward: float
     backward: float
-
-    @property
-    def is_marked(self) -> bool:
-        """Whether a gain lies outside of [0.5, 2]."""
-        known = [gain for gain in (self.forward, self.backward) if gain == gain]
-        return any(not _USUAL[0] <= gain <= _USUAL[1] for gain in known)
+    is_marked: bool
+    """Whether a gain lies outside of [0.5, 2], and not by design."""
 
 
-@dataclass(frozen=True)
 class Preflight:
-    """What one pass on one batch shows before anything is trained."""
+    """What one pass on one batch shows before anything is trained, and the first update where an
+    optimizer was given.
 
-    loss: float
-    gradient_norm: float
-    nonfinite_at: str | None
-    """The first layer with an output that is not finite, else the loss or a parameter."""
-    layers: list[LayerGain]
-    headroom: float
-    """Largest value of the type over the largest output."""
-    update_ratio: float | None
-    """Largest change of a weight matrix over its size in the first step, with an optimizer."""
-    update_name: str | None = None
-    problems: list[str] = field(default_factory=list)
-    headroom_min: float = 1.0
-    """Headroom under which there is a problem: an eighth of the powers of 2 that the type has."""
+    ``str()`` gives the whole as text, and IPython shows the same.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.loss = core.loss
+        """Loss of the batch."""
+        self.gradient_norm = core.gradient_norm
+        """L2 norm of the gradient; NaN when it has elements that are not finite."""
+        self.nonfinite_at = core.nonfinite_at
+        """The layer where the first number comes up that is not finite, in the pass or on the way back;
+        else the input, the loss, or the gradient of a parameter."""
+        self.headroom_bits = core.headroom_bits
+        """Powers of 2 between the largest output or gradient and the largest number of its type."""
+        self.update_name, self.update_ratio = core.first_update or (None, None)
+        """The weight matrix that the first step changes most, and the size of the change over its own."""
+        self.critical_multiple = core.critical_multiple
+        """The smallest multiple of the first step that raises the loss of the batch: infinite where 4
+        times the step does not, 0 where 1/65,536 of it does."""
+        self.problems = core.warnings()
+        """What speaks against the start."""
 
     @property
     def ok(self) -> bool:
         """Whether nothing speaks against the start."""
         return not self.problems
 
-    def __str__(self) -> str:
-        lines = [f"loss {self.loss:.4g}, gradient norm {self.gradient_norm:.4g}"]
-        for layer in self.layers:
-            if layer.is_marked:
-                gains = f"forward {layer.forward:.3g}, backward {layer.backward:.3g}"
-                lines.append(f"  {layer.name}: {gains}")
-        if self.update_ratio is not None:
-            lines.append(
-                f"first step changes {self.update_name} by {self.update_ratio:.2g} times its size"
+    @property
+    def layers(self) -> list[LayerGain]:
+        """The layers in order of execution."""
+        return [
+            LayerGain(
+                name,
+                math.nan if forward is None else forward,
+                math.nan if backward is None else backward,
+                is_marked,
             )
-        lines += [f"PROBLEM  {problem}" for problem in self.problems] or [
-            "nothing speaks against it"
+            for name, forward, backward, is_marked in self._core.gains()
         ]
-        return "\n".join(lines)
+
+    def text(self, *, width: int = 100, colour: bool = False) -> str:
+        """The report as lines of text."""
+        return self._core.text(width=width, colour=colour)
+
+    def to_json(self) -> str:
+        """The report as JSON; NaN and Inf are strings there."""
+        return self._core.json()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as nested dictionaries and lists."""
+        return json.loads(self._core.json())
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return f"Preflight(ok={self.ok}, problems={self.problems!r})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.text())}</pre>"
 
 
 def preflight(
@@ -91,117 +109,81 @@ def preflight(
     """Runs one pass on a copy of the model and tells what would go wrong.
 
     ``loss_fn(model, batch)`` gives the loss. With an optimizer, a copy of it takes one step on the
-    copy. The model, its gradients, buffers and the random state stay as they are.
+    copy, and up to 16 forward passes more find the largest multiple of that step that lowers the loss.
+    The model, its gradients, buffers and the random state stay as they are.
     """
     chance = random_state()
     try:
         twin, twin_optimizer = copy.deepcopy((model, optimizer))
         twin.zero_grad(set_to_none=True)
         probes = Probes(twin)
-        with watching(probes), torch.enable_grad():
-            loss = loss_fn(twin, batch)
-            loss.backward()
-        trace = probes.collect()
-        names, parameters = zip(*twin.named_parameters(), strict=True)
-        scan = Scan()
-        _gradients.read(scan, list(parameters))
-        ratio, where = _first_update(twin, names, parameters, twin_optimizer)
+        with torch.enable_grad():
+            with watching(probes):
+                loss = loss_fn(twin, batch)
+                loss.backward()
+            trace = probes.collect()
+            trained = [(n, p) for n, p in twin.named_parameters() if p.requires_grad]
+            parameters = [parameter for _, parameter in trained]
+            rows = [_layout.row(p, name, probes.owners) for name, p in trained]
+            scan = Scan()
+            _gradients.read(scan, parameters)
+            updates = multiple = None
+            if twin_optimizer is not None:
+                step = _FirstStep(parameters, twin_optimizer)
+                updates = step.updates
+                multiple = step.critical_multiple(
+                    loss.detach(), lambda: _repeated(loss_fn, twin, batch, chance)
+                )
     finally:
         set_random_state(chance)
-    gains = _gains(probes, trace)
-    broken = _broken(probes, trace, loss, names, scan)
-    largest = max(_largest(trace, len(probes.layers)), 1e-300)
-    dtype_max = probes.dtype_max or torch.finfo(torch.float32).max
-    found = Preflight(
-        float(loss.detach()),
-        scan.norm(),
-        broken,
-        gains,
-        dtype_max / largest,
-        ratio,
-        where,
-        headroom_min=2.0 ** preflight_headroom_min(dtype_max),
+    return Preflight(
+        Core(
+            rows,
+            probes.layers,
+            scan,
+            loss=float(loss.detach()),
+            trace=trace,
+            updates=updates,
+            critical_multiple=multiple,
+            dtype_max=probes.dtype_max or _layout.dtype_max(parameters),
+        )
     )
-    found.problems.extend(_problems(found))
-    return found
 
 
-def _gains(probes: Probes, trace: Any) -> list[LayerGain]:
-    if trace is None:
-        return []
-    outputs, deltas = trace.output_rms(), trace.delta_norms()
-    gains = []
-    for index, layer in enumerate(probes.layers):
-        forward = backward = math.nan
-        own = trace.get_input(index)
-        if own is not None:
-            # The gradient of an input that other layers share is not this layer's.
-            size = own[4] / math.sqrt(max(own[0] - own[1] - own[2], 1))
-            forward = outputs[index] / size if size > 0 else math.nan
-        elif index and outputs[index - 1] > 0:
-            forward = outputs[index] / outputs[index - 1]
-        if own is None and index and deltas[index] > 0:
-            backward = deltas[index - 1] / deltas[index]
-        gains.append(LayerGain(layer[0], forward, backward))
-    return gains
+def _repeated(
+    loss_fn: Callable[..., torch.Tensor], twin: nn.Module, batch: Any, chance: Any
+) -> float:
+    """The loss of the batch by the parameters as they are, with the first pass's random numbers."""
+    set_random_state(chance)
+    buffers = CalmBuffers(twin)
+    try:
+        return float(loss_fn(twin, batch).detach())
+    except Exception:
+        # The weights may be far outside of what the model is made for, and some check their values.
+        return math.nan
+    finally:
+        buffers.restore()
 
 
-def _broken(probes: Probes, trace: Any, loss: torch.Tensor, names: Any, scan: Scan) -> str | None:
-    place = None if trace is None else trace.first_nonfinite_output()
-    if place is not None:
-        return probes.layers[place][0]
-    if not torch.isfinite(loss).all():
-        return "the loss"
-    index = scan.first_nonfinite()
-    return None if index is None else f"the gradient of {names[index]}"
+class _FirstStep:
+    """The step that an optimizer takes on parameters, and its multiples."""
 
+    @torch.no_grad()
+    def __init__(self, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+        self._parameters = parameters
+        self._before = [p.detach().clone() for p in parameters]
+        optimizer.step()
+        self._after = [p.detach().clone() for p in parameters]
+        self.updates = Updates()
+        measure(self.updates, self._before, parameters)
 
-def _largest(trace: Any, count: int) -> float:
-    return 0.0 if trace is None else max(trace.output_largest()[:count], default=0.0)
+    def critical_multiple(self, loss: torch.Tensor, loss_now: Callable[[], float]) -> float | None:
+        """The smallest multiple of the step that raises the loss."""
 
+        def loss_at(multiple: float) -> float:
+            with torch.no_grad():
+                for now, old, new in zip(self._parameters, self._before, self._after, strict=True):
+                    now.copy_(old + (new - old) * multiple)
+            return loss_now()
 
-@torch.no_grad()
-def _first_update(
-    model: nn.Module, names: Any, parameters: Any, optimizer: torch.optim.Optimizer | None
-) -> tuple[float | None, str | None]:
-    if optimizer is None:
-        return None, None
-    before = [p.detach().clone() for p in parameters]
-    optimizer.step()
-    largest, where = 0.0, None
-    for name, old, new in zip(names, before, parameters, strict=True):
-        if old.dim() < 2 or not old.any():
-            continue
-        norm = float(old.double().norm())
-        if not is_judged(norm, old.numel(), old.numel() // old.shape[0]):
-            continue
-        ratio = float((new - old).double().norm() / old.double().norm())
-        if where is None or not ratio <= largest:
-            largest, where = ratio, name
-    return (largest, where) if where is not None else (None, None)
-
-
-def _problems(found: Preflight) -> list[str]:
-    problems = []
-    if found.nonfinite_at is not None:
-        problems.append(f"{found.nonfinite_at} is not finite in the first pass")
-    for side in ("forward", "backward"):
-        gains = [getattr(layer, side) for layer in found.layers]
-        logs = [math.log(gain) for gain in gains if 0 < gain < math.inf]
-        product = math.exp(min(sum(logs), 700.0))
-        if product > PREFLIGHT_PRODUCT_MAX:
-            problems.append(
-                f"the {side} gains multiply to {product:.3g}: initialise anew or normalise"
-            )
-    if found.gradient_norm > PREFLIGHT_NORM_MAX:
-        problems.append(
-            f"the gradient norm is {found.gradient_norm:.3g}: no gradient to begin with"
-        )
-    if found.headroom < found.headroom_min and found.nonfinite_at is None:
-        problems.append(f"the largest output is within {found.headroom:.2g} of its type's maximum")
-    if found.update_ratio is not None and not found.update_ratio <= PREFLIGHT_UPDATE_MAX:
-        problems.append(
-            f"the first step changes {found.update_name} by {found.update_ratio:.2g} times its size: "
-            "lower the learning rate or warm up"
-        )
-    return problems
+        return critical_multiple(float(loss), torch.finfo(loss.dtype).eps, loss_at)

@@ -8,19 +8,12 @@ import torch
 
 from . import _device, _gradients
 from ._amp import Scaling
+from ._core import COPY_KEPT_STEPS, UPDATES_ALL_UNTIL, UPDATES_EVERY, Sampler, Scan, Updates
 from ._core import Guard as Core
-from ._core import Sampler, Scan, Updates
 from ._optimizers import needs_closure
 from ._ranks import Ranks
 from ._rate import Rate
 from ._state import StateCopy
-
-_SAMPLE_EVERY_STEP = 128
-"""Steps at the start whose updates are all estimated, for the baselines to settle."""
-_SAMPLE_EVERY = 8
-"""Steps between two estimates after that."""
-_KEPT_STEPS = 200
-"""Calm steps after which the memory of the copy is given back."""
 
 
 class UpdateWatch:
@@ -54,18 +47,18 @@ class UpdateWatch:
         """Lets go of what was kept of other parameters or optimizers."""
         self._copy, self._is_copied, self._is_sampled = None, False, False
 
-    def before(self, step: int, *, copies: bool) -> None:
-        """Before an update."""
+    def before(self, step: int, gradients: Scan, *, copies: bool) -> None:
+        """Before the update of a step from these gradients."""
         self._is_copied = copies
         self._steps_without = 0 if copies else self._steps_without + 1
-        if self._steps_without > _KEPT_STEPS:
+        if self._steps_without > COPY_KEPT_STEPS:
             self._copy = None
         if copies:
             if self._copy is None:
                 self._copy = StateCopy(self._parameters, self._optimizers)
             self._copy.take()
-        elif self._samples and (step < _SAMPLE_EVERY_STEP or step % _SAMPLE_EVERY == 0):
-            self._sampler.take(self._parameters)
+        elif self._samples and (step < UPDATES_ALL_UNTIL or step % UPDATES_EVERY == 0):
+            self._sampler.take(self._parameters, step, gradients)
             self._is_sampled = True
 
     def after(self, core: Core, scan: Scan, rate: Rate, *, evaluations: int) -> bool:
@@ -111,13 +104,7 @@ class UpdateWatch:
             copy if parameter.grad is not None or parameter.requires_grad else None
             for copy, parameter in zip(copied.parameters, self._parameters, strict=True)
         ]
-        elsewhere = self._updates.measure(before, self._parameters)
-        pairs = [
-            tuple(_gradients.values_of(t.detach())[0] for t in (before[i], self._parameters[i]))
-            for i in elsewhere
-        ]
-        for index, row in zip(elsewhere, _device.updates(pairs), strict=True):
-            self._updates.put(index, *row)
+        measure(self._updates, before, self._parameters)
         self._ranks.combine_updates(self._updates)
 
     def _can_step_again(self) -> bool:
@@ -134,3 +121,16 @@ class UpdateWatch:
         finally:
             rate.restore()
             self.is_repeating = False
+
+
+def measure(
+    updates: Updates, before: list[torch.Tensor | None], parameters: list[torch.Tensor]
+) -> None:
+    """Measures the updates from copies to parameters of any kind; ``None`` leaves a parameter out."""
+    elsewhere = updates.measure(before, parameters)
+    pairs = [
+        tuple(_gradients.values_of(t.detach())[0] for t in (before[i], parameters[i]))
+        for i in elsewhere
+    ]
+    for index, row in zip(elsewhere, _device.updates(pairs), strict=True):
+        updates.put(index, *row)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ._core import SNAPSHOT_EVERY, SNAPSHOTS_MAX, TRACE_EVERY
 from ._optimizers import resolved
 from .diagnosis import Finding
 from .guard import Guard
@@ -26,9 +27,9 @@ def watch(
     on_rewind: Callable[[int], None] | None = None,
     loggers: Iterable[Callable[[int, dict[str, Any]], None]] = (),
     log_every: int = 1,
-    trace_every: int = 50,
-    snapshot_every: int = 100,
-    snapshots_max: int = 1,
+    trace_every: int = TRACE_EVERY,
+    snapshot_every: int = SNAPSHOT_EVERY,
+    snapshots_max: int = SNAPSHOTS_MAX,
     process_group: Any = None,
     strict: bool = False,
 ) -> Guard:

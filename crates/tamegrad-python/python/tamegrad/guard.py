@@ -765,7 +765,7 @@ class Guard:
             self._snapshots.take(self._step)
         # A closure makes further gradients, which nobody has judged.
         copies = protects and (self._core.wants_copy() or self._evaluations > 0)
-        self._update.before(self._step, copies=copies)
+        self._update.before(self._step, self._scan, copies=copies)
 
     # --- the rest ----------------------------------------------------------------------------
 
