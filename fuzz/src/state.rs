@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
     Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout, Mode, Observation, RunFacts, Step,
-    TensorInfo, Update, UpdateVerdict,
+    Finished, TensorInfo, Update,
 };
 use tamegrad_report::{Style, json, terminal};
 use tamegrad_state::{load, seal};
@@ -72,21 +72,24 @@ fn step(guard: &mut Guard, number: u64) {
         125 => 1e5,
         _ => 1.0 + 0.1 * (number % 7) as f64,
     };
-    guard.wants_snapshot(Step(number));
+    let asks = guard.before_pass(Step(number));
+    if asks.snapshot {
+        guard.snapshot_kept(Step(number));
+    }
     let gradients = [1.0, 0.5].map(|part| Some(scan(&[part * size])));
     let sample = || LayerSample::new(scan(&[1.0, size]), Some(scan(&[0.5])));
     let trace =
         LayerTrace { input: Some(sample()), layers: (0..TENSORS).map(|_| sample()).collect() };
-    guard.observe(&Observation {
+    let open = guard.begin(&Observation {
         step: Step(number),
         loss: Some(size.min(3.0)),
         learning_rate: Some(0.1 * guard.learning_rate_factor()),
         gradients: &gradients,
-        trace: guard.wants_trace(Step(number)).then_some(&trace),
+        trace: asks.trace.then_some(&trace),
         ..Observation::default()
     });
     let update = Some(Update { change_norm: 0.01, weight_norm: 1.0, len: 9, nonfinite: 0 });
-    if let UpdateVerdict::Shrink(_) = guard.observe_update(&[update; TENSORS]) {
-        guard.observe_shrunk_update(&[update; TENSORS]);
+    if let Finished::Shrink(step) = guard.finish(open, &[update; TENSORS]) {
+        guard.finish_shrunk(step, &[update; TENSORS]);
     }
 }

@@ -8,7 +8,7 @@ use burn::tensor::{Gradients, Tensor};
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
     Decision, GradientAction, Guard, GuardConfig, LayerInfo, Mode, NamedInput, Observation,
-    RunFacts, Step, TensorStats, Update, UpdateVerdict,
+    Finished, OpenStep, RunFacts, Step, TensorStats, Update,
 };
 use tamegrad_state::StateError;
 use tamegrad_stats::ListStats;
@@ -146,18 +146,20 @@ impl<M: Module> Session<M> {
         if self.guard.config().mode == Mode::Off {
             return self.bare_step(input, loss);
         }
-        self.keep_snapshot(input.step);
+        let asks = self.guard.before_pass(input.step);
+        if asks.snapshot {
+            self.keep_snapshot(input.step);
+        }
         // A forward pass moves the running statistics of batch norm: only protect needs them back.
         let before = self.protects().then(|| self.model.valid());
-        let armed = self.guard.wants_trace(input.step);
-        let probes = if armed { Probes::armed() } else { Probes::unarmed() };
+        let probes = if asks.trace { Probes::armed() } else { Probes::unarmed() };
         let (value, mut raw) = backward(&self.model, &probes, &loss);
         let trace = probes.collect(&mut raw);
         let gradients = GradientsParams::from_grads(raw, &self.model);
         let mut stats = std::mem::take(&mut self.gradient_stats);
         stats.scan(&self.table, &self.model, &gradients);
         let gradient_norm = Some(stats.norm());
-        let decision = self.guard.observe(&Observation {
+        let open = self.guard.begin(&Observation {
             step: input.step,
             loss: Some(value),
             metric: input.metric,
@@ -169,13 +171,14 @@ impl<M: Module> Session<M> {
             ..Observation::default()
         });
         self.repeat_with_probes(&loss);
+        let decision = open.decision().clone();
         let updated = match decision.rewind {
             Some(to) => {
-                self.guard.observe_update(&[]);
+                self.guard.finish_taken(open, &[]);
                 self.rewind(to);
                 false
             }
-            None => self.update(&input, &decision, gradients, &mut stats, &loss),
+            None => self.update(&input, open, gradients, &mut stats, &loss),
         };
         self.gradient_stats = stats;
         if let Some(before) = before.filter(|_| !updated && decision.rewind.is_none()) {
@@ -198,8 +201,7 @@ impl<M: Module> Session<M> {
             metric: input.metric,
             learning_rate: Some(input.learning_rate),
             ..Observation::default()
-        });
-        self.guard.observe_update(&[]);
+        }, &[]);
         let updated = self.clip.is_none() || {
             self.gradient_stats.scan(&self.table, &self.model, &gradients);
             self.clip_gradients(&mut gradients, &self.gradient_stats)
@@ -214,11 +216,12 @@ impl<M: Module> Session<M> {
     fn update(
         &mut self,
         input: &StepInput<'_>,
-        decision: &Decision,
+        open: OpenStep,
         mut gradients: GradientsParams,
         stats: &mut GradientStats,
         loss: &impl Fn(&M, &Probes) -> Tensor<1>,
     ) -> bool {
+        let decision = open.decision().clone();
         let takes_step = decision.gradients != GradientAction::Skip && !decision.stop && {
             if self.scale_gradients(&decision.gradients, &mut gradients) {
                 stats.scan(&self.table, &self.model, &gradients);
@@ -226,7 +229,7 @@ impl<M: Module> Session<M> {
             self.clip_gradients(&mut gradients, stats)
         };
         if !takes_step {
-            self.guard.observe_update(&[]);
+            self.guard.finish_taken(open, &[]);
             return false;
         }
         let before = self.model.clone();
@@ -240,25 +243,26 @@ impl<M: Module> Session<M> {
         let kept = self.protects().then(|| copy(&self.table, &self.model, &gradients));
         let mut after = self.stepped(rate, gradients);
         let measured = self.measure_update(input.step, &before, &after, stats);
-        let verdict = self.guard.observe_update(&measured);
+        let finished = self.guard.finish(open, &measured);
         self.repeat_with_probes(loss);
-        if self.guard.wants_critical_step() {
+        if self.guard.asks().critical_step {
             let (multiple, second) = critical_step(&before, &after, loss);
             let square =
                 measured.iter().flatten().map(|u| u.change_norm * u.change_norm).sum::<f64>();
             let sharpness = second.filter(|_| square > 0.0).map(|second| second / square);
             self.guard.observe_critical_step(multiple, sharpness);
         }
-        let takes = match (verdict, kept, &optimizer) {
-            (UpdateVerdict::Take, ..) => true,
-            (UpdateVerdict::Shrink(factor), Some(mut gradients), Some(optimizer)) => {
+        let takes = match (finished, kept, &optimizer) {
+            (Finished::Taken, ..) => true,
+            (Finished::Shrink(shrinking), Some(mut gradients), Some(optimizer)) => {
                 self.optimizer = optimizer.clone();
-                self.scale_gradients(&GradientAction::ScaleAll(factor), &mut gradients);
+                let smaller = GradientAction::ScaleAll(shrinking.factor());
+                self.scale_gradients(&smaller, &mut gradients);
                 after = self.stepped(rate, gradients);
                 let measured = self.measure_update(input.step, &before, &after, stats);
-                self.guard.observe_shrunk_update(&measured)
+                self.guard.finish_shrunk(shrinking, &measured)
             }
-            (UpdateVerdict::Shrink(_) | UpdateVerdict::Refuse, ..) => false,
+            (Finished::Shrink(_) | Finished::Refused, ..) => false,
         };
         if takes {
             self.model = after;
@@ -274,9 +278,7 @@ impl<M: Module> Session<M> {
         } else {
             self.model.clone()
         };
-        let first_alarm = self.guard.run().is_alarmed();
-        let unmeasured = self.guard.record().alarm_lag().is_none();
-        match self.meter.clone().filter(|_| first_alarm && unmeasured) {
+        match self.meter.clone().filter(|_| self.guard.asks().lag) {
             Some(meter) => {
                 let (after, lags) = meter.measure(|| self.optimizer.step(rate, decayed, gradients));
                 let lags: Vec<Option<f64>> = lags.into_iter().map(Some).collect();
@@ -335,7 +337,7 @@ impl<M: Module> Session<M> {
 
     /// Repeats the pass on a copy with probes when an alarm has none: forward, backward, no update.
     fn repeat_with_probes(&mut self, loss: &impl Fn(&M, &Probes) -> Tensor<1>) {
-        if self.guard.wants_repeated_trace()
+        if self.guard.asks().repeated_trace
             && let Some(trace) = trace(&self.model.valid().train(), loss)
         {
             self.guard.observe_trace(&trace);
@@ -347,12 +349,11 @@ impl<M: Module> Session<M> {
     }
 
     fn keep_snapshot(&mut self, step: Step) {
-        if self.guard.wants_snapshot(step) {
-            if self.snapshots.len() >= self.guard.config().snapshots_max.max(1) {
-                self.snapshots.pop_front();
-            }
-            self.snapshots.push_back((step, Snapshot::take(&self.model, &self.optimizer)));
+        self.guard.snapshot_kept(step);
+        if self.snapshots.len() >= self.guard.config().snapshots_max.max(1) {
+            self.snapshots.pop_front();
         }
+        self.snapshots.push_back((step, Snapshot::take(&self.model, &self.optimizer)));
     }
 
     fn rewind(&mut self, to: Step) {

@@ -4,8 +4,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tamegrad::{
-    Finding, GuardConfig, Measure, Mode, NamedInput, Names, Observation, Place, RunFacts, Step,
-    TensorInfo, UpdateVerdict,
+    Finding, Finished, GuardConfig, Measure, Mode, NamedInput, Names, Observation, OpenStep, Place, RunFacts, ShrinkingStep, Step,
+    TensorInfo,
 };
 use tamegrad_report::{Style, describe_change, json, terminal};
 
@@ -20,6 +20,10 @@ use crate::updates::Updates;
 #[pyclass(module = "tamegrad._core")]
 pub(crate) struct Guard {
     core: tamegrad::Guard,
+    /// The step whose update is still to come.
+    open: Option<OpenStep>,
+    /// The step whose update is made anew.
+    shrinking: Option<ShrinkingStep>,
 }
 
 /// Quantity, kind and name of the place, value, what it is held against and its value, in words.
@@ -56,7 +60,7 @@ impl Guard {
         let mode = mode_of(mode)?;
         let facts = RunFacts { planned_steps, batch_size, dtype_max, ..RunFacts::default() };
         let config = GuardConfig { mode, trace_every, snapshot_every, snapshots_max };
-        Ok(Self { core: tamegrad::Guard::new(layout(tensors, layers)?, facts, config) })
+        Ok(Self::of(tamegrad::Guard::new(layout(tensors, layers)?, facts, config)))
     }
 
     /// A guard that goes on from a state, in a model of these parameters; the layers are those of the
@@ -95,7 +99,7 @@ impl Guard {
         layout.tensors = named.collect();
         let mut core = tamegrad::Guard::new(layout, facts, config);
         core.resume(saved).map_err(value_error)?;
-        Ok(Self { core })
+        Ok(Self::of(core))
     }
 
     /// The state, for `restored`.
@@ -106,7 +110,7 @@ impl Guard {
 
     /// Whether hooks at the layers shall see the coming pass.
     fn wants_trace(&self, step: u64) -> bool {
-        self.core.wants_trace(Step(step))
+        self.core.before_pass(Step(step)).trace
     }
 
     /// Whether an alarm has come.
@@ -116,17 +120,21 @@ impl Guard {
 
     /// Whether an alarm has come whose pass no hooks have seen.
     fn wants_repeated_trace(&self) -> bool {
-        self.core.wants_repeated_trace()
+        self.core.asks().repeated_trace
     }
 
     /// Whether a snapshot of the state before this step shall be kept.
     fn wants_snapshot(&mut self, step: u64) -> bool {
-        self.core.wants_snapshot(Step(step))
+        let wanted = self.core.before_pass(Step(step)).snapshot;
+        if wanted {
+            self.core.snapshot_kept(Step(step));
+        }
+        wanted
     }
 
     /// Whether the update of the step that was observed last may have to be taken back.
     fn wants_copy(&self) -> bool {
-        self.core.wants_copy()
+        self.core.asks().copy
     }
 
     /// Takes in parameters that the optimizer has got later.
@@ -138,7 +146,7 @@ impl Guard {
 
     /// Whether the lag of Adam's second moment shall be measured at this step.
     fn wants_lag(&self) -> bool {
-        self.core.wants_lag()
+        self.core.asks().lag
     }
 
     /// The factor on the learning rate; exactly 1 when the guard leaves it alone.
@@ -168,7 +176,7 @@ impl Guard {
         let inputs = inputs.unwrap_or_default();
         let named = inputs.iter().map(|(name, of)| NamedInput { name, stats: stats(*of) });
         let inputs: Vec<NamedInput<'_>> = named.collect();
-        let decision = self.core.observe(&Observation {
+        let open = self.core.begin(&Observation {
             step: Step(step),
             loss,
             metric,
@@ -180,28 +188,44 @@ impl Guard {
             clipped_to,
             ..Observation::default()
         });
-        (!decision.is_proceed()).then(|| Decision::from(&decision))
+        let decision = open.decision();
+        let told = (!decision.is_proceed()).then(|| Decision::from(decision));
+        self.open = Some(open);
+        told
     }
 
     /// Takes in the update (`None`: the step was left out) and ends the step. `None`: take it; 0:
     /// refuse it; another number: make it anew from gradients multiplied by that. One that cannot be
     /// undone is taken.
     #[pyo3(signature = (updates = None, *, can_undo = true))]
-    fn observe_update(&mut self, updates: Option<&Updates>, can_undo: bool) -> Option<f64> {
+    fn observe_update(
+        &mut self,
+        updates: Option<&Updates>,
+        can_undo: bool,
+    ) -> PyResult<Option<f64>> {
+        let open = self.open.take().ok_or_else(|| out_of_order("observe_update", "observe"))?;
+        let updates = updates.map_or(&[][..], |updates| &updates.entries);
         if !can_undo {
-            self.core.observe_update_taken(updates.map_or(&[], |updates| &updates.entries));
-            return None;
+            self.core.finish_taken(open, updates);
+            return Ok(None);
         }
-        match self.core.observe_update(updates.map_or(&[], |updates| &updates.entries)) {
-            UpdateVerdict::Take => None,
-            UpdateVerdict::Shrink(factor) => Some(factor),
-            UpdateVerdict::Refuse => Some(0.0),
-        }
+        Ok(match self.core.finish(open, updates) {
+            Finished::Taken => None,
+            Finished::Refused => Some(0.0),
+            Finished::Shrink(shrinking) => {
+                let factor = shrinking.factor();
+                self.shrinking = Some(shrinking);
+                Some(factor)
+            }
+        })
     }
 
     /// Takes in the update made anew; false when it shall not be taken either.
-    fn observe_shrunk_update(&mut self, updates: &Updates) -> bool {
-        self.core.observe_shrunk_update(&updates.entries)
+    fn observe_shrunk_update(&mut self, updates: &Updates) -> PyResult<bool> {
+        let shrinking = self.shrinking.take();
+        let shrinking =
+            shrinking.ok_or_else(|| out_of_order("observe_shrunk_update", "observe_update"))?;
+        Ok(self.core.finish_shrunk(shrinking, &updates.entries))
     }
 
     /// Takes in what hooks saw in a pass after an alarm: that of the latest step, or of another one
@@ -294,8 +318,19 @@ impl Guard {
 
     /// The guard with its whole state, to go back to.
     fn copy(&self) -> Self {
-        Self { core: self.core.clone() }
+        Self::of(self.core.clone())
     }
+}
+
+impl Guard {
+    fn of(core: tamegrad::Guard) -> Self {
+        Self { core, open: None, shrinking: None }
+    }
+}
+
+/// A call that needs another one before it.
+fn out_of_order(call: &str, before: &str) -> PyErr {
+    PyValueError::new_err(format!("{call}: got no open step, want a call of {before} before it"))
 }
 
 fn measure_row(of: &Measure, names: &Names) -> MeasureRow {

@@ -78,8 +78,7 @@ pub(crate) fn calm_gains(count: usize, gain: Option<f64>) -> Guard {
             step: Step(step),
             trace: gain.map(|_| &trace),
             ..Observation::default()
-        });
-        guard.observe_update(&[]);
+        }, &[]);
     }
     guard
 }
@@ -158,8 +157,8 @@ fn run(mode: Mode, steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
         let (forward, backward) = if point.blown { (38.0, 41.0) } else { (1.9, 1.7) };
         let trace =
             trace(&[1.02, 0.98, 1.1, forward, 0.97, 0.4], &[0.95, 1.04, 1.0, backward, 1.01, 1.2]);
-        let armed = guard.wants_trace(Step(step)) || point.blown;
-        let decision = guard.observe(&Observation {
+        let armed = guard.before_pass(Step(step)).trace || point.blown;
+        let open = guard.begin(&Observation {
             step: Step(step),
             loss: Some(point.loss),
             learning_rate: Some(0.05),
@@ -174,12 +173,12 @@ fn run(mode: Mode, steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
             len: 1,
             nonfinite: u64::from(!point.update.is_finite()),
         };
-        let updates = if decision.gradients == GradientAction::Skip {
+        let updates = if open.decision().gradients == GradientAction::Skip {
             &[][..]
         } else {
             &[Some(update); LAYERS][..]
         };
-        guard.observe_update(updates);
+        guard.finish_taken(open, updates);
     }
     guard
 }

@@ -11,8 +11,7 @@
 //! let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
 //! for step in 0..200 {
 //!     let loss = 2.0 - 0.01 * step as f64;
-//!     guard.observe(&Observation { step: Step(step), loss: Some(loss), ..Observation::default() });
-//!     guard.observe_update(&[]);
+//!     guard.observe(&Observation { step: Step(step), loss: Some(loss), ..Observation::default() }, &[]);
 //! }
 //! let text = terminal::diagnosis(&guard.diagnosis(), guard.run(), &Style::plain(80));
 //! assert!(text.starts_with("HEALTHY  no alarm (200 steps seen)"));

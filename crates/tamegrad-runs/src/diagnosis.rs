@@ -59,8 +59,7 @@ mod tests {
         let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
         for step in 0..60 {
             let loss = Some(if step < 50 { 1.0 } else { f64::NAN });
-            guard.observe(&Observation { step: Step(step), loss, ..Observation::default() });
-            guard.observe_update(&[]);
+            guard.observe(&Observation { step: Step(step), loss, ..Observation::default() }, &[]);
         }
         guard.diagnosis()
     }

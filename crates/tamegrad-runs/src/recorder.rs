@@ -204,8 +204,7 @@ mod tests {
                 learning_rate: Some(0.1),
                 gradients: &[Some(stats)],
                 ..Observation::default()
-            });
-            guard.observe_update(&[]);
+            }, &[]);
             recorder.take(guard.run());
         }
         guard

@@ -10,7 +10,8 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
-//! guard.observe(&Observation { step: Step(0), loss: Some(2.3), ..Observation::default() });
+//! let seen = Observation { step: Step(0), loss: Some(2.3), ..Observation::default() };
+//! guard.observe(&seen, &[]);
 //! let bytes = tamegrad_state::save(&guard)?;
 //! let loaded = tamegrad_state::load(&bytes)?;
 //! assert_eq!(loaded.record().rows(), guard.record().rows());

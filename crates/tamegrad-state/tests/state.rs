@@ -7,9 +7,9 @@ use tamegrad::{Place, Quantity, Reference};
 use tamegrad::{
     ActivationKind, Decision, GradientAction, Guard, GuardConfig, LayerId, LayerInfo, LayerSample,
     Layout, Mode, NamedInput, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo,
-    Update, UpdateVerdict,
+    Update,
 };
-use tamegrad::{Reading, SignName};
+use tamegrad::{Finished, Reading, SignName};
 use tamegrad_state::{FORMAT, load, save, seal};
 use tamegrad_stats::{TensorStats, scan};
 use xxhash_rust::xxh3::xxh3_64;
@@ -44,7 +44,10 @@ fn noise(i: u64) -> f64 {
 /// One step of a run whose gradients spike at step 150, are NaN at step 170, and whose update is far
 /// too large at step 190.
 fn step(guard: &mut Guard, step: u64) -> Decision {
-    guard.wants_snapshot(Step(step));
+    let asks = guard.before_pass(Step(step));
+    if asks.snapshot {
+        guard.snapshot_kept(Step(step));
+    }
     let size = match step {
         150 => 1e4,
         170 => f64::NAN,
@@ -61,13 +64,13 @@ fn step(guard: &mut Guard, step: u64) -> Decision {
         input: Some(sample(step)),
         layers: (0..3).map(|layer| sample(step + 10 * layer)).collect(),
     };
-    let decision = guard.observe(&Observation {
+    let open = guard.begin(&Observation {
         step: Step(step),
         loss: Some(if step == 170 { f64::NAN } else { 1.0 + 0.1 * noise(step + 7) }),
         metric: step.is_multiple_of(20).then(|| 0.5 + 0.01 * noise(step)),
         learning_rate: Some(0.1 * guard.learning_rate_factor()),
         gradients: &gradients,
-        trace: guard.wants_trace(Step(step)).then_some(&trace),
+        trace: asks.trace.then_some(&trace),
         inputs: &[
             NamedInput { name: "x", stats: scan(&[noise(step), 2.0]) },
             NamedInput { name: "extra", stats: scan(&[noise(step + 1)]) },
@@ -78,8 +81,10 @@ fn step(guard: &mut Guard, step: u64) -> Decision {
     let change_norm = if step == 190 { 30.0 } else { 0.01 };
     let update =
         |change_norm| [Some(Update { change_norm, weight_norm: 1.0, len: 9, nonfinite: 0 }); 3];
-    if let UpdateVerdict::Shrink(factor) = guard.observe_update(&update(change_norm)) {
-        guard.observe_shrunk_update(&update(factor * change_norm));
+    let decision = open.decision().clone();
+    if let Finished::Shrink(shrinking) = guard.finish(open, &update(change_norm)) {
+        let factor = shrinking.factor();
+        guard.finish_shrunk(shrinking, &update(factor * change_norm));
     }
     decision
 }
@@ -144,7 +149,7 @@ fn floats_come_back_with_every_bit() {
     {
         let mut guard = guard(Mode::Observe);
         let loss = Some(f64::from_bits(bits));
-        guard.observe(&Observation { loss, ..Observation::default() });
+        guard.observe(&Observation { loss, ..Observation::default() }, &[]);
         let guard = load(&saved(&guard)).expect("what was saved");
         let back = guard.record().now().and_then(|row| row.loss).map(f64::to_bits);
         assert_eq!(back, Some(bits), "{bits:016x}");

@@ -46,14 +46,13 @@ impl Decision {
     }
 }
 
-/// What to do with the update that the optimizer means to take.
+/// What the ladder says of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum UpdateVerdict {
+pub(crate) enum UpdateVerdict {
     /// Take it.
     Take,
-    /// Multiply the gradients by this factor, let the optimizer make the update anew from the
-    /// state it had before, and show it to [`Guard::observe_shrunk_update`](crate::Guard::observe_shrunk_update).
+    /// Make it anew from gradients multiplied by this factor.
     Shrink(f64),
-    /// Do not take it: parameters and optimizer state stay as they were.
+    /// Do not take it.
     Refuse,
 }

@@ -296,8 +296,7 @@ mod tests {
                 loss: Some(loss),
                 gradient_norm: Some(norm),
                 ..Observation::default()
-            });
-            guard.observe_update(&[]);
+            }, &[]);
         }
         let diagnosis = guard.diagnosis();
         (diagnosis.verdict, diagnosis.onset.map(|step| step.0))

@@ -13,11 +13,12 @@ use crate::observe::{
 use crate::record::{CriticalStep, Record};
 use crate::run::Run;
 use crate::signs::Signs;
+use crate::step::{Asks, Finished, OpenStep, ShrinkingStep};
 
 /// What the guard may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Nothing: the door tells it the loss alone, and it judges that.
+    /// Nothing: the integration tells it the loss alone, and it judges that.
     Off,
     /// Watch and tell. The run is bit-identical to one without the guard.
     #[default]
@@ -57,9 +58,6 @@ pub struct Guard {
     run: Run,
     signs: Signs,
     ladder: Ladder,
-    /// Between a verdict to shrink and the shrunk update, in the middle of a step.
-    #[cfg_attr(feature = "serde", serde(skip))]
-    shrinking: Option<f64>,
     #[cfg_attr(feature = "serde", serde(skip))]
     snapshots: VecDeque<(Step, Signs)>,
 }
@@ -71,7 +69,6 @@ impl Guard {
             config,
             run: Run::new(layout, facts),
             signs: Signs::default(),
-            shrinking: None,
             ladder: Ladder::default(),
             snapshots: VecDeque::new(),
         }
@@ -83,7 +80,7 @@ impl Guard {
     /// Options are those of this guard, and so are layout and facts as far as they are known here:
     /// a run may be resumed in another mode or for more steps. Outside protect mode the learning
     /// rate is the schedule's, so a cut that was made before is forgotten. No snapshots remain, for
-    /// they lie in the door's memory: until the next one there is nothing to rewind to.
+    /// they lie in the integration's memory: until the next one there is nothing to rewind to.
     ///
     /// # Errors
     /// [`OtherModel`] when the names of tensors or layers differ; nothing has changed then.
@@ -95,7 +92,6 @@ impl Guard {
             Mode::Protect => saved.ladder,
             Mode::Off | Mode::Observe => Ladder::default(),
         };
-        self.shrinking = None;
         self.snapshots.clear();
         Ok(())
     }
@@ -121,18 +117,47 @@ impl Guard {
         &self.run.record
     }
 
-    /// Whether the coming pass shall have its probes armed: the first, and every
-    /// [`GuardConfig::trace_every`] steps until the first alarm has been traced.
-    pub fn wants_trace(&self, step: Step) -> bool {
-        self.config.mode != Mode::Off
+    /// What is asked before the pass of a step: a snapshot of the state (in protect mode, while the run
+    /// is calm; see [`Guard::snapshot_kept`]), and probes (in the first pass, and every
+    /// [`GuardConfig::trace_every`] steps until the first alarm has been traced).
+    pub fn before_pass(&self, step: Step) -> Asks {
+        let every = self.config.snapshot_every.max(1);
+        let trace = self.config.mode != Mode::Off
             && self.run.record.alarm_trace.is_none()
-            && step.0.is_multiple_of(self.config.trace_every.max(1))
+            && step.0.is_multiple_of(self.config.trace_every.max(1));
+        let snapshot = self.config.mode == Mode::Protect
+            && step.0.is_multiple_of(every)
+            && !self.run.is_troubled(every)
+            && self.snapshots.back().is_none_or(|(last, _)| *last < step);
+        Asks { trace, snapshot, ..Asks::default() }
     }
 
-    /// Whether the pass just observed shall be repeated with probes (on a copy of the model,
-    /// without an update), because an alarm came and no probes have seen it.
-    pub fn wants_repeated_trace(&self) -> bool {
-        self.run.is_alarmed() && self.run.record.alarm_trace.is_none()
+    /// Notes that the integration keeps a snapshot of the state before this step, to which a decision
+    /// may go back. It holds at most [`GuardConfig::snapshots_max`] and drops the oldest.
+    pub fn snapshot_kept(&mut self, step: Step) {
+        if self.snapshots.len() >= self.config.snapshots_max.max(1) {
+            self.snapshots.pop_front();
+        }
+        self.snapshots.push_back((step, self.signs.clone()));
+    }
+
+    /// What is asked from the observation of a step to its end. It may change with the step's update,
+    /// which can bring the first alarm.
+    ///
+    /// The pass is to be repeated when an alarm has come that no probes have seen. A copy is asked for
+    /// in protect mode on steps that are not like the calm ones before. The lag of Adam's second moment
+    /// and the critical step size are measured once, when an alarm has come.
+    pub fn asks(&self) -> Asks {
+        let (record, is_alarmed) = (&self.run.record, self.run.is_alarmed());
+        Asks {
+            repeated_trace: is_alarmed && record.alarm_trace.is_none(),
+            copy: self.config.mode == Mode::Protect && crate::risk::is_at_risk(&self.run),
+            lag: is_alarmed && record.alarm_lag.is_none(),
+            critical_step: self.config.mode != Mode::Off
+                && is_alarmed
+                && record.critical_step.is_none(),
+            ..Asks::default()
+        }
     }
 
     /// Takes in the probes of a repeated pass of the latest step, with the parameters from before its
@@ -160,23 +185,10 @@ impl Guard {
         *alarm_lag = alarm_lag.or(largest);
     }
 
-    /// Whether the integration shall measure that lag at this step: once, when an alarm has come.
-    pub fn wants_lag(&self) -> bool {
-        self.run.is_alarmed() && self.run.record.alarm_lag.is_none()
-    }
-
     /// The factor on the learning rate at the latest decision; exactly 1 when the guard leaves it
     /// alone.
     pub fn learning_rate_factor(&self) -> f64 {
         self.ladder.learning_rate()
-    }
-
-    /// Whether the door shall measure the critical step size at this update: once, when an alarm
-    /// has come.
-    pub fn wants_critical_step(&self) -> bool {
-        self.config.mode != Mode::Off
-            && self.run.is_alarmed()
-            && self.run.record.critical_step.is_none()
     }
 
     /// Takes in the critical step size (the smallest multiple of the proposed update that raises
@@ -189,7 +201,21 @@ impl Guard {
 
     /// Takes in a step before its update and decides. Outside [`Mode::Protect`] the decision is
     /// always to proceed.
-    pub fn observe(&mut self, seen: &Observation<'_>) -> Decision {
+    ///
+    /// ```
+    /// use tamegrad::{Finished, Guard, GuardConfig, Layout, Observation, RunFacts};
+    ///
+    /// let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
+    /// let step = guard.begin(&Observation { loss: Some(0.5), ..Observation::default() });
+    /// assert!(step.decision().is_proceed());
+    /// // Here the optimizer steps.
+    /// assert!(matches!(guard.finish(step, &[]), Finished::Taken));
+    /// ```
+    pub fn begin(&mut self, seen: &Observation<'_>) -> OpenStep {
+        OpenStep { decision: self.decide(seen) }
+    }
+
+    fn decide(&mut self, seen: &Observation<'_>) -> Decision {
         jump::follow(&mut self.run, seen);
         self.run.take(seen);
         let readings = self.signs.read(&self.run);
@@ -215,47 +241,46 @@ impl Guard {
     /// Takes in the update that the optimizer took, or means to take (an empty slice when the
     /// step was skipped), and ends the step unless the update is to be shrunk. Outside
     /// [`Mode::Protect`] the update is always to be taken.
-    pub fn observe_update(&mut self, updates: &[Option<Update>]) -> UpdateVerdict {
-        self.run.record.take_update(updates);
-        let fired = self.signs.read_update(&self.run);
-        let alarm = fired.iter().any(Finding::is_alarm);
-        self.run.note(fired);
+    pub fn finish(&mut self, _: OpenStep, updates: &[Option<Update>]) -> Finished {
+        let is_alarmed = self.take_update(updates);
         let verdict = if self.config.mode == Mode::Protect {
-            self.ladder.judge_update(updates, self.largest_ratio(), alarm)
+            self.ladder.judge_update(updates, self.largest_ratio(), is_alarmed)
         } else {
             UpdateVerdict::Take
         };
         match verdict {
-            UpdateVerdict::Take => self.run.settle(),
-            UpdateVerdict::Shrink(factor) => self.shrinking = Some(factor),
-            UpdateVerdict::Refuse => self.refuse(),
+            UpdateVerdict::Take => {
+                self.run.settle();
+                Finished::Taken
+            }
+            UpdateVerdict::Shrink(factor) => Finished::Shrink(ShrinkingStep { factor }),
+            UpdateVerdict::Refuse => {
+                self.refuse();
+                Finished::Refused
+            }
         }
-        verdict
     }
 
     /// Takes in the update made anew from shrunk gradients and ends the step. False means: it is
     /// still too large (an Adam divides the factor away), do not take it.
-    pub fn observe_shrunk_update(&mut self, updates: &[Option<Update>]) -> bool {
+    pub fn finish_shrunk(&mut self, step: ShrinkingStep, updates: &[Option<Update>]) -> bool {
         self.run.record.take_update(updates);
         let verdict = self.ladder.judge_update(updates, self.largest_ratio(), true);
         let takes = verdict == UpdateVerdict::Take;
-        match self.shrinking.take().filter(|_| takes) {
-            Some(factor) => {
-                self.ladder.note_shrinking();
-                self.note(GradientAction::ScaleAll(factor));
-                self.run.settle();
-            }
-            None => self.refuse(),
+        if takes {
+            self.ladder.note_shrinking();
+            self.note(GradientAction::ScaleAll(step.factor));
+            self.run.settle();
+        } else {
+            self.refuse();
         }
         takes
     }
 
     /// Takes in an update that is there already and cannot be taken back, and ends the step: what it
-    /// tells is noted as by [`Guard::observe_update`].
-    pub fn observe_update_taken(&mut self, updates: &[Option<Update>]) {
-        self.run.record.take_update(updates);
-        let fired = self.signs.read_update(&self.run);
-        self.run.note(fired);
+    /// shows is noted as by [`Guard::finish`].
+    pub fn finish_taken(&mut self, _: OpenStep, updates: &[Option<Update>]) {
+        self.take_update(updates);
         let is_broken = updates.iter().flatten().any(|update| update.nonfinite > 0);
         if is_broken && self.config.mode == Mode::Protect {
             self.ladder.note_broken();
@@ -263,11 +288,21 @@ impl Guard {
         self.run.settle();
     }
 
-    /// Whether the update of the step that was observed last may have to be taken back, so that the
-    /// door must hold a copy of parameters and optimizer state: in protect mode, on steps that are not
-    /// like the calm ones before.
-    pub fn wants_copy(&self) -> bool {
-        self.config.mode == Mode::Protect && crate::risk::is_at_risk(&self.run)
+    /// Takes in a whole step that was taken already, for a loop that only watches.
+    pub fn observe(&mut self, seen: &Observation<'_>, updates: &[Option<Update>]) -> Decision {
+        let step = self.begin(seen);
+        let decision = step.decision().clone();
+        self.finish_taken(step, updates);
+        decision
+    }
+
+    /// Notes what an update shows; says whether it alarms.
+    fn take_update(&mut self, updates: &[Option<Update>]) -> bool {
+        self.run.record.take_update(updates);
+        let fired = self.signs.read_update(&self.run);
+        let is_alarmed = fired.iter().any(Finding::is_alarm);
+        self.run.note(fired);
+        is_alarmed
     }
 
     /// Takes in parameters that the optimizer has got later, after those that it had.
@@ -291,23 +326,6 @@ impl Guard {
         let learning_rate = self.ladder.learning_rate();
         let decision = Decision { gradients, learning_rate, ..Decision::default() };
         self.run.note_action(step, decision);
-    }
-
-    /// Whether the door shall keep a snapshot of the state before this step. The door holds at
-    /// most [`GuardConfig::snapshots_max`] and drops the oldest.
-    pub fn wants_snapshot(&mut self, step: Step) -> bool {
-        let every = self.config.snapshot_every.max(1);
-        let wanted = self.config.mode == Mode::Protect
-            && step.0.is_multiple_of(every)
-            && !self.run.is_troubled(every)
-            && self.snapshots.back().is_none_or(|(last, _)| *last < step);
-        if wanted {
-            if self.snapshots.len() >= self.config.snapshots_max.max(1) {
-                self.snapshots.pop_front();
-            }
-            self.snapshots.push_back((step, self.signs.clone()));
-        }
-        wanted
     }
 
     /// The diagnosis of what was seen so far.
@@ -347,7 +365,7 @@ mod tests {
         let mut guard = Guard::new(layout(2), RunFacts::default(), config);
         let mut acted = Vec::new();
         for step in 0..steps {
-            guard.wants_snapshot(Step(step));
+            keep_snapshot(&mut guard, step);
             let (loss, norm) = at(step);
             let gradients = [Some(stats(norm)), Some(stats(norm))];
             let decision = guard.observe(&Observation {
@@ -355,8 +373,7 @@ mod tests {
                 loss: Some(loss),
                 gradients: &gradients,
                 ..Observation::default()
-            });
-            guard.observe_update(&[]);
+            }, &[]);
             if !decision.is_proceed() {
                 acted.push((step, decision));
             }
@@ -364,23 +381,29 @@ mod tests {
         (guard, acted)
     }
 
-    /// A step of a run under a guard in protect mode: decision and verdict on the update.
+    fn keep_snapshot(guard: &mut Guard, step: u64) {
+        if guard.before_pass(Step(step)).snapshot {
+            guard.snapshot_kept(Step(step));
+        }
+    }
+
+    /// A step of a run under a guard in protect mode: decision and what became of the update.
     fn guarded(
         guard: &mut Guard,
         step: u64,
         (loss, norm): (f64, f64),
         clipped_to: Option<f64>,
         update: Option<Update>,
-    ) -> (Decision, UpdateVerdict) {
-        guard.wants_snapshot(Step(step));
-        let decision = guard.observe(&Observation {
+    ) -> (Decision, Finished) {
+        keep_snapshot(guard, step);
+        let open = guard.begin(&Observation {
             step: Step(step),
             loss: Some(loss),
             gradients: &[Some(stats(norm)), Some(stats(norm))],
             clipped_to,
             ..Observation::default()
         });
-        (decision, guard.observe_update(&[update, update]))
+        (open.decision().clone(), guard.finish(open, &[update, update]))
     }
 
     fn protecting() -> Guard {
@@ -421,7 +444,7 @@ mod tests {
         ] {
             let mut guard = protecting();
             for step in 0..400 {
-                guarded(&mut guard, step, longer_sequences(step), clipped_to, update);
+                let _ = guarded(&mut guard, step, longer_sequences(step), clipped_to, update);
             }
             let actions = guard.run().actions();
             assert_eq!(!actions.is_empty(), acts, "{clipped_to:?} {update:?}: {actions:?}");
@@ -433,11 +456,11 @@ mod tests {
     fn a_clip_mends_neither_what_is_not_finite_nor_what_breaks() {
         let mut guard = protecting();
         for step in 0..150 {
-            guarded(&mut guard, step, calm(step), Some(1.0), SMALL);
+            let _ = guarded(&mut guard, step, calm(step), Some(1.0), SMALL);
         }
         let broken = Update { nonfinite: 1, ..SMALL.expect("an update") };
-        let (_, verdict) = guarded(&mut guard, 150, calm(150), Some(1.0), Some(broken));
-        assert_eq!(verdict, UpdateVerdict::Refuse);
+        let (_, finished) = guarded(&mut guard, 150, calm(150), Some(1.0), Some(broken));
+        assert!(matches!(finished, Finished::Refused));
         let (decision, _) = guarded(&mut guard, 151, (0.5, f64::INFINITY), Some(1.0), None);
         assert_eq!(decision.gradients, GradientAction::Skip);
     }
@@ -447,19 +470,16 @@ mod tests {
         for (nonfinite, rewinds_to) in [(0, None), (1, Some(Step(50)))] {
             let mut guard = protecting();
             for step in 0..150 {
-                guarded(&mut guard, step, calm(step), None, SMALL);
+                let _ = guarded(&mut guard, step, calm(step), None, SMALL);
             }
-            let mut observe = |step, loss, norm| {
-                guard.observe(&Observation {
-                    step: Step(step),
-                    loss: Some(loss),
-                    gradients: &[Some(stats(norm)); 2],
-                    ..Observation::default()
-                })
-            };
-            observe(150, calm(150).0, 1.0);
+            let open = guard.begin(&Observation {
+                step: Step(150),
+                loss: Some(calm(150).0),
+                gradients: &[Some(stats(1.0)); 2],
+                ..Observation::default()
+            });
             let taken = Update { change_norm: 3.0, nonfinite, ..SMALL.expect("an update") };
-            guard.observe_update_taken(&[Some(taken), SMALL]);
+            guard.finish_taken(open, &[Some(taken), SMALL]);
             let last =
                 guard.run().findings().last().map(|finding| (finding.step, finding.severity));
             assert_eq!(last, Some((Step(150), Severity::Alarm)), "{nonfinite}");
@@ -476,14 +496,14 @@ mod tests {
             let mut guard = Guard::new(layout(2), RunFacts::default(), config);
             let wants = (0..200).filter(|step| {
                 let norm = (0.1 * noise(*step as usize)).exp();
-                guard.observe(&Observation {
+                let open = guard.begin(&Observation {
                     step: Step(*step),
                     loss: Some(calm(*step).0),
                     gradients: &[Some(stats(norm)); 2],
                     ..Observation::default()
                 });
-                let wants = guard.wants_copy();
-                guard.observe_update(&[SMALL, SMALL]);
+                let wants = guard.asks().copy;
+                guard.finish_taken(open, &[SMALL, SMALL]);
                 wants
             });
             assert_eq!(wants.count(), wanted, "{mode:?}");
@@ -494,19 +514,19 @@ mod tests {
     fn parameters_that_come_later_begin_without_a_history() {
         let mut guard = protecting();
         for step in 0..150 {
-            guarded(&mut guard, step, calm(step), None, SMALL);
+            let _ = guarded(&mut guard, step, calm(step), None, SMALL);
         }
         let later = TensorInfo { name: "head.weight".to_owned(), ..layout(1).tensors[0].clone() };
         guard.add_tensors(vec![later]);
         assert!(guard.validate());
-        let decision = guard.observe(&Observation {
+        let open = guard.begin(&Observation {
             step: Step(150),
             loss: Some(calm(150).0),
             gradients: &[Some(stats(1.0)), Some(stats(1.0)), Some(stats(0.7))],
             ..Observation::default()
         });
-        assert!(decision.is_proceed() && guard.wants_copy());
-        assert_eq!(guard.observe_update(&[SMALL; 3]), UpdateVerdict::Take);
+        assert!(open.decision().is_proceed() && guard.asks().copy);
+        assert!(guard.finish(open, &[SMALL; 3]).is_taken());
         let counts: Vec<_> = guard.record().tensors.iter().map(|t| t.gradient.count()).collect();
         assert_eq!(counts, [151, 151, 1]);
         assert_eq!(guard.record().layout.tensor_name(TensorId(2)), "head.weight");
@@ -582,23 +602,24 @@ mod tests {
         let mut at_snapshot = std::collections::BTreeMap::new();
         for step in 0..300 {
             let before = format!("{:?}", guard.signs);
-            if guard.wants_snapshot(Step(step)) {
+            if guard.before_pass(Step(step)).snapshot {
+                guard.snapshot_kept(Step(step));
                 at_snapshot.insert(Step(step), before);
             }
             let (loss, norm) = if step >= 250 { (6.0, 2.0) } else { calm(step) };
-            let decision = guard.observe(&Observation {
+            let open = guard.begin(&Observation {
                 step: Step(step),
                 loss: Some(loss),
                 metric: Some(1.0 - loss),
                 gradients: &[Some(stats(norm))],
                 ..Observation::default()
             });
-            if let Some(to) = decision.rewind {
+            if let Some(to) = open.decision().rewind {
                 assert_eq!(Some(&format!("{:?}", guard.signs)), at_snapshot.get(&to));
                 return;
             }
             assert_ne!(Some(&format!("{:?}", guard.signs)), at_snapshot.get(&Step(step)));
-            guard.observe_update(&[]);
+            guard.finish_taken(open, &[]);
         }
         panic!("never rewound");
     }
@@ -651,15 +672,15 @@ mod tests {
 
     #[test]
     fn an_update_that_would_break_a_parameter_is_refused() {
-        for (mode, verdict) in
-            [(Mode::Observe, UpdateVerdict::Take), (Mode::Protect, UpdateVerdict::Refuse)]
-        {
+        for (mode, taken) in [(Mode::Observe, true), (Mode::Protect, false)] {
             let config = GuardConfig { mode, ..GuardConfig::default() };
             let mut guard = Guard::new(layout(1), RunFacts::default(), config);
-            guard.observe(&Observation { loss: Some(1.0), ..Observation::default() });
             let broken = Update { change_norm: 1.0, weight_norm: 1.0, len: 4, nonfinite: 1 };
-            let verdicts: Vec<_> = (0..4).map(|_| guard.observe_update(&[Some(broken)])).collect();
-            assert_eq!(verdicts, [verdict; 4], "{mode:?}");
+            for _ in 0..4 {
+                let open = guard.begin(&Observation { loss: Some(1.0), ..Observation::default() });
+                let finished = guard.finish(open, &[Some(broken)]);
+                assert_eq!(finished.is_taken(), taken, "{mode:?}: {finished:?}");
+            }
         }
     }
 
@@ -669,9 +690,9 @@ mod tests {
         let mut layout = layout(1);
         layout.tensors[0].is_matrix = false;
         let mut guard = Guard::new(layout, RunFacts::default(), config);
-        guard.observe(&Observation { loss: Some(1.0), ..Observation::default() });
+        let open = guard.begin(&Observation { loss: Some(1.0), ..Observation::default() });
         let broken = Update { change_norm: 1.0, weight_norm: 1.0, len: 4, nonfinite: 1 };
-        assert_eq!(guard.observe_update(&[Some(broken)]), UpdateVerdict::Refuse);
+        assert!(matches!(guard.finish(open, &[Some(broken)]), Finished::Refused));
     }
 
     #[test]
@@ -714,9 +735,12 @@ mod tests {
             |change_norm| [Some(Update { change_norm, weight_norm: 1.0, len: 4, nonfinite: 0 })];
         for (shrunk, takes) in [(0.1, true), (40.0, false)] {
             let mut guard = Guard::new(layout(1), RunFacts::default(), config.clone());
-            guard.observe(&Observation { loss: Some(1.0), ..Observation::default() });
-            assert_eq!(guard.observe_update(&update(50.0)), UpdateVerdict::Shrink(0.1 / 50.0));
-            assert_eq!(guard.observe_shrunk_update(&update(shrunk)), takes, "{shrunk}");
+            let open = guard.begin(&Observation { loss: Some(1.0), ..Observation::default() });
+            let Finished::Shrink(shrinking) = guard.finish(open, &update(50.0)) else {
+                panic!("50 times the matrix is taken or refused");
+            };
+            assert_eq!(shrinking.factor(), 0.1 / 50.0);
+            assert_eq!(guard.finish_shrunk(shrinking, &update(shrunk)), takes, "{shrunk}");
             let ratio = guard.record().now().and_then(|row| row.update_ratio);
             assert_eq!(ratio, takes.then_some(shrunk));
         }

@@ -12,8 +12,7 @@
 //! for step in 0..200 {
 //!     let loss = if step < 150 { 2.0 - 0.01 * step as f64 } else { f64::NAN };
 //!     let seen = Observation { step: Step(step), loss: Some(loss), ..Observation::default() };
-//!     assert!(guard.observe(&seen).is_proceed(), "observe mode changes nothing");
-//!     guard.observe_update(&[]);
+//!     assert!(guard.observe(&seen, &[]).is_proceed(), "observe mode changes nothing");
 //! }
 //! let diagnosis = guard.diagnosis();
 //! assert_eq!(diagnosis.verdict, Verdict::Exploded);
@@ -49,9 +48,10 @@ pub mod rules;
 pub mod run;
 pub mod running;
 pub mod signs;
+pub mod step;
 
 pub use chain::{Chain, Link};
-pub use decision::{Decision, GradientAction, UpdateVerdict};
+pub use decision::{Decision, GradientAction};
 pub use diagnosis::{Diagnosis, Verdict, diagnose};
 pub use evidence::{Measure, Names, Place, Quantity, Reference};
 pub use finding::{Finding, Reading, Severity, SignName};
@@ -64,4 +64,5 @@ pub use origin::Origin;
 pub use preflight::{FirstStep, Preflight, preflight};
 pub use record::Record;
 pub use run::Run;
+pub use step::{Asks, Finished, OpenStep, ShrinkingStep};
 pub use tamegrad_stats::TensorStats;

@@ -513,20 +513,21 @@ mod tests {
                 let (norms, loss) =
                     if step == AT { (self.norms, self.loss) } else { ([1.0; 3], 0.5) };
                 let gradients = norms.map(|norm| Some(stats(norm)));
-                guard.observe(&Observation {
+                let armed = guard.before_pass(Step(step)).trace;
+                let open = guard.begin(&Observation {
                     step: Step(step),
                     loss: Some(loss),
                     gradients: &gradients,
-                    trace: guard.wants_trace(Step(step)).then_some(&calm),
+                    trace: armed.then_some(&calm),
                     ..Observation::default()
                 });
-                if let Some(seen_at) = self.seen_at.filter(|_| guard.wants_repeated_trace()) {
+                if let Some(seen_at) = self.seen_at.filter(|_| guard.asks().repeated_trace) {
                     guard.observe_trace_of(Step(seen_at), &now);
                 }
                 let nonfinite = u64::from(norms[0].is_nan());
                 let update =
                     crate::Update { change_norm: 1e-3, weight_norm: 1.0, len: 1, nonfinite };
-                guard.observe_update(&[Some(update); 3]);
+                guard.finish_taken(open, &[Some(update); 3]);
             }
             guard.run().clone()
         }
@@ -645,13 +646,14 @@ mod tests {
             let pass = trace(&output);
             let mut guard =
                 Guard::new(layout(3), RunFacts::default(), crate::GuardConfig::default());
-            guard.observe(&Observation {
+            let seen = Observation {
                 loss: Some(f64::NAN),
                 inputs: &[crate::NamedInput { name: "x", stats: stats(input) }],
                 targets: Some(stats(target)),
                 trace: Some(&pass),
                 ..Observation::default()
-            });
+            };
+            guard.observe(&seen, &[]);
             let origin = find(guard.run()).expect("a place");
             assert_eq!((origin.place, origin.layer()), (place, layer));
         }

@@ -214,8 +214,7 @@ fn a_run_of_which_only_the_loss_is_known() {
     let mut guard = Guard::new(Layout::default(), RunFacts::default(), Default::default());
     for step in 0..3 {
         let loss = Some(if step < 2 { 2.0 } else { f64::NAN });
-        guard.observe(&Observation { step: Step(step), loss, ..Observation::default() });
-        guard.observe_update(&[]);
+        guard.observe(&Observation { step: Step(step), loss, ..Observation::default() }, &[]);
     }
     let text = told(&guard, &Style::plain(100));
     let head: Vec<&str> = text.lines().take(6).collect();

@@ -1,0 +1,70 @@
+//! One step under the guard: opened before its update, and finished by it.
+
+use crate::decision::Decision;
+
+/// What the guard asks of an integration besides the numbers of the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Asks {
+    /// Keep a snapshot of the state before this step.
+    pub snapshot: bool,
+    /// Arm the probes of the coming pass.
+    pub trace: bool,
+    /// Repeat the pass with probes, on a copy of the model and without an update.
+    pub repeated_trace: bool,
+    /// Hold a copy of parameters and optimizer state: the update may have to be taken back.
+    pub copy: bool,
+    /// Measure the lag of Adam's second moment at this update.
+    pub lag: bool,
+    /// Measure the critical step size along this update.
+    pub critical_step: bool,
+}
+
+/// A step whose update is still to come. [`Guard::finish`](crate::Guard::finish) takes it back with the
+/// update; without one no update can be judged.
+#[derive(Debug)]
+#[must_use = "a step ends with its update: hand it to `Guard::finish`"]
+pub struct OpenStep {
+    pub(crate) decision: Decision,
+}
+
+impl OpenStep {
+    /// What to do with the gradients.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+}
+
+/// What became of an update.
+#[derive(Debug)]
+#[must_use = "an update that is refused or shrunk must not be taken as it is"]
+pub enum Finished {
+    /// Take it: the step is over.
+    Taken,
+    /// Do not take it: parameters and optimizer state stay as they were, and the step is over.
+    Refused,
+    /// Multiply the gradients by [`ShrinkingStep::factor`], let the optimizer make the update anew from
+    /// the state that it had before, and hand both to
+    /// [`Guard::finish_shrunk`](crate::Guard::finish_shrunk).
+    Shrink(ShrinkingStep),
+}
+
+impl Finished {
+    /// Whether the update is to be taken as it is.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Finished::Taken)
+    }
+}
+
+/// A step whose update is to be made anew from smaller gradients.
+#[derive(Debug)]
+#[must_use = "a step ends with its update: hand it to `Guard::finish_shrunk`"]
+pub struct ShrinkingStep {
+    pub(crate) factor: f64,
+}
+
+impl ShrinkingStep {
+    /// The factor on the gradients.
+    pub fn factor(&self) -> f64 {
+        self.factor
+    }
+}
