@@ -44,10 +44,7 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     let (metric, parameter_norm) = (samples(roles.metric), samples(roles::parameter_norm(log)));
     let ratios = roles::ratios(log);
     let norm_is_added_up = roles.grad_norm.is_none() && !tensors.is_empty();
-    let norm = match norm_is_added_up {
-        true => added_up(&tensors),
-        false => samples(roles.grad_norm),
-    };
+    let norm = if norm_is_added_up { added_up(&tensors) } else { samples(roles.grad_norm) };
     let judged = judge(&History {
         loss: &loss,
         gradient_norm: &norm,
