@@ -42,6 +42,7 @@ pub(crate) enum Taken {
 ///
 /// # Errors
 /// [`ReadError`] if the stream fails, or has something and no record.
+#[inline]
 pub(crate) fn read_records(
     path: &Path,
     mut stream: impl Framed,

@@ -120,6 +120,7 @@ impl<R: Read> Frames<R> {
 }
 
 impl<R: Read> Framed for Frames<R> {
+    #[inline]
     fn next(&mut self) -> io::Result<Option<Item<'_>>> {
         self.window.advance(std::mem::take(&mut self.used));
         let offset = self.window.offset();
