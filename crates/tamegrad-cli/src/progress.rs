@@ -7,9 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 fn new_bar(hidden: bool) -> ProgressBar {
     let bar = ProgressBar::new(1);
-    bar.set_draw_target(match hidden {
-        true => ProgressDrawTarget::hidden(),
-        false => ProgressDrawTarget::stderr_with_hz(10),
+    bar.set_draw_target(if hidden {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr_with_hz(10)
     });
     bar
 }
@@ -52,9 +53,10 @@ impl BytesBar {
 /// A bar over a known number of files, on the standard error stream.
 pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
     let bar = ProgressBar::new(count as u64);
-    bar.set_draw_target(match hidden || count < 5 {
-        true => ProgressDrawTarget::hidden(),
-        false => ProgressDrawTarget::stderr_with_hz(10),
+    bar.set_draw_target(if hidden || count < 5 {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr_with_hz(10)
     });
     if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
         bar.set_style(style.progress_chars("━╸ "));

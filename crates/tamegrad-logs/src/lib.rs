@@ -33,6 +33,7 @@ mod checkpoint;
 mod discover;
 mod files;
 mod follow;
+mod framed;
 mod json;
 mod lines;
 mod log;

@@ -13,11 +13,11 @@ mod no_sqlite;
 mod run_folder;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-pub mod tensorboard;
+mod tensorboard;
 mod text;
 #[cfg(feature = "sqlite")]
 mod trackio;
-pub mod wandb;
+mod wandb;
 
 use std::path::{Path, PathBuf};
 
@@ -159,6 +159,19 @@ mod tests {
         let points: Vec<String> =
             points.iter().map(|point| format!("{}:{}", point.step, point.value)).collect();
         points.join(" ")
+    }
+
+    /// Each series as `name: step=value ...`, `~` before an estimate; then each notice.
+    pub(super) fn words(log: &Log) -> Vec<String> {
+        let mut words = Vec::new();
+        for series in &log.series {
+            let sign = if series.estimated { "~" } else { "" };
+            let points: Vec<String> =
+                series.points.iter().map(|p| format!("{}={sign}{}", p.step, p.value)).collect();
+            words.push(format!("{}: {}", series.name, points.join(" ")));
+        }
+        words.extend(log.notices.iter().map(|notice| format!("! {notice}")));
+        words
     }
 
     /// Recognises and reads bytes, whatever comes of it: without a panic.

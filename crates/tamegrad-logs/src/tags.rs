@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::log::LogBuilder;
+use crate::log::{LogBuilder, Point};
 
 /// Names kept of one run.
 const TAGS_MAX: usize = 100_000;
@@ -57,6 +57,34 @@ impl<T: Default> Tags<T> {
                  {TAG_LEN_MAX} bytes, {TAG_BYTES_MAX} bytes together, are kept"
             );
             log.notice(path, None, text);
+        }
+    }
+}
+
+/// A number of a record: as it is, or computed from a histogram's bins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Number {
+    Exact(f64),
+    Estimate(f64),
+}
+
+impl Number {
+    /// Adds the number to the series of a name, whose place is looked up but once.
+    #[inline]
+    pub(crate) fn push(
+        self,
+        place: &mut Option<usize>,
+        name: &[u8],
+        moment: Point,
+        log: &mut LogBuilder,
+    ) {
+        let text = || String::from_utf8_lossy(name);
+        match self {
+            Self::Exact(value) => {
+                let place = *place.get_or_insert_with(|| log.place(&text()));
+                log.push_at(place, Point { value, ..moment });
+            }
+            Self::Estimate(value) => log.push_estimate(&text(), Point { value, ..moment }),
         }
     }
 }

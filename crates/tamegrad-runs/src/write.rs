@@ -56,9 +56,12 @@ impl RunWriter {
     /// [`RunError::Exists`] if it already holds a run, [`RunError::Locked`] if another process
     /// writes it, [`RunError::Io`] if the system refuses.
     pub fn create(folder: &Path, info: &RunInfo) -> Result<Self, RunError> {
-        Self::begin(folder, info, |info_path| match info_path.exists() {
-            true => Err(RunError::Exists { path: folder.to_owned() }),
-            false => Ok(()),
+        Self::begin(folder, info, |info_path| {
+            if info_path.exists() {
+                Err(RunError::Exists { path: folder.to_owned() })
+            } else {
+                Ok(())
+            }
         })
     }
 

@@ -33,11 +33,13 @@ pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<u8, Failure> {
             return Ok(STOPPED);
         }
         bar.set_message(source.path().display().to_string());
-        let told =
-            source.read().map_err(|error| error.to_string()).and_then(|log| match args.list {
-                true => Ok((false, list(source, &log))),
-                false => diagnose(args, source, &log, is_alone),
-            });
+        let told = source.read().map_err(|error| error.to_string()).and_then(|log| {
+            if args.list {
+                Ok((false, list(source, &log)))
+            } else {
+                diagnose(args, source, &log, is_alone)
+            }
+        });
         bar.inc(1);
         bar.suspend(|| match told {
             Ok((is_explosion, text)) => {
@@ -100,9 +102,10 @@ pub(crate) fn with_run<R>(
     let series: Vec<(String, u64)> =
         log.series.iter().map(|s| (s.name.clone(), s.points.len() as u64 + s.thinned)).collect();
     let notices: Vec<String> = log.notices.iter().map(ToString::to_string).collect();
-    let norm_name = match reading.norm_is_added_up {
-        true => Some("added up from the single tensors"),
-        false => name(reading.roles.grad_norm),
+    let norm_name = if reading.norm_is_added_up {
+        Some("added up from the single tensors")
+    } else {
+        name(reading.roles.grad_norm)
     };
     then(&LogRun {
         path: &source.path().display().to_string(),

@@ -41,9 +41,10 @@ fn unknown(name: &str) -> Failure {
     let entries = tamegrad::explain::all().into_iter().map(|(_, doc)| doc.name);
     let names = std::iter::once(STORY).chain(entries);
     let near: Vec<&str> = names.filter(|n| words.iter().any(|word| n.contains(word))).collect();
-    let hint = match near.is_empty() {
-        true => "`tamegrad explain` lists them".to_owned(),
-        false => format!("did you mean {}?", near.join(", ")),
+    let hint = if near.is_empty() {
+        "`tamegrad explain` lists them".to_owned()
+    } else {
+        format!("did you mean {}?", near.join(", "))
     };
     Failure::Unknown { name: name.to_owned(), hint }
 }

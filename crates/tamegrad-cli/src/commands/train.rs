@@ -60,8 +60,5 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
         ));
     }
     recorded?;
-    Ok(match trained.cancelled {
-        true => STOPPED,
-        false => exit_code(trained.diagnosis.verdict),
-    })
+    Ok(if trained.cancelled { STOPPED } else { exit_code(trained.diagnosis.verdict) })
 }

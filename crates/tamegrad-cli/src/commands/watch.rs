@@ -168,9 +168,10 @@ fn look(
 }
 
 fn alarm(args: &Watch, run: &LogRun<'_>) -> Result<(), String> {
-    let text = match args.json {
-        true => serde_json::to_string(&log::report(run)).map_err(|error| error.to_string())? + "\n",
-        false => log::block(run, &screen::style()),
+    let text = if args.json {
+        serde_json::to_string(&log::report(run)).map_err(|error| error.to_string())? + "\n"
+    } else {
+        log::block(run, &screen::style())
     };
     screen::print(&text);
     let told = summary(run);

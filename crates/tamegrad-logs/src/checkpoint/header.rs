@@ -349,9 +349,10 @@ fn note_holes(path: &Path, entries: &[Entry], data: Range<usize>, notices: &mut 
 /// The bytes of so many elements of so many bits; `None` if they are too many or no whole bytes.
 fn bytes(shape: &[u64], bits: u64) -> Option<u64> {
     // A dimension of 0 makes it 0, also beside some whose product is too large.
-    let elements = match shape.contains(&0) {
-        true => 0,
-        false => shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size))?,
+    let elements = if shape.contains(&0) {
+        0
+    } else {
+        shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size))?
     };
     let bits = elements.checked_mul(bits)?;
     bits.is_multiple_of(8).then_some(bits / 8)

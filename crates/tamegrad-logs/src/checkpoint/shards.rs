@@ -41,11 +41,11 @@ pub(super) fn find(path: &Path, notices: &mut Notices) -> Result<Shards, ReadErr
         return of_folder(path, notices);
     }
     let is_index = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    match is_index {
-        true if metadata.is_file() => of_index(path, metadata.len(), notices),
-        // Whatever is wrong with it is found when it is opened.
-        _ => Ok(Shards { files: vec![path.to_owned()], is_one: true, ..Shards::default() }),
+    if is_index && metadata.is_file() {
+        return of_index(path, metadata.len(), notices);
     }
+    // Whatever is wrong with it is found when it is opened.
+    Ok(Shards { files: vec![path.to_owned()], is_one: true, ..Shards::default() })
 }
 
 fn of_folder(folder: &Path, notices: &mut Notices) -> Result<Shards, ReadError> {

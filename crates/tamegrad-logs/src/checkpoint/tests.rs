@@ -548,9 +548,10 @@ fn deep_json_does_not_end_the_stack() {
     let deep = "[".repeat(1 << 20);
     for header in [format!("{{\"a\":{deep}"), format!("{{\"a\":{deep}{}}}", "]".repeat(1 << 20))] {
         let file = file_of(&header, &[]);
-        let texts = match header.ends_with('}') {
-            true => notices(&read(&file)).into_iter().map(|(_, text)| text.to_owned()).collect(),
-            false => vec![error("a.safetensors", &file)],
+        let texts = if header.ends_with('}') {
+            notices(&read(&file)).into_iter().map(|(_, text)| text.to_owned()).collect()
+        } else {
+            vec![error("a.safetensors", &file)]
         };
         assert_eq!(texts.len(), 1, "{texts:?}");
         assert!(texts[0].contains("2097152 bytes") || texts[0].contains("EOF"), "{texts:?}");

@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use self::frames::{Frame, Frames, payload_len};
+use self::frames::{Frames, payload_len};
 use self::growing::grow;
 use super::{Format, Head, Reader, no_folder};
 use crate::bins::{BINS_MAX, l2_norm};
 use crate::files::read_each;
+use crate::framed::{self, Taken};
 use crate::log::{LogBuilder, Point};
-use crate::tags::Tags;
+use crate::tags::{Number, Tags};
 use crate::wire::{Malformed, Value, each_f64, fields};
 
 /// TensorBoard event files. All those of one folder are one run.
@@ -55,19 +56,6 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     read_each(paths, log, |path, file, len, log| run.read(path, file, len, log))
 }
 
-/// Reads one event file of `len` bytes from a stream.
-///
-/// # Errors
-/// [`ReadError`] if the stream fails, is empty or has no whole record.
-pub fn read_stream(
-    path: &Path,
-    stream: impl Read,
-    len: u64,
-    log: &mut LogBuilder,
-) -> Result<(), ReadError> {
-    Run::default().read(path, stream, len, log)
-}
-
 /// What is known of a run over its files.
 #[derive(Debug, Default)]
 struct Run {
@@ -98,19 +86,6 @@ struct Buckets {
     rows: Vec<f64>,
 }
 
-/// Step and time of an event.
-#[derive(Debug, Clone, Copy)]
-struct Moment {
-    step: i64,
-    wall: f64,
-}
-
-impl Moment {
-    fn point(self, value: f64) -> Point {
-        Point { step: self.step, wall: self.wall, value }
-    }
-}
-
 impl Run {
     fn read(
         &mut self,
@@ -119,46 +94,23 @@ impl Run {
         len: u64,
         log: &mut LogBuilder,
     ) -> Result<(), ReadError> {
-        let broken = |offset, found| {
-            Err(ReadError::Broken { path: path.to_owned(), offset, found, wanted: WANTED })
-        };
         if len == 0 {
-            return broken(0, "an empty file".to_owned());
+            return Err(framed::empty(path, WANTED));
         }
-        let mut frames = Frames::new(stream, len);
-        let (mut records, mut first_fault) = (0_u64, None);
-        while let Some(frame) = frames.next().map_err(|error| ReadError::io(path, error))? {
-            let (offset, text) = match frame {
-                Frame::Record(offset, payload) => match self.event(payload, log) {
-                    Ok(()) => {
-                        records += 1;
-                        continue;
-                    }
-                    Err(Malformed) => (offset, "a record that is no event; left out".to_owned()),
-                },
-                Frame::Fault(offset, text) => (offset, text),
-            };
-            // It is the error of the file if no record follows.
-            if records == 0 && first_fault.is_none() {
-                first_fault = Some((offset, text));
-            } else {
-                log.notice(path, Some(offset), text);
+        let frames = Frames::new(stream, len);
+        let read = framed::read_records(path, frames, WANTED, log, |event, log| {
+            match self.event(event, log) {
+                Ok(()) => Taken::Whole,
+                Err(Malformed) => Taken::No("a record that is no event; left out".to_owned()),
             }
-        }
+        });
         self.tags.note_left_out(path, log);
-        match first_fault {
-            Some((offset, text)) if records == 0 => broken(offset, text),
-            Some((offset, text)) => {
-                log.notice(path, Some(offset), text);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        read
     }
 
     #[inline]
     fn event(&mut self, event: &[u8], log: &mut LogBuilder) -> Result<(), Malformed> {
-        let mut moment = Moment { step: 0, wall: f64::NAN };
+        let mut moment = Point { step: 0, wall: f64::NAN, value: f64::NAN };
         let mut summary: &[u8] = &[];
         for field in fields(event) {
             match field? {
@@ -180,15 +132,17 @@ impl Run {
     fn value(
         &mut self,
         value: &[u8],
-        moment: Moment,
+        moment: Point,
         log: &mut LogBuilder,
     ) -> Result<(), Malformed> {
         let mut tag: &[u8] = &[];
-        let (mut scalar, mut histogram, mut tensor, mut metadata) = (None, None, None, None);
+        let (mut number, mut histogram, mut tensor, mut metadata) = (None, None, None, None);
         for field in fields(value) {
             match field? {
                 (1, Value::Bytes(bytes)) => tag = bytes,
-                (2, Value::Fixed32(bits)) => scalar = Some(f64::from(f32::from_bits(bits))),
+                (2, Value::Fixed32(bits)) => {
+                    number = Some(Number::Exact(f32::from_bits(bits).into()));
+                }
                 (5, Value::Bytes(bytes)) => histogram = Some(bytes),
                 (8, Value::Bytes(bytes)) => tensor = Some(bytes),
                 (9, Value::Bytes(bytes)) => metadata = Some(bytes),
@@ -202,26 +156,16 @@ impl Run {
         if let Some(kind) = metadata.map(kind).transpose()?.flatten() {
             entry.kind = kind;
         }
-        let mut norm = None;
-        match (scalar, histogram, tensor) {
-            (None, Some(histogram), _) => norm = old_norm(histogram, &mut self.buckets)?,
-            (None, _, Some(tensor)) => match entry.kind {
-                Kind::Scalars => scalar = tensor::number(tensor)?,
-                Kind::Histograms => norm = new_norm(tensor, &mut self.buckets.rows)?,
-                Kind::Others => {}
-            },
-            _ => {}
+        if number.is_none() {
+            number = match (histogram, tensor, entry.kind) {
+                (Some(histogram), ..) => old_norm(histogram, &mut self.buckets)?,
+                (_, Some(tensor), Kind::Scalars) => tensor::number(tensor)?.map(Number::Exact),
+                (_, Some(tensor), Kind::Histograms) => new_norm(tensor, &mut self.buckets.rows)?,
+                _ => None,
+            };
         }
-        match (scalar, norm) {
-            (Some(number), _) | (None, Some(Norm::Exact(number))) => {
-                let make = || log.place(&String::from_utf8_lossy(tag));
-                let place = *entry.place.get_or_insert_with(make);
-                log.push_at(place, moment.point(number));
-            }
-            (None, Some(Norm::Estimate(number))) => {
-                log.push_estimate(&String::from_utf8_lossy(tag), moment.point(number));
-            }
-            (None, None) => {}
+        if let Some(number) = number {
+            number.push(&mut entry.place, tag, moment, log);
         }
         Ok(())
     }
@@ -244,16 +188,9 @@ fn kind(metadata: &[u8]) -> Result<Option<Kind>, Malformed> {
     Ok(kind)
 }
 
-/// The L2 norm of the values that went into a histogram.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Norm {
-    Exact(f64),
-    Estimate(f64),
-}
-
 /// The norm from a `HistogramProto { 1: min, 2: max, 3: num, 4: sum, 5: sum_squares,
 /// 6: bucket_limit, 7: bucket }`. A field that is 0 is not written.
-fn old_norm(histogram: &[u8], buckets: &mut Buckets) -> Result<Option<Norm>, Malformed> {
+fn old_norm(histogram: &[u8], buckets: &mut Buckets) -> Result<Option<Number>, Malformed> {
     let Buckets { limits, counts, .. } = buckets;
     limits.clear();
     counts.clear();
@@ -271,16 +208,16 @@ fn old_norm(histogram: &[u8], buckets: &mut Buckets) -> Result<Option<Norm>, Mal
         }
     }
     if let Some(sum_squares) = sum_squares {
-        return Ok(Some(Norm::Exact(sum_squares.sqrt())));
+        return Ok(Some(Number::Exact(sum_squares.sqrt())));
     }
     let (Some(low), Some(high)) = (min.or(max.and(Some(0.0))), max.or(min.and(Some(0.0)))) else {
         // All of them are 0, and so are the values.
-        return Ok(num.filter(|_| sum.is_none()).map(|_| Norm::Exact(0.0)));
+        return Ok(num.filter(|_| sum.is_none()).map(|_| Number::Exact(0.0)));
     };
     let within = |limit: f64| limit.max(low).min(high);
     let lows = std::iter::once(low).chain(limits.iter().copied());
     let bins = lows.zip(limits.iter().copied()).zip(counts.iter().copied());
-    Ok(l2_norm(bins.map(|((low, high), n)| (within(low), within(high), n))).map(Norm::Estimate))
+    Ok(l2_norm(bins.map(|((low, high), n)| (within(low), within(high), n))).map(Number::Estimate))
 }
 
 fn push_bounded(numbers: &mut Vec<f64>, number: f64) {
@@ -290,13 +227,13 @@ fn push_bounded(numbers: &mut Vec<f64>, number: f64) {
 }
 
 /// The norm from a tensor of rows `left, right, count`.
-fn new_norm(tensor: &[u8], rows: &mut Vec<f64>) -> Result<Option<Norm>, Malformed> {
+fn new_norm(tensor: &[u8], rows: &mut Vec<f64>) -> Result<Option<Number>, Malformed> {
     if !tensor::histogram(tensor, rows)? {
         return Ok(None);
     }
     let (rows, _) = rows.as_chunks::<{ tensor::COLUMNS }>();
     let bins = rows.iter().map(|&[left, right, count]| (left, right, count));
-    Ok(l2_norm(bins).map(Norm::Estimate))
+    Ok(l2_norm(bins).map(Number::Estimate))
 }
 
 #[cfg(test)]
@@ -304,6 +241,7 @@ mod tests {
     use super::frames::frame;
     use super::*;
     use crate::log::Log;
+    use crate::readers::tests::words;
     use crate::wire::write::{message, varint};
     use proptest::prelude::*;
 
@@ -373,19 +311,6 @@ mod tests {
                 .map_err(|error| error.to_string())?;
         }
         Ok(log.finish())
-    }
-
-    /// Each series as `name: step=value ...`, `~` before an estimate; then each notice.
-    fn words(log: &Log) -> Vec<String> {
-        let mut words = Vec::new();
-        for series in &log.series {
-            let sign = if series.estimated { "~" } else { "" };
-            let points: Vec<String> =
-                series.points.iter().map(|p| format!("{}={sign}{}", p.step, p.value)).collect();
-            words.push(format!("{}: {}", series.name, points.join(" ")));
-        }
-        words.extend(log.notices.iter().map(|notice| format!("! {notice}")));
-        words
     }
 
     fn check(files: &[Vec<u8>], want: &[&str]) {

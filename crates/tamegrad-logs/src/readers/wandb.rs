@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use jiter::{Jiter, JiterResult, Peek};
 use tamegrad_runs::ReadError;
 
-use self::chunks::{Item, Records};
+use self::chunks::Records;
 use super::{Format, Head, Reader, no_folder, no_growth};
 use crate::bins::{BINS_MAX, l2_norm};
 use crate::files::read_each;
+use crate::framed::{self, Taken};
 use crate::log::{LogBuilder, Point};
-use crate::tags::Tags;
+use crate::tags::{Number, Tags};
 use crate::wire::{Malformed, Value, fields};
 
 /// W&B run files. Those of one run id in one folder are one run.
@@ -60,19 +61,6 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     read_each(paths, log, |path, file, len, log| run.read(path, file, len, log))
 }
 
-/// Reads one run file of `len` bytes from a stream.
-///
-/// # Errors
-/// [`ReadError`] if the stream fails, is empty, has no header or no whole record.
-pub fn read_stream(
-    path: &Path,
-    stream: impl Read,
-    len: u64,
-    log: &mut LogBuilder,
-) -> Result<(), ReadError> {
-    Run::default().read(path, stream, len, log)
-}
-
 /// What is known of a run over its files.
 #[derive(Debug, Default)]
 struct Run {
@@ -90,13 +78,6 @@ struct Room {
     bins: Vec<f64>,
 }
 
-/// What a value of the history is found to hold.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Number {
-    Exact(f64),
-    Estimate(f64),
-}
-
 impl Run {
     fn read(
         &mut self,
@@ -106,49 +87,23 @@ impl Run {
         log: &mut LogBuilder,
     ) -> Result<(), ReadError> {
         let fail = |error| ReadError::io(path, error);
-        let broken = |offset, found, wanted| {
-            Err(ReadError::Broken { path: path.to_owned(), offset, found, wanted })
-        };
         if len == 0 {
-            return broken(0, "an empty file".to_owned(), WANTED);
+            return Err(framed::empty(path, WANTED));
         }
         let mut header = Vec::new();
         stream.by_ref().take(HEADER.len() as u64).read_to_end(&mut header).map_err(fail)?;
         if header != HEADER {
-            let found = format!("\"{}\"", header.escape_ascii());
-            return broken(0, found, HEADER_WANTED);
+            let (found, wanted) = (format!("\"{}\"", header.escape_ascii()), HEADER_WANTED);
+            return Err(ReadError::Broken { path: path.to_owned(), offset: 0, found, wanted });
         }
         // The header is part of the first block.
         let stream = HEADER.chain(stream);
-        let mut items = Records::new(stream, len, HEADER.len() as u64).map_err(fail)?;
-        let (mut records, mut first_fault) = (0_u64, None);
-        while let Some(item) = items.next().map_err(fail)? {
-            let (offset, text) = match item {
-                Item::Record(offset, record) => {
-                    records += 1;
-                    match self.record(record, log) {
-                        Ok(()) => continue,
-                        Err(fault) => (offset, fault),
-                    }
-                }
-                Item::Fault(offset, text) => (offset, text),
-            };
-            // It is the error of the file if no record follows.
-            if records == 0 && first_fault.is_none() {
-                first_fault = Some((offset, text));
-            } else {
-                log.notice(path, Some(offset), text);
-            }
-        }
+        let records = Records::new(stream, len, HEADER.len() as u64).map_err(fail)?;
+        let read = framed::read_records(path, records, WANTED, log, |record, log| {
+            self.record(record, log).map_or_else(Taken::InPart, |()| Taken::Whole)
+        });
         self.places.note_left_out(path, log);
-        match first_fault {
-            Some((offset, text)) if records == 0 => broken(offset, text, WANTED),
-            Some((offset, text)) => {
-                log.notice(path, Some(offset), text);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        read
     }
 
     /// Reads a record; what was left out of it, in words.
@@ -193,7 +148,11 @@ impl Run {
             return Err(format!("a value of {:?} with more than {mib} MiB; left out", shown(name)));
         }
         let places = &mut self.places;
-        let mut push = |name: &[u8], number| add(places, name, number, moment, log);
+        let mut push = |name: &[u8], number: Number| {
+            if let Some(place) = places.entry(name) {
+                number.push(place, name, moment, log);
+            }
+        };
         if json.first() != Some(&b'{') {
             if let Some(value) = plain_number(json) {
                 push(name, Number::Exact(value));
@@ -207,24 +166,6 @@ impl Run {
             let error = error.error_type;
             format!("a value of {:?} that is no JSON ({error}); left out", shown(name))
         })
-    }
-}
-
-fn add(
-    places: &mut Tags<Option<usize>>,
-    name: &[u8],
-    number: Number,
-    moment: Point,
-    log: &mut LogBuilder,
-) {
-    let Some(place) = places.entry(name) else { return };
-    let text = || String::from_utf8_lossy(name);
-    match number {
-        Number::Exact(value) => {
-            let place = *place.get_or_insert_with(|| log.place(&text()));
-            log.push_at(place, Point { value, ..moment });
-        }
-        Number::Estimate(value) => log.push_estimate(&text(), Point { value, ..moment }),
     }
 }
 
@@ -395,6 +336,7 @@ fn numbers(json: &mut Jiter<'_>, into: &mut Vec<f64>) -> JiterResult<()> {
 mod tests {
     use super::*;
     use crate::log::Log;
+    use crate::readers::tests::words;
     use crate::wire::write::message;
     use proptest::prelude::*;
 
@@ -430,22 +372,10 @@ mod tests {
 
     fn read_bytes(bytes: &[u8]) -> Result<Log, String> {
         let mut log = LogBuilder::new();
-        read_stream(Path::new(RUN), bytes, bytes.len() as u64, &mut log)
+        Run::default()
+            .read(Path::new(RUN), bytes, bytes.len() as u64, &mut log)
             .map_err(|error| error.to_string())?;
         Ok(log.finish())
-    }
-
-    /// Each series as `name: step=value ...`, `~` before an estimate; then each notice.
-    fn words(log: &Log) -> Vec<String> {
-        let mut words = Vec::new();
-        for series in &log.series {
-            let sign = if series.estimated { "~" } else { "" };
-            let points: Vec<String> =
-                series.points.iter().map(|p| format!("{}={sign}{}", p.step, p.value)).collect();
-            words.push(format!("{}: {}", series.name, points.join(" ")));
-        }
-        words.extend(log.notices.iter().map(|notice| format!("! {notice}")));
-        words
     }
 
     fn check(records: &[Vec<u8>], want: &[&str]) {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io::{self, Read};
 
+use crate::framed::{self, Framed, Item};
 use crate::window::Window;
 
-/// A longer record is passed over: an event with a number takes some 50 bytes, a large image 1 MB.
-pub(super) const RECORD_MAX: u64 = 64 << 20;
+/// Bytes of a payload; see [`framed::RECORD_MAX`].
+pub(super) const RECORD_MAX: u64 = framed::RECORD_MAX as u64;
 /// Bytes before the payload.
 pub(super) const HEADER: usize = 12;
 /// Bytes of a frame that are not payload.
@@ -22,15 +23,6 @@ pub(super) struct Frames<R> {
     /// Bytes of the frame that was given out last.
     used: usize,
     doubt: u64,
-}
-
-/// What is next in a stream.
-#[derive(Debug)]
-pub(super) enum Frame<'a> {
-    /// The payload of a whole record, and where the record begins.
-    Record(u64, &'a [u8]),
-    /// Bytes that were left out, and where they begin.
-    Fault(u64, String),
 }
 
 #[derive(Debug)]
@@ -51,33 +43,6 @@ enum Fault {
 impl<R: Read> Frames<R> {
     pub(super) fn new(stream: R, len: u64) -> Self {
         Self { window: Window::new(stream, len), used: 0, doubt: DOUBT_MAX }
-    }
-
-    /// The next frame, or what is in its place; `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Frame<'_>>> {
-        self.window.advance(std::mem::take(&mut self.used));
-        let offset = self.window.offset();
-        match self.judge()? {
-            Judged::End => Ok(None),
-            Judged::Whole { payload } => {
-                self.used = payload + FRAMING as usize;
-                let payload = self.window.bytes().get(HEADER..HEADER + payload);
-                Ok(payload.map(|payload| Frame::Record(offset, payload)))
-            }
-            Judged::Fault(fault) => {
-                let is_found = self.pass(&fault)?;
-                let left_out = self.window.offset() - offset;
-                let upto = if is_found { "next record" } else { "end of the file" };
-                let text = match fault {
-                    Fault::Cut if !is_found => format!(
-                        "a record cut short by the end of the file ({left_out} bytes of it are \
-                         there); all before it is used"
-                    ),
-                    fault => format!("{fault}; left out {left_out} bytes up to the {upto}"),
-                };
-                Ok(Some(Frame::Fault(offset, text)))
-            }
-        }
     }
 
     #[inline]
@@ -154,6 +119,35 @@ impl<R: Read> Frames<R> {
     }
 }
 
+impl<R: Read> Framed for Frames<R> {
+    #[inline]
+    fn next(&mut self) -> io::Result<Option<Item<'_>>> {
+        self.window.advance(std::mem::take(&mut self.used));
+        let offset = self.window.offset();
+        match self.judge()? {
+            Judged::End => Ok(None),
+            Judged::Whole { payload } => {
+                self.used = payload + FRAMING as usize;
+                let payload = self.window.bytes().get(HEADER..HEADER + payload);
+                Ok(payload.map(|payload| Item::Record(offset, payload)))
+            }
+            Judged::Fault(fault) => {
+                let is_found = self.pass(&fault)?;
+                let left_out = self.window.offset() - offset;
+                let upto = if is_found { "next record" } else { "end of the file" };
+                let text = match fault {
+                    Fault::Cut if !is_found => format!(
+                        "a record cut short by the end of the file ({left_out} bytes of it are \
+                         there); all before it is used"
+                    ),
+                    fault => format!("{fault}; left out {left_out} bytes up to the {upto}"),
+                };
+                Ok(Some(Item::Fault(offset, text)))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -214,8 +208,8 @@ mod tests {
         let mut found = Vec::new();
         while let Some(frame) = frames.next().unwrap() {
             found.push(match frame {
-                Frame::Record(_, payload) => String::from_utf8_lossy(payload).into_owned(),
-                Frame::Fault(offset, text) => format!("!{offset} {text}"),
+                Item::Record(_, payload) => String::from_utf8_lossy(payload).into_owned(),
+                Item::Fault(offset, text) => format!("!{offset} {text}"),
             });
         }
         found

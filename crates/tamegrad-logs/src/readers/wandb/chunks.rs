@@ -4,10 +4,9 @@
 
 use std::io::{self, Read};
 
+use crate::framed::{CUT, Framed, Item, RECORD_MAX};
 use crate::window::Window;
 
-/// A longer record is passed over.
-pub(super) const RECORD_MAX: usize = 64 << 20;
 const BLOCK: u64 = 32 * 1024;
 const HEADER: usize = 7;
 
@@ -40,15 +39,6 @@ enum Parts {
     Lost,
 }
 
-/// What is next in a stream.
-#[derive(Debug)]
-pub(super) enum Item<'a> {
-    /// A whole record, and where it begins.
-    Record(u64, &'a [u8]),
-    /// Something that was left out, and where it begins.
-    Fault(u64, String),
-}
-
 #[derive(Debug)]
 enum Chunk {
     Whole {
@@ -72,8 +62,60 @@ impl<R: Read> Records<R> {
         Ok(Self { window, used: 0, parts: Parts::Idle, record: Vec::new(), offset: 0 })
     }
 
-    /// The next record, or what is in its place; `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Item<'_>>> {
+    /// Takes a part of a record in; what is wrong with it.
+    fn part(&mut self, kind: u8, len: usize, offset: u64) -> Option<String> {
+        match (kind, self.parts) {
+            (FIRST, _) => {
+                self.record.clear();
+                self.offset = offset;
+                self.parts = Parts::Begun;
+            }
+            (_, Parts::Begun) => {}
+            (_, Parts::Lost) => return None,
+            (_, Parts::Idle) => {
+                self.parts = Parts::Lost;
+                return Some("a record without its beginning; left out".to_owned());
+            }
+        }
+        if self.record.len() + len > RECORD_MAX {
+            self.parts = Parts::Lost;
+            self.record = Vec::new();
+            return Some(format!("a record of more than {} MiB; left out", RECORD_MAX >> 20));
+        }
+        let data = self.window.bytes().get(HEADER..HEADER + len).unwrap_or_default();
+        self.record.extend_from_slice(data);
+        None
+    }
+
+    /// What is missing at the end of the file.
+    fn end(&mut self) -> Option<String> {
+        let is_cut = std::mem::replace(&mut self.parts, Parts::Idle) == Parts::Begun;
+        is_cut.then(|| CUT.to_owned())
+    }
+
+    /// The next chunk; what fills up the rest of a block is passed over.
+    fn chunk(&mut self) -> io::Result<Chunk> {
+        loop {
+            let room = (BLOCK - self.window.offset() % BLOCK) as usize;
+            let bytes = self.window.need(room)?;
+            let block = bytes.get(..room.min(bytes.len())).unwrap_or_default();
+            if block.is_empty() {
+                return Ok(Chunk::End);
+            }
+            // A writer that flushes whole blocks leaves zeros behind its last record.
+            let is_filling =
+                block.len() < HEADER || block.first_chunk() == Some(&[0; HEADER]) && is_zero(block);
+            if !is_filling {
+                return Ok(judge(block, room));
+            }
+            let len = block.len();
+            self.window.advance(len);
+        }
+    }
+}
+
+impl<R: Read> Framed for Records<R> {
+    fn next(&mut self) -> io::Result<Option<Item<'_>>> {
         loop {
             self.window.advance(std::mem::take(&mut self.used));
             let offset = self.window.offset();
@@ -110,58 +152,6 @@ impl<R: Read> Records<R> {
             }
         }
     }
-
-    /// Takes a part of a record in; what is wrong with it.
-    fn part(&mut self, kind: u8, len: usize, offset: u64) -> Option<String> {
-        match (kind, self.parts) {
-            (FIRST, _) => {
-                self.record.clear();
-                self.offset = offset;
-                self.parts = Parts::Begun;
-            }
-            (_, Parts::Begun) => {}
-            (_, Parts::Lost) => return None,
-            (_, Parts::Idle) => {
-                self.parts = Parts::Lost;
-                return Some("a record without its beginning; left out".to_owned());
-            }
-        }
-        if self.record.len() + len > RECORD_MAX {
-            self.parts = Parts::Lost;
-            self.record = Vec::new();
-            return Some(format!("a record of more than {} MiB; left out", RECORD_MAX >> 20));
-        }
-        let data = self.window.bytes().get(HEADER..HEADER + len).unwrap_or_default();
-        self.record.extend_from_slice(data);
-        None
-    }
-
-    /// What is missing at the end of the file.
-    fn end(&mut self) -> Option<String> {
-        let is_cut = std::mem::replace(&mut self.parts, Parts::Idle) == Parts::Begun;
-        is_cut
-            .then(|| "a record cut short by the end of the file; all before it is used".to_owned())
-    }
-
-    /// The next chunk; what fills up the rest of a block is passed over.
-    fn chunk(&mut self) -> io::Result<Chunk> {
-        loop {
-            let room = (BLOCK - self.window.offset() % BLOCK) as usize;
-            let bytes = self.window.need(room)?;
-            let block = bytes.get(..room.min(bytes.len())).unwrap_or_default();
-            if block.is_empty() {
-                return Ok(Chunk::End);
-            }
-            // A writer that flushes whole blocks leaves zeros behind its last record.
-            let is_filling =
-                block.len() < HEADER || block.first_chunk() == Some(&[0; HEADER]) && is_zero(block);
-            if !is_filling {
-                return Ok(judge(block, room));
-            }
-            let len = block.len();
-            self.window.advance(len);
-        }
-    }
 }
 
 /// The chunk at the start of what is left of a block; `room` is what would be left of it if the
@@ -186,8 +176,7 @@ fn judge(block: &[u8], room: usize) -> Chunk {
         if block.len() == HEADER {
             return Chunk::End;
         }
-        let text = "a record cut short by the end of the file; all before it is used".to_owned();
-        return Chunk::Fault { text, len: block.len() };
+        return Chunk::Fault { text: CUT.to_owned(), len: block.len() };
     };
     let got = crc(kind, data);
     if got != sum {

@@ -1,0 +1,90 @@
+//! Files of records that each have a length and a checksum, as event files and W&B run files are.
+
+use std::io;
+use std::path::Path;
+
+use tamegrad_runs::ReadError;
+
+use crate::log::LogBuilder;
+
+/// Bytes of a record; a longer one is passed over. An event with a number takes some 50 bytes, a
+/// large image 1 MB.
+pub(crate) const RECORD_MAX: usize = 64 << 20;
+/// Said where the file ends before a record does.
+pub(crate) const CUT: &str = "a record cut short by the end of the file; all before it is used";
+
+/// What is next in a stream, and where it begins.
+#[derive(Debug)]
+pub(crate) enum Item<'a> {
+    /// A whole record, whose checksum fits.
+    Record(u64, &'a [u8]),
+    /// Something that was left out.
+    Fault(u64, String),
+}
+
+/// A stream of such records.
+pub(crate) trait Framed {
+    /// The next record, or what is in its place; `None` at the end.
+    fn next(&mut self) -> io::Result<Option<Item<'_>>>;
+}
+
+/// What came of a record.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    Whole,
+    /// Something in it was left out.
+    InPart(String),
+    /// It is no record of the format.
+    No(String),
+}
+
+/// Gives each record of a file to `take`, and notes what was left out.
+///
+/// # Errors
+/// [`ReadError`] if the stream fails, or has something and no record.
+#[inline]
+pub(crate) fn read_records(
+    path: &Path,
+    mut stream: impl Framed,
+    wanted: &'static str,
+    log: &mut LogBuilder,
+    mut take: impl FnMut(&[u8], &mut LogBuilder) -> Taken,
+) -> Result<(), ReadError> {
+    let (mut is_any, mut first_fault) = (false, None);
+    while let Some(item) = stream.next().map_err(|error| ReadError::io(path, error))? {
+        let (offset, text) = match item {
+            Item::Record(offset, record) => match take(record, log) {
+                Taken::Whole => {
+                    is_any = true;
+                    continue;
+                }
+                Taken::InPart(text) => {
+                    is_any = true;
+                    (offset, text)
+                }
+                Taken::No(text) => (offset, text),
+            },
+            Item::Fault(offset, text) => (offset, text),
+        };
+        // It is the error of the file if no record follows.
+        if is_any || first_fault.is_some() {
+            log.notice(path, Some(offset), text);
+        } else {
+            first_fault = Some((offset, text));
+        }
+    }
+    match first_fault {
+        Some((offset, found)) if !is_any => {
+            Err(ReadError::Broken { path: path.to_owned(), offset, found, wanted })
+        }
+        first_fault => {
+            first_fault.into_iter().for_each(|(at, text)| log.notice(path, Some(at), text));
+            Ok(())
+        }
+    }
+}
+
+/// The error of a file without any byte.
+pub(crate) fn empty(path: &Path, wanted: &'static str) -> ReadError {
+    ReadError::Broken { path: path.to_owned(), offset: 0, found: "an empty file".into(), wanted }
+}
