@@ -145,9 +145,10 @@ fn scaled<const D: usize>(tensor: Tensor<D>, factor: f64) -> Tensor<D> {
     // A factor that f32 holds with fewer digits is applied in two steps; the first is exact.
     const STEP: f64 = 1.0 / (1u64 << 63) as f64;
     let wide = widened(tensor.clone());
-    let product = match factor.abs() < f64::from(f32::MIN_POSITIVE) {
-        true => wide.mul_scalar(STEP).mul_scalar(factor / STEP),
-        false => wide.mul_scalar(factor),
+    let product = if factor.abs() < f64::from(f32::MIN_POSITIVE) {
+        wide.mul_scalar(STEP).mul_scalar(factor / STEP)
+    } else {
+        wide.mul_scalar(factor)
     };
     with_nonfinite_of(tensor, product)
 }
