@@ -185,9 +185,8 @@ fn lent(tensor: &Bound<'_, PyAny>, borrow: Borrow) -> Option<Place> {
     // SAFETY: shape and strides have `ndim` entries each, and are the object's own; strides may be
     // null for a contiguous tensor before version 1.2.
     let (shape, strides) = unsafe {
-        let part = |start: *const i64| match start.is_null() {
-            true => &[][..],
-            false => std::slice::from_raw_parts(start, ndim),
+        let part = |start: *const i64| {
+            if start.is_null() { &[][..] } else { std::slice::from_raw_parts(start, ndim) }
         };
         (part(lent.shape), part(lent.strides))
     };
