@@ -7,8 +7,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Gradients, Tensor};
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
-    Decision, GradientAction, Guard, GuardConfig, LayerInfo, Mode, NamedInput, Observation,
-    Finished, OpenStep, RunFacts, Step, TensorStats, Update,
+    Decision, Finished, GradientAction, Guard, GuardConfig, LayerInfo, Mode, NamedInput,
+    Observation, OpenStep, RunFacts, Step, TensorStats, Update,
 };
 use tamegrad_state::StateError;
 use tamegrad_stats::ListStats;
@@ -195,13 +195,16 @@ impl<M: Module> Session<M> {
     ) -> StepOutcome {
         let (value, raw) = backward(&self.model, &Probes::unarmed(), &loss);
         let mut gradients = GradientsParams::from_grads(raw, &self.model);
-        let decision = self.guard.observe(&Observation {
-            step: input.step,
-            loss: Some(value),
-            metric: input.metric,
-            learning_rate: Some(input.learning_rate),
-            ..Observation::default()
-        }, &[]);
+        let decision = self.guard.observe(
+            &Observation {
+                step: input.step,
+                loss: Some(value),
+                metric: input.metric,
+                learning_rate: Some(input.learning_rate),
+                ..Observation::default()
+            },
+            &[],
+        );
         let updated = self.clip.is_none() || {
             self.gradient_stats.scan(&self.table, &self.model, &gradients);
             self.clip_gradients(&mut gradients, &self.gradient_stats)

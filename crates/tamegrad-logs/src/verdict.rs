@@ -44,8 +44,7 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     let (metric, parameter_norm) = (samples(roles.metric), samples(roles::parameter_norm(log)));
     let ratios = roles::ratios(log);
     let norm_is_added_up = roles.grad_norm.is_none() && !tensors.is_empty();
-    let norm =
-        if norm_is_added_up { added_up(&tensors) } else { samples(roles.grad_norm) };
+    let norm = if norm_is_added_up { added_up(&tensors) } else { samples(roles.grad_norm) };
     let found = diagnose(&History {
         loss: &loss,
         gradient_norm: &norm,
@@ -173,7 +172,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(reading.missing[0], "NaN is hidden");
-        assert!(reading.missing[1].starts_with("The gradient norm was not"), "{:?}", reading.missing);
+        assert!(
+            reading.missing[1].starts_with("The gradient norm was not"),
+            "{:?}",
+            reading.missing
+        );
         assert_eq!(reading.diagnosis.verdict, Verdict::Exploded);
     }
 }

@@ -4,8 +4,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use tamegrad::{
-    Finding, Finished, GuardConfig, Measure, Mode, NamedInput, Names, Observation, OpenStep, Place, RunFacts, ShrinkingStep, Step,
-    TensorInfo,
+    Finding, Finished, GuardConfig, Measure, Mode, NamedInput, Names, Observation, OpenStep, Place,
+    RunFacts, ShrinkingStep, Step, TensorInfo,
 };
 use tamegrad_report::{Style, describe_change, json, terminal};
 
@@ -30,8 +30,15 @@ pub(crate) struct Guard {
 type MeasureRow =
     (&'static str, &'static str, Option<String>, f64, Option<&'static str>, Option<f64>, String);
 /// Step, sign, severity, tensor, layer, the numbers, and what has happened.
-type FindingRow =
-    (u64, &'static str, &'static str, Option<String>, Option<String>, Vec<MeasureRow>, &'static str);
+type FindingRow = (
+    u64,
+    &'static str,
+    &'static str,
+    Option<String>,
+    Option<String>,
+    Vec<MeasureRow>,
+    &'static str,
+);
 /// Verdict, onset, origin, cause, kind of place.
 type Summary =
     (&'static str, Option<u64>, Option<String>, Option<&'static str>, Option<&'static str>);

@@ -4,9 +4,9 @@ use tamegrad::SignName;
 use tamegrad::diagnosis::SignSummary;
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
-    ActivationKind, Finding, GradientAction, Guard, Measure, Quantity, GuardConfig, LayerId, LayerInfo, LayerSample, Layout,
-    Mode, NamedInput, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo,
-    TensorStats, Update, Verdict,
+    ActivationKind, Finding, GradientAction, Guard, GuardConfig, LayerId, LayerInfo, LayerSample,
+    Layout, Measure, Mode, NamedInput, NormalisationKind, Observation, Quantity, RunFacts,
+    Severity, Step, TensorInfo, TensorStats, Update, Verdict,
 };
 
 use crate::json::{ChosenReport, DiagnosisReport, FixReport, FixedReport, TrialReport};
@@ -74,11 +74,14 @@ pub(crate) fn calm_gains(count: usize, gain: Option<f64>) -> Guard {
     let mut guard = Guard::new(layers(count), RunFacts::default(), GuardConfig::default());
     let trace = trace(&vec![gain.unwrap_or(1.0); count], &vec![1.0; count]);
     for step in 0..30 {
-        guard.observe(&Observation {
-            step: Step(step),
-            trace: gain.map(|_| &trace),
-            ..Observation::default()
-        }, &[]);
+        guard.observe(
+            &Observation {
+                step: Step(step),
+                trace: gain.map(|_| &trace),
+                ..Observation::default()
+            },
+            &[],
+        );
     }
     guard
 }
@@ -104,10 +107,7 @@ pub(crate) fn fix_report(guard: &Guard) -> FixReport {
         seconds,
     };
     FixReport {
-        given: DiagnosisReport {
-            metric: Some(0.1),
-            ..DiagnosisReport::from(&guard.diagnosis())
-        },
+        given: DiagnosisReport { metric: Some(0.1), ..DiagnosisReport::from(&guard.diagnosis()) },
         trials: vec![
             trial(
                 "clip-global-norm",

@@ -93,10 +93,7 @@ pub fn to_string<T: Serialize>(report: &T) -> Result<String, serde_json::Error> 
     serde_json::to_string_pretty(report).map(|text| text + "\n")
 }
 
-fn verdict_name<S: serde::Serializer>(
-    verdict: &Verdict,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn verdict_name<S: serde::Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(verdict.as_str())
 }
 

@@ -99,9 +99,9 @@ fn why(diagnosis: &Diagnosis) -> String {
 fn signs(diagnosis: &Diagnosis) -> String {
     let rows = diagnosis.signs.iter().map(|sign| {
         let (first, times) = words::sign_times(sign);
-        let numbers = sign.first().map_or(String::new(), |finding| {
-            words::measures(&finding.evidence, &diagnosis.names)
-        });
+        let numbers = sign
+            .first()
+            .map_or(String::new(), |finding| words::measures(&finding.evidence, &diagnosis.names));
         let title = words::sign_title(sign).to_owned();
         vec![title, words::sign_state(sign).to_owned(), first, times, numbers]
     });

@@ -137,11 +137,7 @@ pub(crate) fn why(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     for (index, cause) in others.iter().enumerate() {
         let label = if index == 0 { "Less likely" } else { "" };
         let numbers = words::measures(&cause.evidence, names);
-        lines.extend(labelled(
-            label,
-            &format!("{}; {numbers}", words::cause(cause, names)),
-            style,
-        ));
+        lines.extend(labelled(label, &format!("{}; {numbers}", words::cause(cause, names)), style));
     }
     lines
 }
@@ -260,8 +256,9 @@ pub(crate) fn remedies(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let treating = remedies.iter().filter(|proposal| proposal.treats_cause).count();
     let shown = remedies.len().min(treating + OTHERS_MAX);
     let ranked = remedies[..shown].iter().enumerate();
-    let rows: Vec<_> =
-        ranked.map(|(index, proposal)| remedy_row(index + 1, proposal, &diagnosis.names, style)).collect();
+    let rows: Vec<_> = ranked
+        .map(|(index, proposal)| remedy_row(index + 1, proposal, &diagnosis.names, style))
+        .collect();
     lines.extend(columns(&rows, 2, style.line()));
     let left_out = (remedies.len() - shown) as u64;
     if left_out > 0 {

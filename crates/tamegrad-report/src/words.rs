@@ -110,10 +110,13 @@ pub fn why(proposal: &Proposal) -> String {
             "the state before the explosion is still sound".into()
         }
         (RemedyName::Rewind, _) => {
-            "dead units do not come back; only a snapshot from before the spike has them alive".into()
+            "dead units do not come back; only a snapshot from before the spike has them alive"
+                .into()
         }
         (RemedyName::ScaleTarget, _) => match first {
-            Some(rms) => format!("the RMS of the targets is {}; a new network gives about 1", number(rms)),
+            Some(rms) => {
+                format!("the RMS of the targets is {}; a new network gives about 1", number(rms))
+            }
             None => "for regression: unscaled targets make the first gradients large".into(),
         },
         (RemedyName::ScaleInput, _) => {

@@ -198,13 +198,16 @@ mod tests {
             let l2 = 1.0 + 0.01 * (step % 7) as f64;
             let stats =
                 TensorStats { len: 9, infs, l2, max_abs: 0.5, mean: 0.1, ..TensorStats::default() };
-            guard.observe(&Observation {
-                step: Step(step),
-                loss: Some(if infs > 0 { f64::NAN } else { 0.5 }),
-                learning_rate: Some(0.1),
-                gradients: &[Some(stats)],
-                ..Observation::default()
-            }, &[]);
+            guard.observe(
+                &Observation {
+                    step: Step(step),
+                    loss: Some(if infs > 0 { f64::NAN } else { 0.5 }),
+                    learning_rate: Some(0.1),
+                    gradients: &[Some(stats)],
+                    ..Observation::default()
+                },
+                &[],
+            );
             recorder.take(guard.run());
         }
         guard

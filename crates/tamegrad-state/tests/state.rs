@@ -3,13 +3,13 @@
 use serde_reflection::{Samples, Tracer, TracerConfig};
 use tamegrad::observe::LayerTrace;
 use tamegrad::record::NonFiniteAt;
-use tamegrad::{Place, Quantity, Reference};
 use tamegrad::{
     ActivationKind, Decision, GradientAction, Guard, GuardConfig, LayerId, LayerInfo, LayerSample,
     Layout, Mode, NamedInput, NormalisationKind, Observation, RunFacts, Severity, Step, TensorInfo,
     Update,
 };
 use tamegrad::{Finished, Reading, SignName};
+use tamegrad::{Place, Quantity, Reference};
 use tamegrad_state::{FORMAT, load, save, seal};
 use tamegrad_stats::{TensorStats, scan};
 use xxhash_rust::xxh3::xxh3_64;

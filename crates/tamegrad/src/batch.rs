@@ -104,14 +104,16 @@ impl BatchTrack {
         targets: Option<TensorStats>,
     ) -> Option<Measure> {
         let mut inputs = inputs.iter();
-        let input = inputs.find_map(|input| self.unlike_input(self.known(input.name)?, &input.stats));
+        let input =
+            inputs.find_map(|input| self.unlike_input(self.known(input.name)?, &input.stats));
         input.or_else(|| self.unlike_targets(&targets?))
     }
 
     /// The same of the batch at the first alarm.
     pub(crate) fn unlike_at_alarm(&self) -> Option<Measure> {
         let mut places = 0..self.inputs.len();
-        let input = places.find_map(|place| self.unlike_input(place, &self.inputs[place].1.at_alarm?));
+        let input =
+            places.find_map(|place| self.unlike_input(place, &self.inputs[place].1.at_alarm?));
         input.or_else(|| self.unlike_targets(&self.targets.at_alarm?))
     }
 

@@ -291,12 +291,15 @@ mod tests {
         let mut guard = Guard::new(Layout::default(), RunFacts::default(), config);
         for step in 0..steps {
             let (loss, norm) = at(step);
-            guard.observe(&Observation {
-                step: Step(step),
-                loss: Some(loss),
-                gradient_norm: Some(norm),
-                ..Observation::default()
-            }, &[]);
+            guard.observe(
+                &Observation {
+                    step: Step(step),
+                    loss: Some(loss),
+                    gradient_norm: Some(norm),
+                    ..Observation::default()
+                },
+                &[],
+            );
         }
         let diagnosis = guard.diagnosis();
         (diagnosis.verdict, diagnosis.onset.map(|step| step.0))

@@ -368,12 +368,15 @@ mod tests {
             keep_snapshot(&mut guard, step);
             let (loss, norm) = at(step);
             let gradients = [Some(stats(norm)), Some(stats(norm))];
-            let decision = guard.observe(&Observation {
-                step: Step(step),
-                loss: Some(loss),
-                gradients: &gradients,
-                ..Observation::default()
-            }, &[]);
+            let decision = guard.observe(
+                &Observation {
+                    step: Step(step),
+                    loss: Some(loss),
+                    gradients: &gradients,
+                    ..Observation::default()
+                },
+                &[],
+            );
             if !decision.is_proceed() {
                 acted.push((step, decision));
             }
@@ -541,10 +544,8 @@ mod tests {
     fn a_guard_without_a_track_for_each_tensor_and_layer_is_not_valid() {
         let (guard, _) = protect(3, calm);
         assert!(guard.validate());
-        let damages: [fn(&mut Record); 2] = [
-            |record| record.tensors.clear(),
-            |record| record.gains.clear(),
-        ];
+        let damages: [fn(&mut Record); 2] =
+            [|record| record.tensors.clear(), |record| record.gains.clear()];
         for damage in damages {
             let mut damaged = guard.clone();
             damage(&mut damaged.run.record);

@@ -232,13 +232,7 @@ fn departure(record: &Record, link: &Link) -> Option<Departure> {
             && (!has_history
                 || history.z(gain.ln()) > LEAVES_SIGMAS
                 || (history.z(gain.ln()) > FAR_SIGMAS && log_rise > FAR_RATIO.ln()));
-        leaves.then_some(Departure {
-            layer: link.layer,
-            gain,
-            usual,
-            log_rise,
-            is_forward,
-        })
+        leaves.then_some(Departure { layer: link.layer, gain, usual, log_rise, is_forward })
     });
     risen.max_by(|a, b| a.log_rise.total_cmp(&b.log_rise))
 }
@@ -261,11 +255,8 @@ fn producer(run: &Run) -> Option<Origin> {
     let needed = (max / largest).ln();
     let seen = first_seen(Place::Output(LayerId(broken)), *step);
     // In a later pass something else was not finite before.
-    let mut evidence = vec![if *step == first {
-        seen
-    } else {
-        seen.against(Reference::First, first.0 as f64)
-    }];
+    let mut evidence =
+        vec![if *step == first { seen } else { seen.against(Reference::First, first.0 as f64) }];
     if let Some(own) = own.filter(|own| !own.is_finite()) {
         let count = Measure::new(Quantity::NonFiniteElements, own.nonfinite() as f64);
         evidence.push(count.at(Place::LayerInput(LayerId(broken))));
@@ -336,9 +327,8 @@ fn recurrent_cell(run: &Run) -> Option<Origin> {
     let largest = steps
         .filter(|link| link.backward.is_some())
         .max_by(|a, b| a.backward.unwrap_or(0.0).total_cmp(&b.backward.unwrap_or(0.0)))?;
-    (product > RULES.recurrence).then(|| {
-        Origin::new(Place::Layer(largest.layer), vec![time_step_product(product, count)])
-    })
+    (product > RULES.recurrence)
+        .then(|| Origin::new(Place::Layer(largest.layer), vec![time_step_product(product, count)]))
 }
 
 /// The first tensor to alarm, or to strain within 3 steps before that.
@@ -390,11 +380,7 @@ mod tests {
         run_of_passes(calm_passes, |_| calm.to_vec(), at_alarm)
     }
 
-    fn run_of_passes(
-        calm_passes: u64,
-        calm: impl Fn(u64) -> Vec<f64>,
-        at_alarm: &[f64],
-    ) -> Run {
+    fn run_of_passes(calm_passes: u64, calm: impl Fn(u64) -> Vec<f64>, at_alarm: &[f64]) -> Run {
         let mut run = Run::new(layout(at_alarm.len()), RunFacts::default());
         for step in 0..calm_passes {
             let trace = trace(&calm(step));

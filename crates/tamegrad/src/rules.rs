@@ -357,7 +357,10 @@ pub const RULES: Rules = Rules {
     log_growth: SpikeRule { sigmas: 6.0, ratio: 8.0 },
     log_lesser_spike: SpikeRule { sigmas: 4.0, ratio: 7.0 },
     log_spikes: 3,
-    high_gradient: Pair { live: HIGH_GRADIENT, logs: HighGradientRule { absurd: 1e8, ..HIGH_GRADIENT } },
+    high_gradient: Pair {
+        live: HIGH_GRADIENT,
+        logs: HighGradientRule { absurd: 1e8, ..HIGH_GRADIENT },
+    },
     update: Pair { live: UPDATE, logs: UPDATE },
     rate_drift: RateDriftRule {
         half: 100,
@@ -368,13 +371,7 @@ pub const RULES: Rules = Rules {
         ratio_min: 0.003,
     },
     departure: DepartureRule { spreads: 4.0, of_descent: 0.1, losses_min: 10 },
-    swing: SwingRule {
-        spreads: 8.0,
-        of_descent: 0.1,
-        of_descent_alarm: 0.5,
-        count: 3,
-        among: 20,
-    },
+    swing: SwingRule { spreads: 8.0, of_descent: 0.1, of_descent_alarm: 0.5, count: 3, among: 20 },
     runaway: RunawayRule { times: 2.0, count: 3, among: 5 },
     log_loss: LogLossRule {
         jump_ratio: 20.0,
@@ -395,7 +392,13 @@ pub const RULES: Rules = Rules {
         converged: 0.9,
     },
     cut: Pair {
-        live: CutRule { left: 0.7, abrupt: 3.0, after_alarm: 100, count: 3, left_in_all: 1.0 / 8.0 },
+        live: CutRule {
+            left: 0.7,
+            abrupt: 3.0,
+            after_alarm: 100,
+            count: 3,
+            left_in_all: 1.0 / 8.0,
+        },
         logs: CutRule { left: 0.7, abrupt: 3.0, after_alarm: 20, count: 4, left_in_all: 0.1 },
     },
     loss_scale: LossScaleRule { halvings: 8 },

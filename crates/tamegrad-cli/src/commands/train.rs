@@ -33,11 +33,7 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
     })?;
     bar.clear();
     let recorded = recorder.finish(&trained.diagnosis, &trained.run);
-    let report = json::train(
-        &trained.diagnosis,
-        Some(trained.metric),
-        &trained.weights_hash,
-    );
+    let report = json::train(&trained.diagnosis, Some(trained.metric), &trained.weights_hash);
     let report = to_json(&report)?;
     write(&folder.join("report.json"), &report)?;
     if args.common.json {

@@ -192,7 +192,8 @@ fn ending(
     let overflows = first.is_some_and(|row| {
         row.nonfinite_gradients > 0 || row.loss.is_some_and(|loss| !loss.is_finite())
     });
-    let lost = run.run.record().rows().iter().any(|row| row.loss.is_some_and(|loss| !loss.is_finite()));
+    let lost =
+        run.run.record().rows().iter().any(|row| row.loss.is_some_and(|loss| !loss.is_finite()));
     let learned = run.metric >= learned_from(recipe);
     match (overflows, lost || nonfinite.is_some(), harm.at.is_some(), learned) {
         (true, ..) => Ending::Overflow,

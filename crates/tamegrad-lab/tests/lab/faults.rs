@@ -25,7 +25,8 @@ fn a_fault_comes_at_its_step_and_changes_nothing_before() {
         let text = format!("{CURVE}fault.{name} = {{ step = 40, {fault} }}\n");
         let faulty = run_for(&parse(&text), Mode::Observe, Some(60)).run;
         for (offset, (rate, input)) in rates.iter().zip(inputs).enumerate() {
-            let (then, now) = (&healthy.record().rows()[39 + offset], &faulty.record().rows()[39 + offset]);
+            let (then, now) =
+                (&healthy.record().rows()[39 + offset], &faulty.record().rows()[39 + offset]);
             let grown = now.learning_rate.zip(then.learning_rate).map(|(now, then)| now / then);
             assert!(grown.is_some_and(|grown| (grown - rate).abs() < 1e-12), "{fault}: {grown:?}");
             assert_eq!(offset == 0 || input == 1.0, now.loss < Some(5.0), "{fault} at {offset}");

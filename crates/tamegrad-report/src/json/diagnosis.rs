@@ -390,9 +390,10 @@ fn change_report(change: &Change, names: &Names) -> ChangeReport {
         Change::ClipTensorNorm { max_norm } => ChangeReport::ClipTensorNorm { max_norm: *max_norm },
         Change::ClipValue { limit } => ChangeReport::ClipValue { limit: *limit },
         Change::WarmUp { steps } => ChangeReport::WarmUp { steps: *steps },
-        Change::LearningRate { factor, from } => {
-            ChangeReport::LearningRate { factor: *factor, from: from.filter(|from| from.is_finite()) }
-        }
+        Change::LearningRate { factor, from } => ChangeReport::LearningRate {
+            factor: *factor,
+            from: from.filter(|from| from.is_finite()),
+        },
         Change::Rewind { before } => ChangeReport::Rewind { before: before.0 },
         Change::ScaleTarget => ChangeReport::ScaleTarget,
         Change::ScaleInput => ChangeReport::ScaleInput,
@@ -511,7 +512,8 @@ impl Read {
             let quantities = Quantity::ALL.iter().copied();
             let reference = |of: &AgainstReport| {
                 let all = Reference::ALL;
-                known("reference", &of.reference, all, |of| of.as_str()).map(|kind| (kind, of.value))
+                known("reference", &of.reference, all, |of| of.as_str())
+                    .map(|kind| (kind, of.value))
             };
             Ok(Measure {
                 quantity: known("quantity", &of.quantity, quantities, |of| of.as_str())?,

@@ -130,8 +130,7 @@ fn the_report_of_a_fix() {
 #[test]
 fn a_healthy_run_is_left_alone() {
     let guard = healthy();
-    let given =
-        DiagnosisReport { metric: Some(0.97), ..DiagnosisReport::from(&guard.diagnosis()) };
+    let given = DiagnosisReport { metric: Some(0.97), ..DiagnosisReport::from(&guard.diagnosis()) };
     let report = FixReport { given, trials: vec![], chosen: None, fixed: None };
     let text = fix(&report, &guard.diagnosis(), guard.run(), "");
     let headings: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();

@@ -94,11 +94,7 @@ fn numbers_told_with_the_place_are_not_told_again() {
     let layer = Place::Layer(LayerId(3));
     for (place, of_cause, where_and_why) in [
         (layer, vec![gain(41.0)], "layers.3; largest gain: 41 |"),
-        (
-            layer,
-            vec![gain(38.0), gain(41.0)],
-            "layers.3; largest gain: 41 | - largest gain: 38",
-        ),
+        (layer, vec![gain(38.0), gain(41.0)], "layers.3; largest gain: 41 | - largest gain: 38"),
         (
             Place::Run,
             vec![gain(41.0)],
@@ -122,7 +118,11 @@ fn a_place_without_a_name_is_told_in_words() {
     let outside = "outside the model, in the loss: all outputs of the pass are finite and of their \
                    usual size, ";
     for (place, told, why) in [
-        (Place::Loss, format!("{outside}but the loss is not"), "nothing in the model made it; look"),
+        (
+            Place::Loss,
+            format!("{outside}but the loss is not"),
+            "nothing in the model made it; look",
+        ),
         (
             Place::LossGradient,
             format!("{outside}but the gradient that the loss sends back is not finite"),

@@ -206,9 +206,7 @@ mod tests {
                 "step at which input `mask` is first NaN or Inf: 7",
             ),
             (
-                of(Q::FirstNonFinite, 61.0)
-                    .at(Place::Output(LayerId(0)))
-                    .against(R::First, 60.0),
+                of(Q::FirstNonFinite, 61.0).at(Place::Output(LayerId(0))).against(R::First, 60.0),
                 "step at which the output of fc1 was seen to be NaN or Inf: 61 (the first NaN or \
                  Inf came at step 60)",
             ),

@@ -133,7 +133,8 @@ mod tests {
             learning_rate: &rate,
             ..History::default()
         };
-        let changes: Vec<Change> = diagnose(&history).remedies.into_iter().map(|r| r.change).collect();
+        let changes: Vec<Change> =
+            diagnose(&history).remedies.into_iter().map(|r| r.change).collect();
         assert_eq!(
             changes,
             [
@@ -148,7 +149,8 @@ mod tests {
     fn without_a_norm_or_a_rate_the_remedies_say_less() {
         let loss = samples(&[calm(2.0, 0.1, 40), vec![f64::NAN; 4]].concat());
         let history = History { loss: &loss, ..History::default() };
-        let changes: Vec<Change> = diagnose(&history).remedies.into_iter().map(|r| r.change).collect();
+        let changes: Vec<Change> =
+            diagnose(&history).remedies.into_iter().map(|r| r.change).collect();
         assert_eq!(
             changes,
             [

@@ -107,7 +107,8 @@ fn came_of(loss: &[Sample], episodes: &[Episode]) -> Verdict {
     };
     let tail = &loss[loss.len().saturating_sub((loss.len() / 20).max(3))..];
     let (now, spread) = centre_and_spread(&values(tail).collect::<Vec<f64>>());
-    let is_near = end.level > 0.0 && now <= RULE.recovered_ratio * end.level && now < 0.2 * end.peak;
+    let is_near =
+        end.level > 0.0 && now <= RULE.recovered_ratio * end.level && now < 0.2 * end.peak;
     let since = loss.len() - end.begin;
     if is_near {
         Verdict::Recovered

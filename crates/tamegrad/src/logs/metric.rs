@@ -51,8 +51,7 @@ fn deterioration(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
     let begin = below.filter(|begin| measured.len() - begin >= 2)?;
     let now = measured.last()?;
     let metric = Measure::new(Quantity::Metric, now.value).at_step(step(now.step));
-    let evidence =
-        if best.is_nan() { metric } else { metric.against(Reference::Best, best) };
+    let evidence = if best.is_nan() { metric } else { metric.against(Reference::Best, best) };
     Some(strain(measured.get(begin)?.step, evidence))
 }
 

@@ -23,9 +23,7 @@ pub(super) fn too_large(history: &History<'_>, names: &Names) -> Option<Strain> 
     let first =
         found.min_by(|(_, a), (_, b)| a.step.cmp(&b.step).then(b.value.total_cmp(&a.value)));
     match first {
-        Some((name, large)) => {
-            Some(strain(Quantity::UpdateRatio, tensor(names, name), &large))
-        }
+        Some((name, large)) => Some(strain(Quantity::UpdateRatio, tensor(names, name), &large)),
         None => jump_of_norm(history.parameter_norm),
     }
 }

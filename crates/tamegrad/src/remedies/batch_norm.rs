@@ -19,7 +19,7 @@ pub(super) const DOC: Doc = Doc {
     },
     example: "recipes/exploding-digits.toml explodes at step 111; with batch norm before the \
               activation it is healthy to the end.",
-    remedy: "In a recipe: [model] normalisation = { kind = \"batch\", place = \"before\" }.",
+    remedy: "In a recipe: [model.mlp] normalisation = { kind = \"batch\", place = \"before\" }.",
     source: "Ioffe and Szegedy 2015; Yang et al. 2019 for the harm in deep plain networks.",
 };
 

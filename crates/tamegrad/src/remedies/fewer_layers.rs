@@ -16,7 +16,7 @@ pub(super) const DOC: Doc = Doc {
             .to_owned()
     },
     example: "30 layers become 15.",
-    remedy: "In a recipe: [model] depth = 15.",
+    remedy: "In a recipe: [model.mlp] depth = 15.",
     source: "Bengio, Simard, Frasconi 1994 for the product over depth.",
 };
 

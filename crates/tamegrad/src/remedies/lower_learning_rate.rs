@@ -16,7 +16,7 @@ pub(super) const DOC: Doc = Doc {
             .to_owned()
     },
     example: "A rate of 0.1 becomes 0.01.",
-    remedy: "In a recipe: [optimizer] learning_rate = 0.01.",
+    remedy: "In a recipe: [optimizer.sgd] learning_rate = 0.01.",
     source: "LeCun, Simard, Pearlmutter 1993; Cohen 2021.",
 };
 

@@ -20,7 +20,7 @@ pub(super) const DOC: Doc = Doc {
     },
     example: "Normal weights of spread 0.25 in 256 inputs have a gain of 2.8; He draws with 0.088 \
               and a gain of 1.",
-    remedy: "In a recipe: [model] init = { scheme = \"he\" }.",
+    remedy: "In a recipe: [model.mlp] init.he.gain = 1.0.",
     source: "He et al. 2015, equation 10; Glorot and Bengio 2010, equation 16; Saxe et al. 2013.",
 };
 

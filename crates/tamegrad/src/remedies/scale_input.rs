@@ -19,7 +19,7 @@ pub(super) const DOC: Doc = Doc {
         )
     },
     example: "x = 0..99: standardised to -1.7 .. 1.7.",
-    remedy: "In a recipe: [data] scale_input = \"standard\".",
+    remedy: "In a recipe: [scale] input = \"standard\".",
     source: "LeCun et al. 1998, Efficient BackProp, section 4.3.",
 };
 

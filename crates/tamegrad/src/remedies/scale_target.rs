@@ -20,7 +20,7 @@ pub(super) const DOC: Doc = Doc {
     },
     example: "y = x^4 up to 10,000: standardised to -0.7 .. 2.9; the first loss is 1 in place of \
               1e7.",
-    remedy: "In a recipe: [data] scale_target = \"standard\".",
+    remedy: "In a recipe: [scale] target = \"standard\".",
     source: "LeCun et al. 1998, Efficient BackProp, section 4.3.",
 };
 

@@ -18,7 +18,7 @@ pub(super) const DOC: Doc = Doc {
             .to_owned()
     },
     example: "Learning rate 0.01: a weight that gets no gradient halves in 693 steps.",
-    remedy: "In a recipe: [optimizer] weight_decay = 0.1.",
+    remedy: "In a recipe: [optimizer.adam] weight_decay = 0.1.",
     source: "Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization.",
 };
 
