@@ -34,7 +34,7 @@ pub fn guard_state(changes: &[u8]) {
         Ok(saved) => saved,
         Err(error) => return assert_ne!(error.to_string(), ""),
     };
-    // As torch's door does it: which layer a tensor belongs to is what the state says.
+    // As torch's integration does it: which layer a tensor belongs to is what the state says.
     let mut guard = Guard::new(saved.record().layout().clone(), RunFacts::default(), config());
     if let Err(error) = guard.resume(saved) {
         return assert_ne!(error.to_string(), "");

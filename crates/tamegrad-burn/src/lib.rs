@@ -1,4 +1,4 @@
-//! burn's door to tamegrad: a guarded training step, layer probes, snapshots and clipping.
+//! burn's integration of tamegrad: a guarded training step, layer probes, snapshots and clipping.
 //!
 //! [`Session`] runs one training step at a time: forward, backward, statistics, the guard's
 //! decision, the update. A model says where its layers end by passing their outputs through

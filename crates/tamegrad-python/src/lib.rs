@@ -46,7 +46,7 @@ mod _core {
     #[pymodule_export]
     use crate::updates::{Sampler, Updates};
 
-    // The core's defaults for a door whose optimizer writes over the parameters.
+    // The core's defaults for an integration whose optimizer writes over the parameters.
     #[pymodule_export]
     const TRACE_EVERY: u64 = tamegrad::cadence::Cadence::IN_PLACE.trace_every;
     #[pymodule_export]

@@ -126,16 +126,16 @@ def test_preflight_counts_a_loss_that_cannot_be_computed_as_raised():
 
 
 @pytest.mark.parametrize("scheme", ["lsuv", "he"])
-def test_rescue_init_makes_a_network_trainable(scheme):
+def test_reinitialize__makes_a_network_trainable(scheme):
     model = deep(2.0)
-    tamegrad.rescue_init(model, next(batches(1))[0], scheme=scheme)
+    tamegrad.reinitialize_(model, next(batches(1))[0], scheme=scheme)
     rescued = loss_after(model)
     assert rescued < 1.2 < loss_after(deep(2.0)) or not math.isfinite(loss_after(deep(2.0)))
 
 
 def test_lsuv_gives_every_layer_a_deviation_of_one():
     model = deep(3.0)
-    deviations = tamegrad.rescue_init(model, next(batches(1))[0])
+    deviations = tamegrad.reinitialize_(model, next(batches(1))[0])
     assert len(deviations) == 31
     assert all(abs(deviation - 1.0) <= 0.1 for deviation in deviations.values())
     assert all(not module._forward_hooks for module in model.modules())
@@ -143,7 +143,7 @@ def test_lsuv_gives_every_layer_a_deviation_of_one():
 
 def test_orthogonal_layers_keep_lengths():
     model = mlp()
-    tamegrad.rescue_init(model, scheme="orthogonal")
+    tamegrad.reinitialize_(model, scheme="orthogonal")
     weight = model[2].weight
     assert torch.allclose(weight @ weight.t(), torch.eye(32), atol=1e-5)
 
@@ -191,19 +191,24 @@ def test_penalties_are_sums_over_matrices():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, -2.0], [3.0, 0.0]]))
-    assert float(tamegrad.l1_l2(model, l1=0.5, l2=0.1)) == pytest.approx(0.5 * 6 + 0.1 * 14)
-    tamegrad.l1_l2(model, l2=0.1).backward()
+    assert float(tamegrad.weight_penalty(model, l1=0.5, l2=0.1)) == pytest.approx(
+        0.5 * 6 + 0.1 * 14
+    )
+    tamegrad.weight_penalty(model, l2=0.1).backward()
     assert torch.allclose(model[0].weight.grad, 0.2 * model[0].weight)
 
 
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (lambda: tamegrad.rescue_init(mlp()), "batch: got none"),
-        (lambda: tamegrad.rescue_init(mlp(), scheme="ones"), "scheme: got 'ones'"),
-        (lambda: tamegrad.rescue_init(nn.ReLU(), scheme="he"), "no linear or convolutional layer"),
+        (lambda: tamegrad.reinitialize_(mlp()), "batch: got none"),
+        (lambda: tamegrad.reinitialize_(mlp(), scheme="ones"), "scheme: got 'ones'"),
+        (
+            lambda: tamegrad.reinitialize_(nn.ReLU(), scheme="he"),
+            "no linear or convolutional layer",
+        ),
         (lambda: tamegrad.add_batch_norm(mlp(), "within"), "place: got 'within'"),
-        (lambda: tamegrad.l1_l2(nn.ReLU()), "no weight matrix that is trained"),
+        (lambda: tamegrad.weight_penalty(nn.ReLU()), "no weight matrix that is trained"),
     ],
 )
 def test_a_wrong_argument_is_said(call, error):

@@ -5,7 +5,7 @@ use tamegrad::preflight::{Direction, MULTIPLE_TRIED_MAX, MULTIPLE_TRIED_MIN, Ove
 use tamegrad::{Layout, Names, Preflight};
 
 use crate::chain::{self, NAMED_MAX};
-use crate::json::{GainReport, gains, number as json_number};
+use crate::json::{DiagnosisReport, GainReport, gains, number as json_number};
 use crate::number::{count, counted, number};
 use crate::picture::{Series, columns};
 use crate::style::{Style, Tone};
@@ -20,6 +20,8 @@ const TABLE_WIDTH: usize = 80;
 /// What the first pass and the first update show, for machines.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PreflightReport {
+    /// The diagnosis before the run begins.
+    pub diagnosis: DiagnosisReport,
     /// What is wrong, in words; empty when nothing is.
     pub warnings: Vec<String>,
     /// Loss of the first batch.
@@ -93,6 +95,7 @@ pub fn report(seen: &Preflight) -> PreflightReport {
     };
     let (tensor, ratio) = seen.first_update.unzip();
     PreflightReport {
+        diagnosis: DiagnosisReport::from(&seen.diagnosis()),
         warnings: warnings.iter().map(|warning| words(warning, layout)).collect(),
         loss: seen.loss,
         gradient_norm: seen.gradient_norm,

@@ -1,7 +1,7 @@
 //! The state of a guard as bytes that go with a checkpoint.
 //!
 //! [`save`] makes the bytes, [`load`] reads them, and [`Guard::resume`] goes on from what was read.
-//! Both doors use this crate, so that there is one format. The bytes are a head (what they are, in
+//! Both integrations use this crate, so that there is one format. The bytes are a head (what they are, in
 //! which format, who wrote them, how long the rest is), the guard as [postcard] has it, which keeps
 //! every float to the bit, NaN and infinity included, and a checksum of all that.
 //!

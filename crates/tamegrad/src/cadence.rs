@@ -1,4 +1,4 @@
-//! How often a door looks at a run, and how much it keeps of it.
+//! How often an integration looks at a run, and how much it keeps of it.
 
 /// Steps between what costs more than reading the gradients, by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,24 +12,24 @@ pub struct Cadence {
 }
 
 impl Cadence {
-    /// For a door whose tensors are shared until one owner writes to them: a snapshot costs memory and
+    /// For an integration whose tensors are shared until one owner writes to them: a snapshot costs memory and
     /// no time.
     ///
     /// Probes every 32 steps were tried: the history of gains is shorter then, and of 23 planted
     /// layers 21 were named in place of 22.
     pub const SHARED: Self = Self { trace_every: 25, snapshot_every: 25, snapshots_max: 8 };
 
-    /// For a door whose optimizer writes over the parameters: every snapshot is a copy. Its probes are
+    /// For an integration whose optimizer writes over the parameters: every snapshot is a copy. Its probes are
     /// calls of an interpreter, two for each layer.
     pub const IN_PLACE: Self = Self { trace_every: 50, snapshot_every: 100, snapshots_max: 1 };
 }
 
 /// Steps at the start of a run whose updates are all looked at, for the baselines to settle.
 pub const UPDATES_ALL_UNTIL: u64 = 128;
-/// Steps between two looks at an update after that, in a door that has to copy a sample of the
+/// Steps between two looks at an update after that, in an integration that has to copy a sample of the
 /// parameters before it.
 pub const UPDATES_EVERY: u64 = 8;
-/// Ratio of an update by a sample from which it is measured in full, where a door can: signs look from
+/// Ratio of an update by a sample from which it is measured in full, where an integration can: signs look from
 /// 0.1 on, so what fires rests on exact numbers.
 pub const UPDATE_NOTABLE: f64 = 0.05;
 /// Steps in which every parameter is read in full once for elements that are not finite.

@@ -1,4 +1,4 @@
-//! What the guard tells a door to do at a step.
+//! What the guard tells an integration to do at a step.
 
 use crate::observe::{Step, TensorId};
 
@@ -18,7 +18,7 @@ pub enum GradientAction {
     Skip,
 }
 
-/// What the door shall do at this step. The default changes nothing.
+/// What the integration shall do at this step. The default changes nothing.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Decision {

@@ -1,4 +1,4 @@
-//! The guard: takes observations, reads the signs, and says what the door shall do.
+//! The guard: takes observations, reads the signs, and says what the integration shall do.
 
 use std::collections::VecDeque;
 

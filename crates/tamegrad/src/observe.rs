@@ -1,4 +1,4 @@
-//! What a door reports of one training step: an [`Observation`], and the [`Layout`] it refers to.
+//! What an integration reports of one training step: an [`Observation`], and the [`Layout`] it refers to.
 
 pub use tamegrad_stats::Update;
 use tamegrad_stats::{TensorStats, merge};
@@ -48,7 +48,7 @@ pub enum NormalisationKind {
     Layer,
 }
 
-/// What a door knows of a layer. What it does not know is `None`, and is then never guessed.
+/// What an integration knows of a layer. What it does not know is `None`, and is then never guessed.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerInfo {
@@ -81,18 +81,18 @@ impl LayerInfo {
     }
 }
 
-/// What a door knows of a parameter tensor.
+/// What an integration knows of a parameter tensor.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TensorInfo {
     /// The parameter's dotted path, such as `layers.17.linear.weight`.
     pub name: String,
-    /// The layer that it belongs to, if the door knows.
+    /// The layer that it belongs to, if the integration knows.
     pub layer: Option<LayerId>,
     /// Whether it is a weight matrix or kernel (two or more dimensions). The update ratio of
     /// biases and norm scales says little, for they start at 0 or 1.
     pub is_matrix: bool,
-    /// Inputs of one of its output units; `None` where the door does not know.
+    /// Inputs of one of its output units; `None` where the integration does not know.
     pub fan_in: Option<u64>,
 }
 
@@ -194,7 +194,7 @@ fn first_difference(what: &str, saved: &[String], here: &[String]) -> Option<Oth
     Some(OtherModel { place, got: quoted(saved), want: quoted(here) })
 }
 
-/// What holds for the whole run, as far as the door knows it.
+/// What holds for the whole run, as far as the integration knows it.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RunFacts {
@@ -292,16 +292,16 @@ pub struct Observation<'a> {
     /// Learning rate of the coming update.
     pub learning_rate: Option<f64>,
     /// Gradient statistics by [`TensorId`]; `None` where a parameter had no gradient. Empty when
-    /// the door sees no single tensors.
+    /// the integration sees no single tensors.
     pub gradients: &'a [Option<TensorStats>],
-    /// L2 norm of the whole gradient, for doors that know nothing finer; otherwise it follows
+    /// L2 norm of the whole gradient, for integrations that know nothing finer; otherwise it follows
     /// from `gradients`.
     pub gradient_norm: Option<f64>,
     /// The norm to which the loop itself clips this step's gradient before the optimizer sees it.
     pub clipped_to: Option<f64>,
     /// Probes of this pass, when they were armed.
     pub trace: Option<&'a LayerTrace>,
-    /// The batch's inputs; empty when the door does not see them.
+    /// The batch's inputs; empty when the integration does not see them.
     pub inputs: &'a [NamedInput<'a>],
     /// The batch's regression targets; `None` for classes.
     pub targets: Option<TensorStats>,

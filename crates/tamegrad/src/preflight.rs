@@ -1,12 +1,14 @@
 //! Before the first update: what one forward and backward pass and the update that follows tell.
 
+mod diagnosis;
+
 use tamegrad_stats::{TensorStats, merge};
 
 use crate::chain::Chain;
 use crate::observe::{LayerId, LayerTrace, Layout, Step, TensorId, Update};
 use crate::rules::RULES;
 
-/// What a door measured of a first step, on copies. What it does not know is `None` or empty.
+/// What an integration measured of a first step, on copies. What it does not know is `None` or empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FirstStep<'a> {
     /// Loss of the batch before the update.
@@ -163,7 +165,7 @@ const HEADROOM_PART: f64 = 1.0 / 8.0;
 pub fn headroom_min(dtype_max: f64) -> f64 {
     HEADROOM_PART * dtype_max.log2()
 }
-/// The smallest multiple of the first update that a door tries when it looks for the critical one.
+/// The smallest multiple of the first update that an integration tries when it looks for the critical one.
 pub const MULTIPLE_TRIED_MIN: f64 = 1.0 / 65_536.0;
 /// The largest.
 pub const MULTIPLE_TRIED_MAX: f64 = 4.0;

@@ -346,7 +346,7 @@ impl Record {
         self.first_trace.as_ref().map(|pass| self.chain(pass))
     }
 
-    /// RMS of the regression targets: what the door knows of the whole run, else that of the first
+    /// RMS of the regression targets: what the integration knows of the whole run, else that of the first
     /// batches.
     pub(crate) fn target_rms(&self) -> Option<f64> {
         self.facts.target_rms.or_else(|| self.batch.targets.first_rms.median())

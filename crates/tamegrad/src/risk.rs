@@ -1,4 +1,4 @@
-//! Whether the coming update may have to be taken back, so that the door must hold a copy.
+//! Whether the coming update may have to be taken back, so that the integration must hold a copy.
 //!
 //! An update is made of the gradient, the learning rate and the optimizer's memory of gradients before.
 //! Where all of them are what they have been for a hundred calm steps, the update is as well: it can

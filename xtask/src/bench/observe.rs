@@ -1,4 +1,4 @@
-//! `cargo xtask bench observe`: steps of the burn door, watched and bare, in turns in one process.
+//! `cargo xtask bench observe`: steps of the burn integration, watched and bare, in turns in one process.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -8,7 +8,7 @@ const MANIFEST: &str = "crates/tamegrad/Cargo.toml";
 const ALLOWED: &[&str] = &["tamegrad-stats"];
 
 /// What it may use behind a feature: serde derives how a guard's state is taken apart, which by hand
-/// would be a second copy of every type; the format is the door's.
+/// would be a second copy of every type; the format is the integration's.
 const ALLOWED_IF_OPTIONAL: &[&str] = &["serde"];
 
 /// Reads the `[dependencies]` tables of the core's manifest, those of single targets included.

@@ -20,7 +20,7 @@ from .diagnosis import Diagnosis, Finding, Remedy
 if TYPE_CHECKING:
     from ._arrays import ArrayGuard, observe
     from ._preflight import preflight
-    from ._remedies import add_batch_norm, l1_l2, rescue_init
+    from ._remedies import add_batch_norm, reinitialize_, weight_penalty
     from ._telling import TamegradWarning
     from ._watch import watch
     from .guard import Guard
@@ -30,9 +30,9 @@ _LAZY = {
     "Guard": "guard",
     "TamegradWarning": "_telling",
     "preflight": "_preflight",
-    "rescue_init": "_remedies",
+    "reinitialize_": "_remedies",
     "add_batch_norm": "_remedies",
-    "l1_l2": "_remedies",
+    "weight_penalty": "_remedies",
     "observe": "_arrays",
     "ArrayGuard": "_arrays",
 }

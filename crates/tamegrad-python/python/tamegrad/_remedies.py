@@ -32,7 +32,7 @@ _ACTIVATIONS = tuple(
 
 
 @torch.no_grad()
-def rescue_init(
+def reinitialize_(
     model: nn.Module,
     batch: Any = None,
     *,
@@ -155,7 +155,7 @@ def _add_to(chain: nn.Sequential, place: str) -> int:
     return added
 
 
-def l1_l2(model: nn.Module, l1: float = 0.0, l2: float = 0.0) -> torch.Tensor:
+def weight_penalty(model: nn.Module, l1: float = 0.0, l2: float = 0.0) -> torch.Tensor:
     """The penalty ``l1 * sum |w| + l2 * sum w^2`` over all weight matrices and kernels that are
     trained, to add to the loss. Biases and norm scales are left out."""
     weights = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
