@@ -53,7 +53,7 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
         if step == 20 and fault == str(rank):
             x = x * math.inf
         if fault == "bug" and guard is not None and rank == 1 and step == 10:
-            guard._scan = None
+            guard._steps.scan = None
         switch.on = fault == "switch" and step == 120
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)

@@ -45,7 +45,7 @@ def test_an_error_inside_is_what_the_diagnosis_begins_with():
 
     for step, (x, y) in enumerate(batches(4)):
         if step == 2:
-            guard._update.before = broken
+            guard._steps.update.before = broken
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()

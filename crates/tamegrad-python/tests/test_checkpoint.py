@@ -156,7 +156,7 @@ def test_mode_and_options_are_those_of_the_guard_that_goes_on():
     go_on(watching, range(STEPS, STEPS + 10))
     assert watching.guard.mode == "observe"
     assert len(watching.guard.actions()) == count
-    assert watching.guard._core.learning_rate_factor() == 1.0
+    assert watching.guard._steps.core.learning_rate_factor() == 1.0
 
 
 def test_there_is_nothing_to_rewind_to_until_the_next_snapshot():

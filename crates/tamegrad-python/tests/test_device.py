@@ -63,7 +63,7 @@ def test_a_run_on_a_device_is_watched_alike(monkeypatch, mode):
     def run(forced: bool):
         with monkeypatch.context() as patch:
             if forced:
-                patch.setattr(tamegrad.Guard, "_has_device", lambda self: True)
+                patch.setattr("tamegrad._watched.Watched.has_device", lambda self: True)
                 patch.setattr("tamegrad._gradients.read", read_by_rows)
             return train(mode, steps=40, at_step=poison)
 
@@ -83,7 +83,7 @@ def test_a_run_on_a_device_is_watched_alike(monkeypatch, mode):
 def test_one_read_back_a_step(monkeypatch):
     waits = []
     finish = _device.Rows.finish
-    monkeypatch.setattr(tamegrad.Guard, "_has_device", lambda self: True)
+    monkeypatch.setattr("tamegrad._watched.Watched.has_device", lambda self: True)
     monkeypatch.setattr(
         _device.Rows, "finish", lambda self, scan: (waits.append(len(self)), finish(self, scan))
     )

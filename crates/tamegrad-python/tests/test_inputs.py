@@ -61,7 +61,7 @@ def test_the_first_of_two_passes_is_data_as_well():
         real = torch.randn(16, 2) * (math.inf if step == 25 else 1.0)
         optimizer.zero_grad()
         loss = F.softplus(-critic(real)).mean() + F.softplus(critic(torch.randn(16, 2))).mean()
-        assert len(guard._passes.calls) == 2
+        assert len(guard._steps.passes.calls) == 2
         loss.backward()
         guard.log(loss=loss)
         optimizer.step()
@@ -78,7 +78,7 @@ def test_every_micro_batch_is_data():
         for part in range(3):
             x = torch.randn(8, 4) * (math.inf if (step, part) == (25, 0) else 1.0)
             F.cross_entropy(model(x), torch.zeros(8).long()).backward()
-            assert len(guard._passes.calls) == 1, "what is over is let go"
+            assert len(guard._steps.passes.calls) == 1, "what is over is let go"
         optimizer.step()
     assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
 
@@ -133,7 +133,7 @@ def test_a_module_that_is_called_on_different_inputs_is_no_recurrence():
     guard = tamegrad.watch(model, optimizer, strict=True)
     F.triplet_margin_loss(*model(*torch.randn(3, 16, 8))).backward()
     optimizer.step()
-    layers = guard._passes.probes.layers
+    layers = guard._steps.passes.probes.layers
     assert [layer[0] for layer in layers if layer[0].startswith("encode.0")] == [
         "encode.0@0", "encode.0@1", "encode.0@2",
     ]  # fmt: skip
@@ -156,7 +156,7 @@ def test_the_parts_that_a_loop_calls_by_themselves_are_seen():
         optimizer.step()
     assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
     assert "the data is first not finite" in str(guard.diagnosis()), "what the body makes is none"
-    assert [layer[0] for layer in guard._passes.probes.layers] == ["body.0", "body.1", "head"]
+    assert [layer[0] for layer in guard._steps.passes.probes.layers] == ["body.0", "body.1", "head"]
 
 
 def test_a_state_that_goes_from_call_to_call_within_a_step_is_not_carried():

@@ -364,4 +364,4 @@ def test_a_thread_that_serves_the_model_is_no_part_of_the_training(mode):
         states.append(state_bits(model, optimizer))
     assert states[0] == states[1]
     assert (guard.step_number, guard.failure) == (151, None)
-    assert [name for name, *_ in guard._passes.probes.layers][:2] == ["0", "1"]
+    assert [name for name, *_ in guard._steps.passes.probes.layers][:2] == ["0", "1"]

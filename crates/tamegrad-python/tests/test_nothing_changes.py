@@ -452,7 +452,7 @@ def test_layers_are_seen_in_the_next_pass_where_none_can_be_repeated():
         loss.backward()
         guard.log(loss=loss)
         optimizer.step()
-        waits.append(guard._core.wants_repeated_trace())
+        waits.append(guard._steps.core.wants_repeated_trace())
     assert [step for step, wait in enumerate(waits) if wait] == [FAULT]
 
 

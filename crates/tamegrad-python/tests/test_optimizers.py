@@ -160,7 +160,7 @@ def test_a_step_that_calls_its_parents_is_one_step(mode):
     assert states[0] == states[1]
     # The step that was interrupted is one whose update changed nothing.
     assert guard.step_number == 41
-    assert len(guard._core.findings(0)) == 0
+    assert len(guard._steps.core.findings(0)) == 0
 
 
 class OnlyByClosure(torch.optim.SGD):
@@ -199,7 +199,7 @@ def test_the_memory_of_a_copy_is_given_back_in_a_calm_run():
         optimizer.zero_grad()
         loss_of(model, x, y).backward()
         optimizer.step()
-        held.append(guard._update._copy is not None)
+        held.append(guard._steps.update._copy is not None)
     assert held[50] and not held[-1]
 
 

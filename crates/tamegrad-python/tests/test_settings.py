@@ -159,9 +159,9 @@ def test_checkpointed_layers_are_seen_once(reentrant):
     x, y = next(batches(1))
     nn.functional.cross_entropy(model(x), y).backward()
     optimizer.step()
-    names = [layer[0] for layer in guard._passes.probes.layers]
+    names = [layer[0] for layer in guard._steps.passes.probes.layers]
     assert names == ["first", "middle.0", "middle.1", "middle.2", "last"]
-    deltas = guard._passes.trace.delta_norms()
+    deltas = guard._steps.passes.trace.delta_norms()
     assert all(delta > 0 for delta in deltas if delta == delta)
     assert deltas[0] > 0 and deltas[-1] > 0
 
@@ -268,7 +268,7 @@ def test_a_recurrent_cell_is_a_layer_for_each_step():
     x, y = next(batches(1))
     nn.functional.cross_entropy(model(x), y).backward()
     optimizer.step()
-    layers = {name: recurrent for name, *_, recurrent in guard._passes.probes.layers}
+    layers = {name: recurrent for name, *_, recurrent in guard._steps.passes.probes.layers}
     assert layers == {
         "cell@0": True, "act@0": False, "cell@1": True, "act@1": False,
         "cell@2": True, "act@2": False, "out": False,

@@ -129,7 +129,7 @@ def test_a_layer_that_let_its_input_through_is_named_when_it_does_so_no_more():
         return x
 
     run = train("observe", model=model, at_step=plant, steps=151)
-    assert "4" in run.guard._passes.probes.owners
+    assert "4" in run.guard._steps.passes.probes.owners
     assert (run.guard.diagnosis().onset, run.guard.diagnosis().origin) == (150, "4")
 
 
@@ -308,10 +308,10 @@ def test_an_error_inside_is_shown_once_and_ends_the_watching():
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters())
     guard = tamegrad.watch(model, optimizer)
-    guard._update.before = None
+    guard._steps.update.before = None
     for x, y in batches(3):
         nn.functional.cross_entropy(model(x), y).backward()
-        if guard._handles:
+        if guard._hooks._handles:
             with pytest.warns(
                 tamegrad.TamegradWarning, match="stopped watching at step 0: TypeError"
             ):
@@ -319,7 +319,7 @@ def test_an_error_inside_is_shown_once_and_ends_the_watching():
         else:
             optimizer.step()
     strict = tamegrad.watch(model, optimizer, strict=True)
-    strict._update.before = None
+    strict._steps.update.before = None
     with pytest.raises(TypeError):
         optimizer.step()
 

@@ -11,10 +11,13 @@ from torch import nn
 
 from ._buffers import CalmBuffers
 from ._state import StateCopy, random_state, set_random_state
+from ._watched import Watched
 
 
 class Snapshots:
-    """The latest snapshots: parameters, buffers, random state, and the states of the scheduler and of
+    """The latest snapshots of the run, and what the last good step has left in the modules' buffers.
+
+    A snapshot holds parameters, buffers, random state, and the states of the scheduler and of
     the ``GradScaler`` where they are known.
 
     An optimizer whose state was empty before its first step makes it anew after a rewind, whose
@@ -24,36 +27,51 @@ class Snapshots:
 
     def __init__(
         self,
-        parameters: list[torch.Tensor],
-        optimizers: list[torch.optim.Optimizer],
+        watched: Watched,
         model: nn.Module,
         scheduler: Any,
         scaler: Any,
         on_rewind: Callable[[int], None] | None,
+        *,
+        most: int,
+        keeps_calm: bool,
     ) -> None:
-        self._fresh = [optimizer for optimizer in optimizers if not optimizer.state]
-        old = [optimizer for optimizer in optimizers if optimizer.state]
-        self._source = (parameters, old)
+        self._watched = watched
         self._model = model
-        self._optimizers = optimizers
         self._stateful = [part for part in (scheduler, scaler) if part is not None]
         self._on_rewind = on_rewind
+        self._most = most
+        self._calm = CalmBuffers(model if keeps_calm else None)
+        self.renew()
+
+    def renew(self) -> None:
+        """Begins anew, with the parameters and optimizers that are watched now."""
+        optimizers = self._watched.optimizers
+        self._fresh = [optimizer for optimizer in optimizers if not optimizer.state]
+        self._old = [optimizer for optimizer in optimizers if optimizer.state]
         self._kept: list[tuple[int, StateCopy]] = []
         self._free: list[StateCopy] = []
-        self.most = 1
+
+    def keep_calm(self) -> None:
+        """Keeps what the modules hold beside their parameters, as a good step has left it."""
+        self._calm.keep()
+
+    def restore_calm(self) -> None:
+        """Puts back what was kept of that, for a step that is left out or undone."""
+        self._calm.restore()
 
     def take(self, step: int) -> None:
         """Keeps the state before a step; the oldest makes room for it."""
-        if len(self._kept) >= self.most:
+        if len(self._kept) >= self._most:
             self._free.append(self._kept.pop(0)[1])
-        state = self._free.pop() if self._free else StateCopy(*self._source)
+        state = self._free.pop() if self._free else StateCopy(self._watched.parameters, self._old)
         state.take()
         buffers = state.extra.get("buffers") or CalmBuffers(self._model)
         buffers.keep()
         state.extra = {
             "buffers": buffers,
             "random": random_state(),
-            "rates": [[_copied(g["lr"]) for g in o.param_groups] for o in self._optimizers],
+            "rates": [[_copied(g["lr"]) for g in o.param_groups] for o in self._watched.optimizers],
             "stateful": [copy.deepcopy(part.state_dict()) for part in self._stateful],
         }
         self._kept.append((step, state))
@@ -78,7 +96,9 @@ class Snapshots:
         if self._stateful:
             for part, saved in zip(self._stateful, state.extra["stateful"], strict=True):
                 part.load_state_dict(copy.deepcopy(saved))
-            for optimizer, rates in zip(self._optimizers, state.extra["rates"], strict=True):
+            for optimizer, rates in zip(
+                self._watched.optimizers, state.extra["rates"], strict=True
+            ):
                 for group, rate in zip(optimizer.param_groups, rates, strict=False):
                     if isinstance(group["lr"], torch.Tensor):
                         group["lr"].copy_(rate)

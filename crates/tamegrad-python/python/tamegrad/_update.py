@@ -42,6 +42,8 @@ class UpdateWatch:
         self._steps_without = 0
         self.is_repeating = False
         """Whether an update is being made anew, of which hooks shall take no notice."""
+        self.evaluations = 0
+        """How often the closure of the optimizer's step at hand was evaluated."""
 
     def forget(self) -> None:
         """Lets go of what was kept of other parameters or optimizers."""
@@ -61,17 +63,17 @@ class UpdateWatch:
             self._sampler.take(self._parameters, step, gradients)
             self._is_sampled = True
 
-    def after(self, core: Core, scan: Scan, rate: Rate, *, evaluations: int) -> bool:
-        """After an update, which took so many evaluations of a closure; says whether it was undone."""
+    def after(self, core: Core, scan: Scan, rate: Rate) -> bool:
+        """After an update; says whether it was undone."""
         if not self._is_copied or self._copy is None:
             if self._is_sampled:
                 self._sampler.measure(self._parameters, self._updates)
-                self._keep_what_broke(evaluations)
+                self._keep_what_broke()
             core.observe_update(self._updates if self._is_sampled else None, can_undo=False)
             self._is_sampled = False
             return False
         self._measure(self._copy)
-        self._keep_what_broke(evaluations)
+        self._keep_what_broke()
         verdict = core.observe_update(self._updates)
         if verdict is None:
             return False
@@ -88,10 +90,10 @@ class UpdateWatch:
             self._copy.restore()
         return True
 
-    def _keep_what_broke(self, evaluations: int) -> None:
+    def _keep_what_broke(self) -> None:
         """What an optimizer does in several evaluations of one step is not one update: its size says
         nothing, and only what it has broken does."""
-        if evaluations <= 1:
+        if self.evaluations <= 1:
             return
         rows = [self._updates.get(index) for index in range(len(self._updates))]
         self._updates.clear(len(rows))
