@@ -1006,7 +1006,7 @@ mod interrupted {
         assert_eq!((ran.code, &*ran.stderr), (130, ""));
         assert!(ran.stdout.contains("Stopped by Ctrl-C before a fix was found."), "{}", ran.stdout);
         let report = report(folder.path(), "result");
-        assert_eq!(report["given"]["cause"], "unscaled-target");
+        assert_eq!(report["given"]["causes"][0]["name"], "unscaled-target");
         assert_eq!(
             report["trials"],
             Value::Array(vec![]),

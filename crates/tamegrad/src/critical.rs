@@ -39,8 +39,8 @@ pub fn is_raised(start: f64, epsilon: f64, loss: f64) -> bool {
 /// let loss_at = |multiple: f64| Ok::<_, Infallible>(2.0 * (1.0 - 0.1 * multiple).powi(2));
 /// assert_eq!(critical_multiple(2.0, f64::EPSILON, loss_at), Ok(Some(f64::INFINITY)));
 /// let loss_at = |multiple: f64| Ok::<_, Infallible>(2.0 * (1.0 - 4.0 * multiple).powi(2));
-/// let Ok(Some(multiple)) = critical_multiple(2.0, f64::EPSILON, loss_at);
-/// assert!((0.5..0.515).contains(&multiple));
+/// let Ok(multiple) = critical_multiple(2.0, f64::EPSILON, loss_at);
+/// assert!(multiple.is_some_and(|multiple| (0.5..0.515).contains(&multiple)));
 /// ```
 pub fn critical_multiple<E>(
     start: f64,
