@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "accelerate>=1.15",
     "stable-baselines3>=2.7",
     "optax>=0.2.8,<0.3",
+    "jsonschema>=4.25,<5",
 ];
 
 /// The file in the environment that says that the packages are there.

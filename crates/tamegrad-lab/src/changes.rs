@@ -91,12 +91,9 @@ fn batch_norm(place: NormPlace, recipe: &Recipe) -> Option<Vec<Edit>> {
         Model::Conv(conv) => conv.normalisation.kind == NormalisationKind::None,
         Model::Rnn(_) | Model::Transformer(_) => false,
     };
-    let word = match place {
-        NormPlace::Before => "before",
-        NormPlace::After => "after",
-    };
     let key = format!("model.{}.normalisation", recipe.model.name());
-    let edits = || vec![text(format!("{key}.kind"), "batch"), text(format!("{key}.place"), word)];
+    let set = |field, word| text(format!("{key}.{field}"), word);
+    let edits = || vec![set("kind", "batch"), set("place", place.as_str())];
     has_none.then(edits)
 }
 

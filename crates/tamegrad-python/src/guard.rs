@@ -3,18 +3,22 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use tamegrad::cadence::Cadence;
 use tamegrad::{
     Finding, Finished, GuardConfig, Measure, Mode, NamedInput, Names, Observation, OpenStep, Place,
     RunFacts, ShrinkingStep, Step, TensorInfo,
 };
 use tamegrad_report::{Style, describe_change, json, terminal};
 
-use crate::judgement::Decision;
+use crate::decision::Decision;
 use crate::layout::{LayerRow, TensorRow, layout, tensor_infos};
 use crate::numbers::{Numbers, stats};
 use crate::scan::Scan;
 use crate::trace::Trace;
 use crate::updates::Updates;
+
+/// The defaults of the options: the optimizer writes over the parameters.
+const IN_PLACE: Cadence = Cadence::IN_PLACE;
 
 /// The guard of one run: it sees numbers, and says what shall be done.
 #[pyclass(module = "tamegrad._core")]
@@ -26,9 +30,19 @@ pub(crate) struct Guard {
     shrinking: Option<ShrinkingStep>,
 }
 
-/// Quantity, kind and name of the place, value, what it is held against and its value, in words.
-type MeasureRow =
-    (&'static str, &'static str, Option<String>, f64, Option<&'static str>, Option<f64>, String);
+/// Quantity, kind and name of the place, step, over how many, value, what it is compared with and the
+/// value of that, in words.
+type MeasureRow = (
+    &'static str,
+    &'static str,
+    Option<String>,
+    Option<u64>,
+    Option<u64>,
+    f64,
+    Option<&'static str>,
+    Option<f64>,
+    String,
+);
 /// Step, sign, severity, tensor, layer, the numbers, and what has happened.
 type FindingRow = (
     u64,
@@ -49,8 +63,9 @@ type RemedyRow = (String, String, String, bool);
 impl Guard {
     #[new]
     #[pyo3(signature = (
-        tensors, layers, *, mode = "observe", trace_every = 25, snapshot_every = 25,
-        snapshots_max = 8, planned_steps = None, batch_size = None, dtype_max = None,
+        tensors, layers, *, mode = "observe", trace_every = IN_PLACE.trace_every,
+        snapshot_every = IN_PLACE.snapshot_every, snapshots_max = IN_PLACE.snapshots_max,
+        planned_steps = None, batch_size = None, dtype_max = None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
     fn new(
@@ -74,8 +89,9 @@ impl Guard {
     /// state.
     #[staticmethod]
     #[pyo3(signature = (
-        state, tensors, *, mode = "observe", trace_every = 25, snapshot_every = 25,
-        snapshots_max = 8, planned_steps = None,
+        state, tensors, *, mode = "observe", trace_every = IN_PLACE.trace_every,
+        snapshot_every = IN_PLACE.snapshot_every, snapshots_max = IN_PLACE.snapshots_max,
+        planned_steps = None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
     fn restored(
@@ -288,8 +304,8 @@ impl Guard {
         actions.map(|(step, decision)| (step.0, Decision::from(decision))).collect()
     }
 
-    /// The verdict's name, the onset, the origin's name, the cause's name, and what kind of place the
-    /// origin is: `layer`, `tensor`, `data` or `loss`.
+    /// The verdict's name, the onset, the origin's name, the cause's name, and the origin's
+    /// [`Place::kind`].
     fn summary(&self) -> Summary {
         let diagnosis = self.core.diagnosis();
         (
@@ -346,6 +362,8 @@ fn measure_row(of: &Measure, names: &Names) -> MeasureRow {
         of.quantity.as_str(),
         of.place.kind(),
         names.name(of.place).map(str::to_owned),
+        of.step.map(|step| step.0),
+        of.over,
         of.value,
         reference,
         limit,

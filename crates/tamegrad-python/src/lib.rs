@@ -12,9 +12,9 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 mod command;
+mod decision;
 mod dlpack;
 mod guard;
-mod judgement;
 mod layout;
 mod memory;
 mod numbers;
@@ -32,9 +32,9 @@ mod _core {
     #[pymodule_export]
     use crate::command::run_command;
     #[pymodule_export]
-    use crate::guard::Guard;
+    use crate::decision::Decision;
     #[pymodule_export]
-    use crate::judgement::Decision;
+    use crate::guard::Guard;
     #[pymodule_export]
     use crate::preflight::{Preflight, critical_multiple};
     #[pymodule_export]

@@ -114,7 +114,7 @@ def test_a_pass_that_is_repeated_after_an_alarm_shows_the_gains_of_the_way_back(
     run = train("observe", model=model, at_step=plant, steps=134, log_before=True)
     diagnosis = run.guard.diagnosis()
     assert (diagnosis.onset, diagnosis.origin) == (133, "4")
-    gains = {gain["layer"]: gain for gain in diagnosis.to_dict()["gains"]}
+    gains = {gain["layer"]: gain for gain in diagnosis.to_dict()["chain"]["layers"]}
     assert gains["4"]["forward"] > 20.0
     assert gains["4"]["backward"] > 20.0
     assert gains["2"]["backward"] < 5.0
@@ -398,7 +398,7 @@ def test_a_diagnosis_as_text_json_and_html():
     report = diagnosis.to_dict()
     assert report["verdict"] == diagnosis.verdict == "exploded"
     assert report["onset_step"] == 30
-    assert report["remedies"][0]["name"] == diagnosis.remedies[0].name
+    assert report["remedies"][0]["label"] == diagnosis.remedies[0].name
     assert diagnosis._repr_html_().startswith("<pre>EXPLODED")
     assert repr(diagnosis).startswith("Diagnosis(verdict='exploded', onset=30")
     assert diagnosis.findings[0].severity == "alarm"

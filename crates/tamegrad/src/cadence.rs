@@ -36,15 +36,3 @@ pub const UPDATE_NOTABLE: f64 = 0.05;
 pub const READ_EVERY: u64 = 32;
 /// Calm steps after which the memory of a copy of the parameters is given back.
 pub const COPY_KEPT_STEPS: u64 = 200;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::guard::GuardConfig;
-
-    #[test]
-    fn a_guards_defaults_are_those_of_shared_tensors() {
-        let GuardConfig { trace_every, snapshot_every, snapshots_max, .. } = GuardConfig::default();
-        assert_eq!(Cadence { trace_every, snapshot_every, snapshots_max }, Cadence::SHARED);
-    }
-}

@@ -23,35 +23,45 @@ impl Severity {
     }
 }
 
-/// Which sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum SignName {
-    /// Loss fluctuates wildly.
-    LossFluctuates,
-    /// Loss, gradient or parameter is NaN or Inf.
-    LossNonFinite,
-    /// Metric does not improve, or deteriorates.
-    MetricStalls,
-    /// Parameters are updated by very large values.
-    UpdatesTooLarge,
-    /// Spikes or very high values in the gradients.
-    GradientSpikes,
-    /// The learning rate has to come down a lot.
-    LearningRateFalls,
+/// The signs, in the order in which they are shown: the file in `signs/` and the name. What they are
+/// made into is the macro given.
+macro_rules! for_each_sign {
+    ($make:ident) => {
+        $make! {
+            /// Loss fluctuates wildly.
+            loss_fluctuates => LossFluctuates,
+            /// Loss, gradient or parameter is NaN or Inf.
+            loss_nonfinite => LossNonFinite,
+            /// Metric does not improve, or deteriorates.
+            metric_stalls => MetricStalls,
+            /// Parameters are updated by very large values.
+            updates_too_large => UpdatesTooLarge,
+            /// Spikes or very high values in the gradients.
+            gradient_spikes => GradientSpikes,
+            /// The learning rate has to come down a lot.
+            learning_rate_falls => LearningRateFalls,
+        }
+    };
+}
+pub(crate) use for_each_sign;
+
+macro_rules! sign_names {
+    ($($(#[$doc:meta])* $module:ident => $name:ident,)*) => {
+        /// Which sign.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        pub enum SignName {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl SignName {
+            /// All signs, in the order in which they are shown.
+            pub const ALL: [SignName; [$(stringify!($name),)*].len()] = [$(SignName::$name,)*];
+        }
+    };
 }
 
-impl SignName {
-    /// All six, in the order in which they are shown.
-    pub const ALL: [SignName; 6] = [
-        SignName::LossFluctuates,
-        SignName::LossNonFinite,
-        SignName::MetricStalls,
-        SignName::UpdatesTooLarge,
-        SignName::GradientSpikes,
-        SignName::LearningRateFalls,
-    ];
-}
+for_each_sign!(sign_names);
 
 /// A sign that fired.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::cadence::Cadence;
 use crate::decision::{Decision, GradientAction, UpdateVerdict};
 use crate::diagnosis::{Diagnosis, diagnose};
 use crate::finding::{Finding, Reading};
@@ -42,7 +43,8 @@ pub struct GuardConfig {
 
 impl Default for GuardConfig {
     fn default() -> Self {
-        Self { mode: Mode::Observe, trace_every: 25, snapshot_every: 25, snapshots_max: 8 }
+        let Cadence { trace_every, snapshot_every, snapshots_max } = Cadence::SHARED;
+        Self { mode: Mode::Observe, trace_every, snapshot_every, snapshots_max }
     }
 }
 

@@ -11,8 +11,6 @@ use crate::run::Run;
 
 /// The numbers.
 const RULE: LadderRule = RULES.ladder;
-/// Part of the tensors that must spike for all to be scaled.
-const SPIKING_PART: f64 = 0.3;
 
 /// State of the ladder.
 ///
@@ -311,7 +309,7 @@ fn scale_spikes(run: &Run) -> GradientAction {
             Some((TensorId(index), target(track, norm).filter(|_| spikes)?))
         })
         .collect();
-    if spiking.is_empty() || spiking.len() as f64 >= SPIKING_PART * record.tensors.len() as f64 {
+    if spiking.is_empty() || spiking.len() as f64 >= RULE.spiking * record.tensors.len() as f64 {
         return scale_all().map_or(GradientAction::Keep, GradientAction::ScaleAll);
     }
     GradientAction::Scale(spiking)

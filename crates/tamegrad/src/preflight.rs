@@ -6,7 +6,7 @@ use tamegrad_stats::{TensorStats, merge};
 
 use crate::chain::Chain;
 use crate::observe::{LayerId, LayerTrace, Layout, Step, TensorId, Update};
-use crate::rules::RULES;
+use crate::rules::{PreflightRule, RULES};
 
 /// What an integration measured of a first step, on copies. What it does not know is `None` or empty.
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,7 +85,7 @@ pub enum Warning {
         /// Its powers of 2.
         bits: f64,
     },
-    /// The gains of the layers multiply to more than [`PRODUCT_MAX`].
+    /// The gains of the layers multiply to more than the `product` of [`crate::rules::InitialisationRule`].
     Gains {
         /// The way in which they do.
         direction: Direction,
@@ -99,7 +99,7 @@ pub enum Warning {
         /// The norm.
         norm: f64,
     },
-    /// The first update is more than [`UPDATE_MAX`] of a weight matrix.
+    /// The first update is more than [`PreflightRule::update`] of a weight matrix.
     LargeUpdate {
         /// The matrix with the largest ratio.
         tensor: TensorId,
@@ -112,7 +112,7 @@ pub enum Warning {
         tensor: TensorId,
     },
     /// The learning rate is far above the largest that lowers the loss: by more than
-    /// 1 / [`CRITICAL_MIN`].
+    /// 1 / [`PreflightRule::critical`].
     LearningRate {
         /// Times that rate; infinite when no multiple that was tried lowers the loss.
         times: f64,
@@ -149,31 +149,19 @@ pub struct Preflight {
     pub dtype_max: Option<f64>,
 }
 
-/// Products of gains above this are a warning.
-pub const PRODUCT_MAX: f64 = 1e3;
-/// First updates above this part of a weight matrix are a warning: little is then left of the
-/// initialisation. Later updates of a tenth are trouble, a first one is not. Measured on 138 small
-/// networks (perceptrons with and without normalisation and residual connections, recurrent ones;
-/// SGD, momentum, Adam, AdamW and RMSprop at many rates): of 120 that stayed healthy a quarter had
-/// a first update above 0.1, none above 0.92.
-pub const UPDATE_MAX: f64 = 1.0;
-/// The part of a dtype's powers of 2 above 1 that shall be left: fewer are a warning.
-const HEADROOM_PART: f64 = 1.0 / 8.0;
+/// The numbers.
+const RULE: PreflightRule = RULES.preflight;
 
 /// Powers of 2 to the end of a dtype under which there is a warning: 16 of bf16 and f32, 2 of f16,
 /// which ends at 65,504.
 pub fn headroom_min(dtype_max: f64) -> f64 {
-    HEADROOM_PART * dtype_max.log2()
+    RULE.headroom * dtype_max.log2()
 }
+
 /// The smallest multiple of the first update that an integration tries when it looks for the critical one.
 pub const MULTIPLE_TRIED_MIN: f64 = 1.0 / 65_536.0;
 /// The largest.
 pub const MULTIPLE_TRIED_MAX: f64 = 4.0;
-/// Critical multiples under this are a warning. Not 1: a healthy run may go beyond the edge of
-/// stability at once (Cohen 2021), for the first updates of Adam and RMSprop are as large as any.
-/// Measured on the networks of [`UPDATE_MAX`]: those that trained well were at 0.48 or more, one of
-/// them under 0.5; on 90 drawn at random, 13 of 14 that had an alarm later were under 0.4.
-pub const CRITICAL_MIN: f64 = 0.4;
 
 /// What a first step tells of the run that is to come.
 pub fn preflight(layout: &Layout, seen: &FirstStep<'_>) -> Preflight {
@@ -219,14 +207,14 @@ impl Preflight {
         warnings.extend(absurd.map(|norm| Warning::AbsurdGradient { norm }));
         match (self.broken, self.first_update) {
             (Some(tensor), _) => warnings.push(Warning::BrokenUpdate { tensor }),
-            (None, Some((tensor, ratio))) if !(ratio <= UPDATE_MAX) => {
+            (None, Some((tensor, ratio))) if !(ratio <= RULE.update) => {
                 warnings.push(Warning::LargeUpdate { tensor, ratio });
             }
             _ => {}
         }
         // Of an update that breaks the weights no multiple says anything.
         let multiple = self.critical_multiple.filter(|_| self.broken.is_none());
-        if let Some(multiple) = multiple.filter(|multiple| !(*multiple >= CRITICAL_MIN)) {
+        if let Some(multiple) = multiple.filter(|multiple| !(*multiple >= RULE.critical)) {
             warnings.push(Warning::LearningRate { times: 1.0 / multiple });
         }
         warnings
@@ -255,7 +243,7 @@ impl Preflight {
     fn gains(&self, direction: Direction) -> Option<Warning> {
         let (product, layers) = self.product(direction)?;
         // An infinite factor is an overflow, which is told already, with its place.
-        (product > PRODUCT_MAX && product.is_finite()).then_some(Warning::Gains {
+        (product > RULES.initialisation.product && product.is_finite()).then_some(Warning::Gains {
             direction,
             product,
             layers,
@@ -526,7 +514,7 @@ mod tests {
             ),
             // What a broken update does to the loss says nothing more.
             ([0.3, INF, 0.3], Some(0.0), vec![Warning::BrokenUpdate { tensor: TensorId(1) }]),
-            ([0.01; 3], Some(CRITICAL_MIN), vec![]),
+            ([0.01; 3], Some(RULE.critical), vec![]),
             ([0.01; 3], Some(1.0 / 64.0), vec![Warning::LearningRate { times: 64.0 }]),
             ([0.01; 3], Some(0.0), vec![Warning::LearningRate { times: INF }]),
             ([0.01; 3], Some(INF), vec![]),

@@ -110,6 +110,16 @@ pub enum NormPlace {
     After,
 }
 
+impl NormPlace {
+    /// `before` or `after`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NormPlace::Before => "before",
+            NormPlace::After => "after",
+        }
+    }
+}
+
 /// A rule by which weights are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {

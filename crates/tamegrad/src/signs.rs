@@ -1,7 +1,7 @@
 //! The six warning signs, one file each: state goes in, a [`Reading`] comes out.
 
 use crate::doc::Doc;
-use crate::finding::{Finding, Reading, SignName};
+use crate::finding::{Finding, Reading, SignName, for_each_sign};
 use crate::run::Run;
 
 /// A sign.
@@ -18,9 +18,9 @@ pub trait Sign {
     }
 }
 
-/// Declares the signs from one list: module and type, which is also the sign's name.
+/// Declares the modules of the signs, each with a type that has the sign's name.
 macro_rules! signs {
-    ($($module:ident => $name:ident,)*) => {
+    ($($(#[$doc:meta])* $module:ident => $name:ident,)*) => {
         $(mod $module;)*
         $(pub use $module::$name;)*
 
@@ -48,14 +48,7 @@ macro_rules! signs {
     };
 }
 
-signs! {
-    loss_fluctuates => LossFluctuates,
-    loss_nonfinite => LossNonFinite,
-    metric_stalls => MetricStalls,
-    updates_too_large => UpdatesTooLarge,
-    gradient_spikes => GradientSpikes,
-    learning_rate_falls => LearningRateFalls,
-}
+for_each_sign!(signs);
 
 impl SignName {
     /// Kebab-case name.

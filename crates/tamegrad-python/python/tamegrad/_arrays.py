@@ -63,7 +63,7 @@ class ArrayGuard:
         )
         self._core.observe_update(self._updates(updates))
         self.last_step = step
-        return [Finding(*row) for row in self._core.findings(before)]
+        return [Finding._of(row) for row in self._core.findings(before)]
 
     def diagnosis(self) -> Diagnosis:
         """What was seen so far."""

@@ -4,7 +4,9 @@ from typing import Any
 _Numbers = tuple[int, int, int, int, float, float, float]
 _TensorRow = tuple[str, int | None, bool, int | None]
 _LayerRow = tuple[str, tuple[str, str] | None, str | None, bool | None, bool]
-_MeasureRow = tuple[str, str, str | None, float, str | None, float | None, str]
+_MeasureRow = tuple[
+    str, str, str | None, int | None, int | None, float, str | None, float | None, str
+]
 _FindingRow = tuple[int, str, str, str | None, str | None, list[_MeasureRow], str]
 
 TRACE_EVERY: int
@@ -115,9 +117,9 @@ class Guard:
         layers: list[_LayerRow],
         *,
         mode: str = "observe",
-        trace_every: int = 25,
-        snapshot_every: int = 25,
-        snapshots_max: int = 8,
+        trace_every: int = ...,
+        snapshot_every: int = ...,
+        snapshots_max: int = ...,
         planned_steps: int | None = None,
         batch_size: int | None = None,
         dtype_max: float | None = None,
@@ -128,9 +130,9 @@ class Guard:
         tensors: list[str],
         *,
         mode: str = "observe",
-        trace_every: int = 25,
-        snapshot_every: int = 25,
-        snapshots_max: int = 8,
+        trace_every: int = ...,
+        snapshot_every: int = ...,
+        snapshots_max: int = ...,
         planned_steps: int | None = None,
     ) -> Guard: ...
     def state(self) -> bytes: ...
@@ -138,6 +140,8 @@ class Guard:
     def wants_trace(self, step: int) -> bool: ...
     def wants_repeated_trace(self) -> bool: ...
     def wants_snapshot(self, step: int) -> bool: ...
+    def wants_copy(self) -> bool: ...
+    def add_tensors(self, rows: list[_TensorRow]) -> None: ...
     def wants_lag(self) -> bool: ...
     def learning_rate_factor(self) -> float: ...
     def observe(
@@ -151,8 +155,11 @@ class Guard:
         trace: Trace | None = None,
         inputs: list[tuple[str, _Numbers]] | None = None,
         targets: _Numbers | None = None,
+        clipped_to: float | None = None,
     ) -> Decision | None: ...
-    def observe_update(self, updates: Updates | None = None) -> float | None: ...
+    def observe_update(
+        self, updates: Updates | None = None, *, can_undo: bool = True
+    ) -> float | None: ...
     def observe_shrunk_update(self, updates: Updates) -> bool: ...
     def observe_trace(self, trace: Trace, step: int | None = None) -> None: ...
     def observe_lag(self, lag: list[float | None]) -> None: ...

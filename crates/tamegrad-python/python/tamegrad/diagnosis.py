@@ -22,12 +22,17 @@ class Measure:
     """What kind of place it was measured at: ``tensor``, ``layer``, ``loss``, ... or ``run``."""
     name: str | None
     """The name of that tensor or layer."""
+    step: int | None
+    """The step of the measurement, if it is not that of the finding."""
+    over: int | None
+    """How many layers, time steps or steps the value covers, where that matters."""
     value: float
     reference: str | None
-    """What it is held against: ``limit``, ``usual``, ``before``, ..."""
+    """What the value is compared with: ``limit``, ``usual``, ``before``, ..."""
     against: float | None
-    """That as a number."""
+    """The value of that."""
     text: str
+    """The measure in words."""
 
     def __str__(self) -> str:
         return self.text
@@ -66,8 +71,9 @@ class Remedy:
 class Diagnosis:
     """Verdict, onset, origin, cause, signs, chain of gains and remedies of a run so far.
 
-    ``place`` says what kind of place the origin is: ``layer``, ``tensor``, ``data``, or ``loss``, which
-    is outside the model and has no name.
+    ``place`` says what kind of place the origin is: ``layer``, ``tensor``, ``data``, or, outside the
+    model and without a name, ``loss`` and ``loss-gradient`` (the gradient of the loss with respect to
+    the model's output).
 
     ``str()`` gives the whole as text, and IPython shows the same.
     """

@@ -281,7 +281,7 @@ class Guard:
 
     def findings(self) -> list[Finding]:
         """Every sign that fired, oldest first."""
-        return [Finding(*row) for row in self._steps.core_or_new().findings(0)]
+        return [Finding._of(row) for row in self._steps.core_or_new().findings(0)]
 
     def actions(self) -> list[tuple[int, Any]]:
         """What was done to the run, each with its step; empty in observe mode."""

@@ -60,8 +60,7 @@ pub struct SeenReport {
 /// A place in the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaceReport {
-    /// `layer`, `layer-input`, `layer-output`, `tensor`, `input`, `targets`, `data`, `loss`,
-    /// `loss-gradient` or `gradients`.
+    /// As [`Place::kind`].
     pub kind: String,
     /// Its name, where it has one.
     pub name: Option<String>,
@@ -230,22 +229,61 @@ pub struct RemedyReport {
 #[allow(missing_docs, reason = "as the fields of `tamegrad::remedies::Change`")]
 pub enum ChangeReport {
     Guard,
-    ClipGlobalNorm { max_norm: f64 },
-    ClipTensorNorm { max_norm: f64 },
-    ClipValue { limit: f64 },
-    WarmUp { steps: u64 },
-    LearningRate { factor: f64, from: Option<f64> },
-    Rewind { before: u64 },
+    ClipGlobalNorm {
+        #[serde(with = "number")]
+        max_norm: f64,
+    },
+    ClipTensorNorm {
+        #[serde(with = "number")]
+        max_norm: f64,
+    },
+    ClipValue {
+        #[serde(with = "number")]
+        limit: f64,
+    },
+    WarmUp {
+        steps: u64,
+    },
+    LearningRate {
+        #[serde(with = "number")]
+        factor: f64,
+        #[serde(with = "number::optional")]
+        from: Option<f64>,
+    },
+    Rewind {
+        before: u64,
+    },
     ScaleTarget,
     ScaleInput,
-    WeightDecay { rate: f64 },
-    L2Penalty { strength: f64 },
-    L1Penalty { strength: f64 },
-    BatchSize { samples: u64 },
-    Reinitialise { scheme: String, layer: Option<String> },
-    BatchNorm { place: String },
-    Activation { name: String, layer: Option<String> },
-    Depth { layers: u64 },
+    WeightDecay {
+        #[serde(with = "number")]
+        rate: f64,
+    },
+    L2Penalty {
+        #[serde(with = "number")]
+        strength: f64,
+    },
+    L1Penalty {
+        #[serde(with = "number")]
+        strength: f64,
+    },
+    BatchSize {
+        samples: u64,
+    },
+    Reinitialise {
+        scheme: String,
+        layer: Option<String>,
+    },
+    BatchNorm {
+        place: String,
+    },
+    Activation {
+        name: String,
+        layer: Option<String>,
+    },
+    Depth {
+        layers: u64,
+    },
 }
 
 impl From<&Diagnosis> for DiagnosisReport {
@@ -390,10 +428,9 @@ fn change_report(change: &Change, names: &Names) -> ChangeReport {
         Change::ClipTensorNorm { max_norm } => ChangeReport::ClipTensorNorm { max_norm: *max_norm },
         Change::ClipValue { limit } => ChangeReport::ClipValue { limit: *limit },
         Change::WarmUp { steps } => ChangeReport::WarmUp { steps: *steps },
-        Change::LearningRate { factor, from } => ChangeReport::LearningRate {
-            factor: *factor,
-            from: from.filter(|from| from.is_finite()),
-        },
+        Change::LearningRate { factor, from } => {
+            ChangeReport::LearningRate { factor: *factor, from: *from }
+        }
         Change::Rewind { before } => ChangeReport::Rewind { before: before.0 },
         Change::ScaleTarget => ChangeReport::ScaleTarget,
         Change::ScaleInput => ChangeReport::ScaleInput,
@@ -405,9 +442,7 @@ fn change_report(change: &Change, names: &Names) -> ChangeReport {
             scheme: scheme.as_str().to_owned(),
             layer: layer(*of, names),
         },
-        Change::BatchNorm { place } => ChangeReport::BatchNorm {
-            place: if *place == NormPlace::Before { "before" } else { "after" }.to_owned(),
-        },
+        Change::BatchNorm { place } => ChangeReport::BatchNorm { place: place.as_str().to_owned() },
         Change::Activation { name, layer: of } => {
             ChangeReport::Activation { name: name.clone(), layer: layer(*of, names) }
         }
@@ -428,8 +463,9 @@ impl TryFrom<&DiagnosisReport> for Diagnosis {
         }
         let mut read = Read::default();
         let seen = match report.seen.unit.as_str() {
+            "steps" => Seen::Steps(report.seen.count),
             "records" => Seen::Records(report.seen.count),
-            _ => Seen::Steps(report.seen.count),
+            unit => return Err(unknown("seen.unit", unit)),
         };
         let chain = report.chain.as_ref().map(|of| read.chain(of));
         let origin = report.origin.as_ref().map(|of| read.origin(of)).transpose()?;
@@ -462,7 +498,11 @@ fn known<T: Copy>(
     name: impl Fn(&T) -> &'static str,
 ) -> Result<T, String> {
     let found = all.into_iter().find(|of| name(of) == got);
-    found.ok_or_else(|| format!("{key}: got `{got}`, which this version of tamegrad does not know"))
+    found.ok_or_else(|| unknown(key, got))
+}
+
+fn unknown(key: &str, got: &str) -> String {
+    format!("{key}: got `{got}`, which this version of tamegrad does not know")
 }
 
 fn sign_name(name: &str) -> Result<SignName, String> {
@@ -499,11 +539,7 @@ impl Read {
             "loss-gradient" => Place::LossGradient,
             "gradients" => Place::Gradients,
             "tensor" => Place::Tensor(TensorId(index(&mut self.names.tensors, name))),
-            _ => {
-                return Err(format!(
-                    "place: got `{kind}`, which this version of tamegrad does not know"
-                ));
-            }
+            _ => return Err(unknown("place", kind)),
         })
     }
 
@@ -613,7 +649,9 @@ impl Read {
                 layer: self.layer(layer.as_ref()),
             },
             ChangeReport::BatchNorm { place } => Change::BatchNorm {
-                place: if place == "before" { NormPlace::Before } else { NormPlace::After },
+                place: known("place", &place, [NormPlace::Before, NormPlace::After], |of| {
+                    of.as_str()
+                })?,
             },
             ChangeReport::Activation { name, layer } => {
                 Change::Activation { name, layer: self.layer(layer.as_ref()) }

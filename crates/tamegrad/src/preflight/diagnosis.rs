@@ -1,8 +1,6 @@
 //! What a first step shows, as the diagnosis that all other sources give.
 
-use super::{
-    CRITICAL_MIN, Direction, OverflowAt, PRODUCT_MAX, Preflight, UPDATE_MAX, Warning, headroom_min,
-};
+use super::{Direction, OverflowAt, Preflight, RULE, Warning, headroom_min};
 use crate::causes::{Cause, CauseName};
 use crate::diagnosis::{Diagnosis, Seen, Verdict, summaries};
 use crate::evidence::{Measure, Names, Place, Quantity, Reference};
@@ -101,17 +99,17 @@ impl Preflight {
                 };
                 Measure::new(quantity, product)
                     .over(layers as u64)
-                    .against(Reference::Limit, PRODUCT_MAX)
+                    .against(Reference::Limit, RULES.initialisation.product)
             }
             Warning::AbsurdGradient { norm } => Measure::new(Quantity::GradientNorm, norm)
                 .at(Place::Gradients)
                 .against(Reference::Limit, RULES.high_gradient.live.absurd),
             Warning::LargeUpdate { tensor, ratio } => Measure::new(Quantity::UpdateRatio, ratio)
                 .at(Place::Tensor(tensor))
-                .against(Reference::Limit, UPDATE_MAX),
+                .against(Reference::Limit, RULE.update),
             Warning::LearningRate { times } => {
                 Measure::new(Quantity::CriticalMultiple, 1.0 / times)
-                    .against(Reference::Limit, CRITICAL_MIN)
+                    .against(Reference::Limit, RULE.critical)
             }
         }
     }
