@@ -155,7 +155,9 @@ def test_the_parts_that_a_loop_calls_by_themselves_are_seen():
         guard.log(loss=loss)
         optimizer.step()
     assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
-    assert "the data is first not finite" in str(guard.diagnosis()), "what the body makes is none"
+    (broken,) = guard.diagnosis().to_dict()["causes"][0]["evidence"]
+    assert broken["quantity"] == "first-nonfinite"
+    assert broken["place"] == {"kind": "input", "name": "body.input"}, "what the body makes is none"
     assert [layer[0] for layer in guard._steps.passes.probes.layers] == ["body.0", "body.1", "head"]
 
 
