@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -49,14 +51,8 @@ LOOPS = {
     "ppo": Loop("loop_ppo", 1e3, 64, needs=("stable_baselines3", "gymnasium")),
     "accelerate": Loop("loop_accelerate", 1e3, 60, needs=("accelerate",)),
 }
-CODE_NAMES = (
-    "loss-fluctuates",
-    "loss-nonfinite",
-    "metric-stalls",
-    "updates-too-large",
-    "gradient-spikes",
-    "learning-rate-falls",
-)
+SCHEMA = json.loads((Path(__file__).parents[4] / "docs/diagnosis.schema.json").read_text())
+CODE_NAMES = SCHEMA["$defs"]["sign_name"]["enum"]
 
 
 @functools.cache
