@@ -176,9 +176,8 @@ pub(super) fn read_rows<T: Table>(
             notices.push(Notice { path: path.to_owned(), offset: Some(offset), text });
         }
     };
-    let broken = |offset, found| {
-        let (path, wanted) = (path.to_owned(), "the schema of an Arrow IPC stream");
-        ReadError::Broken { path, offset, found, wanted }
+    let broken = |offset, found: String| {
+        ReadError::broken(path, offset, found, "the schema of an Arrow IPC stream")
     };
     let mut whole = 0;
     loop {
