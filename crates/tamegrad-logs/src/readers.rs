@@ -84,6 +84,18 @@ pub struct Reader {
     pub read: fn(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError>,
 }
 
+impl Reader {
+    /// A reader of files, each of which is a run and read anew each time; for `..` in the others.
+    const OF_FILES: Self = Self {
+        format: Format::named(""),
+        recognises: |_| false,
+        recognises_folder: |_, _| false,
+        run_key: |_| None,
+        grow: |_, _| None,
+        read: |_, _| Ok(()),
+    };
+}
+
 /// All formats, those that are surest of their content first.
 pub const READERS: &[Reader] = &[
     tensorboard::READER,
@@ -115,21 +127,6 @@ pub trait Growing {
     /// The log if the file ended behind `rest`, which is less than a record, with the ends of long
     /// series alone, as [`LogBuilder`] cuts them at `points`.
     fn look(&mut self, rest: &[u8], points: usize) -> Log;
-}
-
-/// For formats that are read anew each time.
-pub(crate) fn no_growth(_: &Path, _: LogBuilder) -> Option<Box<dyn Growing>> {
-    None
-}
-
-/// For formats that no folder is.
-pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
-    false
-}
-
-/// For formats of which each file is a run.
-pub(crate) fn own_run(_: &Path) -> Option<String> {
-    None
 }
 
 #[cfg(test)]

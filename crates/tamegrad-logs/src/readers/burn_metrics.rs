@@ -12,17 +12,11 @@ use tamegrad_runs::ReadError;
 use crate::lines::Lines;
 use crate::log::{LogBuilder, Point};
 use crate::number::parse_number_bytes;
-use crate::readers::{Format, Reader, no_growth, own_run};
+use crate::readers::{Format, Reader};
 
 /// Folders of burn's metrics.
-pub(crate) const READER: Reader = Reader {
-    format: Format::named("burn"),
-    recognises: |_| false,
-    recognises_folder,
-    run_key: own_run,
-    grow: no_growth,
-    read,
-};
+pub(crate) const READER: Reader =
+    Reader { format: Format::named("burn"), recognises_folder, read, ..Reader::OF_FILES };
 
 const SPLITS: [&str; 3] = ["train", "valid", "test"];
 

@@ -14,7 +14,7 @@ use tamegrad_runs::ReadError;
 use crate::lines::{LINE_BYTES_MAX, Line, Lines};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number_bytes;
-use crate::readers::{Format, Growing, Head, Reader, no_folder, own_run};
+use crate::readers::{Format, Growing, Head, Reader};
 use crate::row::Row;
 use crate::rows::{Rows, is_log_name};
 use crate::step::Stepper;
@@ -27,10 +27,9 @@ pub(crate) const READER: Reader = Reader {
         ..Format::named("csv")
     },
     recognises,
-    recognises_folder: no_folder,
-    run_key: own_run,
     grow,
     read,
+    ..Reader::OF_FILES
 };
 
 /// Columns of a table; a line of more is no header.

@@ -12,21 +12,15 @@ use tamegrad_runs::ReadError;
 use crate::json::{Event, Json, JsonError};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number;
-use crate::readers::{Format, Growing, Head, Reader, no_folder, own_run};
+use crate::readers::{Format, Growing, Head, Reader};
 use crate::row::Row;
 use crate::rows::{Rows, is_log_name, is_loss_name};
 use crate::step::{Stepper, is_step_name};
 
 /// JSON lines and JSON documents of records or columns (mmcv, detectron2, Chainer, LLaMA-Factory,
 /// own ones).
-pub(crate) const READER: Reader = Reader {
-    format: Format::named("json-lines"),
-    recognises,
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow,
-    read,
-};
+pub(crate) const READER: Reader =
+    Reader { format: Format::named("json-lines"), recognises, grow, read, ..Reader::OF_FILES };
 
 /// Names that hold all records of a document and say nothing more about them.
 const WRAPPERS: [&str; 12] = [

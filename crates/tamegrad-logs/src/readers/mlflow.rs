@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Row};
 use tamegrad_runs::ReadError;
 
-use super::{Format, Head, Reader, no_folder, no_growth, own_run, sqlite};
+use super::{Format, Head, Reader, sqlite};
 use crate::log::{LogBuilder, Point};
 
 /// The database.
 pub(super) const READER: Reader = Reader {
     format: Format::named("mlflow"),
     recognises: |head: &Head<'_>| sqlite::has_metrics(head, &COLUMNS),
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow: no_growth,
     read: read_databases,
+    ..Reader::OF_FILES
 };
 
 const COLUMNS: [&str; 6] = ["key", "value", "timestamp", "step", "is_nan", "run_uuid"];

@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use super::{Format, Reader, no_growth, own_run};
+use super::{Format, Reader};
 use crate::log::{LogBuilder, Point};
 
 /// The folder of a run, `mlruns/<experiment>/<run>/`.
 pub(super) const READER: Reader = Reader {
     format: Format::named("mlflow"),
-    recognises: |_| false,
     recognises_folder,
-    run_key: own_run,
-    grow: no_growth,
     read: read_folders,
+    ..Reader::OF_FILES
 };
 
 /// Bytes of one line of a metric's file.

@@ -6,16 +6,14 @@ use tamegrad_runs::{
     Notice, ReadError, RunFolder, StepRow, TensorRecord, diagnosis, is_run_folder,
 };
 
-use super::{Format, Reader, no_growth, own_run};
+use super::{Format, Reader};
 use crate::log::{LogBuilder, Point};
 
 pub(super) const READER: Reader = Reader {
     format: Format::named("tamegrad run"),
-    recognises: |_| false,
     recognises_folder: |_, names| is_run_folder(names),
-    run_key: own_run,
-    grow: no_growth,
     read,
+    ..Reader::OF_FILES
 };
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {

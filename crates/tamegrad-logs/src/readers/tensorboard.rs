@@ -15,7 +15,7 @@ use tamegrad_runs::ReadError;
 
 use self::frames::{Frames, payload_len};
 use self::growing::grow;
-use super::{Format, Head, Reader, no_folder};
+use super::{Format, Head, Reader};
 use crate::bins::{BINS_MAX, l2_norm};
 use crate::files::read_each;
 use crate::framed::{self, Taken};
@@ -31,10 +31,10 @@ pub(super) const READER: Reader = Reader {
         ..Format::named("TensorBoard event file")
     },
     recognises,
-    recognises_folder: no_folder,
     run_key: |_| Some(String::new()),
     grow,
     read,
+    ..Reader::OF_FILES
 };
 
 const WANTED: &str = "TensorBoard records";

@@ -29,18 +29,12 @@ use self::scan::{Bar, Marks, Pair};
 use self::steps::{Kind, Position, Track};
 use self::table::Table;
 use self::words::Stop;
-use super::{Format, Growing, Head, Reader, no_folder, own_run};
+use super::{Format, Growing, Head, Reader};
 use crate::log::{Log, LogBuilder, Point};
 
 /// Text logs.
-pub(crate) const TEXT: Reader = Reader {
-    format: Format::named("text"),
-    recognises,
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow,
-    read,
-};
+pub(crate) const TEXT: Reader =
+    Reader { format: Format::named("text"), recognises, grow, read, ..Reader::OF_FILES };
 
 /// Bytes that are looked at for the first line of training: long settings may come before it.
 const PREAMBLE_BYTES_MAX: u64 = 16 << 20;

@@ -7,16 +7,14 @@ use rusqlite::{Connection, Row};
 use serde_json::{Map, Value};
 use tamegrad_runs::ReadError;
 
-use super::{Format, Head, Reader, no_folder, no_growth, own_run, sqlite};
+use super::{Format, Head, Reader, sqlite};
 use crate::log::{LogBuilder, Point};
 
 pub(super) const READER: Reader = Reader {
     format: Format::named("trackio"),
     recognises: |head: &Head<'_>| sqlite::has_metrics(head, &COLUMNS),
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow: no_growth,
     read,
+    ..Reader::OF_FILES
 };
 
 const COLUMNS: [&str; 2] = ["metrics", "run_name"];

@@ -13,7 +13,7 @@ use jiter::{Jiter, JiterResult, Peek};
 use tamegrad_runs::ReadError;
 
 use self::chunks::Records;
-use super::{Format, Head, Reader, no_folder, no_growth};
+use super::{Format, Head, Reader};
 use crate::bins::{BINS_MAX, l2_norm};
 use crate::files::read_each;
 use crate::framed::{self, Taken};
@@ -28,10 +28,9 @@ pub(super) const READER: Reader = Reader {
         ..Format::named("W&B run file")
     },
     recognises,
-    recognises_folder: no_folder,
     run_key,
-    grow: no_growth,
     read,
+    ..Reader::OF_FILES
 };
 
 /// `:W&B`, the magic number 0xBEE1 and the version 0.
