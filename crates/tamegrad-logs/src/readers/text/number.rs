@@ -4,27 +4,16 @@
 pub(super) fn parse(text: &[u8]) -> Option<(f64, usize)> {
     let sign = usize::from(matches!(text.first(), Some(b'+' | b'-')));
     let body = text.get(sign..)?;
-    let negative = text.first() == Some(&b'-');
-    match body.first()? {
-        b'0'..=b'9' | b'.' => {
-            let number = decimal(body)?;
-            if let Some((value, length)) = microsoft(body) {
-                return Some((if negative { -value } else { value }, sign + length));
-            }
-            let digits = std::str::from_utf8(body.get(..number)?).ok()?;
-            let value: f64 = digits.parse().ok()?;
-            Some((if negative { -value } else { value }, sign + number))
-        }
-        b'n' | b'N' | b'i' | b'I' => {
-            let (value, length) = word(body)?;
-            Some((if negative { -value } else { value }, sign + length))
-        }
-        _ => None,
-    }
+    let (value, length) = match body.first()? {
+        b'0'..=b'9' | b'.' => microsoft(body).or_else(|| decimal(body))?,
+        b'n' | b'N' | b'i' | b'I' => word(body)?,
+        _ => return None,
+    };
+    Some((if text.starts_with(b"-") { -value } else { value }, sign + length))
 }
 
-/// The length of digits, a fraction and an exponent.
-fn decimal(text: &[u8]) -> Option<usize> {
+/// Digits, a fraction and an exponent.
+fn decimal(text: &[u8]) -> Option<(f64, usize)> {
     let digits = |from: usize| {
         text.get(from..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit()).count()
     };
@@ -49,7 +38,8 @@ fn decimal(text: &[u8]) -> Option<usize> {
             length += 1 + sign + exponent;
         }
     }
-    (length > 0).then_some(length)
+    let number = text.get(..length).filter(|number| !number.is_empty())?;
+    Some((std::str::from_utf8(number).ok()?.parse().ok()?, length))
 }
 
 /// `1.#INF`, `1.#QNAN`, `1.#IND`: what Microsoft's C library prints.
@@ -61,33 +51,21 @@ fn microsoft(text: &[u8]) -> Option<(f64, usize)> {
 }
 
 fn word(text: &[u8]) -> Option<(f64, usize)> {
-    let (value, length) = if starts_with_ignoring_case(text, b"infinity") {
-        (f64::INFINITY, 8)
-    } else if starts_with_ignoring_case(text, b"inf") {
-        (f64::INFINITY, 3)
-    } else if starts_with_ignoring_case(text, b"nan") {
-        (f64::NAN, 3)
-    } else {
-        return None;
-    };
+    const WORDS: [(&[u8], f64); 3] =
+        [(b"infinity", f64::INFINITY), (b"inf", f64::INFINITY), (b"nan", f64::NAN)];
+    let (word, value) =
+        WORDS.into_iter().find(|(word, _)| starts_with_ignoring_case(text, word))?;
+    let rest = text.get(word.len()..).unwrap_or_default();
     // tqdm prints `nan.0` and C printf `nan(ind)`.
-    let rest = text.get(length..).unwrap_or_default();
-    let tail = if rest.starts_with(b".0") {
-        2
-    } else if starts_with_ignoring_case(rest, b"(ind)") {
-        5
-    } else if starts_with_ignoring_case(rest, b"(snan)") {
-        6
-    } else {
-        0
-    };
-    match text.get(length + tail) {
-        Some(next) if next.is_ascii_alphanumeric() || *next == b'_' => None,
-        _ => Some((value, length + tail)),
-    }
+    let tails: [&[u8]; 3] = [b".0", b"(ind)", b"(snan)"];
+    let tail =
+        tails.into_iter().find(|tail| starts_with_ignoring_case(rest, tail)).unwrap_or_default();
+    let length = word.len() + tail.len();
+    let is_end = text.get(length).is_none_or(|next| !next.is_ascii_alphanumeric() && *next != b'_');
+    is_end.then_some((value, length))
 }
 
-pub(super) fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
+fn starts_with_ignoring_case(text: &[u8], start: &[u8]) -> bool {
     text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
