@@ -51,7 +51,7 @@ impl Follower {
     /// As [`Source::read`].
     pub fn read(&mut self) -> Result<Log, ReadError> {
         let is_first = self.growth.is_none();
-        if is_first && let Some((_, growing)) = self.source.grow() {
+        if is_first && let Some(growing) = self.source.grow() {
             self.growth = Some(Growth { growing, offset: 0, known: Vec::new() });
         }
         if let Some(growth) = &mut self.growth {
@@ -149,10 +149,10 @@ mod tests {
                 i * 100 / 60
             )
         });
-        let keras = "Epoch 1/2\n".to_owned()
-            + &rows(&|i| format!("\r{}/60 [==>...] - ETA: 1s - loss: 2.{i}", i + 1))
-            + "\nEpoch 2/2\n"
-            + &rows(&|i| format!("\r{}/60 [==>...] - ETA: 1s - loss: 1.{i}", i + 1));
+        let bar = |epoch: usize| {
+            rows(&|i| format!("\r{}/60 [==>...] - ETA: 1s - loss: {}.{i}", i + 1, 3 - epoch))
+        };
+        let keras = format!("Epoch 1/2\n{}\nEpoch 2/2\n{}", bar(1), bar(2));
         for (name, text) in [
             ("a.csv", &csv),
             ("a.jsonl", &lines),

@@ -45,7 +45,7 @@ impl<R: BufRead> Lines<R> {
             if bytes.is_empty() {
                 return Ok((self.offset > about.offset).then_some(about));
             }
-            let end = bytes.iter().position(|&byte| byte == b'\n');
+            let end = memchr::memchr(b'\n', bytes);
             let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
             let room = LINE_BYTES_MAX - line.len();
             about.is_too_long |= part.len() > room;
@@ -62,6 +62,11 @@ impl<R: BufRead> Lines<R> {
             }
         }
     }
+}
+
+/// How many of these bytes are whole lines.
+pub(crate) fn whole_lines(bytes: &[u8]) -> usize {
+    memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)
 }
 
 #[cfg(test)]

@@ -19,6 +19,16 @@ pub(crate) fn parse_number_bytes(bytes: &[u8]) -> Option<f64> {
     std::str::from_utf8(bytes).ok().and_then(parse_number)
 }
 
+/// The number which is not finite that a text stands for where JSON has no other way to say it.
+pub(crate) fn nonfinite(text: &[u8]) -> Option<f64> {
+    match text {
+        b"NaN" => Some(f64::NAN),
+        b"Infinity" => Some(f64::INFINITY),
+        b"-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
+}
+
 fn parse_windows(text: &str) -> Option<f64> {
     let (sign, rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),

@@ -11,7 +11,7 @@ use crate::step::{Stepper, is_step_name};
 const NAMES_MAX: usize = 20_000;
 
 /// Where rows go: the log, with a bound on the number of names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Rows {
     /// The log.
     pub(crate) log: LogBuilder,
@@ -39,15 +39,7 @@ struct Kind {
 impl Rows {
     /// Rows of a file, for a log.
     pub(crate) fn new(log: LogBuilder, path: &Path) -> Self {
-        let (places, kind) = (HashMap::new(), Kind::default());
-        Self {
-            log,
-            path: path.to_owned(),
-            places,
-            kind,
-            has_too_many_names: false,
-            knows_a_name: false,
-        }
+        Self { log, path: path.to_owned(), ..Self::default() }
     }
 
     /// Adds the numbers of a row, named below a prefix, at the step that the row tells.

@@ -165,18 +165,11 @@ mod tests {
         let mut builder = LogBuilder::new();
         push(&mut builder, "loss", &[2.0, 1.9, 1.8, f64::NAN]);
         let log = builder.finish();
-        let reading = read_verdict(
-            &log,
-            &Format { hides: Some("NaN is hidden"), ..Format::named("made") },
-            &[],
-        )
-        .unwrap();
-        assert_eq!(reading.missing[0], "NaN is hidden");
-        assert!(
-            reading.missing[1].starts_with("The gradient norm was not"),
-            "{:?}",
-            reading.missing
-        );
+        let format = Format { hides: Some("NaN is hidden"), ..Format::named("made") };
+        let reading = read_verdict(&log, &format, &[]).unwrap();
+        let missing = &reading.missing;
+        assert_eq!(missing[0], "NaN is hidden");
+        assert!(missing[1].starts_with("The gradient norm was not"), "{missing:?}");
         assert_eq!(reading.diagnosis.verdict, Verdict::Exploded);
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
+use crate::files::entries;
 use crate::lines::Lines;
 use crate::log::{LogBuilder, Point};
 use crate::number::parse_number_bytes;
@@ -44,12 +45,8 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
         }
         splits.iter().for_each(|split| read_split(split, log));
         if log.is_empty() {
-            return Err(ReadError::Broken {
-                path: folder.clone(),
-                offset: 0,
-                found: "no numbers".to_owned(),
-                wanted: "folders as `train/epoch-1` with files as `Loss.log`",
-            });
+            let wanted = "folders as `train/epoch-1` with files as `Loss.log`";
+            return Err(ReadError::broken(folder, 0, "no numbers", wanted));
         }
     }
     Ok(())
@@ -144,15 +141,6 @@ fn metrics(folder: &Path) -> Vec<(String, PathBuf)> {
         .filter(|path| is_file(path))
         .filter_map(|path| Some((path.file_stem()?.to_string_lossy().into_owned(), path)))
         .collect()
-}
-
-fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        paths.push(entry?.path());
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tamegrad::logs::Sample;
 
-use super::{has, normal, samples};
+use super::{behind, has, normal, samples};
 use crate::log::{Log, Point, Series};
 
 /// What the whole network is called where ratios are told of single tensors as well.
@@ -64,12 +64,9 @@ fn parameters(name: &str) -> Option<String> {
 /// What a series is of whose name, behind any folder, is one of these, or begins with it and a `/`.
 fn of(name: &str, starts: &[&str]) -> Option<String> {
     let is_other = has(&normal(name), &["max", "min", "std", "var", "ratio_std"]);
-    let tensor = starts.iter().find_map(|start| {
-        let at = name.find(start).filter(|at| *at == 0 || name[..*at].ends_with('/'))?;
-        match &name[at + start.len()..] {
-            "" | "/global" | "/total" | "/all" => Some(ALL),
-            rest => rest.strip_prefix('/'),
-        }
+    let tensor = starts.iter().find_map(|start| match behind(name, start)? {
+        "" | "/global" | "/total" | "/all" => Some(ALL),
+        rest => rest.strip_prefix('/'),
     });
     tensor.filter(|_| !is_other).map(str::to_owned)
 }
