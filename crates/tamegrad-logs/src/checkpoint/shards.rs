@@ -139,35 +139,25 @@ fn of_index(path: &Path, len: u64, notices: &mut Notices) -> Result<Shards, Read
         Err(error) => return broken(offset_of(&text, &error), message(&error)),
     };
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut shards = Shards { index: Some(path.to_owned()), ..Shards::default() };
-    // the places in `shards.files`; none for a name that is left out
-    let mut places = vec![None; names.len()];
-    let mut order: Vec<(Option<PathBuf>, usize)> = names.iter().map(below).zip(0..).collect();
-    order.sort();
-    for (below, place) in order {
-        let Some(file) = below.map(|below| folder.join(below)) else {
-            let name = quoted(&names[place]);
-            let text = format!("got the file {name}, want one beside the index: it is left out");
-            notices.push(path, None, text);
-            continue;
-        };
-        if shards.files.last() != Some(&file) {
-            shards.files.push(file);
-        }
-        places[place] = Some(shards.files.len() - 1);
+    let paths: Vec<Option<PathBuf>> = names.iter().map(|name| below(folder, name)).collect();
+    for (name, _) in names.iter().zip(&paths).filter(|(_, path)| path.is_none()) {
+        let name = quoted(name);
+        let text = format!("got the file {name}, want one beside the index: it is left out");
+        notices.push(path, None, text);
     }
-    let weights = weights.into_iter();
-    shards.weights = weights.filter_map(|(name, place)| Some((name, places[place]?))).collect();
-    Ok(shards)
+    let mut files: Vec<PathBuf> = paths.iter().flatten().cloned().collect();
+    files.sort();
+    files.dedup();
+    let place = |path: &Option<PathBuf>| files.binary_search(path.as_ref()?).ok();
+    let places: Vec<Option<usize>> = paths.iter().map(place).collect();
+    let weights = weights.into_iter().filter_map(|(name, at)| Some((name, places[at]?))).collect();
+    Ok(Shards { files, weights, index: Some(path.to_owned()), is_one: false })
 }
 
 /// The path of a file beside the index or below, in the one way to write it; `None` for any other:
 /// an index may come from anyone.
-fn below(name: &String) -> Option<PathBuf> {
-    let parts = Path::new(name).components();
-    let path = parts.map(|part| match part {
-        Component::Normal(name) => Some(name),
-        _ => None,
-    });
-    path.collect::<Option<PathBuf>>().filter(|path| !path.as_os_str().is_empty())
+fn below(folder: &Path, name: &str) -> Option<PathBuf> {
+    let is_plain = |part| matches!(part, Component::Normal(_));
+    let is_below = !name.is_empty() && Path::new(name).components().all(is_plain);
+    is_below.then(|| folder.join(Path::new(name).components().collect::<PathBuf>()))
 }

@@ -194,19 +194,18 @@ fn old_norm(histogram: &[u8], buckets: &mut Buckets) -> Result<Option<Number>, M
     let Buckets { limits, counts, .. } = buckets;
     limits.clear();
     counts.clear();
-    let [mut min, mut max, mut num, mut sum, mut sum_squares] = [None::<f64>; 5];
+    let mut sums = [None; 5];
     for field in fields(histogram) {
         match field? {
-            (1, Value::Fixed64(bits)) => min = Some(f64::from_bits(bits)),
-            (2, Value::Fixed64(bits)) => max = Some(f64::from_bits(bits)),
-            (3, Value::Fixed64(bits)) => num = Some(f64::from_bits(bits)),
-            (4, Value::Fixed64(bits)) => sum = Some(f64::from_bits(bits)),
-            (5, Value::Fixed64(bits)) => sum_squares = Some(f64::from_bits(bits)),
+            (field @ 1..=5, Value::Fixed64(bits)) => {
+                sums[field as usize - 1] = Some(f64::from_bits(bits));
+            }
             (6, value) => each_fixed(value, |limit| push_bounded(limits, limit))?,
             (7, value) => each_fixed(value, |count| push_bounded(counts, count))?,
             _ => {}
         }
     }
+    let [min, max, num, sum, sum_squares] = sums;
     if let Some(sum_squares) = sum_squares {
         return Ok(Some(Number::Exact(sum_squares.sqrt())));
     }

@@ -8,7 +8,6 @@ mod figures;
 mod lines;
 mod means;
 mod names;
-mod number;
 mod scan;
 mod steps;
 mod table;
@@ -337,16 +336,10 @@ impl Reading {
         if self.places.len() <= id {
             self.places.resize(id + 1, [None; 3]);
         }
-        if let Some(&Some(place)) = self.places.get(id).and_then(|places| places.get(variant)) {
-            return place;
-        }
-        let name = self.names.text(pair.name.id);
-        let prefix = ["", "val_", "train_"].get(variant).copied().unwrap_or_default();
-        let place = self.log.place(&format!("{prefix}{name}"));
-        if let Some(known) = self.places.get_mut(id).and_then(|places| places.get_mut(variant)) {
-            *known = Some(place);
-        }
-        place
+        *self.places[id][variant].get_or_insert_with(|| {
+            let prefix = ["", "val_", "train_"][variant];
+            self.log.place(&format!("{prefix}{}", self.names.text(pair.name.id)))
+        })
     }
 
     fn record(&mut self, line: &[u8], marks: &Marks, position: Position, is_validation: bool) {
