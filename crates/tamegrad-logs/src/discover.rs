@@ -49,9 +49,13 @@ impl Source {
             recognise(path, named)?
         };
         match found {
-            Ok(reader) => Ok(Self { reader, paths: vec![path.to_owned()], named: named.to_vec() }),
+            Ok(reader) => Ok(Self::of(reader, path, named)),
             Err(found) => Err(unknown(path, found)),
         }
+    }
+
+    fn of(reader: &'static Reader, path: &Path, named: &[String]) -> Self {
+        Self { reader, paths: vec![path.to_owned()], named: named.to_vec() }
     }
 
     /// The format.
@@ -121,11 +125,7 @@ fn walk(folder: &Path, named: &[String], sources: &mut Vec<Source>, errors: &mut
         Err(error) => return errors.push(ReadError::io(folder, error)),
     };
     if let Some(reader) = recognise_folder(folder, &entries) {
-        return sources.push(Source {
-            reader,
-            paths: vec![folder.to_owned()],
-            named: named.to_vec(),
-        });
+        return sources.push(Source::of(reader, folder, named));
     }
     let mut groups: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for path in entries {
@@ -147,11 +147,7 @@ fn walk(folder: &Path, named: &[String], sources: &mut Vec<Source>, errors: &mut
                     });
                     match place.and_then(|place| sources.get_mut(place)) {
                         Some(source) => source.paths.push(path),
-                        None => sources.push(Source {
-                            reader,
-                            paths: vec![path],
-                            named: named.to_vec(),
-                        }),
+                        None => sources.push(Source::of(reader, &path, named)),
                     }
                 }
                 Ok(Err(_)) => {}

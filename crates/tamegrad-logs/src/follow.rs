@@ -79,14 +79,11 @@ impl Growth {
     fn read(&mut self, path: &Path, points: usize) -> io::Result<Option<Log>> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(self.offset - self.known.len() as u64))?;
-        let mut before = vec![0; self.known.len()];
-        match file.read_exact(&mut before) {
-            Ok(()) if before == self.known => {}
-            Ok(()) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
+        let (mut before, mut rest) = (Vec::new(), Vec::new());
+        file.by_ref().take(self.known.len() as u64).read_to_end(&mut before)?;
+        if before != self.known {
+            return Ok(None);
         }
-        let mut rest = Vec::new();
         while file.by_ref().take(CHUNK).read_to_end(&mut rest)? > 0 {
             let Some(whole) = self.growing.whole(&rest) else { return Ok(None) };
             if let Some(records) = rest.get(..whole).filter(|records| !records.is_empty()) {

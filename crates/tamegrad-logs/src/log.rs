@@ -223,9 +223,20 @@ fn extremes(points: &[Point]) -> impl Iterator<Item = Point> + use<> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tamegrad_runs::NOTICES_MAX;
+
+    /// A log of series with a value at each step, a second each.
+    pub(crate) fn log_of(series: &[(&str, &[f64])]) -> Log {
+        let mut builder = LogBuilder::new();
+        for (name, values) in series {
+            for (step, &value) in (0_i64..).zip(*values) {
+                builder.push(name, Point { step, wall: 1.7e9 + step as f64, value });
+            }
+        }
+        builder.finish()
+    }
 
     fn point(step: i64, value: f64) -> Point {
         Point { step, wall: f64::NAN, value }

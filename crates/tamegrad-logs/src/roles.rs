@@ -225,17 +225,11 @@ fn behind<'a>(name: &'a str, start: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{LogBuilder, Point};
+    use crate::log::tests::log_of;
 
     fn log(names: &[(&str, usize)]) -> Log {
-        let mut builder = LogBuilder::new();
-        for (name, count) in names {
-            for step in 0..*count {
-                let point = Point { step: step as i64, wall: f64::NAN, value: 1.0 };
-                builder.push(name, point);
-            }
-        }
-        builder.finish()
+        let series = names.iter().map(|(name, count)| (*name, &[1.0; 99][..*count]));
+        log_of(&series.collect::<Vec<_>>())
     }
 
     #[test]

@@ -96,11 +96,9 @@ impl Rows {
 
     fn learn(&mut self, prefix: &str, row: &Row) {
         let kind = &mut self.kind;
-        kind.prefix.clear();
-        kind.prefix.push_str(prefix);
+        prefix.clone_into(&mut kind.prefix);
+        row.all_names().clone_into(&mut kind.names);
         kind.split = row.split();
-        kind.names.clear();
-        kind.names.push_str(row.all_names());
         kind.places.clear();
         kind.places.resize(row.len(), None);
         kind.clocks.clear();

@@ -37,13 +37,9 @@ fn is_split(folder: &Path) -> bool {
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for folder in paths {
-        let mut splits: Vec<PathBuf> =
-            entries(folder).map_err(|error| ReadError::io(folder, error))?;
-        splits.retain(|path| is_split(path));
-        if is_split(folder) {
-            splits.push(folder.clone());
-        }
-        splits.iter().for_each(|split| read_split(split, log));
+        let mut splits = entries(folder).map_err(|error| ReadError::io(folder, error))?;
+        splits.push(folder.clone());
+        splits.iter().filter(|path| is_split(path)).for_each(|split| read_split(split, log));
         if log.is_empty() {
             let wanted = "folders as `train/epoch-1` with files as `Loss.log`";
             return Err(ReadError::broken(folder, 0, "no numbers", wanted));

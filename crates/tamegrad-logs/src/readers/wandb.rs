@@ -369,8 +369,7 @@ mod tests {
     }
 
     fn check(records: &[Vec<u8>], want: &[&str]) {
-        let want = want.iter().map(|word| (*word).to_owned()).collect();
-        assert_eq!(read_bytes(&file(records)).map(|log| words(&log)), Ok(want));
+        assert_eq!(words(&read_bytes(&file(records)).unwrap()), want);
     }
 
     #[test]

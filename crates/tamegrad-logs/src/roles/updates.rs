@@ -74,21 +74,11 @@ fn of(name: &str, starts: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::LogBuilder;
-
-    fn log(series: &[(&str, &[f64])]) -> Log {
-        let mut builder = LogBuilder::new();
-        for (name, values) in series {
-            for (step, &value) in values.iter().enumerate() {
-                builder.push(name, Point { step: step as i64, wall: f64::NAN, value });
-            }
-        }
-        builder.finish()
-    }
+    use crate::log::tests::log_of;
 
     #[test]
     fn ratios_as_writers_name_them_and_from_norms() {
-        let log = log(&[
+        let log = log_of(&[
             ("update_ratio", &[0.001, 0.002]),
             ("train/update_ratio/fc.weight", &[0.003]),
             ("update_ratio/fc.bias", &[9.0]),
