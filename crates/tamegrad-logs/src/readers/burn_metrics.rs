@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
 use crate::files::entries;
-use crate::lines::Lines;
+use crate::lines::{Line, each_line};
 use crate::log::{LogBuilder, Point};
 use crate::number::parse_number_bytes;
 use crate::readers::{Format, Reader};
@@ -73,25 +73,25 @@ fn read_metric(
     records: &mut i64,
     log: &mut LogBuilder,
 ) -> io::Result<()> {
-    let (mut lines, mut line) = (Lines::new(BufReader::new(File::open(path)?)), Vec::new());
-    while let Some(about) = lines.next(&mut line)? {
-        if line.trim_ascii().is_empty() {
-            continue;
+    let read = each_line(File::open(path)?, 0, |Line { bytes, offset, .. }| {
+        if bytes.trim_ascii().is_empty() {
+            return true;
         }
-        match number(&line) {
+        match number(bytes) {
             Some(value) => {
                 let step = step.unwrap_or(*records);
                 log.push(name, Point { step, wall: f64::NAN, value });
             }
             None => {
-                let start = line.get(..40).unwrap_or(&line);
+                let start = bytes.get(..40).unwrap_or(bytes.trim_ascii_end());
                 let text = format!("got {:?}, want a number", String::from_utf8_lossy(start));
-                log.notice(path, Some(about.offset), text);
+                log.notice(path, Some(offset), text);
             }
         }
         *records += 1;
-    }
-    Ok(())
+        true
+    });
+    read.map_err(|(_, error)| error)
 }
 
 /// The number of a line: all of it, or what comes before the count of items.
@@ -105,10 +105,13 @@ fn number(line: &[u8]) -> Option<f64> {
 /// How many records a file starts with, up to two.
 fn starts(path: &Path) -> usize {
     let Ok(file) = File::open(path) else { return 0 };
-    let (mut lines, mut line, mut count) = (Lines::new(BufReader::new(file)), Vec::new(), 0);
-    while count < 2 && matches!(lines.next(&mut line), Ok(Some(_))) && number(&line).is_some() {
-        count += 1;
-    }
+    let mut count = 0;
+    // What cannot be read starts with none.
+    let _ = each_line(file, 0, |line| {
+        let is_number = number(line.bytes).is_some();
+        count += usize::from(is_number);
+        is_number && count < 2
+    });
     count
 }
 

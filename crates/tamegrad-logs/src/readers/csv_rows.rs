@@ -6,12 +6,12 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use crate::lines::{LINE_BYTES_MAX, Line, Lines, whole_lines};
+use crate::lines::{LINE_BYTES_MAX, Line, each_line, whole_lines};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number_bytes;
 use crate::readers::{Format, Growing, Head, Reader};
@@ -48,7 +48,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
         let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
         let mut table = Table::new(std::mem::take(log), path);
-        let ended = table.read(BufReader::with_capacity(1 << 16, file), 0);
+        let ended = table.read(file, 0);
         *log = table.rows.log;
         match ended {
             Ok(()) if log.is_empty() => {
@@ -156,22 +156,17 @@ impl Table {
 
     /// Reads up to the end, or to where it is clear that there is no header. The input begins at an
     /// offset of the file.
-    fn read(&mut self, input: impl BufRead, offset: u64) -> io::Result<()> {
-        let (mut lines, mut line) = (Lines::new(input), Vec::new());
-        while let Some(about) = lines.next(&mut line)? {
-            let about = Line { offset: offset + about.offset, ..about };
-            if !line.trim_ascii().is_empty() && !self.line(&line, about) {
-                break;
-            }
-        }
-        Ok(())
+    fn read(&mut self, input: impl Read, offset: u64) -> io::Result<()> {
+        each_line(input, offset, |line| line.bytes.trim_ascii().is_empty() || self.line(line))
+            .map_err(|(_, error)| error)
     }
 
     /// Takes in a line. False if it should have been the header and is none.
-    fn line(&mut self, line: &[u8], about: Line) -> bool {
+    fn line(&mut self, about: Line<'_>) -> bool {
+        let line = about.bytes;
         let is_comment = line.starts_with(b"#");
         let Some(header) = &self.header else {
-            self.header = Header::of(line, &self.rows.log).filter(|_| !about.is_too_long);
+            self.header = Header::of(line, &self.rows.log).filter(|_| !about.is_cut);
             return self.header.is_some() || is_comment;
         };
         if is_comment {
@@ -179,7 +174,7 @@ impl Table {
         }
         let wanted = header.names.len();
         let (count, words) = header.fill(line, &mut self.row);
-        if about.is_too_long {
+        if about.is_cut {
             let text = format!("got a line of more than {LINE_BYTES_MAX} bytes; it is left out");
             self.odd(about, text);
         } else if count < wanted && !about.is_ended {
@@ -209,7 +204,7 @@ impl Table {
         true
     }
 
-    fn odd(&mut self, about: Line, text: String) {
+    fn odd(&mut self, about: Line<'_>, text: String) {
         self.bad += 1;
         self.rows.notice(about.offset, text);
     }

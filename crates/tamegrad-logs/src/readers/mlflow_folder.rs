@@ -1,14 +1,14 @@
 //! MLflow's file store: a folder for each run.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
 use super::{Format, Reader};
 use crate::files::entries;
-use crate::lines::Lines;
+use crate::lines::{Line, each_line};
 use crate::log::{LogBuilder, Point};
 
 /// The folder of a run, `mlruns/<experiment>/<run>/`.
@@ -71,20 +71,20 @@ fn read_metrics(
 }
 
 fn read_metric(path: &Path, name: &str, log: &mut LogBuilder) -> std::io::Result<()> {
-    let (mut lines, mut line) = (Lines::new(BufReader::new(File::open(path)?)), Vec::new());
-    while let Some(about) = lines.next(&mut line)? {
-        match point(&line) {
+    let read = each_line(File::open(path)?, 0, |Line { bytes, offset, .. }| {
+        match point(bytes) {
             Some(point) => log.push(name, point),
-            None if line.trim_ascii().is_empty() => {}
+            None if bytes.trim_ascii().is_empty() => {}
             None => {
-                let start = &line[..line.len().min(40)];
+                let start = &bytes[..bytes.len().min(40)];
                 let found = String::from_utf8_lossy(start.trim_ascii()).into_owned();
                 let text = format!("got {found:?}, want a time, a number and a step");
-                log.notice(path, Some(about.offset), text);
+                log.notice(path, Some(offset), text);
             }
         }
-    }
-    Ok(())
+        true
+    });
+    read.map_err(|(_, error)| error)
 }
 
 /// The point of a line `timestamp value step`; the oldest versions wrote no step.

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use self::lines::{LINE_BYTES_MAX, Line};
+use self::lines::LINE_BYTES_MAX;
 use self::means::Means;
 use self::names::{Class, NAMES_MAX, Names, Subset};
 use self::scan::{Bar, Marks, Pair};
@@ -29,6 +29,7 @@ use self::steps::{Kind, Position, Track};
 use self::table::Table;
 use self::words::Stop;
 use super::{Format, Growing, Head, Reader};
+use crate::lines::Line;
 use crate::log::{Log, LogBuilder, Point};
 
 /// Text logs.
@@ -100,7 +101,7 @@ fn training_lines(
 ) -> TrainingLines {
     let mut reading = Reading::new(path, LogBuilder::new());
     // What cannot be read to the end is recognised by what came before.
-    let _ = lines::each_line(input, |line| {
+    let _ = lines::each_line(input, 0, |line| {
         reading.line(&line);
         !is_enough(&reading.found)
     });
@@ -209,8 +210,8 @@ impl Reading {
 
     /// Takes in the lines of an input that begins at an offset of the file.
     fn lines(&mut self, input: impl Read, offset: u64) -> Result<(), (u64, io::Error)> {
-        lines::each_line(input, |line| {
-            self.line(&Line { offset: offset + line.offset, ..line });
+        lines::each_line(input, offset, |line| {
+            self.line(&line);
             true
         })
     }
