@@ -79,7 +79,7 @@ pub fn scan_checkpoint(
         match open(file, &mut notices) {
             Ok((map, entries)) => opened.push((file.clone(), map, entries)),
             Err(error) if shards.is_one => return Err(error),
-            Err(error) => notice_of(error, &mut notices),
+            Err(error) => notices.add(Notice::from(&error)),
         }
     }
     let bytes_of = |entries: &[Entry]| entries.iter().map(Entry::bytes_to_scan).sum::<usize>();
@@ -100,12 +100,9 @@ pub fn scan_checkpoint(
 
 fn open(path: &Path, notices: &mut Notices) -> Result<(MappedFile, Vec<Entry>), ReadError> {
     let map = MappedFile::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => ReadError::Broken {
-            path: path.to_owned(),
-            offset: 0,
-            found: "an empty file".to_owned(),
-            wanted: header::WANTED,
-        },
+        std::io::ErrorKind::UnexpectedEof => {
+            ReadError::broken(path, 0, "an empty file", header::WANTED)
+        }
         _ => ReadError::io(path, error),
     })?;
     let entries = header::read(path, map.bytes(), notices)?;
@@ -180,18 +177,6 @@ fn report(entry: &Entry, file: usize, stats: Option<TensorStats>) -> TensorRepor
         shape: entry.shape.clone(),
         headroom_log2: stats.and_then(headroom),
         stats,
-    }
-}
-
-fn notice_of(error: ReadError, notices: &mut Notices) {
-    match error {
-        ReadError::Io { path, source } => notices.push(&path, None, source.to_string()),
-        ReadError::Unknown { path, found, wanted } => {
-            notices.push(&path, None, format!("got {found}, want {wanted}"));
-        }
-        ReadError::Broken { path, offset, found, wanted } => {
-            notices.push(&path, Some(offset), format!("got {found}, want {wanted}"));
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
+use crate::files::entries;
 use crate::log::{Log, LogBuilder};
 use crate::readers::{Format, Growing, HEAD_BYTES, Head, READERS, Reader};
 use crate::roles::Map;
@@ -39,16 +40,22 @@ impl Source {
     }
 
     fn open_named(path: &Path, named: &[String]) -> Result<Self, ReadError> {
-        let metadata = fs::metadata(path).map_err(|error| ReadError::io(path, error))?;
+        let fail = |error| ReadError::io(path, error);
+        let metadata = fs::metadata(path).map_err(fail)?;
         let found = if metadata.is_dir() {
-            recognise_folder(path, &entries(path)?).ok_or_else(|| "a folder".to_owned())
+            recognise_folder(path, &entries(path).map_err(fail)?)
+                .ok_or_else(|| "a folder".to_owned())
         } else {
             recognise(path, named)?
         };
         match found {
-            Ok(reader) => Ok(Self { reader, paths: vec![path.to_owned()], named: named.to_vec() }),
+            Ok(reader) => Ok(Self::of(reader, path, named)),
             Err(found) => Err(unknown(path, found)),
         }
+    }
+
+    fn of(reader: &'static Reader, path: &Path, named: &[String]) -> Self {
+        Self { reader, paths: vec![path.to_owned()], named: named.to_vec() }
     }
 
     /// The format.
@@ -71,10 +78,9 @@ impl Source {
     }
 
     /// The run as it grows, read from its start; `None` where it has to be read anew each time.
-    pub(crate) fn grow(&self) -> Option<(&Path, Box<dyn Growing>)> {
+    pub(crate) fn grow(&self) -> Option<Box<dyn Growing>> {
         let [path] = &self.paths[..] else { return None };
-        let growing = (self.reader.grow)(path, LogBuilder::with_named(&self.named))?;
-        Some((path, growing))
+        (self.reader.grow)(path, LogBuilder::with_named(&self.named))
     }
 
     /// Reads the run.
@@ -102,8 +108,7 @@ pub fn discover_mapped(path: &Path, map: &Map) -> (Vec<Source>, Vec<ReadError>) 
     if path.is_dir() {
         walk(path, &named, &mut sources, &mut errors);
         if sources.is_empty() && errors.is_empty() {
-            let found = "a folder without any training log".to_owned();
-            errors.push(unknown(path, found));
+            errors.push(unknown(path, "a folder without any training log".to_owned()));
         }
     } else {
         match Source::open_named(path, &named) {
@@ -117,14 +122,10 @@ pub fn discover_mapped(path: &Path, map: &Map) -> (Vec<Source>, Vec<ReadError>) 
 fn walk(folder: &Path, named: &[String], sources: &mut Vec<Source>, errors: &mut Vec<ReadError>) {
     let entries = match entries(folder) {
         Ok(entries) => entries,
-        Err(error) => return errors.push(error),
+        Err(error) => return errors.push(ReadError::io(folder, error)),
     };
     if let Some(reader) = recognise_folder(folder, &entries) {
-        return sources.push(Source {
-            reader,
-            paths: vec![folder.to_owned()],
-            named: named.to_vec(),
-        });
+        return sources.push(Source::of(reader, folder, named));
     }
     let mut groups: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for path in entries {
@@ -146,11 +147,7 @@ fn walk(folder: &Path, named: &[String], sources: &mut Vec<Source>, errors: &mut
                     });
                     match place.and_then(|place| sources.get_mut(place)) {
                         Some(source) => source.paths.push(path),
-                        None => sources.push(Source {
-                            reader,
-                            paths: vec![path],
-                            named: named.to_vec(),
-                        }),
+                        None => sources.push(Source::of(reader, &path, named)),
                     }
                 }
                 Ok(Err(_)) => {}
@@ -164,15 +161,6 @@ fn unknown(path: &Path, found: String) -> ReadError {
     let wanted = "a training log; hint: `--map loss=NAME` names the numbers of a log of your own, \
                   as CSV or JSON lines";
     ReadError::Unknown { path: path.to_owned(), found, wanted }
-}
-
-/// The paths in a folder, in order: a name need not be UTF-8.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, ReadError> {
-    let fail = |error| ReadError::io(folder, error);
-    let entries = fs::read_dir(folder).map_err(fail)?.map(|entry| Ok(entry.map_err(fail)?.path()));
-    let mut entries = entries.collect::<Result<Vec<PathBuf>, ReadError>>()?;
-    entries.sort();
-    Ok(entries)
 }
 
 fn recognise_folder(folder: &Path, entries: &[PathBuf]) -> Option<&'static Reader> {

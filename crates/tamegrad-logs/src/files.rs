@@ -1,9 +1,10 @@
 //! The files of one run, read one after the other: a bad one does not take the others with it.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use tamegrad_runs::ReadError;
+use tamegrad_runs::{Notice, ReadError};
 
 use crate::log::LogBuilder;
 
@@ -22,7 +23,7 @@ pub(crate) fn read_each(
             Err(error) => Err(ReadError::io(path, error)),
         };
         if let Err(error) = result {
-            note(&error, path, log);
+            log.add(Notice::from(&error));
             first.get_or_insert(error);
         }
     }
@@ -32,14 +33,12 @@ pub(crate) fn read_each(
     }
 }
 
-fn note(error: &ReadError, path: &Path, log: &mut LogBuilder) {
-    match error {
-        ReadError::Io { source, .. } => log.notice(path, None, source.to_string()),
-        ReadError::Broken { offset, found, wanted, .. } => {
-            log.notice(path, Some(*offset), format!("got {found}, want {wanted}"));
-        }
-        other => log.notice(path, None, other.to_string()),
-    }
+/// The paths in a folder, in order: a name need not be UTF-8.
+pub(crate) fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
+    entries.sort();
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -57,9 +56,8 @@ mod tests {
         let read = |path: &Path, mut file: File, len: u64, log: &mut LogBuilder| {
             let mut text = String::new();
             file.read_to_string(&mut text).map_err(|error| ReadError::io(path, error))?;
-            let (found, wanted) = ("nothing".to_owned(), "a number");
-            let broken = ReadError::Broken { path: path.to_owned(), offset: len, found, wanted };
-            let value = text.parse().map_err(|_| broken)?;
+            let broken = |_| ReadError::broken(path, len, "nothing", "a number");
+            let value = text.parse().map_err(broken)?;
             log.push("loss", Point { step: 0, wall: 0.0, value });
             Ok(())
         };

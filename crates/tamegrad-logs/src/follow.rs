@@ -51,7 +51,7 @@ impl Follower {
     /// As [`Source::read`].
     pub fn read(&mut self) -> Result<Log, ReadError> {
         let is_first = self.growth.is_none();
-        if is_first && let Some((_, growing)) = self.source.grow() {
+        if is_first && let Some(growing) = self.source.grow() {
             self.growth = Some(Growth { growing, offset: 0, known: Vec::new() });
         }
         if let Some(growth) = &mut self.growth {
@@ -79,14 +79,11 @@ impl Growth {
     fn read(&mut self, path: &Path, points: usize) -> io::Result<Option<Log>> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(self.offset - self.known.len() as u64))?;
-        let mut before = vec![0; self.known.len()];
-        match file.read_exact(&mut before) {
-            Ok(()) if before == self.known => {}
-            Ok(()) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
+        let (mut before, mut rest) = (Vec::new(), Vec::new());
+        file.by_ref().take(self.known.len() as u64).read_to_end(&mut before)?;
+        if before != self.known {
+            return Ok(None);
         }
-        let mut rest = Vec::new();
         while file.by_ref().take(CHUNK).read_to_end(&mut rest)? > 0 {
             let Some(whole) = self.growing.whole(&rest) else { return Ok(None) };
             if let Some(records) = rest.get(..whole).filter(|records| !records.is_empty()) {
@@ -149,10 +146,10 @@ mod tests {
                 i * 100 / 60
             )
         });
-        let keras = "Epoch 1/2\n".to_owned()
-            + &rows(&|i| format!("\r{}/60 [==>...] - ETA: 1s - loss: 2.{i}", i + 1))
-            + "\nEpoch 2/2\n"
-            + &rows(&|i| format!("\r{}/60 [==>...] - ETA: 1s - loss: 1.{i}", i + 1));
+        let bar = |epoch: usize| {
+            rows(&|i| format!("\r{}/60 [==>...] - ETA: 1s - loss: {}.{i}", i + 1, 3 - epoch))
+        };
+        let keras = format!("Epoch 1/2\n{}\nEpoch 2/2\n{}", bar(1), bar(2));
         for (name, text) in [
             ("a.csv", &csv),
             ("a.jsonl", &lines),

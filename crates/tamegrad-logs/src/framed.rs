@@ -74,17 +74,10 @@ pub(crate) fn read_records(
         }
     }
     match first_fault {
-        Some((offset, found)) if !is_any => {
-            Err(ReadError::Broken { path: path.to_owned(), offset, found, wanted })
-        }
+        Some((offset, found)) if !is_any => Err(ReadError::broken(path, offset, found, wanted)),
         first_fault => {
             first_fault.into_iter().for_each(|(at, text)| log.notice(path, Some(at), text));
             Ok(())
         }
     }
-}
-
-/// The error of a file without any byte.
-pub(crate) fn empty(path: &Path, wanted: &'static str) -> ReadError {
-    ReadError::Broken { path: path.to_owned(), offset: 0, found: "an empty file".into(), wanted }
 }

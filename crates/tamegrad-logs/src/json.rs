@@ -139,15 +139,12 @@ impl<'a> Json<'a> {
                     Place::Start => self.jiter.next_object_bytes(),
                     _ => self.jiter.next_key_bytes(),
                 };
-                match key {
-                    Ok(Some(key)) => {
-                        unescape(key, &mut self.text);
-                        self.place = Place::Value;
-                        return Ok(Event::Key);
-                    }
-                    Ok(None) => Ok(None),
-                    Err(error) => Err(error),
+                if let Ok(Some(key)) = key {
+                    unescape(key, &mut self.text);
+                    self.place = Place::Value;
+                    return Ok(Event::Key);
                 }
+                key.map(|_| None)
             }
             (Some(false), Place::Start) => self.jiter.known_array(),
             (Some(false), _) => self.jiter.array_step(),

@@ -19,7 +19,7 @@ pub struct Point {
 }
 
 /// All numbers of one name, in the order of the log.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series {
     /// The name as the log has it.
     pub name: String,
@@ -104,12 +104,7 @@ impl LogBuilder {
             return usize::MAX;
         }
         let place = self.log.series.len();
-        self.log.series.push(Series {
-            name: name.to_owned(),
-            points: Vec::new(),
-            estimated: false,
-            thinned: 0,
-        });
+        self.log.series.push(Series { name: name.to_owned(), ..Series::default() });
         self.places.insert(name.to_owned(), place);
         place
     }
@@ -145,6 +140,11 @@ impl LogBuilder {
     /// Notes something that was left out or looked odd.
     pub fn notice(&mut self, path: &Path, offset: Option<u64>, text: impl Into<String>) {
         self.notices.push(path, offset, text);
+    }
+
+    /// Adds a notice.
+    pub(crate) fn add(&mut self, notice: Notice) {
+        self.notices.add(notice);
     }
 
     /// The same log with the ends of long series alone: from `points` to twice as many of each, begun
@@ -223,9 +223,20 @@ fn extremes(points: &[Point]) -> impl Iterator<Item = Point> + use<> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tamegrad_runs::NOTICES_MAX;
+
+    /// A log of series with a value at each step, a second each.
+    pub(crate) fn log_of(series: &[(&str, &[f64])]) -> Log {
+        let mut builder = LogBuilder::new();
+        for (name, values) in series {
+            for (step, &value) in (0_i64..).zip(*values) {
+                builder.push(name, Point { step, wall: 1.7e9 + step as f64, value });
+            }
+        }
+        builder.finish()
+    }
 
     fn point(step: i64, value: f64) -> Point {
         Point { step, wall: f64::NAN, value }

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
+use crate::lines::whole_lines;
 use crate::log::{Log, LogBuilder};
 
 /// The start of a file, by which its format is recognised.
@@ -84,6 +85,18 @@ pub struct Reader {
     pub read: fn(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError>,
 }
 
+impl Reader {
+    /// A reader of files, each of which is a run and read anew each time; for `..` in the others.
+    const OF_FILES: Self = Self {
+        format: Format::named(""),
+        recognises: |_| false,
+        recognises_folder: |_, _| false,
+        run_key: |_| None,
+        grow: |_, _| None,
+        read: |_, _| Ok(()),
+    };
+}
+
 /// All formats, those that are surest of their content first.
 pub const READERS: &[Reader] = &[
     tensorboard::READER,
@@ -106,8 +119,11 @@ pub const READERS: &[Reader] = &[
 /// A file that is read on as it grows.
 pub trait Growing {
     /// How many of these bytes, from the first on, are whole records; `None` where they are damaged
-    /// in a way that only reading all of the file can pass over.
-    fn whole(&self, bytes: &[u8]) -> Option<usize>;
+    /// in a way that only reading all of the file can pass over. Records are lines where nothing
+    /// else is said.
+    fn whole(&self, bytes: &[u8]) -> Option<usize> {
+        Some(whole_lines(bytes))
+    }
 
     /// Takes in bytes that are whole records, from so many bytes on.
     fn take(&mut self, bytes: &[u8], offset: u64);
@@ -117,23 +133,10 @@ pub trait Growing {
     fn look(&mut self, rest: &[u8], points: usize) -> Log;
 }
 
-/// For formats that are read anew each time.
-pub(crate) fn no_growth(_: &Path, _: LogBuilder) -> Option<Box<dyn Growing>> {
-    None
-}
-
-/// For formats that no folder is.
-pub(crate) fn no_folder(_: &Path, _: &[String]) -> bool {
-    false
-}
-
-/// For formats of which each file is a run.
-pub(crate) fn own_run(_: &Path) -> Option<String> {
-    None
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::sample::Index;
+
     use super::*;
 
     /// Whether a reader takes a whole file of this content for its own.
@@ -151,6 +154,26 @@ mod tests {
         let mut log = LogBuilder::new();
         (reader.read)(&[path], &mut log).unwrap();
         log.finish()
+    }
+
+    /// Compares all series, each as `name: step:value ...`, with lines.
+    #[track_caller]
+    pub(super) fn compare(log: &Log, want: &str) {
+        let series = log.series.iter();
+        let got: Vec<String> = series
+            .map(|series| format!("{}: {}", series.name, points(log, &series.name)))
+            .collect();
+        let want: Vec<&str> = want.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        assert_eq!(got, want);
+    }
+
+    /// Puts other bytes into some places.
+    pub(super) fn change(bytes: &mut [u8], changes: &[(Index, u8)]) {
+        for (place, byte) in changes {
+            if let Some(at) = (!bytes.is_empty()).then(|| place.index(bytes.len())) {
+                bytes[at] = *byte;
+            }
+        }
     }
 
     /// The points of a series, as `step:value`.

@@ -211,28 +211,25 @@ fn tensor_name(name: &str) -> Option<&str> {
     const BEFORE: &[&str] =
         &["gradients/", "l2_norm/grad/", "grad_norm/", "grad_2.0_norm/", "grad_2_norm/"];
     const WHOLE: &[&str] = &["global", "total", ""];
-    let tensor = BEFORE.iter().find_map(|before| {
-        let at = name.find(before).filter(|at| *at == 0 || name[..*at].ends_with('/'))?;
-        Some(&name[at + before.len()..])
-    });
+    let tensor = BEFORE.iter().find_map(|before| behind(name, before));
     let lightning = || name.strip_prefix("grad_2.0_norm_")?.strip_suffix("_step");
     tensor.or_else(lightning).filter(|tensor| !WHOLE.contains(tensor))
+}
+
+/// What a name goes on with behind a start, which may stand below folders.
+fn behind<'a>(name: &'a str, start: &str) -> Option<&'a str> {
+    let at = name.find(start).filter(|at| *at == 0 || name[..*at].ends_with('/'))?;
+    Some(&name[at + start.len()..])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{LogBuilder, Point};
+    use crate::log::tests::log_of;
 
     fn log(names: &[(&str, usize)]) -> Log {
-        let mut builder = LogBuilder::new();
-        for (name, count) in names {
-            for step in 0..*count {
-                let point = Point { step: step as i64, wall: f64::NAN, value: 1.0 };
-                builder.push(name, point);
-            }
-        }
-        builder.finish()
+        let series = names.iter().map(|(name, count)| (*name, &[1.0; 99][..*count]));
+        log_of(&series.collect::<Vec<_>>())
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::step::{Stepper, is_step_name};
 const NAMES_MAX: usize = 20_000;
 
 /// Where rows go: the log, with a bound on the number of names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Rows {
     /// The log.
     pub(crate) log: LogBuilder,
@@ -39,15 +39,7 @@ struct Kind {
 impl Rows {
     /// Rows of a file, for a log.
     pub(crate) fn new(log: LogBuilder, path: &Path) -> Self {
-        let (places, kind) = (HashMap::new(), Kind::default());
-        Self {
-            log,
-            path: path.to_owned(),
-            places,
-            kind,
-            has_too_many_names: false,
-            knows_a_name: false,
-        }
+        Self { log, path: path.to_owned(), ..Self::default() }
     }
 
     /// Adds the numbers of a row, named below a prefix, at the step that the row tells.
@@ -104,11 +96,9 @@ impl Rows {
 
     fn learn(&mut self, prefix: &str, row: &Row) {
         let kind = &mut self.kind;
-        kind.prefix.clear();
-        kind.prefix.push_str(prefix);
+        prefix.clone_into(&mut kind.prefix);
+        row.all_names().clone_into(&mut kind.names);
         kind.split = row.split();
-        kind.names.clear();
-        kind.names.push_str(row.all_names());
         kind.places.clear();
         kind.places.resize(row.len(), None);
         kind.clocks.clear();

@@ -181,8 +181,7 @@ impl Stepper {
     fn learn(&mut self, row: &Row) {
         let (names, cells) = &mut self.known;
         if names.as_str() != row.all_names() {
-            names.clear();
-            names.push_str(row.all_names());
+            row.all_names().clone_into(names);
             cells.clear();
             let ranks = row.cells().map(|(name, _)| rank(name)).enumerate();
             cells.extend(ranks.filter_map(|(index, rank)| Some((index, rank?))));

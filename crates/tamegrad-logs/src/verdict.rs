@@ -115,24 +115,17 @@ fn missing(roles: &Roles<'_>, format: &Format, found: &Diagnosis) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{LogBuilder, Point};
+    use crate::log::tests::log_of;
     use tamegrad::Verdict;
-
-    fn push(builder: &mut LogBuilder, name: &str, values: &[f64]) {
-        for (step, &value) in values.iter().enumerate() {
-            let wall = 1.7e9 + step as f64;
-            builder.push(name, Point { step: step as i64, wall, value });
-        }
-    }
 
     #[test]
     fn a_log_with_single_tensors() {
-        let mut builder = LogBuilder::new();
         let calm: Vec<f64> = (0..40).map(|i| 1.0 + 0.1 * f64::from(i % 3)).collect();
-        push(&mut builder, "loss", &[&calm[..], &[90.0, 4e3, 9e3, 2e4]].concat());
-        push(&mut builder, "gradients/a", &[&calm[..], &[1.0, 1.1, 1.2, 30.0]].concat());
-        push(&mut builder, "gradients/b", &[&calm[..], &[80.0, 1e3, 1e5, 1e6]].concat());
-        let log = builder.finish();
+        let log = log_of(&[
+            ("loss", &[&calm[..], &[90.0, 4e3, 9e3, 2e4]].concat()),
+            ("gradients/a", &[&calm[..], &[1.0, 1.1, 1.2, 30.0]].concat()),
+            ("gradients/b", &[&calm[..], &[80.0, 1e3, 1e5, 1e6]].concat()),
+        ]);
         let reading = read_verdict(&log, &Format::named("wandb"), &[]).unwrap();
         assert!(reading.norm_is_added_up);
         assert_eq!(reading.grad_norm[0].value, 2f64.sqrt());
@@ -145,14 +138,12 @@ mod tests {
 
     #[test]
     fn signs_that_are_no_explosion_are_told_beside_the_verdict() {
-        let mut builder = LogBuilder::new();
         let calm: Vec<f64> = (0..400).map(|i| 1.0 + 0.1 * f64::from(i % 3)).collect();
         let mut ratios = vec![0.002; 400];
         ratios[300] = 0.4;
-        push(&mut builder, "loss", &calm);
-        push(&mut builder, "update_ratio", &ratios);
-        push(&mut builder, "val_accuracy", &[0.1; 400]);
-        let log = builder.finish();
+        let series =
+            [("loss", &calm[..]), ("update_ratio", &ratios), ("val_accuracy", &[0.1; 400])];
+        let log = log_of(&series);
         let found = read_verdict(&log, &Format::named("csv"), &[]).unwrap().diagnosis;
         assert_eq!(found.verdict, Verdict::Healthy);
         let up = found.signs.iter().filter_map(|sign| Some((sign.sign.as_str(), sign.first()?)));
@@ -162,21 +153,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_the_option_that_shows_it() {
-        let mut builder = LogBuilder::new();
-        push(&mut builder, "loss", &[2.0, 1.9, 1.8, f64::NAN]);
-        let log = builder.finish();
-        let reading = read_verdict(
-            &log,
-            &Format { hides: Some("NaN is hidden"), ..Format::named("made") },
-            &[],
-        )
-        .unwrap();
-        assert_eq!(reading.missing[0], "NaN is hidden");
-        assert!(
-            reading.missing[1].starts_with("The gradient norm was not"),
-            "{:?}",
-            reading.missing
-        );
+        let log = log_of(&[("loss", &[2.0, 1.9, 1.8, f64::NAN])]);
+        let format = Format { hides: Some("NaN is hidden"), ..Format::named("made") };
+        let reading = read_verdict(&log, &format, &[]).unwrap();
+        let missing = &reading.missing;
+        assert_eq!(missing[0], "NaN is hidden");
+        assert!(missing[1].starts_with("The gradient norm was not"), "{missing:?}");
         assert_eq!(reading.diagnosis.verdict, Verdict::Exploded);
     }
 }

@@ -103,24 +103,17 @@ pub(crate) fn each_varint(value: Value<'_>, mut take: impl FnMut(u64)) -> Result
     Ok(())
 }
 
-/// Gives each number of a repeated float field, which may be packed, to `take`.
-pub(crate) fn each_f32(value: Value<'_>, mut take: impl FnMut(f32)) -> Result<(), Malformed> {
+/// Gives each number of a repeated field of `N` bytes a number, which may be packed, to `take`.
+pub(crate) fn each_fixed<const N: usize>(
+    value: Value<'_>,
+    take: impl FnMut([u8; N]),
+) -> Result<(), Malformed> {
     match value {
-        Value::Fixed32(bits) => take(f32::from_bits(bits)),
-        Value::Bytes(packed) => each_chunk(packed, |bytes| take(f32::from_le_bytes(bytes)))?,
-        _ => return Err(Malformed),
+        Value::Bytes(packed) => each_chunk(packed, take),
+        Value::Fixed32(bits) if N == 4 => each_chunk(&bits.to_le_bytes(), take),
+        Value::Fixed64(bits) if N == 8 => each_chunk(&bits.to_le_bytes(), take),
+        _ => Err(Malformed),
     }
-    Ok(())
-}
-
-/// Gives each number of a repeated double field, which may be packed, to `take`.
-pub(crate) fn each_f64(value: Value<'_>, mut take: impl FnMut(f64)) -> Result<(), Malformed> {
-    match value {
-        Value::Fixed64(bits) => take(f64::from_bits(bits)),
-        Value::Bytes(packed) => each_chunk(packed, |bytes| take(f64::from_le_bytes(bytes)))?,
-        _ => return Err(Malformed),
-    }
-    Ok(())
 }
 
 /// Gives every `N` bytes to `take`; the bytes must be a whole number of them.
@@ -195,13 +188,16 @@ mod tests {
         let mut got = Vec::new();
         let packed: Vec<u8> =
             [1.5_f64, f64::INFINITY].iter().flat_map(|v| v.to_le_bytes()).collect();
-        assert_eq!(each_f64(Value::Bytes(&packed), |v| got.push(v)), Ok(()));
-        assert_eq!(each_f64(Value::Fixed64(2.5_f64.to_bits()), |v| got.push(v)), Ok(()));
-        assert_eq!(each_f32(Value::Bytes(&1.25_f32.to_le_bytes()), |v| got.push(v.into())), Ok(()));
+        let mut push = |v| got.push(f64::from_le_bytes(v));
+        assert_eq!(each_fixed(Value::Bytes(&packed), &mut push), Ok(()));
+        assert_eq!(each_fixed(Value::Fixed64(2.5_f64.to_bits()), &mut push), Ok(()));
+        let mut push = |v| got.push(f32::from_le_bytes(v).into());
+        assert_eq!(each_fixed(Value::Bytes(&1.25_f32.to_le_bytes()), &mut push), Ok(()));
+        assert_eq!(each_fixed(Value::Fixed64(1), &mut push), Err(Malformed));
         assert_eq!(each_varint(Value::Bytes(&[3, 0x96, 1]), |v| got.push(v as f64)), Ok(()));
         assert_eq!(got, [1.5, f64::INFINITY, 2.5, 1.25, 3.0, 150.0]);
-        assert_eq!(each_f64(Value::Bytes(&packed[..9]), |_| {}), Err(Malformed));
-        assert_eq!(each_f32(Value::Varint(1), |_| {}), Err(Malformed));
+        assert_eq!(each_fixed(Value::Bytes(&packed[..9]), |_: [u8; 8]| {}), Err(Malformed));
+        assert_eq!(each_fixed(Value::Varint(1), |_: [u8; 4]| {}), Err(Malformed));
     }
 
     proptest! {

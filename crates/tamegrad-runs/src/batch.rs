@@ -36,7 +36,13 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn value<const N: usize>(&self, name: &str, kind: Kind, row: usize) -> Option<[u8; N]> {
+    /// The bytes of a value; `None` where it is absent or the column is of another kind.
+    pub(super) fn value<const N: usize>(
+        &self,
+        name: &str,
+        kind: Kind,
+        row: usize,
+    ) -> Option<[u8; N]> {
         let column = self.columns.iter().find(|column| &*column.name == name)?;
         if column.kind != kind {
             return None;
@@ -48,20 +54,5 @@ impl Batch {
             }
         }
         self.body.get(column.values.clone())?.as_chunks().0.get(row).copied()
-    }
-
-    /// A value of a u64 column.
-    pub(super) fn integer(&self, name: &str, row: usize) -> Option<u64> {
-        self.value(name, Kind::U64, row).map(u64::from_le_bytes)
-    }
-
-    /// A value of a u32 column.
-    pub(super) fn small(&self, name: &str, row: usize) -> Option<u32> {
-        self.value(name, Kind::U32, row).map(u32::from_le_bytes)
-    }
-
-    /// A value of a f64 column.
-    pub(super) fn float(&self, name: &str, row: usize) -> Option<f64> {
-        self.value(name, Kind::F64, row).map(f64::from_le_bytes)
     }
 }

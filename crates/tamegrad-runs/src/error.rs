@@ -43,4 +43,14 @@ impl ReadError {
     pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }
+
+    /// What was found at an offset of a file, and what was wanted there.
+    pub fn broken(
+        path: &Path,
+        offset: u64,
+        found: impl Into<String>,
+        wanted: &'static str,
+    ) -> Self {
+        Self::Broken { path: path.to_owned(), offset, found: found.into(), wanted }
+    }
 }

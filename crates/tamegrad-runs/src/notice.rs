@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::error::ReadError;
+
 /// Notices kept of one run or log.
 pub const NOTICES_MAX: usize = 100;
 
@@ -26,6 +28,21 @@ impl fmt::Display for Notice {
     }
 }
 
+impl From<&ReadError> for Notice {
+    fn from(error: &ReadError) -> Self {
+        let (path, offset, text) = match error {
+            ReadError::Io { path, source } => (path, None, source.to_string()),
+            ReadError::Unknown { path, found, wanted } => {
+                (path, None, format!("got {found}, want {wanted}"))
+            }
+            ReadError::Broken { path, offset, found, wanted } => {
+                (path, Some(*offset), format!("got {found}, want {wanted}"))
+            }
+        };
+        Self { path: path.clone(), offset, text }
+    }
+}
+
 /// Notices while they come; beyond [`NOTICES_MAX`] they are counted only.
 #[derive(Debug, Clone, Default)]
 pub struct Notices {
@@ -36,8 +53,13 @@ pub struct Notices {
 impl Notices {
     /// Notes something that was left out or looked odd.
     pub fn push(&mut self, path: &Path, offset: Option<u64>, text: impl Into<String>) {
+        self.add(Notice { path: path.to_owned(), offset, text: text.into() });
+    }
+
+    /// Adds a notice.
+    pub fn add(&mut self, notice: Notice) {
         if self.kept.len() < NOTICES_MAX - 1 {
-            self.kept.push(Notice { path: path.to_owned(), offset, text: text.into() });
+            self.kept.push(notice);
         } else {
             self.dropped += 1;
         }

@@ -148,7 +148,6 @@ impl RunFolder {
 /// Rows of which, beyond a bound, only every second, fourth ... step is kept.
 struct Bounded<T> {
     rows: Vec<T>,
-    most: usize,
     every: u64,
     /// Steps seen, and the place of the last.
     steps: u64,
@@ -158,8 +157,7 @@ struct Bounded<T> {
 
 impl<T> Default for Bounded<T> {
     fn default() -> Self {
-        let (rows, most) = (Vec::new(), ROWS_READ_MAX);
-        Self { rows, most, every: 1, steps: 0, last: None, dropped: 0 }
+        Self { rows: Vec::new(), every: 1, steps: 0, last: None, dropped: 0 }
     }
 }
 
@@ -172,7 +170,7 @@ impl<T: Table> Bounded<T> {
             self.dropped += 1;
             return;
         }
-        if self.rows.len() >= self.most {
+        if self.rows.len() >= ROWS_READ_MAX {
             self.halve();
         }
         self.rows.push(row);
@@ -198,12 +196,8 @@ pub(super) fn read_info(folder: &Path) -> Result<RunInfo, ReadError> {
     let io = |error| ReadError::io(&path, error);
     let mut text = Vec::new();
     File::open(&path).map_err(io)?.take(INFO_BYTES_MAX).read_to_end(&mut text).map_err(io)?;
-    let broken = |found| ReadError::Broken {
-        path: path.clone(),
-        offset: 0,
-        found,
-        wanted: "the description of a tamegrad run, version 1",
-    };
+    let wanted = "the description of a tamegrad run, version 1";
+    let broken = |found: String| ReadError::broken(&path, 0, found, wanted);
     let file: InfoFile =
         serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
     if file.format != FORMAT || file.version > VERSION {

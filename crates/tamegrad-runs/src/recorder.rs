@@ -115,14 +115,13 @@ impl Recorder {
 }
 
 fn tensors(record: &Record) -> Vec<TensorInfo> {
-    let infos = record.layout().tensors.iter().zip(record.tensors());
-    let info =
-        |(info, track): (&tamegrad::TensorInfo, &tamegrad::record::TensorTrack)| TensorInfo {
-            name: info.name.clone(),
-            layer: info.layer.map(|layer| record.layout().layer_name(layer).to_owned()),
-            len: track.latest.map_or(0, |stats| stats.len),
-        };
-    infos.map(info).collect()
+    let layout = record.layout();
+    let tensors = layout.tensors.iter().zip(record.tensors()).map(|(info, track)| TensorInfo {
+        name: info.name.clone(),
+        layer: info.layer.map(|layer| layout.layer_name(layer).to_owned()),
+        len: track.latest.map_or(0, |stats| stats.len),
+    });
+    tensors.collect()
 }
 
 fn gradients(record: &Record) -> impl Iterator<Item = TensorRow> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
-use arrow_ipc::{Message, MessageHeader, MetadataVersion, Precision, Type, root_as_message};
+use arrow_ipc::{Message, MessageHeader, MetadataVersion, Precision, root_as_message};
 
 use super::RunError;
 use super::batch::{Batch, Column, Kind};
@@ -50,10 +50,8 @@ impl GrowingFile {
             file.seek(SeekFrom::Start(len))?;
             Ok(file)
         };
-        match open() {
-            Ok(file) => Ok(Self { path, file, len }),
-            Err(error) => Err(RunError::io(&path, error)),
-        }
+        let file = open().map_err(|error| RunError::io(&path, error))?;
+        Ok(Self { path, file, len })
     }
 
     /// Adds a piece; if that fails, the file is as it was.
@@ -176,9 +174,8 @@ pub(super) fn read_rows<T: Table>(
             notices.push(Notice { path: path.to_owned(), offset: Some(offset), text });
         }
     };
-    let broken = |offset, found| {
-        let (path, wanted) = (path.to_owned(), "the schema of an Arrow IPC stream");
-        ReadError::Broken { path, offset, found, wanted }
+    let broken = |offset, found: String| {
+        ReadError::broken(path, offset, found, "the schema of an Arrow IPC stream")
     };
     let mut whole = 0;
     loop {
@@ -353,20 +350,13 @@ fn layout(message: &Message<'_>) -> Result<Vec<(Arc<str>, Kind)>, String> {
     let mut columns = Vec::new();
     for field in fields.ok_or("a schema without columns")? {
         let name = field.name().unwrap_or_default();
-        let integer = |field: arrow_ipc::Field<'_>| {
-            field.type_as_int().filter(|int| !int.is_signed()).map(|int| int.bitWidth())
-        };
-        let kind = match field.type_type() {
-            Type::Int if integer(field) == Some(32) => Kind::U32,
-            Type::Int if integer(field) == Some(64) => Kind::U64,
-            Type::FloatingPoint
-                if field
-                    .type_as_floating_point()
-                    .is_some_and(|float| float.precision() == Precision::DOUBLE) =>
-            {
-                Kind::F64
-            }
-            other => return Err(format!("column {name:?} of type {other:?}")),
+        let bits = field.type_as_int().filter(|int| !int.is_signed()).map(|int| int.bitWidth());
+        let precision = field.type_as_floating_point().map(|float| float.precision());
+        let kind = match (bits, precision) {
+            (Some(32), _) => Kind::U32,
+            (Some(64), _) => Kind::U64,
+            (_, Some(Precision::DOUBLE)) => Kind::F64,
+            _ => return Err(format!("column {name:?} of type {:?}", field.type_type())),
         };
         columns.push((Arc::from(name), kind));
     }

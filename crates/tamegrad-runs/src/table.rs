@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, UInt32Array, UInt64Array};
-use arrow_schema::{DataType, Field, Schema};
+use arrow_array::types::{ArrowPrimitiveType, Float64Type, UInt32Type, UInt64Type};
+use arrow_array::{ArrayRef, Float64Array, PrimitiveArray};
+use arrow_schema::{Field, Schema};
 use serde::{Deserialize, Serialize};
 
-use super::batch::Batch;
+use super::batch::{Batch, Kind};
 
 /// What a run is: the contents of `run.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,27 +36,127 @@ pub struct TensorInfo {
     pub len: u64,
 }
 
-/// One step: a row of `steps.arrows`.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct StepRow {
-    /// The step.
-    pub step: u64,
-    /// How often the run was rewound before: steps ascend within a segment.
-    pub segment: u32,
-    /// Seconds since 1970; NaN if unknown.
-    pub wall: f64,
-    /// The training loss.
-    pub loss: Option<f64>,
-    /// The metric of the task, such as an accuracy.
-    pub metric: Option<f64>,
-    /// The learning rate.
-    pub learning_rate: Option<f64>,
-    /// The L2 norm of all gradients together.
-    pub gradient_norm: Option<f64>,
-    /// Gradient values that were NaN or infinite.
-    pub nonfinite_gradients: u64,
-    /// The largest ratio of an update's norm to its parameter's norm.
-    pub update_ratio: Option<f64>,
+/// Rows that an Arrow stream holds.
+pub(super) trait Table: Copy {
+    /// The Arrow schema.
+    fn schema() -> Schema;
+
+    /// The columns of some rows.
+    fn columns(rows: &[Self]) -> Vec<ArrayRef>;
+
+    /// A row of a batch; `None` where the batch lacks what a row cannot do without.
+    fn row(batch: &Batch, row: usize) -> Option<Self>;
+
+    /// The step and the segment, by which rows are in order.
+    fn place(&self) -> (u32, u64);
+}
+
+/// A value of a column.
+trait Cell: Sized {
+    fn field(name: &str) -> Field;
+
+    fn array(values: impl Iterator<Item = Self>) -> ArrayRef;
+
+    /// The value in a row of a batch; `None` where the batch lacks the column or the value.
+    fn read(batch: &Batch, column: &str, row: usize) -> Option<Self>;
+}
+
+macro_rules! cells {
+    ($($native:ty: $arrow:ty, $kind:ident;)+) => {$(
+        impl Cell for $native {
+            fn field(name: &str) -> Field {
+                Field::new(name, <$arrow>::DATA_TYPE, false)
+            }
+
+            fn array(values: impl Iterator<Item = Self>) -> ArrayRef {
+                Arc::new(PrimitiveArray::<$arrow>::from_iter_values(values))
+            }
+
+            fn read(batch: &Batch, column: &str, row: usize) -> Option<Self> {
+                batch.value(column, Kind::$kind, row).map(Self::from_le_bytes)
+            }
+        }
+    )+};
+}
+
+cells! {
+    u32: UInt32Type, U32;
+    u64: UInt64Type, U64;
+    f64: Float64Type, F64;
+}
+
+impl Cell for Option<f64> {
+    fn field(name: &str) -> Field {
+        f64::field(name).with_nullable(true)
+    }
+
+    fn array(values: impl Iterator<Item = Self>) -> ArrayRef {
+        Arc::new(values.collect::<Float64Array>())
+    }
+
+    fn read(batch: &Batch, column: &str, row: usize) -> Option<Self> {
+        Some(f64::read(batch, column, row))
+    }
+}
+
+/// Makes the fields of a struct the columns of a stream. Behind `=` is the value of a field that a
+/// batch lacks; without it, there is no row.
+macro_rules! table {
+    ($(#[$about:meta])* pub struct $row:ident {
+        $($(#[$doc:meta])* pub $field:ident: $kind:ty $(= $missing:expr)?,)+
+    }) => {
+        $(#[$about])*
+        pub struct $row {
+            $($(#[$doc])* pub $field: $kind,)+
+        }
+
+        impl Table for $row {
+            fn schema() -> Schema {
+                Schema::new(vec![$(<$kind>::field(stringify!($field))),+])
+            }
+
+            fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+                vec![$(<$kind>::array(rows.iter().map(|row| row.$field))),+]
+            }
+
+            fn row(batch: &Batch, row: usize) -> Option<Self> {
+                $(
+                    let value = <$kind>::read(batch, stringify!($field), row);
+                    let $field = value$(.or(Some($missing)))??;
+                )+
+                Some(Self { $($field),+ })
+            }
+
+            fn place(&self) -> (u32, u64) {
+                (self.segment, self.step)
+            }
+        }
+    };
+}
+
+table! {
+    /// One step: a row of `steps.arrows`.
+    #[derive(Debug, Clone, Copy, Default, PartialEq)]
+    pub struct StepRow {
+        /// The step.
+        pub step: u64,
+        /// How often the run was rewound before: steps ascend within a segment.
+        pub segment: u32 = 0,
+        /// Seconds since 1970; NaN if unknown.
+        pub wall: f64 = f64::NAN,
+        /// The training loss.
+        pub loss: Option<f64>,
+        /// The metric of the task, such as an accuracy.
+        pub metric: Option<f64>,
+        /// The learning rate.
+        pub learning_rate: Option<f64>,
+        /// The L2 norm of all gradients together.
+        pub gradient_norm: Option<f64>,
+        /// Gradient values that were NaN or infinite.
+        pub nonfinite_gradients: u64 = 0,
+        /// The largest ratio of an update's norm to its parameter's norm.
+        pub update_ratio: Option<f64>,
+    }
 }
 
 impl StepRow {
@@ -70,7 +171,7 @@ impl StepRow {
 }
 
 /// The gradient of one tensor at a step, as it is handed to the writer.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct TensorRow {
     /// The place in [`RunInfo::tensors`].
     pub tensor: u32,
@@ -88,53 +189,42 @@ pub struct TensorRow {
     pub zeros: u64,
 }
 
-/// The gradient of one tensor at one step, or an envelope of many: a row of `tensors.arrows`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TensorRecord {
-    /// The step; of an envelope, the last one.
-    pub step: u64,
-    /// The segment, as in [`StepRow`].
-    pub segment: u32,
-    /// How many steps the row stands for: 1, or more in an envelope.
-    pub steps: u32,
-    /// The place in [`RunInfo::tensors`].
-    pub tensor: u32,
-    /// The L2 norm; of an envelope, the mean.
-    pub l2: f64,
-    /// The smallest L2 norm of these steps.
-    pub l2_min: f64,
-    /// The largest L2 norm of these steps, where NaN counts as larger than all.
-    pub l2_max: f64,
-    /// The largest magnitude in these steps, where NaN counts as larger than all.
-    pub max_abs: f64,
-    /// The mean over these steps.
-    pub mean: f64,
-    /// NaNs, added up over these steps.
-    pub nans: u64,
-    /// Infinities, added up.
-    pub infs: u64,
-    /// Zeros, added up.
-    pub zeros: u64,
+table! {
+    /// The gradient of one tensor at one step, or an envelope of many: a row of `tensors.arrows`.
+    #[derive(Debug, Clone, Copy, Default, PartialEq)]
+    pub struct TensorRecord {
+        /// The step; of an envelope, the last one.
+        pub step: u64,
+        /// The segment, as in [`StepRow`].
+        pub segment: u32 = 0,
+        /// How many steps the row stands for: 1, or more in an envelope.
+        pub steps: u32 = 1,
+        /// The place in [`RunInfo::tensors`].
+        pub tensor: u32,
+        /// The L2 norm; of an envelope, the mean.
+        pub l2: f64,
+        /// The smallest L2 norm of these steps.
+        pub l2_min: f64 = l2,
+        /// The largest L2 norm of these steps, where NaN counts as larger than all.
+        pub l2_max: f64 = l2,
+        /// The largest magnitude in these steps, where NaN counts as larger than all.
+        pub max_abs: f64 = f64::NAN,
+        /// The mean over these steps.
+        pub mean: f64 = f64::NAN,
+        /// NaNs, added up over these steps.
+        pub nans: u64 = 0,
+        /// Infinities, added up.
+        pub infs: u64 = 0,
+        /// Zeros, added up.
+        pub zeros: u64 = 0,
+    }
 }
 
 impl TensorRecord {
     pub(super) fn new(step: u64, segment: u32, row: &TensorRow) -> Self {
         let TensorRow { tensor, l2, max_abs, mean, nans, infs, zeros } = *row;
-        let (l2_min, l2_max) = (l2, l2);
-        Self {
-            step,
-            segment,
-            steps: 1,
-            tensor,
-            l2,
-            l2_min,
-            l2_max,
-            max_abs,
-            mean,
-            nans,
-            infs,
-            zeros,
-        }
+        let envelope = Self { step, segment, steps: 1, l2_min: l2, l2_max: l2, ..Self::default() };
+        Self { tensor, l2, max_abs, mean, nans, infs, zeros, ..envelope }
     }
 }
 
@@ -150,145 +240,4 @@ pub struct Event {
     pub text: String,
     /// The same for a program. JSON knows no NaN: numbers that may be are better given as text.
     pub data: serde_json::Value,
-}
-
-/// Rows that an Arrow stream holds.
-pub(super) trait Table: Copy {
-    /// The columns: name, type, whether a value may be absent.
-    const COLUMNS: &'static [(&'static str, DataType, bool)];
-
-    /// The columns of some rows.
-    fn columns(rows: &[Self]) -> Vec<ArrayRef>;
-
-    /// A row of a batch; `None` where the batch lacks what a row cannot do without.
-    fn row(batch: &Batch, row: usize) -> Option<Self>;
-
-    /// The step and the segment, by which rows are in order.
-    fn place(&self) -> (u32, u64);
-
-    /// The Arrow schema.
-    fn schema() -> Schema {
-        let field = |(name, kind, nullable): &(&str, DataType, bool)| {
-            Field::new(*name, kind.clone(), *nullable)
-        };
-        Schema::new(Self::COLUMNS.iter().map(field).collect::<Vec<_>>())
-    }
-}
-
-fn u64s<T>(rows: &[T], value: impl Fn(&T) -> u64) -> ArrayRef {
-    Arc::new(UInt64Array::from_iter_values(rows.iter().map(value)))
-}
-
-fn u32s<T>(rows: &[T], value: impl Fn(&T) -> u32) -> ArrayRef {
-    Arc::new(UInt32Array::from_iter_values(rows.iter().map(value)))
-}
-
-fn f64s<T>(rows: &[T], value: impl Fn(&T) -> f64) -> ArrayRef {
-    Arc::new(Float64Array::from_iter_values(rows.iter().map(value)))
-}
-
-fn options<T>(rows: &[T], value: impl Fn(&T) -> Option<f64>) -> ArrayRef {
-    Arc::new(rows.iter().map(value).collect::<Float64Array>())
-}
-
-impl Table for StepRow {
-    const COLUMNS: &'static [(&'static str, DataType, bool)] = &[
-        ("step", DataType::UInt64, false),
-        ("segment", DataType::UInt32, false),
-        ("wall", DataType::Float64, false),
-        ("loss", DataType::Float64, true),
-        ("metric", DataType::Float64, true),
-        ("learning_rate", DataType::Float64, true),
-        ("gradient_norm", DataType::Float64, true),
-        ("nonfinite_gradients", DataType::UInt64, false),
-        ("update_ratio", DataType::Float64, true),
-    ];
-
-    fn columns(rows: &[Self]) -> Vec<ArrayRef> {
-        vec![
-            u64s(rows, |row| row.step),
-            u32s(rows, |row| row.segment),
-            f64s(rows, |row| row.wall),
-            options(rows, |row| row.loss),
-            options(rows, |row| row.metric),
-            options(rows, |row| row.learning_rate),
-            options(rows, |row| row.gradient_norm),
-            u64s(rows, |row| row.nonfinite_gradients),
-            options(rows, |row| row.update_ratio),
-        ]
-    }
-
-    fn row(batch: &Batch, row: usize) -> Option<Self> {
-        Some(Self {
-            step: batch.integer("step", row)?,
-            segment: batch.small("segment", row).unwrap_or(0),
-            wall: batch.float("wall", row).unwrap_or(f64::NAN),
-            loss: batch.float("loss", row),
-            metric: batch.float("metric", row),
-            learning_rate: batch.float("learning_rate", row),
-            gradient_norm: batch.float("gradient_norm", row),
-            nonfinite_gradients: batch.integer("nonfinite_gradients", row).unwrap_or(0),
-            update_ratio: batch.float("update_ratio", row),
-        })
-    }
-
-    fn place(&self) -> (u32, u64) {
-        (self.segment, self.step)
-    }
-}
-
-impl Table for TensorRecord {
-    const COLUMNS: &'static [(&'static str, DataType, bool)] = &[
-        ("step", DataType::UInt64, false),
-        ("segment", DataType::UInt32, false),
-        ("steps", DataType::UInt32, false),
-        ("tensor", DataType::UInt32, false),
-        ("l2", DataType::Float64, false),
-        ("l2_min", DataType::Float64, false),
-        ("l2_max", DataType::Float64, false),
-        ("max_abs", DataType::Float64, false),
-        ("mean", DataType::Float64, false),
-        ("nans", DataType::UInt64, false),
-        ("infs", DataType::UInt64, false),
-        ("zeros", DataType::UInt64, false),
-    ];
-
-    fn columns(rows: &[Self]) -> Vec<ArrayRef> {
-        vec![
-            u64s(rows, |row| row.step),
-            u32s(rows, |row| row.segment),
-            u32s(rows, |row| row.steps),
-            u32s(rows, |row| row.tensor),
-            f64s(rows, |row| row.l2),
-            f64s(rows, |row| row.l2_min),
-            f64s(rows, |row| row.l2_max),
-            f64s(rows, |row| row.max_abs),
-            f64s(rows, |row| row.mean),
-            u64s(rows, |row| row.nans),
-            u64s(rows, |row| row.infs),
-            u64s(rows, |row| row.zeros),
-        ]
-    }
-
-    fn row(batch: &Batch, row: usize) -> Option<Self> {
-        let l2 = batch.float("l2", row)?;
-        Some(Self {
-            step: batch.integer("step", row)?,
-            segment: batch.small("segment", row).unwrap_or(0),
-            steps: batch.small("steps", row).unwrap_or(1),
-            tensor: batch.small("tensor", row)?,
-            l2,
-            l2_min: batch.float("l2_min", row).unwrap_or(l2),
-            l2_max: batch.float("l2_max", row).unwrap_or(l2),
-            max_abs: batch.float("max_abs", row).unwrap_or(f64::NAN),
-            mean: batch.float("mean", row).unwrap_or(f64::NAN),
-            nans: batch.integer("nans", row).unwrap_or(0),
-            infs: batch.integer("infs", row).unwrap_or(0),
-            zeros: batch.integer("zeros", row).unwrap_or(0),
-        })
-    }
-
-    fn place(&self) -> (u32, u64) {
-        (self.segment, self.step)
-    }
 }

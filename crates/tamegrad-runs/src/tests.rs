@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 use super::*;
 use crate::notice::Notice;
@@ -39,6 +40,13 @@ fn info() -> RunInfo {
     }
 }
 
+/// A run in a folder of its own.
+fn begin() -> (TempDir, RunWriter) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunWriter::create(folder.path(), &info()).unwrap();
+    (folder, run)
+}
+
 fn write(run: &mut RunWriter, steps: std::ops::Range<u64>) {
     for number in steps {
         run.step(&step(number)).unwrap();
@@ -65,8 +73,7 @@ fn texts(notices: &[Notice]) -> Vec<&str> {
 
 #[test]
 fn what_is_written_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     write(&mut run, 0..300);
     let data = serde_json::json!({ "tensor": "fc1.weight", "norm": 4e9 });
     let event = Event { step: 42, kind: "finding".into(), text: "a \"spike\"\n".into(), data };
@@ -92,8 +99,7 @@ fn what_is_written_is_read() {
 
 #[test]
 fn a_folder_is_readable_while_it_is_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     assert_eq!(contents(folder.path()), Contents::default());
     write(&mut run, 0..250);
     run.flush().unwrap();
@@ -114,8 +120,7 @@ fn a_folder_is_readable_while_it_is_written() {
 
 #[test]
 fn round_an_incident_every_tensor_is_there_at_every_step() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     write(&mut run, 0..1000);
     run.incident(999).unwrap();
     write(&mut run, 1000..2000);
@@ -132,8 +137,7 @@ fn round_an_incident_every_tensor_is_there_at_every_step() {
 
 #[test]
 fn a_step_back_begins_a_segment() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     write(&mut run, 0..3);
     write(&mut run, 1..3);
     drop(run);
@@ -149,8 +153,7 @@ fn a_step_back_begins_a_segment() {
 
 #[test]
 fn a_cut_anywhere_in_the_last_batch_costs_that_batch_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     write(&mut run, 0..20);
     run.flush().unwrap();
     let path = folder.path().join(STEPS_FILE);
@@ -179,8 +182,7 @@ fn a_cut_anywhere_in_the_last_batch_costs_that_batch_only() {
 
 #[test]
 fn a_finished_run_goes_on_without_its_end_mark() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     write(&mut run, 0..5);
     run.finish().unwrap();
     let path = folder.path().join(STEPS_FILE);
@@ -199,8 +201,7 @@ fn a_finished_run_goes_on_without_its_end_mark() {
 
 #[test]
 fn after_a_crash_the_last_steps_are_there_and_resumed() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     write(&mut run, 0..250);
     drop(run);
     let before = contents(folder.path()).tensors;
@@ -215,8 +216,7 @@ fn after_a_crash_the_last_steps_are_there_and_resumed() {
 
 #[test]
 fn a_broken_place_costs_its_batch_and_the_rest_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     let path = folder.path().join(STEPS_FILE);
     let mut ends = Vec::new();
     for batch in 0..3 {
@@ -244,8 +244,7 @@ fn a_broken_place_costs_its_batch_and_the_rest_is_read() {
 
 #[test]
 fn events_are_cut_and_broken_alike() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     for step in 0..3 {
         run.event(&Event { step, ..Event::default() }).unwrap();
     }
@@ -266,8 +265,7 @@ fn events_are_cut_and_broken_alike() {
 
 #[test]
 fn a_second_writer_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, run) = begin();
     let pid = std::process::id();
     let error = RunWriter::resume(folder.path()).unwrap_err();
     assert!(matches!(error, RunError::Locked { holder: Some(holder), .. } if holder == pid));
@@ -292,20 +290,12 @@ fn no_run_folder_is_said_to_be_one() {
 
 #[test]
 fn beyond_the_bound_steps_are_thinned_out_and_that_is_said() {
-    let folder = tempfile::tempdir().unwrap();
-    let bounds = Bounds { step_rows: 100, ..Bounds::default() };
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap().with_bounds(bounds);
-    let calm = |step| StepRow {
-        step,
-        loss: Some(1.0),
-        gradient_norm: None,
-        nonfinite_gradients: 0,
-        ..self::step(0)
-    };
-    for number in 0..200 {
-        let loss = Some(if number == 155 { f64::NAN } else { 1.0 });
-        run.step(&StepRow { loss, ..calm(number) }).unwrap();
-        if number == 171 {
+    let (folder, run) = begin();
+    let mut run = run.with_bounds(Bounds { step_rows: 100, ..Bounds::default() });
+    for step in 0..200 {
+        let loss = Some(if step == 155 { f64::NAN } else { 1.0 });
+        run.step(&StepRow { step, loss, ..StepRow::default() }).unwrap();
+        if step == 171 {
             run.incident(171).unwrap();
         }
     }
@@ -323,8 +313,7 @@ fn beyond_the_bound_steps_are_thinned_out_and_that_is_said() {
 #[cfg(feature = "parquet")]
 #[test]
 fn parquet_has_the_same_rows() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     write(&mut run, 0..50);
     run.finish().unwrap();
     let out = folder.path().join("out");
@@ -341,8 +330,7 @@ fn parquet_has_the_same_rows() {
 
 /// A folder whose stream of steps is these bytes.
 fn read_as_steps(bytes: &[u8]) -> Contents {
-    let folder = tempfile::tempdir().unwrap();
-    let run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, run) = begin();
     drop(run);
     fs::write(folder.path().join(STEPS_FILE), bytes).unwrap();
     let read = contents(folder.path());
@@ -352,8 +340,7 @@ fn read_as_steps(bytes: &[u8]) -> Contents {
 }
 
 fn small_stream() -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    let mut run = RunWriter::create(folder.path(), &info()).unwrap();
+    let (folder, mut run) = begin();
     for batch in 0..3 {
         write(&mut run, 3 * batch..3 * batch + 3);
         run.flush().unwrap();

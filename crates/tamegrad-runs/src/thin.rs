@@ -78,7 +78,7 @@ impl StepThinning {
 
 /// Which rows of tensors are written, and as what. All rows pass through a ring of the last steps;
 /// an incident writes the ring as it is, and what leaves it otherwise goes into an envelope.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct TensorThinning {
     pub(super) bounds: Bounds,
     ring: VecDeque<Vec<TensorRecord>>,
@@ -95,17 +95,7 @@ pub(super) struct TensorThinning {
 
 impl TensorThinning {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self {
-            bounds,
-            ring: VecDeque::new(),
-            ring_rows: 0,
-            envelopes: BTreeMap::new(),
-            enveloped_steps: 0,
-            full_left: 0,
-            full_rows: 0,
-            envelope_rows: 0,
-            dropped: 0,
-        }
+        Self { bounds, ..Self::default() }
     }
 
     /// Counts a row that an earlier writer has written.
@@ -210,17 +200,11 @@ fn larger(a: f64, b: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TensorRow;
 
     fn record(step: u64, l2: f64) -> TensorRecord {
-        let row = super::super::TensorRow {
-            tensor: 0,
-            l2,
-            max_abs: l2,
-            mean: 1.0,
-            nans: u64::from(l2.is_nan()),
-            infs: 0,
-            zeros: 2,
-        };
+        let nans = u64::from(l2.is_nan());
+        let row = TensorRow { l2, max_abs: l2, mean: 1.0, nans, zeros: 2, ..TensorRow::default() };
         TensorRecord::new(step, 0, &row)
     }
 

@@ -33,7 +33,7 @@ const ENTRY_BYTES_MAX: usize = 1 << 16;
 const METADATA: &str = "__metadata__";
 
 /// One tensor of the header, checked against its size and the length of the file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) dtype: String,
@@ -60,21 +60,15 @@ pub(super) fn read(
     file: &[u8],
     notices: &mut Notices,
 ) -> Result<Vec<Entry>, ReadError> {
-    let broken = |offset: usize, found, wanted| {
-        Err(ReadError::Broken { path: path.to_owned(), offset: offset as u64, found, wanted })
-    };
     // A copy: what was checked must not change while another process writes to the file.
-    let header = match header(path, file) {
-        Ok(header) => &*header.to_vec(),
-        Err(Fault { offset, found, wanted }) => return broken(offset, found, wanted),
-    };
+    let header = &*header(path, file)?.to_vec();
     let before = notices.count();
     let mut raw = Vec::new();
     if let Err(error) = raw_entries(header, &mut raw) {
         let offset = LENGTH_BYTES + offset_of(header, &error);
         let found = format!("a header that is broken here ({})", message(&error));
         if raw.is_empty() {
-            return broken(offset, found, "a JSON object");
+            return Err(ReadError::broken(path, offset as u64, found, "a JSON object"));
         }
         let text = format!("got {found}; the tensors after this place are not known");
         notices.push(path, Some(offset as u64), text);
@@ -87,16 +81,11 @@ pub(super) fn read(
     Ok(entries)
 }
 
-/// What is wrong with the start of a file.
-struct Fault {
-    offset: usize,
-    found: String,
-    wanted: &'static str,
-}
-
 /// The bytes of the header.
-fn header<'a>(path: &Path, file: &'a [u8]) -> Result<&'a [u8], Fault> {
-    let fault = |offset, found, wanted| Err(Fault { offset, found, wanted });
+fn header<'a>(path: &Path, file: &'a [u8]) -> Result<&'a [u8], ReadError> {
+    let fault = |offset: usize, found: String, wanted| {
+        Err(ReadError::broken(path, offset as u64, found, wanted))
+    };
     let brace = file.get(LENGTH_BYTES);
     if brace != Some(&b'{')
         && let Some((found, wanted)) = stranger(path, file)
@@ -202,7 +191,8 @@ fn entries(
 ) -> Vec<Entry> {
     let data_start = LENGTH_BYTES + header.len();
     let mut seen = HashSet::new();
-    let mut beyond = Beyond::default();
+    // Those whose data is beyond the end of the file, with where it would end.
+    let mut beyond: Vec<(&str, u128)> = Vec::new();
     let mut entries = Vec::new();
     for (name, text) in raw.iter().filter(|(name, _)| name != METADATA) {
         let place = Some((LENGTH_BYTES + place_in(header, text)) as u64);
@@ -223,14 +213,23 @@ fn entries(
                 }
                 entries.push(entry);
             }
-            Err(Unusable::Beyond(end)) => beyond.add(name, end),
+            Err(Unusable::Beyond(end)) => beyond.push((name, end)),
             Err(Unusable::Because(reason)) => {
                 let text = format!("{} is left out: {reason}", quoted(name));
                 notices.push(path, place, text);
             }
         }
     }
-    beyond.note(path, file_end, notices);
+    if let Some((first, _)) = beyond.first() {
+        let text = format!(
+            "the file ends here, the data that its header tells of at byte {}: {} left out, the \
+             first is {}",
+            beyond.iter().map(|(_, end)| *end).max().unwrap_or_default(),
+            counted(beyond.len() as u64, "tensor"),
+            quoted(first)
+        );
+        notices.push(path, Some(file_end as u64), text);
+    }
     entries
 }
 
@@ -272,37 +271,6 @@ fn entry(name: &str, text: &str, data_start: usize, file_end: usize) -> Result<E
             Ok(Entry { name: name.to_owned(), dtype, shape, element, range: start..end })
         }
         _ => Err(Unusable::Beyond(absolute(end))),
-    }
-}
-
-/// The tensors whose data is beyond the end of the file.
-#[derive(Default)]
-struct Beyond {
-    count: u64,
-    first: String,
-    end: u128,
-}
-
-impl Beyond {
-    fn add(&mut self, name: &str, end: u128) {
-        if self.count == 0 {
-            self.first = quoted(name);
-        }
-        self.count += 1;
-        self.end = self.end.max(end);
-    }
-
-    fn note(&self, path: &Path, file_end: usize, notices: &mut Notices) {
-        if self.count > 0 {
-            let text = format!(
-                "the file ends here, the data that its header tells of at byte {}: {} left out, \
-                 the first is {}",
-                self.end,
-                counted(self.count, "tensor"),
-                self.first
-            );
-            notices.push(path, Some(file_end as u64), text);
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which files a checkpoint is made of: the file itself, those of an index, those of a folder.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,6 +13,7 @@ use tamegrad_runs::{Notices, ReadError};
 
 use super::header::{message, offset_of};
 use super::quoted;
+use crate::files::entries;
 
 /// The longest index that is read, as for a header.
 const INDEX_BYTES_MAX: u64 = 100_000_000;
@@ -49,39 +51,32 @@ pub(super) fn find(path: &Path, notices: &mut Notices) -> Result<Shards, ReadErr
 }
 
 fn of_folder(folder: &Path, notices: &mut Notices) -> Result<Shards, ReadError> {
-    let fail = |error| ReadError::io(folder, error);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail)? {
-        names.push(entry.map_err(fail)?.file_name());
-    }
-    names.sort();
+    let paths = entries(folder).map_err(|error| ReadError::io(folder, error))?;
     let ending = |ending: &'static str| {
-        names.iter().filter(move |name| name.to_str().is_some_and(|name| name.ends_with(ending)))
+        paths.iter().filter(move |path| {
+            path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.ends_with(ending))
+        })
     };
-    let preferred = ending(INDEX_ENDING).find(|name| *name == "model.safetensors.index.json");
-    if let Some(index) = preferred.or_else(|| ending(INDEX_ENDING).next()) {
-        let path = folder.join(index);
-        let metadata = fs::metadata(&path).map_err(|error| ReadError::io(&path, error))?;
-        return of_index(&path, metadata.len(), notices);
+    let preferred =
+        ending(INDEX_ENDING).find(|path| path.ends_with("model.safetensors.index.json"));
+    if let Some(path) = preferred.or_else(|| ending(INDEX_ENDING).next()) {
+        let metadata = fs::metadata(path).map_err(|error| ReadError::io(path, error))?;
+        return of_index(path, metadata.len(), notices);
     }
-    let files: Vec<PathBuf> = ending(".safetensors").map(|name| folder.join(name)).collect();
+    let files: Vec<PathBuf> = ending(".safetensors").cloned().collect();
     if !files.is_empty() {
         return Ok(Shards { files, ..Shards::default() });
     }
     let pickles = ["bin", "pt", "pth", "ckpt"];
-    let is_pickle = |path: &Path| {
+    let is_pickle = |path: &&PathBuf| {
         path.extension().is_some_and(|extension| pickles.iter().any(|pickle| extension == *pickle))
     };
-    let found = match names.iter().find(|name| is_pickle(Path::new(name))) {
+    let found = match paths.iter().find(is_pickle).and_then(|path| path.file_name()) {
         Some(name) => format!("a folder with {} alone", quoted(&name.to_string_lossy())),
         None => "a folder without any".to_owned(),
     };
-    Err(ReadError::Broken {
-        path: folder.to_owned(),
-        offset: 0,
-        found,
-        wanted: "a `.safetensors` file; hint: pickles are not loaded, convert them to safetensors",
-    })
+    let wanted = "a `.safetensors` file; hint: pickles are not loaded, convert them to safetensors";
+    Err(ReadError::broken(folder, 0, found, wanted))
 }
 
 #[derive(Deserialize)]
@@ -127,9 +122,8 @@ impl<'de> Visitor<'de> for Weights {
 }
 
 fn of_index(path: &Path, len: u64, notices: &mut Notices) -> Result<Shards, ReadError> {
-    let broken = |offset: usize, found| {
-        let (path, offset) = (path.to_owned(), offset as u64);
-        Err(ReadError::Broken { path, offset, found, wanted: WANTED_INDEX })
+    let broken = |offset: usize, found: String| {
+        Err(ReadError::broken(path, offset as u64, found, WANTED_INDEX))
     };
     let mut text = Vec::new();
     let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
@@ -145,35 +139,25 @@ fn of_index(path: &Path, len: u64, notices: &mut Notices) -> Result<Shards, Read
         Err(error) => return broken(offset_of(&text, &error), message(&error)),
     };
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut shards = Shards { index: Some(path.to_owned()), ..Shards::default() };
-    // the places in `shards.files`; none for a name that is left out
-    let mut places = vec![None; names.len()];
-    let mut order: Vec<(Option<PathBuf>, usize)> = names.iter().map(below).zip(0..).collect();
-    order.sort();
-    for (below, place) in order {
-        let Some(file) = below.map(|below| folder.join(below)) else {
-            let name = quoted(&names[place]);
-            let text = format!("got the file {name}, want one beside the index: it is left out");
-            notices.push(path, None, text);
-            continue;
-        };
-        if shards.files.last() != Some(&file) {
-            shards.files.push(file);
-        }
-        places[place] = Some(shards.files.len() - 1);
+    let paths: Vec<Option<PathBuf>> = names.iter().map(|name| below(folder, name)).collect();
+    for (name, _) in names.iter().zip(&paths).filter(|(_, path)| path.is_none()) {
+        let name = quoted(name);
+        let text = format!("got the file {name}, want one beside the index: it is left out");
+        notices.push(path, None, text);
     }
-    let weights = weights.into_iter();
-    shards.weights = weights.filter_map(|(name, place)| Some((name, places[place]?))).collect();
-    Ok(shards)
+    let mut files: Vec<PathBuf> = paths.iter().flatten().cloned().collect();
+    files.sort();
+    files.dedup();
+    let place = |path: &Option<PathBuf>| files.binary_search(path.as_ref()?).ok();
+    let places: Vec<Option<usize>> = paths.iter().map(place).collect();
+    let weights = weights.into_iter().filter_map(|(name, at)| Some((name, places[at]?))).collect();
+    Ok(Shards { files, weights, index: Some(path.to_owned()), is_one: false })
 }
 
 /// The path of a file beside the index or below, in the one way to write it; `None` for any other:
 /// an index may come from anyone.
-fn below(name: &String) -> Option<PathBuf> {
-    let parts = Path::new(name).components();
-    let path = parts.map(|part| match part {
-        Component::Normal(name) => Some(name),
-        _ => None,
-    });
-    path.collect::<Option<PathBuf>>().filter(|path| !path.as_os_str().is_empty())
+fn below(folder: &Path, name: &str) -> Option<PathBuf> {
+    let is_plain = |part| matches!(part, Component::Normal(_));
+    let is_below = !name.is_empty() && Path::new(name).components().all(is_plain);
+    is_below.then(|| folder.join(Path::new(name).components().collect::<PathBuf>()))
 }

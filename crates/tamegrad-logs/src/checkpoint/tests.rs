@@ -174,13 +174,7 @@ fn progress_ends_with_all_bytes_that_are_scanned() {
 
 #[test]
 fn groups_are_bounded_and_hold_every_entry_once() {
-    let entry = |bytes: usize, element| Entry {
-        name: String::new(),
-        dtype: String::new(),
-        shape: vec![],
-        element,
-        range: 0..bytes,
-    };
+    let entry = |bytes: usize, element| Entry { element, range: 0..bytes, ..Entry::default() };
     let scanned = |bytes| entry(bytes, Some(tamegrad_stats::ElementType::F32));
     let entries = [
         scanned(GROUP_BYTES / 2),

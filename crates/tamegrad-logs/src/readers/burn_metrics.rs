@@ -4,25 +4,20 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use crate::lines::Lines;
+use crate::files::entries;
+use crate::lines::{Line, each_line};
 use crate::log::{LogBuilder, Point};
 use crate::number::parse_number_bytes;
-use crate::readers::{Format, Reader, no_growth, own_run};
+use crate::readers::{Format, Reader};
 
 /// Folders of burn's metrics.
-pub(crate) const READER: Reader = Reader {
-    format: Format::named("burn"),
-    recognises: |_| false,
-    recognises_folder,
-    run_key: own_run,
-    grow: no_growth,
-    read,
-};
+pub(crate) const READER: Reader =
+    Reader { format: Format::named("burn"), recognises_folder, read, ..Reader::OF_FILES };
 
 const SPLITS: [&str; 3] = ["train", "valid", "test"];
 
@@ -42,20 +37,12 @@ fn is_split(folder: &Path) -> bool {
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for folder in paths {
-        let mut splits: Vec<PathBuf> =
-            entries(folder).map_err(|error| ReadError::io(folder, error))?;
-        splits.retain(|path| is_split(path));
-        if is_split(folder) {
-            splits.push(folder.clone());
-        }
-        splits.iter().for_each(|split| read_split(split, log));
+        let mut splits = entries(folder).map_err(|error| ReadError::io(folder, error))?;
+        splits.push(folder.clone());
+        splits.iter().filter(|path| is_split(path)).for_each(|split| read_split(split, log));
         if log.is_empty() {
-            return Err(ReadError::Broken {
-                path: folder.clone(),
-                offset: 0,
-                found: "no numbers".to_owned(),
-                wanted: "folders as `train/epoch-1` with files as `Loss.log`",
-            });
+            let wanted = "folders as `train/epoch-1` with files as `Loss.log`";
+            return Err(ReadError::broken(folder, 0, "no numbers", wanted));
         }
     }
     Ok(())
@@ -86,25 +73,25 @@ fn read_metric(
     records: &mut i64,
     log: &mut LogBuilder,
 ) -> io::Result<()> {
-    let (mut lines, mut line) = (Lines::new(BufReader::new(File::open(path)?)), Vec::new());
-    while let Some(about) = lines.next(&mut line)? {
-        if line.trim_ascii().is_empty() {
-            continue;
+    let read = each_line(File::open(path)?, 0, |Line { bytes, offset, .. }| {
+        if bytes.trim_ascii().is_empty() {
+            return true;
         }
-        match number(&line) {
+        match number(bytes) {
             Some(value) => {
                 let step = step.unwrap_or(*records);
                 log.push(name, Point { step, wall: f64::NAN, value });
             }
             None => {
-                let start = line.get(..40).unwrap_or(&line);
+                let start = bytes.get(..40).unwrap_or(bytes.trim_ascii_end());
                 let text = format!("got {:?}, want a number", String::from_utf8_lossy(start));
-                log.notice(path, Some(about.offset), text);
+                log.notice(path, Some(offset), text);
             }
         }
         *records += 1;
-    }
-    Ok(())
+        true
+    });
+    read.map_err(|(_, error)| error)
 }
 
 /// The number of a line: all of it, or what comes before the count of items.
@@ -118,10 +105,13 @@ fn number(line: &[u8]) -> Option<f64> {
 /// How many records a file starts with, up to two.
 fn starts(path: &Path) -> usize {
     let Ok(file) = File::open(path) else { return 0 };
-    let (mut lines, mut line, mut count) = (Lines::new(BufReader::new(file)), Vec::new(), 0);
-    while count < 2 && matches!(lines.next(&mut line), Ok(Some(_))) && number(&line).is_some() {
-        count += 1;
-    }
+    let mut count = 0;
+    // What cannot be read starts with none.
+    let _ = each_line(file, 0, |line| {
+        let is_number = number(line.bytes).is_some();
+        count += usize::from(is_number);
+        is_number && count < 2
+    });
     count
 }
 
@@ -150,15 +140,6 @@ fn metrics(folder: &Path) -> Vec<(String, PathBuf)> {
         .filter(|path| is_file(path))
         .filter_map(|path| Some((path.file_stem()?.to_string_lossy().into_owned(), path)))
         .collect()
-}
-
-fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        paths.push(entry?.path());
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 #[cfg(test)]

@@ -6,15 +6,15 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use crate::lines::{LINE_BYTES_MAX, Line, Lines};
+use crate::lines::{LINE_BYTES_MAX, Line, each_line, whole_lines};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number_bytes;
-use crate::readers::{Format, Growing, Head, Reader, no_folder, own_run};
+use crate::readers::{Format, Growing, Head, Reader};
 use crate::row::Row;
 use crate::rows::{Rows, is_log_name};
 use crate::step::Stepper;
@@ -27,21 +27,19 @@ pub(crate) const READER: Reader = Reader {
         ..Format::named("csv")
     },
     recognises,
-    recognises_folder: no_folder,
-    run_key: own_run,
     grow,
     read,
+    ..Reader::OF_FILES
 };
 
 /// Columns of a table; a line of more is no header.
 const COLUMNS_MAX: usize = 20_000;
 
 fn recognises(head: &Head<'_>) -> bool {
-    let end = head.bytes.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
-    let text = if head.is_whole { head.bytes } else { head.bytes.get(..end).unwrap_or_default() };
+    let end = if head.is_whole { head.bytes.len() } else { whole_lines(head.bytes) };
+    let text = head.bytes.get(..end).unwrap_or_default();
     // What the start holds is what the reader finds in it.
-    let log = LogBuilder::with_named(head.named);
-    let mut table = Table::new(Rows::new(log, head.path));
+    let mut table = Table::new(LogBuilder::with_named(head.named), head.path);
     let ended = table.read(text, 0);
     ended.is_ok() && table.rows.look_like_a_log() && table.good > table.bad
 }
@@ -49,40 +47,32 @@ fn recognises(head: &Head<'_>) -> bool {
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
         let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
-        let mut table = Table::new(Rows::new(std::mem::take(log), path));
-        let ended = table.read(BufReader::with_capacity(1 << 16, file), 0);
-        let is_empty = table.rows.log.is_empty();
-        if let Err(error) = &ended {
-            table.rows.notice(None, format!("{error}; what comes before is used"));
-        }
+        let mut table = Table::new(std::mem::take(log), path);
+        let ended = table.read(file, 0);
         *log = table.rows.log;
-        if let Err(error) = ended
-            && is_empty
-        {
-            return Err(ReadError::io(path, error));
-        }
-        if is_empty {
-            let found = match table.header {
-                Some(_) => "a header without numbers below it".to_owned(),
-                None => "no header".to_owned(),
-            };
-            let wanted = "a line of names, one of them the step, epoch or loss, and lines of \
-                          numbers";
-            return Err(ReadError::Broken { path: path.clone(), offset: 0, found, wanted });
+        match ended {
+            Ok(()) if log.is_empty() => {
+                let found = match table.header {
+                    Some(_) => "a header without numbers below it",
+                    None => "no header",
+                };
+                let wanted = "a line of names, one of them the step, epoch or loss, and lines of \
+                              numbers";
+                return Err(ReadError::broken(path, 0, found, wanted));
+            }
+            Err(error) if log.is_empty() => return Err(ReadError::io(path, error)),
+            Err(error) => log.notice(path, None, format!("{error}; what comes before is used")),
+            Ok(()) => {}
         }
     }
     Ok(())
 }
 
 fn grow(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>> {
-    Some(Box::new(Table::new(Rows::new(log, path))))
+    Some(Box::new(Table::new(log, path)))
 }
 
 impl Growing for Table {
-    fn whole(&self, bytes: &[u8]) -> Option<usize> {
-        Some(memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1))
-    }
-
     fn take(&mut self, bytes: &[u8], offset: u64) {
         // Bytes in memory can be read.
         let _ = self.read(bytes, offset);
@@ -113,7 +103,7 @@ impl Header {
             return None;
         }
         let names: Vec<String> =
-            Fields::of(line, delimiter).map(|name| String::from_utf8_lossy(&name).into()).collect();
+            fields(line, delimiter).map(|name| String::from_utf8_lossy(&name).into()).collect();
         let is_number = |name: &&String| parse_number_bytes(name.as_bytes()).is_some();
         let numbers = names.iter().filter(is_number).count();
         let is_known = |name: &String| is_log_name(name) || log.is_named(name);
@@ -126,7 +116,7 @@ impl Header {
     fn fill(&self, line: &[u8], row: &mut Row) -> (usize, usize) {
         row.clear();
         let (mut count, mut words) = (0, 0);
-        for field in Fields::of(line, self.delimiter) {
+        for field in fields(line, self.delimiter) {
             let name = self.names.get(count);
             count += 1;
             let Some(name) = name else { continue };
@@ -148,6 +138,7 @@ fn is_missing(field: &[u8]) -> bool {
 }
 
 /// A table while it is read.
+#[derive(Default)]
 struct Table {
     rows: Rows,
     header: Option<Header>,
@@ -159,29 +150,23 @@ struct Table {
 }
 
 impl Table {
-    fn new(rows: Rows) -> Self {
-        let (row, stepper) = (Row::default(), Stepper::default());
-        Self { rows, header: None, row, stepper, good: 0, bad: 0 }
+    fn new(log: LogBuilder, path: &Path) -> Self {
+        Self { rows: Rows::new(log, path), ..Self::default() }
     }
 
     /// Reads up to the end, or to where it is clear that there is no header. The input begins at an
     /// offset of the file.
-    fn read(&mut self, input: impl BufRead, offset: u64) -> io::Result<()> {
-        let (mut lines, mut line) = (Lines::new(input), Vec::new());
-        while let Some(about) = lines.next(&mut line)? {
-            let about = Line { offset: offset + about.offset, ..about };
-            if !line.trim_ascii().is_empty() && !self.line(&line, about) {
-                break;
-            }
-        }
-        Ok(())
+    fn read(&mut self, input: impl Read, offset: u64) -> io::Result<()> {
+        each_line(input, offset, |line| line.bytes.trim_ascii().is_empty() || self.line(line))
+            .map_err(|(_, error)| error)
     }
 
     /// Takes in a line. False if it should have been the header and is none.
-    fn line(&mut self, line: &[u8], about: Line) -> bool {
+    fn line(&mut self, about: Line<'_>) -> bool {
+        let line = about.bytes;
         let is_comment = line.starts_with(b"#");
         let Some(header) = &self.header else {
-            self.header = Header::of(line, &self.rows.log).filter(|_| !about.is_too_long);
+            self.header = Header::of(line, &self.rows.log).filter(|_| !about.is_cut);
             return self.header.is_some() || is_comment;
         };
         if is_comment {
@@ -189,7 +174,7 @@ impl Table {
         }
         let wanted = header.names.len();
         let (count, words) = header.fill(line, &mut self.row);
-        if about.is_too_long {
+        if about.is_cut {
             let text = format!("got a line of more than {LINE_BYTES_MAX} bytes; it is left out");
             self.odd(about, text);
         } else if count < wanted && !about.is_ended {
@@ -219,38 +204,24 @@ impl Table {
         true
     }
 
-    fn odd(&mut self, about: Line, text: String) {
+    fn odd(&mut self, about: Line<'_>, text: String) {
         self.bad += 1;
         self.rows.notice(about.offset, text);
     }
 }
 
 /// The fields of a line, without the white space and the quotes around them.
-struct Fields<'a> {
-    rest: Option<&'a [u8]>,
-    delimiter: u8,
-}
-
-impl<'a> Fields<'a> {
-    fn of(line: &'a [u8], delimiter: u8) -> Self {
-        Self { rest: Some(line), delimiter }
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Cow<'a, [u8]>;
-
-    fn next(&mut self) -> Option<Cow<'a, [u8]>> {
-        let rest = self.rest?;
-        let start = rest.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
-        let quoted =
-            rest.get(start..).and_then(|field| field.strip_prefix(b"\"")).and_then(unquote);
+fn fields(line: &[u8], delimiter: u8) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let mut left = Some(line);
+    std::iter::from_fn(move || {
+        let rest = left?;
+        let quoted = rest.trim_ascii_start().strip_prefix(b"\"").and_then(unquote);
         let (field, rest) = quoted.map_or((None, rest), |(field, rest)| (Some(field), rest));
-        let end = rest.iter().position(|&byte| byte == self.delimiter);
-        self.rest = end.and_then(|end| rest.get(end + 1..));
+        let end = memchr::memchr(delimiter, rest);
+        left = end.and_then(|end| rest.get(end + 1..));
         let plain = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
         Some(field.map_or(Cow::Borrowed(plain.trim_ascii()), Cow::Owned))
-    }
+    })
 }
 
 /// What stands before the closing quote, two quotes being one, and what comes behind it; `None` if
@@ -259,7 +230,7 @@ fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut field = Vec::new();
     let mut rest = text;
     loop {
-        let end = rest.iter().position(|&byte| byte == b'"')?;
+        let end = memchr::memchr(b'"', rest)?;
         field.extend_from_slice(rest.get(..end)?);
         rest = rest.get(end + 1..)?;
         match rest.strip_prefix(b"\"") {
@@ -275,20 +246,14 @@ fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::tests::{knows, points, read_text, survives};
+    use crate::readers::tests::{change, compare, knows, points, read_text, survives};
     use proptest::prelude::*;
 
     /// Reads a text and compares `name: step:value ...` of all series, one a line.
     fn check(text: &str, want: &str, notices: &[u64]) {
         assert!(knows(&READER, "a.csv", text.as_bytes()), "{text}");
         let log = read_text(&READER, "a.csv", text.as_bytes());
-        let got: Vec<String> = log
-            .series
-            .iter()
-            .map(|series| format!("{}: {}", series.name, points(&log, &series.name)))
-            .collect();
-        let want: Vec<&str> = want.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        assert_eq!(got, want, "{text}");
+        compare(&log, want);
         let got: Vec<u64> = log.notices.iter().filter_map(|notice| notice.offset).collect();
         assert_eq!(got, notices, "{:?}", log.notices);
     }
@@ -429,12 +394,7 @@ mod tests {
             ],
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         ) {
-            for (place, byte) in changes {
-                if !text.is_empty() {
-                    let place = place.index(text.len());
-                    text[place] = byte;
-                }
-            }
+            change(&mut text, &changes);
             survives(&READER, &text);
         }
     }

@@ -9,7 +9,7 @@ use tamegrad_runs::ReadError;
 
 use crate::log::LogBuilder;
 use crate::readers::json_rows::read_file;
-use crate::readers::{Format, Head, Reader, no_folder, no_growth, own_run};
+use crate::readers::{Format, Head, Reader};
 
 /// `trainer_state.json`.
 pub(crate) const READER: Reader = Reader {
@@ -22,10 +22,8 @@ pub(crate) const READER: Reader = Reader {
         ..Format::named("hf-trainer")
     },
     recognises,
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow: no_growth,
     read,
+    ..Reader::OF_FILES
 };
 
 const HISTORY: &str = "log_history";

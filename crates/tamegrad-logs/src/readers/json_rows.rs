@@ -10,23 +10,18 @@ use std::path::{Path, PathBuf};
 use tamegrad_runs::ReadError;
 
 use crate::json::{Event, Json, JsonError};
+use crate::lines::whole_lines;
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number;
-use crate::readers::{Format, Growing, Head, Reader, no_folder, own_run};
+use crate::readers::{Format, Growing, Head, Reader};
 use crate::row::Row;
 use crate::rows::{Rows, is_log_name, is_loss_name};
 use crate::step::{Stepper, is_step_name};
 
 /// JSON lines and JSON documents of records or columns (mmcv, detectron2, Chainer, LLaMA-Factory,
 /// own ones).
-pub(crate) const READER: Reader = Reader {
-    format: Format::named("json-lines"),
-    recognises,
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow,
-    read,
-};
+pub(crate) const READER: Reader =
+    Reader { format: Format::named("json-lines"), recognises, grow, read, ..Reader::OF_FILES };
 
 /// Names that hold all records of a document and say nothing more about them.
 const WRAPPERS: [&str; 12] = [
@@ -123,7 +118,7 @@ pub(super) fn read_file(
         }
         Ok(()) => (0, "no number in any record".to_owned()),
     };
-    Err(ReadError::Broken { path: path.to_owned(), offset, found, wanted })
+    Err(ReadError::broken(path, offset, found, wanted))
 }
 
 /// Reads lines, of which the first bytes were read: how the file ended, and how the last line did.
@@ -135,10 +130,7 @@ fn read_lines(
     let (mut records, mut offset) = (Records::default(), 0);
     loop {
         let whole = if bytes.len() > LINE_BYTES_MAX { bytes.len() } else { whole_lines(&bytes) };
-        let json = Json::new(&bytes[..whole]).at(offset).one_line_each(true);
-        if let Err(error) = read_records(json, rows, &mut records) {
-            rows.notice(error.offset, error.to_string());
-        }
+        take_lines(&bytes[..whole], offset, rows, &mut records);
         offset += whole as u64;
         bytes.drain(..whole);
         let got = file.by_ref().take(CHUNK).read_to_end(&mut bytes);
@@ -149,9 +141,12 @@ fn read_lines(
     }
 }
 
-/// How many of these bytes are whole lines.
-fn whole_lines(bytes: &[u8]) -> usize {
-    memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)
+/// Reads whole lines that begin at an offset of the file.
+fn take_lines(bytes: &[u8], offset: u64, rows: &mut Rows, records: &mut Records) {
+    let json = Json::new(bytes).at(offset).one_line_each(true);
+    if let Err(error) = read_records(json, rows, records) {
+        rows.notice(error.offset, error.to_string());
+    }
 }
 
 fn read_layout(
@@ -234,15 +229,8 @@ fn grow(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>> {
 }
 
 impl Growing for GrowingLines {
-    fn whole(&self, bytes: &[u8]) -> Option<usize> {
-        Some(whole_lines(bytes))
-    }
-
     fn take(&mut self, bytes: &[u8], offset: u64) {
-        let json = Json::new(bytes).at(offset).one_line_each(true);
-        if let Err(error) = read_records(json, &mut self.rows, &mut self.records) {
-            self.rows.notice(error.offset, error.to_string());
-        }
+        take_lines(bytes, offset, &mut self.rows, &mut self.records);
     }
 
     /// A record without a line feed behind it may be whole.
@@ -602,20 +590,14 @@ fn are_over_steps(columns: &[(String, Column)], record: Option<&Row>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::tests::{knows, points, read_text, survives};
+    use crate::readers::tests::{change, compare, knows, points, read_text, survives};
     use proptest::prelude::*;
 
     /// Reads a text and compares `name: step:value ...` of all series, one a line.
     fn check(text: &str, want: &str) {
         assert!(knows(&READER, "log", text.as_bytes()), "{text}");
         let log = read_text(&READER, "log", text.as_bytes());
-        let got: Vec<String> = log
-            .series
-            .iter()
-            .map(|series| format!("{}: {}", series.name, points(&log, &series.name)))
-            .collect();
-        let want: Vec<&str> = want.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        assert_eq!(got, want, "{text}");
+        compare(&log, want);
         assert!(log.notices.is_empty(), "{:?}", log.notices);
     }
 
@@ -794,12 +776,7 @@ mod tests {
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             end in any::<prop::sample::Index>(),
         ) {
-            for (place, byte) in changes {
-                if !text.is_empty() {
-                    let place = place.index(text.len());
-                    text[place] = byte;
-                }
-            }
+            change(&mut text, &changes);
             text.truncate(end.index(text.len() + 1).max(text.len() / 2));
             survives(&READER, &text);
             survives(&crate::readers::hf_trainer::READER, &text);

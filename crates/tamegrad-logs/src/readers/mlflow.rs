@@ -6,30 +6,26 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Row};
 use tamegrad_runs::ReadError;
 
-use super::{Format, Head, Reader, no_folder, no_growth, own_run, sqlite};
+use super::sqlite::{self, RUNS_MAX};
+use super::{Format, Head, Reader};
 use crate::log::{LogBuilder, Point};
 
 /// The database.
 pub(super) const READER: Reader = Reader {
     format: Format::named("mlflow"),
     recognises: |head: &Head<'_>| sqlite::has_metrics(head, &COLUMNS),
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow: no_growth,
     read: read_databases,
+    ..Reader::OF_FILES
 };
 
 const COLUMNS: [&str; 6] = ["key", "value", "timestamp", "step", "is_nan", "run_uuid"];
-/// Runs that are read of one database.
-const RUNS_MAX: usize = 1000;
 
 fn read_databases(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
         let open = || {
-            let database = sqlite::open(path)?;
-            sqlite::require(&database, &COLUMNS)?;
-            let names = run_prefixes(&database)?;
-            Ok((database, names))
+            let database = sqlite::open_metrics(path, &COLUMNS)?;
+            let prefixes = run_prefixes(&database)?;
+            Ok((database, prefixes))
         };
         let (database, prefixes) = open().map_err(|error| sqlite::broken(path, &error))?;
         let mut left_out: HashSet<String> = HashSet::new();
@@ -53,7 +49,7 @@ fn read_databases(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadErr
     Ok(())
 }
 
-/// What goes before the names of each run's series: nothing if there is but one run.
+/// What goes before the names of each run's series.
 fn run_prefixes(database: &Connection) -> rusqlite::Result<HashMap<String, String>> {
     let columns = sqlite::columns(database, "runs")?;
     let is_there =
@@ -65,20 +61,13 @@ fn run_prefixes(database: &Connection) -> rusqlite::Result<HashMap<String, Strin
     };
     let query = format!("SELECT DISTINCT run_uuid FROM metrics {not_deleted} LIMIT {RUNS_MAX}");
     let mut query = database.prepare(&query)?;
-    let names = query.query_map([], |row| Ok(sqlite::name(row.get_ref(0)?)))?;
-    let names = names.collect::<rusqlite::Result<Vec<String>>>()?;
-    if let [only] = &names[..] {
-        return Ok(HashMap::from([(only.clone(), String::new())]));
-    }
-    let short = |name: &str| name.chars().take(8).collect::<String>();
-    let mut uses: HashMap<String, u32> = HashMap::new();
-    names.iter().for_each(|name| *uses.entry(short(name)).or_default() += 1);
-    let prefix = |name: String| {
-        let short = short(&name);
-        let prefix = if uses.get(&short) == Some(&1) { short } else { name.clone() };
-        (name, format!("{prefix}/"))
-    };
-    Ok(names.into_iter().map(prefix).collect())
+    let runs = query.query_map([], |row| {
+        let run = sqlite::name(row.get_ref(0)?);
+        let short = sqlite::short(&run);
+        Ok((run, short))
+    })?;
+    let runs = runs.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(sqlite::prefixes(&runs, |run, _| run.to_owned()))
 }
 
 fn push_row(
@@ -168,18 +157,15 @@ mod tests {
     #[test]
     fn a_broken_database_is_an_error_or_a_notice_and_never_a_panic() {
         let folder = tempfile::tempdir().unwrap();
-        let mut more = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
-            INSERT INTO metrics SELECT 'loss', i, i, '0123456789abcdef', i, 0 FROM n;"
-            .to_owned();
-        more.push_str("VACUUM;");
-        let path = database(folder.path(), &more);
+        let more = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 2000)
+            INSERT INTO metrics SELECT 'loss', i, i, '0123456789abcdef', i, 0 FROM n; VACUUM;";
+        let path = database(folder.path(), more);
         let whole = fs::read(&path).unwrap();
-        for cut in (0..whole.len()).step_by(509) {
-            fs::write(&path, &whole[..cut]).unwrap();
-            if let Ok(source) = Source::open(&path) {
-                let _ = source.read();
-            }
-        }
+        let survives = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            let _ = Source::open(&path).and_then(|source| source.read());
+        };
+        (0..whole.len()).step_by(509).for_each(|cut| survives(&whole[..cut]));
         let mut state = 1_u32;
         for round in 0..300 {
             let mut bytes = whole.clone();
@@ -188,10 +174,7 @@ mod tests {
                 let place = 100 + (state >> 8) as usize % (bytes.len() - 100);
                 bytes[place] = state as u8 ^ round as u8;
             }
-            fs::write(&path, &bytes).unwrap();
-            if let Ok(source) = Source::open(&path) {
-                let _ = source.read();
-            }
+            survives(&bytes);
         }
     }
 }

@@ -1,26 +1,24 @@
 //! MLflow's file store: a folder for each run.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use super::{Format, Reader, no_growth, own_run};
+use super::{Format, Reader};
+use crate::files::entries;
+use crate::lines::{Line, each_line};
 use crate::log::{LogBuilder, Point};
 
 /// The folder of a run, `mlruns/<experiment>/<run>/`.
 pub(super) const READER: Reader = Reader {
     format: Format::named("mlflow"),
-    recognises: |_| false,
     recognises_folder,
-    run_key: own_run,
-    grow: no_growth,
     read: read_folders,
+    ..Reader::OF_FILES
 };
 
-/// Bytes of one line of a metric's file.
-const LINE_BYTES_MAX: u64 = 4096;
 /// Folders within folders of metrics: `train/loss` is one in another.
 const DEPTH_MAX: usize = 16;
 
@@ -51,15 +49,10 @@ fn read_metrics(
     depth: usize,
     log: &mut LogBuilder,
 ) -> Result<(), ReadError> {
-    let mut entries = fs::read_dir(folder)
-        .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
-        .map_err(|error| ReadError::io(folder, error))?;
-    entries.sort_by_key(|entry| entry.file_name());
-    for entry in entries {
-        let (path, name) = (entry.path(), entry.file_name());
-        let name = format!("{prefix}{}", name.to_string_lossy());
+    for path in entries(folder).map_err(|error| ReadError::io(folder, error))? {
+        let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
         // The kind of the entry itself: a link could lead in a circle.
-        let result = match entry.file_type() {
+        let result = match fs::symlink_metadata(&path) {
             Ok(kind) if kind.is_dir() && depth > 0 => {
                 read_metrics(&path, &format!("{name}/"), depth - 1, log)
             }
@@ -78,26 +71,20 @@ fn read_metrics(
 }
 
 fn read_metric(path: &Path, name: &str, log: &mut LogBuilder) -> std::io::Result<()> {
-    let mut file = BufReader::new(File::open(path)?);
-    let (mut line, mut offset) = (Vec::new(), 0);
-    loop {
-        line.clear();
-        let read = (&mut file).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-        if read == 0 {
-            return Ok(());
-        }
-        match point(&line) {
+    let read = each_line(File::open(path)?, 0, |Line { bytes, offset, .. }| {
+        match point(bytes) {
             Some(point) => log.push(name, point),
-            None if line.trim_ascii().is_empty() => {}
+            None if bytes.trim_ascii().is_empty() => {}
             None => {
-                let start = &line[..line.len().min(40)];
+                let start = &bytes[..bytes.len().min(40)];
                 let found = String::from_utf8_lossy(start.trim_ascii()).into_owned();
                 let text = format!("got {found:?}, want a time, a number and a step");
                 log.notice(path, Some(offset), text);
             }
         }
-        offset += read as u64;
-    }
+        true
+    });
+    read.map_err(|(_, error)| error)
 }
 
 /// The point of a line `timestamp value step`; the oldest versions wrote no step.

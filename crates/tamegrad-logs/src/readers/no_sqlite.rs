@@ -5,18 +5,12 @@ use std::path::PathBuf;
 
 use tamegrad_runs::ReadError;
 
-use super::{Format, Head, Reader, no_folder, no_growth, own_run};
+use super::{Format, Head, Reader};
 use crate::log::LogBuilder;
 
 /// Recognises them and says that they are not read.
-pub(super) const READER: Reader = Reader {
-    format: Format::named("sqlite"),
-    recognises,
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow: no_growth,
-    read,
-};
+pub(super) const READER: Reader =
+    Reader { format: Format::named("sqlite"), recognises, read, ..Reader::OF_FILES };
 
 /// Whether it is a database with a table `metrics`, as MLflow and trackio have it.
 fn recognises(head: &Head<'_>) -> bool {

@@ -2,20 +2,16 @@
 
 use std::path::PathBuf;
 
-use tamegrad_runs::{
-    Notice, ReadError, RunFolder, StepRow, TensorRecord, diagnosis, is_run_folder,
-};
+use tamegrad_runs::{ReadError, RunFolder, StepRow, TensorRecord, diagnosis, is_run_folder};
 
-use super::{Format, Reader, no_growth, own_run};
+use super::{Format, Reader};
 use crate::log::{LogBuilder, Point};
 
 pub(super) const READER: Reader = Reader {
     format: Format::named("tamegrad run"),
-    recognises: |_| false,
     recognises_folder: |_, names| is_run_folder(names),
-    run_key: own_run,
-    grow: no_growth,
     read,
+    ..Reader::OF_FILES
 };
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
@@ -40,15 +36,10 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
             Some(Err(refused)) => log.notice(path, None, refused),
             None => {}
         }
-        for Notice { path, offset, text } in notices {
-            log.notice(&path, offset, text);
-        }
+        notices.into_iter().for_each(|notice| log.add(notice));
         if unknown > 0 {
-            log.notice(
-                path,
-                None,
-                format!("{unknown} rows of tensors that run.json does not name"),
-            );
+            let text = format!("{unknown} rows of tensors that run.json does not name");
+            log.notice(path, None, text);
         }
         // The steps count without the tensors and the events.
         for error in [result, events].into_iter().filter_map(Result::err) {
@@ -100,21 +91,10 @@ mod tests {
         let mut run = RunWriter::create(folder.path(), &info).unwrap();
         for step in 0..3 {
             let loss = Some(if step == 2 { f64::NAN } else { 0.5 });
-            let row = StepRow {
-                step,
-                segment: 0,
-                wall: 7.0,
-                loss,
-                metric: None,
-                learning_rate: Some(0.1),
-                gradient_norm: Some(2.0),
-                nonfinite_gradients: 0,
-                update_ratio: None,
-            };
-            run.step(&row).unwrap();
-            let l2 = step as f64;
-            let row =
-                TensorRow { tensor: 0, l2, max_abs: 1.0, mean: 0.0, nans: 0, infs: 0, zeros: 0 };
+            let (learning_rate, gradient_norm) = (Some(0.1), Some(2.0));
+            let row = StepRow { step, wall: 7.0, loss, ..StepRow::default() };
+            run.step(&StepRow { learning_rate, gradient_norm, ..row }).unwrap();
+            let row = TensorRow { l2: step as f64, max_abs: 1.0, ..TensorRow::default() };
             run.tensors(step, &[row]).unwrap();
         }
         run.finish().unwrap();
@@ -139,20 +119,8 @@ mod tests {
     fn an_envelope_gives_its_smallest_and_its_largest_norm() {
         let mut log = LogBuilder::new();
         let place = log.place("grad_norm/a");
-        let record = TensorRecord {
-            step: 99,
-            segment: 0,
-            steps: 100,
-            tensor: 0,
-            l2: 2.0,
-            l2_min: 1.0,
-            l2_max: 50.0,
-            max_abs: 3.0,
-            mean: 0.0,
-            nans: 0,
-            infs: 0,
-            zeros: 0,
-        };
+        let record = TensorRecord { step: 99, steps: 100, ..TensorRecord::default() };
+        let record = TensorRecord { l2_min: 1.0, l2_max: 50.0, ..record };
         push_tensor(&record, place, &mut log);
         let log = log.finish();
         let points: Vec<_> = log.series[0].points.iter().map(|p| (p.step, p.value)).collect();

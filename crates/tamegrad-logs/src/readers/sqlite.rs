@@ -1,6 +1,7 @@
 //! SQLite files, as several trackers keep their numbers in them: opened without a trace.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 const VALUE_BYTES_MAX: i32 = 16 * 1024 * 1024;
 /// Bytes of a run's name that are kept.
 const NAME_BYTES_MAX: usize = 4096;
+/// Runs that are read of one database.
+pub(super) const RUNS_MAX: usize = 1000;
 /// Steps of SQLite's machine that the queries on one database may take, for each byte of its files
 /// and beside that. A row of six small cells has some 20 bytes and takes some 100 steps.
 const STEPS_PER_BYTE: u64 = 32;
@@ -29,17 +32,41 @@ const STEPS_AT_ONCE: u16 = 1000;
 
 /// Whether a file is a SQLite database with a table `metrics` that has these columns.
 pub(super) fn has_metrics(head: &Head<'_>, wanted: &[&str]) -> bool {
-    head.bytes.starts_with(MAGIC)
-        && open(head.path).and_then(|database| require(&database, wanted)).is_ok()
+    head.bytes.starts_with(MAGIC) && open_metrics(head.path, wanted).is_ok()
 }
 
-/// That there is a table `metrics` with these columns.
-pub(super) fn require(database: &Connection, wanted: &[&str]) -> rusqlite::Result<()> {
-    let columns = columns(database, "metrics")?;
+/// Opens a database that has a table `metrics` with these columns.
+pub(super) fn open_metrics(path: &Path, wanted: &[&str]) -> rusqlite::Result<Connection> {
+    let database = open(path)?;
+    let columns = columns(&database, "metrics")?;
     match wanted.iter().find(|name| columns.iter().all(|column| column != *name)) {
         Some(missing) => Err(rusqlite::Error::InvalidColumnName(format!("metrics.{missing}"))),
-        None => Ok(()),
+        None => Ok(database),
     }
+}
+
+/// What goes before the names of each run's series, by the run: nothing if there is but one, else
+/// what it is called, or `in_doubt` if others are called so, too.
+pub(super) fn prefixes(
+    runs: &[(String, String)],
+    in_doubt: impl Fn(&str, &str) -> String,
+) -> HashMap<String, String> {
+    if let [(only, _)] = runs {
+        return HashMap::from([(only.clone(), String::new())]);
+    }
+    let mut uses: HashMap<&str, u32> = HashMap::new();
+    runs.iter().for_each(|(_, name)| *uses.entry(name).or_default() += 1);
+    let prefix = |(run, name): &(String, String)| {
+        let is_unique = uses.get(name.as_str()) == Some(&1);
+        let called = if is_unique { name.clone() } else { in_doubt(run, name) };
+        (run.clone(), format!("{called}/"))
+    };
+    runs.iter().map(prefix).collect()
+}
+
+/// The start of a run's id, by which people tell runs apart.
+pub(super) fn short(run: &str) -> String {
+    run.chars().take(8).collect()
 }
 
 /// Opens a database for reading.
@@ -49,7 +76,7 @@ pub(super) fn require(database: &Connection, wanted: &[&str]) -> rusqlite::Resul
 ///
 /// Queries end with an error when they take more steps than a sound database of this size needs:
 /// pages that point at each other would otherwise be rows without an end.
-pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut database = if uses_wal(path) && !beside(path, "-wal").exists() {
         let uri = format!("file:{}?immutable=1", escape(path));
@@ -118,8 +145,7 @@ pub(super) fn visit(
 
 /// The error of a database that cannot be read at all.
 pub(super) fn broken(path: &Path, error: &rusqlite::Error) -> ReadError {
-    let (path, found) = (path.to_owned(), why(error));
-    ReadError::Broken { path, offset: 0, found, wanted: "a SQLite database with metrics" }
+    ReadError::broken(path, 0, why(error), "a SQLite database with metrics")
 }
 
 fn why(error: &rusqlite::Error) -> String {
@@ -235,7 +261,7 @@ mod tests {
         let database = open(&path).unwrap();
         assert_eq!(columns(&database, "metrics").unwrap(), [""; 0]);
         assert_eq!(columns(&database, "runs").unwrap(), ["run_uuid"]);
-        let error = require(&database, &["key"]).unwrap_err();
+        let error = open_metrics(&path, &["key"]).unwrap_err();
         assert_eq!(error.to_string(), "Invalid column name: metrics.key");
     }
 

@@ -15,13 +15,13 @@ use tamegrad_runs::ReadError;
 
 use self::frames::{Frames, payload_len};
 use self::growing::grow;
-use super::{Format, Head, Reader, no_folder};
+use super::{Format, Head, Reader};
 use crate::bins::{BINS_MAX, l2_norm};
 use crate::files::read_each;
 use crate::framed::{self, Taken};
 use crate::log::{LogBuilder, Point};
 use crate::tags::{Number, Tags};
-use crate::wire::{Malformed, Value, each_f64, fields};
+use crate::wire::{Malformed, Value, each_fixed, fields};
 
 /// TensorBoard event files. All those of one folder are one run.
 pub(super) const READER: Reader = Reader {
@@ -31,10 +31,10 @@ pub(super) const READER: Reader = Reader {
         ..Format::named("TensorBoard event file")
     },
     recognises,
-    recognises_folder: no_folder,
     run_key: |_| Some(String::new()),
     grow,
     read,
+    ..Reader::OF_FILES
 };
 
 const WANTED: &str = "TensorBoard records";
@@ -95,7 +95,7 @@ impl Run {
         log: &mut LogBuilder,
     ) -> Result<(), ReadError> {
         if len == 0 {
-            return Err(framed::empty(path, WANTED));
+            return Err(ReadError::broken(path, 0, "an empty file", WANTED));
         }
         let frames = Frames::new(stream, len);
         let read = framed::read_records(path, frames, WANTED, log, |event, log| {
@@ -194,19 +194,18 @@ fn old_norm(histogram: &[u8], buckets: &mut Buckets) -> Result<Option<Number>, M
     let Buckets { limits, counts, .. } = buckets;
     limits.clear();
     counts.clear();
-    let [mut min, mut max, mut num, mut sum, mut sum_squares] = [None::<f64>; 5];
+    let mut sums = [None; 5];
     for field in fields(histogram) {
         match field? {
-            (1, Value::Fixed64(bits)) => min = Some(f64::from_bits(bits)),
-            (2, Value::Fixed64(bits)) => max = Some(f64::from_bits(bits)),
-            (3, Value::Fixed64(bits)) => num = Some(f64::from_bits(bits)),
-            (4, Value::Fixed64(bits)) => sum = Some(f64::from_bits(bits)),
-            (5, Value::Fixed64(bits)) => sum_squares = Some(f64::from_bits(bits)),
-            (6, value) => each_f64(value, |limit| push_bounded(limits, limit))?,
-            (7, value) => each_f64(value, |count| push_bounded(counts, count))?,
+            (field @ 1..=5, Value::Fixed64(bits)) => {
+                sums[field as usize - 1] = Some(f64::from_bits(bits));
+            }
+            (6, value) => each_fixed(value, |limit| push_bounded(limits, limit))?,
+            (7, value) => each_fixed(value, |count| push_bounded(counts, count))?,
             _ => {}
         }
     }
+    let [min, max, num, sum, sum_squares] = sums;
     if let Some(sum_squares) = sum_squares {
         return Ok(Some(Number::Exact(sum_squares.sqrt())));
     }
@@ -220,9 +219,9 @@ fn old_norm(histogram: &[u8], buckets: &mut Buckets) -> Result<Option<Number>, M
     Ok(l2_norm(bins.map(|((low, high), n)| (within(low), within(high), n))).map(Number::Estimate))
 }
 
-fn push_bounded(numbers: &mut Vec<f64>, number: f64) {
+fn push_bounded(numbers: &mut Vec<f64>, number: [u8; 8]) {
     if numbers.len() < BINS_MAX {
-        numbers.push(number);
+        numbers.push(f64::from_le_bytes(number));
     }
 }
 
@@ -241,7 +240,7 @@ mod tests {
     use super::frames::frame;
     use super::*;
     use crate::log::Log;
-    use crate::readers::tests::words;
+    use crate::readers::tests::{change, knows, words};
     use crate::wire::write::{message, varint};
     use proptest::prelude::*;
 
@@ -314,10 +313,7 @@ mod tests {
     }
 
     fn check(files: &[Vec<u8>], want: &[&str]) {
-        assert_eq!(
-            read_bytes(files).map(|log| words(&log)),
-            Ok(want.iter().map(|w| w.to_string()).collect())
-        );
+        assert_eq!(words(&read_bytes(files).unwrap()), want);
     }
 
     #[test]
@@ -429,8 +425,7 @@ mod tests {
             ("events.out.tfevents.1.host", &[0; 100], true),
         ];
         for (path, bytes, want) in cases {
-            let head = Head { path: Path::new(path), bytes, is_whole: true, named: &[] };
-            assert_eq!(recognises(&head), *want, "{path} {bytes:?}");
+            assert_eq!(knows(&READER, path, bytes), *want, "{path} {bytes:?}");
         }
     }
 
@@ -488,10 +483,7 @@ mod tests {
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         ) {
             let mut payload = event[12..event.len() - 4].to_vec();
-            for (at, byte) in changes {
-                let at = at.index(payload.len());
-                payload[at] = byte;
-            }
+            change(&mut payload, &changes);
             let mut log = LogBuilder::new();
             let read = Run::default().event(&payload, &mut log);
             let points: usize = log.finish().series.iter().map(|s| s.points.len()).sum();

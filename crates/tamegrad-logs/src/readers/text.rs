@@ -8,7 +8,6 @@ mod figures;
 mod lines;
 mod means;
 mod names;
-mod number;
 mod scan;
 mod steps;
 mod table;
@@ -17,30 +16,25 @@ mod words;
 use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use self::lines::{LINE_BYTES_MAX, Line};
+use self::lines::LINE_BYTES_MAX;
 use self::means::Means;
 use self::names::{Class, NAMES_MAX, Names, Subset};
 use self::scan::{Bar, Marks, Pair};
 use self::steps::{Kind, Position, Track};
 use self::table::Table;
 use self::words::Stop;
-use super::{Format, Growing, Head, Reader, no_folder, own_run};
+use super::{Format, Growing, Head, Reader};
+use crate::lines::Line;
 use crate::log::{Log, LogBuilder, Point};
 
 /// Text logs.
-pub(crate) const TEXT: Reader = Reader {
-    format: Format::named("text"),
-    recognises,
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow,
-    read,
-};
+pub(crate) const TEXT: Reader =
+    Reader { format: Format::named("text"), recognises, grow, read, ..Reader::OF_FILES };
 
 /// Bytes that are looked at for the first line of training: long settings may come before it.
 const PREAMBLE_BYTES_MAX: u64 = 16 << 20;
@@ -107,7 +101,7 @@ fn training_lines(
 ) -> TrainingLines {
     let mut reading = Reading::new(path, LogBuilder::new());
     // What cannot be read to the end is recognised by what came before.
-    let _ = lines::each_line(input, |line| {
+    let _ = lines::each_line(input, 0, |line| {
         reading.line(&line);
         !is_enough(&reading.found)
     });
@@ -118,22 +112,17 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
         let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
         let mut reading = Reading::new(path, std::mem::take(log));
-        let end = lines::each_line(file, |line| {
-            reading.line(&line);
-            true
-        });
+        let end = reading.lines(file, 0);
         *log = reading.finish();
         if let Err((offset, error)) = end {
             log.notice(path, Some(offset), format!("{error}; what comes before is used"));
         }
     }
     match paths.first() {
-        Some(path) if log.is_empty() => Err(ReadError::Broken {
-            path: path.clone(),
-            offset: 0,
-            found: "text without any line of training".to_owned(),
-            wanted: "lines with a loss or a gradient norm",
-        }),
+        Some(path) if log.is_empty() => {
+            let found = "text without any line of training";
+            Err(ReadError::broken(path, 0, found, "lines with a loss or a gradient norm"))
+        }
         _ => Ok(()),
     }
 }
@@ -148,12 +137,8 @@ impl Growing for Reading {
     }
 
     fn take(&mut self, bytes: &[u8], offset: u64) {
-        let offset = |line: &Line<'_>| offset + line.offset;
         // Bytes in memory can be read.
-        let _ = lines::each_line(bytes, |line| {
-            self.line(&Line { offset: offset(&line), ..line });
-            true
-        });
+        let _ = self.lines(bytes, offset);
     }
 
     /// A progress bar ends its state when it draws the next one, so that the rest counts.
@@ -167,7 +152,7 @@ impl Growing for Reading {
 }
 
 /// A log while it is read.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Reading {
     path: PathBuf,
     log: LogBuilder,
@@ -220,33 +205,15 @@ struct KerasBar {
 
 impl Reading {
     fn new(path: &Path, log: LogBuilder) -> Self {
-        Self {
-            path: path.to_owned(),
-            log,
-            names: Names::default(),
-            marks: Marks::default(),
-            plain: Vec::new(),
-            track: Track::default(),
-            means: Means::default(),
-            kind: None,
-            pending: Vec::new(),
-            keras: None,
-            table: None,
-            drawn: HashSet::new(),
-            places: Vec::new(),
-            main_loss: None,
-            records: 0,
-            others: 0,
-            lines: 0,
-            last_code: None,
-            last_stop: None,
-            last_record: None,
-            bare: Vec::new(),
-            found: TrainingLines::default(),
-            is_cut_noticed: false,
-            is_zero_noticed: false,
-            are_means_noticed: false,
-        }
+        Self { path: path.to_owned(), log, ..Self::default() }
+    }
+
+    /// Takes in the lines of an input that begins at an offset of the file.
+    fn lines(&mut self, input: impl Read, offset: u64) -> Result<(), (u64, io::Error)> {
+        lines::each_line(input, offset, |line| {
+            self.line(&line);
+            true
+        })
     }
 
     fn line(&mut self, line: &Line<'_>) {
@@ -370,16 +337,10 @@ impl Reading {
         if self.places.len() <= id {
             self.places.resize(id + 1, [None; 3]);
         }
-        if let Some(&Some(place)) = self.places.get(id).and_then(|places| places.get(variant)) {
-            return place;
-        }
-        let name = self.names.text(pair.name.id);
-        let prefix = ["", "val_", "train_"].get(variant).copied().unwrap_or_default();
-        let place = self.log.place(&format!("{prefix}{name}"));
-        if let Some(known) = self.places.get_mut(id).and_then(|places| places.get_mut(variant)) {
-            *known = Some(place);
-        }
-        place
+        *self.places[id][variant].get_or_insert_with(|| {
+            let prefix = ["", "val_", "train_"][variant];
+            self.log.place(&format!("{prefix}{}", self.names.text(pair.name.id)))
+        })
     }
 
     fn record(&mut self, line: &[u8], marks: &Marks, position: Position, is_validation: bool) {
@@ -401,15 +362,15 @@ impl Reading {
 
     /// Whether the same was just logged, as two handlers of a logger do, or drawn by the bar before.
     fn is_repeated(&mut self, position: &Position, values: &[(usize, f64)]) -> bool {
-        if position.bar().is_none() && position.iteration().is_none() {
+        if position.bar.is_none() && position.own.is_none() {
             self.last_record = None;
             return false;
         }
         let mut hasher = DefaultHasher::new();
-        (position.bar(), position.iteration()).hash(&mut hasher);
+        (position.bar, position.own).hash(&mut hasher);
         values.iter().for_each(|(at, value)| (at, value.to_bits()).hash(&mut hasher));
         let hash = hasher.finish();
-        let Some(bar) = position.bar() else { return self.last_record.replace(hash) == Some(hash) };
+        let Some(bar) = position.bar else { return self.last_record.replace(hash) == Some(hash) };
         if bar <= 1 || self.drawn.len() > 1 << 16 {
             self.drawn.clear();
         }

@@ -7,33 +7,27 @@ use rusqlite::{Connection, Row};
 use serde_json::{Map, Value};
 use tamegrad_runs::ReadError;
 
-use super::{Format, Head, Reader, no_folder, no_growth, own_run, sqlite};
+use super::sqlite::{self, RUNS_MAX};
+use super::{Format, Head, Reader};
 use crate::log::{LogBuilder, Point};
+use crate::number::nonfinite;
 
 pub(super) const READER: Reader = Reader {
     format: Format::named("trackio"),
     recognises: |head: &Head<'_>| sqlite::has_metrics(head, &COLUMNS),
-    recognises_folder: no_folder,
-    run_key: own_run,
-    grow: no_growth,
     read,
+    ..Reader::OF_FILES
 };
 
 const COLUMNS: [&str; 2] = ["metrics", "run_name"];
-/// Runs that are read of one database.
-const RUNS_MAX: usize = 1000;
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
-    for path in paths {
-        read_database(path, log)?;
-    }
-    Ok(())
+    paths.iter().try_for_each(|path| read_database(path, log))
 }
 
 fn read_database(path: &Path, log: &mut LogBuilder) -> Result<(), ReadError> {
     let open = || {
-        let database = sqlite::open(path)?;
-        sqlite::require(&database, &COLUMNS)?;
+        let database = sqlite::open_metrics(path, &COLUMNS)?;
         let columns = Columns::of(&database)?;
         let prefixes = run_prefixes(&database, &columns)?;
         Ok((database, columns, prefixes))
@@ -88,7 +82,7 @@ impl Columns {
     }
 }
 
-/// What goes before the names of each run's series: nothing if there is but one run.
+/// What goes before the names of each run's series.
 fn run_prefixes(
     database: &Connection,
     columns: &Columns,
@@ -98,18 +92,8 @@ fn run_prefixes(
     let mut query = database.prepare(&query)?;
     let runs = query
         .query_map([], |row| Ok((sqlite::name(row.get_ref(0)?), sqlite::name(row.get_ref(1)?))))?;
-    let runs = runs.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
-    if let [(only, _)] = &runs[..] {
-        return Ok(HashMap::from([(only.clone(), String::new())]));
-    }
-    let mut uses: HashMap<&str, u32> = HashMap::new();
-    runs.iter().for_each(|(_, name)| *uses.entry(name).or_default() += 1);
-    let prefix = |(run, name): &(String, String)| {
-        let is_unique = uses.get(name.as_str()) == Some(&1);
-        let id: String = run.chars().take(8).collect();
-        (run.clone(), if is_unique { format!("{name}/") } else { format!("{name}-{id}/") })
-    };
-    Ok(runs.iter().map(prefix).collect())
+    let runs = runs.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(sqlite::prefixes(&runs, |run, name| format!("{name}-{}", sqlite::short(run))))
 }
 
 /// Pushes the numbers of a row, or says why there are none.
@@ -145,7 +129,7 @@ fn push_object(object: &Map<String, Value>, prefix: &str, push: &mut impl FnMut(
         match value {
             Value::Number(number) => push(&name, number.as_f64().unwrap_or(f64::NAN)),
             Value::String(text) => {
-                if let Some(value) = nonfinite(text) {
+                if let Some(value) = nonfinite(text.as_bytes()) {
                     push(&name, value);
                 }
             }
@@ -155,15 +139,6 @@ fn push_object(object: &Map<String, Value>, prefix: &str, push: &mut impl FnMut(
             }
             _ => {}
         }
-    }
-}
-
-fn nonfinite(text: &str) -> Option<f64> {
-    match text {
-        "NaN" => Some(f64::NAN),
-        "Infinity" => Some(f64::INFINITY),
-        "-Infinity" => Some(f64::NEG_INFINITY),
-        _ => None,
     }
 }
 

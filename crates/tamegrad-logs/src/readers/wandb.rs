@@ -13,11 +13,12 @@ use jiter::{Jiter, JiterResult, Peek};
 use tamegrad_runs::ReadError;
 
 use self::chunks::Records;
-use super::{Format, Head, Reader, no_folder, no_growth};
+use super::{Format, Head, Reader};
 use crate::bins::{BINS_MAX, l2_norm};
 use crate::files::read_each;
 use crate::framed::{self, Taken};
 use crate::log::{LogBuilder, Point};
+use crate::number::nonfinite;
 use crate::tags::{Number, Tags};
 use crate::wire::{Malformed, Value, fields};
 
@@ -28,10 +29,9 @@ pub(super) const READER: Reader = Reader {
         ..Format::named("W&B run file")
     },
     recognises,
-    recognises_folder: no_folder,
     run_key,
-    grow: no_growth,
     read,
+    ..Reader::OF_FILES
 };
 
 /// `:W&B`, the magic number 0xBEE1 and the version 0.
@@ -88,13 +88,13 @@ impl Run {
     ) -> Result<(), ReadError> {
         let fail = |error| ReadError::io(path, error);
         if len == 0 {
-            return Err(framed::empty(path, WANTED));
+            return Err(ReadError::broken(path, 0, "an empty file", WANTED));
         }
         let mut header = Vec::new();
         stream.by_ref().take(HEADER.len() as u64).read_to_end(&mut header).map_err(fail)?;
         if header != HEADER {
-            let (found, wanted) = (format!("\"{}\"", header.escape_ascii()), HEADER_WANTED);
-            return Err(ReadError::Broken { path: path.to_owned(), offset: 0, found, wanted });
+            let found = format!("\"{}\"", header.escape_ascii());
+            return Err(ReadError::broken(path, 0, found, HEADER_WANTED));
         }
         // The header is part of the first block.
         let stream = HEADER.chain(stream);
@@ -223,19 +223,9 @@ fn item_of<'a>(item: &'a [u8], name: &mut Vec<u8>) -> Result<Option<&'a [u8]>, M
 /// A number as W&B writes it; what is not finite is a literal or, in newer files, a string.
 fn plain_number(json: &[u8]) -> Option<f64> {
     match json {
-        [b'"', text @ .., b'"'] => not_finite(text),
+        [b'"', text @ .., b'"'] => nonfinite(text),
         // The library's parser knows `NaN`, `Infinity` and `-Infinity`.
         _ => std::str::from_utf8(json).ok()?.trim().parse().ok(),
-    }
-}
-
-/// What a string says that stands for a number which is not finite.
-fn not_finite(text: &[u8]) -> Option<f64> {
-    match text {
-        b"NaN" => Some(f64::NAN),
-        b"Infinity" => Some(f64::INFINITY),
-        b"-Infinity" => Some(f64::NEG_INFINITY),
-        _ => None,
     }
 }
 
@@ -266,7 +256,7 @@ impl<F: FnMut(&[u8], Number)> Found<'_, F> {
             match json.peek()? {
                 Peek::Object if depth < DEPTH_MAX => self.dictionary(json, depth + 1)?,
                 Peek::String => {
-                    if let Some(number) = not_finite(json.known_str()?.as_bytes()) {
+                    if let Some(number) = nonfinite(json.known_str()?.as_bytes()) {
                         (self.push)(self.name, Number::Exact(number));
                     }
                 }
@@ -336,7 +326,7 @@ fn numbers(json: &mut Jiter<'_>, into: &mut Vec<f64>) -> JiterResult<()> {
 mod tests {
     use super::*;
     use crate::log::Log;
-    use crate::readers::tests::words;
+    use crate::readers::tests::{change, knows, words};
     use crate::wire::write::message;
     use proptest::prelude::*;
 
@@ -379,12 +369,11 @@ mod tests {
     }
 
     fn check(records: &[Vec<u8>], want: &[&str]) {
-        let want = want.iter().map(|word| (*word).to_owned()).collect();
-        assert_eq!(read_bytes(&file(records)).map(|log| words(&log)), Ok(want));
+        assert_eq!(words(&read_bytes(&file(records)).unwrap()), want);
     }
 
     #[test]
-    fn numbers_and_what_is_not_finite() {
+    fn numbers_and_what_is_nonfinite() {
         check(
             &[
                 history(Some(0), &[("loss", "2.5"), ("_runtime", "3.1"), ("note", "\"good\"")]),
@@ -503,8 +492,7 @@ mod tests {
             (RUN, &[0; 9], true),
         ];
         for (path, bytes, want) in cases {
-            let head = Head { path: Path::new(path), bytes, is_whole: true, named: &[] };
-            assert_eq!(recognises(&head), *want, "{path} {bytes:?}");
+            assert_eq!(knows(&READER, path, bytes), *want, "{path} {bytes:?}");
         }
     }
 
@@ -549,10 +537,7 @@ mod tests {
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         ) {
             let mut record = history(Some(5), &[("a>b", &json), ("_step", "7"), ("c", "1.5")]);
-            for (at, byte) in changes {
-                let at = at.index(record.len());
-                record[at] = byte;
-            }
+            change(&mut record, &changes);
             let mut log = LogBuilder::new();
             let read = Run::default().record(&record, &mut log);
             let points: usize = log.finish().series.iter().map(|s| s.points.len()).sum();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tamegrad::logs::Sample;
 
-use super::{has, normal, samples};
+use super::{behind, has, normal, samples};
 use crate::log::{Log, Point, Series};
 
 /// What the whole network is called where ratios are told of single tensors as well.
@@ -64,12 +64,9 @@ fn parameters(name: &str) -> Option<String> {
 /// What a series is of whose name, behind any folder, is one of these, or begins with it and a `/`.
 fn of(name: &str, starts: &[&str]) -> Option<String> {
     let is_other = has(&normal(name), &["max", "min", "std", "var", "ratio_std"]);
-    let tensor = starts.iter().find_map(|start| {
-        let at = name.find(start).filter(|at| *at == 0 || name[..*at].ends_with('/'))?;
-        match &name[at + start.len()..] {
-            "" | "/global" | "/total" | "/all" => Some(ALL),
-            rest => rest.strip_prefix('/'),
-        }
+    let tensor = starts.iter().find_map(|start| match behind(name, start)? {
+        "" | "/global" | "/total" | "/all" => Some(ALL),
+        rest => rest.strip_prefix('/'),
     });
     tensor.filter(|_| !is_other).map(str::to_owned)
 }
@@ -77,21 +74,11 @@ fn of(name: &str, starts: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::LogBuilder;
-
-    fn log(series: &[(&str, &[f64])]) -> Log {
-        let mut builder = LogBuilder::new();
-        for (name, values) in series {
-            for (step, &value) in values.iter().enumerate() {
-                builder.push(name, Point { step: step as i64, wall: f64::NAN, value });
-            }
-        }
-        builder.finish()
-    }
+    use crate::log::tests::log_of;
 
     #[test]
     fn ratios_as_writers_name_them_and_from_norms() {
-        let log = log(&[
+        let log = log_of(&[
             ("update_ratio", &[0.001, 0.002]),
             ("train/update_ratio/fc.weight", &[0.003]),
             ("update_ratio/fc.bias", &[9.0]),

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::bins::BINS_MAX;
-use crate::wire::{Malformed, Value, each_chunk, each_f32, each_f64, each_varint, fields};
+use crate::wire::{Malformed, Value, each_chunk, each_fixed, each_varint, fields};
 
 /// Columns of a histogram: left, right, count.
 pub(super) const COLUMNS: usize = 3;
@@ -111,8 +111,8 @@ fn each_number(tensor: &[u8], dtype: u64, mut take: impl FnMut(f64)) -> Result<(
     for field in fields(tensor) {
         match (field?, dtype) {
             ((4, Value::Bytes(content)), _) => each_raw(content, dtype, &mut take)?,
-            ((5, value), FLOAT) => each_f32(value, |number| take(number.into()))?,
-            ((6, value), DOUBLE) => each_f64(value, &mut take)?,
+            ((5, value), FLOAT) => each_fixed(value, |n| take(f32::from_le_bytes(n).into()))?,
+            ((6, value), DOUBLE) => each_fixed(value, |n| take(f64::from_le_bytes(n)))?,
             ((7, value), INT32 | UINT8 | INT16 | INT8 | UINT16) | ((10, value), INT64) => {
                 each_varint(value, |number| take(number as i64 as f64))?;
             }

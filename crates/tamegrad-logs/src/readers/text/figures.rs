@@ -1,13 +1,13 @@
 //! What a number in a line stands for: a value, a step, a place in the run, or none of these.
 
 use super::names::{Class, Name, Subset};
-use super::number;
 use super::scan::{Bar, PAIRS_MAX, Pair, Place, Scanner, Separator};
+use crate::number::number_at_start;
 
 impl Scanner<'_> {
     pub(super) fn number(&mut self) {
         let start = self.at;
-        let Some((value, length)) = number::parse(self.rest(start)) else { return self.pass(1) };
+        let Some((value, length)) = number_at_start(self.rest(start)) else { return self.pass(1) };
         let end = start + length;
         if let Some((value, end)) = self.thousands(start, end) {
             return self.value(start, end, value);
@@ -37,7 +37,7 @@ impl Scanner<'_> {
                 let length = skip(b"-");
                 // ESPnet: `3epoch:train:101-200batch:`.
                 if self.rest(end + length).starts_with(b"batch")
-                    && let Some((batch, _)) = number::parse(self.rest(end + 1))
+                    && let Some((batch, _)) = number_at_start(self.rest(end + 1))
                     && let Some(batch) = integer(batch)
                 {
                     self.set_step(2, batch);
@@ -74,7 +74,7 @@ impl Scanner<'_> {
         let fraction = self.rest(end).iter().take_while(|b| b.is_ascii_digit() || **b == b'.');
         let fraction = fraction.count();
         digits.extend_from_slice(self.line.get(end..end + fraction)?);
-        let (value, length) = number::parse(&digits)?;
+        let (value, length) = number_at_start(&digits)?;
         let is_whole = length == digits.len() && digits.len() > 3;
         (is_whole && !self.byte(end + fraction).is_ascii_alphanumeric())
             .then_some((value, end + fraction))
@@ -83,7 +83,7 @@ impl Scanner<'_> {
     /// At `50/7330`, of which the part before the slash was read.
     fn fraction(&mut self, start: usize, at: f64, (end, slash): (usize, usize)) {
         let from = self.after_spaces(slash + 1);
-        let parsed = number::parse(self.rest(from));
+        let parsed = number_at_start(self.rest(from));
         let Some((of, length)) = parsed else {
             // In `step: 3 / loss: 2` the slash only parts them.
             return if slash > end { self.value(start, end, at) } else { self.skip_to(slash + 1) };
@@ -140,10 +140,8 @@ impl Scanner<'_> {
         let after = self.after_spaces(end);
         let rest = self.rest(after);
         let is_first = !self.is_worded && self.marks.place.is_none();
-        let is_keras = rest.starts_with(b"[=")
-            || rest.starts_with(b"[>")
-            || rest.starts_with(b"[.")
-            || rest.starts_with("\u{2501}".as_bytes())
+        let bars = ["[=", "[>", "[.", "\u{2501}"];
+        let is_keras = bars.iter().any(|bar| rest.starts_with(bar.as_bytes()))
             || rest.starts_with(b"- ") && end < after;
         if is_first && is_keras {
             self.marks.bar = Bar::Keras;
@@ -236,14 +234,14 @@ impl Scanner<'_> {
         let rest = self.rest(end);
         let is_pair = self.separator == Separator::None
             && rest.first() == Some(&b' ')
-            && number::parse(rest.get(1..).unwrap_or_default()).is_some_and(|(value, length)| {
+            && number_at_start(rest.get(1..).unwrap_or_default()).is_some_and(|(value, length)| {
                 !value.is_finite() || rest.iter().take(length).any(|byte| *byte == b'.')
             });
         if !is_pair || self.name().class != Class::Loss {
             return false;
         }
         let text = self.line.get(self.words.end..end).unwrap_or_default().trim_ascii();
-        if let Some((step, _)) = number::parse(text).and_then(|(v, n)| Some((integer(v)?, n))) {
+        if let Some((step, _)) = number_at_start(text).and_then(|(v, n)| Some((integer(v)?, n))) {
             self.set_step(3, step);
         }
         true
@@ -309,13 +307,13 @@ impl Scanner<'_> {
     /// name.
     pub(super) fn bracket(&mut self) {
         let from = self.after_spaces(self.at + 1);
-        let Some((first, length)) = number::parse(self.rest(from)) else { return self.pass(1) };
+        let Some((first, length)) = number_at_start(self.rest(from)) else { return self.pass(1) };
         let after = self.after_spaces(from + length);
         match self.byte(after) {
             b']' | b'/' => self.at = from,
             b',' if !self.is_worded && self.marks.epoch.is_none() => {
                 let second = self.after_spaces(after + 1);
-                let parsed = number::parse(self.rest(second));
+                let parsed = number_at_start(self.rest(second));
                 if let Some((step, length)) = parsed
                     && self.byte(self.after_spaces(second + length)) == b']'
                     && let (Some(epoch), Some(step)) = (integer(first), integer(step))

@@ -1,13 +1,14 @@
 //! What the words before a number say that it is.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+
+use foldhash::fast::RandomState;
 
 /// The names seen so far, each looked at once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
-    words: HashMap<Box<[u8]>, Name, BuildHasherDefault<ShortHasher>>,
-    keys: HashMap<Box<[u8]>, Name, BuildHasherDefault<ShortHasher>>,
+    /// By the words of a line, and by the keys of dicts.
+    seen: [HashMap<Box<[u8]>, Name, RandomState>; 2],
     known: Vec<String>,
     places: HashMap<String, u32>,
     /// Names that came after [`NAMES_MAX`] others and were passed over.
@@ -42,31 +43,29 @@ pub(super) enum Subset {
 impl Names {
     /// The name that the words `raw` of a line give.
     pub(super) fn words(&mut self, raw: &[u8]) -> Name {
-        if let Some(&name) = self.words.get(raw) {
-            return name;
-        }
-        let text = normal(raw);
-        let name = self.name(classify(&text), text);
-        if self.words.len() < WORDS_MAX {
-            self.words.insert(raw.into(), name);
-        }
-        name
+        self.look_up(raw, false)
     }
 
     /// The name that the key `raw` of a dict gives: each stands for something.
     pub(super) fn key(&mut self, raw: &[u8]) -> Name {
-        if let Some(&name) = self.keys.get(raw) {
+        self.look_up(raw, true)
+    }
+
+    fn look_up(&mut self, raw: &[u8], is_key: bool) -> Name {
+        let [words, keys] = &self.seen;
+        if let Some(&name) = if is_key { keys } else { words }.get(raw) {
             return name;
         }
         let text = normal(raw);
         let class = match classify(&text) {
-            Class::Unknown if text.is_empty() => Class::Unknown,
-            Class::Unknown => Class::Other,
+            Class::Unknown if is_key && !text.is_empty() => Class::Other,
             class => class,
         };
         let name = self.name(class, text);
-        if self.keys.len() < WORDS_MAX {
-            self.keys.insert(raw.into(), name);
+        let [words, keys] = &mut self.seen;
+        let seen = if is_key { keys } else { words };
+        if seen.len() < WORDS_MAX {
+            seen.insert(raw.into(), name);
         }
         name
     }
@@ -104,33 +103,6 @@ impl Names {
         self.places.insert(text.clone(), id);
         self.known.push(text);
         Some(id)
-    }
-}
-
-/// FNV-1a, which is fast for the few bytes of a name; the maps are bounded, so that names made to
-/// collide cost little.
-#[derive(Debug, Clone)]
-struct ShortHasher(u64);
-
-impl Default for ShortHasher {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for ShortHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn write_usize(&mut self, length: usize) {
-        self.0 ^= length as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
@@ -205,10 +177,11 @@ pub(super) const GLOBAL: u8 = 5;
 pub(super) fn normal(raw: &[u8]) -> String {
     let raw = String::from_utf8_lossy(raw).to_lowercase();
     let mut words: Vec<&str> = raw.split_ascii_whitespace().collect();
-    while words.last().is_some_and(|word| FILLERS.contains(word)) {
+    let is_filler = |part: &&str| word(part) == Word::Filler;
+    while words.last().is_some_and(is_filler) {
         words.pop();
     }
-    let first = words.iter().rposition(|word| FILLERS.contains(word)).map_or(0, |last| last + 1);
+    let first = words.iter().rposition(is_filler).map_or(0, |last| last + 1);
     let first = first.max(words.len().saturating_sub(4));
     let name = words.get(first..).unwrap_or_default().join("_");
     match name.as_str() {
@@ -218,43 +191,6 @@ pub(super) fn normal(raw: &[u8]) -> String {
         _ => name,
     }
 }
-
-/// Words of a sentence that are no part of a name.
-const FILLERS: &[&str] = &[
-    "a",
-    "an",
-    "and",
-    "at",
-    "attempted",
-    "became",
-    "become",
-    "becomes",
-    "by",
-    "current",
-    "currently",
-    "debug",
-    "equals",
-    "error:",
-    "for",
-    "got",
-    "in",
-    "infinite",
-    "info",
-    "is",
-    "its",
-    "new",
-    "now",
-    "of",
-    "on",
-    "or",
-    "reducing",
-    "setting",
-    "the",
-    "to",
-    "warning",
-    "was",
-    "with",
-];
 
 /// What a name that [`normal`] gave stands for.
 pub(super) fn classify(name: &str) -> Class {
@@ -284,7 +220,7 @@ fn value_class(name: &str) -> Class {
     let parts = || name.split(|letter: char| !letter.is_alphanumeric()).filter(|p| !p.is_empty());
     let has = |words: &[&str]| parts().any(|part| words.contains(&part));
     let last = parts().next_back().unwrap_or_default();
-    if has(SETTINGS) {
+    if parts().any(|part| word(part) == Word::Setting) {
         return Class::Unknown;
     }
     let is_loss = |part: &str| {
@@ -314,95 +250,44 @@ fn value_class(name: &str) -> Class {
     {
         return Class::Loss;
     }
-    if OTHERS.contains(&last) { Class::Other } else { Class::Unknown }
+    if word(last) == Word::Measure { Class::Other } else { Class::Unknown }
 }
 
-/// Parts of a name that make it a setting, `loss_weight: 0.5` and `max_norm=35`, or no present value:
-/// `val_loss improved from inf`.
-const SETTINGS: &[&str] = &[
-    "alpha",
-    "batches",
-    "best",
-    "beta",
-    "coef",
-    "coeff",
-    "coefficient",
-    "count",
-    "decay",
-    "decoder",
-    "delta",
-    "dim",
-    "dtype",
-    "encoder",
-    "eps",
-    "epsilon",
-    "every",
-    "factor",
-    "fn",
-    "freq",
-    "from",
-    "func",
-    "gamma",
-    "improved",
-    "init",
-    "initial",
-    "interval",
-    "lambda",
-    "lowest",
-    "margin",
-    "max",
-    "min",
-    "minimum",
-    "mode",
-    "num",
-    "patience",
-    "previous",
-    "ratio",
-    "reduction",
-    "scheduler",
-    "smoothing",
-    "target",
-    "threshold",
-    "time",
-    "tol",
-    "type",
-    "w",
-    "warmup",
-    "weight",
-    "weights",
-    "window",
-];
+/// What a word of a name says, whatever the others are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// It belongs to a sentence and is no part of the name.
+    Filler,
+    /// The number is a setting, `loss_weight: 0.5` and `max_norm=35`, or no present value:
+    /// `val_loss improved from inf`.
+    Setting,
+    /// At the end of a name: the number tells how training goes.
+    Measure,
+    /// None of these.
+    Other,
+}
 
-const OTHERS: &[&str] = &[
-    "acc",
-    "acc1",
-    "acc5",
-    "accuracy",
-    "auc",
-    "bleu",
-    "bpb",
-    "bpc",
-    "cer",
-    "clip",
-    "entropy",
-    "err",
-    "error",
-    "f1",
-    "kl",
-    "mae",
-    "mse",
-    "norm",
-    "perplexity",
-    "pnorm",
-    "ppl",
-    "reward",
-    "rewards",
-    "rmse",
-    "scale",
-    "top1",
-    "top5",
-    "wer",
-];
+fn word(word: &str) -> Word {
+    match word {
+        "a" | "an" | "and" | "at" | "attempted" | "became" | "become" | "becomes" | "by"
+        | "current" | "currently" | "debug" | "equals" | "error:" | "for" | "got" | "in"
+        | "infinite" | "info" | "is" | "its" | "new" | "now" | "of" | "on" | "or" | "reducing"
+        | "setting" | "the" | "to" | "warning" | "was" | "with" => Word::Filler,
+        "alpha" | "batches" | "best" | "beta" | "coef" | "coeff" | "coefficient" | "count"
+        | "decay" | "decoder" | "delta" | "dim" | "dtype" | "encoder" | "eps" | "epsilon"
+        | "every" | "factor" | "fn" | "freq" | "from" | "func" | "gamma" | "improved" | "init"
+        | "initial" | "interval" | "lambda" | "lowest" | "margin" | "max" | "min" | "minimum"
+        | "mode" | "num" | "patience" | "previous" | "ratio" | "reduction" | "scheduler"
+        | "smoothing" | "target" | "threshold" | "time" | "tol" | "type" | "w" | "warmup"
+        | "weight" | "weights" | "window" => Word::Setting,
+        "acc" | "acc1" | "acc5" | "accuracy" | "auc" | "bleu" | "bpb" | "bpc" | "cer" | "clip"
+        | "entropy" | "err" | "error" | "f1" | "kl" | "mae" | "mse" | "norm" | "perplexity"
+        | "pnorm" | "ppl" | "reward" | "rewards" | "rmse" | "scale" | "top1" | "top5" | "wer" => {
+            Word::Measure
+        }
+        _ => Word::Other,
+    }
+}
 
 #[cfg(test)]
 mod tests {

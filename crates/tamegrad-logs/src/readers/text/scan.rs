@@ -1,7 +1,7 @@
 //! What one line of a console says: named numbers, and where in the run it stands.
 
 use super::names::{Name, Names, Subset, subset_of_word};
-use super::number;
+use crate::number::number_at_start;
 
 /// What was found in a line.
 #[derive(Debug, Clone, Default)]
@@ -200,7 +200,7 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let is_awaited = self.separator != Separator::None || self.words.count > 0;
         if is_awaited && matches!(self.byte(start), b'n' | b'N' | b'i' | b'I') {
-            let parsed = number::parse(self.rest(start));
+            let parsed = number_at_start(self.rest(start));
             if let Some((value, length)) = parsed {
                 return self.value(start, start + length, value);
             }
@@ -285,7 +285,7 @@ impl<'a> Scanner<'a> {
         let next = self.byte(self.at + 1);
         let is_number = next.is_ascii_digit()
             || matches!(next, b'.' | b'n' | b'N' | b'i' | b'I')
-                && number::parse(self.rest(self.at)).is_some();
+                && number_at_start(self.rest(self.at)).is_some();
         if is_number {
             return self.number();
         }
@@ -312,7 +312,7 @@ impl<'a> Scanner<'a> {
         }
         // In `INFO:root:loss=2` the first words are the logger's.
         let is_glued = byte == b':' && (next.is_ascii_alphabetic() || next == b'_');
-        let is_value = !is_glued || number::parse(self.rest(self.at + 1)).is_some();
+        let is_value = !is_glued || number_at_start(self.rest(self.at + 1)).is_some();
         if self.words.count == 0 || !is_value {
             return self.pass(1);
         }
@@ -330,7 +330,7 @@ impl<'a> Scanner<'a> {
         let (start, end) = (self.at + 1, self.at + 1 + length);
         if self.separator != Separator::None {
             let text = inside.get(..length).unwrap_or_default().trim_ascii();
-            match number::parse(text).filter(|(_, used)| *used == text.len()) {
+            match number_at_start(text).filter(|(_, used)| *used == text.len()) {
                 Some((value, _)) => self.value(start, end, value),
                 None => self.clear(),
             }
@@ -373,7 +373,7 @@ impl<'a> Scanner<'a> {
         let before = self.line.get(..from).unwrap_or_default().trim_ascii_end();
         if self.words.count > 0 && self.separator == Separator::None && before.ends_with(b"|") {
             let start = self.after_spaces(self.at + 1);
-            let parsed = number::parse(self.rest(start));
+            let parsed = number_at_start(self.rest(start));
             if parsed.is_some_and(|(_, n)| self.byte(self.after_spaces(start + n)) == b'|') {
                 self.separator = Separator::Cell;
                 self.at = start;

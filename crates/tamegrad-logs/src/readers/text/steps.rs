@@ -8,9 +8,11 @@ use super::scan::{Bar, Marks, Place};
 /// Where a line stands in the run, in every way that it may say so.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Position {
-    own: Option<i64>,
+    /// The iteration that the line itself gives.
+    pub(super) own: Option<i64>,
     epoch: Option<i64>,
-    bar: Option<i64>,
+    /// The state of the progress bar on the line itself.
+    pub(super) bar: Option<i64>,
     last_own: Option<i64>,
     last_epoch: Option<i64>,
     last_bar: Option<i64>,
@@ -32,19 +34,9 @@ pub(super) enum Kind {
 }
 
 impl Position {
-    /// The iteration that the line itself gives.
-    pub(super) fn iteration(&self) -> Option<i64> {
-        self.own
-    }
-
     /// The last iteration, epoch and state of a bar that were given.
     pub(super) fn last(&self) -> [Option<i64>; 3] {
         [self.last_own, self.last_epoch, self.last_bar]
-    }
-
-    /// The state of the progress bar on the line itself.
-    pub(super) fn bar(&self) -> Option<i64> {
-        self.bar
     }
 
     fn by(&self, kind: Kind) -> Option<i64> {

@@ -2,8 +2,8 @@
 
 use super::figures;
 use super::names::{Class, Name, Names};
-use super::number;
 use super::scan::{Bar, Marks, Pair, Place};
+use crate::number::number_at_start;
 
 /// The columns of a table, as its first line gives them.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ impl Table {
             found += 1;
             // YOLO's last cell ends in a colon, before a bar.
             let cell = cell.strip_suffix(b":").unwrap_or(cell);
-            let value = match number::parse(cell) {
+            let value = match number_at_start(cell) {
                 Some((value, length)) if length == cell.len() => value,
                 _ if name.class == Class::Loss => return false,
                 _ => continue,

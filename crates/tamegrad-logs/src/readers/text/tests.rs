@@ -8,14 +8,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::log::Log;
 use crate::readers::HEAD_BYTES;
+use crate::readers::tests::knows;
 
 fn read_bytes(bytes: &[u8]) -> Log {
     let mut reading = Reading::new(Path::new("run.log"), LogBuilder::new());
-    let end = lines::each_line(bytes, |line| {
-        reading.line(&line);
-        true
-    });
-    end.expect("bytes can be read");
+    reading.lines(bytes, 0).expect("bytes can be read");
     reading.finish().finish()
 }
 
@@ -32,12 +29,6 @@ fn check(lines: &str, want: &str) {
     let want: String = want.lines().map(|line| format!("{}\n", line.trim())).collect();
     let want = want.trim_start_matches('\n');
     assert_eq!(got, want, "\nfrom:\n{lines}");
-}
-
-fn is_recognised(name: &str, bytes: &[u8]) -> bool {
-    let head = &bytes[..bytes.len().min(HEAD_BYTES)];
-    let is_whole = head.len() == bytes.len();
-    recognises(&Head { path: Path::new(name), bytes: head, is_whole, named: &[] })
 }
 
 #[test]
@@ -373,7 +364,7 @@ fn files_are_recognised_by_their_lines() {
         ("run.log", "epoch 1 loss 2.5\nepoch 2 loss\0 2.25\n", false),
         ("empty.log", "", false),
     ] {
-        assert_eq!(is_recognised(name, text.as_bytes()), want, "{name}: {text}");
+        assert_eq!(knows(&TEXT, name, text.as_bytes()), want, "{name}: {text}");
     }
 }
 
@@ -384,7 +375,7 @@ fn lines_of_training_are_found_after_long_settings() -> std::io::Result<()> {
     text.push_str("iter: 19  total_loss: 9.5\niter: 39  total_loss: 8.5\n");
     file.write_all(text.as_bytes())?;
     let name = file.path().to_string_lossy().into_owned();
-    assert!(is_recognised(&name, text.as_bytes()));
+    assert!(knows(&TEXT, &name, text.as_bytes()));
     Ok(())
 }
 

@@ -45,12 +45,12 @@ enum Chunk {
         kind: u8,
         len: usize,
     },
-    /// The end of the file.
-    End,
     Fault {
         text: String,
         len: usize,
     },
+    /// The end of the file.
+    End,
 }
 
 impl<R: Read> Records<R> {
@@ -157,13 +157,7 @@ impl<R: Read> Framed for Records<R> {
 /// The chunk at the start of what is left of a block; `room` is what would be left of it if the
 /// file did not end inside it.
 fn judge(block: &[u8], room: usize) -> Chunk {
-    let (sum, len, kind) = match block {
-        [a, b, c, d, low, high, kind, ..] => {
-            let sum = u32::from_le_bytes([*a, *b, *c, *d]);
-            (sum, usize::from(u16::from_le_bytes([*low, *high])), *kind)
-        }
-        _ => return Chunk::End,
-    };
+    let Some((sum, len, kind)) = header(block) else { return Chunk::End };
     if HEADER + len > room {
         let text = format!(
             "a chunk that would go on behind its block; left out {} bytes up to the next block",
@@ -196,9 +190,14 @@ fn judge(block: &[u8], room: usize) -> Chunk {
 
 /// Whether a good chunk begins here, or there is no room for one.
 fn is_chunk(block: &[u8]) -> bool {
-    let [a, b, c, d, low, high, kind, rest @ ..] = block else { return true };
-    let len = usize::from(u16::from_le_bytes([*low, *high]));
-    rest.get(..len).is_some_and(|data| crc(*kind, data) == u32::from_le_bytes([*a, *b, *c, *d]))
+    let Some((sum, len, kind)) = header(block) else { return true };
+    block.get(HEADER..HEADER + len).is_some_and(|data| crc(kind, data) == sum)
+}
+
+/// The checksum, the length and the type that a chunk begins with.
+fn header(block: &[u8]) -> Option<(u32, usize, u8)> {
+    let (&[a, b, c, d, low, high, kind], _) = block.split_first_chunk()?;
+    Some((u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([low, high]).into(), kind))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
