@@ -107,7 +107,7 @@ fn when(run: &LogRun<'_>) -> String {
 
 /// The best remedy in words.
 pub fn advice(found: &Diagnosis) -> Option<String> {
-    found.remedies.first().map(|of| change::describe_change(&of.change, &found.names))
+    found.remedies.first().map(|of| change::describe_change(&of.change))
 }
 
 /// A time in seconds since 1970 as UTC.

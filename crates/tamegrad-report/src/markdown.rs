@@ -150,7 +150,7 @@ fn remedies(diagnosis: &Diagnosis) -> String {
         vec![
             count(index as u64 + 1),
             code(&proposal.label()),
-            describe_change(&proposal.change, &diagnosis.names),
+            describe_change(&proposal.change),
             words::treats(proposal).to_owned(),
             words::why(proposal),
         ]

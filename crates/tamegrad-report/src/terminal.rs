@@ -256,9 +256,8 @@ pub(crate) fn remedies(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let treating = remedies.iter().filter(|proposal| proposal.treats_cause).count();
     let shown = remedies.len().min(treating + OTHERS_MAX);
     let ranked = remedies[..shown].iter().enumerate();
-    let rows: Vec<_> = ranked
-        .map(|(index, proposal)| remedy_row(index + 1, proposal, &diagnosis.names, style))
-        .collect();
+    let rows: Vec<_> =
+        ranked.map(|(index, proposal)| remedy_row(index + 1, proposal, style)).collect();
     lines.extend(columns(&rows, 2, style.line()));
     let left_out = (remedies.len() - shown) as u64;
     if left_out > 0 {
@@ -268,9 +267,9 @@ pub(crate) fn remedies(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     lines
 }
 
-fn remedy_row(rank: usize, proposal: &Proposal, names: &Names, style: &Style) -> Vec<String> {
+fn remedy_row(rank: usize, proposal: &Proposal, style: &Style) -> Vec<String> {
     let mark = if proposal.treats_cause { MARK } else { " " };
-    let change = describe_change(&proposal.change, names);
+    let change = describe_change(&proposal.change);
     vec![
         format!("{rank:>2}. {}", style.paint(Tone::Good, mark)),
         proposal.label(),

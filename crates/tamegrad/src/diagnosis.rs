@@ -2,7 +2,7 @@
 
 use crate::causes::{self, Cause};
 use crate::chain::Chain;
-use crate::evidence::Names;
+use crate::evidence::{Names, Place, named_enum};
 use crate::finding::{Finding, Reading, SignName};
 use crate::observe::Step;
 use crate::origin::{self, Origin};
@@ -12,36 +12,25 @@ use crate::rules::RULES;
 use crate::run::Run;
 use crate::running::median;
 
-/// The verdict on a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// No alarm.
-    Healthy,
-    /// An alarm, and the loss came back to its level before it.
-    Recovered,
-    /// An alarm, and the loss has not come back for 20 calm steps.
-    Exploding,
-    /// The run ended with NaN or Inf.
-    Exploded,
-    /// After an alarm the network no longer learns: its inner gradients are 0 and its loss flat.
-    Dead,
-    /// Too few steps to say.
-    TooEarly,
+named_enum! {
+    /// The verdict on a run.
+    Verdict {
+        /// No alarm.
+        Healthy => "healthy",
+        /// An alarm, and the loss came back to its level before it.
+        Recovered => "recovered",
+        /// An alarm, and the loss has not come back for 20 calm steps.
+        Exploding => "exploding",
+        /// The run ended with NaN or Inf.
+        Exploded => "exploded",
+        /// After an alarm the network no longer learns: its inner gradients are 0 and its loss flat.
+        Dead => "dead",
+        /// Too few steps to say.
+        TooEarly => "too-early",
+    }
 }
 
 impl Verdict {
-    /// Kebab-case name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Healthy => "healthy",
-            Verdict::Recovered => "recovered",
-            Verdict::Exploding => "exploding",
-            Verdict::Exploded => "exploded",
-            Verdict::Dead => "dead",
-            Verdict::TooEarly => "too-early",
-        }
-    }
-
     /// Whether the run ended well: healthy or recovered.
     pub fn is_good(self) -> bool {
         matches!(self, Verdict::Healthy | Verdict::Recovered)
@@ -51,18 +40,6 @@ impl Verdict {
     pub fn is_explosion(self) -> bool {
         !matches!(self, Verdict::Healthy | Verdict::TooEarly)
     }
-}
-
-impl Verdict {
-    /// All verdicts.
-    pub const ALL: [Verdict; 6] = [
-        Verdict::Healthy,
-        Verdict::Recovered,
-        Verdict::Exploding,
-        Verdict::Exploded,
-        Verdict::Dead,
-        Verdict::TooEarly,
-    ];
 }
 
 /// What one sign said over the whole run.
@@ -156,7 +133,7 @@ impl Diagnosis {
     /// Name of the layer where it began, else of the tensor.
     pub fn origin_name(&self) -> Option<&str> {
         let origin = self.origin.as_ref()?;
-        let layer = origin.layer().map(crate::evidence::Place::Layer);
+        let layer = origin.layer().map(Place::Layer);
         self.names.name(layer.unwrap_or(origin.place))
     }
 

@@ -1,25 +1,16 @@
 //! A finding: a sign that fired, with the numbers that show it.
 
-use crate::evidence::{Measure, Place};
+use crate::evidence::{Measure, Place, named_enum};
 use crate::observe::Step;
 
-/// How grave a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Severity {
-    /// Worth showing. A run with strains alone is still healthy.
-    Strain,
-    /// Part of an explosion.
-    Alarm,
-}
-
-impl Severity {
-    /// Lower-case name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Severity::Strain => "strain",
-            Severity::Alarm => "alarm",
-        }
+named_enum! {
+    /// How grave a finding is.
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+    Severity {
+        /// Worth showing. A run with strains alone is still healthy.
+        Strain => "strain",
+        /// Part of an explosion.
+        Alarm => "alarm",
     }
 }
 

@@ -73,7 +73,9 @@ pub(super) fn remedies(
     causes: &[Cause],
 ) -> Vec<Proposal> {
     let rate = history.learning_rate.iter().rev();
-    let rate = rate.filter(|sample| sample.step <= first.onset && sample.value > 0.0);
+    let rate = rate.filter(|sample| {
+        sample.step <= first.onset && sample.value > 0.0 && sample.value.is_finite()
+    });
     propose_for(&Case {
         layout: &Layout::default(),
         facts: &RunFacts::default(),
