@@ -76,6 +76,11 @@ impl Finding {
         Self { sign, step, severity, place: Place::Run, evidence }
     }
 
+    /// The same at a place.
+    pub fn at(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
+
     /// Whether it is part of an explosion.
     pub fn is_alarm(&self) -> bool {
         self.severity == Severity::Alarm
@@ -95,4 +100,14 @@ pub enum Reading {
     },
     /// The sign is up.
     Fired(Finding),
+}
+
+impl Reading {
+    /// What the sign found, if it is up.
+    pub(crate) fn fired(self) -> Option<Finding> {
+        match self {
+            Reading::Fired(finding) => Some(finding),
+            Reading::Quiet | Reading::TooEarly { .. } => None,
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! What to do: one file a remedy, each a proposal of a [`Change`]; and the table of what each treats.
 
 use crate::causes::{Cause, CauseName};
-use crate::doc::Doc;
+use crate::doc::enum_of_docs;
 use crate::evidence::{Measure, named_enum};
 use crate::observe::{ActivationKind, LayerId, Layout, RunFacts, Step};
 use crate::origin::Origin;
@@ -13,23 +13,12 @@ macro_rules! remedies {
     ($($(#[$doc:meta])* $module:ident => $name:ident treats [$($cause:ident),*],)*) => {
         $(mod $module;)*
 
-        /// Which remedy. The order is the order of force: how much of the user's run it changes.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum RemedyName {
-            $($(#[$doc])* $name,)*
+        enum_of_docs! {
+            /// Which remedy. The order is the order of force: how much of the user's run it changes.
+            RemedyName { $($(#[$doc])* $module => $name,)* }
         }
 
         impl RemedyName {
-            /// All remedies, the least force first.
-            pub const ALL: &'static [RemedyName] = &[$(RemedyName::$name,)*];
-
-            /// The text that explains it.
-            pub fn doc(self) -> &'static Doc {
-                match self {
-                    $(RemedyName::$name => &$module::DOC,)*
-                }
-            }
-
             /// The causes that it treats; for other causes it treats their effect.
             pub fn treats(self) -> &'static [CauseName] {
                 match self {
@@ -81,11 +70,6 @@ remedies! {
 }
 
 impl RemedyName {
-    /// Kebab-case name.
-    pub fn as_str(self) -> &'static str {
-        self.doc().name
-    }
-
     /// How much of the run it changes: 0 is the least.
     pub fn force(self) -> usize {
         self as usize
@@ -251,7 +235,8 @@ impl Proposal {
 #[derive(Debug)]
 pub(crate) struct Case<'a> {
     pub(crate) layout: &'a Layout,
-    pub(crate) facts: &'a RunFacts,
+    /// With what the batches show of them.
+    pub(crate) facts: RunFacts,
     pub(crate) origin: Option<&'a Origin>,
     pub(crate) causes: &'a [Cause],
     pub(crate) onset: Option<Step>,
@@ -260,8 +245,6 @@ pub(crate) struct Case<'a> {
     /// The largest usual RMS of a tensor's gradient.
     pub(crate) usual_rms: Option<f64>,
     pub(crate) learning_rate: Option<f64>,
-    pub(crate) target_rms: Option<f64>,
-    pub(crate) input_rms: Option<f64>,
     /// Whether only a log is known, and nothing of the model.
     pub(crate) is_log: bool,
     /// Whether something was not finite.
@@ -280,17 +263,17 @@ impl<'a> Case<'a> {
             Some(track.calm_norm? / (elements as f64).sqrt())
         };
         let known = record.rows.iter().filter(|row| onset.is_none_or(|onset| row.step <= onset));
+        let (target_rms, input_rms) = (record.target_rms(), record.input_rms());
+        let facts = RunFacts { target_rms, input_rms, ..record.facts.clone() };
         Self {
             layout: &record.layout,
-            facts: &record.facts,
+            facts,
             origin,
             causes,
             onset,
             usual_norm: norm,
             usual_rms: norm.and_then(|_| record.tensors.iter().filter_map(rms).reduce(f64::max)),
             learning_rate: known.filter_map(|row| row.learning_rate).rfind(|rate| rate.is_finite()),
-            target_rms: record.target_rms(),
-            input_rms: record.input_rms(),
             is_log: false,
             is_broken: record.first_nonfinite.is_some(),
         }
@@ -299,11 +282,6 @@ impl<'a> Case<'a> {
     /// The best supported cause.
     pub(crate) fn first_cause(&self) -> Option<CauseName> {
         self.causes.first().map(|cause| cause.name)
-    }
-
-    /// The name of a layer.
-    pub(crate) fn name(&self, layer: LayerId) -> String {
-        self.layout.layer_name(layer).to_owned()
     }
 
     /// The layer of the best supported cause, else the origin's.
@@ -414,8 +392,7 @@ pub(crate) mod check {
                     learning_rate: Some(0.1),
                     ..Observation::default()
                 });
-            let layer = Some(LayerId(1));
-            let causes = [Cause { name: self.cause, weight: 1.0, layer, evidence: vec![] }];
+            let causes = [Cause::new(self.cause, 1.0, vec![]).of_layer(Some(LayerId(1)))];
             propose(&Case::of_run(&run, None, &causes))
         }
 

@@ -23,15 +23,10 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes relu for the layer at fault, or for all when several have such an activation.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::observe::{ActivationKind, LayerId, LayerInfo};
-    let is_superlinear = |layer: &LayerInfo| {
-        layer.activation.as_ref().is_some_and(|(_, kind)| *kind == ActivationKind::Superlinear)
-    };
-    let layers = case.layout.layers.iter().enumerate();
-    let layers = layers.filter(|(_, layer)| is_superlinear(layer)).map(|(index, _)| LayerId(index));
+    let layers = case.layout.layers.iter().filter(|layer| layer.is_superlinear());
     let layer = match &layers.collect::<Vec<_>>()[..] {
         [] => return Vec::new(),
-        [only] => Some(case.name(*only)),
+        [only] => Some(only.name.clone()),
         _ => None,
     };
     let change = Change::Activation { name: "relu".to_owned(), layer };

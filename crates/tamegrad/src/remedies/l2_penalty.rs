@@ -11,8 +11,7 @@ pub(super) const DOC: Doc = Doc {
     why: "Large weights make large gains. The penalty pulls each weight back in proportion to its \
           size, through the gradient, so that clipping and momentum see it as well.",
     rule: |_| {
-        "loss + 0.001 * sum of w^2 over the weight matrices; the gradient gets 0.002 w."
-            .to_owned()
+        "loss + 0.001 * sum of w^2 over the weight matrices; the gradient gets 0.002 w.".to_owned()
     },
     example: "Weights of 30 layers with a sum of squares of 3,800: the loss begins 3.8 higher.",
     remedy: "In a recipe: [regularise] l2 = 0.001.",

@@ -36,7 +36,7 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     let recurrent = case.layout.layers.iter().any(|layer| layer.recurrent);
     let layer = case.layer().filter(|_| case.first_cause() == Some(Initialisation) && !recurrent);
     let proposal = |scheme| {
-        let layer = layer.map(|layer| case.name(layer));
+        let layer = layer.map(|layer| case.layout.layer_name(layer).to_owned());
         case.proposal(RemedyName::Reinitialise, Change::Reinitialise { scheme, layer })
     };
     [fitting, Orthogonal].map(proposal).into()

@@ -27,7 +27,7 @@ pub(super) const DOC: Doc = Doc {
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::evidence::{Measure, Place, Quantity};
     let limit = crate::rules::RULES.target.input_rms;
-    let Some(rms) = case.input_rms.filter(|rms| *rms > limit) else { return Vec::new() };
+    let Some(rms) = case.facts.input_rms.filter(|rms| *rms > limit) else { return Vec::new() };
     let proposal = case.proposal(RemedyName::ScaleInput, Change::ScaleInput);
     let evidence = vec![Measure::new(Quantity::DataRms, rms).at(Place::Data)];
     vec![Proposal { evidence, ..proposal }]

@@ -35,7 +35,7 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
         return if may_be { vec![proposal] } else { Vec::new() };
     }
     let limit = crate::rules::RULES.target.rms;
-    let Some(rms) = case.target_rms.filter(|rms| *rms > limit) else { return Vec::new() };
+    let Some(rms) = case.facts.target_rms.filter(|rms| *rms > limit) else { return Vec::new() };
     let evidence = vec![Measure::new(Quantity::DataRms, rms).at(Place::Targets)];
     vec![Proposal { evidence, ..proposal }]
 }
