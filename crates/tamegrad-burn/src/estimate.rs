@@ -205,7 +205,7 @@ mod tests {
             let (before, after) = (net(id, values), net(id, &moved(values, &spread, 1e-3)));
             let table = ParameterTable::new(&before, Vec::new());
             let known = Update { change_norm: 1.0, weight_norm: 1.0, len: LEN as u64, nonfinite };
-            let tracks = [TensorTrack { latest_update: Some(known), ..TensorTrack::new() }];
+            let tracks = [TensorTrack { latest_update: Some(known), ..TensorTrack::default() }];
             let (gradients, mut buffers) = ([Some(scan(&spread))], ListStats::default());
             let exact = measure(&table, &before, &after, &mut buffers);
             let told =

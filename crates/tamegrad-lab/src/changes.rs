@@ -1,14 +1,13 @@
 //! Remedies as edits of a recipe.
 
 use tamegrad::remedies::{Change, NormPlace, Scheme};
-use tamegrad::{LayerId, Layout};
 
 use crate::recipe::edit::{Edit, EditValue};
 use crate::recipe::{Activation, ClipBy, Model, NormalisationKind, Recipe, Scale};
 
 /// The edits of a recipe that carry out a change; `None` where the recipe has no place for it (no
 /// batch norm in a recurrent net) or has it already.
-pub fn edits(change: &Change, recipe: &Recipe, layout: &Layout) -> Option<Vec<Edit>> {
+pub fn edits(change: &Change, recipe: &Recipe) -> Option<Vec<Edit>> {
     let optimizer = |key: &str| format!("optimizer.{}.{key}", recipe.optimizer.name());
     match change {
         // What the guard does at run time is no part of a recipe.
@@ -36,9 +35,9 @@ pub fn edits(change: &Change, recipe: &Recipe, layout: &Layout) -> Option<Vec<Ed
             .then(|| vec![set("regularise.l1", EditValue::Float(*strength))]),
         Change::BatchSize { samples } => ((*samples as usize) < recipe.training.batch)
             .then(|| vec![set("training.batch", EditValue::Integer(*samples as i64))]),
-        Change::Reinitialise { scheme, layer } => reinitialise(*scheme, *layer, recipe, layout),
+        Change::Reinitialise { scheme, layer } => reinitialise(*scheme, layer.as_deref(), recipe),
         Change::BatchNorm { place } => batch_norm(*place, recipe),
-        Change::Activation { name, layer } => activation(name, *layer, recipe, layout),
+        Change::Activation { name, layer } => activation(name, layer.as_deref(), recipe),
         Change::Depth { layers } => depth(*layers, recipe),
     }
 }
@@ -56,14 +55,8 @@ fn clip(by: ClipBy, limit: f64, recipe: &Recipe) -> Option<Vec<Edit>> {
     Some(vec![text("clip.by", word), set("clip.limit", EditValue::Float(limit))])
 }
 
-fn reinitialise(
-    scheme: Scheme,
-    layer: Option<LayerId>,
-    recipe: &Recipe,
-    layout: &Layout,
-) -> Option<Vec<Edit>> {
-    let one = layer.and_then(|layer| hidden_index(layer, layout));
-    if let Some(index) = one {
+fn reinitialise(scheme: Scheme, layer: Option<&str>, recipe: &Recipe) -> Option<Vec<Edit>> {
+    if let Some(index) = layer.and_then(hidden_index) {
         return Some(init(format!("model.mlp.layer[{index}].init"), scheme).into());
     }
     let overrides = match &recipe.model {
@@ -97,20 +90,14 @@ fn batch_norm(place: NormPlace, recipe: &Recipe) -> Option<Vec<Edit>> {
     has_none.then(edits)
 }
 
-fn activation(
-    name: &str,
-    layer: Option<LayerId>,
-    recipe: &Recipe,
-    layout: &Layout,
-) -> Option<Vec<Edit>> {
+fn activation(name: &str, layer: Option<&str>, recipe: &Recipe) -> Option<Vec<Edit>> {
     let (whole, overrides) = match &recipe.model {
         Model::Mlp(mlp) => (mlp.activation, &mlp.layer[..]),
         Model::Conv(conv) => (conv.activation, &[][..]),
         Model::Rnn(rnn) => (rnn.activation, &[][..]),
         Model::Transformer(model) => (model.activation, &[][..]),
     };
-    let one = layer.and_then(|layer| hidden_index(layer, layout));
-    if let Some(index) = one {
+    if let Some(index) = layer.and_then(hidden_index) {
         return Some(vec![text(format!("model.mlp.layer[{index}].activation"), name)]);
     }
     let exp = Activation::Exp;
@@ -134,8 +121,8 @@ fn depth(layers: u64, recipe: &Recipe) -> Option<Vec<Edit>> {
 }
 
 /// The number of a perceptron's hidden layer, `layers.17`: only those can differ from the rest.
-fn hidden_index(layer: LayerId, layout: &Layout) -> Option<usize> {
-    layout.layer_name(layer).strip_prefix("layers.")?.parse().ok()
+fn hidden_index(layer: &str) -> Option<usize> {
+    layer.strip_prefix("layers.")?.parse().ok()
 }
 
 fn set(key: impl Into<String>, value: EditValue) -> Edit {
@@ -158,7 +145,6 @@ fn two_digits(value: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::recipe::{Clip, edit, parse};
-    use tamegrad::LayerInfo;
 
     const RECIPE: &str = r#"
 name = "t"
@@ -184,10 +170,8 @@ epochs = 1
 
     /// Applies a change and returns the lines that came and went.
     fn check(change: Change) -> (Vec<String>, Vec<String>) {
-        let names = (0..4).map(|i| format!("layers.{i}")).chain(["output".into()]);
-        let layout = Layout { tensors: vec![], layers: names.map(LayerInfo::named).collect() };
         let recipe = parse(RECIPE, None).unwrap();
-        let edits = edits(&change, &recipe, &layout).unwrap();
+        let edits = edits(&change, &recipe).unwrap();
         let after = edit::apply(RECIPE, &edits).unwrap();
         parse(&after, None).unwrap_or_else(|e| panic!("{change:?}: {e}\n{after}"));
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
@@ -199,7 +183,7 @@ epochs = 1
 
     #[test]
     fn each_change_edits_what_it_means_and_the_recipe_stays_readable() {
-        let layer = Some(LayerId(3));
+        let layer = || Some("layers.3".to_owned());
         for (change, came, went) in [
             (
                 Change::ClipGlobalNorm { max_norm: 2.5 },
@@ -217,7 +201,7 @@ epochs = 1
             (Change::L1Penalty { strength: 0.001 }, vec!["[regularise]", "l1 = 0.001"], vec![]),
             (Change::BatchSize { samples: 5 }, vec!["batch = 5"], vec!["batch = 10"]),
             (
-                Change::Reinitialise { scheme: Scheme::Orthogonal, layer },
+                Change::Reinitialise { scheme: Scheme::Orthogonal, layer: layer() },
                 vec!["init = { orthogonal = { gain = 1.0 } }"],
                 vec!["init.he.gain = 10.0"],
             ),
@@ -232,7 +216,7 @@ epochs = 1
                 vec![],
             ),
             (
-                Change::Activation { name: "relu".to_owned(), layer },
+                Change::Activation { name: "relu".to_owned(), layer: layer() },
                 vec!["activation = \"relu\""],
                 vec!["activation = \"exp\""],
             ),
@@ -259,19 +243,16 @@ epochs = 1
 
     #[test]
     fn what_a_recipe_has_already_is_no_change() {
-        let layout = Layout::default();
         let mut recipe = parse(RECIPE, None).unwrap();
         recipe.scale.target = Scale::Standard;
         recipe.schedule.warm_up = 50;
         recipe.clip = Some(Clip { by: ClipBy::Value, limit: 0.1 });
         let looser = Change::ClipValue { limit: 0.5 };
-        assert_eq!(edits(&looser, &recipe, &layout), None);
-        assert!(
-            edits(&Change::ClipValue { limit: 0.01 }, &recipe, &layout)
-                .is_some_and(|e| e.len() == 2)
-        );
+        assert_eq!(edits(&looser, &recipe), None);
+        let tighter = Change::ClipValue { limit: 0.01 };
+        assert_eq!(edits(&tighter, &recipe).map(|edits| edits.len()), Some(2));
         for change in [Change::ScaleTarget, Change::WarmUp { steps: 20 }, Change::Guard] {
-            assert_eq!(edits(&change, &recipe, &layout), None, "{change:?}");
+            assert_eq!(edits(&change, &recipe), None, "{change:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad::SignName;
 use tamegrad::diagnosis::SignSummary;
-use tamegrad::remedies::{Grade, Proposal};
+use tamegrad::remedies::Proposal;
 use tamegrad::{Mode, Run, Verdict};
 
 use crate::changes::edits;
@@ -127,12 +127,9 @@ fn try_all(
     let text = edit::absolute_paths(&file.text, folder);
     let mut proposals = given.diagnosis.remedies.clone();
     proposals.sort_by_key(|proposal| proposal.remedy.force());
-    let layout = given.run.record().layout();
     let candidates: Vec<_> = proposals
         .into_iter()
-        // What the guard does by itself at run time is no part of a recipe.
-        .filter(|proposal| proposal.grade == Grade::OnRequest)
-        .filter_map(|proposal| Some((edits(&proposal.change, &file.recipe, layout)?, proposal)))
+        .filter_map(|proposal| Some((edits(&proposal.change, &file.recipe)?, proposal)))
         .collect();
     let mut trials = Vec::new();
     let count = candidates.len();

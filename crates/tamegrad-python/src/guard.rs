@@ -333,7 +333,7 @@ impl Guard {
     fn remedies(&self) -> Vec<RemedyRow> {
         let diagnosis = self.core.diagnosis();
         let row = |proposal: &tamegrad::remedies::Proposal| {
-            let change = describe_change(&proposal.change, &diagnosis.names);
+            let change = describe_change(&proposal.change);
             (proposal.label(), change, tamegrad_report::why(proposal), proposal.treats_cause)
         };
         diagnosis.remedies.iter().map(row).collect()

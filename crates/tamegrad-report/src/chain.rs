@@ -182,11 +182,9 @@ fn named(chain: &Chain, record: &Record, style: &Style) -> Vec<String> {
     let width = names.clone().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut lines: Vec<String> = Vec::new();
     for (link, name) in shown.iter().zip(names) {
-        let track = record.gain(link.layer);
-        let parts = [
-            part("forward", link.forward, track.map(|track| &track.forward)),
-            part("backward", link.backward, track.map(|track| &track.backward)),
-        ];
+        let [forward, backward] = calm_means(record.gain(link.layer));
+        let parts =
+            [part("forward", link.forward, forward), part("backward", link.backward, backward)];
         let known: Vec<String> = parts.into_iter().flatten().collect();
         let last = known.len().saturating_sub(1);
         let comma = |(index, part)| if index < last { part + "," } else { part };
@@ -205,26 +203,20 @@ pub(crate) fn usual() -> String {
     format!("{} to {}", number(*USUAL_GAIN.start()), number(*USUAL_GAIN.end()))
 }
 
-fn part(
-    label: &str,
-    gain: Option<f64>,
-    history: Option<&tamegrad::running::Baseline>,
-) -> Option<String> {
+fn part(label: &str, gain: Option<f64>, calm_mean: Option<f64>) -> Option<String> {
     let gain = number(gain?);
-    Some(match calm_mean(history) {
+    Some(match calm_mean {
         Some(mean) => format!("{label} {gain} (calm mean {})", number(mean)),
         None => format!("{label} {gain}"),
     })
 }
 
-/// The geometric mean of a gain while the run was calm; `None` when it was never measured then.
-fn calm_mean(history: Option<&tamegrad::running::Baseline>) -> Option<f64> {
-    history.filter(|history| history.count() > 0).map(|history| history.mean().exp())
-}
-
-/// The calm means of a layer's forward and backward gains.
+/// The geometric means of a layer's forward and backward gain while the run was calm; `None` for one
+/// that was never measured then.
 pub(crate) fn calm_means(track: Option<&GainTrack>) -> [Option<f64>; 2] {
-    [track.map(|track| &track.forward), track.map(|track| &track.backward)].map(calm_mean)
+    [track.map(|track| &track.forward), track.map(|track| &track.backward)].map(|history| {
+        history.filter(|history| history.count() > 0).map(|history| history.mean().exp())
+    })
 }
 
 /// How far a layer's gains are from 1, in logarithms; NaN and Inf are furthest.

@@ -1,12 +1,11 @@
 //! A change of a run in a few words, such as `clip by global norm at 2.1`.
 
-use tamegrad::remedies::{Change, NormPlace, Scheme};
-use tamegrad::{LayerId, Names, Place};
+use tamegrad::remedies::{Change, Scheme};
 
 use crate::number::{count, counted, number};
 
 /// What a remedy changes, in a few words: `batch norm before the activation`, `relu in layers.17`.
-pub fn describe_change(change: &Change, names: &Names) -> String {
+pub fn describe_change(change: &Change) -> String {
     match change {
         Change::Guard => "the guard in protect mode".into(),
         Change::ClipGlobalNorm { max_norm } => {
@@ -36,11 +35,10 @@ pub fn describe_change(change: &Change, names: &Names) -> String {
         Change::L1Penalty { strength } => format!("L1 penalty of strength {}", number(*strength)),
         Change::BatchSize { samples } => format!("batches of {}", counted(*samples, "sample")),
         Change::Reinitialise { scheme, layer } => {
-            format!("{} initialisation in {}", scheme_name(*scheme), place(*layer, names))
+            format!("{} initialisation in {}", scheme_name(*scheme), place(layer))
         }
-        Change::BatchNorm { place: NormPlace::Before } => "batch norm before the activation".into(),
-        Change::BatchNorm { place: NormPlace::After } => "batch norm after the activation".into(),
-        Change::Activation { name, layer } => format!("{name} in {}", place(*layer, names)),
+        Change::BatchNorm { place } => format!("batch norm {} the activation", place.as_str()),
+        Change::Activation { name, layer } => format!("{name} in {}", place(layer)),
         Change::Depth { layers } => counted(*layers, "hidden layer"),
     }
 }
@@ -53,19 +51,19 @@ fn scheme_name(scheme: Scheme) -> &'static str {
     }
 }
 
-fn place(layer: Option<LayerId>, names: &Names) -> &str {
-    layer.and_then(|layer| names.name(Place::Layer(layer))).unwrap_or("all layers")
+fn place(layer: &Option<String>) -> &str {
+    layer.as_deref().unwrap_or("all layers")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tamegrad::Step;
+    use tamegrad::remedies::NormPlace;
 
     #[test]
     fn every_change_in_words() {
-        let names = Names { layers: vec!["layers.17".into()], ..Names::default() };
-        let layer = Some(LayerId(0));
+        let layer = || Some("layers.17".to_owned());
         for (change, words) in [
             (Change::Guard, "the guard in protect mode"),
             (Change::ClipGlobalNorm { max_norm: 2.1 }, "clip by global norm at 2.1"),
@@ -95,20 +93,20 @@ mod tests {
                 "He initialisation in all layers",
             ),
             (
-                Change::Reinitialise { scheme: Scheme::Xavier, layer },
+                Change::Reinitialise { scheme: Scheme::Xavier, layer: layer() },
                 "Xavier initialisation in layers.17",
             ),
             (
-                Change::Reinitialise { scheme: Scheme::Orthogonal, layer: Some(LayerId(9)) },
-                "orthogonal initialisation in ?",
+                Change::Reinitialise { scheme: Scheme::Orthogonal, layer: layer() },
+                "orthogonal initialisation in layers.17",
             ),
             (Change::BatchNorm { place: NormPlace::Before }, "batch norm before the activation"),
             (Change::BatchNorm { place: NormPlace::After }, "batch norm after the activation"),
-            (Change::Activation { name: "relu".into(), layer }, "relu in layers.17"),
+            (Change::Activation { name: "relu".into(), layer: layer() }, "relu in layers.17"),
             (Change::Depth { layers: 1 }, "1 hidden layer"),
             (Change::Depth { layers: 15 }, "15 hidden layers"),
         ] {
-            assert_eq!(describe_change(&change, &names), words);
+            assert_eq!(describe_change(&change), words);
         }
     }
 }

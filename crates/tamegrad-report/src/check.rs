@@ -74,14 +74,8 @@ pub(crate) fn calm_gains(count: usize, gain: Option<f64>) -> Guard {
     let mut guard = Guard::new(layers(count), RunFacts::default(), GuardConfig::default());
     let trace = trace(&vec![gain.unwrap_or(1.0); count], &vec![1.0; count]);
     for step in 0..30 {
-        guard.observe(
-            &Observation {
-                step: Step(step),
-                trace: gain.map(|_| &trace),
-                ..Observation::default()
-            },
-            &[],
-        );
+        let (step, trace) = (Step(step), gain.map(|_| &trace));
+        guard.observe(&Observation { step, trace, ..Observation::default() }, &[]);
     }
     guard
 }
@@ -99,42 +93,41 @@ pub(crate) fn sign(
 
 /// What a fix of [`exploded`] reports.
 pub(crate) fn fix_report(guard: &Guard) -> FixReport {
-    let trial = |remedy: &str, change: &str, verdict, metric, seconds| TrialReport {
+    use Verdict::{Exploded, Healthy};
+    let trial = |(remedy, change, verdict, metric, seconds): (&str, &str, _, _, _)| TrialReport {
         remedy: remedy.into(),
         change: change.into(),
         verdict,
         metric: Some(metric),
         seconds,
     };
+    let norm = "batch norm before the activation";
     FixReport {
         given: DiagnosisReport { metric: Some(0.1), ..DiagnosisReport::from(&guard.diagnosis()) },
-        trials: vec![
-            trial(
-                "clip-global-norm",
-                "clip by global norm at 2.4",
-                Verdict::Exploded,
-                f64::NAN,
-                3.25,
-            ),
-            trial(
-                "batch-norm-before",
-                "batch norm before the activation",
-                Verdict::Healthy,
-                0.91,
-                6.5,
-            ),
-            trial("bounded-activation", "relu in layers.3", Verdict::Healthy, 0.9496, 4.0),
-        ],
+        trials: [
+            ("clip-global-norm", "clip by global norm at 2.4", Exploded, f64::NAN, 3.25),
+            ("batch-norm-before", norm, Healthy, 0.91, 6.5),
+            ("bounded-activation", "relu in layers.3", Healthy, 0.9496, 4.0),
+        ]
+        .map(trial)
+        .into(),
         chosen: Some(ChosenReport {
             remedy: "bounded-activation".into(),
             change: "relu in layers.3".into(),
         }),
         fixed: Some(FixedReport {
-            verdict: Verdict::Healthy,
+            verdict: Healthy,
             metric: Some(0.955),
             weights_hash: "00c0ffee".into(),
         }),
     }
+}
+
+/// The keys of an object, in the order of the alphabet.
+pub(crate) fn keys(object: &serde_json::Value) -> String {
+    let mut keys: Vec<_> = object.as_object().expect("an object").keys().cloned().collect();
+    keys.sort_unstable();
+    keys.join(" ")
 }
 
 /// One step of a run.
@@ -167,18 +160,9 @@ fn run(mode: Mode, steps: u64, at: impl Fn(u64, Point) -> Point) -> Guard {
             inputs: &[NamedInput { name: "x", stats: stats(1.0) }],
             ..Observation::default()
         });
-        let update = Update {
-            change_norm: point.update,
-            weight_norm: 1.0,
-            len: 1,
-            nonfinite: u64::from(!point.update.is_finite()),
-        };
-        let updates = if open.decision().gradients == GradientAction::Skip {
-            &[][..]
-        } else {
-            &[Some(update); LAYERS][..]
-        };
-        guard.finish_taken(open, updates);
+        let is_skipped = open.decision().gradients == GradientAction::Skip;
+        let updates = [update(point.update); LAYERS];
+        guard.finish_taken(open, if is_skipped { &[] } else { &updates });
     }
     guard
 }
@@ -206,15 +190,14 @@ pub(crate) fn preflight(
     let deltas = trace.layers.iter().filter_map(|layer| layer.delta);
     let gradients: Vec<_> = deltas.map(Some).collect();
     let is_finite = gradients.iter().flatten().all(TensorStats::is_finite);
-    let update =
-        Update { change_norm: 0.01, weight_norm: 1.0, len: 1, nonfinite: u64::from(!is_finite) };
+    let update = update(if is_finite { 0.01 } else { f64::NAN });
     tamegrad::preflight(
         &layers(forward.len()),
         &tamegrad::FirstStep {
             loss: Some(if is_finite { 2.5 } else { f64::NAN }),
             trace: Some(&trace),
             gradients: &gradients,
-            updates: &vec![Some(update); forward.len()],
+            updates: &vec![update; forward.len()],
             critical_multiple: Some(critical_multiple),
             dtype_max: Some(f64::from(f32::MAX)),
         },
@@ -242,14 +225,11 @@ fn trace(forward: &[f64], backward: &[f64]) -> LayerTrace {
 
 /// Statistics of one element.
 fn stats(value: f64) -> TensorStats {
-    let finite = if value.is_finite() { value.abs() } else { 0.0 };
-    TensorStats {
-        len: 1,
-        nans: u64::from(value.is_nan()),
-        infs: u64::from(value.is_infinite()),
-        zeros: u64::from(value == 0.0),
-        l2: finite,
-        max_abs: finite,
-        mean: finite,
-    }
+    tamegrad_stats::scan(&[value])
+}
+
+/// A change of a tensor by this part of it, which breaks it if it is not finite.
+fn update(ratio: f64) -> Option<Update> {
+    let nonfinite = u64::from(!ratio.is_finite());
+    Some(Update { change_norm: ratio, weight_norm: 1.0, len: 1, nonfinite })
 }

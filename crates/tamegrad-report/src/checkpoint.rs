@@ -217,6 +217,7 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::keys;
 
     fn tensor(name: &str, max_abs: f64, headroom_log2: f64) -> ScannedTensor {
         ScannedTensor {
@@ -340,11 +341,6 @@ not read: m.safetensors at byte 9: the file ends here
     #[test]
     fn json_has_every_number() {
         let json = serde_json::to_value(mixed()).unwrap();
-        let keys = |value: &serde_json::Value| {
-            let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(|key| &**key).collect();
-            keys.sort_unstable();
-            keys.join(" ")
-        };
         assert_eq!(keys(&json), "broken not_scanned notices path tensors");
         assert_eq!(
             keys(&json["tensors"][0]),

@@ -14,7 +14,7 @@ pub const EXPLODING_GRADIENTS: &str = "exploding-gradients";
 /// The page of a sign, cause or remedy: its title, then its sections under their headings.
 pub fn page(doc: &Doc, topic: Topic, style: &Style) -> String {
     let title = style.paint(Tone::Heading, doc.title);
-    let mut lines = vec![format!("{title} ({}: {})", kind(topic), doc.name)];
+    let mut lines = vec![format!("{title} ({}: {})", topic.as_str(), doc.name)];
     for (heading, text) in doc.sections() {
         lines.extend(section(heading, &[&text], style));
     }
@@ -38,14 +38,6 @@ pub fn list(style: &Style) -> String {
         rows.extend(of(topic).map(|doc| entry(doc.name, doc.title)));
     }
     join(columns(&rows, 1, style.line()))
-}
-
-fn kind(topic: Topic) -> &'static str {
-    match topic {
-        Topic::Sign => "sign",
-        Topic::Cause => "cause",
-        Topic::Remedy => "remedy",
-    }
 }
 
 #[cfg(test)]

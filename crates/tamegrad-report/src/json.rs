@@ -11,9 +11,9 @@ use tamegrad::{Diagnosis, Verdict};
 
 pub(crate) use diagnosis::gains;
 pub use diagnosis::{
-    AgainstReport, CauseReport, ChainReport, ChangeReport, DiagnosisReport, FindingReport,
-    GainReport, MeasureReport, OriginReport, PlaceReport, RemedyReport, SCHEMA, SeenReport,
-    SignReport, SignState, finding,
+    AgainstReport, CauseReport, ChainReport, DiagnosisReport, FindingReport, GainReport,
+    MeasureReport, OriginReport, PlaceReport, RemedyReport, SCHEMA, SeenReport, SignReport,
+    SignState, finding,
 };
 
 /// One training run, as `train --json` tells it.

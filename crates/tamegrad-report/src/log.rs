@@ -9,7 +9,7 @@ use tamegrad::{Diagnosis, Verdict};
 use crate::json::{DiagnosisReport, number};
 use crate::number::{count, counted};
 use crate::style::Style;
-use crate::terminal::{self, curve_of, labelled, tone};
+use crate::terminal::{self, curve_of, labelled, listed, tone};
 use crate::text::{join, wrap};
 use crate::{change, words};
 
@@ -60,8 +60,11 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
     }
     lines.extend(signs(found, style));
     lines.extend(terminal::remedies(found, style));
-    lines.extend(listed("Missing", run.missing, run.missing.len(), style));
-    lines.extend(listed("Left out", run.notices, NOTICES_SHOWN, style));
+    lines.extend(listed("Missing", run.missing.iter().cloned(), style));
+    let more = run.notices.len().saturating_sub(NOTICES_SHOWN);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let notices = run.notices.iter().take(NOTICES_SHOWN).cloned().chain(more);
+    lines.extend(listed("Left out", notices, style));
     join(lines)
 }
 
@@ -73,24 +76,11 @@ fn signs(found: &Diagnosis, style: &Style) -> Vec<String> {
     };
     up.sort_by_key(|sign| (Some(sign.sign) != found.decided_by, !has_alarm(sign)));
     let findings = up.into_iter().flat_map(|sign| &sign.findings);
-    let line = |(index, finding): (usize, &tamegrad::Finding)| {
-        let label = if index == 0 { "Signs" } else { "" };
+    let texts = findings.map(|finding| {
         let numbers = words::measures(&finding.evidence, &found.names);
-        let at = count(finding.step.0);
-        labelled(label, &format!("{}, step {at}: {numbers}", words::title(finding)), style)
-    };
-    findings.enumerate().flat_map(line).collect()
-}
-
-fn listed(label: &str, texts: &[String], shown: usize, style: &Style) -> Vec<String> {
-    let mut lines = Vec::new();
-    for (index, text) in texts.iter().take(shown).enumerate() {
-        lines.extend(labelled(if index == 0 { label } else { "" }, text, style));
-    }
-    if texts.len() > shown {
-        lines.extend(labelled("", &format!("and {} more", texts.len() - shown), style));
-    }
-    lines
+        format!("{}, step {}: {numbers}", words::title(finding), count(finding.step.0))
+    });
+    listed("Signs", texts, style)
 }
 
 fn when(run: &LogRun<'_>) -> String {
@@ -107,7 +97,7 @@ fn when(run: &LogRun<'_>) -> String {
 
 /// The best remedy in words.
 pub fn advice(found: &Diagnosis) -> Option<String> {
-    found.remedies.first().map(|of| change::describe_change(&of.change, &found.names))
+    found.remedies.first().map(|of| change::describe_change(&of.change))
 }
 
 /// A time in seconds since 1970 as UTC.

@@ -4,7 +4,7 @@ use tamegrad::{Chain, Diagnosis, Record, Run, Verdict};
 
 use crate::change::describe_change;
 use crate::json::{FixReport, FixedReport};
-use crate::number::{count, number};
+use crate::number::{count, known, number};
 use crate::style::Style;
 use crate::{chain, words};
 
@@ -44,7 +44,7 @@ fn summary(report: &FixReport, diagnosis: &Diagnosis) -> String {
     let mut rows = vec![
         vec!["verdict".into(), verdict.as_str().into(), words::verdict(verdict).into()],
         vec!["steps seen".into(), words::seen(diagnosis), String::new()],
-        vec!["held-out metric".into(), metric(report.given.metric), String::new()],
+        vec!["held-out metric".into(), known(report.given.metric), String::new()],
     ];
     if verdict.is_explosion() {
         rows.push(vec!["onset (step)".into(), onset, "the first alarm".into()]);
@@ -54,7 +54,7 @@ fn summary(report: &FixReport, diagnosis: &Diagnosis) -> String {
     format!(
         "# {}\n\n## The run as given\n\n{}",
         title(report, diagnosis),
-        table(&["what", "found", "shown by"], &rows)
+        table(&["what", "found", "shown by"], rows)
     )
 }
 
@@ -86,13 +86,12 @@ fn why(diagnosis: &Diagnosis) -> String {
         let rank = count(index as u64 + 1);
         vec![rank, words::cause(cause, names), words::measures(&cause.evidence, names)]
     });
-    let rows: Vec<_> = rows.collect();
-    if rows.is_empty() {
+    if diagnosis.causes.is_empty() {
         return format!("## Why\n\n{}.\n", capital(words::no_cause(diagnosis)));
     }
     format!(
         "## Why\n\nCauses that the numbers support, the best supported first.\n\n{}",
-        table(&["", "cause", "numbers"], &rows)
+        table(&["", "cause", "numbers"], rows)
     )
 }
 
@@ -105,26 +104,23 @@ fn signs(diagnosis: &Diagnosis) -> String {
         let title = words::sign_title(sign).to_owned();
         vec![title, words::sign_state(sign).to_owned(), first, times, numbers]
     });
-    let rows: Vec<_> = rows.collect();
-    format!("## The six signs\n\n{}", table(&["sign", "state", "first", "count", "numbers"], &rows))
+    format!("## The six signs\n\n{}", table(&["sign", "state", "first", "count", "numbers"], rows))
 }
 
 fn gains(chain: Option<&Chain>, record: &Record) -> String {
     let Some(chain) = chain else { return String::new() };
     let all = chain.links.len() <= LAYERS_MAX;
     let links = chain.links.iter().filter(|link| all || link.is_marked());
-    let of = |gain: Option<f64>| gain.map_or_else(|| "-".to_owned(), number);
     let rows = links.clone().take(MARKED_MAX).map(|link| {
         let name = code(record.layout().layer_name(link.layer));
         let [forward, backward] = chain::calm_means(record.gain(link.layer));
         let name = if link.is_marked() { format!("**{name}**") } else { name };
-        vec![name, of(link.forward), of(forward), of(link.backward), of(backward)]
+        vec![name, known(link.forward), known(forward), known(link.backward), known(backward)]
     });
-    let mut rows: Vec<_> = rows.collect();
     let totals = chain::totals(chain).map(|total| total.unwrap_or_else(|| "-".to_owned()));
     let [forward, backward] = totals;
     let label = chain::total_label(chain).to_owned();
-    rows.push(vec![label, forward, String::new(), backward, String::new()]);
+    let rows = rows.chain([vec![label, forward, String::new(), backward, String::new()]]);
     let left_out = chain.links.len() - links.take(MARKED_MAX).count();
     let note = match left_out {
         0 => String::new(),
@@ -138,7 +134,7 @@ fn gains(chain: Option<&Chain>, record: &Record) -> String {
         count(chain.step.0),
         chain::usual(),
         fenced("text", &text),
-        table(&["layer", "forward", "calm mean", "backward", "calm mean"], &rows)
+        table(&["layer", "forward", "calm mean", "backward", "calm mean"], rows)
     )
 }
 
@@ -150,15 +146,14 @@ fn remedies(diagnosis: &Diagnosis) -> String {
         vec![
             count(index as u64 + 1),
             code(&proposal.label()),
-            describe_change(&proposal.change, &diagnosis.names),
+            describe_change(&proposal.change),
             words::treats(proposal).to_owned(),
             words::why(proposal),
         ]
     });
-    let rows: Vec<_> = rows.collect();
     format!(
         "## Remedies, best first\n\n{}",
-        table(&["", "remedy", "change", "treats", "why"], &rows)
+        table(&["", "remedy", "change", "treats", "why"], rows)
     )
 }
 
@@ -173,16 +168,15 @@ fn trials(report: &FixReport) -> String {
             code(&trial.remedy),
             trial.change.clone(),
             trial.verdict.as_str().to_owned(),
-            metric(trial.metric),
+            known(trial.metric),
             number(trial.seconds),
             if is_chosen { "**chosen**".into() } else { String::new() },
         ]
     });
-    let rows: Vec<_> = rows.collect();
     format!(
         "## Trials\n\nEach remedy alone, the least force first, in a short run on the same \
          seed.\n\n{}",
-        table(&["remedy", "change", "verdict", "metric", "seconds", ""], &rows)
+        table(&["remedy", "change", "verdict", "metric", "seconds", ""], rows)
     )
 }
 
@@ -214,12 +208,12 @@ fn measured(report: &FixReport, diagnosis: &Diagnosis, run: &Run) -> String {
     let mut rows = vec![vec![
         "as given".to_owned(),
         report.given.verdict.clone(),
-        metric(report.given.metric),
+        known(report.given.metric),
         String::new(),
     ]];
     rows.extend(report.fixed.iter().map(|fixed: &FixedReport| {
         let hash = code(&fixed.weights_hash);
-        vec!["fixed".into(), fixed.verdict.as_str().into(), metric(fixed.metric), hash]
+        vec!["fixed".into(), fixed.verdict.as_str().into(), known(fixed.metric), hash]
     }));
     let traced = run.record().first_trace().is_some();
     let probes = if traced { ", and the gains of the layers by probes" } else { "" };
@@ -233,20 +227,16 @@ fn measured(report: &FixReport, diagnosis: &Diagnosis, run: &Run) -> String {
     }
     format!(
         "## What was measured\n\n{told}\n\n{}",
-        table(&["run", "verdict", "metric", "hash of the weights"], &rows)
+        table(&["run", "verdict", "metric", "hash of the weights"], rows)
     )
 }
 
-fn metric(metric: Option<f64>) -> String {
-    metric.map_or_else(|| "-".to_owned(), number)
-}
-
 /// A table. Cells are escaped; columns without a heading stay so.
-fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text = line(headings.iter().map(|heading| cell(heading)).collect());
     text.push_str(&line(vec!["---".to_owned(); headings.len()]));
-    text.extend(rows.iter().map(|row| line(row.iter().map(|text| cell(text)).collect())));
+    text.extend(rows.into_iter().map(|row| line(row.iter().map(|text| cell(text)).collect())));
     text
 }
 

@@ -11,6 +11,11 @@ pub fn number(value: f64) -> String {
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
+/// A number that may not be known: `-` then.
+pub(crate) fn known(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), number)
+}
+
 /// The product of factors, also where it leaves the range of f64 although no factor does:
 /// `4.1e412`.
 pub fn product(factors: &[f64]) -> String {

@@ -6,7 +6,7 @@ use tamegrad::{Layout, Names, Preflight};
 
 use crate::chain::{self, NAMED_MAX};
 use crate::json::{DiagnosisReport, GainReport, gains, number as json_number};
-use crate::number::{count, counted, number};
+use crate::number::{count, counted, known, number};
 use crate::picture::{Series, columns};
 use crate::style::{Style, Tone};
 use crate::table;
@@ -199,7 +199,6 @@ pub fn text(seen: &Preflight, style: &Style) -> String {
 }
 
 fn numbers(seen: &Preflight) -> Vec<String> {
-    let known = |value: Option<f64>| value.map_or_else(|| "not known".into(), number);
     let update = seen
         .first_update
         .map(|(tensor, ratio)| format!("{} ({})", number(ratio), seen.layout.tensor_name(tensor)));
@@ -209,13 +208,13 @@ fn numbers(seen: &Preflight) -> Vec<String> {
         _ => format!("{} times this one", number(multiple)),
     });
     let rows = [
-        ("loss", known(seen.loss)),
-        ("gradient norm", known(seen.gradient_norm)),
-        ("largest first update |dW|/|W|", update.unwrap_or_else(|| known(None))),
-        ("largest rate to lower the loss", critical.unwrap_or_else(|| known(None))),
-        ("powers of 2 before overflow", known(seen.headroom_bits)),
+        ("loss", seen.loss.map(number)),
+        ("gradient norm", seen.gradient_norm.map(number)),
+        ("largest first update |dW|/|W|", update),
+        ("largest rate to lower the loss", critical),
+        ("powers of 2 before overflow", seen.headroom_bits.map(number)),
     ];
-    rows.map(|(label, value)| format!("{}{value}", pad(label, 32))).to_vec()
+    rows.map(|(label, value)| pad(label, 32) + value.as_deref().unwrap_or("not known")).to_vec()
 }
 
 fn pictures(seen: &Preflight, style: &Style) -> Vec<String> {
@@ -249,7 +248,6 @@ fn layers(seen: &Preflight, chain: &tamegrad::Chain, style: &Style) -> Vec<Strin
             || furthest.contains(index)
     };
     let is_wide = style.line() >= TABLE_WIDTH;
-    let known = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
     let cells = |cells: [String; 8]| -> Vec<String> {
         let left_out = |index: &usize| !is_wide && [4, 6].contains(index);
         cells.into_iter().enumerate().filter(|(i, _)| !left_out(i)).map(|(_, cell)| cell).collect()

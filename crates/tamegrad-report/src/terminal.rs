@@ -7,7 +7,7 @@ use tamegrad::{Diagnosis, Names, Record, Run, Verdict};
 
 use crate::change::describe_change;
 use crate::json::TrialReport;
-use crate::number::{count, number};
+use crate::number::{count, known, number};
 use crate::style::{Style, Tone};
 use crate::table::{aligned, columns};
 use crate::text::{join, pad, wrap};
@@ -57,7 +57,7 @@ pub fn trials(trials: &[TrialReport], chosen: Option<&str>, style: &Style) -> St
             trial.remedy.clone(),
             trial.change.clone(),
             style.paint(tone(trial.verdict), trial.verdict.as_str()),
-            trial.metric.map_or_else(|| "-".to_owned(), number),
+            known(trial.metric),
             number(trial.seconds),
         ]
     }));
@@ -134,12 +134,22 @@ pub(crate) fn why(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let numbers = first.evidence.iter().map(|number| words::measure(number, names));
     let numbers = numbers.filter(|text| !told.contains(text));
     lines.extend(numbers.flat_map(|text| wrap(&text, &indent, style.line())));
-    for (index, cause) in others.iter().enumerate() {
-        let label = if index == 0 { "Less likely" } else { "" };
-        let numbers = words::measures(&cause.evidence, names);
-        lines.extend(labelled(label, &format!("{}; {numbers}", words::cause(cause, names)), style));
-    }
+    let others = others.iter().map(|cause| {
+        format!("{}; {}", words::cause(cause, names), words::measures(&cause.evidence, names))
+    });
+    lines.extend(listed("Less likely", others, style));
     lines
+}
+
+/// Texts below each other, the first beside the label.
+pub(crate) fn listed(
+    label: &str,
+    texts: impl IntoIterator<Item = String>,
+    style: &Style,
+) -> Vec<String> {
+    let labels = std::iter::once(label).chain(std::iter::repeat(""));
+    let lines = labels.zip(texts).map(|(label, text)| labelled(label, &text, style));
+    lines.flatten().collect()
 }
 
 pub(crate) fn labelled(label: &str, text: &str, style: &Style) -> Vec<String> {
@@ -256,9 +266,8 @@ pub(crate) fn remedies(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let treating = remedies.iter().filter(|proposal| proposal.treats_cause).count();
     let shown = remedies.len().min(treating + OTHERS_MAX);
     let ranked = remedies[..shown].iter().enumerate();
-    let rows: Vec<_> = ranked
-        .map(|(index, proposal)| remedy_row(index + 1, proposal, &diagnosis.names, style))
-        .collect();
+    let rows: Vec<_> =
+        ranked.map(|(index, proposal)| remedy_row(index + 1, proposal, style)).collect();
     lines.extend(columns(&rows, 2, style.line()));
     let left_out = (remedies.len() - shown) as u64;
     if left_out > 0 {
@@ -268,9 +277,9 @@ pub(crate) fn remedies(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     lines
 }
 
-fn remedy_row(rank: usize, proposal: &Proposal, names: &Names, style: &Style) -> Vec<String> {
+fn remedy_row(rank: usize, proposal: &Proposal, style: &Style) -> Vec<String> {
     let mark = if proposal.treats_cause { MARK } else { " " };
-    let change = describe_change(&proposal.change, names);
+    let change = describe_change(&proposal.change);
     vec![
         format!("{rank:>2}. {}", style.paint(Tone::Good, mark)),
         proposal.label(),

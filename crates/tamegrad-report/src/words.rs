@@ -5,7 +5,7 @@ mod title;
 
 use tamegrad::causes::Cause;
 use tamegrad::diagnosis::{Seen, SignSummary};
-use tamegrad::remedies::{Change, NormPlace, Proposal, RemedyName};
+use tamegrad::remedies::{Change, Proposal, RemedyName};
 use tamegrad::{Diagnosis, GradientAction, Names, Place, Run, Severity, Verdict};
 
 pub use measure::measure;
@@ -128,15 +128,14 @@ pub fn why(proposal: &Proposal) -> String {
         }
         (RemedyName::SmallerBatch, _) => "smaller batches keep out of sharp valleys".into(),
         (RemedyName::Reinitialise, _) => "the gains begin at 1, whatever the depth".into(),
-        (RemedyName::BatchNorm, Change::BatchNorm { place: NormPlace::Before }) => {
-            "sets the scale anew at every layer, before the activation".into()
-        }
-        (RemedyName::BatchNorm, _) => {
-            "sets the scale anew at every layer, after the activation".into()
+        (RemedyName::BatchNorm, Change::BatchNorm { place }) => {
+            format!("sets the scale anew at every layer, {} the activation", place.as_str())
         }
         (RemedyName::BoundedActivation, _) => "the slope no longer grows with the input".into(),
         (RemedyName::FewerLayers, _) => "fewer factors in the chain".into(),
-        (RemedyName::ClipGlobalNorm | RemedyName::LowerLearningRate, _) => String::new(),
+        (RemedyName::ClipGlobalNorm | RemedyName::LowerLearningRate | RemedyName::BatchNorm, _) => {
+            String::new()
+        }
     }
 }
 

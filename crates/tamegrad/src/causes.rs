@@ -1,6 +1,6 @@
 //! Why it happened: one file a cause. Each weighs the record and brings the numbers that show it.
 
-use crate::doc::Doc;
+use crate::doc::enum_of_docs;
 use crate::evidence::Measure;
 use crate::observe::LayerId;
 use crate::origin::Origin;
@@ -11,22 +11,9 @@ macro_rules! causes {
     ($($(#[$doc:meta])* $module:ident => $name:ident,)*) => {
         $(pub(crate) mod $module;)*
 
-        /// Which cause.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum CauseName {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl CauseName {
-            /// All causes.
-            pub const ALL: &'static [CauseName] = &[$(CauseName::$name,)*];
-
-            /// The text that explains it.
-            pub fn doc(self) -> &'static Doc {
-                match self {
-                    $(CauseName::$name => &$module::DOC,)*
-                }
-            }
+        enum_of_docs! {
+            /// Which cause.
+            CauseName { $($(#[$doc])* $module => $name,)* }
         }
 
         /// What each cause weighs in a run.
@@ -58,11 +45,6 @@ causes! {
 }
 
 impl CauseName {
-    /// Kebab-case name.
-    pub fn as_str(self) -> &'static str {
-        self.doc().name
-    }
-
     /// Whether it may be the cause of what broke outside the model.
     fn is_outside_model(self) -> bool {
         matches!(self, CauseName::Data | CauseName::UnscaledTarget)
@@ -80,6 +62,18 @@ pub struct Cause {
     pub layer: Option<LayerId>,
     /// The numbers.
     pub evidence: Vec<Measure>,
+}
+
+impl Cause {
+    /// A cause that concerns no layer.
+    pub fn new(name: CauseName, weight: f64, evidence: Vec<Measure>) -> Self {
+        Self { name, weight, layer: None, evidence }
+    }
+
+    /// The same of a layer.
+    pub fn of_layer(self, layer: Option<LayerId>) -> Self {
+        Self { layer, ..self }
+    }
 }
 
 /// Whether the network no longer learns at the end of the run, by the rule of
@@ -124,6 +118,12 @@ pub(crate) mod check {
             LayerSample::new(stats(rms), Some(stats(deltas[i + 1])))
         });
         LayerTrace { layers: layers.collect(), input }
+    }
+
+    /// A run of two steps with these probes that alarms at the second.
+    pub(crate) fn alarmed_by(layout: Layout, trace: &LayerTrace) -> Run {
+        let seen = Observation { trace: Some(trace), ..Observation::default() };
+        alarmed(layout, RunFacts::default(), 2, |_| seen)
     }
 
     /// Feeds `steps` observations made by `make` and marks an alarm at the last one.

@@ -2,7 +2,7 @@
 
 use crate::causes::{self, Cause};
 use crate::chain::Chain;
-use crate::evidence::Names;
+use crate::evidence::{Names, Place, named_enum};
 use crate::finding::{Finding, Reading, SignName};
 use crate::observe::Step;
 use crate::origin::{self, Origin};
@@ -12,36 +12,25 @@ use crate::rules::RULES;
 use crate::run::Run;
 use crate::running::median;
 
-/// The verdict on a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// No alarm.
-    Healthy,
-    /// An alarm, and the loss came back to its level before it.
-    Recovered,
-    /// An alarm, and the loss has not come back for 20 calm steps.
-    Exploding,
-    /// The run ended with NaN or Inf.
-    Exploded,
-    /// After an alarm the network no longer learns: its inner gradients are 0 and its loss flat.
-    Dead,
-    /// Too few steps to say.
-    TooEarly,
+named_enum! {
+    /// The verdict on a run.
+    Verdict {
+        /// No alarm.
+        Healthy => "healthy",
+        /// An alarm, and the loss came back to its level before it.
+        Recovered => "recovered",
+        /// An alarm, and the loss has not come back for 20 calm steps.
+        Exploding => "exploding",
+        /// The run ended with NaN or Inf.
+        Exploded => "exploded",
+        /// After an alarm the network no longer learns: its inner gradients are 0 and its loss flat.
+        Dead => "dead",
+        /// Too few steps to say.
+        TooEarly => "too-early",
+    }
 }
 
 impl Verdict {
-    /// Kebab-case name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Healthy => "healthy",
-            Verdict::Recovered => "recovered",
-            Verdict::Exploding => "exploding",
-            Verdict::Exploded => "exploded",
-            Verdict::Dead => "dead",
-            Verdict::TooEarly => "too-early",
-        }
-    }
-
     /// Whether the run ended well: healthy or recovered.
     pub fn is_good(self) -> bool {
         matches!(self, Verdict::Healthy | Verdict::Recovered)
@@ -51,18 +40,6 @@ impl Verdict {
     pub fn is_explosion(self) -> bool {
         !matches!(self, Verdict::Healthy | Verdict::TooEarly)
     }
-}
-
-impl Verdict {
-    /// All verdicts.
-    pub const ALL: [Verdict; 6] = [
-        Verdict::Healthy,
-        Verdict::Recovered,
-        Verdict::Exploding,
-        Verdict::Exploded,
-        Verdict::Dead,
-        Verdict::TooEarly,
-    ];
 }
 
 /// What one sign said over the whole run.
@@ -156,7 +133,7 @@ impl Diagnosis {
     /// Name of the layer where it began, else of the tensor.
     pub fn origin_name(&self) -> Option<&str> {
         let origin = self.origin.as_ref()?;
-        let layer = origin.layer().map(crate::evidence::Place::Layer);
+        let layer = origin.layer().map(Place::Layer);
         self.names.name(layer.unwrap_or(origin.place))
     }
 
@@ -282,24 +259,16 @@ fn came_back(run: &Run, alarm: Step) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::{Guard, GuardConfig, Mode};
+    use crate::guard::{Guard, GuardConfig};
     use crate::observe::{Layout, Observation, RunFacts};
-    use crate::signs::check::noise;
+    use crate::signs::check::{noise, seen};
 
     fn verdict_of(steps: u64, at: impl Fn(u64) -> (f64, f64)) -> (Verdict, Option<u64>) {
-        let config = GuardConfig { mode: Mode::Observe, ..GuardConfig::default() };
-        let mut guard = Guard::new(Layout::default(), RunFacts::default(), config);
+        let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
         for step in 0..steps {
             let (loss, norm) = at(step);
-            guard.observe(
-                &Observation {
-                    step: Step(step),
-                    loss: Some(loss),
-                    gradient_norm: Some(norm),
-                    ..Observation::default()
-                },
-                &[],
-            );
+            let seen = Observation { gradient_norm: Some(norm), ..seen(step, loss, &[]) };
+            guard.observe(&seen, &[]);
         }
         let diagnosis = guard.diagnosis();
         (diagnosis.verdict, diagnosis.onset.map(|step| step.0))
@@ -312,114 +281,99 @@ mod tests {
 
     #[test]
     fn the_ends_of_a_run() {
-        let (loss, norm) = falling(399);
-        type End = Box<dyn Fn(u64) -> (f64, f64)>;
-        let cases: [(&str, u64, End, Verdict, Option<u64>); 14] = [
+        type End = fn(u64) -> (f64, f64);
+        let cases: [(&str, End, Verdict, Option<u64>); 13] = [
             (
                 "absurd from the start",
-                400,
-                Box::new(|s| (1e15 * (1.0 + 0.1 * noise(s as usize)), 1e13)),
+                |s| (1e15 * (1.0 + 0.1 * noise(s as usize)), 1e13),
                 Verdict::Exploding,
                 Some(0),
             ),
             (
                 "absurd from the start, and the loss falls to what is absurd still",
-                400,
-                Box::new(|s| (1.8e20 * (-(s as f64) / 180.0).exp(), 6e21)),
+                |s| (1.8e20 * (-(s as f64) / 180.0).exp(), 6e21),
                 Verdict::Exploding,
                 Some(0),
             ),
             (
                 "absurd at the start, and all comes down",
-                400,
-                Box::new(|s| {
+                |s| {
                     let size = 1e12 * (-(s as f64) / 10.0).exp() + 1.0;
                     (size + 0.01 * noise(s as usize), size)
-                }),
+                },
                 Verdict::Recovered,
                 Some(0),
             ),
             (
                 "very high from the start, and the loss stays",
-                400,
-                Box::new(|s| (1e10 * (1.0 + 0.1 * noise(s as usize)), 1e8)),
+                |s| (1e10 * (1.0 + 0.1 * noise(s as usize)), 1e8),
                 Verdict::Exploding,
                 Some(99),
             ),
             (
                 "very high from the start, and the loss falls",
-                400,
-                Box::new(|s| (1e10 * (-(s as f64) / 80.0).exp(), 1e8)),
+                |s| (1e10 * (-(s as f64) / 80.0).exp(), 1e8),
                 Verdict::Healthy,
                 None,
             ),
-            ("healthy", 400, Box::new(falling), Verdict::Healthy, None),
-            ("too short", 10, Box::new(falling), Verdict::TooEarly, None),
+            ("healthy", falling, Verdict::Healthy, None),
             (
                 "a spike with a jump of the loss that comes back",
-                400,
-                Box::new(|s| if s == 200 { (5.0, 500.0) } else { falling(s) }),
+                |s| if s == 200 { (5.0, 500.0) } else { falling(s) },
                 Verdict::Recovered,
                 Some(200),
             ),
             (
                 "the same where every gradient is large",
-                400,
-                Box::new(|s| {
+                |s| {
                     let (loss, norm) = if s == 200 { (5.0, 500.0) } else { falling(s) };
                     (loss, 1e7 * norm)
-                }),
+                },
                 Verdict::Recovered,
                 Some(200),
             ),
             (
                 "the loss stays high",
-                400,
-                Box::new(
-                    move |s| if s >= 200 { (50.0 + s as f64, 1000.0 * norm) } else { falling(s) },
-                ),
+                |s| if s >= 200 { (50.0 + s as f64, 1e3 * falling(399).1) } else { falling(s) },
                 Verdict::Exploding,
                 Some(200),
             ),
             (
                 "the loss stays high without another alarm",
-                400,
-                Box::new(move |s| match s {
+                |s| match s {
                     200 => (5.0, 500.0),
-                    201.. => (5.0 + 0.03 * noise(s as usize), norm),
+                    201.. => (5.0 + 0.03 * noise(s as usize), falling(399).1),
                     _ => falling(s),
-                }),
+                },
                 Verdict::Exploding,
                 Some(200),
             ),
             (
                 "the loss is back, but the alarm was only now",
-                400,
-                Box::new(|s| if s == 390 { (5.0, 500.0) } else { falling(s) }),
+                |s| if s == 390 { (5.0, 500.0) } else { falling(s) },
                 Verdict::Exploding,
                 Some(390),
             ),
             (
                 "NaN at the end",
-                400,
-                Box::new(|s| if s >= 250 { (f64::NAN, f64::NAN) } else { falling(s) }),
+                |s| if s >= 250 { (f64::NAN, f64::NAN) } else { falling(s) },
                 Verdict::Exploded,
                 Some(250),
             ),
             (
                 "flat without a gradient",
-                400,
-                Box::new(move |s| match s {
+                |s| match s {
                     200 => (90.0, 9e5),
-                    201.. => (loss + 9.0, 0.0),
+                    201.. => (falling(399).0 + 9.0, 0.0),
                     _ => falling(s),
-                }),
+                },
                 Verdict::Dead,
                 Some(200),
             ),
         ];
-        for (name, steps, at, verdict, onset) in cases {
-            assert_eq!(verdict_of(steps, at), (verdict, onset), "{name}");
+        for (name, at, verdict, onset) in cases {
+            assert_eq!(verdict_of(400, at), (verdict, onset), "{name}");
         }
+        assert_eq!(verdict_of(10, falling), (Verdict::TooEarly, None), "too short");
     }
 }

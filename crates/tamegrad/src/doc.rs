@@ -23,6 +23,35 @@ pub struct Doc {
     pub source: &'static str,
 }
 
+/// Declares an enum from the list of the modules, each with a `DOC`, that tell of its values.
+macro_rules! enum_of_docs {
+    ($(#[$attribute:meta])* $enum:ident { $($(#[$doc:meta])* $module:ident => $value:ident,)* }) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $enum {
+            $($(#[$doc])* $value,)*
+        }
+
+        impl $enum {
+            /// All there are, in the order of their list.
+            pub const ALL: &'static [$enum] = &[$($enum::$value,)*];
+
+            /// The text that explains it.
+            pub fn doc(self) -> &'static $crate::doc::Doc {
+                match self {
+                    $($enum::$value => &$module::DOC,)*
+                }
+            }
+
+            /// Kebab-case name.
+            pub fn as_str(self) -> &'static str {
+                self.doc().name
+            }
+        }
+    };
+}
+pub(crate) use enum_of_docs;
+
 impl PartialEq for Doc {
     /// Names are unique.
     fn eq(&self, other: &Self) -> bool {

@@ -2,188 +2,161 @@
 
 use crate::observe::{LayerId, Layout, Step, TensorId};
 
-/// Declares the quantities, each with its kebab-case key, from one list.
-macro_rules! quantities {
-    ($($(#[$doc:meta])* $name:ident => $key:literal,)*) => {
-        /// What a [`Measure`] measures. The set is closed; the words for it are made in reports.
+/// Declares an enum from the list of its values, each with its kebab-case name.
+macro_rules! named_enum {
+    ($(#[$attribute:meta])* $enum:ident { $($(#[$doc:meta])* $value:ident => $name:literal,)* }) => {
+        $(#[$attribute])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-        pub enum Quantity {
-            $($(#[$doc])* $name,)*
+        pub enum $enum {
+            $($(#[$doc])* $value,)*
         }
 
-        impl Quantity {
-            /// All quantities, in the order of their list.
-            pub const ALL: &'static [Quantity] = &[$(Quantity::$name,)*];
+        impl $enum {
+            /// All there are, in the order of their list.
+            pub const ALL: &'static [$enum] = &[$($enum::$value,)*];
 
-            /// Kebab-case key, as in JSON.
+            /// Kebab-case name, as in JSON.
             pub fn as_str(self) -> &'static str {
                 match self {
-                    $(Quantity::$name => $key,)*
+                    $($enum::$value => $name,)*
                 }
             }
         }
     };
 }
+pub(crate) use named_enum;
 
-quantities! {
-    /// The loss.
-    Loss => "loss",
-    /// Change of the loss from one step to the next.
-    LossChange => "loss-change",
-    /// Changes of the loss beyond the usual, among the last 20.
-    WildChanges => "wild-changes",
-    /// Largest loss of an episode above its level.
-    PeakLoss => "peak-loss",
-    /// Sigmas by which that loss lies above its level.
-    LossSigmas => "loss-sigmas",
-    /// Times that the loss left its level.
-    LossEpisodes => "loss-episodes",
-    /// Sharpness of the loss along the update, u^T H u / |u|^2.
-    Sharpness => "sharpness",
-    /// Scale of the loss in mixed precision.
-    LossScale => "loss-scale",
-    /// Halvings of that scale in a row.
-    LossScaleHalvings => "loss-scale-halvings",
-    /// Elements that are NaN or Inf.
-    NonFiniteElements => "nonfinite-elements",
-    /// Logged records that are NaN or Inf.
-    NonFiniteRecords => "nonfinite-records",
-    /// Step at which a place was first seen with NaN or Inf.
-    FirstNonFinite => "first-nonfinite",
-    /// L2 norm of a gradient.
-    GradientNorm => "gradient-norm",
-    /// L2 norm of a gradient that has drifted upward over several steps.
-    DriftingGradientNorm => "drifting-gradient-norm",
-    /// Smallest L2 norm of the whole gradient of all steps.
-    LowestGradientNorm => "lowest-gradient-norm",
-    /// Largest L2 norm of the inner layers' gradients at the end of the run.
-    InnerGradientNorm => "inner-gradient-norm",
-    /// Sigmas by which the logarithm of a gradient's norm lies above its mean.
-    GradientSigmas => "gradient-sigmas",
-    /// Spikes of the gradient norm.
-    GradientSpikes => "gradient-spikes",
-    /// Records in a row in which the gradient norm rises.
-    RisingRecords => "rising-records",
-    /// RMS of a layer's output over that of its input.
-    ForwardGain => "forward-gain",
-    /// Norm of the gradient at a layer's input over that at its output.
-    BackwardGain => "backward-gain",
-    /// The larger of a layer's two gains.
-    LargestGain => "largest-gain",
-    /// Product of the layers' forward gains.
-    ForwardProduct => "forward-product",
-    /// Product of the layers' backward gains.
-    BackwardProduct => "backward-product",
-    /// Growth of the signal from the network's input to its output.
-    ForwardGrowth => "forward-growth",
-    /// Growth of the gradient from the network's output to its input.
-    BackwardGrowth => "backward-growth",
-    /// Product of the backward gains over the time steps of a recurrent cell.
-    TimeStepProduct => "time-step-product",
-    /// Mean logarithm of those gains.
-    LyapunovExponent => "lyapunov-exponent",
-    /// Geometric mean of the layers' backward gains.
-    MeanBackwardGain => "mean-backward-gain",
-    /// Layers with batch norm and no skip connection.
-    BatchNormLayers => "batch-norm-layers",
-    /// Layers without normalisation.
-    PlainLayers => "plain-layers",
-    /// |dW|/|W| of a tensor, or the largest of all.
-    UpdateRatio => "update-ratio",
-    /// Median of the matrices' update ratios.
-    MedianUpdateRatio => "median-update-ratio",
-    /// Change of the norm of all parameters from one record to the next, over that norm.
-    ParameterNormChange => "parameter-norm-change",
-    /// Smallest multiple of the update that raises the loss of its own batch.
-    CriticalMultiple => "critical-multiple",
-    /// RMS of g^2/v: how far Adam's second moment lags behind the gradient.
-    SecondMomentLag => "second-moment-lag",
-    /// The learning rate.
-    LearningRate => "learning-rate",
-    /// Cuts of the learning rate.
-    LearningRateCuts => "learning-rate-cuts",
-    /// What those cuts together leave of the learning rate.
-    LearningRateLeft => "learning-rate-left",
-    /// A metric on held-out data.
-    Metric => "metric",
-    /// The best value of that metric.
-    BestMetric => "best-metric",
-    /// Largest magnitude in a batch's data.
-    LargestElement => "largest-element",
-    /// RMS of a batch's data.
-    DataRms => "data-rms",
-    /// Largest magnitude in the outputs of a pass.
-    LargestOutput => "largest-output",
-    /// Largest magnitude in outputs and gradients.
-    LargestMagnitude => "largest-magnitude",
-    /// Step of the pass in which the numbers beside it were seen.
-    PassStep => "pass-step",
-    /// Steps since the last alarm.
-    StepsSinceAlarm => "steps-since-alarm",
-    /// Records since the alarm.
-    RecordsSinceAlarm => "records-since-alarm",
-    /// Records before the alarm.
-    RecordsBeforeAlarm => "records-before-alarm",
-    /// Powers of 2 between the largest number seen and the largest of the number type.
-    HeadroomBits => "headroom-bits",
+named_enum! {
+    /// What a [`Measure`] measures. The set is closed; the words for it are made in reports.
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+    Quantity {
+        /// The loss.
+        Loss => "loss",
+        /// Change of the loss from one step to the next.
+        LossChange => "loss-change",
+        /// Changes of the loss beyond the usual, among the last 20.
+        WildChanges => "wild-changes",
+        /// Largest loss of an episode above its level.
+        PeakLoss => "peak-loss",
+        /// Sigmas by which that loss lies above its level.
+        LossSigmas => "loss-sigmas",
+        /// Times that the loss left its level.
+        LossEpisodes => "loss-episodes",
+        /// Sharpness of the loss along the update, u^T H u / |u|^2.
+        Sharpness => "sharpness",
+        /// Scale of the loss in mixed precision.
+        LossScale => "loss-scale",
+        /// Halvings of that scale in a row.
+        LossScaleHalvings => "loss-scale-halvings",
+        /// Elements that are NaN or Inf.
+        NonFiniteElements => "nonfinite-elements",
+        /// Logged records that are NaN or Inf.
+        NonFiniteRecords => "nonfinite-records",
+        /// Step at which a place was first seen with NaN or Inf.
+        FirstNonFinite => "first-nonfinite",
+        /// L2 norm of a gradient.
+        GradientNorm => "gradient-norm",
+        /// L2 norm of a gradient that has drifted upward over several steps.
+        DriftingGradientNorm => "drifting-gradient-norm",
+        /// Smallest L2 norm of the whole gradient of all steps.
+        LowestGradientNorm => "lowest-gradient-norm",
+        /// Largest L2 norm of the inner layers' gradients at the end of the run.
+        InnerGradientNorm => "inner-gradient-norm",
+        /// Sigmas by which the logarithm of a gradient's norm lies above its mean.
+        GradientSigmas => "gradient-sigmas",
+        /// Spikes of the gradient norm.
+        GradientSpikes => "gradient-spikes",
+        /// Records in a row in which the gradient norm rises.
+        RisingRecords => "rising-records",
+        /// RMS of a layer's output over that of its input.
+        ForwardGain => "forward-gain",
+        /// Norm of the gradient at a layer's input over that at its output.
+        BackwardGain => "backward-gain",
+        /// The larger of a layer's two gains.
+        LargestGain => "largest-gain",
+        /// Product of the layers' forward gains.
+        ForwardProduct => "forward-product",
+        /// Product of the layers' backward gains.
+        BackwardProduct => "backward-product",
+        /// Growth of the signal from the network's input to its output.
+        ForwardGrowth => "forward-growth",
+        /// Growth of the gradient from the network's output to its input.
+        BackwardGrowth => "backward-growth",
+        /// Product of the backward gains over the time steps of a recurrent cell.
+        TimeStepProduct => "time-step-product",
+        /// Mean logarithm of those gains.
+        LyapunovExponent => "lyapunov-exponent",
+        /// Geometric mean of the layers' backward gains.
+        MeanBackwardGain => "mean-backward-gain",
+        /// Layers with batch norm and no skip connection.
+        BatchNormLayers => "batch-norm-layers",
+        /// Layers without normalisation.
+        PlainLayers => "plain-layers",
+        /// |dW|/|W| of a tensor, or the largest of all.
+        UpdateRatio => "update-ratio",
+        /// Median of the matrices' update ratios.
+        MedianUpdateRatio => "median-update-ratio",
+        /// Change of the norm of all parameters from one record to the next, over that norm.
+        ParameterNormChange => "parameter-norm-change",
+        /// Smallest multiple of the update that raises the loss of its own batch.
+        CriticalMultiple => "critical-multiple",
+        /// RMS of g^2/v: how far Adam's second moment lags behind the gradient.
+        SecondMomentLag => "second-moment-lag",
+        /// The learning rate.
+        LearningRate => "learning-rate",
+        /// Cuts of the learning rate.
+        LearningRateCuts => "learning-rate-cuts",
+        /// What those cuts together leave of the learning rate.
+        LearningRateLeft => "learning-rate-left",
+        /// A metric on held-out data.
+        Metric => "metric",
+        /// The best value of that metric.
+        BestMetric => "best-metric",
+        /// Largest magnitude in a batch's data.
+        LargestElement => "largest-element",
+        /// RMS of a batch's data.
+        DataRms => "data-rms",
+        /// Largest magnitude in the outputs of a pass.
+        LargestOutput => "largest-output",
+        /// Largest magnitude in outputs and gradients.
+        LargestMagnitude => "largest-magnitude",
+        /// Step of the pass in which the numbers beside it were seen.
+        PassStep => "pass-step",
+        /// Steps since the last alarm.
+        StepsSinceAlarm => "steps-since-alarm",
+        /// Records since the alarm.
+        RecordsSinceAlarm => "records-since-alarm",
+        /// Records before the alarm.
+        RecordsBeforeAlarm => "records-before-alarm",
+        /// Powers of 2 between the largest number seen and the largest of the number type.
+        HeadroomBits => "headroom-bits",
+    }
 }
 
-/// What a value is held against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Reference {
-    /// The limit of a rule.
-    Limit,
-    /// What is usual for it: its own mean, median or level while calm.
-    Usual,
-    /// What it was before: a step, a record or some steps earlier.
-    Before,
-    /// What it was first.
-    First,
-    /// The best that it was.
-    Best,
-    /// The median of the layers.
-    Layers,
-    /// The usual spread of its changes.
-    Spread,
-    /// What the loss has come down so far.
-    Descent,
-    /// How many there are in all.
-    Total,
-    /// The largest finite value of the number type.
-    TypeMax,
-}
-
-impl Reference {
-    /// All references.
-    pub const ALL: [Reference; 10] = [
-        Reference::Limit,
-        Reference::Usual,
-        Reference::Before,
-        Reference::First,
-        Reference::Best,
-        Reference::Layers,
-        Reference::Spread,
-        Reference::Descent,
-        Reference::Total,
-        Reference::TypeMax,
-    ];
-
-    /// Kebab-case key, as in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reference::Limit => "limit",
-            Reference::Usual => "usual",
-            Reference::Before => "before",
-            Reference::First => "first",
-            Reference::Best => "best",
-            Reference::Layers => "layers",
-            Reference::Spread => "spread",
-            Reference::Descent => "descent",
-            Reference::Total => "total",
-            Reference::TypeMax => "type-max",
-        }
+named_enum! {
+    /// What a value is held against.
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+    Reference {
+        /// The limit of a rule.
+        Limit => "limit",
+        /// What is usual for it: its own mean, median or level while calm.
+        Usual => "usual",
+        /// What it was before: a step, a record or some steps earlier.
+        Before => "before",
+        /// What it was first.
+        First => "first",
+        /// The best that it was.
+        Best => "best",
+        /// The median of the layers.
+        Layers => "layers",
+        /// The usual spread of its changes.
+        Spread => "spread",
+        /// What the loss has come down so far.
+        Descent => "descent",
+        /// How many there are in all.
+        Total => "total",
+        /// The largest finite value of the number type.
+        TypeMax => "type-max",
     }
 }
 
@@ -253,11 +226,6 @@ impl Place {
     /// Whether it is the loss function, outside the model.
     pub fn is_loss(self) -> bool {
         matches!(self, Place::Loss | Place::LossGradient)
-    }
-
-    /// Whether it is the batch's data.
-    pub fn is_data(self) -> bool {
-        matches!(self, Place::Data | Place::Input(_) | Place::Targets)
     }
 }
 

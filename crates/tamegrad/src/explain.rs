@@ -2,18 +2,20 @@
 
 use crate::causes::CauseName;
 use crate::doc::Doc;
+use crate::evidence::named_enum;
 use crate::finding::SignName;
 use crate::remedies::RemedyName;
 
-/// Which of the three kinds a [`Doc`] tells of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Topic {
-    /// A warning sign.
-    Sign,
-    /// A cause.
-    Cause,
-    /// A remedy.
-    Remedy,
+named_enum! {
+    /// Which of the three kinds a [`Doc`] tells of.
+    Topic {
+        /// A warning sign.
+        Sign => "sign",
+        /// A cause.
+        Cause => "cause",
+        /// A remedy.
+        Remedy => "remedy",
+    }
 }
 
 /// All texts, the signs first, then the causes, then the remedies.

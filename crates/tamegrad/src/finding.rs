@@ -1,25 +1,16 @@
 //! A finding: a sign that fired, with the numbers that show it.
 
-use crate::evidence::{Measure, Place};
+use crate::evidence::{Measure, Place, named_enum};
 use crate::observe::Step;
 
-/// How grave a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Severity {
-    /// Worth showing. A run with strains alone is still healthy.
-    Strain,
-    /// Part of an explosion.
-    Alarm,
-}
-
-impl Severity {
-    /// Lower-case name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Severity::Strain => "strain",
-            Severity::Alarm => "alarm",
-        }
+named_enum! {
+    /// How grave a finding is.
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+    Severity {
+        /// Worth showing. A run with strains alone is still healthy.
+        Strain => "strain",
+        /// Part of an explosion.
+        Alarm => "alarm",
     }
 }
 
@@ -85,6 +76,11 @@ impl Finding {
         Self { sign, step, severity, place: Place::Run, evidence }
     }
 
+    /// The same at a place.
+    pub fn at(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
+
     /// Whether it is part of an explosion.
     pub fn is_alarm(&self) -> bool {
         self.severity == Severity::Alarm
@@ -104,4 +100,14 @@ pub enum Reading {
     },
     /// The sign is up.
     Fired(Finding),
+}
+
+impl Reading {
+    /// What the sign found, if it is up.
+    pub(crate) fn fired(self) -> Option<Finding> {
+        match self {
+            Reading::Fired(finding) => Some(finding),
+            Reading::Quiet | Reading::TooEarly { .. } => None,
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::cadence::Cadence;
 use crate::decision::{Decision, GradientAction, UpdateVerdict};
 use crate::diagnosis::{Diagnosis, diagnose};
-use crate::finding::{Finding, Reading};
+use crate::finding::Finding;
 use crate::jump;
 use crate::ladder::Ladder;
 use crate::observe::{
@@ -165,8 +165,7 @@ impl Guard {
     /// Takes in the probes of a repeated pass of the latest step, with the parameters from before its
     /// update.
     pub fn observe_trace(&mut self, trace: &LayerTrace) {
-        let step = self.run.record.now().map_or(Step(0), |row| row.step);
-        self.observe_trace_of(step, trace);
+        self.observe_trace_of(self.now(), trace);
     }
 
     /// Takes in the probes of a repeated pass of any step: of the one after the latest, when its
@@ -196,8 +195,7 @@ impl Guard {
     /// Takes in the critical step size (the smallest multiple of the proposed update that raises
     /// the loss of its own batch) and the sharpness along the update, see [`CriticalStep`].
     pub fn observe_critical_step(&mut self, multiple: f64, sharpness: Option<f64>) {
-        let step = self.run.record.now().map_or(Step(0), |row| row.step);
-        let found = CriticalStep { step, multiple, sharpness };
+        let found = CriticalStep { step: self.now(), multiple, sharpness };
         self.run.record.critical_step.get_or_insert(found);
     }
 
@@ -221,11 +219,8 @@ impl Guard {
         jump::follow(&mut self.run, seen);
         self.run.take(seen);
         let readings = self.signs.read(&self.run);
-        let fired = readings.iter().filter_map(|(_, reading)| match reading {
-            Reading::Fired(finding) => Some(finding.clone()),
-            Reading::Quiet | Reading::TooEarly { .. } => None,
-        });
-        let fired: Vec<Finding> = fired.collect();
+        let fired: Vec<Finding> =
+            readings.iter().filter_map(|(_, reading)| reading.clone().fired()).collect();
         self.run.note_readings(readings);
         self.run.note(fired.iter().cloned());
         if self.config.mode != Mode::Protect {
@@ -312,6 +307,11 @@ impl Guard {
         self.run.record.add_tensors(tensors);
     }
 
+    /// The latest step.
+    fn now(&self) -> Step {
+        self.run.record.now().map_or(Step(0), |row| row.step)
+    }
+
     fn largest_ratio(&self) -> f64 {
         self.run.record.now().and_then(|row| row.update_ratio).unwrap_or(0.0)
     }
@@ -324,10 +324,9 @@ impl Guard {
     }
 
     fn note(&mut self, gradients: GradientAction) {
-        let step = self.run.record.now().map_or(Step(0), |row| row.step);
         let learning_rate = self.ladder.learning_rate();
         let decision = Decision { gradients, learning_rate, ..Decision::default() };
-        self.run.note_action(step, decision);
+        self.run.note_action(self.now(), decision);
     }
 
     /// The diagnosis of what was seen so far.
@@ -358,27 +357,17 @@ mod tests {
     use super::*;
     use crate::finding::Severity;
     use crate::observe::RunFacts;
-    use crate::signs::check::{layout, noise, stats};
+    use crate::signs::check::{layout, noise, seen, stats, update};
 
     /// Runs a guard in protect mode over given losses and norms of two tensors; returns the
     /// decisions that are not "proceed", with their steps.
     fn protect(steps: u64, at: impl Fn(u64) -> (f64, f64)) -> (Guard, Vec<(u64, Decision)>) {
-        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
-        let mut guard = Guard::new(layout(2), RunFacts::default(), config);
+        let mut guard = protecting();
         let mut acted = Vec::new();
         for step in 0..steps {
             keep_snapshot(&mut guard, step);
             let (loss, norm) = at(step);
-            let gradients = [Some(stats(norm)), Some(stats(norm))];
-            let decision = guard.observe(
-                &Observation {
-                    step: Step(step),
-                    loss: Some(loss),
-                    gradients: &gradients,
-                    ..Observation::default()
-                },
-                &[],
-            );
+            let decision = guard.observe(&seen(step, loss, &[Some(stats(norm)); 2]), &[]);
             if !decision.is_proceed() {
                 acted.push((step, decision));
             }
@@ -401,23 +390,29 @@ mod tests {
         update: Option<Update>,
     ) -> (Decision, Finished) {
         keep_snapshot(guard, step);
-        let open = guard.begin(&Observation {
-            step: Step(step),
-            loss: Some(loss),
-            gradients: &[Some(stats(norm)), Some(stats(norm))],
-            clipped_to,
-            ..Observation::default()
-        });
+        let gradients = [Some(stats(norm)); 2];
+        let open = guard.begin(&Observation { clipped_to, ..seen(step, loss, &gradients) });
         (open.decision().clone(), guard.finish(open, &[update, update]))
     }
 
-    fn protecting() -> Guard {
-        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
-        Guard::new(layout(2), RunFacts::default(), config)
+    /// A guard of a model of so many tensors.
+    fn guard(mode: Mode, tensors: usize) -> Guard {
+        let config = GuardConfig { mode, ..GuardConfig::default() };
+        Guard::new(layout(tensors), RunFacts::default(), config)
     }
 
-    const SMALL: Option<Update> =
-        Some(Update { change_norm: 0.003, weight_norm: 1.0, len: 1, nonfinite: 0 });
+    fn protecting() -> Guard {
+        guard(Mode::Protect, 2)
+    }
+
+    /// One that has seen 150 calm steps.
+    fn protecting_calm(clipped_to: Option<f64>) -> Guard {
+        let mut guard = protecting();
+        for step in 0..150 {
+            let _ = guarded(&mut guard, step, calm(step), clipped_to, update(0.003));
+        }
+        guard
+    }
 
     /// Sequences become ten times longer at step 120: the norm is 10,000 times what it was at every
     /// step from then on, and the loss comes down slowly and wildly.
@@ -440,31 +435,27 @@ mod tests {
 
     #[test]
     fn what_the_loop_clips_is_not_acted_on_while_updates_stay_small() {
-        let large = Update { change_norm: 0.3, ..SMALL.expect("an update") };
-        for (clipped_to, update, acts) in [
-            (Some(1.0), SMALL, false),
-            (Some(1.0), Some(large), true),
-            (Some(1e6), SMALL, true),
-            (None, SMALL, true),
+        for (clipped_to, ratio, acts) in [
+            (Some(1.0), 0.003, false),
+            (Some(1.0), 0.3, true),
+            (Some(1e6), 0.003, true),
+            (None, 0.003, true),
         ] {
             let mut guard = protecting();
             for step in 0..400 {
-                let _ = guarded(&mut guard, step, longer_sequences(step), clipped_to, update);
+                let _ =
+                    guarded(&mut guard, step, longer_sequences(step), clipped_to, update(ratio));
             }
             let actions = guard.run().actions();
-            assert_eq!(!actions.is_empty(), acts, "{clipped_to:?} {update:?}: {actions:?}");
-            assert_eq!(guard.learning_rate_factor() < 1.0, acts, "{clipped_to:?} {update:?}");
+            assert_eq!(!actions.is_empty(), acts, "{clipped_to:?} {ratio}: {actions:?}");
+            assert_eq!(guard.learning_rate_factor() < 1.0, acts, "{clipped_to:?} {ratio}");
         }
     }
 
     #[test]
     fn a_clip_mends_neither_what_is_not_finite_nor_what_breaks() {
-        let mut guard = protecting();
-        for step in 0..150 {
-            let _ = guarded(&mut guard, step, calm(step), Some(1.0), SMALL);
-        }
-        let broken = Update { nonfinite: 1, ..SMALL.expect("an update") };
-        let (_, finished) = guarded(&mut guard, 150, calm(150), Some(1.0), Some(broken));
+        let mut guard = protecting_calm(Some(1.0));
+        let (_, finished) = guarded(&mut guard, 150, calm(150), Some(1.0), update(f64::NAN));
         assert!(matches!(finished, Finished::Refused));
         let (decision, _) = guarded(&mut guard, 151, (0.5, f64::INFINITY), Some(1.0), None);
         assert_eq!(decision.gradients, GradientAction::Skip);
@@ -473,18 +464,10 @@ mod tests {
     #[test]
     fn what_is_taken_already_is_noted_and_a_broken_parameter_is_rewound_at_once() {
         for (nonfinite, rewinds_to) in [(0, None), (1, Some(Step(50)))] {
-            let mut guard = protecting();
-            for step in 0..150 {
-                let _ = guarded(&mut guard, step, calm(step), None, SMALL);
-            }
-            let open = guard.begin(&Observation {
-                step: Step(150),
-                loss: Some(calm(150).0),
-                gradients: &[Some(stats(1.0)); 2],
-                ..Observation::default()
-            });
-            let taken = Update { change_norm: 3.0, nonfinite, ..SMALL.expect("an update") };
-            guard.finish_taken(open, &[Some(taken), SMALL]);
+            let mut guard = protecting_calm(None);
+            let open = guard.begin(&seen(150, calm(150).0, &[Some(stats(1.0)); 2]));
+            let taken = update(3.0).map(|update| Update { nonfinite, ..update });
+            guard.finish_taken(open, &[taken, update(0.003)]);
             let last =
                 guard.run().findings().last().map(|finding| (finding.step, finding.severity));
             assert_eq!(last, Some((Step(150), Severity::Alarm)), "{nonfinite}");
@@ -497,18 +480,12 @@ mod tests {
     #[test]
     fn a_copy_is_wanted_in_protect_mode_until_the_run_is_known_to_be_calm() {
         for (mode, wanted) in [(Mode::Protect, 100), (Mode::Observe, 0)] {
-            let config = GuardConfig { mode, ..GuardConfig::default() };
-            let mut guard = Guard::new(layout(2), RunFacts::default(), config);
+            let mut guard = guard(mode, 2);
             let wants = (0..200).filter(|step| {
                 let norm = (0.1 * noise(*step as usize)).exp();
-                let open = guard.begin(&Observation {
-                    step: Step(*step),
-                    loss: Some(calm(*step).0),
-                    gradients: &[Some(stats(norm)); 2],
-                    ..Observation::default()
-                });
+                let open = guard.begin(&seen(*step, calm(*step).0, &[Some(stats(norm)); 2]));
                 let wants = guard.asks().copy;
-                guard.finish_taken(open, &[SMALL, SMALL]);
+                guard.finish_taken(open, &[update(0.003); 2]);
                 wants
             });
             assert_eq!(wants.count(), wanted, "{mode:?}");
@@ -517,21 +494,14 @@ mod tests {
 
     #[test]
     fn parameters_that_come_later_begin_without_a_history() {
-        let mut guard = protecting();
-        for step in 0..150 {
-            let _ = guarded(&mut guard, step, calm(step), None, SMALL);
-        }
+        let mut guard = protecting_calm(None);
         let later = TensorInfo { name: "head.weight".to_owned(), ..layout(1).tensors[0].clone() };
         guard.add_tensors(vec![later]);
         assert!(guard.validate());
-        let open = guard.begin(&Observation {
-            step: Step(150),
-            loss: Some(calm(150).0),
-            gradients: &[Some(stats(1.0)), Some(stats(1.0)), Some(stats(0.7))],
-            ..Observation::default()
-        });
+        let gradients = [1.0, 1.0, 0.7].map(|norm| Some(stats(norm)));
+        let open = guard.begin(&seen(150, calm(150).0, &gradients));
         assert!(open.decision().is_proceed() && guard.asks().copy);
-        assert!(guard.finish(open, &[SMALL; 3]).is_taken());
+        assert!(guard.finish(open, &[update(0.003); 3]).is_taken());
         let counts: Vec<_> = guard.record().tensors.iter().map(|t| t.gradient.count()).collect();
         assert_eq!(counts, [151, 151, 1]);
         assert_eq!(guard.record().layout.tensor_name(TensorId(2)), "head.weight");
@@ -600,8 +570,7 @@ mod tests {
 
     #[test]
     fn a_rewind_puts_the_signs_back_to_their_snapshot() {
-        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
-        let mut guard = Guard::new(layout(1), RunFacts::default(), config);
+        let mut guard = guard(Mode::Protect, 1);
         let mut at_snapshot = std::collections::BTreeMap::new();
         for step in 0..300 {
             let before = format!("{:?}", guard.signs);
@@ -610,13 +579,8 @@ mod tests {
                 at_snapshot.insert(Step(step), before);
             }
             let (loss, norm) = if step >= 250 { (6.0, 2.0) } else { calm(step) };
-            let open = guard.begin(&Observation {
-                step: Step(step),
-                loss: Some(loss),
-                metric: Some(1.0 - loss),
-                gradients: &[Some(stats(norm))],
-                ..Observation::default()
-            });
+            let (metric, gradients) = (Some(1.0 - loss), [Some(stats(norm))]);
+            let open = guard.begin(&Observation { metric, ..seen(step, loss, &gradients) });
             if let Some(to) = open.decision().rewind {
                 assert_eq!(Some(&format!("{:?}", guard.signs)), at_snapshot.get(&to));
                 return;
@@ -676,12 +640,10 @@ mod tests {
     #[test]
     fn an_update_that_would_break_a_parameter_is_refused() {
         for (mode, taken) in [(Mode::Observe, true), (Mode::Protect, false)] {
-            let config = GuardConfig { mode, ..GuardConfig::default() };
-            let mut guard = Guard::new(layout(1), RunFacts::default(), config);
-            let broken = Update { change_norm: 1.0, weight_norm: 1.0, len: 4, nonfinite: 1 };
+            let mut guard = guard(mode, 1);
             for _ in 0..4 {
-                let open = guard.begin(&Observation { loss: Some(1.0), ..Observation::default() });
-                let finished = guard.finish(open, &[Some(broken)]);
+                let open = guard.begin(&seen(0, 1.0, &[]));
+                let finished = guard.finish(open, &[update(f64::NAN)]);
                 assert_eq!(finished.is_taken(), taken, "{mode:?}: {finished:?}");
             }
         }
@@ -689,13 +651,10 @@ mod tests {
 
     #[test]
     fn a_bias_that_would_break_counts_as_well() {
-        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
-        let mut layout = layout(1);
-        layout.tensors[0].is_matrix = false;
-        let mut guard = Guard::new(layout, RunFacts::default(), config);
-        let open = guard.begin(&Observation { loss: Some(1.0), ..Observation::default() });
-        let broken = Update { change_norm: 1.0, weight_norm: 1.0, len: 4, nonfinite: 1 };
-        assert!(matches!(guard.finish(open, &[Some(broken)]), Finished::Refused));
+        let mut guard = guard(Mode::Protect, 1);
+        guard.run.record.layout.tensors[0].is_matrix = false;
+        let open = guard.begin(&seen(0, 1.0, &[]));
+        assert!(matches!(guard.finish(open, &[update(f64::NAN)]), Finished::Refused));
     }
 
     #[test]
@@ -733,17 +692,14 @@ mod tests {
 
     #[test]
     fn an_update_that_overthrows_a_matrix_is_shrunk_to_a_tenth_of_it() {
-        let config = GuardConfig { mode: Mode::Protect, ..GuardConfig::default() };
-        let update =
-            |change_norm| [Some(Update { change_norm, weight_norm: 1.0, len: 4, nonfinite: 0 })];
         for (shrunk, takes) in [(0.1, true), (40.0, false)] {
-            let mut guard = Guard::new(layout(1), RunFacts::default(), config.clone());
-            let open = guard.begin(&Observation { loss: Some(1.0), ..Observation::default() });
-            let Finished::Shrink(shrinking) = guard.finish(open, &update(50.0)) else {
+            let mut guard = guard(Mode::Protect, 1);
+            let open = guard.begin(&seen(0, 1.0, &[]));
+            let Finished::Shrink(shrinking) = guard.finish(open, &[update(50.0)]) else {
                 panic!("50 times the matrix is taken or refused");
             };
             assert_eq!(shrinking.factor(), 0.1 / 50.0);
-            assert_eq!(guard.finish_shrunk(shrinking, &update(shrunk)), takes, "{shrunk}");
+            assert_eq!(guard.finish_shrunk(shrinking, &[update(shrunk)]), takes, "{shrunk}");
             let ratio = guard.record().now().and_then(|row| row.update_ratio);
             assert_eq!(ratio, takes.then_some(shrunk));
         }

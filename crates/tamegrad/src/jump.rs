@@ -101,8 +101,8 @@ fn ceiling(run: &Run, loss: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{NamedInput, Step, Update};
-    use crate::signs::check::{Given, alarms, noise, run, stats};
+    use crate::observe::{NamedInput, Update};
+    use crate::signs::check::{Given, alarms, noise, run, seen, stats, update};
     use crate::signs::{GradientSpikes, LossFluctuates};
 
     const AT: usize = 300;
@@ -161,21 +161,9 @@ mod tests {
         let (mut run, _) = jumped();
         let batch = |size: f64| [NamedInput { name: "x", stats: stats(size) }];
         for i in 0..200 {
-            let (gradients, step) = ([Some(stats(1.0))], Step(i));
-            let seen = Observation {
-                step,
-                loss: Some(0.3 + 0.01 * noise(i as usize)),
-                gradients: &gradients,
-                inputs: &batch(1.0),
-                ..Observation::default()
-            };
-            run.take(&seen);
-            run.record.take_update(&[Some(Update {
-                change_norm: 0.003,
-                weight_norm: 1.0,
-                len: 1,
-                nonfinite: 0,
-            })]);
+            let (loss, gradients) = (0.3 + 0.01 * noise(i as usize), [Some(stats(1.0))]);
+            run.take(&Observation { inputs: &batch(1.0), ..seen(i, loss, &gradients) });
+            run.record.take_update(&[update(0.003)]);
             run.settle();
         }
         for (loss, size, begins) in [(8.0, 1.2, true), (8.0, 100.0, false), (0.31, 1.2, false)] {
@@ -196,18 +184,11 @@ mod tests {
             layout.tensors[1].fan_in = fan_in;
             let mut run = Run::new(layout, crate::RunFacts::default());
             for i in 0..200 {
-                run.take(&Observation {
-                    step: Step(i),
-                    loss: Some(0.3 + 0.01 * noise(i as usize)),
-                    gradients: &[Some(stats(1.0)), None],
-                    ..Observation::default()
-                });
-                let update = |change_norm, weight_norm| {
-                    Some(Update { change_norm, weight_norm, len: 1, nonfinite: 0 })
-                };
+                run.take(&seen(i, 0.3 + 0.01 * noise(i as usize), &[Some(stats(1.0)), None]));
                 // It moves for the first time in the step before the jump.
-                let late = if i == 199 { update(0.01, 1e-4) } else { None };
-                run.record.take_update(&[update(0.003, 1.0), late]);
+                let late = update(0.01).filter(|_| i == 199);
+                let late = late.map(|update| Update { weight_norm: 1e-4, ..update });
+                run.record.take_update(&[update(0.003), late]);
                 if i < 199 {
                     run.settle();
                 }

@@ -74,14 +74,16 @@ struct Alarm {
     evidence: Vec<Measure>,
 }
 
+impl Alarm {
+    /// One that has not come back.
+    fn new(sign: SignName, onset: i64, verdict: Verdict, evidence: Vec<Measure>) -> Self {
+        Self { sign, onset, back: None, verdict, evidence }
+    }
+}
+
 /// A sign that is up and no explosion by itself: it supports the verdict, and never makes it.
-#[derive(Debug, Clone, PartialEq)]
-struct Strain {
-    sign: SignName,
-    /// Where it began.
-    onset: i64,
-    place: Place,
-    evidence: Vec<Measure>,
+fn strain(sign: SignName, onset: i64, evidence: Vec<Measure>) -> Option<Finding> {
+    Some(Finding::new(sign, step(onset), Severity::Strain, evidence))
 }
 
 /// Records below which a log without an alarm says nothing.
@@ -118,14 +120,10 @@ pub fn diagnose(history: &History<'_>) -> Diagnosis {
     let findings = alarms.iter().map(|alarm| {
         Finding::new(alarm.sign, step(alarm.onset), Severity::Alarm, alarm.evidence.clone())
     });
-    let strains = strains.into_iter().flatten().map(|strain| {
-        let Strain { sign, onset, place, evidence } = strain;
-        Finding { place, ..Finding::new(sign, step(onset), Severity::Strain, evidence) }
-    });
     let records = history.loss.len().max(history.gradient_norm.len());
     let verdict = if records < RECORDS_MIN { Verdict::TooEarly } else { Verdict::Healthy };
     let quiet = Diagnosis {
-        signs: summaries(findings.chain(strains)),
+        signs: summaries(findings.chain(strains.into_iter().flatten())),
         metric: history.metric.samples.last().map(|sample| sample.value),
         ..Diagnosis::empty(verdict, Seen::Records(records as u64), names)
     };

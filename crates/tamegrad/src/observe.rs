@@ -79,6 +79,11 @@ impl LayerInfo {
             only_normalises: false,
         }
     }
+
+    /// Whether its activation is known to grow faster than linearly.
+    pub(crate) fn is_superlinear(&self) -> bool {
+        self.activation.as_ref().is_some_and(|(_, kind)| *kind == ActivationKind::Superlinear)
+    }
 }
 
 /// What an integration knows of a parameter tensor.
@@ -154,6 +159,11 @@ impl Layout {
         first_difference("tensor", &tensors(saved), &tensors(self))
             .or_else(|| first_difference("layer", &layers(saved), &layers(self)))
             .map_or(Ok(()), Err)
+    }
+
+    /// Whether a layer is a time step of a recurrent cell.
+    pub(crate) fn is_recurrent(&self, id: LayerId) -> bool {
+        self.layers.get(id.0).is_some_and(|layer| layer.recurrent)
     }
 
     /// The layer that a tensor belongs to.

@@ -290,8 +290,7 @@ fn bad_from_the_start(run: &Run) -> Option<Origin> {
     let record = &run.record;
     let is_early = run.first_alarm()?.step.0 < u64::from(RULES.warm_up.live);
     let chain = record.first_chain().filter(|chain| is_early && chain.step.0 == 0)?;
-    let is_recurrent =
-        |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
+    let is_recurrent = |link: &&Link| record.layout.is_recurrent(link.layer);
     let links: Vec<&Link> = chain.links.iter().filter(|link| !is_recurrent(link)).collect();
     let bad = stands_out(&links)?;
     let risen = departures(run).first().map_or(0.0, |most| most.log_rise);
@@ -321,10 +320,7 @@ fn recurrent_cell(run: &Run) -> Option<Origin> {
     let record = &run.record;
     let chain = run.telling_chain()?;
     let (product, count) = recurrent_product(record, &chain)?;
-    let is_recurrent =
-        |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
-    let steps = chain.links.iter().filter(is_recurrent).skip(1);
-    let largest = steps
+    let largest = time_steps(record, &chain)
         .filter(|link| link.backward.is_some())
         .max_by(|a, b| a.backward.unwrap_or(0.0).total_cmp(&b.backward.unwrap_or(0.0)))?;
     (product > RULES.recurrence)
@@ -347,13 +343,16 @@ fn tensor_of(finding: &Finding) -> Option<Origin> {
     Some(Origin::new(place, finding.evidence.first().copied().into_iter().collect()))
 }
 
+/// The time steps of a recurrent cell whose backward gain leads to another one: all but the first, whose
+/// gain leads to the input.
+fn time_steps<'a>(record: &'a Record, chain: &'a Chain) -> impl Iterator<Item = &'a Link> {
+    chain.links.iter().filter(|link| record.layout.is_recurrent(link.layer)).skip(1)
+}
+
 /// The product of the backward gains from time step to time step, with their number; `None` when
-/// there are none. The first step's gain leads to the input, not to another time step.
+/// there are none.
 pub(crate) fn recurrent_product(record: &Record, chain: &Chain) -> Option<(f64, usize)> {
-    let is_recurrent =
-        |link: &&Link| record.layout.layers.get(link.layer.0).is_some_and(|layer| layer.recurrent);
-    let gains: Vec<f64> =
-        chain.links.iter().filter(is_recurrent).skip(1).filter_map(|link| link.backward).collect();
+    let gains: Vec<f64> = time_steps(record, chain).filter_map(|link| link.backward).collect();
     (!gains.is_empty()).then(|| (crate::chain::product(gains.iter().copied()), gains.len()))
 }
 
@@ -363,17 +362,11 @@ mod tests {
     use crate::Guard;
     use crate::finding::{Severity, SignName};
     use crate::observe::{LayerSample, Observation, RunFacts};
-    use crate::signs::check::{layout, stats};
+    use crate::signs::check::{layout, seen, stats, update};
 
-    /// A trace whose forward gains are as given, with an input of RMS 1.
+    /// A trace whose forward gains are as given and whose backward gains are 1.
     fn trace(gains: &[f64]) -> LayerTrace {
-        let mut rms = 1.0;
-        let sample = |rms| LayerSample::new(stats(rms), Some(stats(1.0)));
-        let layers = gains.iter().map(|gain| {
-            rms *= gain;
-            sample(rms)
-        });
-        LayerTrace { layers: layers.collect(), input: Some(sample(1.0)) }
+        crate::causes::check::trace(gains, &vec![1.0; gains.len()])
     }
 
     fn run_of(calm: &[f64], calm_passes: u64, at_alarm: &[f64]) -> Run {
@@ -384,11 +377,8 @@ mod tests {
         let mut run = Run::new(layout(at_alarm.len()), RunFacts::default());
         for step in 0..calm_passes {
             let trace = trace(&calm(step));
-            run.take(&Observation {
-                step: Step(step),
-                trace: Some(&trace),
-                ..Observation::default()
-            });
+            let step = Step(step);
+            run.take(&Observation { step, trace: Some(&trace), ..Observation::default() });
             run.settle();
         }
         let (sign, step) = (SignName::GradientSpikes, Step(calm_passes));
@@ -500,20 +490,13 @@ mod tests {
                     if step == AT { (self.norms, self.loss) } else { ([1.0; 3], 0.5) };
                 let gradients = norms.map(|norm| Some(stats(norm)));
                 let armed = guard.before_pass(Step(step)).trace;
-                let open = guard.begin(&Observation {
-                    step: Step(step),
-                    loss: Some(loss),
-                    gradients: &gradients,
-                    trace: armed.then_some(&calm),
-                    ..Observation::default()
-                });
+                let seen = seen(step, loss, &gradients);
+                let open = guard.begin(&Observation { trace: armed.then_some(&calm), ..seen });
                 if let Some(seen_at) = self.seen_at.filter(|_| guard.asks().repeated_trace) {
                     guard.observe_trace_of(Step(seen_at), &now);
                 }
-                let nonfinite = u64::from(norms[0].is_nan());
-                let update =
-                    crate::Update { change_norm: 1e-3, weight_norm: 1.0, len: 1, nonfinite };
-                guard.finish_taken(open, &[Some(update); 3]);
+                let ratio = if norms[0].is_nan() { f64::NAN } else { 1e-3 };
+                guard.finish_taken(open, &[update(ratio); 3]);
             }
             guard.run().clone()
         }
@@ -596,25 +579,18 @@ mod tests {
 
     #[test]
     fn an_update_that_broke_a_parameter_is_told_by_the_parameter_and_its_step() {
-        let update =
-            |nonfinite| crate::Update { change_norm: 1e-3, weight_norm: 1.0, len: 9, nonfinite };
         for (norm, tensor) in [(1.0, Some(TensorId(1))), (1e9, None)] {
             let mut run = Run::new(layout(3), RunFacts::default());
             let gradients = [Some(stats(norm)); 3];
             let calm = trace(&[1.0; 3]);
             let broken = trace(&[f64::NAN; 3]);
-            let seen = |step, trace| Observation {
-                step: Step(step),
-                loss: Some(0.5),
-                gradients: &gradients,
-                trace: Some(trace),
-                ..Observation::default()
-            };
-            run.take(&seen(0, &calm));
-            run.record.take_update(&[Some(update(0)), Some(update(3)), Some(update(0))]);
+            let pass =
+                |step, trace| Observation { trace: Some(trace), ..seen(step, 0.5, &gradients) };
+            run.take(&pass(0, &calm));
+            run.record.take_update(&[1e-3, f64::NAN, 1e-3].map(update));
             let found = Finding::new(SignName::LossNonFinite, Step(0), Severity::Alarm, vec![]);
-            run.note([Finding { place: Place::Tensor(TensorId(1)), ..found }]);
-            run.take(&seen(1, &broken));
+            run.note([found.at(Place::Tensor(TensorId(1)))]);
+            run.take(&pass(1, &broken));
             let origin = find(&run);
             assert_eq!(origin.as_ref().and_then(Origin::tensor), tensor, "{norm}");
             assert_eq!(origin.as_ref().and_then(Origin::layer), None, "{norm}");

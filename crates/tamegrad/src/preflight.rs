@@ -323,7 +323,7 @@ fn backward_overflow(trace: &LayerTrace) -> Option<OverflowAt> {
 mod tests {
     use super::*;
     use crate::observe::LayerSample;
-    use crate::signs::check::{layout, stats};
+    use crate::signs::check::{layout, stats, update};
 
     const INF: f64 = f64::INFINITY;
     const NAN: f64 = f64::NAN;
@@ -338,11 +338,6 @@ mod tests {
 
     /// A first step of which nothing is to be said.
     const CALM: [(f64, f64); 4] = [(1.0, 1.0), (1.5, 2.0), (1.0, 1.0), (2.0, 1.0)];
-
-    fn update(ratio: f64) -> Option<Update> {
-        let nonfinite = u64::from(!ratio.is_finite());
-        Some(Update { change_norm: ratio, weight_norm: 1.0, len: 1, nonfinite })
-    }
 
     /// Of three layers `fc0`, `fc1`, `fc2` with a weight each, in f32.
     fn look(

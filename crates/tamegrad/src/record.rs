@@ -65,9 +65,9 @@ pub struct TensorTrack {
     pub calm_norm: Option<f64>,
 }
 
-impl TensorTrack {
+impl Default for TensorTrack {
     /// A track that has seen nothing.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             gradient: Baseline::new(0.98, 0.1),
             gradient_slow: Baseline::new(0.995, 0.1),
@@ -80,9 +80,12 @@ impl TensorTrack {
     }
 }
 
-impl Default for TensorTrack {
-    fn default() -> Self {
-        Self::new()
+impl TensorTrack {
+    fn take_norm(&mut self, norm: f64) {
+        if norm.is_finite() && norm > 0.0 {
+            self.gradient.push(norm.ln());
+            self.gradient_slow.push(norm.ln());
+        }
     }
 }
 
@@ -132,7 +135,7 @@ pub enum NonFiniteAt {
 
 /// What is kept of a run's history. Memory is bounded by the number of tensors and layers and by
 /// [`ROWS_MAX`]. What signs make of it is kept elsewhere ([`Run`](crate::Run)).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
     pub(crate) layout: Layout,
@@ -180,33 +183,17 @@ impl Record {
         let gain =
             || GainTrack { forward: Baseline::new(0.9, 0.1), backward: Baseline::new(0.9, 0.1) };
         Self {
-            tensors: vec![TensorTrack::new(); layout.tensors.len()],
+            tensors: vec![TensorTrack::default(); layout.tensors.len()],
             gains: layout.layers.iter().map(|_| gain()).collect(),
             layout,
             facts,
-            rows: Vec::new(),
-            rows_dropped: 0,
-            total: TensorTrack::new(),
-            first_trace: None,
-            calm_trace: None,
-            alarm_trace: None,
-            critical_step: None,
-            first_nonfinite: None,
-            batch: BatchTrack::default(),
-            alarm_lag: None,
-            calm_losses: Window::default(),
-            first_losses: Window::default(),
-            best_loss: None,
-            lowest_norm: None,
-            highest_calm_norm: 0.0,
-            clock: 0,
-            segment: 0,
+            ..Self::default()
         }
     }
 
     /// Takes in parameters that the optimizer has got later; their tracks begin empty.
     pub(crate) fn add_tensors(&mut self, tensors: Vec<TensorInfo>) {
-        self.tensors.extend(tensors.iter().map(|_| TensorTrack::new()));
+        self.tensors.extend(tensors.iter().map(|_| TensorTrack::default()));
         self.layout.tensors.extend(tensors);
     }
 
@@ -448,9 +435,8 @@ impl Record {
     /// alarm.
     pub(crate) fn settle(&mut self, is_calm: bool, is_alarmed: bool) {
         for track in self.tensors.iter_mut().chain([&mut self.total]) {
-            if let Some(stats) = track.latest.filter(|stats| stats.is_finite() && stats.l2 > 0.0) {
-                track.gradient.push(stats.l2.ln());
-                track.gradient_slow.push(stats.l2.ln());
+            if let Some(stats) = track.latest.filter(TensorStats::is_finite) {
+                track.take_norm(stats.l2);
             }
         }
         for (track, info) in self.tensors.iter_mut().zip(&self.layout.tensors) {
@@ -464,11 +450,8 @@ impl Record {
             }
         }
         let row = self.rows.last().copied().unwrap_or_default();
-        if self.total.latest.is_none()
-            && let Some(norm) = row.gradient_norm.filter(|norm| norm.is_finite() && *norm > 0.0)
-        {
-            self.total.gradient.push(norm.ln());
-            self.total.gradient_slow.push(norm.ln());
+        if let (None, Some(norm)) = (self.total.latest, row.gradient_norm) {
+            self.total.take_norm(norm);
         }
         if !is_alarmed {
             self.batch.tracks().for_each(DataTrack::settle);
@@ -583,17 +566,13 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signs::check::seen;
 
     fn run(losses: impl IntoIterator<Item = f64>) -> Record {
         let mut record = Record::new(Layout::default(), RunFacts::default());
         for (step, loss) in losses.into_iter().enumerate() {
-            let seen = Observation {
-                step: Step(step as u64),
-                loss: Some(loss),
-                gradient_norm: Some(1.0),
-                ..Observation::default()
-            };
-            record.take(&seen, false);
+            let seen = seen(step as u64, loss, &[]);
+            record.take(&Observation { gradient_norm: Some(1.0), ..seen }, false);
             record.settle(true, false);
         }
         record

@@ -1,8 +1,8 @@
 //! What to do: one file a remedy, each a proposal of a [`Change`]; and the table of what each treats.
 
 use crate::causes::{Cause, CauseName};
-use crate::doc::Doc;
-use crate::evidence::Measure;
+use crate::doc::enum_of_docs;
+use crate::evidence::{Measure, named_enum};
 use crate::observe::{ActivationKind, LayerId, Layout, RunFacts, Step};
 use crate::origin::Origin;
 use crate::run::Run;
@@ -13,23 +13,12 @@ macro_rules! remedies {
     ($($(#[$doc:meta])* $module:ident => $name:ident treats [$($cause:ident),*],)*) => {
         $(mod $module;)*
 
-        /// Which remedy. The order is the order of force: how much of the user's run it changes.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum RemedyName {
-            $($(#[$doc])* $name,)*
+        enum_of_docs! {
+            /// Which remedy. The order is the order of force: how much of the user's run it changes.
+            RemedyName { $($(#[$doc])* $module => $name,)* }
         }
 
         impl RemedyName {
-            /// All remedies, the least force first.
-            pub const ALL: &'static [RemedyName] = &[$(RemedyName::$name,)*];
-
-            /// The text that explains it.
-            pub fn doc(self) -> &'static Doc {
-                match self {
-                    $(RemedyName::$name => &$module::DOC,)*
-                }
-            }
-
             /// The causes that it treats; for other causes it treats their effect.
             pub fn treats(self) -> &'static [CauseName] {
                 match self {
@@ -81,58 +70,51 @@ remedies! {
 }
 
 impl RemedyName {
-    /// Kebab-case name.
-    pub fn as_str(self) -> &'static str {
-        self.doc().name
-    }
-
     /// How much of the run it changes: 0 is the least.
     pub fn force(self) -> usize {
         self as usize
     }
 }
 
-/// Who may apply a remedy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grade {
-    /// The guard, at run time, in protect mode.
-    Automatic,
-    /// `fix`, in a recipe; or the user.
-    OnRequest,
-}
-
-/// Where batch norm stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NormPlace {
-    /// Between the linear map and the activation.
-    Before,
-    /// After the activation.
-    After,
-}
-
-impl NormPlace {
-    /// `before` or `after`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            NormPlace::Before => "before",
-            NormPlace::After => "after",
-        }
+named_enum! {
+    /// Where batch norm stands.
+    #[cfg_attr(
+        feature = "serde",
+        derive(serde::Serialize, serde::Deserialize),
+        serde(rename_all = "kebab-case")
+    )]
+    NormPlace {
+        /// Between the linear map and the activation.
+        Before => "before",
+        /// After the activation.
+        After => "after",
     }
 }
 
-/// A rule by which weights are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// He et al. 2015, for relu and its kin.
-    He,
-    /// Glorot and Bengio 2010, for tanh and sigmoid.
-    Xavier,
-    /// Saxe et al. 2013, for linear, tanh and recurrent weights.
-    Orthogonal,
+named_enum! {
+    /// A rule by which weights are drawn.
+    #[cfg_attr(
+        feature = "serde",
+        derive(serde::Serialize, serde::Deserialize),
+        serde(rename_all = "kebab-case")
+    )]
+    Scheme {
+        /// He et al. 2015, for relu and its kin.
+        He => "he",
+        /// Glorot and Bengio 2010, for tanh and sigmoid.
+        Xavier => "xavier",
+        /// Saxe et al. 2013, for linear, tanh and recurrent weights.
+        Orthogonal => "orthogonal",
+    }
 }
 
-/// A change of a run, as data. Integrations carry it out.
+/// A change of a run, as data. Integrations carry it out. All numbers in it are finite.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "kind", rename_all = "kebab-case")
+)]
 pub enum Change {
     /// The guard in protect mode: skip, scale, back off, rewind.
     Guard,
@@ -196,8 +178,8 @@ pub enum Change {
     Reinitialise {
         /// The rule.
         scheme: Scheme,
-        /// The layer; `None` for all.
-        layer: Option<LayerId>,
+        /// Name of the layer; `None` for all.
+        layer: Option<String>,
     },
     /// Batch norm in every layer.
     BatchNorm {
@@ -208,8 +190,8 @@ pub enum Change {
     Activation {
         /// Name of the activation.
         name: String,
-        /// The layer; `None` for all.
-        layer: Option<LayerId>,
+        /// Name of the layer; `None` for all.
+        layer: Option<String>,
     },
     /// Use this many hidden layers.
     Depth {
@@ -225,8 +207,6 @@ pub struct Proposal {
     pub remedy: RemedyName,
     /// What it changes.
     pub change: Change,
-    /// Who may apply it.
-    pub grade: Grade,
     /// Whether it treats the first cause, rather than its effect.
     pub treats_cause: bool,
     /// The numbers that it is made from.
@@ -239,22 +219,15 @@ impl Proposal {
     pub fn label(&self) -> String {
         let name = self.remedy.as_str();
         match &self.change {
-            Change::BatchNorm { place: NormPlace::Before } => format!("{name}-before"),
-            Change::BatchNorm { place: NormPlace::After } => format!("{name}-after"),
+            Change::BatchNorm { place } => format!("{name}-{}", place.as_str()),
             Change::Reinitialise { scheme, .. } => format!("{name}-{}", scheme.as_str()),
             _ => name.to_owned(),
         }
     }
-}
 
-impl Scheme {
-    /// Kebab-case name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Scheme::He => "he",
-            Scheme::Xavier => "xavier",
-            Scheme::Orthogonal => "orthogonal",
-        }
+    /// Whether the guard does it at run time, in protect mode; all others are for `fix` or the user.
+    pub fn is_automatic(&self) -> bool {
+        self.change == Change::Guard
     }
 }
 
@@ -262,7 +235,8 @@ impl Scheme {
 #[derive(Debug)]
 pub(crate) struct Case<'a> {
     pub(crate) layout: &'a Layout,
-    pub(crate) facts: &'a RunFacts,
+    /// With what the batches show of them.
+    pub(crate) facts: RunFacts,
     pub(crate) origin: Option<&'a Origin>,
     pub(crate) causes: &'a [Cause],
     pub(crate) onset: Option<Step>,
@@ -271,8 +245,6 @@ pub(crate) struct Case<'a> {
     /// The largest usual RMS of a tensor's gradient.
     pub(crate) usual_rms: Option<f64>,
     pub(crate) learning_rate: Option<f64>,
-    pub(crate) target_rms: Option<f64>,
-    pub(crate) input_rms: Option<f64>,
     /// Whether only a log is known, and nothing of the model.
     pub(crate) is_log: bool,
     /// Whether something was not finite.
@@ -291,17 +263,17 @@ impl<'a> Case<'a> {
             Some(track.calm_norm? / (elements as f64).sqrt())
         };
         let known = record.rows.iter().filter(|row| onset.is_none_or(|onset| row.step <= onset));
+        let (target_rms, input_rms) = (record.target_rms(), record.input_rms());
+        let facts = RunFacts { target_rms, input_rms, ..record.facts.clone() };
         Self {
             layout: &record.layout,
-            facts: &record.facts,
+            facts,
             origin,
             causes,
             onset,
             usual_norm: norm,
             usual_rms: norm.and_then(|_| record.tensors.iter().filter_map(rms).reduce(f64::max)),
-            learning_rate: known.filter_map(|row| row.learning_rate).next_back(),
-            target_rms: record.target_rms(),
-            input_rms: record.input_rms(),
+            learning_rate: known.filter_map(|row| row.learning_rate).rfind(|rate| rate.is_finite()),
             is_log: false,
             is_broken: record.first_nonfinite.is_some(),
         }
@@ -321,10 +293,10 @@ impl<'a> Case<'a> {
         of_cause.or_else(|| self.origin.and_then(of_origin))
     }
 
-    /// A proposal that `fix` or the user may apply.
-    pub(crate) fn on_request(&self, remedy: RemedyName, change: Change) -> Proposal {
+    /// A proposal that needs no numbers to show for it.
+    pub(crate) fn proposal(&self, remedy: RemedyName, change: Change) -> Proposal {
         let treats_cause = self.first_cause().is_some_and(|cause| remedy.treats().contains(&cause));
-        Proposal { remedy, change, grade: Grade::OnRequest, treats_cause, evidence: Vec::new() }
+        Proposal { remedy, change, treats_cause, evidence: Vec::new() }
     }
 
     /// How the activations grow: the fastest among the layers that are known.
@@ -382,33 +354,64 @@ pub(crate) fn two_digits(value: f64) -> f64 {
 /// Cases for the tests of the remedies.
 #[cfg(test)]
 pub(crate) mod check {
-    use super::*;
+    use super::{Case, Cause, Change, LayerId, Layout, Proposal};
     use crate::causes::check::alarmed;
     use crate::observe::{LayerInfo, NormalisationKind, Observation};
 
-    /// The proposals for a network of `depth` layers of this activation that was calm at a
-    /// gradient norm of 2 for 50 steps and then exploded from a cause.
-    pub(crate) fn proposals(
-        depth: usize,
-        kind: ActivationKind,
-        cause: CauseName,
-        facts: RunFacts,
-        propose: fn(&Case<'_>) -> Vec<Proposal>,
-    ) -> Vec<Proposal> {
-        let layer = |i: usize| LayerInfo {
-            activation: Some(("its own".into(), kind)),
-            normalisation: Some(NormalisationKind::None),
-            ..LayerInfo::named(format!("layers.{i}"))
-        };
-        let layout = Layout { tensors: vec![], layers: (0..depth).map(layer).collect() };
-        let run = alarmed(layout, facts, 50, |_| Observation {
-            gradient_norm: Some(2.0),
-            learning_rate: Some(0.1),
-            ..Observation::default()
-        });
-        let causes =
-            [Cause { name: cause, weight: 1.0, layer: Some(LayerId(1)), evidence: vec![] }];
-        propose(&Case::of_run(&run, None, &causes))
+    pub(crate) use crate::causes::CauseName;
+    pub(crate) use crate::observe::{ActivationKind, RunFacts};
+
+    /// A network that was calm at a gradient norm of 2 for 50 steps and then exploded from a cause.
+    pub(crate) struct Exploded {
+        pub(crate) layers: usize,
+        /// Of each layer.
+        pub(crate) activation: ActivationKind,
+        pub(crate) facts: RunFacts,
+        pub(crate) cause: CauseName,
+    }
+
+    type Propose = fn(&Case<'_>) -> Vec<Proposal>;
+
+    /// One of three linear layers.
+    pub(crate) fn exploded(cause: CauseName) -> Exploded {
+        let facts = RunFacts::default();
+        Exploded { layers: 3, activation: ActivationKind::Linear, facts, cause }
+    }
+
+    impl Exploded {
+        pub(crate) fn proposals(self, propose: Propose) -> Vec<Proposal> {
+            let layer = |i: usize| LayerInfo {
+                activation: Some(("its own".into(), self.activation)),
+                normalisation: Some(NormalisationKind::None),
+                ..LayerInfo::named(format!("layers.{i}"))
+            };
+            let layers = (0..self.layers).map(layer).collect();
+            let run =
+                alarmed(Layout { tensors: vec![], layers }, self.facts, 50, |_| Observation {
+                    gradient_norm: Some(2.0),
+                    learning_rate: Some(0.1),
+                    ..Observation::default()
+                });
+            let causes = [Cause::new(self.cause, 1.0, vec![]).of_layer(Some(LayerId(1)))];
+            propose(&Case::of_run(&run, None, &causes))
+        }
+
+        pub(crate) fn changes(self, propose: Propose) -> Vec<Change> {
+            self.proposals(propose).into_iter().map(|proposal| proposal.change).collect()
+        }
+
+        /// The change of a remedy that proposes one, and whether it treats the cause.
+        pub(crate) fn only(self, propose: Propose) -> (Change, bool) {
+            let [only] = &self.proposals(propose)[..] else { panic!("not one proposal") };
+            (only.change.clone(), only.treats_cause)
+        }
+    }
+
+    /// Of a remedy that makes one change whatever the run: it treats weights that drift.
+    pub(crate) fn treats_weights_that_drift(propose: Propose, change: Change) {
+        for (cause, treats) in [(CauseName::Normalisation, true), (CauseName::Data, false)] {
+            assert_eq!(exploded(cause).only(propose), (change.clone(), treats));
+        }
     }
 }
 

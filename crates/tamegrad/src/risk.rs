@@ -44,7 +44,7 @@ mod tests {
     use super::*;
     use crate::finding::{Finding, Severity, SignName};
     use crate::observe::{Observation, RunFacts, Step};
-    use crate::signs::check::{layout, noise, stats};
+    use crate::signs::check::{layout, noise, seen, stats};
 
     /// The last step of a run that was calm before it.
     #[derive(Clone, Copy)]
@@ -72,13 +72,8 @@ mod tests {
                 (1.0 + 0.01 * n, [(0.1 * n).exp(); 2], 0.01)
             };
             let second = (step >= last.without).then(|| stats(norms[1]));
-            run.take(&Observation {
-                step: Step(step),
-                loss: Some(loss),
-                learning_rate: Some(rate),
-                gradients: &[Some(stats(norms[0])), second],
-                ..Observation::default()
-            });
+            let (learning_rate, gradients) = (Some(rate), [Some(stats(norms[0])), second]);
+            run.take(&Observation { learning_rate, ..seen(step, loss, &gradients) });
             if last.alarm == Some(last.steps - step) {
                 let (sign, severity) = (SignName::LossFluctuates, Severity::Alarm);
                 run.note([Finding::new(sign, Step(step), severity, vec![])]);

@@ -27,7 +27,7 @@ pub(crate) struct Jump {
 }
 
 /// A run: its history, the findings of the signs, and the actions of the guard.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Run {
     pub(crate) record: Record,
@@ -47,17 +47,7 @@ pub struct Run {
 impl Run {
     /// A run of which nothing was seen.
     pub(crate) fn new(layout: Layout, facts: RunFacts) -> Self {
-        Self {
-            record: Record::new(layout, facts),
-            findings: Vec::new(),
-            findings_dropped: 0,
-            actions: Vec::new(),
-            actions_dropped: 0,
-            readings: Vec::new(),
-            jump: None,
-            last_alarm: None,
-            last_action: None,
-        }
+        Self { record: Record::new(layout, facts), ..Self::default() }
     }
 
     /// Its history.

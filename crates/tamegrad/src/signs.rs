@@ -6,9 +6,6 @@ use crate::run::Run;
 
 /// A sign.
 pub trait Sign {
-    /// Which of the six.
-    fn name(&self) -> SignName;
-
     /// Reads the latest step before its update. The record's baselines do not hold it yet.
     fn read(&mut self, run: &Run) -> Reading;
 
@@ -41,8 +38,8 @@ macro_rules! signs {
         }
 
         impl Signs {
-            fn all(&mut self) -> Vec<&mut dyn Sign> {
-                vec![$(&mut self.$module,)*]
+            fn all(&mut self) -> [(SignName, &mut dyn Sign); SignName::ALL.len()] {
+                [$((SignName::$name, &mut self.$module),)*]
             }
         }
     };
@@ -60,16 +57,12 @@ impl SignName {
 impl Signs {
     /// Reads all six before the update.
     pub(crate) fn read(&mut self, run: &Run) -> Vec<(SignName, Reading)> {
-        self.all().into_iter().map(|sign| (sign.name(), sign.read(run))).collect()
+        self.all().map(|(name, sign)| (name, sign.read(run))).into()
     }
 
     /// Reads those that look at the update.
     pub(crate) fn read_update(&mut self, run: &Run) -> Vec<Finding> {
-        let fired = |sign: &mut dyn Sign| match sign.read_update(run) {
-            Reading::Fired(finding) => Some(finding),
-            Reading::Quiet | Reading::TooEarly { .. } => None,
-        };
-        self.all().into_iter().filter_map(fired).collect()
+        self.all().into_iter().filter_map(|(_, sign)| sign.read_update(run).fired()).collect()
     }
 }
 
@@ -95,6 +88,13 @@ pub(crate) mod check {
         pub(crate) ratios: Vec<f64>,
     }
 
+    impl Given {
+        /// A loss and gradient norms.
+        pub(crate) fn of(loss: f64, norms: &[f64]) -> Self {
+            Self { loss: Some(loss), norms: norms.to_vec(), ..Self::default() }
+        }
+    }
+
     /// A layout of `count` one-matrix layers `fc0`, `fc1`, ...
     pub(crate) fn layout(count: usize) -> Layout {
         Layout {
@@ -115,6 +115,17 @@ pub(crate) mod check {
         tamegrad_stats::scan(&[norm])
     }
 
+    /// A change of a tensor of one element by this part of it, which breaks it if it is not finite.
+    pub(crate) fn update(ratio: f64) -> Option<Update> {
+        let nonfinite = u64::from(!ratio.is_finite());
+        Some(Update { change_norm: ratio, weight_norm: 1.0, len: 1, nonfinite })
+    }
+
+    /// A step with a loss and gradients.
+    pub(crate) fn seen(step: u64, loss: f64, gradients: &[Option<TensorStats>]) -> Observation<'_> {
+        Observation { step: Step(step), loss: Some(loss), gradients, ..Observation::default() }
+    }
+
     /// Feeds a run to a sign and returns its findings with their steps, and the last reading.
     pub(crate) fn run(sign: &mut dyn Sign, given: &[Given]) -> (Vec<Finding>, Reading) {
         let tensors = given.iter().map(|g| g.norms.len().max(g.ratios.len())).max().unwrap_or(0);
@@ -133,18 +144,7 @@ pub(crate) mod check {
             jump::follow(&mut kept, &seen);
             kept.take(&seen);
             last = sign.read(&kept);
-            let updates: Vec<_> = row
-                .ratios
-                .iter()
-                .map(|ratio| {
-                    Some(Update {
-                        change_norm: *ratio,
-                        weight_norm: 1.0,
-                        len: 1,
-                        nonfinite: u64::from(!ratio.is_finite()),
-                    })
-                })
-                .collect();
+            let updates: Vec<_> = row.ratios.iter().map(|ratio| update(*ratio)).collect();
             kept.record.take_update(&updates);
             for reading in [last.clone(), sign.read_update(&kept)] {
                 if let Reading::Fired(finding) = reading {
@@ -157,10 +157,14 @@ pub(crate) mod check {
         (findings, last)
     }
 
+    /// The steps of the findings.
+    pub(crate) fn steps(findings: &[Finding]) -> Vec<u64> {
+        findings.iter().map(|f| f.step.0).collect()
+    }
+
     /// The steps of the alarms among the findings.
     pub(crate) fn alarms(findings: &[Finding]) -> Vec<u64> {
-        let alarms = findings.iter().filter(|f| f.is_alarm());
-        alarms.map(|f| f.step.0).collect()
+        findings.iter().filter(|f| f.is_alarm()).map(|f| f.step.0).collect()
     }
 
     /// A repeatable value in -1..1 that jumps about as noise does.

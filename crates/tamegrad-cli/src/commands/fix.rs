@@ -118,10 +118,9 @@ fn stage_name(stage: &Stage) -> String {
 
 fn report(found: &Found) -> FixReport {
     let given = &found.given;
-    let names = &given.diagnosis.names;
     let trial = |trial: &Trial| TrialReport {
         remedy: trial.proposal.label(),
-        change: describe_change(&trial.proposal.change, names),
+        change: describe_change(&trial.proposal.change),
         verdict: trial.verdict,
         metric: Some(trial.metric),
         seconds: trial.seconds,
@@ -135,7 +134,7 @@ fn report(found: &Found) -> FixReport {
         trials: found.trials.iter().map(trial).collect(),
         chosen: chosen.map(|chosen| ChosenReport {
             remedy: chosen.proposal.label(),
-            change: describe_change(&chosen.proposal.change, names),
+            change: describe_change(&chosen.proposal.change),
         }),
         fixed: chosen.map(|chosen| FixedReport {
             verdict: chosen.trained.diagnosis.verdict,
@@ -158,7 +157,7 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
     let verdict = found.given.diagnosis.verdict;
     match &found.chosen {
         Some(chosen) => {
-            let what = describe_change(&chosen.proposal.change, &found.given.diagnosis.names);
+            let what = describe_change(&chosen.proposal.change);
             let (run, given) = (&chosen.trained, &found.given);
             text.push_str(&format!(
                 "Fixed with the least force that works: {what}\n\

@@ -1,7 +1,7 @@
 //! Each remedy, by a run that explodes without it and is healthy with it.
 
 use tamegrad::remedies::{Change, NormPlace, Scheme};
-use tamegrad::{LayerInfo, Layout, Mode, Verdict};
+use tamegrad::{Mode, Verdict};
 use tamegrad_lab::changes::edits;
 use tamegrad_lab::recipe::edit;
 
@@ -97,10 +97,7 @@ fn each_remedy_holds_where_the_run_without_it_explodes() {
     let mut wrong = Vec::new();
     for (name, text, change) in cases() {
         let recipe = parse(&text);
-        let names = (0..40).map(|i| LayerInfo::named(format!("layers.{i}")));
-        let layout = Layout { tensors: vec![], layers: names.collect() };
-        let edits =
-            edits(&change, &recipe, &layout).unwrap_or_else(|| panic!("{name} changes nothing"));
+        let edits = edits(&change, &recipe).unwrap_or_else(|| panic!("{name} changes nothing"));
         let cured = edit::apply(&text, &edits).unwrap_or_else(|error| panic!("{name}: {error}"));
         let without = run(&recipe, Mode::Observe);
         let with = run(&parse(&cured), Mode::Observe);

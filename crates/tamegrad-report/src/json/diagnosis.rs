@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tamegrad::causes::{Cause, CauseName};
 use tamegrad::diagnosis::{Seen, SignSummary};
-use tamegrad::remedies::{Change, Grade, NormPlace, Proposal, RemedyName, Scheme};
+use tamegrad::remedies::{Change, Proposal, RemedyName};
 use tamegrad::{
     Chain, Diagnosis, Finding, LayerId, Link, Measure, Names, Origin, Place, Quantity, Reference,
     Severity, SignName, Step, TensorId, Verdict,
@@ -210,7 +210,7 @@ pub struct RemedyReport {
     /// The name with what tells its variants apart, such as `batch-norm-before`.
     pub label: String,
     /// What it changes, as data.
-    pub change: ChangeReport,
+    pub change: Change,
     /// What it changes, in words.
     pub text: String,
     /// Why it may help, in words.
@@ -221,69 +221,6 @@ pub struct RemedyReport {
     pub is_automatic: bool,
     /// The numbers that it is made from.
     pub evidence: Vec<MeasureReport>,
-}
-
-/// A change of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "as the fields of `tamegrad::remedies::Change`")]
-pub enum ChangeReport {
-    Guard,
-    ClipGlobalNorm {
-        #[serde(with = "number")]
-        max_norm: f64,
-    },
-    ClipTensorNorm {
-        #[serde(with = "number")]
-        max_norm: f64,
-    },
-    ClipValue {
-        #[serde(with = "number")]
-        limit: f64,
-    },
-    WarmUp {
-        steps: u64,
-    },
-    LearningRate {
-        #[serde(with = "number")]
-        factor: f64,
-        #[serde(with = "number::optional")]
-        from: Option<f64>,
-    },
-    Rewind {
-        before: u64,
-    },
-    ScaleTarget,
-    ScaleInput,
-    WeightDecay {
-        #[serde(with = "number")]
-        rate: f64,
-    },
-    L2Penalty {
-        #[serde(with = "number")]
-        strength: f64,
-    },
-    L1Penalty {
-        #[serde(with = "number")]
-        strength: f64,
-    },
-    BatchSize {
-        samples: u64,
-    },
-    Reinitialise {
-        scheme: String,
-        layer: Option<String>,
-    },
-    BatchNorm {
-        place: String,
-    },
-    Activation {
-        name: String,
-        layer: Option<String>,
-    },
-    Depth {
-        layers: u64,
-    },
 }
 
 impl From<&Diagnosis> for DiagnosisReport {
@@ -412,41 +349,12 @@ fn remedy(of: &Proposal, names: &Names) -> RemedyReport {
     RemedyReport {
         name: of.remedy.as_str().to_owned(),
         label: of.label(),
-        change: change_report(&of.change, names),
-        text: change::describe_change(&of.change, names),
+        change: of.change.clone(),
+        text: change::describe_change(&of.change),
         why: words::why(of),
         treats_cause: of.treats_cause,
-        is_automatic: of.grade == Grade::Automatic,
+        is_automatic: of.is_automatic(),
         evidence: measures(&of.evidence, names),
-    }
-}
-
-fn change_report(change: &Change, names: &Names) -> ChangeReport {
-    match change {
-        Change::Guard => ChangeReport::Guard,
-        Change::ClipGlobalNorm { max_norm } => ChangeReport::ClipGlobalNorm { max_norm: *max_norm },
-        Change::ClipTensorNorm { max_norm } => ChangeReport::ClipTensorNorm { max_norm: *max_norm },
-        Change::ClipValue { limit } => ChangeReport::ClipValue { limit: *limit },
-        Change::WarmUp { steps } => ChangeReport::WarmUp { steps: *steps },
-        Change::LearningRate { factor, from } => {
-            ChangeReport::LearningRate { factor: *factor, from: *from }
-        }
-        Change::Rewind { before } => ChangeReport::Rewind { before: before.0 },
-        Change::ScaleTarget => ChangeReport::ScaleTarget,
-        Change::ScaleInput => ChangeReport::ScaleInput,
-        Change::WeightDecay { rate } => ChangeReport::WeightDecay { rate: *rate },
-        Change::L2Penalty { strength } => ChangeReport::L2Penalty { strength: *strength },
-        Change::L1Penalty { strength } => ChangeReport::L1Penalty { strength: *strength },
-        Change::BatchSize { samples } => ChangeReport::BatchSize { samples: *samples },
-        Change::Reinitialise { scheme, layer: of } => ChangeReport::Reinitialise {
-            scheme: scheme.as_str().to_owned(),
-            layer: layer(*of, names),
-        },
-        Change::BatchNorm { place } => ChangeReport::BatchNorm { place: place.as_str().to_owned() },
-        Change::Activation { name, layer: of } => {
-            ChangeReport::Activation { name: name.clone(), layer: layer(*of, names) }
-        }
-        Change::Depth { layers } => ChangeReport::Depth { layers: *layers },
     }
 }
 
@@ -473,7 +381,7 @@ impl TryFrom<&DiagnosisReport> for Diagnosis {
         let signs = all(&report.signs, |of| read.sign(of))?;
         let remedies = all(&report.remedies, |of| read.remedy(of))?;
         Ok(Self {
-            verdict: known("verdict", &report.verdict, Verdict::ALL, |of| of.as_str())?,
+            verdict: known("verdict", &report.verdict, Verdict::ALL, Verdict::as_str)?,
             seen,
             onset: report.onset_step.map(Step),
             recovered: report.recovered_step.map(Step),
@@ -494,10 +402,10 @@ impl TryFrom<&DiagnosisReport> for Diagnosis {
 fn known<T: Copy>(
     key: &str,
     got: &str,
-    all: impl IntoIterator<Item = T>,
-    name: impl Fn(&T) -> &'static str,
+    all: &[T],
+    name: fn(T) -> &'static str,
 ) -> Result<T, String> {
-    let found = all.into_iter().find(|of| name(of) == got);
+    let found = all.iter().copied().find(|of| name(*of) == got);
     found.ok_or_else(|| unknown(key, got))
 }
 
@@ -506,7 +414,7 @@ fn unknown(key: &str, got: &str) -> String {
 }
 
 fn sign_name(name: &str) -> Result<SignName, String> {
-    known("sign", name, SignName::ALL, |of| of.as_str())
+    known("sign", name, &SignName::ALL, SignName::as_str)
 }
 
 fn all<A, B>(from: &[A], read: impl FnMut(&A) -> Result<B, String>) -> Result<Vec<B>, String> {
@@ -545,14 +453,12 @@ impl Read {
 
     fn measures(&mut self, all: &[MeasureReport]) -> Result<Vec<Measure>, String> {
         let measure = |of: &MeasureReport| {
-            let quantities = Quantity::ALL.iter().copied();
             let reference = |of: &AgainstReport| {
-                let all = Reference::ALL;
-                known("reference", &of.reference, all, |of| of.as_str())
+                known("reference", &of.reference, Reference::ALL, Reference::as_str)
                     .map(|kind| (kind, of.value))
             };
             Ok(Measure {
-                quantity: known("quantity", &of.quantity, quantities, |of| of.as_str())?,
+                quantity: known("quantity", &of.quantity, Quantity::ALL, Quantity::as_str)?,
                 place: self.place(of.place.as_ref())?,
                 step: of.step.map(Step),
                 over: of.over,
@@ -573,9 +479,8 @@ impl Read {
     }
 
     fn cause(&mut self, of: &CauseReport) -> Result<Cause, String> {
-        let names = CauseName::ALL.iter().copied();
         Ok(Cause {
-            name: known("cause", &of.name, names, |of| of.as_str())?,
+            name: known("cause", &of.name, CauseName::ALL, CauseName::as_str)?,
             weight: of.weight,
             layer: self.layer(of.layer.as_ref()),
             evidence: self.measures(&of.evidence)?,
@@ -585,11 +490,10 @@ impl Read {
     fn sign(&mut self, of: &SignReport) -> Result<SignSummary, String> {
         let sign = sign_name(&of.name)?;
         let finding = |of: &FindingReport| {
-            let severities = [Severity::Strain, Severity::Alarm];
             Ok(Finding {
                 sign,
                 step: Step(of.step),
-                severity: known("severity", &of.severity, severities, |of| of.as_str())?,
+                severity: known("severity", &of.severity, Severity::ALL, Severity::as_str)?,
                 place: self.place(of.place.as_ref())?,
                 evidence: self.measures(&of.evidence)?,
             })
@@ -614,49 +518,11 @@ impl Read {
     }
 
     fn remedy(&mut self, of: &RemedyReport) -> Result<Proposal, String> {
-        let names = RemedyName::ALL.iter().copied();
         Ok(Proposal {
-            remedy: known("remedy", &of.name, names, |of| of.as_str())?,
-            change: self.change(&of.change)?,
-            grade: if of.is_automatic { Grade::Automatic } else { Grade::OnRequest },
+            remedy: known("remedy", &of.name, RemedyName::ALL, RemedyName::as_str)?,
+            change: of.change.clone(),
             treats_cause: of.treats_cause,
             evidence: self.measures(&of.evidence)?,
-        })
-    }
-
-    fn change(&mut self, of: &ChangeReport) -> Result<Change, String> {
-        Ok(match of.clone() {
-            ChangeReport::Guard => Change::Guard,
-            ChangeReport::ClipGlobalNorm { max_norm } => Change::ClipGlobalNorm { max_norm },
-            ChangeReport::ClipTensorNorm { max_norm } => Change::ClipTensorNorm { max_norm },
-            ChangeReport::ClipValue { limit } => Change::ClipValue { limit },
-            ChangeReport::WarmUp { steps } => Change::WarmUp { steps },
-            ChangeReport::LearningRate { factor, from } => Change::LearningRate { factor, from },
-            ChangeReport::Rewind { before } => Change::Rewind { before: Step(before) },
-            ChangeReport::ScaleTarget => Change::ScaleTarget,
-            ChangeReport::ScaleInput => Change::ScaleInput,
-            ChangeReport::WeightDecay { rate } => Change::WeightDecay { rate },
-            ChangeReport::L2Penalty { strength } => Change::L2Penalty { strength },
-            ChangeReport::L1Penalty { strength } => Change::L1Penalty { strength },
-            ChangeReport::BatchSize { samples } => Change::BatchSize { samples },
-            ChangeReport::Reinitialise { scheme, layer } => Change::Reinitialise {
-                scheme: known(
-                    "scheme",
-                    &scheme,
-                    [Scheme::He, Scheme::Xavier, Scheme::Orthogonal],
-                    |of| of.as_str(),
-                )?,
-                layer: self.layer(layer.as_ref()),
-            },
-            ChangeReport::BatchNorm { place } => Change::BatchNorm {
-                place: known("place", &place, [NormPlace::Before, NormPlace::After], |of| {
-                    of.as_str()
-                })?,
-            },
-            ChangeReport::Activation { name, layer } => {
-                Change::Activation { name, layer: self.layer(layer.as_ref()) }
-            }
-            ChangeReport::Depth { layers } => Change::Depth { layers },
         })
     }
 }

@@ -160,7 +160,7 @@ fn when_nothing_holds_it_says_so() {
 
 #[test]
 fn cells_and_fences_hold_what_is_in_them() {
-    assert_eq!(table(&["a|b"], &[vec!["x|y\nz".into()]]), "| a\\|b |\n| --- |\n| x\\|y z |\n");
+    assert_eq!(table(&["a|b"], [vec!["x|y\nz".into()]]), "| a\\|b |\n| --- |\n| x\\|y z |\n");
     assert_eq!(fenced("diff", "a\n"), "```diff\na\n```\n");
     assert_eq!(fenced("diff", "````\n"), "`````diff\n````\n`````\n");
     assert_eq!(code("a`b"), "`a'b`");

@@ -238,7 +238,7 @@ mod tests {
     fn every_quantity_and_reference_has_words() {
         for quantity in Quantity::ALL {
             for reference in Reference::ALL {
-                let given = Measure::new(*quantity, 1.0).against(reference, 2.0);
+                let given = Measure::new(*quantity, 1.0).against(*reference, 2.0);
                 let text = measure(&given, &names());
                 assert!(text.len() > 8 && !text.contains("  "), "{text}");
             }

@@ -3,7 +3,6 @@
 use super::{Cause, CauseName};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity};
-use crate::observe::ActivationKind;
 use crate::origin::Origin;
 use crate::run::Run;
 
@@ -32,23 +31,21 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
     let origin = origin?;
     let layer = origin.layer()?;
-    let (_, kind) = run.record.layout.layers.get(layer.0)?.activation.as_ref()?;
-    if *kind != ActivationKind::Superlinear {
-        return None;
-    }
+    run.record.layout.layers.get(layer.0).filter(|layer| layer.is_superlinear())?;
     let mut evidence = origin.evidence.clone();
     let link = run.telling_chain().and_then(|chain| chain.links.get(layer.0).copied());
     let gains = link.into_iter().flat_map(|link| [link.forward, link.backward]).flatten();
     if let Some(largest) = gains.reduce(f64::max) {
         evidence.push(Measure::new(Quantity::LargestGain, largest).at(Place::Layer(layer)));
     }
-    Some(Cause { name: CauseName::Activation, weight: 0.95, layer: Some(layer), evidence })
+    Some(Cause::new(CauseName::Activation, 0.95, evidence).of_layer(Some(layer)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{LayerId, Observation, RunFacts};
+    use crate::causes::check::{alarmed_by, trace};
+    use crate::observe::{ActivationKind, LayerId};
     use crate::origin;
     use crate::signs::check::layout;
 
@@ -61,10 +58,7 @@ mod tests {
         ] {
             let mut layout = layout(3);
             layout.layers[exp_at].activation = Some(("exp".into(), kind));
-            let trace = super::super::check::trace(&[1.0, 40.0, 1.0], &[1.0, 1.0, 1.0]);
-            let run = super::super::check::alarmed(layout, RunFacts::default(), 3, |_| {
-                Observation { trace: Some(&trace), ..Observation::default() }
-            });
+            let run = alarmed_by(layout, &trace(&[1.0, 40.0, 1.0], &[1.0; 3]));
             let origin = origin::find(&run);
             assert_eq!(origin.as_ref().and_then(Origin::layer), Some(LayerId(1)));
             assert_eq!(weigh(&run, origin.as_ref()).is_some(), found, "{exp_at} {kind:?}");

@@ -31,9 +31,7 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let record = &run.record;
     let alarm = run.first_alarm()?.step;
-    let cause = |weight, evidence| {
-        Some(Cause { name: CauseName::Data, weight, layer: None, evidence: vec![evidence] })
-    };
+    let cause = |weight, measure| Some(Cause::new(CauseName::Data, weight, vec![measure]));
     if let Some((step, place)) = record.broken_data()
         && step <= alarm
     {
@@ -45,9 +43,9 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::{Measure, Place, Quantity, Reference};
     use crate::batch::{BatchTrack, DataTrack, INPUTS_MAX};
     use crate::causes::check::alarmed;
+    use crate::evidence::{Measure, Place, Quantity, Reference};
     use crate::observe::{Layout, NamedInput, Observation, RunFacts};
     use crate::signs::check::stats;
 

@@ -4,7 +4,7 @@ use super::{Cause, CauseName};
 use crate::chain::{Chain, Link, STANDS_OUT, USUAL_GAIN, stands_out};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity, Reference};
-use crate::observe::{ActivationKind, NormalisationKind};
+use crate::observe::{LayerInfo, NormalisationKind};
 use crate::origin::{Origin, stands_out_measure};
 use crate::rules::RULES;
 use crate::run::Run;
@@ -50,19 +50,17 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         .filter(|link| {
             let layer = record.layout.layers.get(link.layer.0);
             layer.is_some_and(|layer| {
-                let is_of_weights = !is_superlinear(layer) && !is_rescaled(layer);
+                let is_of_weights = !layer.is_superlinear() && !is_rescaled(layer);
                 !layer.recurrent && !layer.only_normalises && is_of_weights
             })
         })
         .collect();
     if let Some(found) = stands_out(&links) {
         let is_origin = origin.is_some_and(|origin| origin.layer() == Some(found.layer));
-        return Some(Cause {
-            name: CauseName::Initialisation,
-            weight: if is_origin { 0.9 } else { 0.6 },
-            layer: Some(found.layer),
-            evidence: vec![stands_out_measure(&found)],
-        });
+        let weight = if is_origin { 0.9 } else { 0.6 };
+        let evidence = vec![stands_out_measure(&found)];
+        let cause = Cause::new(CauseName::Initialisation, weight, evidence);
+        return Some(cause.of_layer(Some(found.layer)));
     }
     let branches = chain.ends.is_some();
     let [forward, backward] = if branches {
@@ -80,12 +78,7 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         .at_step(chain.step)
         .over(links.len() as u64)
         .against(Reference::Limit, limit);
-    (growth > limit).then(|| Cause {
-        name: CauseName::Initialisation,
-        weight: 0.85,
-        layer: None,
-        evidence: vec![measure],
-    })
+    (growth > limit).then(|| Cause::new(CauseName::Initialisation, 0.85, vec![measure]))
 }
 
 /// What the weights of these layers make of what passes from end to end; 1 where that cannot be told
@@ -103,13 +96,9 @@ fn growth(chain: &Chain, weights: &[&Link], gain: impl Fn(&Link) -> Option<f64>,
     }
 }
 
-fn is_superlinear(layer: &crate::observe::LayerInfo) -> bool {
-    layer.activation.as_ref().is_some_and(|(_, kind)| *kind == ActivationKind::Superlinear)
-}
-
 /// Whether normalisation takes the scale of the layer's weights away again, so that its gain is not
 /// that of the weights.
-fn is_rescaled(layer: &crate::observe::LayerInfo) -> bool {
+fn is_rescaled(layer: &LayerInfo) -> bool {
     let normalised = layer.normalisation.is_some_and(|kind| kind != NormalisationKind::None);
     normalised && layer.residual == Some(false)
 }
@@ -117,8 +106,8 @@ fn is_rescaled(layer: &crate::observe::LayerInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::check::{alarmed, trace};
-    use crate::observe::{LayerId, Observation, RunFacts};
+    use crate::causes::check::{alarmed_by, trace};
+    use crate::observe::LayerId;
     use crate::signs::check::layout;
 
     #[test]
@@ -131,11 +120,7 @@ mod tests {
             ("as it should be", vec![1.05; 12], None),
             ("the first layer widens", [vec![3.0], vec![1.0; 11]].concat(), None),
         ] {
-            let trace = trace(&forward, &[1.0; 12]);
-            let run = alarmed(layout(12), RunFacts::default(), 2, |step| Observation {
-                trace: (step == 0).then_some(&trace),
-                ..Observation::default()
-            });
+            let run = alarmed_by(layout(12), &trace(&forward, &[1.0; 12]));
             assert_eq!(weigh(&run, None).map(|cause| cause.layer), found, "{name}");
         }
     }
@@ -148,22 +133,14 @@ mod tests {
                 layer.normalisation = Some(kind);
                 layer.residual = Some(false);
             }
-            let trace = trace(&[1.0; 30], &[1.5; 30]);
-            let run = alarmed(layout, RunFacts::default(), 2, |step| Observation {
-                trace: (step == 0).then_some(&trace),
-                ..Observation::default()
-            });
+            let run = alarmed_by(layout, &trace(&[1.0; 30], &[1.5; 30]));
             assert_eq!(weigh(&run, None).is_some(), found, "{kind:?}");
         }
     }
 
     /// A record of a network of 12 layers that alarms early, with this pass at the start.
     fn found(layout: crate::Layout, pass: &crate::observe::LayerTrace) -> Option<Quantity> {
-        let run = alarmed(layout, RunFacts::default(), 2, |step| Observation {
-            trace: (step == 0).then_some(pass),
-            ..Observation::default()
-        });
-        weigh(&run, None).map(|cause| cause.evidence[0].quantity)
+        weigh(&alarmed_by(layout, pass), None).map(|cause| cause.evidence[0].quantity)
     }
 
     #[test]
@@ -188,11 +165,9 @@ mod tests {
 
     #[test]
     fn in_a_network_that_branches_the_growth_from_end_to_end_counts() {
-        for (last, normalises, told) in [
-            (1.0, false, None),
-            (5e3, false, Some(Quantity::ForwardGrowth)),
-            (5e3, true, None),
-        ] {
+        for (last, normalises, told) in
+            [(1.0, false, None), (5e3, false, Some(Quantity::ForwardGrowth)), (5e3, true, None)]
+        {
             let mut layout = layout(12);
             layout.layers[3].only_normalises = normalises;
             // Gains of 2 in branches multiply to 4,096, which nothing passes through.

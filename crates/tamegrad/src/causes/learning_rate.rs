@@ -43,9 +43,7 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let (record, rule) = (&run.record, RULES.rate_cause.live);
     let alarm = run.first_alarm()?.step;
-    let cause = |weight, evidence: Vec<Measure>| {
-        Some(Cause { name: CauseName::LearningRate, weight, layer: None, evidence })
-    };
+    let cause = |weight, evidence| Some(Cause::new(CauseName::LearningRate, weight, evidence));
     let rates: Vec<(u64, f64)> = record
         .rows
         .iter()
@@ -101,6 +99,15 @@ mod tests {
     use crate::causes::check::alarmed;
     use crate::observe::{Layout, Observation, RunFacts};
 
+    /// The weight of the cause in a run with these rates that alarms at its last step.
+    fn weight_of(steps: u64, rate: impl Fn(u64) -> f64) -> Option<f64> {
+        let run = alarmed(Layout::default(), RunFacts::default(), steps, |step| Observation {
+            learning_rate: Some(rate(step)),
+            ..Observation::default()
+        });
+        weigh(&run, None).map(|cause| cause.weight)
+    }
+
     #[test]
     fn a_jump_a_ramp_and_neither() {
         let jump = |step: u64| if step < 195 { 0.01 } else { 0.3 };
@@ -113,20 +120,12 @@ mod tests {
             ("constant", &constant, None),
         ];
         for (name, rate, weight) in rates {
-            let run = alarmed(Layout::default(), RunFacts::default(), 200, |step| Observation {
-                learning_rate: Some(rate(step)),
-                ..Observation::default()
-            });
-            assert_eq!(weigh(&run, None).map(|cause| cause.weight), weight, "{name}");
+            assert_eq!(weight_of(200, rate), weight, "{name}");
         }
     }
 
     #[test]
     fn warming_up_is_no_jump() {
-        let run = alarmed(Layout::default(), RunFacts::default(), 10, |step| Observation {
-            learning_rate: Some(0.001 * step as f64),
-            ..Observation::default()
-        });
-        assert_eq!(weigh(&run, None), None);
+        assert_eq!(weight_of(10, |step| 0.001 * step as f64), None);
     }
 }

@@ -50,9 +50,7 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
         record.layout.layers.iter().filter(fits).count()
     };
     let first = record.first_chain()?;
-    let cause = |weight, evidence| {
-        Some(Cause { name: CauseName::Normalisation, weight, layer: None, evidence })
-    };
+    let cause = |weight, evidence| Some(Cause::new(CauseName::Normalisation, weight, evidence));
     let batch_normed = layers(NormalisationKind::Batch, true);
     if batch_normed >= rule.layers && first.backward_product() > rule.harmful_product {
         return cause(
@@ -91,7 +89,7 @@ fn mean_gain(chain: &Chain) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::check::{alarmed, trace};
+    use crate::causes::check::{alarmed, alarmed_by, trace};
     use crate::observe::{Observation, RunFacts};
     use crate::signs::check::layout;
 
@@ -107,11 +105,7 @@ mod tests {
                 layer.normalisation = Some(kind);
                 layer.residual = Some(residual);
             }
-            let trace = trace(&[1.0; 50], &[1.21; 50]);
-            let run = alarmed(layout, RunFacts::default(), 2, |_| Observation {
-                trace: Some(&trace),
-                ..Observation::default()
-            });
+            let run = alarmed_by(layout, &trace(&[1.0; 50], &[1.21; 50]));
             assert_eq!(weigh(&run, None).map(|cause| cause.weight), weight, "{residual} {kind:?}");
         }
     }

@@ -17,7 +17,10 @@ pub(crate) const DOC: Doc = Doc {
           than the learning rate means it to be, in exactly the tensors that are growing. \
           Afterwards one spike keeps v high for thousands of steps, and the tensor hardly learns.",
     rule: |rules| {
-        format!("RMS of g^2/v (v before it takes in g) above {} for a tensor at the alarm.", rules.lag)
+        format!(
+            "RMS of g^2/v (v before it takes in g) above {} for a tensor at the alarm.",
+            rules.lag
+        )
     },
     example: "Embedding: RMS of g^2/v = 5.1 at the step before the loss spike.",
     remedy: "Lower beta2 (0.95), clip before the moments see the gradient, or divide that \
@@ -33,12 +36,8 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let measure = Measure::new(Quantity::SecondMomentLag, lag)
         .at(Place::Tensor(tensor))
         .against(Reference::Limit, RULES.lag);
-    Some(Cause {
-        name: CauseName::OptimizerState,
-        weight: 0.45,
-        layer: record.layout.layer_of(tensor),
-        evidence: vec![measure],
-    })
+    let cause = Cause::new(CauseName::OptimizerState, 0.45, vec![measure]);
+    Some(cause.of_layer(record.layout.layer_of(tensor)))
 }
 
 #[cfg(test)]

@@ -33,23 +33,19 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let record = &run.record;
     let max = record.facts.dtype_max?;
-    let cause = |weight, layer, evidence| {
-        Some(Cause { name: CauseName::Precision, weight, layer, evidence: vec![evidence] })
-    };
+    let cause = |weight, measure| Cause::new(CauseName::Precision, weight, vec![measure]);
     if let Some((step, NonFiniteAt::Output(layer))) = record.first_nonfinite
         && step.0 == 0
     {
-        return cause(0.5, Some(layer), first_seen(Place::Output(layer), step));
+        return Some(cause(0.5, first_seen(Place::Output(layer), step)).of_layer(Some(layer)));
     }
     let traced = run.alarm_pass().into_iter().flat_map(|(_, trace)| &trace.layers);
     let outputs = traced.map(|layer| layer.output.max_abs);
     let gradients = record.tensors.iter().filter_map(|track| track.at_alarm.map(|s| s.max_abs));
     let largest = outputs.chain(gradients).fold(0.0, f64::max);
-    let largest = Measure::new(Quantity::LargestMagnitude, largest).against(Reference::TypeMax, max);
-    if !(largest.value > max * RULES.precision) {
-        return None;
-    }
-    cause(0.4, None, largest)
+    let largest =
+        Measure::new(Quantity::LargestMagnitude, largest).against(Reference::TypeMax, max);
+    (largest.value > max * RULES.precision).then(|| cause(0.4, largest))
 }
 
 #[cfg(test)]

@@ -44,25 +44,20 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         return None;
     }
     let exponent = product.ln() / count as f64;
-    let layers = &record.layout.layers;
-    let is_recurrent = |layer: &LayerId| layers.get(layer.0).is_some_and(|l| l.recurrent);
-    let first = layers.iter().position(|layer| layer.recurrent).map(LayerId);
-    Some(Cause {
-        name: CauseName::Recurrence,
-        weight: 0.92,
-        layer: origin.and_then(Origin::layer).filter(is_recurrent).or(first),
-        evidence: vec![
-            time_step_product(product, count).at_step(step),
-            Measure::new(Quantity::LyapunovExponent, exponent).against(Reference::Limit, 0.0),
-        ],
-    })
+    let layout = &record.layout;
+    let first = layout.layers.iter().position(|layer| layer.recurrent).map(LayerId);
+    let at_origin = origin.and_then(Origin::layer).filter(|layer| layout.is_recurrent(*layer));
+    let evidence = vec![
+        time_step_product(product, count).at_step(step),
+        Measure::new(Quantity::LyapunovExponent, exponent).against(Reference::Limit, 0.0),
+    ];
+    Some(Cause::new(CauseName::Recurrence, 0.92, evidence).of_layer(at_origin.or(first)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::check::{alarmed, trace};
-    use crate::observe::{Observation, RunFacts};
+    use crate::causes::check::{alarmed_by, trace};
     use crate::signs::check::layout;
 
     #[test]
@@ -72,11 +67,7 @@ mod tests {
         {
             let mut layout = layout(100);
             layout.layers.iter_mut().for_each(|layer| layer.recurrent = recurrent);
-            let trace = trace(&[1.0; 100], &[gain; 100]);
-            let run = alarmed(layout, RunFacts::default(), 2, |_| Observation {
-                trace: Some(&trace),
-                ..Observation::default()
-            });
+            let run = alarmed_by(layout, &trace(&[1.0; 100], &[gain; 100]));
             assert_eq!(weigh(&run, None).is_some(), found, "{recurrent} {gain}");
         }
     }

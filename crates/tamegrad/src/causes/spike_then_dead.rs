@@ -38,12 +38,7 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let (now, before) = dead(run)?;
     let norm = Measure::new(Quantity::InnerGradientNorm, now).against(Reference::Before, before);
-    Some(Cause {
-        name: CauseName::SpikeThenDead,
-        weight: 0.35,
-        layer: None,
-        evidence: vec![norm],
-    })
+    Some(Cause::new(CauseName::SpikeThenDead, 0.35, vec![norm]))
 }
 
 /// The gradient norm at the end and before the alarm, when the inner layers are dead: most
@@ -88,27 +83,21 @@ fn is_flat_and_high(record: &Record) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::causes::check::alarmed;
     use crate::observe::{Layout, Observation, RunFacts, Step};
 
     #[test]
     fn a_converged_run_is_not_dead_and_the_last_layer_does_not_count() {
-        use crate::signs::check::{layout, stats};
+        use crate::signs::check::{layout, seen, stats};
         for (loss, inner, last, found) in
             [(5.0, 0.0, 1.0, true), (0.0001, 0.0, 1.0, false), (5.0, 1.0, 0.0, false)]
         {
             let first = [Some(stats(2.0)), Some(stats(2.0))];
             let mut run =
-                crate::causes::check::alarmed(layout(2), RunFacts::default(), 10, |_| {
-                    Observation { gradients: &first, loss: Some(4.0), ..Observation::default() }
-                });
+                alarmed(layout(2), RunFacts::default(), 10, |step| seen(step, 4.0, &first));
             let gradients = [Some(stats(inner)), Some(stats(last))];
             for step in 10..60 {
-                run.take(&Observation {
-                    step: Step(step),
-                    gradients: &gradients,
-                    loss: Some(loss),
-                    ..Observation::default()
-                });
+                run.take(&seen(step, loss, &gradients));
             }
             assert_eq!(weigh(&run, None).is_some(), found, "{loss} {inner} {last}");
         }
@@ -117,10 +106,10 @@ mod tests {
     #[test]
     fn gradients_that_vanish_after_the_alarm() {
         for (after, found) in [(0.0, true), (1e-9, true), (0.01, false), (f64::NAN, false)] {
-            let mut run =
-                crate::causes::check::alarmed(Layout::default(), RunFacts::default(), 10, |_| {
-                    Observation { gradient_norm: Some(2.0), ..Observation::default() }
-                });
+            let mut run = alarmed(Layout::default(), RunFacts::default(), 10, |_| Observation {
+                gradient_norm: Some(2.0),
+                ..Observation::default()
+            });
             for step in 10..60 {
                 run.take(&Observation {
                     step: Step(step),

@@ -43,16 +43,13 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     if inputs.is_some_and(|inputs| rms <= rule.like_inputs * inputs) {
         return None;
     }
-    Some(Cause {
-        name: CauseName::UnscaledTarget,
-        weight: 0.93,
-        layer: record.layout.layers.len().checked_sub(1).map(LayerId),
-        evidence: vec![
-            // The output of a fresh network is about 1.
-            Measure::new(Quantity::DataRms, rms).at(Place::Targets).against(Reference::Usual, 1.0),
-            Measure::new(Quantity::Loss, loss).at_step(Step(0)),
-        ],
-    })
+    let evidence = vec![
+        // The output of a fresh network is about 1.
+        Measure::new(Quantity::DataRms, rms).at(Place::Targets).against(Reference::Usual, 1.0),
+        Measure::new(Quantity::Loss, loss).at_step(Step(0)),
+    ];
+    let last = record.layout.layers.len().checked_sub(1).map(LayerId);
+    Some(Cause::new(CauseName::UnscaledTarget, 0.93, evidence).of_layer(last))
 }
 
 #[cfg(test)]
@@ -60,7 +57,7 @@ mod tests {
     use super::*;
     use crate::causes::check::alarmed;
     use crate::observe::{Layout, NamedInput, Observation, RunFacts};
-    use crate::signs::check::stats;
+    use crate::signs::check::{seen, stats};
 
     #[test]
     fn targets_and_inputs_that_only_the_batches_show() {
@@ -68,11 +65,10 @@ mod tests {
             [(1000.0, 1.0, true), (5.0, 1.0, false), (1000.0, 200.0, false)]
         {
             let batch = [NamedInput { name: "x", stats: stats(inputs) }];
-            let run = alarmed(Layout::default(), RunFacts::default(), 3, |_| Observation {
-                loss: Some(1e6),
+            let run = alarmed(Layout::default(), RunFacts::default(), 3, |step| Observation {
                 inputs: &batch,
                 targets: Some(stats(targets)),
-                ..Observation::default()
+                ..seen(step, 1e6, &[])
             });
             assert_eq!(weigh(&run, None).is_some(), found, "{targets} {inputs}");
         }
@@ -80,15 +76,15 @@ mod tests {
 
     #[test]
     fn large_targets_with_a_large_first_loss() {
+        let is_found = |facts, loss| {
+            let run = alarmed(Layout::default(), facts, 3, |step| seen(step, loss, &[]));
+            weigh(&run, None).is_some()
+        };
         for (rms, loss, found) in
             [(1.0, 1.0, false), (1000.0, 1e6, true), (1000.0, 2.0, false), (5.0, 1e6, false)]
         {
             let facts = RunFacts { target_rms: Some(rms), ..RunFacts::default() };
-            let run = alarmed(Layout::default(), facts, 3, |_| Observation {
-                loss: Some(loss),
-                ..Observation::default()
-            });
-            assert_eq!(weigh(&run, None).is_some(), found, "{rms} {loss}");
+            assert_eq!(is_found(facts, loss), found, "{rms} {loss}");
         }
         // Inputs of 2 are scaled: targets of 15 do not follow from them.
         for (inputs, targets, found) in
@@ -96,11 +92,7 @@ mod tests {
         {
             let (target_rms, input_rms) = (Some(targets), Some(inputs));
             let facts = RunFacts { target_rms, input_rms, ..RunFacts::default() };
-            let run = alarmed(Layout::default(), facts, 3, |_| Observation {
-                loss: Some(1e6),
-                ..Observation::default()
-            });
-            assert_eq!(weigh(&run, None).is_some(), found, "{inputs} {targets}");
+            assert_eq!(is_found(facts, 1e6), found, "{inputs} {targets}");
         }
     }
 }

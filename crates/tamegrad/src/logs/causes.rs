@@ -23,10 +23,6 @@ pub(super) fn weigh(history: &History<'_>, alarms: &[Alarm]) -> Vec<Cause> {
     found.into_iter().flatten().collect()
 }
 
-fn cause(name: CauseName, weight: f64, evidence: Vec<Measure>) -> Cause {
-    Cause { name, weight, layer: None, evidence }
-}
-
 /// The learning rate jumped up just before.
 fn learning_rate(history: &History<'_>, onset: i64) -> Option<Cause> {
     let rule = RULES.rate_cause.logs;
@@ -38,7 +34,7 @@ fn learning_rate(history: &History<'_>, onset: i64) -> Option<Cause> {
         .find(|pair| pair[0].value > 0.0 && pair[1].value >= rule.jump * pair[0].value)?;
     let rate = Measure::new(Quantity::LearningRate, jump[1].value).at_step(step(jump[1].step));
     let evidence = vec![rate.against(Reference::Before, jump[0].value)];
-    Some(cause(CauseName::LearningRate, 0.96, evidence))
+    Some(Cause::new(CauseName::LearningRate, 0.96, evidence))
 }
 
 /// The loss scale collapsed.
@@ -47,7 +43,7 @@ fn precision(history: &History<'_>, alarms: &[Alarm]) -> Option<Cause> {
     alarms
         .first()
         .filter(|first| first.onset >= collapse.onset)
-        .map(|_| cause(CauseName::Precision, 0.5, collapse.evidence))
+        .map(|_| Cause::new(CauseName::Precision, 0.5, collapse.evidence))
 }
 
 /// It was so from the first records on.
@@ -57,12 +53,12 @@ fn initialisation(history: &History<'_>, first: &Alarm) -> Option<Cause> {
     let begins = records.first().filter(|sample| sample.step <= 1)?;
     let before = Measure::new(Quantity::RecordsBeforeAlarm, at as f64).at_step(step(begins.step));
     (at < RULES.initialisation.log_records)
-        .then(|| cause(CauseName::Initialisation, 0.85, vec![before]))
+        .then(|| Cause::new(CauseName::Initialisation, 0.85, vec![before]))
 }
 
 fn dead(first: &Alarm) -> Option<Cause> {
     (first.verdict == Verdict::Dead)
-        .then(|| cause(CauseName::SpikeThenDead, 0.35, first.evidence.clone()))
+        .then(|| Cause::new(CauseName::SpikeThenDead, 0.35, first.evidence.clone()))
 }
 
 /// What to do, best first.
@@ -73,18 +69,18 @@ pub(super) fn remedies(
     causes: &[Cause],
 ) -> Vec<Proposal> {
     let rate = history.learning_rate.iter().rev();
-    let rate = rate.filter(|sample| sample.step <= first.onset && sample.value > 0.0);
+    let rate = rate.filter(|sample| {
+        sample.step <= first.onset && sample.value > 0.0 && sample.value.is_finite()
+    });
     propose_for(&Case {
         layout: &Layout::default(),
-        facts: &RunFacts::default(),
+        facts: RunFacts::default(),
         origin,
         causes,
+        usual_rms: None,
         onset: Some(step(first.onset)),
         usual_norm: usual(history.gradient_norm, first.onset),
-        usual_rms: None,
         learning_rate: rate.map(|sample| sample.value).next(),
-        target_rms: None,
-        input_rms: None,
         is_log: true,
         is_broken: first.sign == SignName::LossNonFinite,
     })

@@ -28,13 +28,7 @@ pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
     }
     let count = Measure::new(Quantity::NonFiniteRecords, broken.len() as f64).at(Place::Gradients);
     let evidence = vec![count.against(Reference::Total, norm.len() as f64)];
-    Some(Alarm {
-        sign: SignName::LossNonFinite,
-        onset: first.step,
-        back: None,
-        verdict: Verdict::Exploded,
-        evidence,
-    })
+    Some(Alarm::new(SignName::LossNonFinite, first.step, Verdict::Exploded, evidence))
 }
 
 /// A norm that no healthy run was seen with, where the loss does not fall all the same.
@@ -46,13 +40,8 @@ pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
     let falls = loss.len() >= 10
         && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
     let evidence = vec![norm_of(at.value).against(Reference::Limit, absurd)];
-    (!falls).then_some(Alarm {
-        sign: SignName::GradientSpikes,
-        onset: at.step,
-        back: None,
-        verdict: Verdict::Exploding,
-        evidence,
-    })
+    let alarm = Alarm::new(SignName::GradientSpikes, at.step, Verdict::Exploding, evidence);
+    (!falls).then_some(alarm)
 }
 
 /// A gradient norm that grows from record to record, with a loss that rises.
@@ -143,6 +132,9 @@ struct Measured {
     sigmas: f64,
 }
 
+/// Where there is no history.
+const UNKNOWN: Measured = Measured { usual: f64::NAN, factor: 0.0, sigmas: 0.0 };
+
 impl Measured {
     fn is_above(&self, factor: f64, sigmas: f64) -> bool {
         self.factor > factor && self.sigmas > sigmas
@@ -155,7 +147,7 @@ fn measure(norm: &[Sample]) -> Vec<Measured> {
     norm.iter()
         .map(|sample| {
             if !(sample.value.is_finite() && sample.value > 0.0) {
-                return Measured { usual: f64::NAN, factor: 0.0, sigmas: 0.0 };
+                return UNKNOWN;
             }
             let log = sample.value.ln();
             let window = last(&logs, WINDOW);
@@ -163,7 +155,7 @@ fn measure(norm: &[Sample]) -> Vec<Measured> {
             let too_few = window.len() < WINDOW_MIN;
             logs.push(log);
             if too_few {
-                return Measured { usual: f64::NAN, factor: 0.0, sigmas: 0.0 };
+                return UNKNOWN;
             }
             Measured {
                 usual: centre.exp(),

@@ -1,8 +1,8 @@
 //! What the learning rate of a log says: it had to come down, and not by plan.
 
-use super::{Alarm, History, Sample, Strain};
-use crate::evidence::{Measure, Place, Quantity, Reference};
-use crate::finding::SignName;
+use super::{Alarm, History, Sample};
+use crate::evidence::{Measure, Quantity, Reference};
+use crate::finding::{Finding, SignName};
 use crate::rules::{CutRule, RULES};
 
 /// The numbers.
@@ -12,7 +12,7 @@ const EVEN: f64 = 0.05;
 
 /// A learning rate that was cut soon after an alarm, that is lower where the run was taken up again,
 /// or that was cut again and again at no regular distance, as a scheduler does that reacts.
-pub(super) fn falls(history: &History<'_>, alarms: &[Alarm]) -> Option<Strain> {
+pub(super) fn falls(history: &History<'_>, alarms: &[Alarm]) -> Option<Finding> {
     let rate = history.learning_rate;
     let cuts = cuts(rate);
     restart(rate)
@@ -35,7 +35,7 @@ fn cuts(rate: &[Sample]) -> Vec<usize> {
 }
 
 /// A step back, but not to the start, from which the run goes on at a lower rate.
-fn restart(rate: &[Sample]) -> Option<Strain> {
+fn restart(rate: &[Sample]) -> Option<Finding> {
     let first = rate.first()?.step;
     let lower = |at: usize| {
         let now = rate[at];
@@ -48,11 +48,11 @@ fn restart(rate: &[Sample]) -> Option<Strain> {
     };
     let (now, before) = (1..rate.len()).find_map(lower)?;
     let rate = Measure::new(Quantity::LearningRate, now.value);
-    Some(strain(now, vec![rate.against(Reference::First, before)]))
+    strain(now, vec![rate.against(Reference::First, before)])
 }
 
 /// A cut soon after an alarm.
-fn answer(rate: &[Sample], cuts: &[usize], onset: i64) -> Option<Strain> {
+fn answer(rate: &[Sample], cuts: &[usize], onset: i64) -> Option<Finding> {
     let begin = rate.iter().position(|sample| sample.step >= onset)?;
     let at = *cuts.iter().find(|at| **at >= begin && (**at - begin) as u64 <= RULE.after_alarm)?;
     let evidence = vec![
@@ -60,11 +60,11 @@ fn answer(rate: &[Sample], cuts: &[usize], onset: i64) -> Option<Strain> {
             .against(Reference::Before, rate[at - 1].value),
         Measure::new(Quantity::RecordsSinceAlarm, (at - begin) as f64),
     ];
-    Some(strain(rate[at], evidence))
+    strain(rate[at], evidence)
 }
 
 /// Cuts that bring the rate down by ten times, with plateaus of uneven length between them.
-fn many(rate: &[Sample], cuts: &[usize]) -> Option<Strain> {
+fn many(rate: &[Sample], cuts: &[usize]) -> Option<Finding> {
     // A rate that has risen again begins anew: cycles, and the next run of a log.
     let rises = |at: &usize| rate[*at].value > rate[at - 1].value;
     let newest = (1..rate.len()).rev().find(rises).unwrap_or(0);
@@ -86,7 +86,7 @@ fn many(rate: &[Sample], cuts: &[usize]) -> Option<Strain> {
             .against(Reference::Before, rate[first - 1].value),
         Measure::new(Quantity::LearningRateCuts, cuts.len() as f64),
     ];
-    Some(strain(rate[first], evidence))
+    strain(rate[first], evidence)
 }
 
 fn are_even(values: impl Iterator<Item = f64>) -> bool {
@@ -94,8 +94,8 @@ fn are_even(values: impl Iterator<Item = f64>) -> bool {
     high - low <= EVEN * high
 }
 
-fn strain(at: Sample, evidence: Vec<Measure>) -> Strain {
-    Strain { sign: SignName::LearningRateFalls, onset: at.step, place: Place::Run, evidence }
+fn strain(at: Sample, evidence: Vec<Measure>) -> Option<Finding> {
+    super::strain(SignName::LearningRateFalls, at.step, evidence)
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
         };
         let onset = |rate: &[Sample]| {
             falls(&History { learning_rate: rate, ..History::default() }, &[])
-                .map(|strain| strain.onset)
+                .map(|strain| strain.step.0)
         };
         assert_eq!(onset(&[run(0..90, 0.1), run(60..99, 0.02)].concat()), Some(60));
         assert_eq!(onset(&[run(0..90, 0.1), run(60..99, 0.1)].concat()), None);

@@ -1,8 +1,8 @@
 //! What a held-out metric of a log says: it does not improve, or it deteriorates.
 
-use super::{History, Sample, Strain, last, step};
-use crate::evidence::{Measure, Place, Quantity, Reference};
-use crate::finding::SignName;
+use super::{History, Sample, last, step, strain};
+use crate::evidence::{Measure, Quantity, Reference};
+use crate::finding::{Finding, SignName};
 use crate::rules::{MetricRule, RULES};
 use crate::running::median;
 
@@ -11,7 +11,7 @@ const RULE: MetricRule = RULES.metric;
 
 /// A metric that ends behind its best, or that never left where it began. The rule is that of the
 /// sign [`crate::signs::MetricStalls`], looked at from the end: a metric that came back is none.
-pub(super) fn stalls(history: &History<'_>) -> Option<Strain> {
+pub(super) fn stalls(history: &History<'_>) -> Option<Finding> {
     let measured = last_run(history.metric.samples);
     if measured.len() < RULE.measurements_min as usize {
         return None;
@@ -28,7 +28,7 @@ fn last_run(samples: &[Sample]) -> &[Sample] {
     samples.get(begin.map_or(0, |at| at + 1)..).unwrap_or_default()
 }
 
-fn deterioration(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
+fn deterioration(history: &History<'_>, measured: &[Sample]) -> Option<Finding> {
     let better = |a: f64, b: f64| if history.metric.is_lower_better { a < b } else { a > b };
     let unit = unit(history, measured);
     let mut best = f64::NAN;
@@ -52,10 +52,10 @@ fn deterioration(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
     let now = measured.last()?;
     let metric = Measure::new(Quantity::Metric, now.value).at_step(step(now.step));
     let evidence = if best.is_nan() { metric } else { metric.against(Reference::Best, best) };
-    Some(strain(measured.get(begin)?.step, evidence))
+    strain(SignName::MetricStalls, measured.get(begin)?.step, vec![evidence])
 }
 
-fn stall(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
+fn stall(history: &History<'_>, measured: &[Sample]) -> Option<Finding> {
     let (first, now) = (measured.first()?, measured.last()?);
     let is_lower_better = history.metric.is_lower_better;
     let values = measured.iter().map(|sample| sample.value);
@@ -72,11 +72,8 @@ fn stall(history: &History<'_>, measured: &[Sample]) -> Option<Strain> {
         best >= RULE.converged * unit
     };
     let best = Measure::new(Quantity::BestMetric, best).against(Reference::First, first.value);
-    (gained < RULE.gain_min * unit && is_long && !has_converged).then(|| strain(first.step, best))
-}
-
-fn strain(onset: i64, measure: Measure) -> Strain {
-    Strain { sign: SignName::MetricStalls, onset, place: Place::Run, evidence: vec![measure] }
+    let stalls = gained < RULE.gain_min * unit && is_long && !has_converged;
+    strain(SignName::MetricStalls, first.step, vec![best]).filter(|_| stalls)
 }
 
 /// What a metric is measured in: its first value where it is a loss; 1 or 100 for parts of a whole;
@@ -166,7 +163,7 @@ mod tests {
             let samples = runs.concat();
             let metric = Metric { samples: &samples, is_lower_better: false };
             let strain = stalls(&History { metric, ..History::default() });
-            assert_eq!(strain.map(|strain| strain.onset), want);
+            assert_eq!(strain.map(|strain| strain.step.0), want);
         }
     }
 }

@@ -23,13 +23,8 @@ pub(super) fn scale_collapse(history: &History<'_>) -> Option<Alarm> {
                     .against(Reference::Before, scale[begin].value),
                 Measure::new(Quantity::LossScaleHalvings, factor.log2().round()),
             ];
-            return Some(Alarm {
-                sign: SignName::LossNonFinite,
-                onset: scale[begin].step,
-                back: None,
-                verdict: Verdict::Exploding,
-                evidence,
-            });
+            let (sign, onset) = (SignName::LossNonFinite, scale[begin].step);
+            return Some(Alarm::new(sign, onset, Verdict::Exploding, evidence));
         }
     }
     None

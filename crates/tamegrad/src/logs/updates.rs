@@ -1,8 +1,8 @@
 //! What the sizes of updates and parameters in a log say: a step that changes much of a network.
 
-use super::{History, Sample, Strain, tensor};
+use super::{History, Sample, tensor};
 use crate::evidence::{Measure, Names, Place, Quantity, Reference};
-use crate::finding::SignName;
+use crate::finding::{Finding, SignName};
 use crate::rules::{RULES, UpdateRule};
 use crate::running::median;
 
@@ -17,13 +17,13 @@ const START_RECORDS: usize = 3;
 
 /// An update that changed a large part of its tensor, or parameters whose norm jumped from one
 /// record to the next. The rule is that of the sign [`crate::signs::UpdatesTooLarge`].
-pub(super) fn too_large(history: &History<'_>, names: &Names) -> Option<Strain> {
+pub(super) fn too_large(history: &History<'_>, names: &Names) -> Option<Finding> {
     let ratios = history.update_ratios.iter();
     let found = ratios.filter_map(|(name, ratios)| Some((name, first_large(ratios)?)));
     let first =
         found.min_by(|(_, a), (_, b)| a.step.cmp(&b.step).then(b.value.total_cmp(&a.value)));
     match first {
-        Some((name, large)) => Some(strain(Quantity::UpdateRatio, tensor(names, name), &large)),
+        Some((name, large)) => strain(Quantity::UpdateRatio, tensor(names, name), &large),
         None => jump_of_norm(history.parameter_norm),
     }
 }
@@ -61,7 +61,7 @@ fn first_large(ratios: &[Sample]) -> Option<Large> {
 
 /// A norm changes by no more than the updates between two records do: its change over the norm is
 /// the least that they were.
-fn jump_of_norm(norms: &[Sample]) -> Option<Strain> {
+fn jump_of_norm(norms: &[Sample]) -> Option<Finding> {
     let changes: Vec<Sample> = norms
         .windows(2)
         .filter(|pair| pair[1].step > pair[0].step && pair[0].value > 0.0)
@@ -71,14 +71,14 @@ fn jump_of_norm(norms: &[Sample]) -> Option<Strain> {
         })
         .collect();
     let large = first_large(&changes)?;
-    Some(strain(Quantity::ParameterNormChange, Place::Run, &large))
+    strain(Quantity::ParameterNormChange, Place::Run, &large)
 }
 
-fn strain(quantity: Quantity, place: Place, large: &Large) -> Strain {
+fn strain(quantity: Quantity, place: Place, large: &Large) -> Option<Finding> {
     let (reference, limit) = large.against;
     let measure = Measure::new(quantity, large.value).at(place).against(reference, limit);
-    let evidence = vec![measure];
-    Strain { sign: SignName::UpdatesTooLarge, onset: large.step, place, evidence }
+    let strain = super::strain(SignName::UpdatesTooLarge, large.step, vec![measure])?;
+    Some(strain.at(place))
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
         let onset = |norms: Vec<f64>| {
             let norms = samples(&norms);
             let history = History { parameter_norm: &norms, ..History::default() };
-            too_large(&history, &Names::default()).map(|strain| strain.onset)
+            too_large(&history, &Names::default()).map(|strain| strain.step.0)
         };
         assert_eq!(onset([vec![50.0; 30], vec![80.0; 9]].concat()), Some(30));
         assert_eq!(onset((0..60).map(|i| 50.0 * 1.02f64.powi(i)).collect()), None);

@@ -28,16 +28,14 @@ impl Preflight {
         let onset = alarm.as_ref().map(|_| Step(0));
         let case = Case {
             layout: &self.layout,
-            facts: &RunFacts::default(),
+            facts: RunFacts::default(),
             origin: origin.as_ref(),
             causes: &causes,
-            onset,
             usual_norm: None,
             usual_rms: None,
             learning_rate: None,
-            target_rms: None,
-            input_rms: None,
             is_log: false,
+            onset,
             is_broken: verdict == Verdict::Exploded,
         };
         let remedies = if warnings.is_empty() { Vec::new() } else { propose_for(&case) };
@@ -75,7 +73,7 @@ impl Preflight {
         };
         let measure = self.measure(warning);
         let place = if measure.place.tensor().is_some() { measure.place } else { Place::Run };
-        Finding { place, ..Finding::new(sign, Step(0), severity, vec![measure]) }
+        Finding::new(sign, Step(0), severity, vec![measure]).at(place)
     }
 
     /// The number behind a warning.
@@ -127,7 +125,7 @@ impl Preflight {
             Warning::Overflow(_) | Warning::AbsurdGradient { .. } => return None,
         };
         let measure = self.measure(warning);
-        Some(Cause { name, weight, layer: measure.place.layer(), evidence: vec![measure] })
+        Some(Cause::new(name, weight, vec![measure]).of_layer(measure.place.layer()))
     }
 }
 
@@ -146,20 +144,18 @@ fn place(at: OverflowAt) -> Place {
 mod tests {
     use super::super::{FirstStep, preflight};
     use super::*;
-    use crate::observe::{LayerId, LayerSample, LayerTrace, TensorId, Update};
-    use crate::signs::check::{layout, stats};
+    use crate::observe::{LayerId, LayerSample, LayerTrace, TensorId};
+    use crate::signs::check::{layout, stats, update};
 
     /// Of three layers with these outputs, an update of this part of the first weight, and this loss.
     fn seen(outputs: [f64; 3], ratio: f64, loss: f64) -> Diagnosis {
         let sample = |output: f64| LayerSample::new(stats(output), Some(stats(1.0)));
         let trace = LayerTrace { input: Some(sample(1.0)), layers: outputs.map(sample).to_vec() };
-        let nonfinite = u64::from(!ratio.is_finite());
-        let update = Update { change_norm: ratio, weight_norm: 1.0, len: 1, nonfinite };
         let first = FirstStep {
             loss: Some(loss),
             trace: Some(&trace),
             gradients: &[Some(stats(1.0)); 3],
-            updates: &[Some(update), None, None],
+            updates: &[update(ratio), None, None],
             ..FirstStep::default()
         };
         preflight(&layout(3), &first).diagnosis()

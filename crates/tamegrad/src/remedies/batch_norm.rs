@@ -32,26 +32,18 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     if !missing || layers.iter().any(|layer| layer.recurrent) {
         return Vec::new();
     }
-    let proposal = |place| case.on_request(RemedyName::BatchNorm, Change::BatchNorm { place });
+    let proposal = |place| case.proposal(RemedyName::BatchNorm, Change::BatchNorm { place });
     [Before, After].map(proposal).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, exploded};
 
     #[test]
     fn both_places() {
-        let found = proposals(
-            3,
-            ActivationKind::Linear,
-            CauseName::Activation,
-            RunFacts::default(),
-            propose,
-        );
+        let found = exploded(CauseName::Activation).proposals(propose);
         let labels: Vec<_> = found.iter().map(Proposal::label).collect();
         assert_eq!(labels, ["batch-norm-before", "batch-norm-after"]);
         assert!(found.iter().all(|proposal| proposal.treats_cause));

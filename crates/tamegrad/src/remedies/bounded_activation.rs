@@ -23,40 +23,31 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes relu for the layer at fault, or for all when several have such an activation.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::observe::{ActivationKind, LayerId, LayerInfo};
-    let is_superlinear = |layer: &LayerInfo| {
-        layer.activation.as_ref().is_some_and(|(_, kind)| *kind == ActivationKind::Superlinear)
-    };
-    let layers = case.layout.layers.iter().enumerate();
-    let layers = layers.filter(|(_, layer)| is_superlinear(layer)).map(|(index, _)| LayerId(index));
+    let layers = case.layout.layers.iter().filter(|layer| layer.is_superlinear());
     let layer = match &layers.collect::<Vec<_>>()[..] {
         [] => return Vec::new(),
-        [only] => Some(*only),
+        [only] => Some(only.name.clone()),
         _ => None,
     };
     let change = Change::Activation { name: "relu".to_owned(), layer };
-    vec![case.on_request(RemedyName::BoundedActivation, change)]
+    vec![case.proposal(RemedyName::BoundedActivation, change)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{ActivationKind, CauseName, Exploded, exploded};
 
     #[test]
     fn for_superlinear_layers_only() {
-        for (depth, kind, layer) in [
-            (1, ActivationKind::Superlinear, Some(Some(crate::LayerId(0)))),
-            (3, ActivationKind::Superlinear, Some(None)),
-            (3, ActivationKind::Linear, None),
+        let relu = |layer| vec![Change::Activation { name: "relu".to_owned(), layer }];
+        for (layers, activation, changes) in [
+            (1, ActivationKind::Superlinear, relu(Some("layers.0".to_owned()))),
+            (3, ActivationKind::Superlinear, relu(None)),
+            (3, ActivationKind::Linear, vec![]),
         ] {
-            let found = proposals(depth, kind, CauseName::Activation, RunFacts::default(), propose);
-            let changes: Vec<_> = found.into_iter().map(|p| p.change).collect();
-            let expected: Vec<_> =
-                layer.into_iter().map(|layer| Change::Activation { name: "relu".to_owned(), layer }).collect();
-            assert_eq!(changes, expected);
+            let given = Exploded { layers, activation, ..exploded(CauseName::Activation) };
+            assert_eq!(given.changes(propose), changes);
         }
     }
 }

@@ -32,28 +32,18 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     let max_norm = super::two_digits(case.usual_norm.map_or(1.0, |norm| of_usual * norm));
     let usual = case.usual_norm.map(|norm| Measure::new(Quantity::GradientNorm, norm));
     let evidence = usual.map(|norm| norm.at(Place::Gradients)).into_iter().collect();
-    let proposal = case.on_request(RemedyName::ClipGlobalNorm, Change::ClipGlobalNorm { max_norm });
+    let proposal = case.proposal(RemedyName::ClipGlobalNorm, Change::ClipGlobalNorm { max_norm });
     vec![Proposal { evidence, ..proposal }]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, exploded};
 
     #[test]
     fn the_limit_is_the_calm_norm() {
-        let found = proposals(
-            3,
-            ActivationKind::Linear,
-            CauseName::Recurrence,
-            RunFacts::default(),
-            propose,
-        );
-        let [only] = &found[..] else { panic!("{found:?}") };
-        assert_eq!(only.change, Change::ClipGlobalNorm { max_norm: 2.0 });
-        assert!(only.treats_cause);
+        let found = exploded(CauseName::Recurrence).only(propose);
+        assert_eq!(found, (Change::ClipGlobalNorm { max_norm: 2.0 }, true));
     }
 }

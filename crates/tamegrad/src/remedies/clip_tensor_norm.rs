@@ -28,27 +28,17 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     let matrices = case.layout.tensors.iter().filter(|t| t.is_matrix).count().max(1);
     let share = case.usual_norm.unwrap_or(1.0) / (matrices as f64).sqrt();
     let change = Change::ClipTensorNorm { max_norm: super::two_digits(share) };
-    vec![case.on_request(RemedyName::ClipTensorNorm, change)]
+    vec![case.proposal(RemedyName::ClipTensorNorm, change)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, exploded};
 
     #[test]
     fn without_known_tensors_the_share_is_the_whole() {
-        let found = proposals(
-            3,
-            ActivationKind::Linear,
-            CauseName::LearningRate,
-            RunFacts::default(),
-            propose,
-        );
-        let [only] = &found[..] else { panic!("{found:?}") };
-        assert_eq!(only.change, Change::ClipTensorNorm { max_norm: 2.0 });
-        assert!(!only.treats_cause);
+        let found = exploded(CauseName::LearningRate).only(propose);
+        assert_eq!(found, (Change::ClipTensorNorm { max_norm: 2.0 }, false));
     }
 }

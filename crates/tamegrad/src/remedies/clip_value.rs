@@ -26,26 +26,17 @@ pub(super) const DOC: Doc = Doc {
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     let limit = case.usual_rms.filter(|rms| *rms > 0.0).map_or(0.1, |rms| 3.0 * rms);
     let change = Change::ClipValue { limit: super::two_digits(limit) };
-    vec![case.on_request(RemedyName::ClipValue, change)]
+    vec![case.proposal(RemedyName::ClipValue, change)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, exploded};
 
     #[test]
     fn without_known_tensors_the_limit_is_a_tenth() {
-        let found = proposals(
-            3,
-            ActivationKind::Linear,
-            CauseName::Recurrence,
-            RunFacts::default(),
-            propose,
-        );
-        let [only] = &found[..] else { panic!("{found:?}") };
-        assert_eq!(only.change, Change::ClipValue { limit: 0.1 });
+        let found = exploded(CauseName::Recurrence).changes(propose);
+        assert_eq!(found, [Change::ClipValue { limit: 0.1 }]);
     }
 }

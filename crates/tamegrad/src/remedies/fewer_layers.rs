@@ -28,23 +28,19 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     if hidden < 2 || layers.iter().any(|layer| layer.recurrent) {
         return Vec::new();
     }
-    vec![case.on_request(RemedyName::FewerLayers, Change::Depth { layers: hidden / 2 })]
+    vec![case.proposal(RemedyName::FewerLayers, Change::Depth { layers: hidden / 2 })]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, Exploded, exploded};
 
     #[test]
     fn half_of_the_hidden_layers() {
-        for (depth, change) in [(31, Some(Change::Depth { layers: 15 })), (2, None)] {
-            let kind = ActivationKind::Linear;
-            let found =
-                proposals(depth, kind, CauseName::Initialisation, RunFacts::default(), propose);
-            assert_eq!(found.first().map(|p| p.change.clone()), change, "{depth}");
+        for (layers, changes) in [(31, vec![Change::Depth { layers: 15 }]), (2, vec![])] {
+            let given = Exploded { layers, ..exploded(CauseName::Initialisation) };
+            assert_eq!(given.changes(propose), changes, "{layers}");
         }
     }
 }

@@ -26,22 +26,19 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     let is_cause = case.first_cause().is_none_or(|cause| cause == LearningRate);
     let factor = if is_cause && !case.is_log { 0.1 } else { 0.3 };
     let change = Change::LearningRate { factor, from: case.learning_rate };
-    vec![case.on_request(RemedyName::LowerLearningRate, change)]
+    vec![case.proposal(RemedyName::LowerLearningRate, change)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, exploded};
 
     #[test]
     fn harder_when_the_rate_is_the_cause() {
         for (cause, factor) in [(CauseName::LearningRate, 0.1), (CauseName::Activation, 0.3)] {
-            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
-            let [only] = &found[..] else { panic!("{found:?}") };
-            assert_eq!(only.change, Change::LearningRate { factor, from: Some(0.1) });
+            let found = exploded(cause).changes(propose);
+            assert_eq!(found, [Change::LearningRate { factor, from: Some(0.1) }]);
         }
     }
 }

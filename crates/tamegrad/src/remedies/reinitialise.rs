@@ -35,35 +35,30 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     };
     let recurrent = case.layout.layers.iter().any(|layer| layer.recurrent);
     let layer = case.layer().filter(|_| case.first_cause() == Some(Initialisation) && !recurrent);
-    let proposal =
-        |scheme| case.on_request(RemedyName::Reinitialise, Change::Reinitialise { scheme, layer });
+    let proposal = |scheme| {
+        let layer = layer.map(|layer| case.layout.layer_name(layer).to_owned());
+        case.proposal(RemedyName::Reinitialise, Change::Reinitialise { scheme, layer })
+    };
     [fitting, Orthogonal].map(proposal).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::Scheme;
+    use crate::remedies::check::{ActivationKind, CauseName, Exploded, exploded};
 
     #[test]
     fn the_rule_that_fits_and_the_layer_at_fault() {
-        use super::super::Scheme;
-        for (kind, cause, scheme, layer) in [
-            (
-                ActivationKind::Linear,
-                CauseName::Initialisation,
-                Scheme::He,
-                Some(crate::LayerId(1)),
-            ),
-            (ActivationKind::Bounded, CauseName::LearningRate, Scheme::Xavier, None),
+        use {ActivationKind as Kind, CauseName as Name};
+        for (activation, cause, scheme, layer) in [
+            (Kind::Linear, Name::Initialisation, Scheme::He, Some("layers.1".to_owned())),
+            (Kind::Bounded, Name::LearningRate, Scheme::Xavier, None),
         ] {
-            let found = proposals(3, kind, cause, RunFacts::default(), propose);
-            let changes: Vec<_> = found.into_iter().map(|p| p.change).collect();
-            let expected =
-                [scheme, Scheme::Orthogonal].map(|scheme| Change::Reinitialise { scheme, layer });
-            assert_eq!(changes, expected);
+            let expected = [scheme, Scheme::Orthogonal]
+                .map(|scheme| Change::Reinitialise { scheme, layer: layer.clone() });
+            let given = Exploded { activation, ..exploded(cause) };
+            assert_eq!(given.changes(propose), expected);
         }
     }
 }

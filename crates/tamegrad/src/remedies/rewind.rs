@@ -37,27 +37,23 @@ pub(super) const DOC: Doc = Doc {
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::causes::CauseName::SpikeThenDead;
     if let Some(before) = case.onset.filter(|_| case.is_log) {
-        return vec![case.on_request(RemedyName::Rewind, Change::Rewind { before })];
+        return vec![case.proposal(RemedyName::Rewind, Change::Rewind { before })];
     }
     if case.first_cause() != Some(SpikeThenDead) {
         return Vec::new();
     }
-    let proposal = case.on_request(RemedyName::Rewind, Change::Guard);
-    vec![Proposal { grade: super::Grade::Automatic, ..proposal }]
+    vec![case.proposal(RemedyName::Rewind, Change::Guard)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, exploded};
 
     #[test]
     fn only_for_what_does_not_come_back() {
         for (cause, count) in [(CauseName::SpikeThenDead, 1), (CauseName::LearningRate, 0)] {
-            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
-            assert_eq!(found.len(), count, "{cause:?}");
+            assert_eq!(exploded(cause).proposals(propose).len(), count, "{cause:?}");
         }
     }
 }

@@ -27,8 +27,8 @@ pub(super) const DOC: Doc = Doc {
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::evidence::{Measure, Place, Quantity};
     let limit = crate::rules::RULES.target.input_rms;
-    let Some(rms) = case.input_rms.filter(|rms| *rms > limit) else { return Vec::new() };
-    let proposal = case.on_request(RemedyName::ScaleInput, Change::ScaleInput);
+    let Some(rms) = case.facts.input_rms.filter(|rms| *rms > limit) else { return Vec::new() };
+    let proposal = case.proposal(RemedyName::ScaleInput, Change::ScaleInput);
     let evidence = vec![Measure::new(Quantity::DataRms, rms).at(Place::Data)];
     vec![Proposal { evidence, ..proposal }]
 }
@@ -36,15 +36,13 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, Exploded, RunFacts, exploded};
 
     #[test]
     fn for_large_inputs_only() {
         for (input_rms, count) in [(Some(57.0), 1), (Some(1.0), 0), (None, 0)] {
             let facts = RunFacts { input_rms, ..RunFacts::default() };
-            let found = proposals(3, ActivationKind::Linear, CauseName::Data, facts, propose);
+            let found = Exploded { facts, ..exploded(CauseName::Data) }.proposals(propose);
             assert_eq!(found.len(), count, "{input_rms:?}");
         }
     }

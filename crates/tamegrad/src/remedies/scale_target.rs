@@ -28,14 +28,14 @@ pub(super) const DOC: Doc = Doc {
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     use crate::causes::CauseName::{Initialisation, SpikeThenDead};
     use crate::evidence::{Measure, Place, Quantity};
-    let proposal = case.on_request(RemedyName::ScaleTarget, Change::ScaleTarget);
+    let proposal = case.proposal(RemedyName::ScaleTarget, Change::ScaleTarget);
     if case.is_log {
         // A log does not show the targets: what it shows may come from them.
         let may_be = [Some(Initialisation), Some(SpikeThenDead)].contains(&case.first_cause());
         return if may_be { vec![proposal] } else { Vec::new() };
     }
     let limit = crate::rules::RULES.target.rms;
-    let Some(rms) = case.target_rms.filter(|rms| *rms > limit) else { return Vec::new() };
+    let Some(rms) = case.facts.target_rms.filter(|rms| *rms > limit) else { return Vec::new() };
     let evidence = vec![Measure::new(Quantity::DataRms, rms).at(Place::Targets)];
     vec![Proposal { evidence, ..proposal }]
 }
@@ -43,17 +43,14 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, Exploded, RunFacts, exploded};
 
     #[test]
     fn for_large_targets_only() {
         for (target_rms, count) in [(Some(1000.0), 1), (Some(1.0), 0), (None, 0)] {
             let facts = RunFacts { target_rms, ..RunFacts::default() };
-            let found =
-                proposals(3, ActivationKind::Linear, CauseName::UnscaledTarget, facts, propose);
-            assert_eq!(found.len(), count, "{target_rms:?}");
+            let given = Exploded { facts, ..exploded(CauseName::UnscaledTarget) };
+            assert_eq!(given.proposals(propose).len(), count, "{target_rms:?}");
         }
     }
 }

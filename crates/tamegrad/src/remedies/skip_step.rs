@@ -30,23 +30,20 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     if case.is_log && !case.is_broken {
         return Vec::new();
     }
-    let proposal = case.on_request(RemedyName::SkipStep, Change::Guard);
-    vec![Proposal { grade: super::Grade::Automatic, ..proposal }]
+    vec![case.proposal(RemedyName::SkipStep, Change::Guard)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, exploded};
 
     #[test]
     fn it_is_automatic_and_treats_a_bad_batch() {
         for (cause, treats) in [(CauseName::Data, true), (CauseName::Initialisation, false)] {
-            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
+            let found = exploded(cause).proposals(propose);
             let [only] = &found[..] else { panic!("{found:?}") };
-            assert_eq!((only.grade, only.treats_cause), (super::super::Grade::Automatic, treats));
+            assert_eq!((only.is_automatic(), only.treats_cause), (true, treats));
         }
     }
 }

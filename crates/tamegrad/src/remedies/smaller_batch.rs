@@ -28,25 +28,21 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     if samples >= batch {
         return Vec::new();
     }
-    vec![case.on_request(RemedyName::SmallerBatch, Change::BatchSize { samples })]
+    vec![case.proposal(RemedyName::SmallerBatch, Change::BatchSize { samples })]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, Exploded, RunFacts, exploded};
 
     #[test]
     fn half_but_not_under_eight() {
-        for (batch_size, change) in
-            [(Some(64), Some(Change::BatchSize { samples: 32 })), (Some(8), None), (None, None)]
-        {
+        let to = |samples| vec![Change::BatchSize { samples }];
+        for (batch_size, changes) in [(Some(64), to(32)), (Some(8), vec![]), (None, vec![])] {
             let facts = RunFacts { batch_size, ..RunFacts::default() };
-            let found =
-                proposals(3, ActivationKind::Linear, CauseName::LearningRate, facts, propose);
-            assert_eq!(found.first().map(|p| p.change.clone()), change, "{batch_size:?}");
+            let given = Exploded { facts, ..exploded(CauseName::LearningRate) };
+            assert_eq!(given.changes(propose), changes, "{batch_size:?}");
         }
     }
 }

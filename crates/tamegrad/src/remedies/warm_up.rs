@@ -28,24 +28,20 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
         return Vec::new();
     }
     let steps = case.facts.planned_steps.map_or(100, |steps| (steps / 10).max(10));
-    vec![case.on_request(RemedyName::WarmUp, Change::WarmUp { steps })]
+    vec![case.proposal(RemedyName::WarmUp, Change::WarmUp { steps })]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::{CauseName, Exploded, RunFacts, exploded};
 
     #[test]
     fn a_tenth_of_the_run() {
-        for (planned, steps) in [(Some(2000), 200), (Some(40), 10), (None, 100)] {
-            let facts = RunFacts { planned_steps: planned, ..RunFacts::default() };
-            let found =
-                proposals(3, ActivationKind::Linear, CauseName::LearningRate, facts, propose);
-            let [only] = &found[..] else { panic!("{found:?}") };
-            assert_eq!((&only.change, only.treats_cause), (&Change::WarmUp { steps }, true));
+        for (planned_steps, steps) in [(Some(2000), 200), (Some(40), 10), (None, 100)] {
+            let facts = RunFacts { planned_steps, ..RunFacts::default() };
+            let given = Exploded { facts, ..exploded(CauseName::LearningRate) };
+            assert_eq!(given.only(propose), (Change::WarmUp { steps }, true));
         }
     }
 }

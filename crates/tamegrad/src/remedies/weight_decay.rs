@@ -24,23 +24,16 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    vec![case.on_request(RemedyName::WeightDecay, Change::WeightDecay { rate: 0.1 })]
+    vec![case.proposal(RemedyName::WeightDecay, Change::WeightDecay { rate: 0.1 })]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::CauseName;
-    use crate::observe::{ActivationKind, RunFacts};
-    use crate::remedies::check::proposals;
+    use crate::remedies::check::treats_weights_that_drift;
 
     #[test]
-    fn treats_weights_that_drift() {
-        for (cause, treats) in [(CauseName::Normalisation, true), (CauseName::Data, false)] {
-            let found = proposals(3, ActivationKind::Linear, cause, RunFacts::default(), propose);
-            let [only] = &found[..] else { panic!("{found:?}") };
-            let change = Change::WeightDecay { rate: 0.1 };
-            assert_eq!((&only.change, only.treats_cause), (&change, treats));
-        }
+    fn it_treats_weights_that_drift() {
+        treats_weights_that_drift(propose, Change::WeightDecay { rate: 0.1 });
     }
 }

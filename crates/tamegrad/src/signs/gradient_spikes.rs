@@ -102,10 +102,6 @@ struct Rise {
 }
 
 impl Sign for GradientSpikes {
-    fn name(&self) -> SignName {
-        SignName::GradientSpikes
-    }
-
     fn read(&mut self, run: &Run) -> Reading {
         let (record, warm_up) = (&run.record, RULES.warm_up.live);
         let Some(row) = record.now() else { return Reading::TooEarly { needs: warm_up } };
@@ -176,7 +172,7 @@ impl GradientSpikes {
         ];
         let severity = if is_alarm { Severity::Alarm } else { Severity::Strain };
         let place = if place == Place::Gradients { Place::Run } else { place };
-        Finding { place, ..Finding::new(SignName::GradientSpikes, row.step, severity, evidence) }
+        Finding::new(SignName::GradientSpikes, row.step, severity, evidence).at(place)
     }
 
     /// Growth in the warm-up, where no baseline can judge yet.
@@ -211,8 +207,7 @@ impl GradientSpikes {
             if !(product > high.product) {
                 return None;
             }
-            Measure::new(Quantity::BackwardProduct, product)
-                .against(Reference::Limit, high.product)
+            Measure::new(Quantity::BackwardProduct, product).against(Reference::Limit, high.product)
         } else {
             return None;
         };
@@ -255,47 +250,43 @@ mod tests {
     fn calm_then(rows: &[[f64; 3]], loss: f64) -> Vec<Given> {
         let calm = (0..200).map(|i| {
             let norm = |k: usize| (0.2 * noise(3 * i + k)).exp();
-            let norms = vec![norm(0), norm(1), norm(2)];
-            Given { loss: Some(1.0 + 0.01 * noise(i)), norms, ..Given::default() }
+            Given::of(1.0 + 0.01 * noise(i), &[norm(0), norm(1), norm(2)])
         });
-        let given = rows.iter().map(|norms| Given {
-            loss: Some(loss),
-            norms: norms.to_vec(),
-            ..Given::default()
-        });
-        calm.chain(given).collect()
+        calm.chain(rows.iter().map(|norms| Given::of(loss, norms))).collect()
+    }
+
+    fn found(given: &[Given]) -> Vec<Finding> {
+        run(&mut GradientSpikes::default(), given).0
     }
 
     #[test]
     fn quiet_on_noise_and_on_a_tensor_that_is_alone() {
         let alone = calm_then(&[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]], 1.0);
-        assert_eq!(run(&mut GradientSpikes::default(), &alone).0, []);
+        assert_eq!(found(&alone), []);
         // One small tensor at 5 times its norm: the whole gradient does not move.
         let small =
             |g: Given| Given { norms: vec![g.norms[0], 100.0 * g.norms[1], g.norms[2]], ..g };
         let given: Vec<_> = calm_then(&[[6.0, 1.0, 1.0]], 1.0).into_iter().map(small).collect();
-        assert_eq!(run(&mut GradientSpikes::default(), &given).0, []);
+        assert_eq!(found(&given), []);
     }
 
     #[test]
     fn a_spike_that_the_neighbours_confirm_names_the_largest() {
         let given = calm_then(&[[1.0, 19.7, 6.0]], 1.0);
-        let (findings, _) = run(&mut GradientSpikes::default(), &given);
+        let findings = found(&given);
         assert_eq!(tensors(&findings), [Some(TensorId(1))]);
         assert_eq!(alarms(&findings), [], "the loss did not move and 19.7 is not gross: a strain");
     }
 
     #[test]
     fn it_is_an_alarm_when_the_loss_departs() {
-        let (findings, _) =
-            run(&mut GradientSpikes::default(), &calm_then(&[[1.0, 19.7, 6.0]], 4.8));
-        assert_eq!(alarms(&findings), [200]);
+        assert_eq!(alarms(&found(&calm_then(&[[1.0, 19.7, 6.0]], 4.8))), [200]);
     }
 
     #[test]
     fn slow_growth_is_seen_as_drift() {
         let growth: Vec<[f64; 3]> = (0..200).map(|i| [1.03f64.powi(i); 3]).collect();
-        let (findings, _) = run(&mut GradientSpikes::default(), &calm_then(&growth, 1.0));
+        let findings = found(&calm_then(&growth, 1.0));
         let first = findings.first().expect("a drift");
         assert!((200..280).contains(&first.step.0), "{first:?}");
     }
@@ -306,7 +297,7 @@ mod tests {
         for (hard, fires) in [(vec![280], vec![]), (vec![280, 281], vec![281])] {
             let mut given = calm_then(&growth, 1.0);
             hard.iter().for_each(|step| given[*step as usize].loss = Some(5.0));
-            let (findings, _) = run(&mut GradientSpikes::default(), &given);
+            let findings = found(&given);
             assert!(findings.iter().any(|finding| finding.step.0 < 280), "it drifts");
             assert_eq!(alarms(&findings), fires);
         }
@@ -316,12 +307,9 @@ mod tests {
     fn growth_in_the_warm_up_needs_a_rising_loss() {
         for (losses, fires) in [([1.0, 2.0, 900.0], vec![2]), ([1.0, 0.9, 0.8], vec![])] {
             let norms = [1.0, 50.0, 500.0];
-            let given: Vec<_> = losses
-                .iter()
-                .zip(norms)
-                .map(|(l, n)| Given { loss: Some(*l), norms: vec![n], ..Given::default() })
-                .collect();
-            assert_eq!(alarms(&run(&mut GradientSpikes::default(), &given).0), fires);
+            let steps = losses.iter().zip(norms);
+            let given: Vec<_> = steps.map(|(loss, norm)| Given::of(*loss, &[norm])).collect();
+            assert_eq!(alarms(&found(&given)), fires);
         }
     }
 
@@ -344,11 +332,10 @@ mod tests {
                         *own = 0.7 * *own + 0.1 * normal();
                         (shared + *own).exp()
                     };
-                    let norms = own.iter_mut().map(&mut norm).collect();
-                    Given { loss: Some(1.0), norms, ..Given::default() }
+                    Given::of(1.0, &own.iter_mut().map(&mut norm).collect::<Vec<_>>())
                 })
                 .collect();
-            !run(&mut GradientSpikes::default(), &given).0.is_empty()
+            !found(&given).is_empty()
         });
         runs.count()
     }
@@ -362,13 +349,9 @@ mod tests {
                 (300, 1 | 2) => (6.5 * 0.4 / 3f64.sqrt()).exp(),
                 _ => noisy(i, k).exp(),
             };
-            let given = (0..=300).map(|i| Given {
-                loss: Some(1.0),
-                norms: (0..count).map(|k| norm(i, k)).collect(),
-                ..Given::default()
-            });
-            let findings = run(&mut GradientSpikes::default(), &given.collect::<Vec<_>>()).0;
-            findings.iter().any(|finding| finding.step.0 == 300)
+            let norms = |i: usize| (0..count).map(|k| norm(i, k)).collect::<Vec<_>>();
+            let given: Vec<_> = (0..=300).map(|i| Given::of(1.0, &norms(i))).collect();
+            found(&given).iter().any(|finding| finding.step.0 == 300)
         };
         assert!(spiking(3));
         assert!(!spiking(1000));
@@ -384,18 +367,10 @@ mod tests {
     fn bloom_is_seen_at_31216() {
         let chronicle = [0.242, 0.947, 2.39, 15.9, 145.0, 960.0];
         let losses = [2.199, 2.220, 2.595, 2.242, 2.345, 5.098];
-        let calm = (0..300).map(|i| Given {
-            loss: Some(2.2 + 0.02 * noise(i)),
-            norms: vec![0.24 * (0.15 * noise(i + 7)).exp()],
-            ..Given::default()
-        });
-        let spike = chronicle.iter().zip(losses).map(|(norm, loss)| Given {
-            loss: Some(loss),
-            norms: vec![*norm],
-            ..Given::default()
-        });
-        let (findings, _) =
-            run(&mut GradientSpikes::default(), &calm.chain(spike).collect::<Vec<_>>());
+        let norm = |i: usize| 0.24 * (0.15 * noise(i + 7)).exp();
+        let calm = (0..300).map(|i| Given::of(2.2 + 0.02 * noise(i), &[norm(i)]));
+        let spike = chronicle.iter().zip(losses).map(|(norm, loss)| Given::of(loss, &[*norm]));
+        let findings = found(&calm.chain(spike).collect::<Vec<_>>());
         let first = findings.first().expect("a finding").step.0;
         assert!(first <= 302, "31214 is row 300: fired at row {first}");
     }

@@ -71,10 +71,6 @@ pub struct LossFluctuates {
 }
 
 impl Sign for LossFluctuates {
-    fn name(&self) -> SignName {
-        SignName::LossFluctuates
-    }
-
     fn read(&mut self, run: &Run) -> Reading {
         let (record, rule, warm_up) = (&run.record, RULES.swing, RULES.warm_up.live);
         let Some((row, loss)) = record.now().and_then(|row| Some((row, row.loss?))) else {
@@ -104,7 +100,8 @@ impl Sign for LossFluctuates {
         }
         let spread = self.calm_changes.spread().unwrap_or(0.0);
         let range = record.loss_range();
-        let is_wild = change.abs() > rule.spreads * spread && change.abs() > rule.of_descent * range;
+        let is_wild =
+            change.abs() > rule.spreads * spread && change.abs() > rule.of_descent * range;
         remember(&mut self.wild, is_wild, rule.among);
         if !is_wild {
             self.calm_changes.push(change);

@@ -42,10 +42,6 @@ pub struct LossNonFinite {
 }
 
 impl Sign for LossNonFinite {
-    fn name(&self) -> SignName {
-        SignName::LossNonFinite
-    }
-
     fn read(&mut self, run: &Run) -> Reading {
         let record = &run.record;
         let Some(row) = record.now() else { return Reading::TooEarly { needs: 1 } };
@@ -61,8 +57,8 @@ impl Sign for LossNonFinite {
         }
         let tensor = if loss.is_none() { telling_gradient(record) } else { None };
         let place = tensor.map_or(Place::Run, Place::Tensor);
-        let found = Finding::new(self.name(), row.step, Severity::Alarm, evidence);
-        Reading::Fired(Finding { place, ..found })
+        let found = Finding::new(SignName::LossNonFinite, row.step, Severity::Alarm, evidence);
+        Reading::Fired(found.at(place))
     }
 
     fn read_update(&mut self, run: &Run) -> Reading {
@@ -77,8 +73,8 @@ impl Sign for LossNonFinite {
         };
         let place = Place::Tensor(tensor);
         let evidence = vec![Measure::new(Quantity::NonFiniteElements, count as f64).at(place)];
-        let found = Finding::new(self.name(), row.step, Severity::Alarm, evidence);
-        Reading::Fired(Finding { place, ..found })
+        let found = Finding::new(SignName::LossNonFinite, row.step, Severity::Alarm, evidence);
+        Reading::Fired(found.at(place))
     }
 }
 
@@ -97,34 +93,23 @@ mod tests {
 
     #[test]
     fn fires_at_the_first_non_finite_value_wherever_it_is() {
-        let fine = || Given {
-            loss: Some(1.0),
-            norms: vec![1.0; 3],
-            ratios: vec![0.01; 3],
-            ..Given::default()
-        };
+        const NAN: f64 = f64::NAN;
+        let fine = || Given { ratios: vec![0.01; 3], ..Given::of(1.0, &[1.0; 3]) };
         for (name, broken, tensor) in [
-            ("loss NaN", Given { loss: Some(f64::NAN), ..fine() }, None),
-            (
-                "loss -Inf",
-                Given { loss: Some(f64::NEG_INFINITY), ..fine() },
-                None),
+            ("loss NaN", Given { loss: Some(NAN), ..fine() }, None),
+            ("loss -Inf", Given { loss: Some(f64::NEG_INFINITY), ..fine() }, None),
             (
                 "loss and a gradient",
-                Given { loss: Some(f64::NAN), norms: vec![1.0, 1.0, f64::NAN], ..fine() },
-                None),
+                Given { ratios: vec![0.01; 3], ..Given::of(NAN, &[1.0, 1.0, NAN]) },
+                None,
+            ),
             (
                 "gradients up to one",
-                Given { norms: vec![f64::NAN, f64::INFINITY, 1.0], ..fine() },
-                Some(1)),
-            (
-                "all gradients",
-                Given { norms: vec![f64::NAN; 3], ..fine() },
-                None),
-            (
-                "parameter NaN",
-                Given { ratios: vec![f64::NAN, 0.01, 0.01], ..fine() },
-                Some(0)),
+                Given { norms: vec![NAN, f64::INFINITY, 1.0], ..fine() },
+                Some(1),
+            ),
+            ("all gradients", Given { norms: vec![NAN; 3], ..fine() }, None),
+            ("parameter NaN", Given { ratios: vec![NAN, 0.01, 0.01], ..fine() }, Some(0)),
         ] {
             let (findings, _) = run(&mut LossNonFinite::default(), &[fine(), fine(), broken]);
             assert_eq!(alarms(&findings), [2], "{name}");
@@ -141,7 +126,7 @@ mod tests {
 
     #[test]
     fn large_finite_values_are_not_its_matter() {
-        let large = Given { loss: Some(1e38), norms: vec![1e300], ..Given::default() };
+        let large = Given::of(1e38, &[1e300]);
         assert_eq!(run(&mut LossNonFinite::default(), &[large]).1, Reading::Quiet);
     }
 }

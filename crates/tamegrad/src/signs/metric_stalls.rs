@@ -51,10 +51,6 @@ pub struct MetricStalls {
 }
 
 impl Sign for MetricStalls {
-    fn name(&self) -> SignName {
-        SignName::MetricStalls
-    }
-
     fn read(&mut self, run: &Run) -> Reading {
         let (record, rule) = (&run.record, RULES.metric);
         let needs = rule.measurements_min.saturating_sub(self.count);
@@ -73,10 +69,9 @@ impl Sign for MetricStalls {
             return Reading::TooEarly { needs: rule.measurements_min - self.count };
         }
         let quarter = record.facts.planned_steps.map_or(0, |steps| steps / 4).max(rule.steps_min);
-        let stalled =
-            gained < rule.gain_min
-                && row.step.0.saturating_sub(first_step.0) >= quarter
-                && self.best < rule.converged;
+        let stalled = gained < rule.gain_min
+            && row.step.0.saturating_sub(first_step.0) >= quarter
+            && self.best < rule.converged;
         let evidence = if self.below >= 2 {
             Measure::new(Quantity::Metric, metric).against(Reference::Best, self.best)
         } else if stalled {
@@ -84,14 +79,19 @@ impl Sign for MetricStalls {
         } else {
             return Reading::Quiet;
         };
-        Reading::Fired(Finding::new(self.name(), row.step, Severity::Strain, vec![evidence]))
+        Reading::Fired(Finding::new(
+            SignName::MetricStalls,
+            row.step,
+            Severity::Strain,
+            vec![evidence],
+        ))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signs::check::{Given, run};
+    use crate::signs::check::{Given, run, steps};
 
     fn measured_every_100(metrics: &[f64]) -> Vec<Given> {
         let steps = metrics.iter().flat_map(|m| {
@@ -111,7 +111,7 @@ mod tests {
             ("converged", vec![0.1, 0.9, 0.96, 0.97, 0.97, 0.965, 0.97], vec![]),
         ] {
             let (findings, _) = run(&mut MetricStalls::default(), &measured_every_100(&metrics));
-            assert_eq!(findings.iter().map(|f| f.step.0).collect::<Vec<_>>(), fires_at, "{name}");
+            assert_eq!(steps(&findings), fires_at, "{name}");
         }
     }
 

@@ -66,10 +66,6 @@ pub struct UpdatesTooLarge {
 }
 
 impl Sign for UpdatesTooLarge {
-    fn name(&self) -> SignName {
-        SignName::UpdatesTooLarge
-    }
-
     fn read(&mut self, run: &Run) -> Reading {
         let (record, warm_up) = (&run.record, RULES.warm_up.live);
         match record.tensors.iter().map(|track| track.update.count()).max() {
@@ -97,7 +93,12 @@ impl Sign for UpdatesTooLarge {
         let drift = self.drift(run);
         let Some((index, ratio, usual)) = largest else {
             return drift.map_or(Reading::Quiet, |evidence| {
-                Reading::Fired(Finding::new(self.name(), row.step, Severity::Alarm, evidence))
+                Reading::Fired(Finding::new(
+                    SignName::UpdatesTooLarge,
+                    row.step,
+                    Severity::Alarm,
+                    evidence,
+                ))
             });
         };
         let departs = row.loss.is_some_and(|loss| run.departs(loss));
@@ -108,8 +109,8 @@ impl Sign for UpdatesTooLarge {
             if settled { (Reference::Usual, usual) } else { (Reference::Limit, rule.trouble) };
         let ratio = Measure::new(Quantity::UpdateRatio, ratio).at(place).against(reference, limit);
         let severity = if grave { Severity::Alarm } else { Severity::Strain };
-        let found = Finding::new(self.name(), row.step, severity, vec![ratio]);
-        Reading::Fired(Finding { place, ..found })
+        let found = Finding::new(SignName::UpdatesTooLarge, row.step, severity, vec![ratio]);
+        Reading::Fired(found.at(place))
     }
 }
 
@@ -161,7 +162,7 @@ impl UpdatesTooLarge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signs::check::{Given, alarms, noise, run, tensors};
+    use crate::signs::check::{Given, alarms, noise, run, steps, tensors};
 
     fn run_with(ratio_at_150: f64) -> Vec<Given> {
         let ratio = |i: usize| if i == 150 { ratio_at_150 } else { 0.003 * (1.0 + 0.5 * noise(i)) };
@@ -176,11 +177,7 @@ mod tests {
             [(0.05, vec![], vec![]), (0.3, vec![150], vec![]), (2.5, vec![150], vec![150])]
         {
             let (findings, _) = run(&mut UpdatesTooLarge::default(), &run_with(ratio));
-            assert_eq!(
-                findings.iter().map(|f| f.step.0).collect::<Vec<_>>(),
-                strains_at,
-                "{ratio}"
-            );
+            assert_eq!(steps(&findings), strains_at, "{ratio}");
             assert_eq!(alarms(&findings), alarms_at, "{ratio}");
             assert!(tensors(&findings).iter().all(|t| *t == Some(TensorId(1))), "{ratio}");
         }
