@@ -96,9 +96,7 @@ def watched(
     guard = tamegrad.watch(model, optimizer, mode, strict=True)
 
     def step(loss_of) -> None:
-        optimizer.zero_grad()
-        loss = loss_of()
-        loss.backward()
+        loss = rivals.backward(optimizer, loss_of)
         if clips:
             guard.clip_(1.0)
         optimizer.step()
@@ -109,8 +107,7 @@ def watched(
 
 def bare(model: nn.Module, optimizer: torch.optim.Optimizer) -> rivals.Step:
     def step(loss_of) -> None:
-        optimizer.zero_grad()
-        loss_of().backward()
+        rivals.backward(optimizer, loss_of)
         optimizer.step()
 
     return step

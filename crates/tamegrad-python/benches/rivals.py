@@ -16,7 +16,7 @@ from torch import nn
 Step = Callable[[Callable[[], torch.Tensor]], None]
 
 
-def _backward(optimizer: torch.optim.Optimizer, loss_of) -> torch.Tensor:
+def backward(optimizer: torch.optim.Optimizer, loss_of) -> torch.Tensor:
     optimizer.zero_grad()
     loss = loss_of()
     loss.backward()
@@ -27,7 +27,7 @@ def clip_grad_norm(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     parameters = list(model.parameters())
 
     def step(loss_of) -> None:
-        _backward(optimizer, loss_of)
+        backward(optimizer, loss_of)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
 
@@ -39,7 +39,7 @@ def detect_anomaly(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
 
     def step(loss_of) -> None:
         with torch.autograd.set_detect_anomaly(True):
-            _backward(optimizer, loss_of)
+            backward(optimizer, loss_of)
         optimizer.step()
 
     return step
@@ -55,7 +55,7 @@ def wandb_watch(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     run.watch(model, log="gradients", log_freq=1)
 
     def step(loss_of) -> None:
-        loss = _backward(optimizer, loss_of)
+        loss = backward(optimizer, loss_of)
         optimizer.step()
         run.log({"loss": loss.item()})
 
@@ -68,7 +68,7 @@ def zclip(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     clip = ZClip()
 
     def step(loss_of) -> None:
-        _backward(optimizer, loss_of)
+        backward(optimizer, loss_of)
         clip.step(model)
         optimizer.step()
 
@@ -84,7 +84,7 @@ def trainscope(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     count = iter(range(1 << 40))
 
     def step(loss_of) -> None:
-        loss = _backward(optimizer, loss_of)
+        loss = backward(optimizer, loss_of)
         scope.step(loss.item(), batch_index=next(count))
         optimizer.step()
 
@@ -98,7 +98,7 @@ def stabilityguard(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     guarded = GuardedOptimizer(optimizer, model, log_dir=folder, verbose=False)
 
     def step(loss_of) -> None:
-        _backward(guarded, loss_of)
+        backward(guarded, loss_of)
         guarded.step()
 
     return step
@@ -115,7 +115,7 @@ def trainpulse(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     def step(loss_of) -> None:
         number = next(count)
         monitor.step_start()
-        loss = _backward(optimizer, loss_of)
+        loss = backward(optimizer, loss_of)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         optimizer.step()
         monitor.log("loss", number, loss.item())
@@ -129,7 +129,7 @@ def lightning_grad_norm(model: nn.Module, optimizer: torch.optim.Optimizer) -> S
     from lightning.pytorch.utilities import grad_norm
 
     def step(loss_of) -> None:
-        _backward(optimizer, loss_of)
+        backward(optimizer, loss_of)
         grad_norm(model, norm_type=2)
         optimizer.step()
 
@@ -144,7 +144,7 @@ def transformers_debug(model: nn.Module, optimizer: torch.optim.Optimizer) -> St
 
     def step(loss_of) -> None:
         assert watching.model is model
-        _backward(optimizer, loss_of)
+        backward(optimizer, loss_of)
         optimizer.step()
 
     return step

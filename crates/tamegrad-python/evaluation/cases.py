@@ -131,19 +131,24 @@ def _middle(model: nn.Module) -> tuple[str, nn.Module]:
     return layers[len(layers) // 2]
 
 
-def _bad_batch(step, model, optimizer, x):
-    return x * 1e3 if step == FAULT else x
+def _times(factor: float):
+    """Multiplies the inputs of one batch."""
+    return lambda step, model, optimizer, x: x * factor if step == FAULT else x
+
+
+def _rates(factor: Callable[[int], float]):
+    """Multiplies the learning rate by a factor for each step."""
+
+    def at(step, model, optimizer, x):
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("base", group["lr"]) * factor(step)
+        return x
+
+    return at
 
 
 def _inf_batch(step, model, optimizer, x):
     return torch.where(torch.arange(x.shape[1]) == 0, math.inf, x) if step == FAULT else x
-
-
-def _rate_jump(step, model, optimizer, x):
-    for group in optimizer.param_groups:
-        base = group.setdefault("base", group["lr"])
-        group["lr"] = base * (100.0 if step == FAULT else 1.0)
-    return x
 
 
 def _bad_layer(step, model, optimizer, x):
@@ -177,9 +182,9 @@ def _broken_output(step, model, optimizer, x):
 
 
 FAULTS = [
-    Fault("bad-batch", _bad_batch),
+    Fault("bad-batch", _times(1e3)),
     Fault("inf-batch", _inf_batch),
-    Fault("rate-jump", _rate_jump),
+    Fault("rate-jump", _rates(lambda step: 100.0 if step == FAULT else 1.0)),
     Fault("bad-layer", _bad_layer, lambda m: _middle(m)[0]),
     Fault("growing-layer", _growing_layer, _middle_power),
     Fault("broken-output", _broken_output, lambda m: _middle(m)[0]),
@@ -190,29 +195,19 @@ def _calm(step, model, optimizer, x):
     return x
 
 
-def _restarts(step, model, optimizer, x):
-    for group in optimizer.param_groups:
-        base = group.setdefault("base", group["lr"])
-        group["lr"] = base * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step % 100) / 100)))
-    return x
+def _restarts(step: int) -> float:
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step % 100) / 100))
 
 
-def _sharp(step, model, optimizer, x):
-    for group in optimizer.param_groups:
-        base = group.setdefault("base", group["lr"])
-        group["lr"] = base * (min(1.0, (step + 1) / 20) if step < 300 else 0.1)
-    return x
-
-
-def _hard_batch(step, model, optimizer, x):
-    return x * 3.0 if step == FAULT else x
+def _sharp(step: int) -> float:
+    return min(1.0, (step + 1) / 20) if step < 300 else 0.1
 
 
 HEALTHY = [
     Fault("calm", _calm),
-    Fault("warm-restarts", _restarts),
-    Fault("sharp-schedule", _sharp),
-    Fault("hard-batch", _hard_batch),
+    Fault("warm-restarts", _rates(_restarts)),
+    Fault("sharp-schedule", _rates(_sharp)),
+    Fault("hard-batch", _times(3.0)),
     Fault("tiny-batch", _calm, size=4),
     Fault("edge-of-stability", _calm, size=512, rate=4.0),
     Fault("amp-skips", _calm, scale=2.0**127),

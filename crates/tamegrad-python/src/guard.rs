@@ -65,7 +65,7 @@ impl Guard {
     #[pyo3(signature = (
         tensors, layers, *, mode = "observe", trace_every = IN_PLACE.trace_every,
         snapshot_every = IN_PLACE.snapshot_every, snapshots_max = IN_PLACE.snapshots_max,
-        planned_steps = None, batch_size = None, dtype_max = None,
+        planned_steps = None, dtype_max = None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
     fn new(
@@ -76,11 +76,10 @@ impl Guard {
         snapshot_every: u64,
         snapshots_max: usize,
         planned_steps: Option<u64>,
-        batch_size: Option<u64>,
         dtype_max: Option<f64>,
     ) -> PyResult<Self> {
         let mode = mode_of(mode)?;
-        let facts = RunFacts { planned_steps, batch_size, dtype_max, ..RunFacts::default() };
+        let facts = RunFacts { planned_steps, dtype_max, ..RunFacts::default() };
         let config = GuardConfig { mode, trace_every, snapshot_every, snapshots_max };
         Ok(Self::of(tamegrad::Guard::new(layout(tensors, layers)?, facts, config)))
     }
@@ -251,15 +250,10 @@ impl Guard {
         Ok(self.core.finish_shrunk(shrinking, &updates.entries))
     }
 
-    /// Takes in what hooks saw in a pass after an alarm: that of the latest step, or of another one
-    /// when it was run after an update.
-    #[pyo3(signature = (trace, step = None))]
-    fn observe_trace(&mut self, trace: &Trace, step: Option<u64>) {
+    /// Takes in what hooks saw when the pass of the latest step was run again after an alarm.
+    fn observe_trace(&mut self, trace: &Trace) {
         let trace = trace.to_core(self.core.record().layout().layers.len());
-        match step {
-            Some(step) => self.core.observe_trace_of(Step(step), &trace),
-            None => self.core.observe_trace(&trace),
-        }
+        self.core.observe_trace(&trace);
     }
 
     /// Takes in the lag of Adam's second moment (RMS of g^2/v) of each tensor.
@@ -291,11 +285,6 @@ impl Guard {
             )
         };
         self.core.run().findings().iter().skip(from).map(row).collect()
-    }
-
-    /// Number of steps at which the guard acted.
-    fn action_count(&self) -> u64 {
-        self.core.run().action_count()
     }
 
     /// What the guard did, each with its step.

@@ -133,18 +133,12 @@ impl Scan {
 
     /// L2 norm of the finite elements of all tensors.
     fn norm(&self) -> f64 {
-        self.total().l2
+        merge(self.entries.iter().flatten()).l2
     }
 
     /// NaN and Inf elements of all tensors.
     fn nonfinite(&self) -> u64 {
         self.entries.iter().flatten().map(TensorStats::nonfinite).sum()
-    }
-
-    /// The seven numbers of all tensors together.
-    #[pyo3(name = "total")]
-    fn total_numbers(&self) -> Numbers {
-        numbers(&self.total())
     }
 
     /// The seven numbers of an entry.
@@ -156,11 +150,6 @@ impl Scan {
     /// The L2 norms of the entries; NaN where a tensor is absent.
     fn norms(&self) -> Vec<f64> {
         self.entries.iter().map(|entry| entry.map_or(f64::NAN, |stats| stats.l2)).collect()
-    }
-
-    /// Position of the first entry with a NaN or Inf.
-    fn first_nonfinite(&self) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.is_some_and(|stats| !stats.is_finite()))
     }
 
     fn __len__(&self) -> usize {
@@ -223,10 +212,6 @@ impl Scan {
             self.entries[*place] = Some(*stats);
         }
         unread
-    }
-
-    fn total(&self) -> TensorStats {
-        merge(self.entries.iter().flatten())
     }
 
     fn entry(&mut self, index: usize) -> PyResult<&mut Option<TensorStats>> {

@@ -9,7 +9,7 @@ use crate::memory::Finder;
 use crate::numbers::{Numbers, numbers, stats};
 use crate::scan::scan_one;
 
-/// Outputs of layers, inputs of their own, and the gradients of the loss with respect to both, of one
+/// Outputs of layers, the gradients of the loss with respect to them, and inputs of their own, of one
 /// pass.
 #[pyclass(module = "tamegrad._core")]
 #[derive(Default)]
@@ -24,7 +24,6 @@ struct Seen {
     output: Option<TensorStats>,
     delta: Option<TensorStats>,
     input: Option<TensorStats>,
-    input_delta: Option<TensorStats>,
 }
 
 #[pymethods]
@@ -61,14 +60,6 @@ impl Trace {
         found.is_some()
     }
 
-    /// Reads the gradient with respect to a layer's own input, in this use of it alone; false when it
-    /// cannot be read in place.
-    fn input_delta(&mut self, layer: usize, tensor: &Bound<'_, PyAny>) -> bool {
-        let found = scan_one(&mut self.finder, tensor);
-        self.seen(Some(layer)).input_delta = found;
-        found.is_some()
-    }
-
     /// Puts seven numbers in place of reading an output.
     fn put_output(&mut self, layer: Option<usize>, numbers: Numbers) {
         self.seen(layer).output = Some(stats(numbers));
@@ -82,11 +73,6 @@ impl Trace {
     /// Puts seven numbers in place of reading a layer's own input.
     fn put_input(&mut self, layer: usize, numbers: Numbers) {
         self.seen(Some(layer)).input = Some(stats(numbers));
-    }
-
-    /// Puts seven numbers in place of reading the gradient with respect to a layer's own input.
-    fn put_input_delta(&mut self, layer: usize, numbers: Numbers) {
-        self.seen(Some(layer)).input_delta = Some(stats(numbers));
     }
 
     /// The seven numbers of a layer's output (`None`: the network's input), if it was seen.
@@ -104,36 +90,9 @@ impl Trace {
         self.seen_of(Some(layer))?.input.as_ref().map(numbers)
     }
 
-    /// The seven numbers of the gradient with respect to a layer's own input, if it was seen.
-    fn get_input_delta(&self, layer: usize) -> Option<Numbers> {
-        self.seen_of(Some(layer))?.input_delta.as_ref().map(numbers)
-    }
-
     /// Number of layers seen so far.
     fn __len__(&self) -> usize {
         self.layers.len()
-    }
-
-    /// The first layer whose output is not finite.
-    fn first_nonfinite_output(&self) -> Option<usize> {
-        self.layers.iter().position(|seen| seen.output.is_some_and(|stats| !stats.is_finite()))
-    }
-
-    /// The last layer whose gradient is not finite: the first in the backward pass.
-    fn first_nonfinite_delta(&self) -> Option<usize> {
-        self.layers.iter().rposition(|seen| seen.delta.is_some_and(|stats| !stats.is_finite()))
-    }
-
-    /// RMS of each layer's output; NaN where none was seen.
-    fn output_rms(&self) -> Vec<f64> {
-        let rms = |seen: &Seen| seen.output.map_or(f64::NAN, |stats| stats.rms());
-        self.layers.iter().map(rms).collect()
-    }
-
-    /// Largest finite magnitude of each layer's output.
-    fn output_largest(&self) -> Vec<f64> {
-        let largest = |seen: &Seen| seen.output.map_or(0.0, |stats| stats.max_abs);
-        self.layers.iter().map(largest).collect()
     }
 
     /// Norm of the gradient with respect to each layer's output; NaN where none was seen.
@@ -151,7 +110,7 @@ impl Trace {
             output: seen.and_then(|seen| seen.output).unwrap_or_default(),
             delta: seen.and_then(|seen| seen.delta),
             input: seen.and_then(|seen| seen.input),
-            input_delta: seen.and_then(|seen| seen.input_delta),
+            input_delta: None,
         };
         LayerTrace {
             input: self.input.output.map(|_| sample(Some(&self.input))),

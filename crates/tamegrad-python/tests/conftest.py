@@ -71,6 +71,52 @@ class Run:
     losses: list[float]
 
 
+def watched(
+    model: nn.Module, mode: str | None = "observe", kind=torch.optim.SGD, lr=0.02, **options
+):
+    """An optimizer, and the guard that watches its steps; none without a mode."""
+    optimizer = kind(model.parameters(), lr=lr)
+    options = {"strict": True, **options}
+    return optimizer, tamegrad.watch(model, optimizer, mode, **options) if mode else None
+
+
+def loss_of(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(x), y)
+
+
+def learn(loss, optimizer, guard=None, *, clip: float | None = None, log_before=True) -> None:
+    """Takes a step down a loss, which the guard is told of before or after."""
+    optimizer.zero_grad()
+    loss.backward()
+    if guard is not None and log_before:
+        guard.log(loss=loss)
+    if clip is not None and guard is not None:
+        guard.clip_(clip)
+    elif clip is not None:
+        nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], clip)
+    optimizer.step()
+    if guard is not None and not log_before:
+        guard.log(loss=loss)
+
+
+def times(factor: float, at: int):
+    """For ``at_step``: multiplies the inputs of one step."""
+    return lambda step, model, optimizer, x: x * factor if step == at else x
+
+
+def loop(model, optimizer, guard=None, *, steps=30, seed=1, at_step=None, **how) -> list[float]:
+    """The plain loop; ``at_step(step, model, optimizer, x)`` may plant a fault and gives the inputs
+    back. Gives the losses."""
+    losses = []
+    for step, (x, y) in enumerate(batches(steps, seed)):
+        if at_step is not None:
+            x = at_step(step, model, optimizer, x)
+        loss = loss_of(model, x, y)
+        learn(loss, optimizer, guard, **how)
+        losses.append(loss.item())
+    return losses
+
+
 def train(
     mode: str | None = "observe",
     *,
@@ -82,32 +128,13 @@ def train(
     log_before: bool = False,
     **options: Any,
 ) -> Run:
-    """Trains, bare without a mode; ``at_step(step, model, optimizer, x)`` may plant a fault and
-    gives the inputs back."""
+    """Trains, bare without a mode; ``at_step`` is that of ``loop``. The loss is logged after the step
+    unless ``log_before``."""
     model = model if model is not None else mlp()
     made = OPTIMIZERS[optimizer](model.parameters())
-    guard = None
-    if mode is not None:
-        guard = tamegrad.watch(model, made, mode, strict=True, **options)
-    losses = []
-    for step, (x, y) in enumerate(batches(steps)):
-        if at_step is not None:
-            x = at_step(step, model, made, x)
-        loss = nn.functional.cross_entropy(model(x), y)
-        made.zero_grad()
-        loss.backward()
-        if guard is not None and log_before:
-            guard.log(loss=loss)
-        if clip is not None:
-            if guard is not None:
-                guard.clip_(clip)
-            else:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        made.step()
-        if guard is not None and not log_before:
-            guard.log(loss=loss)
-        losses.append(loss.item())
-    return Run(model, made, guard, losses)
+    guard = tamegrad.watch(model, made, mode, strict=True, **options) if mode else None
+    how = {"at_step": at_step, "clip": clip, "log_before": log_before}
+    return Run(model, made, guard, loop(model, made, guard, steps=steps, **how))
 
 
 def state_bits(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[bytes]:
@@ -116,6 +143,38 @@ def state_bits(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[bytes
     for state in optimizer.state_dict()["state"].values():
         tensors += [value for _, value in sorted(state.items()) if isinstance(value, torch.Tensor)]
     return [tensor.detach().contiguous().numpy().tobytes() for tensor in tensors]
+
+
+def is_finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def alarms(guard) -> list[str]:
+    return [finding.sign for finding in guard.findings() if finding.severity == "alarm"]
+
+
+def acted(guard) -> list[tuple[int, str]]:
+    """The actions of a guard, each with its step."""
+    return [(step, action.action) for step, action in guard.actions()]
+
+
+@pytest.fixture(params=["observe", "protect"])
+def mode(request):
+    return request.param
+
+
+@pytest.fixture
+def told(quiet_alarms):
+    """Gives what tamegrad has said since the test began."""
+    ours = tamegrad.TamegradWarning
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield lambda: [str(w.message) for w in said if issubclass(w.category, ours)]
 
 
 @pytest.fixture(autouse=True)

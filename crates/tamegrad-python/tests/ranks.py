@@ -10,7 +10,7 @@ import warnings
 from datetime import timedelta
 
 import torch
-from conftest import Switch, batches, mlp
+from conftest import Switch, acted, batches, loss_of, mlp
 from torch import distributed as dist
 from torch import nn
 
@@ -56,7 +56,7 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
             guard._steps.scan = None
         switch.on = fault == "switch" and step == 120
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
+        loss = loss_of(model, x, y)
         loss.backward()
         if guard is not None:
             guard.log(loss=loss)
@@ -78,7 +78,7 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
             "text": str(diagnosis),
             "onset": diagnosis.onset,
             "origin": diagnosis.origin,
-            "actions": [[step, action.action] for step, action in guard.actions()],
+            "actions": acted(guard),
             "stopped": guard._detached,
             "culprits": guard.culprit_ranks,
         }

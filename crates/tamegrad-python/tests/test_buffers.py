@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+from conftest import acted, learn, watched
 from torch import nn
 from torch.nn import functional as F
 
-import tamegrad
 from tamegrad._buffers import CalmBuffers
 
 
@@ -40,19 +40,14 @@ class Held(nn.Module):
 def train(way: str, change=None, at: int = 0):
     torch.manual_seed(0)
     model = Held(way)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
+    optimizer, guard = watched(model, "protect", torch.optim.Adam, 1e-3)
     for step in range(60):
         x = torch.randn(16, 4)
         if step == at and change is not None:
             change(model, optimizer)
         x = x.to(model.first.weight.dtype) * (math.inf if step == 40 else 1.0)
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), torch.arange(16) % 2)
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
-    assert [(step, action.action) for step, action in guard.actions()] == [(40, "skip")]
+        learn(F.cross_entropy(model(x), torch.arange(16) % 2), optimizer, guard)
+    assert acted(guard) == [(40, "skip")]
     held = [*model.state_dict().values(), model.plain]
     return all(bool(torch.isfinite(tensor).all()) for tensor in held if tensor.is_floating_point())
 

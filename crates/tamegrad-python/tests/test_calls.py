@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import batches, mlp
-from torch import nn
+from conftest import acted, batches, is_finite, learn, loop, loss_of, mlp, watched
 
 import tamegrad
 
@@ -25,30 +24,25 @@ WRONG = [
 @pytest.mark.parametrize("error, words, call", WRONG)
 def test_a_wrong_call_raises_and_the_guard_protects_as_before(error, words, call):
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, "protect")
+    optimizer, guard = watched(model, "protect", strict=False)
     with pytest.raises(error, match=words):
         call(guard)
     model(torch.full((2, 16), math.inf)).sum().backward()
     optimizer.step()
-    assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
-    assert [action.action for _, action in guard.actions()] == ["skip"]
+    assert is_finite(model)
+    assert acted(guard) == [(0, "skip")]
 
 
 def test_an_error_inside_is_what_the_diagnosis_begins_with():
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer)
+    optimizer, guard = watched(model, strict=False)
 
     def broken(*args, **kwargs):
         raise RuntimeError("no such thing")
 
-    for step, (x, y) in enumerate(batches(4)):
-        if step == 2:
-            guard._steps.update.before = broken
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
+    loop(model, optimizer, steps=2)
+    guard._steps.update.before = broken
+    loop(model, optimizer, steps=2)
     first = str(guard.diagnosis()).splitlines()[0]
     assert first.startswith("tamegrad stopped watching at step 2: RuntimeError: no such thing")
 
@@ -70,7 +64,6 @@ def test_after_a_step_that_was_left_out_the_gradients_are_those_of_the_backward_
     assert not torch.isfinite(flat).all() and not optimizer.state
 
 
-@pytest.mark.parametrize("mode", ["observe", "protect"])
 def test_what_on_finding_raises_is_for_the_loop_and_leaves_the_guard_on(mode):
     class StopTraining(Exception):
         pass
@@ -79,14 +72,11 @@ def test_what_on_finding_raises_is_for_the_loop_and_leaves_the_guard_on(mode):
         raise StopTraining(finding.sign)
 
     model = mlp(2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, mode, on_finding=stop)
+    optimizer, guard = watched(model, mode, on_finding=stop, strict=False)
     stopped = []
     for step, (x, y) in enumerate(batches(4)):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x * (math.inf if step == 2 else 1.0)), y).backward()
         try:
-            optimizer.step()
+            learn(loss_of(model, x * (math.inf if step == 2 else 1.0), y), optimizer)
         except StopTraining as error:
             stopped.append((step, str(error)))
     assert stopped[0] == (2, "loss-nonfinite")

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from conftest import OPTIMIZERS, Run, batches, mlp, state_bits
+from conftest import OPTIMIZERS, Run, batches, learn, mlp, state_bits, watched
 from torch import nn
 
 import tamegrad
@@ -31,12 +31,14 @@ def net() -> nn.Sequential:
     )
 
 
-def start(mode: str, **options) -> Run:
+def start(mode: str, steps: int = 0, **options) -> Run:
     model = net()
     optimizer = OPTIMIZERS["adamw"](model.parameters())
     options = {"trace_every": 30, "snapshot_every": 40, **options}
     guard = tamegrad.watch(model, optimizer, mode, strict=True, **options)
-    return Run(model, optimizer, guard, [])
+    run = Run(model, optimizer, guard, [])
+    go_on(run, range(steps))
+    return run
 
 
 def go_on(run: Run, steps: range) -> None:
@@ -51,9 +53,7 @@ def go_on(run: Run, steps: range) -> None:
         run.optimizer.param_groups[0]["lr"] = 3.0 if step == 190 else 1e-3
         logits = run.model(x)
         loss = nn.functional.cross_entropy(logits, y) * (3e3 if step == 150 else 1.0)
-        run.optimizer.zero_grad()
-        loss.backward()
-        run.optimizer.step()
+        learn(loss, run.optimizer)
         accuracy = float((logits.argmax(1) == y).float().mean()) if step % 10 == 9 else None
         # Logged after the step, all this counts for the next one.
         run.guard.log(loss=loss, metric=accuracy, targets=x[:, :1], inputs=x)
@@ -86,10 +86,8 @@ def told(run: Run) -> list[str]:
 
 
 @pytest.mark.parametrize("at", [1, 120, 151, 171, 191])
-@pytest.mark.parametrize("mode", ["observe", "protect"])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(mode, at):
-    whole = start(mode)
-    go_on(whole, range(at))
+    whole = start(mode, at)
     resumed = load_into(start(mode), saved(whole))
     assert told(resumed) == told(whole)
     for run in (whole, resumed):
@@ -105,8 +103,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(mode, at):
 
 
 def test_a_guard_that_begins_anew_judges_otherwise():
-    whole = start("protect")
-    go_on(whole, range(120))
+    whole = start("protect", 120)
     resumed = start("protect")
     resumed.model.load_state_dict(whole.model.state_dict())
     resumed.optimizer.load_state_dict(whole.optimizer.state_dict())
@@ -116,8 +113,7 @@ def test_a_guard_that_begins_anew_judges_otherwise():
 
 
 def test_a_guard_goes_back_to_its_own_earlier_state():
-    run = start("protect")
-    go_on(run, range(120))
+    run = start("protect", 120)
     checkpoint = saved(run)
     go_on(run, range(120, STEPS))
     expected = told(run)
@@ -137,8 +133,7 @@ def test_a_state_of_before_the_first_step_is_a_new_guard():
 
 
 def test_no_finding_is_told_twice():
-    whole = start("observe")
-    go_on(whole, range(160))
+    whole = start("observe", 160)
     heard: list[int] = []
     resumed = start("observe", on_finding=lambda finding: heard.append(finding.step))
     go_on(load_into(resumed, saved(whole)), range(160, STEPS))
@@ -147,8 +142,7 @@ def test_no_finding_is_told_twice():
 
 
 def test_mode_and_options_are_those_of_the_guard_that_goes_on():
-    whole = start("protect")
-    go_on(whole, range(STEPS))
+    whole = start("protect", STEPS)
     lowered = whole.guard.actions()[-1][1].learning_rate
     assert lowered < 1.0
     watching = load_into(start("observe", total_steps=1000), saved(whole))
@@ -167,17 +161,9 @@ def test_there_is_nothing_to_rewind_to_until_the_next_snapshot():
 
     # Without a matrix there is no update by which a jump of the loss would be the data's.
     model = Planted()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     rewound: list[int] = []
-    guard = tamegrad.watch(
-        model,
-        optimizer,
-        "protect",
-        snapshot_every=25,
-        snapshots_max=8,
-        strict=True,
-        on_rewind=rewound.append,
-    )
+    options = {"snapshot_every": 25, "snapshots_max": 8, "on_rewind": rewound.append}
+    optimizer, guard = watched(model, "protect", lr=1e-3, **options)
     for step in range(400):
         if step == 240:
             guard.load_state_dict(guard.state_dict())
@@ -185,18 +171,14 @@ def test_there_is_nothing_to_rewind_to_until_the_next_snapshot():
         # Norms that differ: ten of the same would be taken for a clip's.
         slope = 0.01 * (1.0 + 0.1 * (step % 3))
         loss = model.weight.square().sum() * 0.0 + model.weight.mean() * slope + level
-        optimizer.zero_grad()
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
+        learn(loss, optimizer, guard)
         if rewound:
             break
     assert rewound == [250], guard.actions()
 
 
 def test_distributed_checkpoint_takes_the_guard_as_it_is(tmp_path):
-    whole = start("protect")
-    go_on(whole, range(160))
+    whole = start("protect", 160)
     dcp.save({"guard": whole.guard}, checkpoint_id=tmp_path, no_dist=True)
     resumed = start("protect")
     dcp.load({"guard": resumed.guard}, checkpoint_id=tmp_path, no_dist=True)
@@ -204,8 +186,7 @@ def test_distributed_checkpoint_takes_the_guard_as_it_is(tmp_path):
 
 
 def test_a_state_of_another_model_is_refused():
-    whole = start("observe")
-    go_on(whole, range(40))
+    whole = start("observe", 40)
     state = whole.guard.state_dict()
     for model, message in [
         (mlp(2), r"layer 5: got module '5', want one of the \d+ modules"),
@@ -215,7 +196,7 @@ def test_a_state_of_another_model_is_refused():
             "tensor 6: got `5.weight`, want `6.weight`",
         ),
     ]:
-        guard = tamegrad.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), strict=True)
+        _, guard = watched(model)
         before = guard.state_dict()
         with pytest.raises(ValueError, match=message):
             guard.load_state_dict(state)
@@ -223,8 +204,7 @@ def test_a_state_of_another_model_is_refused():
 
 
 def test_what_is_no_state_is_refused_and_the_guard_stays_as_it_is():
-    run = start("protect")
-    go_on(run, range(40))
+    run = start("protect", 40)
     good = run.guard.state_dict()
     core = good["core"]
     flipped = bytes([*core[:500], core[500] ^ 1, *core[501:]])

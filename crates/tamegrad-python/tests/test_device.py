@@ -6,10 +6,8 @@ import math
 
 import pytest
 import torch
-from conftest import batches, mlp, state_bits, train
-from torch import nn
+from conftest import loop, mlp, state_bits, times, train, watched
 
-import tamegrad
 from tamegrad import _device, _gradients
 from tamegrad._core import Scan, Updates
 
@@ -55,17 +53,8 @@ def test_updates_by_device_operations_are_those_of_the_scan():
         assert row == pytest.approx(updates.get(index), rel=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["observe", "protect"])
-def test_a_run_on_a_device_is_watched_alike(monkeypatch, mode):
-    def poison(step, model, optimizer, x):
-        return x * math.inf if step == 30 else x
-
-    def run(forced: bool):
-        with monkeypatch.context() as patch:
-            if forced:
-                patch.setattr("tamegrad._watched.Watched.has_device", lambda self: True)
-                patch.setattr("tamegrad._gradients.read", read_by_rows)
-            return train(mode, steps=40, at_step=poison)
+def have_a_device(monkeypatch) -> None:
+    """Has all gradients read as those of a device are."""
 
     def read_by_rows(scan, parameters, rows=None):
         scan.tensors([None] * len(parameters))
@@ -73,7 +62,14 @@ def test_a_run_on_a_device_is_watched_alike(monkeypatch, mode):
             if parameter.grad is not None:
                 rows.add(index, parameter.grad)
 
-    here, there = run(False), run(True)
+    monkeypatch.setattr("tamegrad._watched.Watched.has_device", lambda self: True)
+    monkeypatch.setattr("tamegrad._gradients.read", read_by_rows)
+
+
+def test_a_run_on_a_device_is_watched_alike(monkeypatch, mode):
+    here = train(mode, steps=40, at_step=times(math.inf, 30))
+    have_a_device(monkeypatch)
+    there = train(mode, steps=40, at_step=times(math.inf, 30))
     assert there.guard.diagnosis().onset == here.guard.diagnosis().onset == 30
     assert there.guard.diagnosis().verdict == here.guard.diagnosis().verdict
     if mode == "protect":
@@ -83,22 +79,12 @@ def test_a_run_on_a_device_is_watched_alike(monkeypatch, mode):
 def test_one_read_back_a_step(monkeypatch):
     waits = []
     finish = _device.Rows.finish
-    monkeypatch.setattr("tamegrad._watched.Watched.has_device", lambda self: True)
+    have_a_device(monkeypatch)
     monkeypatch.setattr(
         _device.Rows, "finish", lambda self, scan: (waits.append(len(self)), finish(self, scan))
     )
-
-    def read_by_rows(scan, parameters, rows=None):
-        scan.tensors([None] * len(parameters))
-        for index, parameter in enumerate(parameters):
-            rows.add(index, parameter.grad)
-
-    monkeypatch.setattr("tamegrad._gradients.read", read_by_rows)
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, strict=True)
-    for x, y in batches(6):
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
+    optimizer, guard = watched(model, lr=0.1)
+    loop(model, optimizer, steps=6)
     guard.diagnosis()
     assert waits == [10] * 6

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import pytest
 import torch
+from conftest import learn, watched
 from torch import nn
 from torch.nn import functional as F
 
 import tamegrad
+
+ADAM = torch.optim.Adam
+
+
+def assert_data(guard):
+    """The data of step 25 is what broke the run."""
+    assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
 
 
 class Two(nn.Module):
@@ -37,42 +44,33 @@ CALLS = {
 def test_the_argument_that_is_not_finite_is_named(call, name):
     torch.manual_seed(0)
     model = Two()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model, kind=ADAM, lr=1e-3)
     for step in range(30):
         x, extra = torch.randn(16, 8), torch.randn(16, 4)
         extra[3, 1] = math.nan if step == 25 else extra[3, 1]
-        optimizer.zero_grad()
         loss = F.cross_entropy(call(model, x, extra), x[:, :3].argmax(1))
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
-    diagnosis = guard.diagnosis()
-    assert (diagnosis.onset, diagnosis.cause, diagnosis.place) == (25, "data", "data")
-    assert f"input `{name}`" in str(diagnosis)
+        learn(loss, optimizer, guard)
+    assert guard.diagnosis().place == "data"
+    assert_data(guard)
+    assert f"input `{name}`" in str(guard.diagnosis())
 
 
 def test_the_first_of_two_passes_is_data_as_well():
     torch.manual_seed(0)
     critic = nn.Sequential(nn.Linear(2, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
-    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
-    guard = tamegrad.watch(critic, optimizer, strict=True)
+    optimizer, guard = watched(critic, kind=ADAM, lr=1e-3)
     for step in range(30):
         real = torch.randn(16, 2) * (math.inf if step == 25 else 1.0)
-        optimizer.zero_grad()
         loss = F.softplus(-critic(real)).mean() + F.softplus(critic(torch.randn(16, 2))).mean()
         assert len(guard._steps.passes.calls) == 2
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
-    assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
+        learn(loss, optimizer, guard)
+    assert_data(guard)
 
 
 def test_every_micro_batch_is_data():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model, kind=ADAM, lr=1e-3)
     for step in range(30):
         optimizer.zero_grad()
         for part in range(3):
@@ -80,7 +78,7 @@ def test_every_micro_batch_is_data():
             F.cross_entropy(model(x), torch.zeros(8).long()).backward()
             assert len(guard._steps.passes.calls) == 1, "what is over is let go"
         optimizer.step()
-    assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
+    assert_data(guard)
 
 
 class Words(nn.Module):
@@ -96,12 +94,10 @@ class Words(nn.Module):
         return self.out(output), hidden
 
 
-@pytest.mark.parametrize("mode", ["observe", "protect"])
 def test_a_carried_state_is_no_data_and_is_told_of_when_it_breaks(mode):
     torch.manual_seed(0)
     model = Words()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    optimizer, guard = watched(model, mode, lr=0.5)
     hidden = torch.zeros(1, 8, 16)
     with pytest.warns(tamegrad.TamegradWarning, match="the state `hidden` that the loop carries"):
         for step in range(30):
@@ -109,12 +105,9 @@ def test_a_carried_state_is_no_data_and_is_told_of_when_it_breaks(mode):
             hidden = hidden.detach()
             if step == 20:
                 hidden.mul_(math.inf)
-            optimizer.zero_grad()
             scores, hidden = model(words[:-1], hidden)
             loss = F.cross_entropy(scores.flatten(0, 1), words[1:].flatten())
-            loss.backward()
-            guard.log(loss=loss)
-            optimizer.step()
+            learn(loss, optimizer, guard)
     assert (guard.diagnosis().onset, guard.diagnosis().cause) != (20, "data")
 
 
@@ -129,10 +122,8 @@ def test_a_module_that_is_called_on_different_inputs_is_no_recurrence():
 
     torch.manual_seed(0)
     model = Triplet()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, strict=True)
-    F.triplet_margin_loss(*model(*torch.randn(3, 16, 8))).backward()
-    optimizer.step()
+    optimizer, guard = watched(model, kind=ADAM, lr=1e-3)
+    learn(F.triplet_margin_loss(*model(*torch.randn(3, 16, 8))), optimizer)
     layers = guard._steps.passes.probes.layers
     assert [layer[0] for layer in layers if layer[0].startswith("encode.0")] == [
         "encode.0@0", "encode.0@1", "encode.0@2",
@@ -145,23 +136,19 @@ def test_the_parts_that_a_loop_calls_by_themselves_are_seen():
     root = nn.ModuleDict(
         {"body": nn.Sequential(nn.Linear(8, 16), nn.ReLU()), "head": nn.Linear(16, 3)}
     )
-    optimizer = torch.optim.Adam(root.parameters(), lr=1e-3)
-    guard = tamegrad.watch(root, optimizer, strict=True)
+    optimizer, guard = watched(root, kind=ADAM, lr=1e-3)
     for step in range(30):
         x = torch.randn(16, 8) * (math.inf if step == 25 else 1.0)
-        optimizer.zero_grad()
         loss = F.cross_entropy(root["head"](root["body"](x)), torch.zeros(16).long())
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
-    assert (guard.diagnosis().onset, guard.diagnosis().cause) == (25, "data")
+        learn(loss, optimizer, guard)
+    assert_data(guard)
     (broken,) = guard.diagnosis().to_dict()["causes"][0]["evidence"]
     assert broken["quantity"] == "first-nonfinite"
     assert broken["place"] == {"kind": "input", "name": "body.input"}, "what the body makes is none"
     assert [layer[0] for layer in guard._steps.passes.probes.layers] == ["body.0", "body.1", "head"]
 
 
-def test_a_state_that_goes_from_call_to_call_within_a_step_is_not_carried():
+def test_a_state_that_goes_from_call_to_call_within_a_step_is_not_carried(told):
     class Decoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -173,30 +160,23 @@ def test_a_state_that_goes_from_call_to_call_within_a_step_is_not_carried():
 
     torch.manual_seed(0)
     model = Decoder()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, strict=True)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        for step in range(30):
-            h = torch.zeros(8, 8)
-            loss = 0.0
-            for _ in range(4):
-                x = torch.randn(8, 4) * (math.nan if step == 25 else 1.0)
-                y, h = model(x, h)
-                loss = loss + y.square().mean()
-                h = h.detach()
-            optimizer.zero_grad()
-            loss.backward()
-            guard.log(loss=loss)
-            optimizer.step()
-    assert len(said) == 1 and "carries" not in str(said[0].message)
+    optimizer, guard = watched(model, kind=ADAM, lr=1e-3)
+    for step in range(30):
+        h = torch.zeros(8, 8)
+        loss = 0.0
+        for _ in range(4):
+            x = torch.randn(8, 4) * (math.nan if step == 25 else 1.0)
+            y, h = model(x, h)
+            loss = loss + y.square().mean()
+            h = h.detach()
+        learn(loss, optimizer, guard)
+    assert len(told()) == 1 and "carries" not in told()[0]
     assert guard.diagnosis().cause == "data"
 
 
 def test_a_model_whose_calls_cannot_be_seen_is_said_to_be_so():
     model = nn.Sequential(nn.Linear(4, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model)
     notes = []
     for call in (lambda x: F.linear(x, model[0].weight, model[0].bias), model):
         call(torch.ones(2, 4)).sum().backward()
@@ -207,8 +187,7 @@ def test_a_model_whose_calls_cannot_be_seen_is_said_to_be_so():
 
 def test_a_nested_tensor_is_left_alone():
     model = nn.Linear(4, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, trace_every=1)
+    optimizer, guard = watched(model, trace_every=1, strict=False)
     for _ in range(3):
         nested = torch.nested.nested_tensor(
             [torch.ones(2, 4), torch.ones(3, 4)], layout=torch.jagged
@@ -228,8 +207,7 @@ def test_no_hooks_pile_up_on_a_parameter_that_the_model_gives_out():
             return self.prompt
 
     model = Prompt()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tamegrad.watch(model, optimizer, strict=True, trace_every=1)
+    optimizer, _ = watched(model, trace_every=1)
     for _ in range(3):
         model().sum().backward()
         optimizer.step()

@@ -10,16 +10,14 @@ import jsonschema
 import numpy
 import pytest
 import torch
-from conftest import batches, mlp, train
-from torch import nn
+from conftest import batches, loss_of, mlp, times, train
 
 import tamegrad
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/diagnosis.schema.json").read_text())
 
 
-def broken_batch(step, model, optimizer, x):
-    return x * math.inf if step == 30 else x
+broken_batch = times(math.inf, 30)
 
 
 def of_arrays() -> tamegrad.ArrayGuard:
@@ -32,9 +30,7 @@ def of_arrays() -> tamegrad.ArrayGuard:
 def before_the_first_step(rate: float) -> dict:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    result = tamegrad.preflight(
-        model, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]), next(batches(1)), optimizer
-    )
+    result = tamegrad.preflight(model, lambda m, b: loss_of(m, *b), next(batches(1)), optimizer)
     return result.to_dict()["diagnosis"]
 
 

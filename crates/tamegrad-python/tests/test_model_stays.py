@@ -10,23 +10,27 @@ import pickle
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
-from conftest import batches, mlp, state_bits
+from conftest import batches, is_finite, learn, loop, loss_of, mlp, state_bits, watched
 from torch import nn
 
 import tamegrad
 
 STARTS = {"fresh": 0, "armed": 3}
-"""Steps that were made before; with a trace at every step the probes are armed after them."""
 
 
-class OwnDeepcopy(nn.Module):
-    """Copies its ``__dict__`` by itself."""
+@pytest.fixture(params=STARTS.values(), ids=STARTS)
+def start(request):
+    """Steps that were made before; with a trace at every step the probes are armed after them."""
+    return request.param
+
+
+class Within(nn.Module):
+    """Has a perceptron within."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +38,10 @@ class OwnDeepcopy(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)
+
+
+class OwnDeepcopy(Within):
+    """Copies its ``__dict__`` by itself."""
 
     def __deepcopy__(self, memo):
         made = type(self).__new__(type(self))
@@ -43,15 +51,8 @@ class OwnDeepcopy(nn.Module):
         return made
 
 
-class OwnState(nn.Module):
+class OwnState(Within):
     """Gives its ``__dict__`` as the state to pickle, and takes it back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = mlp(2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net(x)
 
     def __getstate__(self):
         return self.__dict__.copy()
@@ -60,29 +61,21 @@ class OwnState(nn.Module):
         self.__dict__.update(state)
 
 
-def watched(model: nn.Module, steps: int = 0, mode: str = "observe"):
-    """A guard on the model after some steps, and its optimizer."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, mode, strict=True, trace_every=1)
-    train(model, optimizer, guard, steps)
-    return guard, optimizer
+def trained(model: nn.Module, steps: int, mode: str | None = "observe"):
+    """The optimizer of a model after some steps, and its guard."""
+    optimizer, guard = watched(model, mode, torch.optim.AdamW, 1e-3, trace_every=1)
+    loop(model, optimizer, guard, steps=steps)
+    return optimizer, guard
 
 
-def train(model, optimizer, guard=None, steps: int = 3, seed: int = 1, factor: float = 1.0):
-    """Trains for some steps."""
-    for x, y in batches(steps, seed):
-        loss = nn.functional.cross_entropy(model(x * factor), y)
-        optimizer.zero_grad()
-        loss.backward()
-        if guard is not None:
-            guard.log(loss=loss)
-        optimizer.step()
-
-
-def bare(model: nn.Module, steps: int = 0) -> nn.Module:
+def bare(model: nn.Module, steps: int) -> nn.Module:
     """The same model where nobody watches."""
-    train(model, torch.optim.AdamW(model.parameters(), lr=1e-3), steps=steps)
+    trained(model, steps, mode=None)
     return model
+
+
+def infinite(step, model, optimizer, x):
+    return x * math.inf
 
 
 SLOT = "_compiled_call_impl"
@@ -132,21 +125,19 @@ COPIES = {
 MODELS = {"plain": lambda: mlp(2), "own-deepcopy": OwnDeepcopy, "own-state": OwnState}
 
 
-@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("way", COPIES)
 def test_a_copy_has_no_trace_of_the_guard(way, model, start):
     torch.manual_seed(0)
     original = MODELS[model]()
     torch.manual_seed(0)
-    expected = COPIES[way](bare(MODELS[model](), STARTS[start]))
-    _, optimizer = watched(original, STARTS[start])
+    expected = COPIES[way](bare(MODELS[model](), start))
+    optimizer, _ = trained(original, start)
     made = COPIES[way](original)
     assert traces(made) == traces(expected)
     assert state_bits(made, optimizer) == state_bits(original, optimizer)
 
 
-@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("way", COPIES)
 def test_the_guard_sees_nothing_of_what_a_copy_does(way, model, start):
@@ -154,13 +145,13 @@ def test_the_guard_sees_nothing_of_what_a_copy_does(way, model, start):
     for copies in (False, True):
         torch.manual_seed(0)
         original = MODELS[model]()
-        guard, optimizer = watched(original, STARTS[start])
+        optimizer, guard = trained(original, start)
         if copies:
             made = COPIES[way](original)
             with torch.no_grad():
                 made(torch.full((2, 16), math.nan))
-            train(made, torch.optim.SGD(made.parameters(), lr=0.1), factor=math.inf)
-        train(original, optimizer, guard, steps=2, seed=2)
+            loop(made, watched(made, None)[0], steps=3, at_step=infinite)
+        loop(original, optimizer, guard, steps=2, seed=2)
         states.append((guard.state_dict(), state_bits(original, optimizer)))
     assert states[0] == states[1]
 
@@ -179,7 +170,7 @@ def test_a_saved_model_is_loaded_where_there_is_no_tamegrad(tmp_path):
     paths, expected = [], []
     for start, steps in STARTS.items():
         model = mlp(2)
-        watched(model, steps)
+        trained(model, steps)
         paths.append(str(tmp_path / f"{start}.pt"))
         torch.save(model, paths[-1])
         expected.append(bare(mlp(2), steps)(torch.ones(1, 16)).tolist())
@@ -207,21 +198,20 @@ CONVERSIONS = {
 }
 
 
-@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("way", CONVERSIONS)
 def test_a_watched_model_is_converted_as_a_bare_one(way, start):
-    expected = CONVERSIONS[way](bare(mlp(2), STARTS[start]))
+    expected = CONVERSIONS[way](bare(mlp(2), start))
     model = mlp(2)
-    guard, optimizer = watched(model, STARTS[start])
+    optimizer, guard = trained(model, start)
     assert torch.equal(CONVERSIONS[way](model), expected)
-    train(model, optimizer, guard, seed=2)
-    assert guard.step_number == STARTS[start] + 3
+    loop(model, optimizer, guard, steps=3, seed=2)
+    assert guard.step_number == start + 3
     assert torch.isfinite(model(X)).all()
 
 
 def test_what_was_exported_and_traced_holds_no_hook():
     expected, model = mlp(2), mlp(2)
-    watched(model, 3)
+    trained(model, 3)
     for convert in (torch.fx.symbolic_trace, lambda m: torch.export.export(m, (X,))):
         graphs = [
             [(n.op, str(n.target)) for n in convert(m).graph.nodes] for m in (expected, model)
@@ -230,49 +220,38 @@ def test_what_was_exported_and_traced_holds_no_hook():
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["torch.compile", "module.compile"])
-def test_a_model_that_is_compiled_after_watch_trains_as_a_bare_one(in_place):
-    def start(is_watched):
+def test_a_model_that_is_compiled_after_watch_trains_as_a_bare_one(in_place, told):
+    def run(mode):
         torch._dynamo.reset()
         model = mlp(2)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        guard = tamegrad.watch(model, optimizer, strict=True) if is_watched else None
+        optimizer, guard = watched(model, mode, torch.optim.AdamW, 1e-3)
         called = model
         if in_place:
             model.compile(backend="eager")
         else:
             called = torch.compile(model, backend="eager")
-        train(called, optimizer, guard, steps=20)
+        loop(called, optimizer, guard, steps=20)
         before = state_bits(model, optimizer)
-        train(called, optimizer, guard, steps=1, seed=2, factor=math.inf)
-        return before, state_bits(model, optimizer), guard
+        loop(called, optimizer, guard, steps=1, seed=2, at_step=infinite)
+        return (before, state_bits(model, optimizer)), guard
 
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        expected, got = start(False), start(True)
-    assert got[:2] == expected[:2]
-    guard = got[2]
+    (expected, _), (got, guard) = run(None), run("observe")
+    assert got == expected
     assert guard.step_number == 21
     diagnosis = guard.diagnosis()
     # What `torch.compile` wraps afterwards is called by a name that the guard does not know.
     assert (diagnosis.onset, diagnosis.cause) == (20, "data" if in_place else None)
-    ours = [w for w in said if issubclass(w.category, tamegrad.TamegradWarning)]
-    assert len(ours) == 1, "the alarm"
+    assert len(told()) == 1, "the alarm"
 
 
-@pytest.mark.parametrize("start", STARTS)
 def test_preflight_of_a_watched_model_is_that_of_a_bare_one(start):
     def fly(model, optimizer):
-        batch = next(batches(1))
-        return tamegrad.preflight(
-            model, lambda m, b: nn.functional.cross_entropy(m(b[0]), b[1]), batch, optimizer
-        )
+        return tamegrad.preflight(model, lambda m, b: loss_of(m, *b), next(batches(1)), optimizer)
 
     model = mlp(2)
-    other = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    train(model, other, steps=STARTS[start])
-    expected = fly(model, other)
+    expected = fly(model, trained(model, start, mode=None)[0])
     model = mlp(2)
-    guard, optimizer = watched(model, STARTS[start])
+    optimizer, guard = trained(model, start)
     state = guard.state_dict()
     got = fly(model, optimizer)
     assert [layer.name for layer in got.layers] == [layer.name for layer in expected.layers]
@@ -280,20 +259,19 @@ def test_preflight_of_a_watched_model_is_that_of_a_bare_one(start):
     assert guard.state_dict() == state
 
 
-@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_a_copied_optimizer_is_not_watched(way, start):
     model = mlp(2)
-    guard, optimizer = watched(model, STARTS[start])
+    optimizer, guard = trained(model, start)
     state = guard.state_dict()
     # Together with the model: the copy's parameters are those of the model's copy.
     made, copied = COPIES[way]((model, optimizer))
     assert set(vars(copied)) == set(vars(copy.deepcopy(torch.optim.AdamW(mlp(2).parameters()))))
     hooks = [value for key, value in vars(copied).items() if key.endswith("hooks")]
     assert hooks and not any(hooks)
-    train(made, copied, steps=2, factor=math.inf)
+    loop(made, copied, steps=2, at_step=infinite)
     assert guard.state_dict() == state
-    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert is_finite(model)
 
 
 class Scaled(nn.Module):
@@ -308,15 +286,11 @@ class Scaled(nn.Module):
         return x * self.factor
 
 
-@pytest.mark.parametrize("start", STARTS)
 def test_a_replica_calls_itself(start):
     model = Scaled()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, strict=True, trace_every=1)
-    for _ in range(STARTS[start]):
-        model.inner(model(X)).sum().backward()
-        guard.log(loss=1.0)
-        optimizer.step()
+    optimizer, guard = watched(model, trace_every=1)
+    for _ in range(start):
+        learn(model.inner(model(X)).sum(), optimizer, guard)
     replica = model._replicate_for_data_parallel()
     replica.factor = 3.0
     assert torch.equal(replica(X), 3.0 * X)
@@ -338,14 +312,11 @@ def test_guards_of_two_parts_leave_nothing_in_whatever_order_they_go(first):
     assert not [m for m in model.modules() if SLOT in vars(m)]
 
 
-@pytest.mark.parametrize("mode", ["observe", "protect"])
 def test_a_thread_that_serves_the_model_is_no_part_of_the_training(mode):
     states = []
-    for watched in (None, mode):
+    for with_mode in (None, mode):
         model = mlp(3)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        options = {"strict": True, "trace_every": 1}
-        guard = tamegrad.watch(model, optimizer, watched, **options) if watched else None
+        optimizer, guard = trained(model, 0, with_mode)
         done = threading.Event()
 
         def serve(records, model=model, done=done):
@@ -353,11 +324,11 @@ def test_a_thread_that_serves_the_model_is_no_part_of_the_training(mode):
                 with torch.set_grad_enabled(records):
                     model(torch.ones(8, 16))
 
-        train(model, optimizer, guard, steps=1)
+        loop(model, optimizer, guard, steps=1)
         threads = [threading.Thread(target=serve, args=(flag,)) for flag in (False, True)]
         for thread in threads:
             thread.start()
-        train(model, optimizer, guard, steps=150)
+        loop(model, optimizer, guard, steps=150)
         done.set()
         for thread in threads:
             thread.join()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import os
 import random
-import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import pytest
 import torch
-from conftest import state_bits
+from conftest import learn, state_bits, watched
 from torch import nn
 
 import tamegrad
@@ -287,17 +286,7 @@ def all_that_is_left(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     }
 
 
-def learn(loss, optimizer, guard):
-    """Takes a step; gives the loss to the bit."""
-    optimizer.zero_grad()
-    loss.backward()
-    if guard is not None:
-        guard.log(loss=loss)
-    optimizer.step()
-    return loss.item().hex()
-
-
-def run(kind: str, mode: str | None, fault: str | None, steps: int, compiled: bool = False):
+def run(kind: str, mode: str | None, fault: str | None, steps: int, compiled: bool):
     """Trains one kind of module; gives losses and all that is left, and the guard."""
     torch.manual_seed(0)
     numpy.random.seed(0)
@@ -321,53 +310,40 @@ def run(kind: str, mode: str | None, fault: str | None, steps: int, compiled: bo
         if model.auxiliary:
             loss = loss + 0.01 * sum(model.auxiliary)
             model.auxiliary.clear()
-        losses.append(learn(loss, optimizer, guard))
+        learn(loss, optimizer, guard)
+        losses.append(loss.item().hex())
     if guard is not None:
         guard.detach()
     return {"losses": losses, "data": frozen(data), **all_that_is_left(model, optimizer)}, guard
 
 
-def assert_the_same(kind, mode, fault, steps, compiled=False):
-    """Runs a kind of module bare and watched and compares part by part; gives the guard."""
+RUNS = {
+    "calm": ("protect", None, 55, None),
+    "large": ("observe", "large", FAULT + 6, FAULT),
+    "nan": ("observe", "nan", NAN + 4, NAN),
+}
+"""Mode, fault, steps, and the onset."""
+COMPILED = [Dropout, OwnGenerator, NumpyGenerator, PythonRandom, GlobalTally, Hidden, Momentum]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "compiled"),
+    [
+        *((kind, fault, False) for fault in RUNS for kind in KINDS),
+        *((kind.__name__, "nan", True) for kind in COMPILED),
+        ("OwnGenerator", "large", True),
+    ],
+)
+def test_a_watched_run_is_the_bare_run(kind, fault, compiled):
+    """Part by part."""
+    mode, fault, steps, onset = RUNS[fault]
     expected, _ = run(kind, None, fault, steps, compiled)
     got, guard = run(kind, mode, fault, steps, compiled)
     assert got.keys() == expected.keys()
     for part, value in expected.items():
         assert got[part] == value, part
     assert guard.actions() == []
-    return guard
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_calm_run_under_protection_is_the_bare_run(kind):
-    guard = assert_the_same(kind, "protect", None, 55)
-    assert guard.diagnosis().onset is None
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_run_with_a_large_batch_is_the_bare_run(kind):
-    guard = assert_the_same(kind, "observe", "large", FAULT + 6)
-    assert guard.diagnosis().onset == FAULT
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_run_with_a_loss_that_is_nan_is_the_bare_run(kind):
-    guard = assert_the_same(kind, "observe", "nan", NAN + 4)
-    assert guard.diagnosis().onset == NAN
-
-
-COMPILED = [Dropout, OwnGenerator, NumpyGenerator, PythonRandom, GlobalTally, Hidden, Momentum]
-
-
-@pytest.mark.parametrize("kind", [kind.__name__ for kind in COMPILED])
-def test_a_compiled_run_is_the_bare_run_before_and_after_an_alarm(kind):
-    guard = assert_the_same(kind, "observe", "nan", NAN + 4, compiled=True)
-    assert guard.diagnosis().onset == NAN
-
-
-def test_a_compiled_run_with_a_large_batch_is_the_bare_run():
-    guard = assert_the_same("OwnGenerator", "observe", "large", FAULT + 6, compiled=True)
-    assert guard.diagnosis().onset == FAULT
+    assert guard.diagnosis().onset == onset
 
 
 @pytest.mark.parametrize(("mode", "fault"), [("observe", 8), ("protect", None)])
@@ -378,15 +354,15 @@ def test_a_data_loader_with_workers_draws_the_same_batches(mode, fault):
         x = torch.randn(96, 8, generator=torch.Generator().manual_seed(1))
         data = torch.utils.data.TensorDataset(x, x[:, :3].argmax(1))
         loader = torch.utils.data.DataLoader(data, 16, shuffle=True, num_workers=2)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-        guard = tamegrad.watch(model, optimizer, mode, strict=True) if mode else None
+        optimizer, guard = watched(model, mode, torch.optim.Adam, 1e-3)
         losses = []
         for _ in range(3):
             for x, y in loader:
                 loss = nn.functional.cross_entropy(model(x), y)
                 if len(losses) == fault:
                     loss = loss * math.nan
-                losses.append(learn(loss, optimizer, guard))
+                learn(loss, optimizer, guard)
+                losses.append(loss.item().hex())
         if guard is not None:
             guard.detach()
         return losses, all_that_is_left(model, optimizer)
@@ -404,37 +380,28 @@ class Noted(Tally):
         return super().between(x, h)
 
 
-def alarmed_twice(model: nn.Module) -> list[str]:
-    """What is said while a run has a large batch and then losses that are NaN."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+def alarm_twice(model: nn.Module) -> None:
+    """A run that has a large batch and then losses that are NaN."""
+    optimizer, guard = watched(model, kind=torch.optim.Adam, lr=1e-3)
     data = torch.randn(FAULT + 30, 16, 8, generator=torch.Generator().manual_seed(1))
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        for step, x in enumerate(data):
-            y = x[:, :3].argmax(1)
-            loss = nn.functional.cross_entropy(model(x * (1e4 if step == FAULT else 1.0)), y)
-            if step >= FAULT + 10:
-                loss = loss * math.nan
-            optimizer.zero_grad()
-            loss.backward()
-            guard.log(loss=loss)
-            optimizer.step()
+    for step, x in enumerate(data):
+        y = x[:, :3].argmax(1)
+        loss = nn.functional.cross_entropy(model(x * (1e4 if step == FAULT else 1.0)), y)
+        learn(loss * math.nan if step >= FAULT + 10 else loss, optimizer, guard)
     assert guard.step_number == FAULT + 30
-    return [str(w.message) for w in said if issubclass(w.category, tamegrad.TamegradWarning)]
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_the_user_is_told_once_what_had_to_be_put_back(tmp_path, compiled):
+def test_the_user_is_told_once_what_had_to_be_put_back(tmp_path, told, compiled):
     torch.manual_seed(0)
     model = Noted()
     with open(tmp_path / "passes", "wb") as file:
         model.file = file.fileno()
         # The calm passes of a compiled model are run again too, until one of them moves something.
-        said = alarmed_twice(torch.compile(model, backend="eager") if compiled else model)
+        alarm_twice(torch.compile(model, backend="eager") if compiled else model)
     assert model.tally == FAULT + 30
-    assert len([message for message in said if "tally" in message]) == 1
-    assert len(said) == 2, "the alarm is the other"
+    assert len([message for message in told() if "tally" in message]) == 1
+    assert len(told()) == 2, "the alarm is the other"
     assert (tmp_path / "passes").stat().st_size == FAULT + 30 + 1
 
 
@@ -442,22 +409,17 @@ def test_layers_are_seen_in_the_next_pass_where_none_can_be_repeated():
     torch.manual_seed(0)
     model = Tally()
     model.held = iter([1])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model, kind=torch.optim.Adam, lr=1e-3)
     waits = []
     for step in range(FAULT + 3):
         x = torch.randn(16, 8) * (1e4 if step == FAULT else 1.0)
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), x[:, :3].argmax(1))
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
+        learn(nn.functional.cross_entropy(model(x), x[:, :3].argmax(1)), optimizer, guard)
         waits.append(guard._steps.core.wants_repeated_trace())
     assert [step for step, wait in enumerate(waits) if wait] == [FAULT]
 
 
 @pytest.mark.parametrize("kind", ["Dropout", "Norm", "BufferInPlace"])
-def test_random_states_and_buffers_are_put_back_without_a_word(kind):
+def test_random_states_and_buffers_are_put_back_without_a_word(kind, told):
     torch.manual_seed(0)
-    said = alarmed_twice(KINDS[kind]())
-    assert len(said) == 1 and "see guard.diagnosis()" in said[0]
+    alarm_twice(KINDS[kind]())
+    assert len(told()) == 1 and "see guard.diagnosis()" in told()[0]

@@ -6,34 +6,31 @@ import copy
 import gc
 import math
 import multiprocessing
-import warnings
 import weakref
 
 import pytest
 import torch
-from conftest import batches, mlp, state_bits
+from conftest import (
+    acted,
+    alarms,
+    batches,
+    is_finite,
+    learn,
+    loop,
+    loss_of,
+    mlp,
+    state_bits,
+    times,
+    watched,
+)
 from torch import nn
 
 import tamegrad
 
-MODES = ["observe", "protect"]
 
-
-def loss_of(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return nn.functional.cross_entropy(model(x), y)
-
-
-def is_finite(model: nn.Module) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
-
-
-def told(said: list[warnings.WarningMessage]) -> list[str]:
-    """What tamegrad has said."""
-    return [str(w.message) for w in said if issubclass(w.category, tamegrad.TamegradWarning)]
-
-
-def alarms(guard) -> list[str]:
-    return [finding.sign for finding in guard.findings() if finding.severity == "alarm"]
+def broken(at: int):
+    """For ``at_step``: the inputs of one step are Inf."""
+    return times(math.inf, at)
 
 
 class Sam(torch.optim.Optimizer):
@@ -70,39 +67,36 @@ CLOSURES = {
 
 def run_closure(kind, mode, *, broken=None, at_call=0, value=math.nan, steps=40):
     """Trains by closures; at step ``broken`` the loss is multiplied by ``value`` from call
-    ``at_call`` on. Gives the model, its state, losses, calls, guard, and what was said."""
+    ``at_call`` on. Gives the model, its state, losses and calls, and the guard."""
     model = mlp(2)
     optimizer = CLOSURES[kind](model.parameters())
     losses, calls = [], []
     data = next(batches(1, size=64)) if kind.startswith("lbfgs") else None
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        guard = tamegrad.watch(model, optimizer, mode) if mode else None
-        for step, batch in enumerate(batches(steps)):
-            x, y = data or batch
-            calls.append(0)
+    guard = tamegrad.watch(model, optimizer, mode) if mode else None
+    for step, batch in enumerate(batches(steps)):
+        x, y = data or batch
+        calls.append(0)
 
-            def closure(x=x, y=y, step=step):
-                optimizer.zero_grad()
-                loss = loss_of(model, x, y)
-                if step == broken and calls[-1] >= at_call:
-                    loss = loss * value
-                calls[-1] += 1
-                loss.backward()
-                return loss
+        def closure(x=x, y=y, step=step):
+            optimizer.zero_grad()
+            loss = loss_of(model, x, y)
+            if step == broken and calls[-1] >= at_call:
+                loss = loss * value
+            calls[-1] += 1
+            loss.backward()
+            return loss
 
-            losses.append(float(optimizer.step(closure)))
+        losses.append(float(optimizer.step(closure)))
     state = [value.detach().numpy().tobytes() for value in model.parameters()]
-    return model, (state, losses, calls), guard, told(said)
+    return model, (state, losses, calls), guard
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", CLOSURES)
-def test_a_healthy_run_of_closures_is_the_bare_run(kind, mode):
-    _, bare, _, _ = run_closure(kind, None)
-    _, watched, guard, said = run_closure(kind, mode)
-    assert watched == bare
-    assert said == []
+def test_a_healthy_run_of_closures_is_the_bare_run(kind, mode, told):
+    _, bare, _ = run_closure(kind, None)
+    _, got, guard = run_closure(kind, mode)
+    assert got == bare
+    assert told() == []
     assert alarms(guard) == [] and guard.actions() == []
     assert guard.step_number == 40
 
@@ -115,7 +109,7 @@ def test_a_healthy_run_of_closures_is_the_bare_run(kind, mode):
 )
 def test_protect_keeps_the_weights_finite_when_a_closure_is_broken(kind, at_call, value):
     bare, *_ = run_closure(kind, None, broken=20, at_call=at_call, value=value)
-    model, (_, losses, _), guard, _ = run_closure(
+    model, (_, losses, _), guard = run_closure(
         kind, "protect", broken=20, at_call=at_call, value=value
     )
     assert is_finite(model)
@@ -123,11 +117,11 @@ def test_protect_keeps_the_weights_finite_when_a_closure_is_broken(kind, at_call
     assert losses[-1] < losses[0]
     if at_call == 0:
         assert not is_finite(bare), "the fault is one"
-        assert [step for step, _ in guard.actions()][:1] == [20]
+        assert acted(guard)[0][0] == 20
 
 
 def test_a_closure_that_breaks_in_a_calm_run_is_taken_back_too():
-    model, _, guard, _ = run_closure("sam", "protect", broken=120, at_call=1, steps=125)
+    model, _, guard = run_closure("sam", "protect", broken=120, at_call=1, steps=125)
     assert is_finite(model)
     assert [step for step, _ in guard.actions()] == [120]
 
@@ -143,19 +137,18 @@ class Derived(torch.optim.AdamW):
         return super().step(closure)
 
 
-@pytest.mark.parametrize("mode", MODES)
 def test_a_step_that_calls_its_parents_is_one_step(mode):
     torch.optim.AdamW(mlp(1).parameters())  # From now on AdamW's own step runs hooks as well.
     states = []
-    for watched in (None, mode):
+    for with_mode in (None, mode):
         model = mlp(2)
-        optimizer = Derived(model.parameters(), lr=1e-3)
-        guard = loop(model, optimizer, watched)
+        optimizer, guard = watched(model, with_mode, Derived, 1e-3)
+        loop(model, optimizer, guard)
         optimizer.fails = True
         with pytest.raises(KeyboardInterrupt):
             optimizer.step()
         optimizer.fails = False
-        guard = loop(model, optimizer, None, steps=10, guard=guard)
+        loop(model, optimizer, guard, steps=10)
         states.append(state_bits(model, optimizer))
     assert states[0] == states[1]
     # The step that was interrupted is one whose update changed nothing.
@@ -172,8 +165,7 @@ class OnlyByClosure(torch.optim.SGD):
 
 def test_an_update_that_cannot_be_made_anew_is_refused():
     model = mlp(2)
-    optimizer = OnlyByClosure(model.parameters(), lr=0.02)
-    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
+    optimizer, guard = watched(model, "protect", OnlyByClosure)
     for step, (x, y) in enumerate(batches(132)):
         optimizer.param_groups[0]["lr"] = 1e4 if step == 130 else 0.02
         before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -187,25 +179,23 @@ def test_an_update_that_cannot_be_made_anew_is_refused():
         optimizer.step(closure)
         same = all(map(torch.equal, before, model.parameters()))
         assert same == (step == 130), step
-    assert [(step, action.action) for step, action in guard.actions()] == [(130, "skip")]
+    assert acted(guard) == [(130, "skip")]
 
 
 def test_the_memory_of_a_copy_is_given_back_in_a_calm_run():
     model = mlp(2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
+    optimizer, guard = watched(model, "protect", torch.optim.AdamW, 1e-4)
     held = []
     for x, y in batches(400):
-        optimizer.zero_grad()
-        loss_of(model, x, y).backward()
-        optimizer.step()
+        learn(loss_of(model, x, y), optimizer)
         held.append(guard._steps.update._copy is not None)
     assert held[50] and not held[-1]
 
 
-def test_the_losses_of_closures_are_seen():
-    _, (_, losses, _), guard, _ = run_closure("adam", "observe")
-    assert f"{max(losses):.3g} to" in str(guard.diagnosis()) or "Loss  " in str(guard.diagnosis())
+@pytest.mark.parametrize("kind", ["adam", "lbfgs"])
+def test_the_losses_of_closures_are_seen(kind):
+    _, _, guard = run_closure(kind, "observe")
+    assert "Loss  " in str(guard.diagnosis())
 
 
 class Lookahead(torch.optim.Optimizer):
@@ -229,12 +219,7 @@ class Holder:
     def __init__(self, optimizer):
         self.optimizer = optimizer
         self.param_groups = optimizer.param_groups
-
-    def step(self):
-        self.optimizer.step()
-
-    def zero_grad(self):
-        self.optimizer.zero_grad()
+        self.step, self.zero_grad = optimizer.step, optimizer.zero_grad
 
 
 class Chained:
@@ -242,14 +227,7 @@ class Chained:
 
     def __init__(self, optimizer):
         self.optimizers = [optimizer]
-
-    def step(self):
-        for optimizer in self.optimizers:
-            optimizer.step()
-
-    def zero_grad(self):
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
+        self.step, self.zero_grad = optimizer.step, optimizer.zero_grad
 
 
 def prepared(optimizer):
@@ -266,31 +244,19 @@ WRAPPERS = {
 }
 
 
-def loop(model, optimizer, mode, *, broken=None, steps=30, guard=None):
-    """The plain loop; the inputs of step ``broken`` are Inf. Gives the guard."""
-    guard = tamegrad.watch(model, optimizer, mode, strict=True) if guard is None and mode else guard
-    for step, (x, y) in enumerate(batches(steps)):
-        loss = loss_of(model, x * math.inf if step == broken else x, y)
-        optimizer.zero_grad()
-        loss.backward()
-        if guard is not None:
-            guard.log(loss=loss)
-        optimizer.step()
-    return guard
-
-
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_wrapped_optimizer_is_looked_into(wrapper, mode):
     states = []
-    for watched in (None, mode):
+    for with_mode in (None, mode):
         model = mlp(2)
         inner = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        guard = loop(model, WRAPPERS[wrapper](inner), watched)
+        wrapped = WRAPPERS[wrapper](inner)
+        guard = tamegrad.watch(model, wrapped, mode, strict=True) if with_mode else None
+        loop(model, wrapped, guard)
         states.append(state_bits(model, inner))
     assert states[0] == states[1]
     assert guard.step_number == 30
-    loop(model, WRAPPERS[wrapper](inner), None, broken=5, steps=10, guard=guard)
+    loop(model, WRAPPERS[wrapper](inner), guard, at_step=broken(5), steps=10)
     assert guard.step_number == 40
     assert is_finite(model) == (mode == "protect")
 
@@ -309,13 +275,13 @@ def test_what_is_no_optimizer_is_said_and_what_to_give(listed):
     assert ".optimizer" in message and "None" in message, "what can be given in its place"
 
 
-def by_hand(mode, *, broken=None, steps=40):
+def by_hand(mode, broken_at=None):
     """Updates without an optimizer; gives the model, losses, answers and guard."""
     model = mlp(2)
     guard = tamegrad.watch(model, None, mode, strict=True) if mode else None
     losses, answers = [], []
-    for step, (x, y) in enumerate(batches(steps)):
-        loss = loss_of(model, x * math.inf if step == broken else x, y)
+    for step, (x, y) in enumerate(batches(40)):
+        loss = loss_of(model, x * math.inf if step == broken_at else x, y)
         model.zero_grad()
         loss.backward()
         before = [parameter.grad for parameter in model.parameters()]
@@ -330,48 +296,45 @@ def by_hand(mode, *, broken=None, steps=40):
 
 
 @pytest.mark.parametrize(
-    ("mode", "broken"), [("observe", None), ("observe", 20), ("protect", None)]
+    ("mode", "broken_at"), [("observe", None), ("observe", 20), ("protect", None)]
 )
-def test_updates_by_hand_are_those_of_the_bare_run(mode, broken):
-    bare, expected, _, _ = by_hand(None, broken=broken)
-    model, losses, answers, guard = by_hand(mode, broken=broken)
+def test_updates_by_hand_are_those_of_the_bare_run(mode, broken_at):
+    bare, expected, _, _ = by_hand(None, broken_at)
+    model, losses, answers, guard = by_hand(mode, broken_at)
     assert losses == expected
     for a, b in zip(model.parameters(), bare.parameters(), strict=True):
         assert a.detach().numpy().tobytes() == b.detach().numpy().tobytes()
     assert answers == [True] * 40
-    assert guard.diagnosis().onset == broken
-    assert guard.diagnosis().cause == ("data" if broken else None)
+    assert guard.diagnosis().onset == broken_at
+    assert guard.diagnosis().cause == ("data" if broken_at else None)
 
 
 def test_an_update_by_hand_that_would_break_the_weights_is_refused():
-    model, losses, answers, guard = by_hand("protect", broken=20)
+    model, losses, answers, guard = by_hand("protect", 20)
     assert [step for step, answer in enumerate(answers) if answer is not True] == [20]
     assert answers[20] is False
     assert is_finite(model)
     assert float.fromhex(losses[-1]) < float.fromhex(losses[0])
-    assert [(step, action.action) for step, action in guard.actions()] == [(20, "skip")]
+    assert acted(guard) == [(20, "skip")]
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_parameters_that_were_added_later_are_watched(mode):
+def test_parameters_that_were_added_later_are_watched(mode, told):
     model = mlp(2)
     head = model[-1]
     body = [p for name, p in model.named_parameters() if not name.startswith("4.")]
     optimizer = torch.optim.SGD(body, lr=0.02)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        guard = tamegrad.watch(model, optimizer, mode, strict=True)
-        loop(model, optimizer, None, guard=guard, steps=10)
-        optimizer.add_param_group({"params": list(head.parameters())})
-        loop(model, optimizer, None, guard=guard, steps=10)
-        assert told(said) == []
-        x, y = next(batches(1))
-        optimizer.zero_grad()
-        loss_of(model, x, y).backward()
-        head.weight.grad[0, 0] = math.nan
-        optimizer.step()
-        loop(model, optimizer, None, guard=guard, steps=3)
-    assert len(told(said)) == 1, "the alarm"
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    loop(model, optimizer, guard, steps=10)
+    optimizer.add_param_group({"params": list(head.parameters())})
+    loop(model, optimizer, guard, steps=10)
+    assert told() == []
+    x, y = next(batches(1))
+    optimizer.zero_grad()
+    loss_of(model, x, y).backward()
+    head.weight.grad[0, 0] = math.nan
+    optimizer.step()
+    loop(model, optimizer, guard, steps=3)
+    assert len(told()) == 1, "the alarm"
     assert is_finite(model) == (mode == "protect")
     assert guard.diagnosis().onset == 20
     assert guard.step_number == 24
@@ -379,14 +342,15 @@ def test_parameters_that_were_added_later_are_watched(mode):
     assert found.tensor == "4.weight" or "4.weight" in str(guard.diagnosis())
 
 
-@pytest.mark.parametrize("mode", MODES)
 def test_another_optimizer_on_the_same_parameters_is_watched(mode):
     model = mlp(2)
-    guard = loop(model, torch.optim.SGD(model.parameters(), lr=0.02), mode, steps=10)
+    optimizer, guard = watched(model, mode)
+    loop(model, optimizer, guard, steps=10)
+    del optimizer
     gc.collect()
-    loop(model, torch.optim.AdamW(model.parameters(), lr=1e-3), None, guard=guard, steps=10)
+    loop(model, torch.optim.AdamW(model.parameters(), lr=1e-3), guard, steps=10)
     assert guard.step_number == 20
-    loop(model, torch.optim.AdamW(model.parameters()), None, guard=guard, steps=10, broken=5)
+    loop(model, torch.optim.AdamW(model.parameters()), guard, steps=10, at_step=broken(5))
     assert guard.step_number == 30
     assert guard.diagnosis().onset == 25
     assert is_finite(model) == (mode == "protect")
@@ -395,53 +359,50 @@ def test_another_optimizer_on_the_same_parameters_is_watched(mode):
 @pytest.mark.parametrize("way", ["assign", "layers"])
 def test_parameters_that_take_the_place_of_ours_are_watched(way):
     model = mlp(2)
-    guard = loop(model, torch.optim.AdamW(model.parameters(), lr=1e-3), "observe")
+    optimizer, guard = watched(model, kind=torch.optim.AdamW, lr=1e-3)
+    loop(model, optimizer, guard)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     if way == "assign":
         model.load_state_dict(state, assign=True)
     else:
         model[0], model[2] = nn.Linear(16, 32), nn.Linear(32, 32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    loop(model, optimizer, None, broken=10, steps=20, guard=guard)
+    loop(model, optimizer, guard, at_step=broken(10), steps=20)
     assert guard.step_number == 50
     assert (guard.diagnosis().onset, guard.diagnosis().cause) == (40, "data")
 
 
 def test_an_optimizer_of_other_parameters_is_not_watched():
     model, other = mlp(2), mlp(2)
-    guard = loop(model, torch.optim.SGD(model.parameters(), lr=0.02), "observe", steps=5)
-    loop(other, torch.optim.SGD(other.parameters(), lr=0.02), None, steps=5, broken=2)
+    optimizer, guard = watched(model)
+    loop(model, optimizer, guard, steps=5)
+    loop(other, watched(other, None)[0], steps=5, at_step=broken(2))
     copied = copy.deepcopy(other)
-    loop(copied, torch.optim.SGD(copied.parameters(), lr=0.02), None, steps=5)
+    loop(copied, watched(copied, None)[0], steps=5)
     assert guard.step_number == 5
     assert alarms(guard) == []
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("new_optimizer", [False, True])
-def test_the_second_guard_takes_the_place_of_the_first(new_optimizer, mode):
+def test_the_second_guard_takes_the_place_of_the_first(new_optimizer, mode, told):
     model = mlp(2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        first = tamegrad.watch(model, optimizer, mode)
-        loop(model, optimizer, None, guard=first, steps=5)
-        if new_optimizer:
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-        second = tamegrad.watch(model, optimizer, mode)
-        loop(model, optimizer, None, guard=second, steps=10, broken=5)
+    optimizer, first = watched(model, mode, strict=False)
+    loop(model, optimizer, first, steps=5)
+    if new_optimizer:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    second = tamegrad.watch(model, optimizer, mode)
+    loop(model, optimizer, second, steps=10, at_step=broken(5))
     assert (first.diagnosis().onset, second.diagnosis().onset) == (None, 5)
     assert second.step_number == 10
-    assert len(told(said)) == 1 and told(said)[0].startswith("step 5:")
+    assert len(told()) == 1 and told()[0].startswith("step 5:")
     assert is_finite(model) == (mode == "protect")
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("steps", [0, 5])
 def test_what_nobody_holds_is_collected(steps, mode):
     model = mlp(2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    guard = loop(model, optimizer, mode, steps=steps)
+    optimizer, guard = watched(model, mode, torch.optim.AdamW, 1e-3)
+    loop(model, optimizer, guard, steps=steps)
     held = {
         "model": weakref.ref(model),
         "optimizer": weakref.ref(optimizer),
@@ -453,20 +414,16 @@ def test_what_nobody_holds_is_collected(steps, mode):
     assert [name for name, reference in held.items() if reference() is not None] == []
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_guard_that_nobody_holds_goes_on_while_the_run_does(mode):
+def test_a_guard_that_nobody_holds_goes_on_while_the_run_does(mode, told):
     model = mlp(2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     tamegrad.watch(model, optimizer, mode)
     gc.collect()
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        loop(model, optimizer, None, steps=10, broken=5)
-    assert len(told(said)) == 1
+    loop(model, optimizer, steps=10, at_step=broken(5))
+    assert len(told()) == 1
     assert is_finite(model) == (mode == "protect")
 
 
-@pytest.mark.parametrize("mode", MODES)
 def test_a_process_that_was_forked_after_a_step_goes_on(mode):
     torch.manual_seed(0)
     # Large enough for the reads to be shared among threads, which a fork leaves behind.
@@ -475,11 +432,7 @@ def test_a_process_that_was_forked_after_a_step_goes_on(mode):
     guard = tamegrad.watch(model, optimizer, mode, strict=True)
 
     def step():
-        loss = model(torch.ones(2, 3000)).pow(2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        guard.clip_(1.0, loss=loss)
-        optimizer.step()
+        learn(model(torch.ones(2, 3000)).pow(2).mean(), optimizer, guard, clip=1.0)
 
     step()
     child = multiprocessing.get_context("fork").Process(target=step)

@@ -71,87 +71,6 @@ class Holder(nn.Module):
         self.counting = counting
 
 
-def grow_array(module):
-    module.array += 1.0
-
-
-def count(module):
-    module.counting()
-
-
-def add_name(module):
-    module.names.add("b")
-
-
-def change_entries(module):
-    module.entries["second"] = module.entries.pop("first")
-
-
-def append(module):
-    module.items.append(2)
-
-
-def write_in_place(module):
-    module.cached.add_(1.0)
-
-
-def replace(module):
-    module.cached = module.cached + 1.0
-
-
-def write_parameter(module):
-    with torch.no_grad():
-        module.linear.weight.mul_(2.0)
-
-
-def grow_shape(module):
-    module.array.resize(5, refcheck=False)
-
-
-def append_in_objects(module):
-    module.objects[0].append(2)
-
-
-def change_order(module):
-    module.ordered.move_to_end("a")
-
-
-def change_fixed(module):
-    module.fixed["a"] = 2
-
-
-def add_byte(module):
-    module.bytes.append(0)
-
-
-def change_sign(module):
-    module.zero = -0.0
-
-
-def count_in_property(module):
-    _ = module.helper.counted
-
-
-def exchange_memory(module):
-    module.cached.data = module.cached + 1.0
-
-
-def freeze(module):
-    module.linear.weight.requires_grad_(False)
-
-
-def tag_tensor(module):
-    module.cached.tag = 1
-
-
-def count_in_slot(module):
-    module.slotted.count += 1
-
-
-def count_in_class(module):
-    type(module).calls += 1
-
-
 def state(module) -> tuple:
     return (
         module.slotted.count,
@@ -177,39 +96,40 @@ def state(module) -> tuple:
     )
 
 
-@pytest.mark.parametrize(
-    "move, told",
-    [
-        (grow_array, "`Holder.array`"),
-        (count, "`count`"),
-        (add_name, "`Holder.names`"),
-        (change_entries, "`Holder.entries.first`"),
-        (append, "`Holder.items`"),
-        (grow_shape, "`Holder.array`"),
-        (append_in_objects, "`Holder.objects`"),
-        (change_order, "`Holder.ordered`"),
-        (change_fixed, "`Holder.fixed.a`"),
-        (add_byte, "`Holder.bytes`"),
-        (change_sign, "`Holder.zero`"),
-        (count_in_property, "`TALLY`"),
-        (exchange_memory, "`Holder.cached`"),
-        (freeze, "`Linear._parameters['weight'].requires_grad`"),
-        (tag_tensor, "`Holder.cached.tag`"),
-        (count_in_slot, "`Holder.slotted.count`"),
-        (count_in_class, "`Holder.calls`"),
-        (write_in_place, "a tensor of 2 in place"),
-        (replace, "`Holder.cached`"),
-        (write_parameter, "the parameter `linear.weight`"),
-    ],
-)
-def test_what_moved_is_as_it_was_and_is_named(move, told):
+MOVES = {
+    "module.array += 1.0": "`Holder.array`",
+    "module.counting()": "`count`",
+    "module.names.add('b')": "`Holder.names`",
+    "module.entries['second'] = module.entries.pop('first')": "`Holder.entries.first`",
+    "module.items.append(2)": "`Holder.items`",
+    "module.array.resize(5, refcheck=False)": "`Holder.array`",
+    "module.objects[0].append(2)": "`Holder.objects`",
+    "module.ordered.move_to_end('a')": "`Holder.ordered`",
+    "module.fixed['a'] = 2": "`Holder.fixed.a`",
+    "module.bytes.append(0)": "`Holder.bytes`",
+    "module.zero = -0.0": "`Holder.zero`",
+    "module.helper.counted": "`TALLY`",
+    "module.cached.data = module.cached + 1.0": "`Holder.cached`",
+    "module.linear.weight.requires_grad_(False)": ("`Linear._parameters['weight'].requires_grad`"),
+    "module.cached.tag = 1": "`Holder.cached.tag`",
+    "module.slotted.count += 1": "`Holder.slotted.count`",
+    "type(module).calls += 1": "`Holder.calls`",
+    "module.cached.add_(1.0)": "a tensor of 2 in place",
+    "module.cached = module.cached + 1.0": "`Holder.cached`",
+    "with torch.no_grad(): module.linear.weight.mul_(2.0)": "the parameter `linear.weight`",
+}
+"""What a pass may do, and what is told of it."""
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_what_moved_is_as_it_was_and_is_named(move):
     module = Holder()
     before = state(module)
     with putting_back([module]) as moved:
-        move(module)
+        exec(move)
         assert state(module) != before
     assert state(module) == before
-    assert moved.what[0] == told
+    assert moved.what[0] == MOVES[move]
 
 
 def test_gradients_are_those_that_were_there():
@@ -248,9 +168,10 @@ def test_each_part_is_put_back_though_another_cannot_be():
     module.lazy = nn.LazyLinear(2)
     before = state(module)
     with putting_back([module]):
-        grow_array(module)
-        write_in_place(module)
-        write_parameter(module)
+        module.array += 1.0
+        module.cached.add_(1.0)
+        with torch.no_grad():
+            module.linear.weight.mul_(2.0)
     assert state(module) == before
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import Exp, batches, mlp, state_bits
+from conftest import Exp, batches, loop, loss_of, mlp, state_bits
 from torch import nn
 
 import tamegrad
@@ -24,18 +24,11 @@ def deep(gain: float, depth: int = 30) -> nn.Sequential:
 
 
 def loss_fn(model, batch):
-    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+    return loss_of(model, *batch)
 
 
-def loss_after(model: nn.Module, steps: int = 150) -> float:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    losses = []
-    for batch in batches(steps):
-        loss = loss_fn(model, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+def loss_after(model: nn.Module) -> float:
+    losses = loop(model, torch.optim.SGD(model.parameters(), lr=0.05), steps=150)
     return sum(losses[-10:]) / 10
 
 
@@ -148,18 +141,17 @@ def test_orthogonal_layers_keep_lengths():
     assert torch.allclose(weight @ weight.t(), torch.eye(32), atol=1e-5)
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_batch_norm_cures_a_wrong_scale(place):
+@pytest.mark.parametrize(
+    ("place", "kinds"),
+    [
+        ("before", ["Linear", "BatchNorm1d", "ReLU"]),
+        ("after", ["Linear", "ReLU", "BatchNorm1d"]),
+    ],
+)
+def test_batch_norm_cures_a_wrong_scale(place, kinds):
     model = deep(2.0, depth=8)
     assert tamegrad.add_batch_norm(model, place) == 8
-    kinds = [type(layer).__name__ for layer in model[:3]]
-    assert (
-        kinds
-        == {
-            "before": ["Linear", "BatchNorm1d", "ReLU"],
-            "after": ["Linear", "ReLU", "BatchNorm1d"],
-        }[place]
-    )
+    assert [type(layer).__name__ for layer in model[:3]] == kinds
     assert isinstance(model[-1], nn.Linear)
     bare = loss_after(deep(2.0, depth=8))
     assert loss_after(model) < 1.25 and not bare < 1.3, bare

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import Exp, batches, mlp, state_bits
+from conftest import Exp, acted, alarms, batches, learn, loop, loss_of, mlp, state_bits, watched
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,10 +17,9 @@ import tamegrad
 
 def test_accumulated_gradients_are_judged_as_their_sum():
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model, lr=0.01)
     for index, (x, y) in enumerate(batches(12)):
-        (nn.functional.cross_entropy(model(x), y) / 4).backward()
+        (loss_of(model, x, y) / 4).backward()
         if index % 4 == 3:
             optimizer.step()
             total = math.hypot(*(float(p.grad.norm()) for p in model.parameters()))
@@ -33,11 +32,10 @@ def test_accumulated_gradients_are_judged_as_their_sum():
 @pytest.mark.parametrize("broken", [0, 2])
 def test_the_micro_batch_that_broke_a_step_is_the_one_that_is_looked_into(at, broken):
     model = nn.Sequential(nn.Linear(16, 32), Exp(), nn.Linear(32, 4))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model, lr=0.01)
     for index, (x, y) in enumerate(batches(4 * at + 4)):
         x = x * 1e3 if index == 4 * at + broken else x * 0.1
-        loss = nn.functional.cross_entropy(model(x), y) / 4
+        loss = loss_of(model, x, y) / 4
         guard.log(loss=loss)
         loss.backward()
         if index % 4 == 3:
@@ -50,33 +48,27 @@ def test_the_micro_batch_that_broke_a_step_is_the_one_that_is_looked_into(at, br
 
 def test_a_loss_of_a_step_that_was_left_out_is_not_that_of_the_next():
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model, lr=0.01)
     for index, (x, y) in enumerate(batches(30)):
-        loss = nn.functional.cross_entropy(model(x), y)
+        loss = loss_of(model, x, y)
         guard.log(loss=loss * math.inf if index == 20 else loss)
         if index != 20:
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            learn(loss, optimizer)
     assert guard.findings() == [] and guard.step_number == 29
 
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("clips", [False, True])
-@pytest.mark.parametrize("mode", ["observe", "protect"])
 def test_a_loss_scale_is_taken_out_and_its_back_offs_are_no_alarm(fused, clips, mode):
-    def run(watched: bool):
+    def run(mode):
         model = mlp()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=20)
-        guard = (
-            tamegrad.watch(model, optimizer, mode, scaler=scaler, strict=True) if watched else None
-        )
+        guard = tamegrad.watch(model, optimizer, mode, scaler=scaler, strict=True) if mode else None
         norms = []
         for x, y in batches(80):
             optimizer.zero_grad()
-            loss = 64.0 * nn.functional.cross_entropy(model(x), y)
+            loss = 64.0 * loss_of(model, x, y)
             scaler.scale(loss).backward()
             if clips and guard is not None:
                 guard.clip_(1e3, loss=loss)
@@ -89,13 +81,12 @@ def test_a_loss_scale_is_taken_out_and_its_back_offs_are_no_alarm(fused, clips, 
                 norms.append(guard.gradient_norm)
         return model, optimizer, guard, norms, scaler
 
-    bare, watched = run(False), run(True)
-    guard = watched[2]
-    assert watched[4].get_scale() < 2.0**127
+    bare, (model, optimizer, guard, norms, scaler) = run(None), run(mode)
+    assert scaler.get_scale() < 2.0**127
     assert guard.findings() == []
     assert 60 < guard.step_number < 80, "some steps were left out by the scaler"
-    assert 1e-1 < watched[3][-1] < 1e3
-    assert state_bits(*watched[:2]) == state_bits(*bare[:2])
+    assert 1e-1 < norms[-1] < 1e3
+    assert state_bits(model, optimizer) == state_bits(*bare[:2])
 
 
 @pytest.mark.parametrize(
@@ -116,11 +107,7 @@ def test_a_compiled_model_is_watched_and_its_layer_named(backend):
         if step == 20:
             with torch.no_grad():
                 model[2].weight[0, 0] = math.inf
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(compiled(x), y)
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
+        learn(loss_of(compiled, x, y), optimizer, guard)
     diagnosis = guard.diagnosis()
     assert (diagnosis.verdict, diagnosis.onset) == ("exploded", 20)
     assert diagnosis.origin == "2"
@@ -128,13 +115,9 @@ def test_a_compiled_model_is_watched_and_its_layer_named(backend):
 
 def test_compiling_after_watching_breaks_no_graph():
     model = mlp(2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    for x, y in batches(5):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(compiled(x), y).backward()
-        optimizer.step()
+    loop(compiled, optimizer, steps=5)
     assert guard.step_number == 5
 
 
@@ -143,22 +126,17 @@ def test_checkpointed_layers_are_seen_once(reentrant):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.middle, self.last = nn.Linear(16, 32), mlp_part(), nn.Linear(32, 4)
+            self.first, self.last = nn.Linear(16, 32), nn.Linear(32, 4)
+            self.middle = nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32))
 
         def forward(self, x):
             h = checkpoint(self.middle, self.first(x), use_reentrant=reentrant)
             return self.last(h)
 
-    def mlp_part():
-        return nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32))
-
     torch.manual_seed(0)
     model = Net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = tamegrad.watch(model, optimizer, strict=True)
-    x, y = next(batches(1))
-    nn.functional.cross_entropy(model(x), y).backward()
-    optimizer.step()
+    optimizer, guard = watched(model, lr=0.01)
+    loop(model, optimizer, steps=1)
     names = [layer[0] for layer in guard._steps.passes.probes.layers]
     assert names == ["first", "middle.0", "middle.1", "middle.2", "last"]
     deltas = guard._steps.passes.trace.delta_norms()
@@ -177,15 +155,14 @@ def test_two_optimizers_on_one_loss_are_one_step():
         if step == 10:
             x[0] = math.inf
             before = [p.detach().clone() for p in model.parameters()]
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        model.zero_grad()
+        loss_of(model, x, y).backward()
         for optimizer in optimizers:
             optimizer.step()
         if step == 10:
             assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert guard.step_number == 20
-    assert [(step, action.action) for step, action in guard.actions()] == [(10, "skip")]
+    assert acted(guard) == [(10, "skip")]
 
 
 def test_frozen_parameters_are_absent_and_new_zeros_are_no_alarm():
@@ -201,16 +178,9 @@ def test_frozen_parameters_are_absent_and_new_zeros_are_no_alarm():
 
     torch.manual_seed(0)
     model = nn.Sequential(Lora(nn.Linear(16, 32)), nn.Tanh(), Lora(nn.Linear(32, 4)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
-    for x, y in batches(150):
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
-    assert [f for f in guard.findings() if f.severity == "alarm"] == []
-    assert guard.actions() == []
+    optimizer, guard = watched(model, "protect", torch.optim.AdamW, 5e-3)
+    loop(model, optimizer, guard, steps=150)
+    assert (alarms(guard), guard.actions()) == ([], [])
 
 
 def test_a_shared_parameter_counts_once():
@@ -218,18 +188,15 @@ def test_a_shared_parameter_counts_once():
     head = nn.Linear(8, 10, bias=False)
     head.weight = embedding.weight
     model = nn.Sequential(embedding, head)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model)
     tokens = torch.arange(10)
-    nn.functional.cross_entropy(model(tokens), tokens).backward()
-    optimizer.step()
+    learn(loss_of(model, tokens, tokens), optimizer)
     assert guard.gradient_norm == pytest.approx(float(embedding.weight.grad.norm()), rel=1e-6)
 
 
 def test_sparse_gradients_are_judged_and_clipped():
     model = nn.Embedding(50, 4, sparse=True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
+    optimizer, guard = watched(model, "protect")
     model(torch.tensor([3, 3, 7])).sum().backward()
     assert float(guard.clip_(1.0)) == pytest.approx(math.sqrt(4 * 4.0 + 4 * 1.0))
     assert float(model.weight.grad.coalesce().values().norm()) == pytest.approx(1.0)
@@ -239,14 +206,11 @@ def test_sparse_gradients_are_judged_and_clipped():
 
 def test_a_parameter_group_that_is_added_is_watched():
     model, extra = mlp(), nn.Parameter(torch.ones(3))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model, lr=0.1)
     for factor in (None, 1.0, math.inf):
         if factor == 1.0:
             optimizer.add_param_group({"params": [extra]})
-        optimizer.zero_grad()
-        (model(torch.ones(2, 16)).sum() + (factor or 0.0) * extra.sum()).backward()
-        optimizer.step()
+        learn(model(torch.ones(2, 16)).sum() + (factor or 0.0) * extra.sum(), optimizer)
     assert [finding.tensor for finding in guard.findings()][:1] == ["group1.0"]
 
 
@@ -263,11 +227,8 @@ def test_a_recurrent_cell_is_a_layer_for_each_step():
             return self.out(h)
 
     model = Net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = tamegrad.watch(model, optimizer, strict=True)
-    x, y = next(batches(1))
-    nn.functional.cross_entropy(model(x), y).backward()
-    optimizer.step()
+    optimizer, guard = watched(model, lr=0.01)
+    loop(model, optimizer, steps=1)
     layers = {name: recurrent for name, *_, recurrent in guard._steps.passes.probes.layers}
     assert layers == {
         "cell@0": True, "act@0": False, "cell@1": True, "act@1": False,

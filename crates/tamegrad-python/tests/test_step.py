@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from conftest import batches, mlp
-from torch import nn
+from conftest import batches, loss_of, mlp, watched
 
-import tamegrad
 from tamegrad._step import Phase, Step
 
 
@@ -39,11 +36,10 @@ def test_a_phase_follows_the_one_before_it(phases, message):
 @pytest.mark.parametrize("clips", [0, 1, 2])
 def test_a_step_is_judged_once_and_a_new_one_takes_its_place(clips):
     model = mlp(2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = tamegrad.watch(model, optimizer, strict=True)
+    optimizer, guard = watched(model, lr=0.01)
     for number, (x, y) in enumerate(batches(3)):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        loss_of(model, x, y).backward()
         at_hand = guard._steps.step
         assert (at_hand.number, at_hand.phase) == (number, Phase.COMING)
         for _ in range(clips):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
-from conftest import batches, mlp
+from conftest import acted, batches, is_finite, mlp, same_weights
 from torch import nn
 
 transformers = pytest.importorskip("transformers")
@@ -67,9 +66,7 @@ def run(tmp_path, mode, poisoned=None, settings=None, resume=False, loss=None, *
 
 def test_a_watched_run_is_the_bare_run(tmp_path):
     (bare, _), (watched, callback) = run(tmp_path, None), run(tmp_path, "observe")
-    assert all(
-        torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True)
-    )
+    assert same_weights(bare, watched)
     assert callback.guard.step_number == 30
     assert "Loss  " in str(callback.diagnosis()), "the model's output holds the loss of every step"
     assert callback.diagnosis().verdict == "healthy"
@@ -92,8 +89,8 @@ def test_the_losses_of_accumulated_batches_are_those_of_one_step(tmp_path):
 
 def test_protect_leaves_out_the_broken_batch(tmp_path):
     model, callback = run(tmp_path, "protect", poisoned=20, max_norm=1.0)
-    assert [(s, a.action) for s, a in callback.guard.actions()] == [(20, "skip")]
-    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert acted(callback.guard) == [(20, "skip")]
+    assert is_finite(model)
 
 
 def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
@@ -104,9 +101,8 @@ def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
     assert saved.is_file()
     _, resumed = run(tmp_path / "parts", "observe", poisoned=12, settings=saves, resume=True)
     assert resumed.guard.step_number == whole.guard.step_number == 30
-    assert [(f.sign, f.step) for f in resumed.guard.findings()] == [
-        (f.sign, f.step) for f in whole.guard.findings()
-    ]
+    seen = [[(f.sign, f.step) for f in run.guard.findings()] for run in (whole, resumed)]
+    assert seen[0] == seen[1]
     assert resumed.diagnosis().onset == 12
     saved.unlink()
     with pytest.warns(UserWarning, match="what was seen before is not known"):

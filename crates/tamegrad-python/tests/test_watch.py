@@ -5,26 +5,38 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
-from conftest import OPTIMIZERS, Exp, Switch, batches, mlp, state_bits, train
+from conftest import (
+    OPTIMIZERS,
+    Exp,
+    Switch,
+    acted,
+    batches,
+    learn,
+    loop,
+    loss_of,
+    mlp,
+    same_weights,
+    state_bits,
+    times,
+    train,
+    watched,
+)
 from torch import nn
 
 import tamegrad
 
 
-@pytest.mark.parametrize("mode", ["observe", "protect"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_watched_run_is_the_bare_run_to_the_bit(mode, optimizer):
-    bare, watched = (train(m, optimizer=optimizer) for m in (None, mode))
-    assert watched.losses == bare.losses
-    assert state_bits(watched.model, watched.optimizer) == state_bits(bare.model, bare.optimizer)
-    assert watched.guard.actions() == []
+    bare, run = (train(m, optimizer=optimizer) for m in (None, mode))
+    assert run.losses == bare.losses
+    assert state_bits(run.model, run.optimizer) == state_bits(bare.model, bare.optimizer)
+    assert run.guard.actions() == []
 
 
-@pytest.mark.parametrize("mode", ["observe", "protect"])
 def test_dropout_and_batch_norm_see_the_same_chance(mode):
     def net():
         torch.manual_seed(0)
@@ -32,10 +44,8 @@ def test_dropout_and_batch_norm_see_the_same_chance(mode):
             nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4)
         )
 
-    bare, watched = (
-        train(m, model=net(), trace_every=5) if m else train(m, model=net()) for m in (None, mode)
-    )
-    assert state_bits(watched.model, watched.optimizer) == state_bits(bare.model, bare.optimizer)
+    bare, run = (train(m, model=net(), trace_every=5) for m in (None, mode))
+    assert state_bits(run.model, run.optimizer) == state_bits(bare.model, bare.optimizer)
 
 
 def poison(at: int):
@@ -52,20 +62,16 @@ def poison(at: int):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_that_is_not_finite_is_left_out_to_the_bit(optimizer):
-    before: list[bytes] = []
-    after: list[bytes] = []
+    states = {}
 
     def plant(step, model, made, x):
-        if step == 30:
-            before.extend(state_bits(model, made))
-            return poison(30)(step, model, made, x)
-        if step == 31:
-            after.extend(state_bits(model, made))
-        return x
+        if step in (30, 31):
+            states[step] = state_bits(model, made)
+        return poison(30)(step, model, made, x)
 
     run = train("protect", optimizer=optimizer, at_step=plant)
-    assert before and after == before
-    assert [(step, action.action) for step, action in run.guard.actions()] == [(30, "skip")]
+    assert states[31] == states[30]
+    assert acted(run.guard) == [(30, "skip")]
     assert math.isfinite(run.losses[-1])
     assert not math.isfinite(train(None, optimizer=optimizer, at_step=poison(30)).losses[-1])
 
@@ -133,49 +139,41 @@ def test_a_layer_that_let_its_input_through_is_named_when_it_does_so_no_more():
     assert (run.guard.diagnosis().onset, run.guard.diagnosis().origin) == (150, "4")
 
 
-@pytest.mark.parametrize("mode", ["observe", "protect"])
 def test_another_task_is_learned_as_without_a_guard(mode):
     def start(mode):
-        torch.manual_seed(0)
         model = mlp()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        guard = tamegrad.watch(model, optimizer, mode, strict=True) if mode else None
+        optimizer, guard = watched(
+            model, mode, lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9), 0.05
+        )
         losses = []
         for step, (x, y) in enumerate(batches(400)):
-            y = (y + 1) % 4 if step >= 250 else y
-            loss = nn.functional.cross_entropy(model(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            if guard:
-                guard.log(loss=loss)
-            optimizer.step()
+            loss = loss_of(model, x, (y + 1) % 4 if step >= 250 else y)
+            learn(loss, optimizer, guard)
             losses.append(loss.item())
         return model, guard, losses
 
-    (bare, _, losses), (model, guard, watched) = start(None), start(mode)
+    (bare, _, losses), (model, guard, got) = start(None), start(mode)
     assert max(losses[250:255]) > 3.0 * max(losses[:3]) > losses[249], "the jump is a large one"
-    assert watched == losses
-    assert all(
-        torch.equal(a, b) for a, b in zip(bare.parameters(), model.parameters(), strict=True)
-    )
+    assert got == losses
+    assert same_weights(bare, model)
     assert guard.actions() == [] and guard.diagnosis().onset is None
 
 
 def test_a_spike_is_scaled_before_the_moments_see_it():
-    def plant(step, model, optimizer, x):
-        return x * 3e3 if step == 150 else x
-
     def second_moment(run):
         state = run.optimizer.state[next(run.model.parameters())]
         return float(state["exp_avg_sq"].max())
 
     # An unbounded network: the gradient grows with its input.
     runs = [
-        train(m, model=mlp(activation=nn.ReLU), steps=152, at_step=plant)
+        train(m, model=mlp(activation=nn.ReLU), steps=152, at_step=times(3e3, 150))
         for m in ("observe", "protect")
     ]
     assert second_moment(runs[1]) < 1e-3 * second_moment(runs[0])
-    assert [a.action for s, a in runs[1].guard.actions() if s == 150][0] in ("scale", "scale-all")
+    assert [action for step, action in acted(runs[1].guard) if step == 150][0] in (
+        "scale",
+        "scale-all",
+    )
 
 
 def test_scaling_in_place_bumps_the_version_that_torch_keeps():
@@ -191,20 +189,14 @@ def test_scaling_in_place_bumps_the_version_that_torch_keeps():
 
 
 def test_an_update_that_would_overthrow_a_matrix_is_made_anew():
-    def plant(step, model, optimizer, x):
-        for group in optimizer.param_groups:
-            group["lr"] = 3e3 if step == 150 else 1e-2
-        return x
-
     weights = {}
 
-    def keep(step, model, optimizer, x):
-        if step in (150, 151):
-            weights[step] = model[0].weight.detach().clone()
-        return plant(step, model, optimizer, x)
+    def plant(step, model, optimizer, x):
+        weights[step] = model[0].weight.detach().clone()
+        optimizer.param_groups[0]["lr"] = 3e3 if step == 150 else 1e-2
+        return x
 
-    run = train("protect", optimizer="sgd", steps=160, at_step=keep)
-    bare = train(None, optimizer="sgd", steps=160, at_step=plant)
+    bare, run = (train(m, optimizer="sgd", steps=160, at_step=plant) for m in (None, "protect"))
     change = float((weights[151] - weights[150]).norm() / weights[150].norm())
     assert change <= 0.1 + 1e-6
     assert max(run.losses[151:]) < 3.0 < max(bare.losses[151:])
@@ -212,18 +204,12 @@ def test_an_update_that_would_overthrow_a_matrix_is_made_anew():
 
 def test_the_learning_rate_is_lowered_without_the_scheduler_seeing_it():
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    optimizer, guard = watched(model, "protect")
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.999)
-    guard = tamegrad.watch(model, optimizer, "protect", strict=True)
     rates = []
     for step, (x, y) in enumerate(batches(260)):
-        loss = nn.functional.cross_entropy(model(x), y)
-        if step > 200 and step % 10 == 0:
-            loss = loss * 1e4
-        optimizer.zero_grad()
-        loss.backward()
-        guard.log(loss=loss)
-        optimizer.step()
+        loss = loss_of(model, x, y)
+        learn(loss * 1e4 if step > 200 and step % 10 == 0 else loss, optimizer, guard)
         scheduler.step()
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.02 * 0.999 ** (step + 1) for step in range(260)], rel=1e-12)
@@ -262,10 +248,7 @@ def test_snapshots_put_back_every_bit():
         copy.take()
         chance = random_state()
         before, drawn = state_bits(run.model, run.optimizer), torch.rand(3)
-        for x, y in batches(3):
-            run.optimizer.zero_grad()
-            nn.functional.cross_entropy(run.model(x), y).backward()
-            run.optimizer.step()
+        loop(run.model, run.optimizer, steps=3)
         assert state_bits(run.model, run.optimizer) != before
         copy.restore()
         set_random_state(chance)
@@ -280,8 +263,7 @@ def test_a_snapshot_of_an_optimizer_that_has_no_state_yet():
     optimizer = torch.optim.AdamW(model.parameters())
     copy = StateCopy(list(model.parameters()), [optimizer])
     copy.take()
-    nn.functional.cross_entropy(model(torch.ones(2, 16)), torch.tensor([0, 1])).backward()
-    optimizer.step()
+    learn(loss_of(model, torch.ones(2, 16), torch.tensor([0, 1])), optimizer)
     copy.restore()
     assert not optimizer.state
 
@@ -304,20 +286,13 @@ def test_detaching_leaves_no_hook():
     assert guard.diagnosis().verdict == "too-early"
 
 
-def test_an_error_inside_is_shown_once_and_ends_the_watching():
+def test_an_error_inside_is_shown_once_and_ends_the_watching(told):
     model = mlp()
-    optimizer = torch.optim.AdamW(model.parameters())
-    guard = tamegrad.watch(model, optimizer)
+    optimizer, guard = watched(model, strict=False)
     guard._steps.update.before = None
-    for x, y in batches(3):
-        nn.functional.cross_entropy(model(x), y).backward()
-        if guard._hooks._handles:
-            with pytest.warns(
-                tamegrad.TamegradWarning, match="stopped watching at step 0: TypeError"
-            ):
-                optimizer.step()
-        else:
-            optimizer.step()
+    loop(model, optimizer, steps=3)
+    assert len(told()) == 1 and "stopped watching at step 0: TypeError" in told()[0]
+    assert not guard._hooks._handles
     strict = tamegrad.watch(model, optimizer, strict=True)
     strict._steps.update.before = None
     with pytest.raises(TypeError):
@@ -326,30 +301,12 @@ def test_an_error_inside_is_shown_once_and_ends_the_watching():
 
 def test_a_loss_of_several_elements_is_refused_and_the_watching_goes_on():
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = tamegrad.watch(model, optimizer)
+    optimizer, guard = watched(model, strict=False)
     with pytest.raises(ValueError, match=r"loss: got a tensor of shape \(3,\)"):
         guard.log(loss=torch.ones(3))
     model(next(batches(1))[0]).sum().backward()
     optimizer.step()
     assert (guard.step_number, guard.failure) == (1, None)
-
-
-def test_a_closure_brings_the_loss_with_it():
-    model = mlp()
-    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
-    guard = tamegrad.watch(model, optimizer, strict=True)
-    for x, y in batches(5):
-
-        def closure(x=x, y=y):
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-    assert guard.step_number == 5
-    assert "Loss" in str(guard.diagnosis()) or guard.diagnosis().verdict == "too-early"
 
 
 def test_importing_does_not_import_torch():
@@ -378,17 +335,15 @@ def test_what_cannot_be_watched_is_said(arguments, error):
         tamegrad.watch(*arguments(model, torch.optim.SGD(model.parameters(), lr=0.1)))
 
 
-def test_gradients_that_somebody_has_clipped_are_noticed():
+def test_gradients_that_somebody_has_clipped_are_noticed(told):
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    guard = tamegrad.watch(model, optimizer, strict=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for x, y in batches(12):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
-            optimizer.step()
+    optimizer, guard = watched(model, lr=0.01)
+    for x, y in batches(12):
+        optimizer.zero_grad()
+        loss_of(model, x, y).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        optimizer.step()
+    assert told() == []
     assert "note: the gradients come clipped to a norm of 0.001" in str(guard.diagnosis())
 
 

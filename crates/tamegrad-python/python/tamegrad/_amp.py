@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ._calls import leads_to
+
 _NODES_MAX = 100_000
 """Nodes of a loss's graph that are looked at for a parameter."""
 
@@ -108,17 +110,9 @@ class Scaling:
 
 def _leads_to(loss: torch.Tensor, parameters: list[torch.Tensor]) -> bool:
     wanted = {id(parameter) for parameter in parameters}
-    stack, met = [loss.grad_fn], {loss.grad_fn}
-    while stack and len(met) < _NODES_MAX:
-        node = stack.pop()
-        if node is None:
-            continue
-        if id(getattr(node, "variable", None)) in wanted:
-            return True
-        new = [before for before, _ in node.next_functions if before not in met]
-        met.update(new)
-        stack += new
-    return False
+    return leads_to(
+        [loss.grad_fn], lambda node: id(getattr(node, "variable", None)) in wanted, _NODES_MAX
+    )
 
 
 _live: weakref.WeakSet[Scaling] = weakref.WeakSet()

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -126,6 +126,20 @@ def tensors_of(value: Any) -> list[torch.Tensor]:
 def first_float(value: Any) -> torch.Tensor | None:
     """The first real float tensor of nested containers."""
     return next((tensor for tensor in tensors_of(value) if not tensor.is_complex()), None)
+
+
+def leads_to(nodes: Iterable[Any], is_goal: Callable[[Any], bool], nodes_max: int) -> bool:
+    """Whether the graph leads from some nodes back to a goal, as far as it is looked at."""
+    stack = [node for node in nodes if node is not None]
+    met = set(stack)
+    while stack and len(met) < nodes_max:
+        node = stack.pop()
+        if is_goal(node):
+            return True
+        before = [known for known, _ in node.next_functions if known is not None]
+        stack += [known for known in before if known not in met]
+        met.update(before)
+    return False
 
 
 def _is_read(tensor: torch.Tensor) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import _device
-from ._numbers import with_zeros
+from ._numbers import Numbers, with_zeros
 
 if TYPE_CHECKING:
     from ._core import Scan
@@ -28,25 +28,25 @@ def read(scan: Scan, parameters: list[torch.Tensor], rows: _device.Rows | None =
 def put(scan: Scan, index: int, tensor: torch.Tensor, rows: _device.Rows | None = None) -> None:
     """Reads one tensor of any kind into an entry of ``scan``."""
     dense, missing = values_of(tensor.detach())
-    if dense.device.type == "meta":
-        return
-    if not dense.numel():
-        scan.put(index, with_zeros((0, 0, 0, 0, 0.0, 0.0, 0.0), missing))
-        return
-    if rows is not None and dense.device.type != "cpu":
+    is_meta = dense.device.type == "meta"
+    if rows is not None and dense.numel() and dense.device.type != "cpu" and not is_meta:
         rows.add(index, dense, missing)
         return
-    if dense.device.type != "cpu":
-        scan.put(index, with_zeros(_device.exact(dense), missing))
-        return
-    if not scan.put_tensor(index, dense):
+    numbers = numbers_of(scan, dense)
+    if numbers is not None:
+        scan.put(index, with_zeros(numbers, missing))
+    elif not is_meta:
         raise TypeError(
             f"gradient of {tuple(dense.shape)}, {dense.dtype}, {dense.layout} cannot be read"
         )
-    if missing:
-        numbers = scan.get(index)
-        assert numbers is not None
-        scan.put(index, with_zeros(numbers, missing))
+
+
+def numbers_of(scan: Scan, dense: torch.Tensor) -> Numbers | None:
+    """The numbers of a dense real tensor of any device; ``None`` of one that holds none."""
+    if dense.device.type == "meta":
+        return None
+    is_here = dense.device.type == "cpu" and dense.numel()
+    return scan.numbers_of(dense) if is_here else _device.exact(dense)
 
 
 def values_of(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:

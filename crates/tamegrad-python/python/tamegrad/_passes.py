@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import _device, _gradients
+from . import _gradients
 from ._calls import Call, CarriedState
 from ._core import Guard as Core
 from ._core import Scan, Trace
@@ -291,11 +291,7 @@ class Passes:
         if numbers is not None:
             return numbers
         dense, missing = _gradients.values_of(tensor.detach())
-        if dense.device.type == "meta":
-            return None
-        if dense.device.type != "cpu":
-            return with_zeros(_device.exact(dense), missing)
-        numbers = self._batch.numbers_of(dense)
+        numbers = _gradients.numbers_of(self._batch, dense)
         return None if numbers is None else with_zeros(numbers, missing)
 
     # --- layers --------------------------------------------------------------------------------

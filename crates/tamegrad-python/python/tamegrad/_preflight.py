@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import html
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from ._core import Scan, Updates, critical_multiple
 from ._probes import Probes, watching
 from ._state import random_state, set_random_state
 from ._update import measure
+from .diagnosis import Report
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class LayerGain:
     """Whether a gain lies outside of [0.5, 2], and not by design."""
 
 
-class Preflight:
+class Preflight(Report):
     """What one pass on one batch shows before anything is trained, and the first update where an
     optimizer was given.
 
@@ -78,26 +77,8 @@ class Preflight:
             for name, forward, backward, is_marked in self._core.gains()
         ]
 
-    def text(self, *, width: int = 100, colour: bool = False) -> str:
-        """The report as lines of text."""
-        return self._core.text(width=width, colour=colour)
-
-    def to_json(self) -> str:
-        """The report as JSON; NaN and Inf are strings there."""
-        return self._core.json()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as nested dictionaries and lists."""
-        return json.loads(self._core.json())
-
-    def __str__(self) -> str:
-        return self.text()
-
     def __repr__(self) -> str:
         return f"Preflight(ok={self.ok}, problems={self.problems!r})"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.text())}</pre>"
 
 
 def preflight(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import _device, _layers
-from ._calls import first_float, tensors_of
+from ._calls import first_float, leads_to, tensors_of
 from ._core import Trace
 from ._gradients import values_of
 from ._names import plain, unwrapped
@@ -178,7 +178,8 @@ class Probes:
         first = self._places[name, 0]
         if call == 1:
             has_weights = next(module.parameters(recurse=False), None) is not None
-            recurrent = has_weights and _come_from(given, self._first_nodes[name])
+            nodes, made_by = [tensor.grad_fn for tensor in given], self._first_nodes[name]
+            recurrent = has_weights and leads_to(nodes, lambda node: node is made_by, _NODES_MAX)
             self.layers[first] = _layers.row(f"{title}@0", module, recurrent=recurrent)
         recurrent = _layers.is_recurrent(self.layers[first])
         self.layers.append(_layers.row(f"{title}@{call}", module, recurrent=recurrent))
@@ -260,22 +261,6 @@ class _Delta:
     def __call__(self, gradient: torch.Tensor) -> None:
         if self._probes._trace is self._trace:
             self._probes._read_delta(self._layer, gradient, self._trace)
-
-
-def _come_from(tensors: list[torch.Tensor], node: Any) -> bool:
-    """Whether the graph leads from one of the tensors back to a node."""
-    if node is None:
-        return False
-    stack = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
-    met = set(stack)
-    while stack and len(met) < _NODES_MAX:
-        at = stack.pop()
-        if at is node:
-            return True
-        new = [before for before, _ in at.next_functions if before is not None]
-        stack += [before for before in new if before not in met]
-        met.update(new)
-    return False
 
 
 def _has_children(module: nn.Module) -> bool:

@@ -33,11 +33,16 @@ class Rate:
     def restore(self) -> None:
         """Puts all rates back."""
         for group, rate in reversed(self._changed):
-            if isinstance(rate, torch.Tensor):
-                group["lr"].copy_(rate)
-            else:
-                group["lr"] = rate
+            put(group, rate)
         self._changed = []
+
+
+def put(group: dict[str, Any], rate: Any) -> None:
+    """Gives a parameter group its rate back, in the tensor that holds it where it is one."""
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].copy_(rate)
+    else:
+        group["lr"] = rate
 
 
 def rate_of(optimizers: list[torch.optim.Optimizer]) -> float | None:

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
+from . import _rate
 from ._buffers import CalmBuffers
-from ._state import StateCopy, random_state, set_random_state
+from ._state import StateCopy, cloned, random_state, set_random_state
 from ._watched import Watched
 
 
@@ -71,7 +71,7 @@ class Snapshots:
         state.extra = {
             "buffers": buffers,
             "random": random_state(),
-            "rates": [[_copied(g["lr"]) for g in o.param_groups] for o in self._watched.optimizers],
+            "rates": [[cloned(g["lr"]) for g in o.param_groups] for o in self._watched.optimizers],
             "stateful": [copy.deepcopy(part.state_dict()) for part in self._stateful],
         }
         self._kept.append((step, state))
@@ -100,14 +100,7 @@ class Snapshots:
                 self._watched.optimizers, state.extra["rates"], strict=True
             ):
                 for group, rate in zip(optimizer.param_groups, rates, strict=False):
-                    if isinstance(group["lr"], torch.Tensor):
-                        group["lr"].copy_(rate)
-                    else:
-                        group["lr"] = rate
+                    _rate.put(group, rate)
         if self._on_rewind is not None:
             self._on_rewind(step)
         return step
-
-
-def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, torch.Tensor) else value

@@ -84,14 +84,14 @@ class StateCopy:
                     if isinstance(value, torch.Tensor) and isinstance(state.get(key), torch.Tensor):
                         state[key].copy_(value)
                     else:
-                        state[key] = _cloned(value)
+                        state[key] = cloned(value)
             for group, saved_group in zip(optimizer.param_groups, groups, strict=False):
                 group.update(saved_group)
 
 
 def _into(place: Any, value: Any, targets: list[torch.Tensor], values: list[torch.Tensor]) -> Any:
     if not isinstance(value, torch.Tensor):
-        return _cloned(value)
+        return cloned(value)
     fits = (
         isinstance(place, torch.Tensor)
         and place.shape == value.shape
@@ -105,14 +105,14 @@ def _into(place: Any, value: Any, targets: list[torch.Tensor], values: list[torc
     return place
 
 
-def _cloned(value: Any) -> Any:
+def cloned(value: Any) -> Any:
     """A copy that shares nothing that changes: LBFGS keeps its history in lists of tensors."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
-        return {key: _cloned(item) for key, item in value.items()}
+        return {key: cloned(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_cloned(item) for item in value)
+        return type(value)(cloned(item) for item in value)
     return value
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from ._core import SNAPSHOT_EVERY, SNAPSHOTS_MAX, TRACE_EVERY
 from ._optimizers import resolved
+from ._telling import Teller
 from .diagnosis import Finding
 from .guard import Guard
 
@@ -64,17 +65,17 @@ def watch(
     return Guard(
         model,
         optimizers,
-        mode=mode,
-        trace_every=trace_every,
-        snapshot_every=snapshot_every,
-        snapshots_max=snapshots_max,
-        total_steps=total_steps,
+        Teller(on_finding, loggers, log_every),
+        strict=strict,
+        options={
+            "mode": mode,
+            "trace_every": trace_every,
+            "snapshot_every": snapshot_every,
+            "snapshots_max": snapshots_max,
+            "planned_steps": total_steps,
+        },
         scheduler=scheduler,
         scaler=scaler,
         on_rewind=on_rewind,
-        on_finding=on_finding,
-        loggers=loggers,
-        log_every=log_every,
         process_group=process_group,
-        strict=strict,
     )

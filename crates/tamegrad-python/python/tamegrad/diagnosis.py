@@ -68,7 +68,31 @@ class Remedy:
     treats_cause: bool
 
 
-class Diagnosis:
+class Report:
+    """What a core has to tell: as text, which IPython shows as well, and as JSON."""
+
+    _core: Any
+
+    def text(self, *, width: int = 100, colour: bool = False) -> str:
+        """The whole as lines of text."""
+        return self._core.text(width=width, colour=colour)
+
+    def to_json(self) -> str:
+        """The whole as JSON; NaN and Inf are strings there."""
+        return self._core.json()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole as nested dictionaries and lists, in the schema of docs/json.md."""
+        return json.loads(self.to_json())
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.text())}</pre>"
+
+
+class Diagnosis(Report):
     """Verdict, onset, origin, cause, signs, chain of gains and remedies of a run so far.
 
     ``place`` says what kind of place the origin is: ``layer``, ``tensor``, ``data``, or, outside the
@@ -107,21 +131,12 @@ class Diagnosis:
         """The diagnosis as lines of text."""
         head = [f"{self.failure}; what follows is of the steps before", ""] if self.failure else []
         notes = [f"note: {note}" for note in self.notes]
-        text = self._core.text(width=width, colour=colour).rstrip("\n")
+        text = super().text(width=width, colour=colour).rstrip("\n")
         return "\n".join([*head, text, *([""] if notes else []), *notes]) + "\n"
-
-    def to_json(self) -> str:
-        """The diagnosis as JSON; NaN and Inf are strings there."""
-        return self._core.json()
 
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as nested dictionaries and lists, in the schema of docs/json.md."""
-        report = json.loads(self._core.json())
-        report["failure"], report["notes"] = self.failure, self.notes
-        return report
-
-    def __str__(self) -> str:
-        return self.text()
+        return {**super().to_dict(), "failure": self.failure, "notes": self.notes}
 
     def __repr__(self) -> str:
         parts = [f"verdict={self.verdict!r}"]
@@ -130,6 +145,3 @@ class Diagnosis:
             if value is not None:
                 parts.append(f"{name}={value!r}")
         return f"Diagnosis({', '.join(parts)})"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.text())}</pre>"

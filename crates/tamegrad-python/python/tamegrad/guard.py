@@ -23,30 +23,6 @@ _live: weakref.WeakSet[Guard] = weakref.WeakSet()
 """The guards that watch something."""
 
 
-def _safely(method):
-    """What goes wrong in tamegrad does not stop the training: it is told, and the guard lets go of the
-    run. With ``strict`` it is raised."""
-
-    @functools.wraps(method)
-    def call(self, *args, **kwargs):
-        if self._detached:
-            return None
-        records = torch.is_grad_enabled()
-        try:
-            # As `torch.no_grad` does, without its objects: this runs four times a step.
-            torch._C._set_grad_enabled(False)
-            return method(self, *args, **kwargs)
-        except CallbackError as error:
-            raise error.cause from None
-        except Exception as error:
-            self._fail(error)
-            return None
-        finally:
-            torch._C._set_grad_enabled(records)
-
-    return call
-
-
 class Guard:
     """Watches the steps of a model's optimizers; made by :func:`tamegrad.watch`.
 
@@ -58,51 +34,38 @@ class Guard:
         self,
         model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
+        teller: Teller,
         *,
-        mode: str,
-        trace_every: int,
-        snapshot_every: int,
-        snapshots_max: int,
-        total_steps: int | None,
-        scheduler: Any,
-        scaler: Any,
-        on_rewind: Callable[[int], None] | None,
-        on_finding: Callable[[Finding], None] | None,
-        loggers: Iterable[Callable[[int, dict[str, Any]], None]],
-        log_every: int,
-        process_group: Any,
         strict: bool,
+        options: dict[str, Any],
+        **parts: Any,
     ) -> None:
-        self.mode = mode
+        """``options`` are those of the core, and ``parts`` what else :class:`Steps` is given."""
+        self.mode = options["mode"]
         self.failure: str | None = None
         """Why watching has ended before the run, if an error inside tamegrad has ended it."""
         self._strict = strict
         self._detached = False
         self._watched = Watched(model, optimizers)
         _let_go_of(self._watched.parameters)
-        self._teller = Teller(on_finding, loggers, log_every)
+        self._teller = teller
         self._steps = Steps(
-            model,
-            self._watched,
-            options={
-                "mode": mode,
-                "trace_every": trace_every,
-                "snapshot_every": snapshot_every,
-                "snapshots_max": snapshots_max,
-                "planned_steps": total_steps,
-            },
-            scheduler=scheduler,
-            scaler=scaler,
-            on_rewind=on_rewind,
-            process_group=process_group,
-            teller=self._teller,
-            on_error=self._fail,
+            model, self._watched, options=options, teller=teller, on_error=self._fail, **parts
         )
         self._hooks = StepHooks(
-            self._steps.update, opens=self._open, opens_with=self._open_with, closes=self._close
+            self._steps.update,
+            opens=functools.partial(self._safely, self._steps.open),
+            opens_with=functools.partial(self._safely, self._open_with),
+            closes=functools.partial(self._safely, self._steps.close),
         )
         self._newcomers = Newcomers(self._adopt)
-        self._attach()
+        _live.add(self)
+        self._steps.passes.attach()
+        self._steps.scaling.attach()
+        self._newcomers.know(self._watched.optimizers)
+        self._newcomers.attach()
+        for optimizer in self._watched.optimizers:
+            self._hooks.attach(optimizer)
 
     # --- what the user calls -----------------------------------------------------------------
 
@@ -141,17 +104,10 @@ class Guard:
         """
         largest = _clipping.limit("max_value", max_value)
         self.log(loss=loss)
-        if self._detached:
-            norm = self._norm_by_torch()
-            _clipping.by_value(self._watched.parameters, largest)
-            return norm
-
-        def clip(factors: list[float] | None) -> None:
-            self._steps.scale(factors, math.inf)
-            _clipping.by_value(self._watched.parameters, largest)
-
-        elements = sum(parameter.numel() for parameter in self._watched.parameters)
-        return self._clip(clip, largest * math.sqrt(elements))
+        parameters = self._watched.parameters
+        elements = sum(parameter.numel() for parameter in parameters)
+        rule = functools.partial(_clipping.by_value, parameters, largest)
+        return self._clip_by(rule, largest * math.sqrt(elements))
 
     def clip_units_(
         self,
@@ -175,16 +131,7 @@ class Guard:
         self.log(loss=loss)
         skipped = {id(parameter) for module in skip for parameter in module.parameters()}
         clipped = [p for p in self._watched.parameters if id(p) not in skipped]
-        if self._detached:
-            norm = self._norm_by_torch()
-            _clipping.by_unit(clipped, ratio, eps)
-            return norm
-
-        def clip(factors: list[float] | None) -> None:
-            self._steps.scale(factors, math.inf)
-            _clipping.by_unit(clipped, ratio, eps)
-
-        return self._clip(clip, None)
+        return self._clip_by(functools.partial(_clipping.by_unit, clipped, ratio, eps), None)
 
     def step(self, *, loss: Any = None) -> bool:
         """Takes in a step whose update is made by hand, for a guard that was given no optimizer; says
@@ -209,7 +156,7 @@ class Guard:
                 "it sees by itself"
             )
         self.log(loss=loss)
-        return self._step_by_hand() is not False
+        return self._safely(self._steps.by_hand) is not False
 
     def log(
         self,
@@ -234,11 +181,7 @@ class Guard:
         _checks.number("metric", metric)
         _checks.tensor("inputs", inputs)
         _checks.tensor("targets", targets)
-        self._log(loss, metric, inputs, targets)
-
-    @_safely
-    def _log(self, loss: Any, metric: Any, inputs: Any, targets: Any) -> None:
-        self._steps.passes.log(loss, metric, inputs, targets)
+        self._safely(self._steps.passes.log, loss, metric, inputs, targets)
 
     @property
     def should_stop(self) -> bool:
@@ -331,36 +274,34 @@ class Guard:
 
     # --- hooks -------------------------------------------------------------------------------
 
-    def _attach(self) -> None:
-        _live.add(self)
-        self._steps.passes.attach()
-        self._steps.scaling.attach()
-        self._newcomers.know(self._watched.optimizers)
-        self._newcomers.attach()
-        for optimizer in self._watched.optimizers:
-            self._hooks.attach(optimizer)
+    def _safely(self, call: Callable[..., Any], *given: Any) -> Any:
+        """What goes wrong in tamegrad does not stop the training: it is told, and the guard lets go of
+        the run. With ``strict`` it is raised."""
+        if self._detached:
+            return None
+        records = torch.is_grad_enabled()
+        try:
+            # As `torch.no_grad` does, without its objects: this runs four times a step.
+            torch._C._set_grad_enabled(False)
+            return call(*given)
+        except CallbackError as error:
+            raise error.cause from None
+        except Exception as error:
+            self._fail(error)
+            return None
+        finally:
+            torch._C._set_grad_enabled(records)
 
-    @_safely
-    def _open(self, optimizer: torch.optim.Optimizer) -> None:
-        self._steps.open(optimizer)
-
-    @_safely
     def _open_with(self, optimizer: torch.optim.Optimizer, loss: Any) -> None:
-        """As ``_open``, with the loss that a closure has given."""
+        """Before an optimizer's update, with the loss that a closure has given."""
         if isinstance(loss, (torch.Tensor, float)):
             self._steps.passes.log(loss, None, None, None)
         self._steps.open(optimizer)
 
-    @_safely
-    def _close(self, optimizer: torch.optim.Optimizer) -> None:
-        self._steps.close(optimizer)
-
-    @_safely
-    def _step_by_hand(self) -> bool:
-        return self._steps.by_hand()
-
-    @_safely
     def _adopt(self, optimizer: torch.optim.Optimizer) -> None:
+        self._safely(self._take_over, optimizer)
+
+    def _take_over(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes an optimizer that steps on our parameters in the place of those that did before."""
         replaced = self._watched.replace_by(optimizer)
         if replaced is None:
@@ -371,17 +312,23 @@ class Guard:
         self._steps.step.stepped.clear()
         self._steps.take_newcomers()
 
+    def _clip_by(self, rule: Callable[[], None], bound: float | None) -> torch.Tensor:
+        """Clips by a rule other than the global norm, by that alone where nothing is watched."""
+        if self._detached:
+            gradients = [p.grad for p in self._watched.parameters if p.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+            rule()
+            return norm
+
+        def clip(factors: list[float] | None) -> None:
+            self._steps.scale(factors, math.inf)
+            rule()
+
+        return self._clip(clip, bound)
+
     def _clip(self, clip: Clip, bound: float | None) -> torch.Tensor:
-        norm = self._clip_safely(clip, bound)
+        norm = self._safely(self._steps.clip, clip, bound)
         return torch.tensor(math.nan if norm is None else norm, dtype=torch.float64)
-
-    @_safely
-    def _clip_safely(self, clip: Clip, bound: float | None) -> float:
-        return self._steps.clip(clip, bound)
-
-    def _norm_by_torch(self) -> torch.Tensor:
-        gradients = [p.grad for p in self._watched.parameters if p.grad is not None]
-        return nn.utils.get_total_norm(gradients)
 
     def _fail(self, error: Exception) -> None:
         """Ends the watching after an error inside tamegrad."""

@@ -102,9 +102,7 @@ def run(mode, factor, since=0, dtype="float32", scales=False, clips="torch"):
     scaler = torch.amp.GradScaler("cpu", enabled=False) if scales else None
     model = GPT()
     optimizer = model.configure_optimizers(0.1, 5e-3, (0.9, 0.95))
-    guard = (
-        watch(mode, model, optimizer, scaler=scaler) if scales else watch(mode, model, optimizer)
-    )
+    guard = watch(mode, model, optimizer, scaler=scaler)
 
     def get_batch():
         ix = torch.randint(len(data) - BLOCK, (BATCH,))

@@ -16,8 +16,6 @@ import tamegrad
 
 torch.set_num_threads(1)
 
-MODES = ("observe", "protect")
-
 
 @dataclass
 class Outcome:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from loops_kit import MODES, Outcome, differing, exploded, of_tamegrad, recorded
+from loops_kit import Outcome, differing, exploded, of_tamegrad, recorded
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ def test_the_bare_run_learns(name):
         assert last < share * first
 
 
-@pytest.mark.parametrize("mode", MODES)
 def test_a_healthy_run_is_left_alone(name, mode):
     watched = outcome(name, mode)
     assert of_tamegrad(watched) == []
@@ -104,7 +103,6 @@ def test_a_healthy_run_is_left_alone(name, mode):
     assert set(watched.warned) <= set(outcome(name, None).warned)
 
 
-@pytest.mark.parametrize("mode", MODES)
 def test_a_healthy_run_is_seen_to_its_end(name, mode):
     for guard in outcome(name, mode).guards:
         assert guard.diagnosis().verdict == "healthy"
@@ -151,7 +149,6 @@ def test_protect_bears_an_explosion(name, since):
 
 
 @pytest.mark.parametrize("name", [n for n, loop in LOOPS.items() if loop.module == LM])
-@pytest.mark.parametrize("mode", MODES)
 def test_a_model_that_is_saved_whole_is_loaded_where_tamegrad_is_not(name, mode):
     for file in outcome(name, mode).files:
         assert b"tamegrad" not in file
