@@ -13,17 +13,25 @@ use std::thread;
 
 use serde::Serialize;
 
-/// Which bench, and its options.
+use crate::{cargo, number};
+
+/// A bench and its options.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Bench {
-    Logs(Options),
-    Observe(Options),
-    Stats(Options),
-    Torch(Options),
+pub(crate) struct Bench {
+    which: Which,
+    options: Options,
 }
 
 #[derive(Debug, PartialEq)]
-pub(crate) struct Options {
+enum Which {
+    Logs,
+    Observe,
+    Stats,
+    Torch,
+}
+
+#[derive(Debug, PartialEq)]
+struct Options {
     /// JSON in place of the table.
     json: bool,
     /// Rounds that count.
@@ -34,48 +42,47 @@ pub(crate) struct Options {
 ///
 /// # Errors
 /// A sentence about the program that could not be started or did not answer.
-pub(crate) fn bench(root: &Path, which: Bench) -> Result<(), String> {
+pub(crate) fn bench(root: &Path, Bench { which, options }: &Bench) -> Result<(), String> {
     match which {
-        Bench::Logs(options) => logs::logs_and_print(root, &options),
-        Bench::Observe(options) => observe::observe_and_print(root, &options),
-        Bench::Stats(options) => stats::stats_and_print(root, &options),
-        Bench::Torch(options) => crate::python::bench(root, options.rounds.get()),
+        Which::Logs => logs::logs_and_print(root, options),
+        Which::Observe => observe::observe_and_print(root, options),
+        Which::Stats => stats::stats_and_print(root, options),
+        Which::Torch => crate::python::bench(root, options.rounds.get()),
     }
 }
 
 /// Reads what follows `bench` on the command line.
 pub(crate) fn parse(words: &[&str]) -> Result<Bench, String> {
-    match words {
-        [] => Err("no bench given, want `logs`, `observe`, `stats` or `torch`".to_owned()),
-        ["logs", options @ ..] => parse_options(options).map(Bench::Logs),
-        ["observe", options @ ..] => parse_options(options).map(Bench::Observe),
-        ["stats", options @ ..] => parse_options(options).map(Bench::Stats),
-        ["torch", options @ ..] => parse_options(options).map(Bench::Torch),
-        [unknown, ..] => {
-            Err(format!("unknown bench `{unknown}`, want `logs`, `observe`, `stats` or `torch`"))
+    const WANT: &str = "want `logs`, `observe`, `stats` or `torch`";
+    const ROUNDS: NonZeroUsize = NonZeroUsize::new(9).expect("9 is not 0");
+    let mut words = words.iter().copied();
+    let which = match words.next() {
+        Some("logs") => Which::Logs,
+        Some("observe") => Which::Observe,
+        Some("stats") => Which::Stats,
+        Some("torch") => Which::Torch,
+        Some(unknown) => return Err(format!("unknown bench `{unknown}`, {WANT}")),
+        None => return Err(format!("no bench given, {WANT}")),
+    };
+    let mut options = Options { json: false, rounds: ROUNDS };
+    while let Some(word) = words.next() {
+        match word {
+            "--json" => options.json = true,
+            "--rounds" => options.rounds = number(word, words.next())?,
+            _ => return Err(format!("unexpected argument `{word}`")),
         }
     }
+    Ok(Bench { which, options })
 }
 
-fn parse_options(mut words: &[&str]) -> Result<Options, String> {
-    const ROUNDS: NonZeroUsize = NonZeroUsize::new(9).expect("9 is not 0");
-    let mut options = Options { json: false, rounds: ROUNDS };
-    loop {
-        words = match words {
-            [] => return Ok(options),
-            ["--json", rest @ ..] => {
-                options.json = true;
-                rest
-            }
-            ["--rounds", number, rest @ ..] => {
-                let complaint = |_| format!("--rounds: got `{number}`, want a number from 1");
-                options.rounds = number.parse().map_err(complaint)?;
-                rest
-            }
-            ["--rounds"] => return Err("--rounds: got nothing, want a number from 1".to_owned()),
-            [extra, ..] => return Err(format!("unexpected argument `{extra}`")),
-        }
+/// Prints what a bench found: its rows as JSON, or else the text.
+fn print(options: &Options, rows: &[impl Serialize], text: &str) -> Result<(), String> {
+    if options.json {
+        println!("{}", json(rows)?);
+    } else {
+        print!("{text}");
     }
+    Ok(())
 }
 
 /// A program that answers each line on its standard input with one line.
@@ -98,6 +105,14 @@ impl Server {
         let questions = process.stdin.take();
         let answers = process.stdout.take().ok_or_else(|| format!("{name} has no output"))?;
         Ok(Server { name, process, questions, answers: BufReader::new(answers) })
+    }
+
+    /// Builds a bench program of ours and starts it with so many threads.
+    fn start_ours(root: &Path, package: &str, threads: usize) -> Result<Server, String> {
+        eprintln!("building the bench program");
+        let mut command = cargo(root, &format!("bench --quiet -p {package}"));
+        command.env("RAYON_NUM_THREADS", threads.to_string());
+        Server::start("the bench program", command)
     }
 
     fn ask(&mut self, question: &str) -> Result<String, String> {
@@ -246,14 +261,17 @@ mod tests {
 
     #[test]
     fn a_bench_and_its_options_are_read_or_refused() {
-        let stats = |json, rounds| Ok(Bench::Stats(Options { json, rounds: count(rounds) }));
+        let bench = |which, json, rounds| {
+            Ok(Bench { which, options: Options { json, rounds: count(rounds) } })
+        };
+        let stats = |json, rounds| bench(Which::Stats, json, rounds);
         let cases: &[(&[&str], Result<Bench, &str>)] = &[
             (&["stats"], stats(false, 9)),
             (&["stats", "--json"], stats(true, 9)),
             (&["stats", "--rounds", "3"], stats(false, 3)),
             (&["stats", "--rounds", "1", "--json"], stats(true, 1)),
-            (&["observe"], Ok(Bench::Observe(Options { json: false, rounds: count(9) }))),
-            (&["logs"], Ok(Bench::Logs(Options { json: false, rounds: count(9) }))),
+            (&["observe"], bench(Which::Observe, false, 9)),
+            (&["logs"], bench(Which::Logs, false, 9)),
             (&[], Err("no bench given, want `logs`, `observe`, `stats` or `torch`")),
             (&["stat"], Err("unknown bench `stat`, want `logs`, `observe`, `stats` or `torch`")),
             (

@@ -5,12 +5,13 @@
 //! compiler: the flags that instrument the code are there in every one.
 
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 use std::{env, fs, io};
 
-use crate::{cargo, debian};
+use crate::{cargo, debian, number};
 
 /// What the fuzzer needs to know of a run: which edges were taken, what was compared with what.
 const FLAGS: &[&str] = &[
@@ -26,43 +27,29 @@ const FLAGS: &[&str] = &[
 /// Bounds of a reader: seconds and MiB for one input of so many bytes.
 const LIMITS: &[&str] = &["-timeout=10", "-rss_limit_mb=600", "-max_len=16384"];
 
+/// How long each target runs if nothing is said.
+const SECONDS: NonZeroU32 = NonZeroU32::new(60).expect("60 is not 0");
+
 /// Which targets, and for how long each.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Options {
-    seconds: u32,
+    seconds: NonZeroU32,
     /// All if empty.
     targets: Vec<String>,
 }
 
-impl Options {
-    /// Every target for a few seconds: what `cargo xtask test` does.
-    pub(crate) fn brief() -> Options {
-        Options { seconds: 3, targets: Vec::new() }
-    }
-}
-
 /// Reads what follows `fuzz` on the command line.
-pub(crate) fn parse(mut words: &[&str]) -> Result<Options, String> {
-    let mut options = Options { seconds: 60, targets: Vec::new() };
-    loop {
-        words = match words {
-            [] => return Ok(options),
-            ["--seconds", number, rest @ ..] => {
-                let seconds = number.parse().ok().filter(|&seconds| seconds > 0);
-                let complaint = || format!("--seconds: got `{number}`, want a number from 1");
-                options.seconds = seconds.ok_or_else(complaint)?;
-                rest
-            }
-            ["--seconds"] => return Err("--seconds: got nothing, want a number from 1".to_owned()),
-            [option, ..] if option.starts_with('-') => {
-                return Err(format!("unexpected argument `{option}`"));
-            }
-            [target, rest @ ..] => {
-                options.targets.push((*target).to_owned());
-                rest
-            }
+pub(crate) fn parse(words: &[&str]) -> Result<Options, String> {
+    let mut options = Options { seconds: SECONDS, targets: Vec::new() };
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        match word {
+            "--seconds" => options.seconds = number(word, words.next())?,
+            _ if word.starts_with('-') => return Err(format!("unexpected argument `{word}`")),
+            _ => options.targets.push(word.to_owned()),
         }
     }
+    Ok(options)
 }
 
 /// Builds the targets and runs them one after the other, up to the first that finds something.
@@ -164,7 +151,7 @@ pub(crate) fn has_cpp_compiler(install: bool) -> bool {
 }
 
 /// Runs a target for so many seconds, from its seeds and from what earlier runs kept.
-fn run(root: &Path, place: &Place, target: &str, seconds: u32) -> Result<(), String> {
+fn run(root: &Path, place: &Place, target: &str, seconds: NonZeroU32) -> Result<(), String> {
     let (corpus, findings) = (place.corpus(target), place.findings(target));
     let scratch = Scratch::new(&place.folder, target)?;
     for folder in [&corpus, &findings] {
@@ -269,7 +256,7 @@ mod tests {
     #[test]
     fn options_name_seconds_and_targets() {
         let options = |seconds, targets: &[&str]| Options {
-            seconds,
+            seconds: NonZeroU32::new(seconds).expect("not 0"),
             targets: targets.iter().map(|&name| name.to_owned()).collect(),
         };
         let cases: &[(&[&str], Result<Options, &str>)] = &[

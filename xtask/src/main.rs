@@ -13,6 +13,7 @@ mod venv;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::str::FromStr;
 
 use bench::Bench;
 
@@ -60,24 +61,33 @@ about 3 GB; without Python `bench` leaves torch out.
 fn main() -> ExitCode {
     let words: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match parse(&words) {
-        Ok(Task::Test) => test::test(&project_root()),
-        Ok(Task::Tidy) => exit_code(tidy::tidy_and_print(&project_root())),
-        Ok(Task::OpenRun) => exit_code(open_run::open_run(&project_root())),
-        Ok(Task::Valgrind) => exit_code(valgrind::valgrind(&project_root())),
-        Ok(Task::Fuzz(options)) => exit_code(fuzz::fuzz(&project_root(), &options)),
-        Ok(Task::Python) => exit_code(python::test(&project_root())),
-        Ok(Task::Eval(words)) => eval::eval(&project_root(), &words),
-        Ok(Task::Bench(which)) => exit_code(bench::bench(&project_root(), which)),
-        Ok(Task::Help) => {
-            print!("{USAGE}");
-            ExitCode::SUCCESS
-        }
+        Ok(task) => perform(&project_root(), task).unwrap_or_else(|complaint| {
+            eprintln!("{complaint}");
+            ExitCode::FAILURE
+        }),
         Err(complaint) => {
             eprint!("{complaint}\n\n{USAGE}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Carries out a task. An error is a complaint that was not printed yet.
+fn perform(root: &Path, task: Task) -> Result<ExitCode, String> {
+    match task {
+        Task::Test => return Ok(test::test(root)),
+        Task::Eval(words) => return Ok(eval::eval(root, &words)),
+        Task::Tidy => tidy::tidy_and_print(root)?,
+        Task::OpenRun => open_run::open_run(root)?,
+        Task::Valgrind => valgrind::valgrind(root)?,
+        Task::Fuzz(options) => fuzz::fuzz(root, &options)?,
+        Task::Python => python::test(root)?,
+        Task::Bench(bench) => bench::bench(root, &bench)?,
+        Task::Help => print!("{USAGE}"),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Debug, PartialEq)]
@@ -93,9 +103,8 @@ enum Task {
     Help,
 }
 
-fn parse(words: &[String]) -> Result<Task, String> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words[..] {
+fn parse(words: &[&str]) -> Result<Task, String> {
+    match *words {
         ["test"] => Ok(Task::Test),
         ["tidy"] => Ok(Task::Tidy),
         ["open-run"] => Ok(Task::OpenRun),
@@ -117,14 +126,12 @@ fn parse(words: &[String]) -> Result<Task, String> {
     }
 }
 
-fn exit_code(result: Result<(), String>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(complaint) => {
-            eprintln!("{complaint}");
-            ExitCode::FAILURE
-        }
-    }
+/// The number from 1 that follows an option on the command line.
+fn number<N: FromStr>(option: &str, word: Option<&str>) -> Result<N, String> {
+    word.and_then(|word| word.parse().ok()).ok_or_else(|| {
+        let got = word.map_or("nothing".to_owned(), |word| format!("`{word}`"));
+        format!("{option}: got {got}, want a number from 1")
+    })
 }
 
 /// The folder that holds `xtask/`. Asked at run time first, since a checkout may have been moved
@@ -141,6 +148,24 @@ fn cargo(root: &Path, arguments: &str) -> Command {
     let mut command = Command::new(program);
     command.args(arguments.split(' ')).current_dir(root);
     command
+}
+
+/// Runs cargo with these arguments, separated by spaces, to its end.
+fn run_cargo(root: &Path, arguments: &str) -> Result<(), String> {
+    match cargo(root, arguments).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(format!("cargo could not be started: {error}")),
+    }
+}
+
+/// Runs a command, which an error calls `name`, to its end.
+fn run(command: &mut Command, name: &str) -> Result<(), String> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{name}: {status}")),
+        Err(error) => Err(format!("{name} could not be started: {error}")),
+    }
 }
 
 #[cfg(test)]
@@ -167,8 +192,7 @@ mod tests {
             (&["tidy", "crates"], Err("unexpected argument `crates`")),
         ];
         for (words, expected) in cases {
-            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-            let got = parse(&words);
+            let got = parse(words);
             assert_eq!(got.as_ref().map_err(String::as_str), expected.as_ref().map_err(|&e| e));
         }
     }

@@ -38,10 +38,6 @@ fn target() -> Result<PathBuf, String> {
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("`{program}`: {status}")),
-        Err(error) => Err(format!("`{program}` could not be started: {error}")),
-    }
+    let program = format!("`{}`", command.get_program().display());
+    crate::run(command, &program)
 }

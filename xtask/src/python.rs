@@ -96,9 +96,6 @@ fn is_ours() -> bool {
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{command:?}: {status}")),
-        Err(error) => Err(format!("{command:?} could not be started: {error}")),
-    }
+    let whole = format!("{command:?}");
+    crate::run(command, &whole)
 }

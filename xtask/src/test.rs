@@ -5,18 +5,17 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::{cargo, fuzz, open_run, python, tidy, valgrind, venv};
+use crate::{cargo, fuzz, parse, perform, run_cargo, valgrind, venv};
 
 /// Runs every step in `root`, prints each with its time, and stops at the first that fails.
 pub(crate) fn test(root: &Path) -> ExitCode {
-    let steps = plan(Installed::look(root));
-    let do_work = |work: &Work| match work {
-        Work::Cargo(arguments) => run_cargo(root, arguments),
-        Work::Tidy => tidy::tidy_and_print(root),
-        Work::OpenRun => open_run::open_run(root),
-        Work::Python => python::test(root),
-        Work::Fuzz => fuzz::fuzz(root, &fuzz::Options::brief()),
-        Work::Valgrind => valgrind::valgrind(root),
+    let steps = plan(|tool| tool.is_there(root));
+    let do_work = |command: &str| match command.strip_prefix("xtask ") {
+        Some(words) => {
+            let words: Vec<&str> = words.split(' ').collect();
+            perform(root, parse(&words)?).map(|_| ())
+        }
+        None => run_cargo(root, command),
     };
     match run(&steps, under_ci(), do_work, &mut io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -28,94 +27,62 @@ pub(crate) fn test(root: &Path) -> ExitCode {
     }
 }
 
-/// The cargo tools that a bare Rust installation may lack.
-#[derive(Clone, Copy)]
-struct Installed {
-    rustfmt: bool,
-    clippy: bool,
-    nextest: bool,
+/// What may be missing beside a bare Rust installation.
+#[derive(Clone, Copy, PartialEq)]
+enum Tool {
+    Rustfmt,
+    Clippy,
+    Nextest,
     /// At least 3.10, with what makes virtual environments.
-    python: bool,
+    Python,
     /// What libFuzzer is built with.
-    cpp: bool,
-    valgrind: bool,
+    Cpp,
+    Valgrind,
 }
 
 struct Step {
     name: &'static str,
-    work: Work,
+    /// What follows `cargo`, separated by spaces.
+    command: &'static str,
     /// Something to know before the step runs.
     note: Option<&'static str>,
     /// Set when the step cannot run here: how to make it run.
     left_out: Option<&'static str>,
 }
 
-enum Work {
-    /// `cargo` with these arguments, separated by spaces.
-    Cargo(&'static str),
-    Tidy,
-    OpenRun,
-    Python,
-    Fuzz,
-    Valgrind,
-}
+fn plan(is_there: impl Fn(Tool) -> bool) -> Vec<Step> {
+    let step = |name, command| Step { name, command, note: None, left_out: None };
+    let with = |tool, hint, name, command| {
+        let left_out = if is_there(tool) { None } else { Some(hint) };
+        Step { left_out, ..step(name, command) }
+    };
+    let python = |name, command| with(Tool::Python, "apt-get install python3-venv", name, command);
 
-fn plan(installed: Installed) -> Vec<Step> {
-    let step = |name, work| Step { name, work, note: None, left_out: None };
-    let unless = |there: bool, hint| if there { None } else { Some(hint) };
-
+    let clippy = "clippy --workspace --all-targets --profile ci -- -D warnings";
+    let no_sqlite = "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite";
     let mut steps = vec![
-        Step {
-            left_out: unless(installed.rustfmt, "rustup component add rustfmt"),
-            ..step("format", Work::Cargo("fmt --all --check"))
-        },
-        Step {
-            left_out: unless(installed.clippy, "rustup component add clippy"),
-            ..step(
-                "clippy",
-                Work::Cargo("clippy --workspace --all-targets --profile ci -- -D warnings"),
-            )
-        },
-        step(
-            "without burn",
-            Work::Cargo("check -p tamegrad-cli --no-default-features --profile ci"),
-        ),
-        step(
-            "without SQLite",
-            Work::Cargo("test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite"),
-        ),
-        step("package", Work::Cargo("package --workspace --no-verify --allow-dirty --quiet")),
-        step("tidy", Work::Tidy),
+        with(Tool::Rustfmt, "rustup component add rustfmt", "format", "fmt --all --check"),
+        with(Tool::Clippy, "rustup component add clippy", "clippy", clippy),
+        step("without burn", "check -p tamegrad-cli --no-default-features --profile ci"),
+        step("without SQLite", no_sqlite),
+        step("package", "package --workspace --no-verify --allow-dirty --quiet"),
+        step("tidy", "xtask tidy"),
     ];
-    if installed.nextest {
+    if is_there(Tool::Nextest) {
         steps.extend([
-            step("tests", Work::Cargo("nextest run --workspace --cargo-profile ci")),
-            step("doc tests", Work::Cargo("test --doc --workspace --profile ci")),
+            step("tests", "nextest run --workspace --cargo-profile ci"),
+            step("doc tests", "test --doc --workspace --profile ci"),
         ]);
     } else {
-        steps.push(Step {
-            note: Some(
-                "cargo-nextest is not installed: cargo test runs the tests, doc tests included",
-            ),
-            ..step("tests", Work::Cargo("test --workspace --profile ci"))
-        });
+        let note = "cargo-nextest is not installed: cargo test runs the tests, doc tests included";
+        steps.push(Step { note: Some(note), ..step("tests", "test --workspace --profile ci") });
     }
-    steps.push(Step {
-        left_out: unless(installed.python, "apt-get install python3-venv"),
-        ..step("run folder", Work::OpenRun)
-    });
-    steps.push(Step {
-        left_out: unless(installed.python, "apt-get install python3-venv"),
-        ..step("python", Work::Python)
-    });
-    steps.push(Step {
-        left_out: unless(installed.cpp, "apt-get install g++"),
-        ..step("fuzz", Work::Fuzz)
-    });
-    steps.push(Step {
-        left_out: unless(installed.valgrind, "apt-get install valgrind"),
-        ..step("valgrind", Work::Valgrind)
-    });
+    steps.extend([
+        python("run folder", "xtask open-run"),
+        python("python", "xtask python"),
+        with(Tool::Cpp, "apt-get install g++", "fuzz", "xtask fuzz --seconds 3"),
+        with(Tool::Valgrind, "apt-get install valgrind", "valgrind", "xtask valgrind"),
+    ]);
     steps
 }
 
@@ -123,14 +90,14 @@ fn plan(installed: Installed) -> Vec<Step> {
 fn run(
     steps: &[Step],
     ci: bool,
-    mut do_work: impl FnMut(&Work) -> Result<(), String>,
+    mut do_work: impl FnMut(&str) -> Result<(), String>,
     out: &mut impl Write,
 ) -> io::Result<bool> {
     let start = Instant::now();
     let mut left_out = Vec::new();
     for step in steps {
         let name = step.name;
-        let command = step.work.command_line();
+        let command = format!("cargo {}", step.command);
         if let Some(hint) = step.left_out {
             writeln!(out, "==> {name}: LEFT OUT, `{command}` cannot run here; hint: {hint}")?;
             if ci {
@@ -147,7 +114,7 @@ fn run(
         }
         out.flush()?;
         let step_start = Instant::now();
-        let result = do_work(&step.work);
+        let result = do_work(step.command);
         let seconds = step_start.elapsed().as_secs_f64();
         if let Err(complaint) = result {
             writeln!(out, "{name} failed after {seconds:.1} s: {complaint}")?;
@@ -165,44 +132,24 @@ fn run(
     Ok(true)
 }
 
-impl Work {
-    fn command_line(&self) -> String {
-        match self {
-            Work::Cargo(arguments) => format!("cargo {arguments}"),
-            Work::Tidy => "cargo xtask tidy".to_owned(),
-            Work::OpenRun => "cargo xtask open-run".to_owned(),
-            Work::Python => "cargo xtask python".to_owned(),
-            Work::Fuzz => "cargo xtask fuzz --seconds 3".to_owned(),
-            Work::Valgrind => "cargo xtask valgrind".to_owned(),
-        }
-    }
-}
-
-impl Installed {
-    fn look(root: &Path) -> Installed {
-        let answers = |tool| {
+impl Tool {
+    /// Under CI what Debian's packages have is installed first where it is not there.
+    fn is_there(self, root: &Path) -> bool {
+        let answers = |tool: &str| {
             cargo(root, &format!("{tool} --version"))
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .status()
                 .is_ok_and(|status| status.success())
         };
-        Installed {
-            rustfmt: answers("fmt"),
-            clippy: answers("clippy"),
-            nextest: answers("nextest"),
-            python: venv::is_possible(under_ci()),
-            cpp: fuzz::has_cpp_compiler(under_ci()),
-            valgrind: valgrind::is_installed(under_ci()),
+        match self {
+            Tool::Rustfmt => answers("fmt"),
+            Tool::Clippy => answers("clippy"),
+            Tool::Nextest => answers("nextest"),
+            Tool::Python => venv::is_possible(under_ci()),
+            Tool::Cpp => fuzz::has_cpp_compiler(under_ci()),
+            Tool::Valgrind => valgrind::is_installed(under_ci()),
         }
-    }
-}
-
-fn run_cargo(root: &Path, arguments: &str) -> Result<(), String> {
-    match cargo(root, arguments).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(status.to_string()),
-        Err(error) => Err(format!("cargo could not be started: {error}")),
     }
 }
 
@@ -214,95 +161,76 @@ fn under_ci() -> bool {
 mod tests {
     use super::*;
 
-    const ALL: Installed = Installed {
-        rustfmt: true,
-        clippy: true,
-        nextest: true,
-        python: true,
-        cpp: true,
-        valgrind: true,
-    };
-    const RUST_ONLY: Installed = Installed {
-        rustfmt: false,
-        clippy: false,
-        nextest: false,
-        python: false,
-        cpp: false,
-        valgrind: false,
-    };
+    const ALL: IsThere = |_| true;
+    const RUST_ONLY: IsThere = |_| false;
+
+    type IsThere = fn(Tool) -> bool;
 
     #[test]
     fn the_plan_follows_what_is_installed() {
-        let cases: &[(Installed, &[&str])] = &[
+        let cases: &[(IsThere, &[&str])] = &[
             (
                 ALL,
                 &[
-                    "cargo fmt --all --check",
-                    "cargo clippy --workspace --all-targets --profile ci -- -D warnings",
-                    "cargo check -p tamegrad-cli --no-default-features --profile ci",
-                    "cargo test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
-                    "cargo package --workspace --no-verify --allow-dirty --quiet",
-                    "cargo xtask tidy",
-                    "cargo nextest run --workspace --cargo-profile ci",
-                    "cargo test --doc --workspace --profile ci",
-                    "cargo xtask open-run",
-                    "cargo xtask python",
-                    "cargo xtask fuzz --seconds 3",
-                    "cargo xtask valgrind",
+                    "fmt --all --check",
+                    "clippy --workspace --all-targets --profile ci -- -D warnings",
+                    "check -p tamegrad-cli --no-default-features --profile ci",
+                    "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
+                    "package --workspace --no-verify --allow-dirty --quiet",
+                    "xtask tidy",
+                    "nextest run --workspace --cargo-profile ci",
+                    "test --doc --workspace --profile ci",
+                    "xtask open-run",
+                    "xtask python",
+                    "xtask fuzz --seconds 3",
+                    "xtask valgrind",
                 ],
             ),
             (
                 RUST_ONLY,
                 &[
-                    "cargo check -p tamegrad-cli --no-default-features --profile ci",
-                    "cargo test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
-                    "cargo package --workspace --no-verify --allow-dirty --quiet",
-                    "cargo xtask tidy",
-                    "cargo test --workspace --profile ci",
+                    "check -p tamegrad-cli --no-default-features --profile ci",
+                    "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
+                    "package --workspace --no-verify --allow-dirty --quiet",
+                    "xtask tidy",
+                    "test --workspace --profile ci",
                 ],
             ),
             (
-                Installed { rustfmt: true, ..RUST_ONLY },
+                |tool| tool == Tool::Rustfmt,
                 &[
-                    "cargo fmt --all --check",
-                    "cargo check -p tamegrad-cli --no-default-features --profile ci",
-                    "cargo test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
-                    "cargo package --workspace --no-verify --allow-dirty --quiet",
-                    "cargo xtask tidy",
-                    "cargo test --workspace --profile ci",
+                    "fmt --all --check",
+                    "check -p tamegrad-cli --no-default-features --profile ci",
+                    "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
+                    "package --workspace --no-verify --allow-dirty --quiet",
+                    "xtask tidy",
+                    "test --workspace --profile ci",
                 ],
             ),
         ];
-        for &(installed, expected) in cases {
-            let steps = plan(installed);
-            let runnable: Vec<String> = steps
-                .iter()
-                .filter(|step| step.left_out.is_none())
-                .map(|step| step.work.command_line())
-                .collect();
+        for &(is_there, expected) in cases {
+            let steps = plan(is_there);
+            let runnable = steps.iter().filter(|step| step.left_out.is_none());
+            let runnable: Vec<&str> = runnable.map(|step| step.command).collect();
             assert_eq!(runnable, expected);
         }
     }
 
     /// Runs the plan with a scripted failure; gives the outcome, the commands run, the text.
-    fn play(installed: Installed, ci: bool, failing: &str) -> (bool, Vec<String>, String) {
+    fn play(is_there: IsThere, ci: bool, failing: &str) -> (bool, Vec<String>, String) {
         let mut started = Vec::new();
         let mut text = Vec::new();
-        let do_work = |work: &Work| {
-            started.push(work.command_line());
-            if started.last().is_some_and(|line| line == failing) {
-                Err("exit status: 101".to_owned())
-            } else {
-                Ok(())
-            }
+        let do_work = |command: &str| {
+            started.push(command.to_owned());
+            if command == failing { Err("exit status: 101".to_owned()) } else { Ok(()) }
         };
-        let passed = run(&plan(installed), ci, do_work, &mut text).expect("a Vec takes any text");
+        let passed = run(&plan(is_there), ci, do_work, &mut text).expect("a Vec takes any text");
         (passed, started, String::from_utf8(text).expect("the steps print UTF-8"))
     }
 
     #[test]
     fn the_first_failure_ends_the_run_and_names_the_command() {
-        let (passed, started, text) = play(ALL, true, "cargo xtask tidy");
+        let (passed, started, text) = play(ALL, true, "xtask tidy");
         assert!(!passed);
         assert_eq!(started.len(), 6, "{started:?}");
         assert!(text.contains("tidy failed after"), "{text}");
@@ -321,7 +249,7 @@ mod tests {
     fn a_missing_component_is_said_and_fails_only_under_ci() {
         let (passed, started, text) = play(RUST_ONLY, false, "");
         assert!(passed);
-        assert_eq!(started[3..], ["cargo xtask tidy", "cargo test --workspace --profile ci"]);
+        assert_eq!(started[3..], ["xtask tidy", "test --workspace --profile ci"]);
         assert!(text.contains("LEFT OUT, `cargo fmt --all --check`"), "{text}");
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
@@ -338,8 +266,8 @@ mod tests {
 
     #[test]
     fn nextest_alone_may_be_missing_under_ci() {
-        let (passed, started, _) = play(Installed { nextest: false, ..ALL }, true, "");
+        let (passed, started, _) = play(|tool| tool != Tool::Nextest, true, "");
         assert!(passed);
-        assert_eq!(started[6], "cargo test --workspace --profile ci", "{started:?}");
+        assert_eq!(started[6], "test --workspace --profile ci", "{started:?}");
     }
 }

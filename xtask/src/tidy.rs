@@ -17,26 +17,33 @@ mod subjects;
 mod unsafe_code;
 mod weak_assertions;
 
-use std::fmt;
 use std::path::Path;
 
 use source::Source;
 
-/// What a rule looks at and says: one file in, its complaints out.
-type Rule = fn(&Source) -> Vec<Complaint>;
+/// One rule.
+struct Rule {
+    /// What to do about a breach.
+    hint: &'static str,
+    /// The line, counted from 1, and the message of each breach in a file.
+    find: fn(&Source) -> Vec<(usize, String)>,
+    /// Path, text and the lines that the rule must name, in order.
+    #[cfg(test)]
+    cases: &'static [(&'static str, &'static str, &'static [usize])],
+}
 
 const RULES: &[Rule] = &[
-    first_line::check,
-    banned_phrases::check,
-    printing::check,
-    core_dependencies::check,
-    core_mentions::check,
-    silenced_warnings::check,
-    doer_names::check,
-    machine_paths::check,
-    status_documents::check,
-    weak_assertions::check,
-    unsafe_code::check,
+    first_line::RULE,
+    banned_phrases::RULE,
+    printing::RULE,
+    core_dependencies::RULE,
+    core_mentions::RULE,
+    silenced_warnings::RULE,
+    doer_names::RULE,
+    machine_paths::RULE,
+    status_documents::RULE,
+    weak_assertions::RULE,
+    unsafe_code::RULE,
 ];
 
 /// Checks every file below `root` and the newest commits' subjects, and prints what it finds, one line each.
@@ -51,8 +58,7 @@ pub(crate) fn tidy_and_print(root: &Path) -> Result<(), String> {
             sources.push(Source::new(path, text));
         }
     }
-    let findings = sources.iter().flat_map(findings_in);
-    let mut said: Vec<String> = findings.map(|finding| finding.to_string()).collect();
+    let mut said: Vec<String> = sources.iter().flat_map(findings_in).collect();
     said.extend(modules::check(&sources));
     said.extend(subjects::check(root));
     for line in &said {
@@ -67,48 +73,32 @@ pub(crate) fn tidy_and_print(root: &Path) -> Result<(), String> {
     }
 }
 
-/// One breach of a rule in one file.
-#[derive(Debug, PartialEq)]
-struct Complaint {
-    /// Counted from 1.
-    line: usize,
-    message: String,
-    hint: &'static str,
-}
-
-struct Finding {
-    path: String,
-    complaint: Complaint,
-}
-
-fn findings_in(source: &Source) -> Vec<Finding> {
-    let mut complaints: Vec<Complaint> = RULES.iter().flat_map(|check| check(source)).collect();
-    complaints.sort_by_key(|complaint| complaint.line);
-    complaints
-        .into_iter()
-        .map(|complaint| Finding { path: source.path.clone(), complaint })
+/// What all rules find in a file, in the order of its lines.
+fn findings_in(source: &Source) -> Vec<String> {
+    let found = RULES.iter().flat_map(|rule| {
+        (rule.find)(source).into_iter().map(|(line, message)| (line, message, rule.hint))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(line, ..)| *line);
+    let path = &source.path;
+    found
+        .iter()
+        .map(|(line, message, hint)| format!("{path}:{line}: {message}; hint: {hint}"))
         .collect()
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Complaint { line, message, hint } = &self.complaint;
-        write!(f, "{}:{line}: {message}; hint: {hint}", self.path)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Path, text and the lines that the rule must name, in order.
-    pub(super) type Case<'a> = (&'a str, &'a str, &'a [usize]);
-
-    pub(super) fn assert_lines(rule: Rule, cases: &[Case<'_>]) {
-        for &(path, text, expected) in cases {
-            let complaints = rule(&Source::new(path, text.to_owned()));
-            let lines: Vec<usize> = complaints.iter().map(|complaint| complaint.line).collect();
-            assert_eq!(lines, expected, "{path}:\n{text}\n{complaints:?}");
+    #[test]
+    fn every_rule_names_the_lines_of_its_cases() {
+        for Rule { find, cases, .. } in RULES {
+            for &(path, text, expected) in *cases {
+                let found = find(&Source::new(path, text.to_owned()));
+                let lines: Vec<usize> = found.iter().map(|(line, _)| *line).collect();
+                assert_eq!(lines, expected, "{path}:\n{text}\n{found:?}");
+            }
         }
     }
 
@@ -116,10 +106,8 @@ mod tests {
     fn findings_of_all_rules_come_in_the_order_of_lines() {
         let text = "fn f() {\n    unsafe { g() }\n    println!();\n}\n";
         let source = Source::new("crates/tamegrad/src/f.rs", text.to_owned());
-        let printed: Vec<String> =
-            findings_in(&source).iter().map(|finding| finding.to_string()).collect();
         assert_eq!(
-            printed,
+            findings_in(&source),
             [
                 "crates/tamegrad/src/f.rs:1: the first line does not say what the file is; \
                  hint: begin with one `//!` sentence",

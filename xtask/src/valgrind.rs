@@ -1,8 +1,9 @@
 //! `cargo xtask valgrind`: the tests of the kernels with every access to memory checked.
 
-use crate::cargo;
-use crate::debian::{self, runs};
 use std::path::Path;
+
+use crate::debian::{self, runs};
+use crate::run_cargo;
 
 /// What runs each test binary; an access that is not allowed ends it with this code.
 const RUNNER: &str = r#"target."cfg(all())".runner=["valgrind","-q","--error-exitcode=9"]"#;
@@ -21,11 +22,7 @@ pub(crate) fn valgrind(root: &Path) -> Result<(), String> {
         "--config {RUNNER} --config {CASES} test --package tamegrad-stats --lib --profile ci \
          -- --test-threads=1"
     );
-    match cargo(root, &arguments).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(status.to_string()),
-        Err(error) => Err(format!("cargo could not be started: {error}")),
-    }
+    run_cargo(root, &arguments)
 }
 
 /// Whether valgrind is there. With `install` it is installed first where Debian's packages and the

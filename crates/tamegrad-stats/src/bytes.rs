@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use crate::element::Element;
 use crate::isa::Level;
-use crate::kernel::scan_piece;
+use crate::kernel::{Totals, scan_piece};
 use crate::list::TensorRef;
 use crate::scan::{TensorStats, scan_ranges};
 use crate::threads::Threads;
@@ -24,24 +24,31 @@ pub enum ElementType {
     Bf16,
 }
 
+/// Runs `$body` with the type itself.
+macro_rules! with_type {
+    ($element:expr, $type:ident => $body:expr) => {
+        match $element {
+            ElementType::F32 => with_type!(@ f32, $type => $body),
+            ElementType::F64 => with_type!(@ f64, $type => $body),
+            ElementType::F16 => with_type!(@ f16, $type => $body),
+            ElementType::Bf16 => with_type!(@ bf16, $type => $body),
+        }
+    };
+    (@ $own:ident, $type:ident => $body:expr) => {{
+        type $type = $own;
+        $body
+    }};
+}
+
 impl ElementType {
     /// Bytes of an element.
     pub fn size(self) -> usize {
-        match self {
-            Self::F64 => 8,
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
+        with_type!(self, T => size_of::<T>())
     }
 
     /// The largest finite value: [`Element::MAX`].
     pub fn max(self) -> f64 {
-        match self {
-            Self::F32 => <f32 as Element>::MAX,
-            Self::F64 => <f64 as Element>::MAX,
-            Self::F16 => <f16 as Element>::MAX,
-            Self::Bf16 => <bf16 as Element>::MAX,
-        }
+        with_type!(self, T => <T as Element>::MAX)
     }
 }
 
@@ -64,23 +71,15 @@ impl<'a> TensorBytes<'a> {
         if cfg!(target_endian = "big") {
             return None;
         }
-        match self.element {
-            ElementType::F32 => bytemuck::try_cast_slice(self.bytes).ok().map(TensorRef::F32),
-            ElementType::F64 => bytemuck::try_cast_slice(self.bytes).ok().map(TensorRef::F64),
-            ElementType::F16 => bytemuck::try_cast_slice(self.bytes).ok().map(TensorRef::F16),
-            ElementType::Bf16 => bytemuck::try_cast_slice(self.bytes).ok().map(TensorRef::Bf16),
-        }
+        with_type!(self.element, T => {
+            bytemuck::try_cast_slice::<_, T>(self.bytes).ok().map(TensorRef::from)
+        })
     }
 
     /// The statistics, at any address: those of [`crate::scan`] over the same elements, to the
     /// bit. The elements are copied, at most 2 MiB of them at a time for each thread.
     pub fn scan(&self) -> TensorStats {
-        match self.element {
-            ElementType::F32 => scan_copied(self.bytes, f32::from_le_bytes),
-            ElementType::F64 => scan_copied(self.bytes, f64::from_le_bytes),
-            ElementType::F16 => scan_copied(self.bytes, f16::from_le_bytes),
-            ElementType::Bf16 => scan_copied(self.bytes, bf16::from_le_bytes),
-        }
+        with_type!(self.element, T => scan_copied(self.bytes, T::from_le_bytes))
     }
 }
 
@@ -93,7 +92,8 @@ fn scan_copied<T: Element, const SIZE: usize>(
         let piece: Vec<T> = elements[range].iter().map(|bytes| element(*bytes)).collect();
         scan_piece(Level::best(), &piece, None)
     };
-    scan_ranges(Threads::for_bytes(bytes.len()), 0..elements.len(), &scan).finish().0
+    let threads = Threads::for_bytes(bytes.len());
+    scan_ranges(threads, 0..elements.len(), Totals::append, &scan).finish().0
 }
 
 #[cfg(test)]
@@ -101,20 +101,7 @@ mod tests {
     use super::*;
     use crate::kernel::PIECE;
     use crate::scan::scan;
-
-    fn bits(stats: &TensorStats) -> [u64; 7] {
-        let TensorStats { len, nans, infs, zeros, l2, max_abs, mean } = *stats;
-        [len, nans, infs, zeros, l2.to_bits(), max_abs.to_bits(), mean.to_bits()]
-    }
-
-    fn scan_ref(tensor: TensorRef<'_>) -> TensorStats {
-        match tensor {
-            TensorRef::F32(values) => scan(values),
-            TensorRef::F64(values) => scan(values),
-            TensorRef::F16(values) => scan(values),
-            TensorRef::Bf16(values) => scan(values),
-        }
-    }
+    use crate::scan::tests::bits;
 
     /// At every address the same to the bit as a scan of the elements themselves.
     fn check<T: Element, const SIZE: usize>(element: ElementType, to_le: impl Fn(T) -> [u8; SIZE]) {
@@ -140,7 +127,7 @@ mod tests {
                     assert_eq!(borrowed.is_some(), offset.is_multiple_of(SIZE), "at {offset}");
                 }
                 if let Some(borrowed) = borrowed {
-                    assert_eq!(bits(&scan_ref(borrowed)), want, "{element:?} {len} at {offset}");
+                    assert_eq!(bits(&borrowed.scan()), want, "{element:?} {len} at {offset}");
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! Clipping and scaling in place: by value, by norm over a list or of each tensor.
 
-use crate::element::Edited;
-use crate::element::Element;
+use crate::element::{Edited, Element};
 use crate::isa::Level;
 use crate::kernel::{clamp_piece, scale_piece};
 use crate::list::{Edit, ListStats, TensorMut, edit_list, edit_slice, scan_views};
@@ -240,17 +239,17 @@ impl Edit for Clamp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::scan::scan;
     use half::{bf16, f16};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    const NAN: f64 = f64::NAN;
-    const INF: f64 = f64::INFINITY;
+    pub(crate) const NAN: f64 = f64::NAN;
+    pub(crate) const INF: f64 = f64::INFINITY;
 
-    fn bits(values: &[f64]) -> Vec<u64> {
+    pub(crate) fn bits(values: &[f64]) -> Vec<u64> {
         values.iter().map(|x| x.to_bits()).collect()
     }
 

@@ -27,60 +27,19 @@ pub trait Element: Copy + Send + Sync + sealed::Sealed + 'static {
     fn is_infinite(self) -> bool;
 }
 
-impl Element for f64 {
-    const MAX: f64 = f64::MAX;
-    const NAME: &'static str = "f64";
-
-    fn to_f64(self) -> f64 {
-        self
-    }
-
-    fn from_f64(value: f64) -> Self {
-        value
-    }
-
-    fn is_nan(self) -> bool {
-        self.is_nan()
-    }
-
-    fn is_infinite(self) -> bool {
-        self.is_infinite()
-    }
-}
-
-impl Element for f32 {
-    const MAX: f64 = f32::MAX as f64;
-    const NAME: &'static str = "f32";
-
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
-
-    fn from_f64(value: f64) -> Self {
-        value as f32
-    }
-
-    fn is_nan(self) -> bool {
-        self.is_nan()
-    }
-
-    fn is_infinite(self) -> bool {
-        self.is_infinite()
-    }
-}
-
-macro_rules! half_element {
-    ($half:ident, $max:expr) => {
-        impl Element for $half {
+macro_rules! element {
+    ($type:ident, $max:expr, |$x:ident| $to_f64:expr, |$value:ident| $from_f64:expr) => {
+        impl Element for $type {
             const MAX: f64 = $max;
-            const NAME: &'static str = stringify!($half);
+            const NAME: &'static str = stringify!($type);
 
             fn to_f64(self) -> f64 {
-                f64::from(self.to_f32())
+                let $x = self;
+                $to_f64
             }
 
-            fn from_f64(value: f64) -> Self {
-                $half::from_f32(round_to_odd(value))
+            fn from_f64($value: f64) -> Self {
+                $from_f64
             }
 
             fn is_nan(self) -> bool {
@@ -94,9 +53,13 @@ macro_rules! half_element {
     };
 }
 
-half_element!(f16, 65504.0);
-// 8 significant bits, all ones, at the exponent of f32's maximum
-half_element!(bf16, 255.0 * (1_u128 << 120) as f64);
+/// 8 significant bits, all ones, at the exponent of f32's maximum.
+const BF16_MAX: f64 = 255.0 * (1_u128 << 120) as f64;
+
+element!(f64, f64::MAX, |x| x, |value| value);
+element!(f32, f32::MAX as f64, |x| f64::from(x), |value| value as f32);
+element!(f16, 65504.0, |x| f64::from(x.to_f32()), |value| f16::from_f32(round_to_odd(value)));
+element!(bf16, BF16_MAX, |x| f64::from(x.to_f32()), |value| bf16::from_f32(round_to_odd(value)));
 
 /// `value` cut to 16 significant bits, the last of them set if anything was cut off.
 ///
@@ -167,21 +130,19 @@ mod tests {
         }
     }
 
+    fn assert_comes_back<T: Element>(of_bits: fn(u16) -> T, to_bits: fn(T) -> u16) {
+        for bits in 0..=u16::MAX {
+            let x = of_bits(bits);
+            let back = T::from_f64(x.to_f64());
+            assert_eq!(back.is_nan(), x.is_nan(), "{} {bits:#x}", T::NAME);
+            assert!(x.is_nan() || to_bits(back) == bits, "{} {bits:#x}", T::NAME);
+        }
+    }
+
     #[test]
     fn every_half_comes_back_to_the_bit() {
-        for bits in 0..=u16::MAX {
-            let (a, b) = (f16::from_bits(bits), bf16::from_bits(bits));
-            if Element::is_nan(a) {
-                assert!(Element::is_nan(<f16 as Element>::from_f64(Element::to_f64(a))));
-            } else {
-                assert_eq!(<f16 as Element>::from_f64(Element::to_f64(a)).to_bits(), bits);
-            }
-            if Element::is_nan(b) {
-                assert!(Element::is_nan(<bf16 as Element>::from_f64(Element::to_f64(b))));
-            } else {
-                assert_eq!(<bf16 as Element>::from_f64(Element::to_f64(b)).to_bits(), bits);
-            }
-        }
+        assert_comes_back(f16::from_bits, f16::to_bits);
+        assert_comes_back(bf16::from_bits, bf16::to_bits);
     }
 
     /// The distance of `value` to what it became and to both neighbours of that.

@@ -373,50 +373,32 @@ fn edit_tensor<T: Element, E: Edit>(
 mod tests {
     use super::*;
     use crate::kernel::PIECE;
-    use crate::scan::{merge, scan};
+    use crate::scan::merge;
+    use crate::scan::tests::bits;
     use proptest::collection::vec;
     use proptest::prelude::*;
-
-    fn bits(stats: &TensorStats) -> [u64; 7] {
-        let TensorStats { len, nans, infs, zeros, l2, max_abs, mean } = *stats;
-        [len, nans, infs, zeros, l2.to_bits(), max_abs.to_bits(), mean.to_bits()]
-    }
-
-    /// Tensors of all types: few and large ones, many small ones, some empty.
-    struct Sample {
-        single: Vec<Vec<f32>>,
-        wide: Vec<Vec<f64>>,
-        half: Vec<Vec<f16>>,
-        brain: Vec<Vec<bf16>>,
-    }
 
     fn wave<T: Element>(len: usize) -> Vec<T> {
         (0..len).map(|i| T::from_f64((i as f64 * 0.37).sin() * 1e3)).collect()
     }
 
-    fn sample() -> Sample {
-        let lengths = [5, 0, PIECE + 3, 3000, 70_000, 16];
-        let mut single: Vec<Vec<f32>> = (0..2000).map(|i| wave(i % 300)).collect();
-        single.push(wave(2 * PIECE + 1));
-        single[1250][3] = f32::NAN;
-        Sample {
-            single,
-            wide: lengths.map(wave).to_vec(),
-            half: lengths.map(wave).to_vec(),
-            brain: lengths.map(wave).to_vec(),
-        }
+    /// Tensors of one type, among them empty ones and one of several pieces.
+    fn waves<T: Element>() -> [Vec<T>; 6] {
+        [5, 0, PIECE + 3, 3000, 70_000, 16].map(wave)
     }
 
     #[test]
     fn neither_threads_nor_cuts_change_a_bit() {
-        let Sample { single, wide, half, brain } = sample();
+        let (wide, half, brain) = (waves::<f64>(), waves::<f16>(), waves::<bf16>());
+        let mut single: Vec<Vec<f32>> = (0..2000).map(|i| wave(i % 300)).collect();
+        single.push(wave(2 * PIECE + 1));
+        single[1250][3] = f32::NAN;
         let mut list: Vec<TensorRef<'_>> = Vec::new();
         list.extend(single.iter().map(|v| TensorRef::F32(v)));
         list.extend(wide.iter().map(|v| TensorRef::F64(v)));
         list.extend(half.iter().map(|v| TensorRef::F16(v)));
         list.extend(brain.iter().map(|v| TensorRef::Bf16(v)));
-        let alone: Vec<TensorStats> =
-            list.iter().map(|t| with_values!(TensorRef, *t, values => scan(values))).collect();
+        let alone: Vec<TensorStats> = list.iter().map(TensorRef::scan).collect();
         for threads in [1, 2, 3, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut stats = ListStats::default();

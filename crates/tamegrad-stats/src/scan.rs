@@ -123,24 +123,26 @@ fn scan_pieces<T: Element>(
     values: &[T],
     scan_piece: &(impl Fn(&[T]) -> Totals + Sync),
 ) -> Totals {
-    scan_ranges(threads, 0..values.len(), &|range| scan_piece(&values[range]))
+    scan_ranges(threads, 0..values.len(), Totals::append, &|range| scan_piece(&values[range]))
 }
 
-/// [`scan_pieces`] for elements that are not in a slice: `scan_piece` is given the range of a piece.
-pub(crate) fn scan_ranges(
+/// [`scan_pieces`] for elements that are not in one slice, and for other totals: `scan_piece` is given
+/// the range of a piece.
+pub(crate) fn scan_ranges<T: Send>(
     threads: Threads,
     range: Range<usize>,
-    scan_piece: &(impl Fn(Range<usize>) -> Totals + Sync),
-) -> Totals {
+    append: fn(&mut T, T),
+    scan_piece: &(impl Fn(Range<usize>) -> T + Sync),
+) -> T {
     if range.len() <= PIECE {
         return scan_piece(range);
     }
     let middle = range.start + range.len().div_ceil(PIECE).div_ceil(2) * PIECE;
     let (mut totals, rest) = threads.join(
-        || scan_ranges(threads, range.start..middle, scan_piece),
-        || scan_ranges(threads, middle..range.end, scan_piece),
+        || scan_ranges(threads, range.start..middle, append, scan_piece),
+        || scan_ranges(threads, middle..range.end, append, scan_piece),
     );
-    totals.append(rest);
+    append(&mut totals, rest);
     totals
 }
 
@@ -177,7 +179,7 @@ impl Totals {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::kernel::BLOCK;
     use half::{bf16, f16};
@@ -253,7 +255,7 @@ mod tests {
         Ok(())
     }
 
-    fn bits(stats: &TensorStats) -> [u64; 7] {
+    pub(crate) fn bits(stats: &TensorStats) -> [u64; 7] {
         let TensorStats { len, nans, infs, zeros, l2, max_abs, mean } = *stats;
         [len, nans, infs, zeros, l2.to_bits(), max_abs.to_bits(), mean.to_bits()]
     }

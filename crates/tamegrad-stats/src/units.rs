@@ -171,13 +171,7 @@ fn first_nonfinite_row<T: Element>(values: &[T], cols: usize) -> Option<(usize, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NAN: f64 = f64::NAN;
-    const INF: f64 = f64::INFINITY;
-
-    fn bits(values: &[f64]) -> Vec<u64> {
-        values.iter().map(|x| x.to_bits()).collect()
-    }
+    use crate::clip::tests::{INF, NAN, bits};
 
     #[test]
     fn clip_by_unit() {

@@ -35,9 +35,9 @@ use std::ops::Range;
 
 use crate::element::Element;
 use crate::isa::Level;
-use crate::kernel::{BLOCK, PIECE, Totals, scan_piece};
+use crate::kernel::{BLOCK, Totals, scan_piece};
 use crate::list::{TensorRef, with_values};
-use crate::scan::{TensorStats, scan};
+use crate::scan::{TensorStats, scan, scan_ranges};
 use crate::threads::Threads;
 
 /// Elements that are looked at together. What costs is to go to a place that is in no cache, not to
@@ -160,17 +160,9 @@ fn measure_pieces<T: Element>(
     before: &[T],
     after: &[T],
 ) -> PairTotals {
-    if after.len() <= PIECE {
-        return measure_piece(level, before, after);
-    }
-    let middle = after.len().div_ceil(PIECE).div_ceil(2) * PIECE;
-    let (old, new) = (before.split_at(middle), after.split_at(middle));
-    let (mut totals, rest) = threads.join(
-        || measure_pieces(level, threads, old.0, new.0),
-        || measure_pieces(level, threads, old.1, new.1),
-    );
-    totals.append(rest);
-    totals
+    scan_ranges(threads, 0..after.len(), PairTotals::append, &|range: Range<usize>| {
+        measure_piece(level, &before[range.clone()], &after[range])
+    })
 }
 
 fn measure_piece<T: Element>(level: Level, before: &[T], after: &[T]) -> PairTotals {
@@ -380,6 +372,7 @@ fn squares<A: Element, B: Element>(before: &[A], after: &[B]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::PIECE;
     use half::{bf16, f16};
 
     const LEN: usize = 256 * 256 + 37;

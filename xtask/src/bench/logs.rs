@@ -8,8 +8,8 @@ use std::{fs, num::NonZeroUsize};
 
 use serde::Serialize;
 
-use super::{Machine, Options, Rounds, Server, json, median};
-use crate::{cargo, venv};
+use super::{Machine, Options, Rounds, Server, median, print};
+use crate::venv;
 
 const LOADER_SCRIPT: &str = "xtask/src/bench/event_loader.py";
 
@@ -56,12 +56,7 @@ pub(super) fn logs_and_print(root: &Path, options: &Options) -> Result<(), Strin
     // Nine gigabytes are not left behind, whatever came of it.
     let _ = fs::remove_dir_all(&folder);
     let (rows, loader) = result?;
-    if options.json {
-        println!("{}", json(&rows)?);
-    } else {
-        print!("{}{machine}\n{loader}\n", table(&rows));
-    }
-    Ok(())
+    print(options, &rows, &format!("{}{machine}\n{loader}\n", table(&rows)))
 }
 
 /// The rows, and what TensorBoard says of itself.
@@ -71,10 +66,7 @@ fn measure(
     rounds: NonZeroUsize,
     threads: usize,
 ) -> Result<(Vec<Row>, String), String> {
-    eprintln!("building the bench program");
-    let mut command = cargo(root, "bench --quiet -p tamegrad-logs --bench logs");
-    command.env("RAYON_NUM_THREADS", threads.to_string());
-    let mut ours = Server::start("the bench program", command)?;
+    let mut ours = Server::start_ours(root, "tamegrad-logs --bench logs", threads)?;
     let python = venv::python_with(root, VENV, PACKAGES, "a download of about 40 MB");
     if let Err(why) = &python {
         eprintln!("TensorBoard is not compared: {why}");
@@ -208,6 +200,7 @@ fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::json;
     use crate::bench::tests::count;
 
     fn rounds(whats: &[What], ms: impl Fn(What) -> Option<f64>) -> Rounds<What> {

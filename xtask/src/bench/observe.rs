@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Machine, Options, Rounds, Server, json};
-use crate::cargo;
+use super::{Machine, Options, Rounds, Server, print};
 
 /// What a step is timed as, in the order of an answer of the bench program.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,11 +33,9 @@ const MODELS: [(&str, u64); 3] =
 /// # Errors
 /// A sentence about the bench program.
 pub(super) fn observe_and_print(root: &Path, options: &Options) -> Result<(), String> {
-    eprintln!("building the bench program");
-    let mut command = cargo(root, "bench --quiet -p tamegrad-lab --bench observe");
     // Process time adds up the threads, and what they cost each other would be part of it.
-    command.env("RAYON_NUM_THREADS", "1");
-    let mut ours = Server::start("the bench program", command)?;
+    let machine = Machine { threads: 1, ..Machine::look() };
+    let mut ours = Server::start_ours(root, "tamegrad-lab --bench observe", machine.threads)?;
     let mut rows = Vec::new();
     for (model, steps) in MODELS {
         eprintln!("{model}: 1 + {} rounds", options.rounds);
@@ -51,13 +48,7 @@ pub(super) fn observe_and_print(root: &Path, options: &Options) -> Result<(), St
         })?;
         rows.extend(row(model, &rounds));
     }
-    if options.json {
-        println!("{}", json(&rows)?);
-        return Ok(());
-    }
-    print!("{}", table(&rows));
-    println!("{}", Machine { threads: 1, ..Machine::look() });
-    Ok(())
+    print(options, &rows, &format!("{}{machine}\n", table(&rows)))
 }
 
 /// The four times of an answer.
@@ -107,6 +98,7 @@ fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::json;
     use crate::bench::tests::count;
 
     #[test]

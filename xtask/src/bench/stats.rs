@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Machine, Options, Rounds, Server, json};
-use crate::{cargo, venv};
+use super::{Machine, Options, Rounds, Server, print};
+use crate::venv;
 
 const TORCH_SCRIPT: &str = "xtask/src/bench/torch_clip.py";
 
@@ -81,7 +81,7 @@ const LISTS: &[List] = &[
 /// A sentence about the bench program. Without torch the other rows are still printed.
 pub(super) fn stats_and_print(root: &Path, options: &Options) -> Result<(), String> {
     let machine = Machine::look();
-    let mut ours = start_ours(root, machine.threads)?;
+    let mut ours = Server::start_ours(root, "tamegrad-stats --bench stats", machine.threads)?;
     let mut torch = start_torch(root, machine.threads);
     if let Err(why) = &torch {
         eprintln!("torch is not compared: {why}");
@@ -94,24 +94,10 @@ pub(super) fn stats_and_print(root: &Path, options: &Options) -> Result<(), Stri
         rows.extend(rows_of(list, &rounds));
         further.add(list.name, &rounds);
     }
-    if options.json {
-        println!("{}", json(&rows)?);
-        return Ok(());
-    }
-    print!("{}\n{}", table(&rows), further.lines(&rows));
-    println!("{machine}");
-    match torch {
-        Ok(torch) => println!("{}", torch.version),
-        Err(why) => println!("torch: not compared: {why}"),
-    }
-    Ok(())
-}
-
-fn start_ours(root: &Path, threads: usize) -> Result<Server, String> {
-    eprintln!("building the bench program");
-    let mut command = cargo(root, "bench --quiet -p tamegrad-stats --bench stats");
-    command.env("RAYON_NUM_THREADS", threads.to_string());
-    Server::start("the bench program", command)
+    let torch =
+        torch.map_or_else(|why| format!("torch: not compared: {why}"), |torch| torch.version);
+    let further = further.lines(&rows);
+    print(options, &rows, &format!("{}\n{further}{machine}\n{torch}\n", table(&rows)))
 }
 
 struct Torch {
@@ -248,6 +234,7 @@ impl Further {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::json;
     use crate::bench::tests::count;
 
     /// The rows of `list` when each `what` takes these milliseconds; torch only if it is there.

@@ -1,6 +1,6 @@
 //! Rule: no phrase in a Rust file that usually hides something unfinished.
 
-use super::{Complaint, source::Source};
+use super::{Rule, source::Source};
 
 /// This file has to spell the phrases out.
 const EXEMPT: &str = "xtask/src/tidy/banned_phrases.rs";
@@ -15,8 +15,29 @@ const ANYWHERE: &[&str] = &["placeholder", "todo!", "unimplemented!", "dummy", "
 /// Phrases that are part of innocent longer words ("for nowhere", "hackathon").
 const WHOLE: &[&str] = &["for now", "hack"];
 
+pub(super) const RULE: Rule = Rule {
+    hint: "finish it, or say plainly what it is",
+    find,
+    #[cfg(test)]
+    cases: &[
+        ("a.rs", "// In a real implementation this sums.\n", &[1]),
+        ("a.rs", "fn f() {}\n/// Zero, in a real\n/// implementation more.\n", &[2]),
+        ("a.rs", "// zero for now.\n", &[1]),
+        ("a.rs", "// the way for nowhere\n", &[]),
+        ("a.rs", "for now in times {}\n", &[]),
+        ("a.rs", "f(); // what it waits for\nnow(); // the clock\n", &[]),
+        ("a.rs", "fn f() { todo!() }\nfn g() { unimplemented!(\"x\") }\n", &[1, 2]),
+        ("a.rs", "// not yet implemented\n// a simplified version\n", &[1, 2]),
+        ("a.rs", "struct DummyModel;\nlet is_dummy = 1;\n", &[1, 2]),
+        ("a.rs", "// a hack\n// a hackathon in a shack\n", &[1]),
+        ("a.rs", "let s = \"Placeholders\";\n", &[1]),
+        ("a.md", "A hack.\n", &[]),
+        (EXEMPT, "// a hack\n", &[]),
+    ],
+};
+
 /// Finds each phrase in whatever case, also where it wraps onto the next comment line.
-pub(super) fn check(source: &Source) -> Vec<Complaint> {
+fn find(source: &Source) -> Vec<(usize, String)> {
     if !source.is_rust() || source.path == EXEMPT {
         return Vec::new();
     }
@@ -24,11 +45,8 @@ pub(super) fn check(source: &Source) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (phrases, flow) in &searches {
         for phrase in *phrases {
-            complaints.extend(flow.lines_with(phrase).into_iter().map(|line| Complaint {
-                line,
-                message: format!("\"{phrase}\" usually hides something unfinished"),
-                hint: "finish it, or say plainly what it is",
-            }));
+            let message = format!("\"{phrase}\" usually hides something unfinished");
+            complaints.extend(flow.lines_with(phrase).map(|line| (line, message.clone())));
         }
     }
     complaints
@@ -55,45 +73,15 @@ impl Flow {
         flow
     }
 
-    fn lines_with(&self, phrase: &str) -> Vec<usize> {
-        let found = self.text.match_indices(phrase).map(|(offset, _)| offset);
-        found
-            .filter(|&offset| {
-                let starts = !self.text[..offset].ends_with(char::is_alphanumeric);
-                let ends = !self.text[offset + phrase.len()..].starts_with(char::is_alphanumeric);
-                starts && (ends || !WHOLE.contains(&phrase))
-            })
-            .filter_map(|offset| {
-                let after = self.starts.partition_point(|&(start, _)| start <= offset);
-                self.starts[..after].last().map(|&(_, line)| line)
-            })
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::assert_lines;
-
-    #[test]
-    fn phrases_are_found_and_their_innocent_kin_are_not() {
-        assert_lines(
-            super::check,
-            &[
-                ("a.rs", "// In a real implementation this sums.\n", &[1]),
-                ("a.rs", "fn f() {}\n/// Zero, in a real\n/// implementation more.\n", &[2]),
-                ("a.rs", "// zero for now.\n", &[1]),
-                ("a.rs", "// the way for nowhere\n", &[]),
-                ("a.rs", "for now in times {}\n", &[]),
-                ("a.rs", "f(); // what it waits for\nnow(); // the clock\n", &[]),
-                ("a.rs", "fn f() { todo!() }\nfn g() { unimplemented!(\"x\") }\n", &[1, 2]),
-                ("a.rs", "// not yet implemented\n// a simplified version\n", &[1, 2]),
-                ("a.rs", "struct DummyModel;\nlet is_dummy = 1;\n", &[1, 2]),
-                ("a.rs", "// a hack\n// a hackathon in a shack\n", &[1]),
-                ("a.rs", "let s = \"Placeholders\";\n", &[1]),
-                ("a.md", "A hack.\n", &[]),
-                (super::EXEMPT, "// a hack\n", &[]),
-            ],
-        );
+    fn lines_with(&self, phrase: &str) -> impl Iterator<Item = usize> {
+        let found = self.text.match_indices(phrase).filter(move |(offset, _)| {
+            let starts = !self.text[..*offset].ends_with(char::is_alphanumeric);
+            let ends = !self.text[offset + phrase.len()..].starts_with(char::is_alphanumeric);
+            starts && (ends || !WHOLE.contains(&phrase))
+        });
+        found.filter_map(|(offset, _)| {
+            let after = self.starts.partition_point(|&(start, _)| start <= offset);
+            self.starts[..after].last().map(|&(_, line)| line)
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! Rule: the core crate depends on nothing but the crates on a short list.
 
-use super::{Complaint, source::Source};
+use super::{Rule, source::Source};
 
 const MANIFEST: &str = "crates/tamegrad/Cargo.toml";
 
@@ -11,8 +11,29 @@ const ALLOWED: &[&str] = &["tamegrad-stats"];
 /// would be a second copy of every type; the format is the integration's.
 const ALLOWED_IF_OPTIONAL: &[&str] = &["serde"];
 
+pub(super) const RULE: Rule = Rule {
+    hint: "the core knows no framework and no format: do this in the crate that uses it",
+    find,
+    #[cfg(test)]
+    cases: &[
+        (MANIFEST, "[dependencies]\ntamegrad-stats.workspace = true\n", &[]),
+        (MANIFEST, "[dependencies]\nserde = \"1\"\nburn.workspace = true\n", &[2, 3]),
+        (MANIFEST, "[dependencies]\nserde = { version = \"1\", optional = true }\n", &[]),
+        (MANIFEST, "[dependencies]\nburn = { version = \"1\", optional = true }\n", &[2]),
+        (MANIFEST, "[dependencies]\n\"rand\" = { version = \"1\" } # chance\n", &[2]),
+        (MANIFEST, "[dependencies]\ntamegrad-stats = { features = [\n  \"a=b\",\n] }\n", &[]),
+        (MANIFEST, "[dependencies.burn]\nversion = \"1\"\n", &[1]),
+        (MANIFEST, "[target.'cfg(unix)'.dependencies]\nlibc = \"1\"\n", &[2]),
+        (MANIFEST, "[target.'cfg(unix)'.dependencies.libc]\nversion = \"1\"\n", &[1]),
+        (MANIFEST, "[dev-dependencies]\nproptest = \"1\"\n[lints]\nworkspace = true\n", &[]),
+        (MANIFEST, "[dev-dependencies.proptest]\nversion = \"1\"\n", &[]),
+        (MANIFEST, "[dependencies]\n# serde = \"1\"\n", &[]),
+        ("crates/tamegrad-burn/Cargo.toml", "[dependencies]\nburn = \"1\"\n", &[]),
+    ],
+};
+
 /// Reads the `[dependencies]` tables of the core's manifest, those of single targets included.
-pub(super) fn check(source: &Source) -> Vec<Complaint> {
+fn find(source: &Source) -> Vec<(usize, String)> {
     if source.path != MANIFEST {
         return Vec::new();
     }
@@ -21,11 +42,7 @@ pub(super) fn check(source: &Source) -> Vec<Complaint> {
         .filter(|(_, name, is_optional)| {
             !(ALLOWED.contains(name) || *is_optional && ALLOWED_IF_OPTIONAL.contains(name))
         })
-        .map(|(line, name, _)| Complaint {
-            line,
-            message: format!("the core depends on `{name}`"),
-            hint: "the core knows no framework and no format: do this in the crate that uses it",
-        })
+        .map(|(line, name, _)| (line, format!("the core depends on `{name}`")))
         .collect()
 }
 
@@ -61,32 +78,4 @@ fn dependencies(manifest: &str) -> Vec<(usize, &str, bool)> {
 
 fn unquoted(name: &str) -> &str {
     name.trim().trim_matches(['"', '\''])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::assert_lines;
-
-    #[test]
-    fn the_core_depends_on_the_list_only() {
-        let core = super::MANIFEST;
-        assert_lines(
-            super::check,
-            &[
-                (core, "[dependencies]\ntamegrad-stats.workspace = true\n", &[]),
-                (core, "[dependencies]\nserde = \"1\"\nburn.workspace = true\n", &[2, 3]),
-                (core, "[dependencies]\nserde = { version = \"1\", optional = true }\n", &[]),
-                (core, "[dependencies]\nburn = { version = \"1\", optional = true }\n", &[2]),
-                (core, "[dependencies]\n\"rand\" = { version = \"1\" } # chance\n", &[2]),
-                (core, "[dependencies]\ntamegrad-stats = { features = [\n  \"a=b\",\n] }\n", &[]),
-                (core, "[dependencies.burn]\nversion = \"1\"\n", &[1]),
-                (core, "[target.'cfg(unix)'.dependencies]\nlibc = \"1\"\n", &[2]),
-                (core, "[target.'cfg(unix)'.dependencies.libc]\nversion = \"1\"\n", &[1]),
-                (core, "[dev-dependencies]\nproptest = \"1\"\n[lints]\nworkspace = true\n", &[]),
-                (core, "[dev-dependencies.proptest]\nversion = \"1\"\n", &[]),
-                (core, "[dependencies]\n# serde = \"1\"\n", &[]),
-                ("crates/tamegrad-burn/Cargo.toml", "[dependencies]\nburn = \"1\"\n", &[]),
-            ],
-        );
-    }
 }

@@ -2,7 +2,7 @@
 //! that a feature turns on (`cfg_attr`) is no format.
 
 use super::{
-    Complaint,
+    Rule,
     source::{Source, bracketed, items, leading_word, words},
 };
 
@@ -12,8 +12,29 @@ const STD_MODULES: &[&str] = &["fs", "net", "time", "env", "io"];
 
 const CRATES: &[&str] = &["serde"];
 
+#[cfg(test)]
+const GUARD: &str = "crates/tamegrad/src/guard.rs";
+
+pub(super) const RULE: Rule = Rule {
+    hint: "take the value as an argument and do this in the crate that calls the core",
+    find,
+    #[cfg(test)]
+    cases: &[
+        (GUARD, "use std::fs;\nlet t = std::time::Instant::now();\n", &[1, 2]),
+        (GUARD, "use std::{\n    fmt,\n    io::{self, Read},\n    env,\n};\n", &[1, 1]),
+        (GUARD, "use std::net::TcpStream;\n", &[1]),
+        (GUARD, "#[derive(serde::Serialize)]\nstruct A;\n", &[1]),
+        (GUARD, "#[cfg_attr(feature = \"x\", derive(serde::Serialize))]\nstruct A;\n", &[]),
+        (GUARD, "#[cfg_attr(a, b)]\n#[derive(serde::Serialize)]\nstruct A;\n", &[2]),
+        (GUARD, "use std::fmt;\nuse std::collections::{BTreeMap, VecDeque};\n", &[]),
+        (GUARD, "//! Knows no `serde` and no std::fs.\nlet s = \"std::io\";\n", &[]),
+        (GUARD, "use std::iter;\nuse my_std::fs;\n", &[]),
+        ("crates/tamegrad-lab/src/lib.rs", "use std::fs;\n", &[]),
+    ],
+};
+
 /// Finds paths into these modules, also within `use std::{...}`, and into these crates.
-pub(super) fn check(source: &Source) -> Vec<Complaint> {
+fn find(source: &Source) -> Vec<(usize, String)> {
     if !source.is_below(CORE) {
         return Vec::new();
     }
@@ -28,11 +49,7 @@ pub(super) fn check(source: &Source) -> Vec<Complaint> {
         .filter(|(offset, _)| !conditional.iter().any(|range| range.contains(offset)));
     of_std
         .chain(of_crates)
-        .map(|(offset, name)| Complaint {
-            line: source.line_at(offset),
-            message: format!("`{name}` in the core"),
-            hint: "take the value as an argument and do this in the crate that calls the core",
-        })
+        .map(|(offset, name)| (source.line_at(offset), format!("`{name}` in the core")))
         .collect()
 }
 
@@ -52,29 +69,4 @@ fn modules_at(code: &str, offset: usize) -> impl Iterator<Item = &str> {
     let after = after.trim_start();
     let list = bracketed(after).map_or_else(|| vec![after], items);
     list.into_iter().map(leading_word)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::assert_lines;
-
-    #[test]
-    fn the_core_names_nothing_of_the_outside_world() {
-        let core = "crates/tamegrad/src/guard.rs";
-        assert_lines(
-            super::check,
-            &[
-                (core, "use std::fs;\nlet t = std::time::Instant::now();\n", &[1, 2]),
-                (core, "use std::{\n    fmt,\n    io::{self, Read},\n    env,\n};\n", &[1, 1]),
-                (core, "use std::net::TcpStream;\n", &[1]),
-                (core, "#[derive(serde::Serialize)]\nstruct A;\n", &[1]),
-                (core, "#[cfg_attr(feature = \"x\", derive(serde::Serialize))]\nstruct A;\n", &[]),
-                (core, "#[cfg_attr(a, b)]\n#[derive(serde::Serialize)]\nstruct A;\n", &[2]),
-                (core, "use std::fmt;\nuse std::collections::{BTreeMap, VecDeque};\n", &[]),
-                (core, "//! Knows no `serde` and no std::fs.\nlet s = \"std::io\";\n", &[]),
-                (core, "use std::iter;\nuse my_std::fs;\n", &[]),
-                ("crates/tamegrad-lab/src/lib.rs", "use std::fs;\n", &[]),
-            ],
-        );
-    }
 }

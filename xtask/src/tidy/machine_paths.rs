@@ -1,6 +1,6 @@
 //! Rule: no file names a path of the machine that it was written on.
 
-use super::{Complaint, source::Source};
+use super::{Rule, source::Source};
 
 /// This file has to spell the paths out.
 const EXEMPT: &str = "xtask/src/tidy/machine_paths.rs";
@@ -11,22 +11,29 @@ const ANY: &[&str] = &["/root/"];
 /// Folders that are on every machine: only a name below them is of one machine.
 const WITH_NAME: &[&str] = &["/home/", "/Users/", "/tmp/"];
 
+pub(super) const RULE: Rule = Rule {
+    hint: "use a path relative to the project, or a temporary folder of the test",
+    find,
+    #[cfg(test)]
+    cases: &[
+        ("a.md", "See /root/notes.\n\nor (/home/anna/x)\n", &[1, 3]),
+        ("a.rs", "let p = \"/tmp/anna/1\"; // or /root/x\n", &[1]),
+        ("a.toml", "path = \"/Users/anna/data.csv\"\n", &[1]),
+        ("a.md", "crates/x/root/y, ../root/z, ~/root/z, https://a.b/home/c\n", &[]),
+        ("a.md", "a home such as `/home/<user>/`, or /tmp/\n", &[]),
+        ("a.md", "square root/rest, /rooted/\n", &[]),
+        (EXEMPT, "/root/x\n", &[]),
+    ],
+};
+
 /// Finds absolute paths into these folders, in every text file.
-pub(super) fn check(source: &Source) -> Vec<Complaint> {
+fn find(source: &Source) -> Vec<(usize, String)> {
     if source.path == EXEMPT {
         return Vec::new();
     }
-    let mut complaints = Vec::new();
-    for (index, line) in source.text.lines().enumerate() {
-        if let Some(path) = machine_path(line) {
-            complaints.push(Complaint {
-                line: index + 1,
-                message: format!("`{path}` is a path of one machine"),
-                hint: "use a path relative to the project, or a temporary folder of the test",
-            });
-        }
-    }
-    complaints
+    let paths = (1..).zip(source.text.lines().map(machine_path));
+    let of_one = |path: &str| format!("`{path}` is a path of one machine");
+    paths.filter_map(|(line, path)| path.map(|path| (line, of_one(path)))).collect()
 }
 
 /// The first such path in a line.
@@ -60,24 +67,6 @@ fn is_absolute(before: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::assert_lines;
-
-    #[test]
-    fn paths_of_one_machine_are_found() {
-        assert_lines(
-            super::check,
-            &[
-                ("a.md", "See /root/notes.\n\nor (/home/anna/x)\n", &[1, 3]),
-                ("a.rs", "let p = \"/tmp/anna/1\"; // or /root/x\n", &[1]),
-                ("a.toml", "path = \"/Users/anna/data.csv\"\n", &[1]),
-                ("a.md", "crates/x/root/y, ../root/z, ~/root/z, https://a.b/home/c\n", &[]),
-                ("a.md", "a home such as `/home/<user>/`, or /tmp/\n", &[]),
-                ("a.md", "square root/rest, /rooted/\n", &[]),
-                (super::EXEMPT, "/root/x\n", &[]),
-            ],
-        );
-    }
-
     #[test]
     fn the_first_path_of_a_line_is_named() {
         assert_eq!(super::machine_path("a=/home/b-c/d.rs:4 /root/e"), Some("/home/b-c/d.rs"));

@@ -1,12 +1,30 @@
 //! Rule: a warning about dead or unused code is silenced only with a reason.
 
 use super::{
-    Complaint,
+    Rule,
     source::{Source, bracketed, items, words},
 };
 
+pub(super) const RULE: Rule = Rule {
+    hint: "delete the code, or add `reason = \"...\"`",
+    find,
+    #[cfg(test)]
+    cases: &[
+        ("a.rs", "#[allow(dead_code)]\nfn f() {}\n", &[1]),
+        ("a.rs", "#![allow(unused)]\n#![allow(clippy::all)]\n", &[1, 2]),
+        ("a.rs", "\n#[allow(unused_variables, unused_mut)]\nfn f() {}\n", &[2]),
+        ("a.rs", "#[allow(\n    clippy::cast_lossless,\n    dead_code,\n)]\n", &[1]),
+        ("a.rs", "#[cfg_attr(test, allow(dead_code))]\n", &[1]),
+        ("a.rs", "#[allow(dead_code, reason = \"read by the linker\")]\n", &[]),
+        ("a.rs", "#[allow(dead_code, reason = \"\")]\n", &[1]),
+        ("a.rs", "#[allow(clippy::cast_possible_truncation)]\n", &[]),
+        ("a.rs", "// #[allow(dead_code)]\nlet s = \"#[allow(unused)]\";\n", &[]),
+        ("a.rs", "self.allow(unused);\n", &[]),
+    ],
+};
+
 /// Finds `allow` of `dead_code`, `unused...` and `clippy::all`, within `cfg_attr` too.
-pub(super) fn check(source: &Source) -> Vec<Complaint> {
+fn find(source: &Source) -> Vec<(usize, String)> {
     let mut complaints = Vec::new();
     for offset in words(&source.code, "allow") {
         // In an attribute the word follows `[` or, in `cfg_attr`, a comma.
@@ -18,11 +36,8 @@ pub(super) fn check(source: &Source) -> Vec<Complaint> {
         let written = &source.text[start + 1..start + 1 + list.len()];
         let silenced = items(list).into_iter().find(|item| is_covered(item));
         if let Some(lint) = silenced.filter(|_| !gives_reason(list, written)) {
-            complaints.push(Complaint {
-                line: source.line_at(offset),
-                message: format!("`{lint}` is allowed without a reason"),
-                hint: "delete the code, or add `reason = \"...\"`",
-            });
+            let message = format!("`{lint}` is allowed without a reason");
+            complaints.push((source.line_at(offset), message));
         }
     }
     complaints
@@ -38,28 +53,4 @@ fn gives_reason(list: &str, written: &str) -> bool {
         let value = written[offset + "reason".len()..].trim_start().trim_start_matches('=');
         value.contains(char::is_alphanumeric)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::assert_lines;
-
-    #[test]
-    fn a_silenced_warning_has_a_reason() {
-        assert_lines(
-            super::check,
-            &[
-                ("a.rs", "#[allow(dead_code)]\nfn f() {}\n", &[1]),
-                ("a.rs", "#![allow(unused)]\n#![allow(clippy::all)]\n", &[1, 2]),
-                ("a.rs", "\n#[allow(unused_variables, unused_mut)]\nfn f() {}\n", &[2]),
-                ("a.rs", "#[allow(\n    clippy::cast_lossless,\n    dead_code,\n)]\n", &[1]),
-                ("a.rs", "#[cfg_attr(test, allow(dead_code))]\n", &[1]),
-                ("a.rs", "#[allow(dead_code, reason = \"read by the linker\")]\n", &[]),
-                ("a.rs", "#[allow(dead_code, reason = \"\")]\n", &[1]),
-                ("a.rs", "#[allow(clippy::cast_possible_truncation)]\n", &[]),
-                ("a.rs", "// #[allow(dead_code)]\nlet s = \"#[allow(unused)]\";\n", &[]),
-                ("a.rs", "self.allow(unused);\n", &[]),
-            ],
-        );
-    }
 }

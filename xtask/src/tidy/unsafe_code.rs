@@ -1,7 +1,7 @@
 //! Rule: no `unsafe` outside the crates that were argued for.
 
 use super::{
-    Complaint,
+    Rule,
     source::{Source, words},
 };
 
@@ -13,33 +13,25 @@ const ALLOWED: &[&str] = &[
     "crates/tamegrad-python",
 ];
 
+pub(super) const RULE: Rule = Rule {
+    hint: "find a safe way, or argue for the crate in xtask/src/tidy/unsafe_code.rs",
+    find,
+    #[cfg(test)]
+    cases: &[
+        ("a.rs", "fn f() {\n    unsafe { g() }\n}\n", &[2]),
+        ("a.rs", "pub unsafe fn f() {}\nunsafe impl Send for A {}\n", &[1, 2]),
+        ("a.rs", "#![forbid(unsafe_code)]\n// unsafe\nlet s = \"unsafe\";\n", &[]),
+    ],
+};
+
 /// Finds the keyword in code, examples and tests included.
-pub(super) fn check(source: &Source) -> Vec<Complaint> {
+fn find(source: &Source) -> Vec<(usize, String)> {
     if source.is_below(ALLOWED) {
         return Vec::new();
     }
     words(&source.code, "unsafe")
-        .map(|offset| Complaint {
-            line: source.line_at(offset),
-            message: "`unsafe` in a crate that is not on the list".to_owned(),
-            hint: "find a safe way, or argue for the crate in xtask/src/tidy/unsafe_code.rs",
+        .map(|offset| {
+            (source.line_at(offset), "`unsafe` in a crate that is not on the list".into())
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::assert_lines;
-
-    #[test]
-    fn the_keyword_is_found_in_code_only() {
-        assert_lines(
-            super::check,
-            &[
-                ("a.rs", "fn f() {\n    unsafe { g() }\n}\n", &[2]),
-                ("a.rs", "pub unsafe fn f() {}\nunsafe impl Send for A {}\n", &[1, 2]),
-                ("a.rs", "#![forbid(unsafe_code)]\n// unsafe\nlet s = \"unsafe\";\n", &[]),
-            ],
-        );
-    }
 }
