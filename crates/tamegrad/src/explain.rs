@@ -1,11 +1,11 @@
-//! The texts of `explain`: those that stand beside the signs, causes and remedies.
+//! The texts of `explain`: one for each sign, cause and remedy.
 
 use crate::causes::CauseName;
 use crate::doc::Doc;
 use crate::finding::SignName;
 use crate::remedies::RemedyName;
 
-/// Which of the three kinds a [`Doc`] tells of.
+/// What a [`Doc`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     /// A warning sign.
@@ -16,7 +16,7 @@ pub enum Topic {
     Remedy,
 }
 
-/// All texts, the signs first, then the causes, then the remedies.
+/// All texts: the signs first, then the causes, then the remedies.
 pub fn all() -> Vec<(Topic, &'static Doc)> {
     let signs = SignName::ALL.iter().map(|name| (Topic::Sign, name.doc()));
     let causes = CauseName::ALL.iter().map(|name| (Topic::Cause, name.doc()));
@@ -24,7 +24,7 @@ pub fn all() -> Vec<(Topic, &'static Doc)> {
     signs.chain(causes).chain(remedies).collect()
 }
 
-/// The text of a name.
+/// Finds the text of a sign, cause or remedy by its name.
 pub fn find(name: &str) -> Option<(Topic, &'static Doc)> {
     all().into_iter().find(|(_, doc)| doc.name == name)
 }

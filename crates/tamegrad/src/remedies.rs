@@ -52,7 +52,7 @@ remedies! {
     clip_tensor_norm => ClipTensorNorm treats [Recurrence, OptimizerState],
     /// Clip each element.
     clip_value => ClipValue treats [Recurrence],
-    /// Warm the learning rate up.
+    /// Warm up the learning rate.
     warm_up => WarmUp treats [LearningRate, OptimizerState],
     /// Lower the learning rate.
     lower_learning_rate => LowerLearningRate treats [LearningRate],
@@ -120,7 +120,7 @@ impl NormPlace {
     }
 }
 
-/// A rule by which weights are drawn.
+/// A scheme by which weights are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// He et al. 2015, for relu and its kin.
