@@ -16,7 +16,7 @@ use super::quoted;
 /// The longest index that is read, as for a header.
 const INDEX_BYTES_MAX: u64 = 100_000_000;
 const INDEX_ENDING: &str = ".safetensors.index.json";
-const WANTED_INDEX: &str = "an index of shards, `{\"weight_map\": {TENSOR: FILE}}`";
+const WANTED_INDEX: &str = "a shard index, `{\"weight_map\": {TENSOR: FILE}}`";
 
 /// The files of a checkpoint.
 #[derive(Debug, Default)]
@@ -73,14 +73,14 @@ fn of_folder(folder: &Path, notices: &mut Notices) -> Result<Shards, ReadError> 
         path.extension().is_some_and(|extension| pickles.iter().any(|pickle| extension == *pickle))
     };
     let found = match names.iter().find(|name| is_pickle(Path::new(name))) {
-        Some(name) => format!("a folder with {} alone", quoted(&name.to_string_lossy())),
-        None => "a folder without any".to_owned(),
+        Some(name) => format!("a folder with only {}", quoted(&name.to_string_lossy())),
+        None => "a folder without one".to_owned(),
     };
     Err(ReadError::Broken {
         path: folder.to_owned(),
         offset: 0,
         found,
-        wanted: "a `.safetensors` file; hint: pickles are not loaded, convert them to safetensors",
+        wanted: "a `.safetensors` file; hint: pickles are not loaded; convert them to safetensors",
     })
 }
 
@@ -153,7 +153,7 @@ fn of_index(path: &Path, len: u64, notices: &mut Notices) -> Result<Shards, Read
     for (below, place) in order {
         let Some(file) = below.map(|below| folder.join(below)) else {
             let name = quoted(&names[place]);
-            let text = format!("got the file {name}, want one beside the index: it is left out");
+            let text = format!("got the file {name}, want one next to the index; it is left out");
             notices.push(path, None, text);
             continue;
         };

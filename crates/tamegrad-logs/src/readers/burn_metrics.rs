@@ -54,7 +54,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
                 path: folder.clone(),
                 offset: 0,
                 found: "no numbers".to_owned(),
-                wanted: "folders as `train/epoch-1` with files as `Loss.log`",
+                wanted: "folders such as `train/epoch-1` with files such as `Loss.log`",
             });
         }
     }
@@ -72,7 +72,7 @@ fn read_split(folder: &Path, log: &mut LogBuilder) {
                 counts.entry(metric).or_insert_with(|| (starts(&path) == 1, 0));
             let step = is_one_an_epoch.then_some(epoch);
             if let Err(error) = read_metric(&path, &name, step, records, log) {
-                log.notice(&path, None, format!("{error}; what comes before is used"));
+                log.notice(&path, None, format!("{error}; what comes before it is used"));
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::step::Stepper;
 pub(crate) const READER: Reader = Reader {
     format: Format {
         norm_option: "in Lightning, log `grad_norm(self, norm_type=2)` in `on_before_optimizer_step`",
-        tensors_option: "in Lightning, `log_dict(grad_norm(self, norm_type=2))`",
+        tensors_option: "in Lightning, call `log_dict(grad_norm(self, norm_type=2))`",
         ..Format::named("csv")
     },
     recognises,
@@ -53,7 +53,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
         let ended = table.read(BufReader::with_capacity(1 << 16, file), 0);
         let is_empty = table.rows.log.is_empty();
         if let Err(error) = &ended {
-            table.rows.notice(None, format!("{error}; what comes before is used"));
+            table.rows.notice(None, format!("{error}; what comes before it is used"));
         }
         *log = table.rows.log;
         if let Err(error) = ended
@@ -66,7 +66,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
                 Some(_) => "a header without numbers below it".to_owned(),
                 None => "no header".to_owned(),
             };
-            let wanted = "a line of names, one of them the step, epoch or loss, and lines of \
+            let wanted = "a header that names a step, epoch or loss, followed by lines of \
                           numbers";
             return Err(ReadError::Broken { path: path.clone(), offset: 0, found, wanted });
         }
@@ -194,8 +194,8 @@ impl Table {
             self.odd(about, text);
         } else if count < wanted && !about.is_ended {
             let text = format!(
-                "got {count} fields, want {wanted}; hint: the file was cut while writing, lines \
-                 before it are used"
+                "got {count} fields, want {wanted}; hint: the file was cut off while being written; \
+                 the lines before are used"
             );
             self.odd(about, text);
         } else if self.row.is_empty() {

@@ -47,7 +47,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
             log.notice(
                 path,
                 None,
-                format!("{unknown} rows of tensors that run.json does not name"),
+                format!("{unknown} rows left out, of tensors that run.json does not name"),
             );
         }
         // The steps count without the tensors and the events.
