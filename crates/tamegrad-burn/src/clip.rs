@@ -1,4 +1,4 @@
-//! The user's own clipping, after the guard has seen the true gradients.
+//! The user's own clipping, applied after the guard has seen the true gradients.
 
 use tamegrad_stats::{TensorStats, global_norm_factor};
 

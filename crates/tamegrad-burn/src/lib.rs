@@ -1,11 +1,10 @@
 //! tamegrad's integration with burn: a guarded training step, layer probes, snapshots and clipping.
 //!
 //! [`Session`] runs one training step at a time: forward, backward, statistics, the guard's
-//! decision, the update. A model says where its layers end by passing their outputs through
+//! decision, the update. A model marks where its layers end by passing their outputs through
 //! [`Probes::tap`]. This crate carries out what the core decides and judges nothing itself.
 //!
-//! `docs/burn.md` lists what it relies on in burn, and what burn does differently from what one would
-//! expect.
+//! `docs/burn.md` lists what it relies on in burn, and where burn differs from what you might expect.
 
 mod change;
 mod clip;

@@ -18,7 +18,7 @@ pub struct FirstUpdate {
 }
 
 impl FirstUpdate {
-    /// By an optimizer that has taken no step, at the learning rate of the run's first step.
+    /// With an optimizer that has taken no step, at the learning rate of the run's first step.
     pub fn new(optimizer: impl Into<SessionOptimizer>, learning_rate: f64) -> Self {
         Self { optimizer: optimizer.into(), learning_rate, clip: None, weight_decay: 0.0 }
     }
@@ -37,8 +37,8 @@ impl FirstUpdate {
 }
 
 /// Runs one forward and backward pass of one batch, and the first update, on copies of a model
-/// whose layers are named in order of execution; says what they show. The critical step size takes
-/// at most 17 forward passes more. The model stays as it is, running statistics included.
+/// whose layers are listed in order of execution, and returns what they show. The critical step size
+/// takes at most 17 more forward passes. The model is unchanged, running statistics included.
 ///
 /// ```
 /// use burn::module::Module;

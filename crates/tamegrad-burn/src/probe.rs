@@ -11,7 +11,7 @@ use crate::list::TensorList;
 /// Adds the gradient of a tap's leaf to the list, if one came back, and gives its position.
 type Leaf = Box<dyn FnOnce(&mut Gradients, &mut TensorList) -> Option<usize>>;
 
-/// The probes of one forward and backward pass. Unarmed they do nothing at all.
+/// The probes of one forward and backward pass. Unarmed, they do nothing.
 ///
 /// An armed probe adds a leaf of zeros to a layer's output; the gradient of that leaf is the
 /// gradient of the loss with respect to the output. The zeros are negative: x + (-0) is x to the
@@ -63,7 +63,7 @@ impl Probes {
         output
     }
 
-    /// What the probes saw, after the backward pass. `None` when they were unarmed.
+    /// What the probes saw, after the backward pass. `None` if they were unarmed.
     pub fn collect(self, gradients: &mut Gradients) -> Option<tamegrad::observe::LayerTrace> {
         if !self.armed {
             return None;

@@ -24,22 +24,22 @@ use crate::probe::Probes;
 use crate::snapshot::Snapshot;
 use crate::updates;
 
-/// What the loop knows of a step before it runs.
+/// What the loop knows about a step before it runs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StepInput<'a> {
     /// The step's number.
     pub step: Step,
-    /// Learning rate by the schedule.
+    /// Learning rate from the schedule.
     pub learning_rate: f64,
-    /// Held-out metric of the parameters before this step, when it was measured.
+    /// Held-out metric of the parameters before this step, if it was measured.
     pub metric: Option<f64>,
-    /// Statistics of the batch's inputs, each by a name that stays the same.
+    /// Statistics of the batch's inputs, each under a name that stays the same.
     pub inputs: &'a [NamedInput<'a>],
     /// Statistics of the batch's regression targets; `None` for classes.
     pub targets: Option<TensorStats>,
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
     /// Training loss of the batch before the update.
@@ -48,7 +48,7 @@ pub struct StepOutcome {
     pub gradient_norm: Option<f64>,
     /// What the guard decided.
     pub decision: Decision,
-    /// Whether an update was taken.
+    /// Whether an update was made.
     pub updated: bool,
 }
 
@@ -86,7 +86,7 @@ pub struct Session<M: Module> {
 }
 
 impl<M: Module> Session<M> {
-    /// A session of a model whose layers are named in order of execution.
+    /// Creates the session of a model whose layers are listed in order of execution.
     pub fn new(
         model: M,
         layers: Vec<LayerInfo>,
@@ -111,15 +111,15 @@ impl<M: Module> Session<M> {
         }
     }
 
-    /// Clips the gradients after the guard has seen them. A step whose gradients are not finite
-    /// is then left out, for scaling cannot mend it.
+    /// Clips the gradients after the guard has seen them. A step whose gradients are not finite is
+    /// skipped, because scaling cannot repair it.
     pub fn with_clip(mut self, clip: Option<Clip>) -> Self {
         self.clip = clip;
         self
     }
 
-    /// Takes `rate` times the learning rate of every weight matrix away at each update
-    /// (Loshchilov and Hutter 2019).
+    /// Applies decoupled weight decay: at each update every weight matrix loses `rate` times the
+    /// learning rate of itself (Loshchilov and Hutter 2019).
     pub fn with_weight_decay(mut self, rate: f64) -> Self {
         self.weight_decay = rate;
         self
@@ -366,23 +366,23 @@ impl<M: Module> Session<M> {
         }
     }
 
-    /// The guard's state, to be kept with a checkpoint of the model and the optimizer: what it has
+    /// The guard's state, to be saved with a checkpoint of the model and the optimizer: what it has
     /// seen, found and done, its baselines and signs, and in protect mode the learning rate.
     ///
     /// # Errors
-    /// [`StateError::Unwritten`], which takes a machine out of memory.
+    /// [`StateError::Unwritten`], which only happens when memory runs out.
     pub fn guard_state(&self) -> Result<Vec<u8>, StateError> {
         tamegrad_state::save(&self.guard)
     }
 
-    /// Goes on with a guard's state from [`Session::guard_state`], in a session of the same model
+    /// Continues from a guard's state from [`Session::guard_state`], in a session of the same model
     /// that has the checkpoint's parameters and optimizer: the steps that follow are judged as if
-    /// the run had not been interrupted. Options and facts are those of this session. Snapshots
+    /// the run had not been interrupted. Options and facts remain those of this session. Snapshots
     /// are not part of the state, so until the next one is taken there is nothing to rewind to.
     ///
     /// # Errors
-    /// [`StateError`] if the bytes are no state, cut, damaged, of another format or of a model with
-    /// other names; nothing has changed then.
+    /// [`StateError`] if the bytes are not a state, are truncated or damaged, or belong to another
+    /// format or to a model with other names; nothing has changed then.
     pub fn restore_guard(&mut self, state: &[u8]) -> Result<(), StateError> {
         self.guard.resume(tamegrad_state::load(state)?)?;
         self.snapshots.clear();

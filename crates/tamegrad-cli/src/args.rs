@@ -7,9 +7,9 @@ use tamegrad_logs::Role;
 
 /// Detects, explains and fixes exploding gradients in neural-network training.
 ///
-/// In back-propagation the gradient is a product along the chain rule. Factors above one multiply,
-/// updates become huge, and training turns unstable or NaN. tamegrad sees it early, says when,
-/// where and why it began, and finds the least change that cures it.
+/// In backpropagation the gradient is a product along the chain rule. When the factors exceed one
+/// they multiply, updates become huge, and training turns unstable or NaN. tamegrad detects this
+/// early, says when, where and why it began, and finds the smallest change that cures it.
 ///
 #[cfg_attr(feature = "train", doc = "Start with: tamegrad fix recipes/exploding-digits.toml")]
 #[cfg_attr(not(feature = "train"), doc = "Start with: tamegrad diagnose path/to/runs")]
@@ -22,46 +22,46 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradients (or NaN, Inf) found,\n\
-                          2 could not run (or not read all), 130 stopped by Ctrl-C.\n\
-                          Colours are left out when the output is no terminal or NO_COLOR is set.";
+                          2 could not run (or could not read everything), 130 stopped by Ctrl-C.\n\
+                          Output is not coloured if it is not a terminal or NO_COLOR is set.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[cfg(feature = "train")]
-    /// Train as given; if it explodes, explain it, try the remedies, and train with the least one
-    /// that works
+    /// Train a recipe; if it explodes, explain why, try the remedies, and train to the end with the
+    /// mildest one that works
     Fix(Fix),
     #[cfg(not(feature = "train"))]
     #[command(hide = true)]
     Fix(NotBuilt),
     #[cfg(feature = "train")]
-    /// Train a recipe under guard, and say how it went
+    /// Train a recipe under the guard, and report how it went
     Train(Train),
     #[cfg(not(feature = "train"))]
     #[command(hide = true)]
     Train(NotBuilt),
     #[cfg(feature = "train")]
-    /// Look at a recipe before the first update: gains, overflow, size of the first step
+    /// Check a recipe before the first update: gains, overflow, headroom, size of the first update
     Preflight(Preflight),
     #[cfg(not(feature = "train"))]
     #[command(hide = true)]
     Preflight(NotBuilt),
-    /// Read training logs that exist already, of many formats, and say whether, when and as far as
-    /// they show it why the gradients exploded
+    /// Diagnose existing training logs: whether, when and, as far as the log shows, why gradients
+    /// exploded
     Diagnose(Diagnose),
-    /// Follow a log that is still growing, and alarm within a second of the record that shows it;
-    /// the training process is never touched
+    /// Follow a log that is still growing, and raise an alarm within a second of the record that
+    /// shows it; the training process is not touched
     Watch(Watch),
-    /// Look for NaN, Inf and little headroom in the tensors of safetensors files
+    /// Look for NaN, Inf and low headroom in safetensors checkpoints
     Scan(Scan),
     #[cfg(feature = "parquet")]
-    /// Write the steps and tensors of a run folder as Parquet, for pandas, polars, DuckDB, Spark
+    /// Write the steps and tensors of a run folder as Parquet, for pandas, Polars, DuckDB or Spark
     Export(Export),
     #[cfg(not(feature = "parquet"))]
     #[command(hide = true)]
     Export(NotBuilt),
-    /// Tell what a sign, a cause or a remedy is; alone, list them all
+    /// Explain a sign, cause or remedy; without a name, list them all
     Explain(Explain),
 }
 
@@ -69,17 +69,17 @@ pub(crate) enum Command {
 /// What `fix`, `train` and `preflight` have in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Common {
-    /// The recipe: a TOML file that says data, model, optimizer and training
+    /// The recipe: a TOML file with the data, model, optimizer and training
     #[arg(value_name = "RECIPE")]
     pub(crate) recipe: PathBuf,
-    /// Use this seed in place of the recipe's
+    /// Use this seed instead of the recipe's
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) seed: Option<i64>,
-    /// Print one JSON object for machines in place of the report
+    /// Print one JSON object instead of the report
     #[arg(long)]
     pub(crate) json: bool,
-    /// No progress bar and no report on the screen: the exit code tells how it ended
+    /// Show no progress bar and print no report; the exit code says how it ended
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
@@ -90,8 +90,8 @@ pub(crate) struct Common {
 pub(crate) struct Fix {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Write report.md, report.json, fixed.toml and the runs `given` and `fixed` to this folder, in
-    /// place of an earlier search's [default: runs/<name of the recipe>]
+    /// Write report.md, report.json, fixed.toml and the runs `given` and `fixed` to this folder,
+    /// replacing those of an earlier search [default: runs/<name of the recipe>]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -105,8 +105,8 @@ pub(crate) struct Train {
     /// What the guard may do
     #[arg(long, value_enum, default_value_t = GuardMode::Observe)]
     pub(crate) guard: GuardMode,
-    /// Write the run and report.json to this folder, in place of an earlier run there
-    /// [default: runs/<name of the recipe>, with a number where that holds a run]
+    /// Write the run and report.json to this folder, replacing an earlier run there
+    /// [default: runs/<name of the recipe>, numbered if that folder already holds a run]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -115,11 +115,11 @@ pub(crate) struct Train {
 /// What the guard may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GuardMode {
-    /// Nothing: only the loss is noted
+    /// Nothing; only the loss is recorded
     Off,
-    /// Watch and tell; the weights are bit-identical to those without it
+    /// Watch and report; the weights are bit-identical to those of a run without the guard
     Observe,
-    /// Watch, and act with the least force: skip, scale, lower the learning rate, rewind
+    /// Watch, and intervene as little as possible: skip, scale, lower the learning rate, rewind
     Protect,
 }
 
@@ -129,8 +129,8 @@ pub(crate) enum GuardMode {
 pub(crate) struct Preflight {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Write a picture of the signal's and the gradient's size in each layer to this file
-    // One file in place of a folder with a report: all the rest is on the screen or in the JSON.
+    /// Plot the size of the signal and the gradient in each layer to this SVG file
+    // One file instead of a folder with a report: all the rest is on the screen or in the JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
@@ -146,22 +146,22 @@ pub(crate) struct NotBuilt {
 /// Arguments of `diagnose`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Diagnose {
-    /// Logs, or folders to look for logs in
+    /// Logs, or folders to search for logs
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Read the series NAME as loss, grad_norm, lr, loss_scale or metric
+    /// Use the series NAME as ROLE: loss, grad_norm, lr, loss_scale or metric
     #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
     pub(crate) map: Vec<(Role, String)>,
-    /// List the series that were found, and judge nothing
+    /// List the series of each log instead of diagnosing it
     #[arg(long)]
     pub(crate) list: bool,
-    /// Print one JSON object a run, each in a line
+    /// Print one JSON object per run, one per line
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
-    /// Print in this form
+    /// Output format
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     pub(crate) format: OutputFormat,
-    /// No progress bar and nothing on the screen: the exit code tells
+    /// Show no progress bar and print nothing but errors; the exit code gives the result
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
@@ -169,40 +169,40 @@ pub(crate) struct Diagnose {
 /// How `diagnose` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// A block of text a run
+    /// A block of text per run
     Text,
-    /// Annotations of GitHub's workflow commands
+    /// Annotations for GitHub Actions
     Github,
 }
 
 fn mapping(text: &str) -> Result<(Role, String), String> {
     let (role, name) = text
         .split_once('=')
-        .ok_or_else(|| format!("got `{text}`, want ROLE=NAME, as in loss=train/objective"))?;
+        .ok_or_else(|| format!("got `{text}`, want ROLE=NAME, such as loss=train/objective"))?;
     Ok((role.parse()?, name.to_owned()))
 }
 
 /// Arguments of `watch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
-    /// A log, or a folder of logs; it may not be there yet
+    /// A log, or a folder of logs; it need not exist yet
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
-    /// Read the series NAME as loss, grad_norm, lr, loss_scale or metric
+    /// Use the series NAME as ROLE: loss, grad_norm, lr, loss_scale or metric
     #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
     pub(crate) map: Vec<(Role, String)>,
     #[cfg(feature = "webhook")]
-    /// Send each alarm to this address as JSON with a `text`, as Slack's incoming webhooks take it
+    /// POST each alarm to this URL as JSON with a `text` field, as Slack's incoming webhooks expect
     #[arg(long, value_name = "URL")]
     pub(crate) webhook: Option<String>,
-    /// Run this command in a shell at each alarm, with TAMEGRAD_PATH, TAMEGRAD_VERDICT,
+    /// Run this shell command at each alarm, with TAMEGRAD_PATH, TAMEGRAD_VERDICT,
     /// TAMEGRAD_ONSET_STEP and TAMEGRAD_TEXT in its environment
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
-    /// Stop when nothing was written for so many seconds; without it only Ctrl-C stops
+    /// Stop when nothing has been written for this many seconds [default: watch until Ctrl-C]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) idle: Option<f64>,
-    /// Print one JSON object an alarm, each in a line
+    /// Print one JSON object per alarm, one per line
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -211,16 +211,16 @@ pub(crate) struct Watch {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Scan {
     /// A .safetensors file, a .safetensors.index.json with its shards, or a folder of either.
-    /// Pickles (.pt, .bin) are not loaded: they can run code
+    /// Pickles (.pt, .bin) are not loaded, because they can run code
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// List every tensor: otherwise the broken ones, and the 20 with the least headroom
+    /// List every tensor, not only the broken ones and the 20 with the least headroom
     #[arg(long)]
     pub(crate) all: bool,
-    /// Print one JSON object a FILE, each in a line
+    /// Print one JSON object per FILE, one per line
     #[arg(long)]
     pub(crate) json: bool,
-    /// No progress bar and no table on the screen: the exit code tells what was found
+    /// Show no progress bar and print no table; the exit code says what was found
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
@@ -229,7 +229,7 @@ pub(crate) struct Scan {
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
-    /// A run folder, as `train` and `fix` write it
+    /// A run folder, as written by `train` and `fix`
     #[arg(value_name = "RUN")]
     pub(crate) run: PathBuf,
     /// Write steps.parquet and tensors.parquet to this folder [default: RUN]
@@ -240,10 +240,10 @@ pub(crate) struct Export {
 /// Arguments of `explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
-    /// A sign, cause or remedy, or `exploding-gradients` for the whole story
+    /// A sign, cause or remedy, or `exploding-gradients` for an introduction
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// With `exploding-gradients`: the chain of factors to multiply, with commas between them
+    /// With `exploding-gradients`: the factors of the worked example, separated by commas
     #[arg(long, value_name = "FACTORS", value_delimiter = ',')]
     pub(crate) factors: Option<Vec<f64>>,
 }

@@ -47,7 +47,7 @@ pub(crate) enum Failure {
     },
     /// This build leaves a command or an option out.
     #[cfg(not(all(feature = "train", feature = "parquet", feature = "webhook")))]
-    #[error("this build has no `{what}`; hint: install tamegrad-cli with its feature `{feature}`")]
+    #[error("this build has no `{what}`; hint: install tamegrad-cli with the feature `{feature}`")]
     NotBuilt {
         /// What was asked for.
         what: &'static str,
@@ -72,7 +72,9 @@ pub(crate) enum Failure {
         hint: String,
     },
     /// A sign, cause or remedy has no factors.
-    #[error("got --factors with `{name}`, want it with `{story}`, the only page with a chain")]
+    #[error(
+        "got --factors with `{name}`, want it with `{story}`, the only page that takes factors"
+    )]
     FactorsOf {
         /// What was to be explained.
         name: String,
@@ -80,7 +82,7 @@ pub(crate) enum Failure {
         story: &'static str,
     },
     /// Factors that have no product to speak of.
-    #[error("got the factor {0}, want finite numbers above 0, as in --factors 100,400")]
+    #[error("got the factor {0}, want finite numbers above 0, such as --factors 100,400")]
     Factor(f64),
 }
 

@@ -1,6 +1,6 @@
-//! Checkpoints: the statistics of every tensor of safetensors files, one or sharded.
+//! Checkpoints: the statistics of every tensor in safetensors files, single or sharded.
 //!
-//! Pickles (`.pt`, `.bin`) are never loaded: they can run code.
+//! Pickles (`.pt`, `.bin`) are never loaded, because they can run code.
 
 mod header;
 mod shards;
@@ -29,18 +29,18 @@ pub struct Checkpoint {
     pub tensors: Vec<TensorReport>,
     /// The statistics of all scanned tensors together.
     pub total: TensorStats,
-    /// What is broken and was left out; empty when everything was read.
+    /// What is broken and was left out; empty if everything was read.
     pub notices: Vec<Notice>,
 }
 
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorReport {
-    /// Its name as the file has it: any text.
+    /// Its name as in the file: any text.
     pub name: String,
     /// Its place in [`Checkpoint::files`].
     pub file: usize,
-    /// The type of its elements as the file has it, such as `BF16`.
+    /// The type of its elements as in the file, such as `BF16`.
     pub dtype: String,
     /// Its shape; empty for a single number.
     pub shape: Vec<u64>,
@@ -59,15 +59,15 @@ impl TensorReport {
 }
 
 /// Scans a safetensors file, a `*.safetensors.index.json` with its shards, or a folder that holds
-/// either: in a folder without an index, every `*.safetensors` file. `progress` is given the bytes
-/// done and the bytes in all, about every 256 MiB.
+/// either: in a folder without an index, every `*.safetensors` file. `progress` gets the bytes done and
+/// the total, about every 256 MiB.
 ///
-/// The data is mapped, not read into memory, and scanned with the threads of the rayon pool of the
-/// caller. It is scanned once at most, however often tensors claim it: what overlaps is left out.
+/// The data is mapped, not read into memory, and scanned with the threads of the caller's rayon pool.
+/// It is scanned at most once, however many tensors claim it: overlapping tensors are left out.
 ///
 /// # Errors
 /// [`ReadError`] if the file, the index or the folder cannot be used at all. A shard that cannot be
-/// read and what is broken within a file are notices, and the rest is scanned.
+/// read, or damage within a file, is a notice, and the rest is scanned.
 pub fn scan_checkpoint(
     path: &Path,
     mut progress: impl FnMut(u64, u64),

@@ -68,7 +68,7 @@ impl Source {
         &self.paths
     }
 
-    /// What names the run: its file or folder, or the folder of its files where they are several.
+    /// The path that names the run: its file or folder, or the folder of its files if there are several.
     pub fn path(&self) -> &Path {
         match &self.paths[..] {
             [one] => one,
@@ -77,7 +77,7 @@ impl Source {
         }
     }
 
-    /// The run as it grows, read from its start; `None` where it has to be read anew each time.
+    /// The growing run, read from its start; `None` if it has to be re-read each time.
     pub(crate) fn grow(&self) -> Option<Box<dyn Growing>> {
         let [path] = &self.paths[..] else { return None };
         (self.reader.grow)(path, LogBuilder::with_named(&self.named))
@@ -86,7 +86,7 @@ impl Source {
     /// Reads the run.
     ///
     /// # Errors
-    /// [`ReadError`] if nothing could be read; what is broken in part is a notice.
+    /// [`ReadError`] if nothing could be read; partial damage is a notice.
     pub fn read(&self) -> Result<Log, ReadError> {
         let mut builder = LogBuilder::with_named(&self.named);
         (self.reader.read)(&self.paths, &mut builder)?;
@@ -94,21 +94,21 @@ impl Source {
     }
 }
 
-/// The runs of a file or below a folder, in the order of their paths, with what could not be looked
-/// at. A file that is no log is an error if it was named itself, and passed over in a folder. Links
-/// are followed for the path itself, not below it, where they could lead in a circle.
+/// The runs of a file or below a folder, in the order of their paths, with errors for what could not
+/// be read. A file that is not a log is an error if it was named itself, and skipped in a folder.
+/// Links are followed for the path itself, but not below it, where they could form a cycle.
 pub fn discover(path: &Path) -> (Vec<Source>, Vec<ReadError>) {
     discover_mapped(path, &[])
 }
 
-/// [`discover`] where a file is a log as well if it has a name that the user gave to a role.
+/// [`discover`], where a file also counts as a log if it has a name that the user gave to a role.
 pub fn discover_mapped(path: &Path, map: &Map) -> (Vec<Source>, Vec<ReadError>) {
     let named: Vec<String> = map.iter().map(|(_, name)| name.clone()).collect();
     let (mut sources, mut errors) = (Vec::new(), Vec::new());
     if path.is_dir() {
         walk(path, &named, &mut sources, &mut errors);
         if sources.is_empty() && errors.is_empty() {
-            errors.push(unknown(path, "a folder without any training log".to_owned()));
+            errors.push(unknown(path, "a folder without a training log".to_owned()));
         }
     } else {
         match Source::open_named(path, &named) {
@@ -158,8 +158,8 @@ fn walk(folder: &Path, named: &[String], sources: &mut Vec<Source>, errors: &mut
 }
 
 fn unknown(path: &Path, found: String) -> ReadError {
-    let wanted = "a training log; hint: `--map loss=NAME` names the numbers of a log of your own, \
-                  as CSV or JSON lines";
+    let wanted = "a training log; hint: for your own CSV or JSON lines, say which column is the loss \
+                  with `--map loss=NAME`";
     ReadError::Unknown { path: path.to_owned(), found, wanted }
 }
 

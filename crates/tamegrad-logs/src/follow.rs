@@ -1,4 +1,4 @@
-//! A run that is still being written: at each look what came since the last one is read, and no more.
+//! A run that is still being written: each look reads only what came since the last one.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -20,17 +20,17 @@ const RECORD_MAX: usize = 80 << 20;
 /// Bytes before the last look that must be there still, or the file is another.
 const KNOWN: usize = 256;
 
-/// A run that is looked at again and again.
+/// A run that is looked at repeatedly.
 ///
-/// Text, CSV, JSON lines and event files of one file each are read on from the last look; all others
-/// are read anew.
+/// Text, CSV, JSON lines and event files of one file each are read incrementally; all others are
+/// re-read.
 pub struct Follower {
     source: Source,
     growth: Option<Growth>,
 }
 
 impl Follower {
-    /// A run that was not looked at yet.
+    /// Creates the follower of a run.
     pub fn new(source: Source) -> Self {
         Self { source, growth: None }
     }
@@ -40,12 +40,12 @@ impl Follower {
         &self.source
     }
 
-    /// Whether the next look reads on from this one.
+    /// Whether the next look continues from this one.
     pub fn reads_on(&self) -> bool {
         self.growth.is_some()
     }
 
-    /// The log as it is now. The first time it is whole; later on long series hold their ends only.
+    /// The log as it is now. The first time it is complete; later, long series hold only their ends.
     ///
     /// # Errors
     /// As [`Source::read`].

@@ -11,7 +11,8 @@ use crate::log::LogBuilder;
 /// large image 1 MB.
 pub(crate) const RECORD_MAX: usize = 64 << 20;
 /// Said where the file ends before a record does.
-pub(crate) const CUT: &str = "a record cut short by the end of the file; all before it is used";
+pub(crate) const CUT: &str =
+    "a record cut short by the end of the file; everything before it is used";
 
 /// What is next in a stream, and where it begins.
 #[derive(Debug)]

@@ -47,8 +47,8 @@ impl fmt::Display for JsonError {
         match &self.found {
             Some(found) => write!(f, "got {found}"),
             None => f.write_str(
-                "got the end, want the rest of a record; hint: the file was cut while writing, \
-                 records before it are used",
+                "got the end, want the rest of a record; hint: the file was cut off while being \
+                 written; the records before are used",
             ),
         }
     }

@@ -1,9 +1,9 @@
-//! Training logs and checkpoints that people already have, read as numbers.
+//! Reads existing training logs and checkpoints as numbers.
 //!
 //! tamegrad's own run folders, which `tamegrad-runs` writes and reads, are one of the formats.
 //! [`discover`] finds the runs below a path and [`Source::read`] reads one of them, in any of the
 //! formats of [`readers`], recognised by content. A reader never panics, never prints, and keeps
-//! what it can read: what is broken is left out and said in [`Log::notices`].
+//! what it can read: what is broken is left out and listed in [`Log::notices`].
 //!
 //! ```
 //! use tamegrad::Verdict;
@@ -26,7 +26,7 @@
 //! # }
 //! ```
 //!
-//! [`scan_checkpoint`] gives the statistics of the tensors of a safetensors file in the same spirit.
+//! [`scan_checkpoint`] computes the statistics of the tensors of a safetensors file in the same way.
 
 mod bins;
 mod checkpoint;

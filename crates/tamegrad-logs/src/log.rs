@@ -9,19 +9,19 @@ use tamegrad_runs::{Notice, Notices};
 /// One logged number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// The step that the log gives, or the number of the record where it gives none. Not always
-    /// ascending: a smaller step after a larger one is a rewind or a new run in the same file.
+    /// The step that the log gives, or the number of the record if it gives none. Not always
+    /// ascending: a smaller step after a larger one is a rewind, or a new run in the same file.
     pub step: i64,
-    /// Seconds since 1970; NaN where the log has no time.
+    /// Seconds since 1970; NaN if the log has no time.
     pub wall: f64,
     /// The number: NaN and infinity are values.
     pub value: f64,
 }
 
-/// All numbers of one name, in the order of the log.
+/// All numbers with one name, in the order of the log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series {
-    /// The name as the log has it.
+    /// The name as in the log.
     pub name: String,
     /// The numbers.
     pub points: Vec<Point>,
@@ -36,9 +36,9 @@ pub struct Series {
 pub struct Log {
     /// All series, in the order in which their first points came.
     pub series: Vec<Series>,
-    /// What was left out. At most [`NOTICES_MAX`](tamegrad_runs::NOTICES_MAX); then the last says how many more there were.
+    /// What was left out. At most [`NOTICES_MAX`](tamegrad_runs::NOTICES_MAX); the last then says how many more there were.
     pub notices: Vec<Notice>,
-    /// What a guard that saw the run itself said of it at its end; only tamegrad's own runs have it.
+    /// The final diagnosis of a guard that saw the run itself; only tamegrad's own runs have it.
     pub recorded: Option<Diagnosis>,
 }
 
@@ -56,12 +56,12 @@ impl Log {
     }
 }
 
-/// A log while it is read. Readers push what they find, in the order of the file.
+/// A log that is being read. Readers push what they find, in the order of the file.
 ///
 /// Memory is bounded: beyond [`POINTS_MAX`] points the longest series keep two of every four
 /// neighbours, the smallest and the largest, where what is not finite counts as largest and the
-/// earliest of equals stays. So spikes and the first NaN survive. Beyond [`SERIES_MAX`] names the
-/// points of further ones are only counted.
+/// earliest of equals stays, so that spikes and the first NaN survive. Beyond [`SERIES_MAX`] names,
+/// the points of further names are only counted.
 #[derive(Debug, Clone, Default)]
 pub struct LogBuilder {
     log: Log,
@@ -89,12 +89,12 @@ impl LogBuilder {
         Self { named: named.to_vec(), ..Self::default() }
     }
 
-    /// Whether the user gave this name to a role: then the file that has it is a log.
+    /// Whether the user gave this name to a role; a file that has it is then a log.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         self.named.iter().any(|named| named == name)
     }
 
-    /// The place of a series, which is made if it is not there; for [`LogBuilder::push_at`].
+    /// The place of a series, which is created if needed; for [`LogBuilder::push_at`].
     pub fn place(&mut self, name: &str) -> usize {
         let name = &name[..name.floor_char_boundary(NAME_MAX)];
         if let Some(&place) = self.places.get(name) {
@@ -181,7 +181,10 @@ impl LogBuilder {
     pub fn finish(mut self) -> Log {
         if self.nameless > 0 {
             let path = self.notices.first_path();
-            let text = format!("{} points of names beyond the first {SERIES_MAX}", self.nameless);
+            let text = format!(
+                "{} points left out, of series beyond the first {SERIES_MAX}",
+                self.nameless
+            );
             self.notice(&path, None, text);
         }
         self.log.notices = self.notices.finish();

@@ -1,5 +1,5 @@
-//! One file a format. A reader says by content whether a file is its own, and turns its records
-//! into points.
+//! One file per format. A reader recognises its files by their content and turns their records into
+//! points.
 
 mod burn_metrics;
 mod csv_rows;
@@ -35,28 +35,28 @@ pub struct Head<'a> {
     pub bytes: &'a [u8],
     /// Whether these are all of them.
     pub is_whole: bool,
-    /// Names that the user gave to roles: they count as those of a log.
+    /// Names that the user gave to roles; they count as names of a log.
     pub named: &'a [String],
 }
 
 /// Bytes of a file that are looked at to recognise its format.
 pub const HEAD_BYTES: usize = 64 * 1024;
 
-/// A format of logs: its name, and what its writers could log besides.
+/// A log format: its name, and what else its writers could log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
     /// The name, as reports give it.
     pub name: &'static str,
-    /// What its writers hide, whatever the log holds, and the option that shows it.
+    /// What its writers always hide, and the option that shows it.
     pub hides: Option<&'static str>,
     /// How to log the norm of the whole gradient.
     pub norm_option: &'static str,
-    /// How to log the gradient norms of single tensors.
+    /// How to log the gradient norms of individual tensors.
     pub tensors_option: &'static str,
 }
 
 impl Format {
-    /// A format whose writers log what they are told to, and nothing by themselves.
+    /// A format whose writers log only what they are told to.
     pub const fn named(name: &'static str) -> Self {
         Self {
             name,
@@ -67,7 +67,7 @@ impl Format {
     }
 }
 
-/// Reads a format of logs.
+/// The reader of a log format.
 pub struct Reader {
     /// The format.
     pub format: Format,
@@ -78,15 +78,15 @@ pub struct Reader {
     pub recognises_folder: fn(folder: &Path, names: &[String]) -> bool,
     /// Files of one folder that give the same key are one run; `None`: each file is its own run.
     pub run_key: fn(path: &Path) -> Option<String>,
-    /// A file of this format as it grows, read into a log from its start; `None` where it has to be
-    /// read anew each time.
+    /// A growing file of this format, read into a log from its start; `None` if it has to be re-read
+    /// each time.
     pub grow: fn(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>>,
     /// Reads the files of one run, in the order of their names, or the one folder.
     pub read: fn(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError>,
 }
 
 impl Reader {
-    /// A reader of files, each of which is a run and read anew each time; for `..` in the others.
+    /// A reader of files, each of which is a run and re-read each time; for `..` in the others.
     const OF_FILES: Self = Self {
         format: Format::named(""),
         recognises: |_| false,
@@ -97,7 +97,7 @@ impl Reader {
     };
 }
 
-/// All formats, those that are surest of their content first.
+/// All formats, those that recognise their content most surely first.
 pub const READERS: &[Reader] = &[
     tensorboard::READER,
     wandb::READER,
@@ -116,7 +116,7 @@ pub const READERS: &[Reader] = &[
     text::TEXT,
 ];
 
-/// A file that is read on as it grows.
+/// A file that is read incrementally as it grows.
 pub trait Growing {
     /// How many of these bytes, from the first on, are whole records; `None` where they are damaged
     /// in a way that only reading all of the file can pass over. Records are lines where nothing

@@ -1,4 +1,4 @@
-//! Which series of a log is the loss, which the gradient norm: by their names, as writers use them.
+//! Which series of a log is the loss and which the gradient norm, by the names that writers use.
 
 mod metric;
 mod updates;
@@ -8,7 +8,7 @@ use tamegrad::logs::Sample;
 
 pub(crate) use updates::{parameter_norm, ratios};
 
-/// A number that the verdict is reached from.
+/// A quantity that the verdict is based on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Training loss.
@@ -66,15 +66,15 @@ pub struct Roles<'a> {
     pub loss_scale: Option<&'a Series>,
     /// A metric on held-out data.
     pub metric: Option<&'a Series>,
-    /// Gradient norms of single tensors, by the tensor's name.
+    /// Gradient norms of individual tensors, by the tensor's name.
     pub tensors: Vec<(&'a str, &'a Series)>,
 }
 
 impl<'a> Roles<'a> {
-    /// Finds the roles in a log; what the user mapped goes before what names suggest.
+    /// Finds the roles in a log; what the user mapped takes precedence over what names suggest.
     ///
     /// # Errors
-    /// The mapped name that the log does not have, with those that it has.
+    /// If the log does not have a mapped name; the message lists the names that it has.
     pub fn find(log: &'a Log, map: &Map) -> Result<Self, String> {
         let mut roles = Self {
             loss: best(log, loss_score),

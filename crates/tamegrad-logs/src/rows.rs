@@ -123,7 +123,7 @@ impl Rows {
             None => {
                 if !std::mem::replace(&mut self.has_too_many_names, true) {
                     let text = format!(
-                        "got more than {NAMES_MAX} names, as from {name:?} on; these are left out"
+                        "got more than {NAMES_MAX} names; those from {name:?} on are left out"
                     );
                     self.notice(None, text);
                 }

@@ -9,29 +9,29 @@ use crate::log::{Log, Series};
 use crate::readers::Format;
 use crate::roles::{self, Map, Roles};
 
-/// What a log says, and from what.
+/// The diagnosis of a log, and the series that it rests on.
 #[derive(Debug, Clone)]
 pub struct Reading<'a> {
     /// Which series plays which role.
     pub roles: Roles<'a>,
-    /// Whether the gradient norm was added up from those of single tensors.
+    /// Whether the gradient norm was summed over those of the individual tensors.
     pub norm_is_added_up: bool,
     /// Verdict, onset, signs, origin, causes, remedies.
     pub diagnosis: Diagnosis,
     /// The wall time of the onset, in seconds since 1970.
     pub onset_wall: Option<f64>,
-    /// What the log cannot show, and which option of its writer would show it.
+    /// What the log cannot show, and the option of its writer that would log it.
     pub missing: Vec<String>,
-    /// Loss and gradient norm as judged, for pictures.
+    /// The loss that was judged, for plots.
     pub loss: Vec<Sample>,
-    /// As `loss`.
+    /// The gradient norm that was judged, for plots.
     pub grad_norm: Vec<Sample>,
 }
 
-/// Reads the verdict from a log of a format.
+/// Diagnoses a log of a format.
 ///
 /// # Errors
-/// A name in `map` that the log does not have.
+/// If `map` names a series that the log does not have.
 pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Reading<'a>, String> {
     let roles = Roles::find(log, map)?;
     let samples = |series: Option<&Series>| {
@@ -61,7 +61,7 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     Ok(Reading { roles, norm_is_added_up, diagnosis, onset_wall, missing, loss, grad_norm: norm })
 }
 
-/// What a guard said that saw the run itself goes before what its log shows.
+/// The diagnosis of a guard that saw the run itself takes precedence over what its log shows.
 fn with_recorded(found: Diagnosis, recorded: Option<&Diagnosis>) -> Diagnosis {
     let Some(recorded) = recorded else { return found };
     let mut diagnosis = recorded.clone();
@@ -90,17 +90,17 @@ fn wall_of(roles: &Roles<'_>, onset: Step) -> Option<f64> {
     series.into_iter().flatten().find_map(at).filter(|wall| wall.is_finite())
 }
 
-/// What is not in the log, in the order of what it would add.
+/// What is not in the log, what would add most first.
 fn missing(roles: &Roles<'_>, format: &Format, found: &Diagnosis) -> Vec<String> {
     let mut missing = Vec::new();
     if roles.loss.is_none() {
-        missing.push("No training loss was found. To name it: `--map loss=NAME`".to_owned());
+        missing.push("No training loss was found. Name it with `--map loss=NAME`".to_owned());
     }
     missing.extend(format.hides.map(str::to_owned));
     if roles.grad_norm.is_none() && roles.tensors.is_empty() {
         let option = format.norm_option;
         missing.push(format!(
-            "The gradient norm was not logged, so the diagnosis says less, and says it later. To log \
+            "The gradient norm was not logged, so there is less evidence and alarms come later. To log \
              it: {option}"
         ));
     } else if roles.tensors.is_empty() && found.onset.is_some() && found.origin.is_none() {

@@ -17,7 +17,7 @@ WRONG = [
     (TypeError, "loss: got str, want a number", lambda guard: guard.log(loss="abc")),
     (ValueError, r"shape \(4,\), want one number; .*mean", lambda g: g.log(loss=torch.ones(4))),
     (ValueError, "max_norm: got nan", lambda guard: guard.clip_(math.nan)),
-    (ValueError, "for updates by hand", lambda guard: guard.step(loss=1.0)),
+    (ValueError, "for updates made by hand", lambda guard: guard.step(loss=1.0)),
 ]
 
 

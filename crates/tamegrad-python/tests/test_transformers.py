@@ -105,6 +105,6 @@ def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
     assert seen[0] == seen[1]
     assert resumed.diagnosis().onset == 12
     saved.unlink()
-    with pytest.warns(UserWarning, match="what was seen before is not known"):
+    with pytest.warns(UserWarning, match="nothing is known about the steps before"):
         _, anew = run(tmp_path / "parts", "observe", settings=saves, resume=str(saved.parent))
     assert anew.guard.step_number == 10

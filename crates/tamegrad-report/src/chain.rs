@@ -99,7 +99,7 @@ fn direction(
     match ends {
         None => equation(&label, tokens, &product(&known), style),
         Some(growth) => {
-            let growth = growth.map_or_else(|| "not known".to_owned(), number);
+            let growth = growth.map_or_else(|| "unknown".to_owned(), number);
             let last = format!("end to end {}", style.paint(Tone::Heading, &growth));
             let count = tokens.len();
             let listed = tokens.into_iter().enumerate();
@@ -280,7 +280,7 @@ mod tests {
         insta::assert_snapshot!(told_of(&gains, None, 60, Some(ends)), @r"
         forward   1, 1, [41.3], 1, 1, 1; end to end 3.2
         backward  0.8 (5 layers), (1 layer without a gain);
-                  end to end not known
+                  end to end unknown
         layers.2  forward 41.3
         ");
     }

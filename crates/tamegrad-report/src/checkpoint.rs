@@ -107,8 +107,8 @@ pub fn text(report: &CheckpointReport, all: bool, style: &Style) -> String {
         lines.extend(table::columns(&rows, usize::MAX, style.line()));
     }
     if shown < sound.len() {
-        let more = counted((sound.len() - shown) as u64, "more sound tensor");
-        lines.push(style.paint(Tone::Quiet, &format!("and {more}: --all shows them")));
+        let more = counted((sound.len() - shown) as u64, "more finite tensor");
+        lines.push(style.paint(Tone::Quiet, &format!("and {more}; list them with --all")));
     }
     lines.extend(not_scanned(report, style));
     for notice in &report.notices {
@@ -123,7 +123,7 @@ fn heading(report: &CheckpointReport, style: &Style) -> String {
     let (tone, said) = match (report.broken.len(), report.tensors.len()) {
         (0, 0) => (Tone::Strain, "no tensor was scanned".to_owned()),
         (0, _) if report.notices.is_empty() => (Tone::Good, format!("{tensors}, all finite")),
-        (0, _) => (Tone::Strain, format!("{tensors}, all finite, but not all could be read")),
+        (0, _) => (Tone::Strain, format!("{tensors}, all finite, but some could not be read")),
         (1, _) => (Tone::Alarm, format!("1 of {tensors} holds NaN or Inf")),
         (broken, _) => {
             (Tone::Alarm, format!("{} of {tensors} hold NaN or Inf", count(broken as u64)))
@@ -293,7 +293,7 @@ not read: m.safetensors at byte 9: the file ends here
         for (report, want) in [
             (&sound, "m.safetensors: 1 tensor, all finite"),
             (&nan, "m.safetensors: 1 of 1 tensor holds NaN or Inf"),
-            (&cut, "m.safetensors: 1 tensor, all finite, but not all could be read"),
+            (&cut, "m.safetensors: 1 tensor, all finite, but some could not be read"),
             (&report(vec![]), "m.safetensors: no tensor was scanned"),
         ] {
             let shown = text(report, false, &Style::plain(100));
@@ -314,7 +314,7 @@ not read: m.safetensors at byte 9: the file ends here
         assert_eq!((rows(false, "  broken"), rows(false, "  sound")), (30, 20));
         assert_eq!((rows(true, "  broken"), rows(true, "  sound")), (30, 25));
         let shown = text(&report, false, &Style::plain(100));
-        assert!(shown.ends_with("and 5 more sound tensors: --all shows them\n"), "{shown}");
+        assert!(shown.ends_with("and 5 more finite tensors; list them with --all\n"), "{shown}");
         assert!(!shown.contains("sound4\n"), "those with the most headroom are left out: {shown}");
     }
 

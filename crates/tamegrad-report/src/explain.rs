@@ -1,4 +1,4 @@
-//! The pages of `explain`: one of each sign, cause and remedy, and the list of them all.
+//! The pages of `explain`: one for each sign, cause and remedy, and the list of them all.
 
 use tamegrad::doc::Doc;
 use tamegrad::explain::{Topic, all};
@@ -8,7 +8,7 @@ use crate::style::{Style, Tone};
 use crate::table::columns;
 use crate::text::{join, section};
 
-/// The name of the entry that tells what exploding gradients are.
+/// The name of the page on what exploding gradients are.
 pub const EXPLODING_GRADIENTS: &str = "exploding-gradients";
 
 /// The page of a sign, cause or remedy: its title, then its sections under their headings.
@@ -28,8 +28,11 @@ pub fn list(style: &Style) -> String {
     let entry = |name: &str, title: &str| vec![format!("  {name}"), title.to_owned()];
     let heading = |text: &str| vec![style.paint(Tone::Heading, text)];
     let mut rows = vec![
-        heading("To begin with"),
-        entry(EXPLODING_GRADIENTS, "What they are, why they happen, how one sees them, what helps"),
+        heading("Start here"),
+        entry(
+            EXPLODING_GRADIENTS,
+            "What they are, why they happen, how to recognise them, what helps",
+        ),
     ];
     for (topic, title) in
         [(Topic::Sign, "Signs"), (Topic::Cause, "Causes"), (Topic::Remedy, "Remedies")]

@@ -21,19 +21,19 @@ const ONE: std::ops::RangeInclusive<f64> = 1.0 - 1e-9..=1.0 + 1e-9;
 /// Number types with their largest finite value.
 const TYPES: [(&str, f64); 3] = [("f16", 65504.0), ("bf16", 3.3895e38), ("f32", 3.4028e38)];
 
-const WHAT: &str = "Training moves each weight against its gradient: the slope of the loss with \
-    respect to that weight. A gradient explodes when that slope becomes so large that one update \
-    throws the weight far away, where the slope is larger still, until numbers leave their type.";
+const WHAT: &str = "Training moves each weight against its gradient, the slope of the loss with \
+    respect to that weight. A gradient explodes when this slope becomes so large that one update \
+    throws the weight far away, to where the slope is larger still, until the numbers overflow.";
 const WHY: [&str; 2] = [
     "The gradient of a weight in an early layer is a product: the chain rule multiplies the \
-     derivatives of all layers between that weight and the loss. Factors that are on average above \
-     1 make a product that grows like a power of the depth; factors below 1 make it vanish.",
-    "What makes the factors large: initial weights that are too large, a learning rate that lets \
-     weights grow, activations that rise faster than their input, targets or inputs that are not \
-     scaled, and the same recurrent matrix multiplied once for each time step.",
+     derivatives of all layers between that weight and the loss. If the factors are above 1 on \
+     average, the product grows exponentially with depth; if they are below 1, it vanishes.",
+    "Factors become large because the initial weights are too large, the learning rate lets the \
+     weights grow, activations grow faster than their input, targets or inputs are not scaled, or \
+     the same recurrent matrix is multiplied once per time step.",
 ];
-const SEEN: &str = "Six signs, each with its own entry:";
-const HELP: &str = "Four families of remedies, each remedy with its own entry:";
+const SEEN: &str = "Six signs; `tamegrad explain NAME` describes each:";
+const HELP: &str = "Four families of remedies; `tamegrad explain NAME` describes each remedy:";
 
 /// The four families of remedies: what each does, and its remedies.
 const FAMILIES: [(&str, &str, &[RemedyName]); 4] = [
@@ -49,15 +49,15 @@ const FAMILIES: [(&str, &str, &[RemedyName]); 4] = [
     ),
     (
         "Regularise",
-        "hold the weights small, and with them the factors",
+        "keep the weights small, and with them the factors",
         &[RemedyName::L1Penalty, RemedyName::L2Penalty, RemedyName::WeightDecay],
     ),
-    ("Normalise", "set the scale anew at every layer", &[RemedyName::BatchNorm]),
+    ("Normalise", "reset the scale at every layer", &[RemedyName::BatchNorm]),
 ];
 
-/// Tells what exploding gradients are, why they happen, how one sees them and what helps, with an
-/// example worked out from `factors`: the derivatives that the chain rule multiplies, the one
-/// next to the weight first. No factors means [`DEFAULT_FACTORS`].
+/// Explains what exploding gradients are, why they happen, how to recognise them and what helps,
+/// with an example worked out from `factors`: the derivatives that the chain rule multiplies, the
+/// one next to the weight first. No factors means [`DEFAULT_FACTORS`].
 pub fn exploding_gradients(factors: &[f64], style: &Style) -> String {
     let factors = if factors.is_empty() { &DEFAULT_FACTORS } else { factors };
     let mut lines = vec![style.paint(Tone::Heading, "Exploding gradients")];
@@ -65,9 +65,9 @@ pub fn exploding_gradients(factors: &[f64], style: &Style) -> String {
     lines.extend(section("Why they happen", &WHY, style));
     lines.extend(section("A worked example", &[], style));
     lines.extend(example(factors, style));
-    lines.extend(section("At which depth it overflows", &[], style));
+    lines.extend(section("Depth at which it overflows", &[], style));
     lines.extend(depths(factors, style));
-    lines.extend(section("How one sees them", &[SEEN], style));
+    lines.extend(section("How to recognise them", &[SEEN], style));
     lines.extend(signs(style));
     lines.extend(section("What helps", &[HELP], style));
     lines.extend(families(style));
@@ -78,11 +78,15 @@ pub fn exploding_gradients(factors: &[f64], style: &Style) -> String {
 fn example(factors: &[f64], style: &Style) -> Vec<String> {
     let width = style.line();
     let net = match factors.len() {
-        1 => "A net with one layer between a weight w and the loss L has one factor:".to_owned(),
-        2 => "In a net of two layers, w -> h -> L, the chain rule gives the slope of the loss L \
-              with respect to the first weight w as dL/dw = dh/dw × dL/dh:"
+        1 => {
+            "A network with one layer between a weight w and the loss L has one factor:".to_owned()
+        }
+        2 => "In a network of two layers, w -> h -> L, the chain rule gives the slope of the loss \
+              L with respect to the first weight w as dL/dw = dh/dw × dL/dh:"
             .to_owned(),
-        many => format!("In a net of {many} layers the chain rule multiplies as many factors:"),
+        many => format!(
+            "In a network of {many} layers, the chain rule multiplies one factor per layer:"
+        ),
     };
     let mut lines = wrap(&net, "  ", width);
     lines.extend(chain_of("    dL/dw = ", factors, style));
@@ -94,19 +98,19 @@ fn example(factors: &[f64], style: &Style) -> Vec<String> {
 fn update(factors: &[f64]) -> String {
     let slope: f64 = factors.iter().product();
     if !slope.is_finite() {
-        return format!("The slope is {}: no weight survives an update with it.", product(factors));
+        return format!("The slope is {}: no weight survives such an update.", product(factors));
     }
     let change = LEARNING_RATE * slope;
     let after = WEIGHT - change;
     let judged = match change.abs() / WEIGHT {
         ratio if ratio > 1.0 => {
-            format!("the update is {} times the weight, which is thrown away", number(ratio))
+            format!("the update is {} times as large as the weight", number(ratio))
         }
         ratio => format!("the update is {} of the weight", number(ratio)),
     };
     format!(
-        "With a learning rate of {} one update takes {} × {} = {} from the weight: {} becomes {}. \
-         In other words, {judged}.",
+        "With a learning rate of {}, one update subtracts {} × {} = {} from the weight: {} becomes \
+         {}. In other words, {judged}.",
         worked(LEARNING_RATE),
         worked(LEARNING_RATE),
         worked(slope),
@@ -120,15 +124,15 @@ fn update(factors: &[f64]) -> String {
 fn depths(factors: &[f64], style: &Style) -> Vec<String> {
     let mean = mean(factors);
     let width = style.line();
-    let each = format!("The geometric mean of the factors is {} a layer.", number(mean));
+    let each = format!("The geometric mean of the factors is {} per layer.", number(mean));
     let never = if mean.is_nan() {
-        "A factor is not a number, so nothing can be said of deeper nets."
+        "A factor is not a number, so nothing can be said about deeper networks."
     } else if ONE.contains(&mean) {
-        "A chain of such layers never overflows: its product stays where it is."
+        "A chain of such layers never overflows: its product stays the same."
     } else if mean < 1.0 {
-        "A chain of such layers never overflows: it vanishes instead, towards 0."
+        "A chain of such layers never overflows: it vanishes towards 0 instead."
     } else {
-        let told = format!("{each} A chain of such layers leaves the range of");
+        let told = format!("{each} A chain of such layers overflows");
         let mut lines = wrap(&told, "  ", width);
         let rows: Vec<Vec<String>> = TYPES.iter().map(|kind| depth_row(*kind, mean)).collect();
         lines.extend(columns(&rows, 2, width - 4).into_iter().map(|line| format!("    {line}")));
@@ -188,52 +192,50 @@ mod tests {
         Exploding gradients
 
         What they are
-          Training moves each weight against its gradient: the slope of the loss with respect to
-          that weight. A gradient explodes when that slope becomes so large that one update throws
-          the weight far away, where the slope is larger still, until numbers leave their type.
+          Training moves each weight against its gradient, the slope of the loss with respect to
+          that weight. A gradient explodes when this slope becomes so large that one update throws
+          the weight far away, to where the slope is larger still, until the numbers overflow.
 
         Why they happen
           The gradient of a weight in an early layer is a product: the chain rule multiplies the
-          derivatives of all layers between that weight and the loss. Factors that are on average
-          above 1 make a product that grows like a power of the depth; factors below 1 make it
-          vanish.
-          What makes the factors large: initial weights that are too large, a learning rate that
-          lets weights grow, activations that rise faster than their input, targets or inputs that
-          are not scaled, and the same recurrent matrix multiplied once for each time step.
+          derivatives of all layers between that weight and the loss. If the factors are above 1
+          on average, the product grows exponentially with depth; if they are below 1, it
+          vanishes.
+          Factors become large because the initial weights are too large, the learning rate lets
+          the weights grow, activations grow faster than their input, targets or inputs are not
+          scaled, or the same recurrent matrix is multiplied once per time step.
 
         A worked example
-          In a net of two layers, w -> h -> L, the chain rule gives the slope of the loss L with
-          respect to the first weight w as dL/dw = dh/dw × dL/dh:
+          In a network of two layers, w -> h -> L, the chain rule gives the slope of the loss L
+          with respect to the first weight w as dL/dw = dh/dw × dL/dh:
             dL/dw = [100] × [400] = 40,000
-          With a learning rate of 0.01 one update takes 0.01 × 40,000 = 400 from the weight: 0.5
-          becomes -399.5. In other words, the update is 800 times the weight, which is thrown
-          away.
+          With a learning rate of 0.01, one update subtracts 0.01 × 40,000 = 400 from the weight:
+          0.5 becomes -399.5. In other words, the update is 800 times as large as the weight.
 
-        At which depth it overflows
-          The geometric mean of the factors is 200 a layer. A chain of such layers leaves the
-          range of
+        Depth at which it overflows
+          The geometric mean of the factors is 200 per layer. A chain of such layers overflows
             f16   (largest value 65,504)   at 3 layers
             bf16  (largest value 3.39e38)  at 17 layers
             f32   (largest value 3.4e38)   at 17 layers
 
-        How one sees them
-          Six signs, each with its own entry:
+        How to recognise them
+          Six signs; `tamegrad explain NAME` describes each:
             1.  loss-fluctuates      Loss fluctuates wildly
             2.  loss-nonfinite       Loss is NaN or Inf
-            3.  metric-stalls        Metric not improving or deteriorating
-            4.  updates-too-large    Parameters are updated by very large values
-            5.  gradient-spikes      Spikes or very high values in the gradients
+            3.  metric-stalls        Metric stalls or deteriorates
+            4.  updates-too-large    Updates are too large
+            5.  gradient-spikes      Gradients spike or are very large
             6.  learning-rate-falls  The learning rate has to come down a lot
 
         What helps
-          Four families of remedies, each remedy with its own entry:
+          Four families of remedies; `tamegrad explain NAME` describes each remedy:
             Simplify    fewer factors in the product, fewer samples in a step: fewer-layers,
                         smaller-batch
             Clip        bound the gradient before it becomes an update: clip-global-norm,
                         clip-tensor-norm, clip-value
-            Regularise  hold the weights small, and with them the factors: l1-penalty, l2-penalty,
+            Regularise  keep the weights small, and with them the factors: l1-penalty, l2-penalty,
                         weight-decay
-            Normalise   set the scale anew at every layer: batch-norm
+            Normalise   reset the scale at every layer: batch-norm
         ");
     }
 
@@ -256,7 +258,7 @@ mod tests {
         for (factors, words) in [
             (vec![2.0], "f16 (largest value 65,504) at 16 layers"),
             (vec![2.0], "f32 (largest value 3.4e38) at 128 layers"),
-            (vec![1.0, 4.0], "mean of the factors is 2 a layer"),
+            (vec![1.0, 4.0], "mean of the factors is 2 per layer"),
             (vec![1e39], "bf16 (largest value 3.39e38) at 1 layer"),
             (vec![0.1, 10.0], "never overflows: its product stays"),
             (vec![3.0, 1.0 / 3.0], "never overflows: its product stays"),
@@ -265,7 +267,7 @@ mod tests {
             (vec![f64::NAN, 5.0], "A factor is not a number"),
             (vec![-2.0], "f16 (largest value 65,504) at 16 layers"),
         ] {
-            let depths = part(&told(&factors), "At which depth it overflows");
+            let depths = part(&told(&factors), "Depth at which it overflows");
             let depths = depths.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(depths.contains(words), "{factors:?}: {depths}");
         }
@@ -273,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_mean_next_to_one_ends() {
-        let depths = part(&told(&[1.0 + f64::EPSILON]), "At which depth it overflows");
+        let depths = part(&told(&[1.0 + f64::EPSILON]), "Depth at which it overflows");
         assert!(depths.contains("its product stays"), "{depths}");
     }
 }

@@ -38,7 +38,7 @@ fn summary(report: &FixReport, diagnosis: &Diagnosis) -> String {
     let verdict = diagnosis.verdict;
     let onset = diagnosis.onset.map_or_else(|| "none".to_owned(), |step| count(step.0));
     let origin = diagnosis.origin_name().map(code).or_else(|| words::place(diagnosis));
-    let origin = origin.unwrap_or_else(|| "not known".to_owned());
+    let origin = origin.unwrap_or_else(|| "unknown".to_owned());
     let evidence = diagnosis.origin.as_ref().map(|of| words::measures(&of.evidence, names));
     let cause = diagnosis.causes.first().map(|cause| words::cause(cause, names));
     let mut rows = vec![
@@ -49,7 +49,7 @@ fn summary(report: &FixReport, diagnosis: &Diagnosis) -> String {
     if verdict.is_explosion() {
         rows.push(vec!["onset (step)".into(), onset, "the first alarm".into()]);
         rows.push(vec!["origin".into(), origin, evidence.unwrap_or_default()]);
-        rows.push(vec!["cause".into(), cause.unwrap_or_else(|| "not known".into()), String::new()]);
+        rows.push(vec!["cause".into(), cause.unwrap_or_else(|| "unknown".into()), String::new()]);
     }
     format!(
         "# {}\n\n## The run as given\n\n{}",
@@ -64,7 +64,7 @@ fn title(report: &FixReport, diagnosis: &Diagnosis) -> String {
     let onset = diagnosis.onset.map(|step| format!(" at step {}", count(step.0)));
     let at = onset.unwrap_or_default() + &place.unwrap_or_default();
     let given = match diagnosis.verdict {
-        Verdict::Healthy => return "Healthy: left as it is".into(),
+        Verdict::Healthy => return "Healthy: nothing was changed".into(),
         Verdict::TooEarly => return "Too early to say".into(),
         Verdict::Recovered => format!("Recovered from an alarm{at}"),
         Verdict::Exploding => format!("Exploding{at}"),
@@ -90,7 +90,7 @@ fn why(diagnosis: &Diagnosis) -> String {
         return format!("## Why\n\n{}.\n", capital(words::no_cause(diagnosis)));
     }
     format!(
-        "## Why\n\nCauses that the numbers support, the best supported first.\n\n{}",
+        "## Why\n\nCauses that the numbers support, best supported first.\n\n{}",
         table(&["", "cause", "numbers"], rows)
     )
 }
@@ -128,9 +128,9 @@ fn gains(chain: Option<&Chain>, record: &Record) -> String {
     };
     let text = chain::chain(chain, record, &Style::plain(CODE_WIDTH));
     format!(
-        "## The chain of gains at step {}\n\nWhat each layer multiplies: the signal on its way from \
-         the input to the loss (forward), the gradient on its way back (backward). Layers with a \
-         factor outside {} are bold.{note}\n\n{}\n{}",
+        "## The chain of gains at step {}\n\nThe factor by which each layer multiplies the signal on \
+         its way from the input to the loss (forward), and the gradient on its way back (backward). \
+         Layers with a factor outside {} are in bold.{note}\n\n{}\n{}",
         count(chain.step.0),
         chain::usual(),
         fenced("text", &text),
@@ -174,7 +174,7 @@ fn trials(report: &FixReport) -> String {
         ]
     });
     format!(
-        "## Trials\n\nEach remedy alone, the least force first, in a short run on the same \
+        "## Trials\n\nEach remedy on its own, the mildest first, in a short run with the same \
          seed.\n\n{}",
         table(&["remedy", "change", "verdict", "metric", "seconds", ""], rows)
     )
@@ -188,16 +188,16 @@ fn fixed(report: &FixReport, diagnosis: &Diagnosis, diff: &str) -> String {
         } else if report.trials.is_empty() {
             "No remedy was tried."
         } else {
-            "None of the remedies that were tried gave a run that held to its end."
+            "None of the remedies that were tried kept the run healthy to the end."
         };
         return format!("## The fix\n\n{told}\n");
     };
     let changes =
         if diff.is_empty() { String::new() } else { format!("\n{}", fenced("diff", diff)) };
     format!(
-        "## The fix\n\n{}: {}.\n{changes}\n## How to run it\n\n`fixed.toml` beside this report is \
-         the recipe with the remedy; it runs by itself. From a checkout put `cargo run --release \
-         --` in the place of `tamegrad`.\n\n{}",
+        "## The fix\n\n{}: {}.\n{changes}\n## How to run it\n\n`fixed.toml` next to this report is \
+         the recipe with the remedy; it runs on its own. In a checkout, write `cargo run --release \
+         --` instead of `tamegrad`.\n\n{}",
         code(&chosen.remedy),
         chosen.change,
         fenced("sh", "tamegrad train fixed.toml\n")
@@ -216,10 +216,10 @@ fn measured(report: &FixReport, diagnosis: &Diagnosis, run: &Run) -> String {
         vec!["fixed".into(), fixed.verdict.as_str().into(), known(fixed.metric), hash]
     }));
     let traced = run.record().first_trace().is_some();
-    let probes = if traced { ", and the gains of the layers by probes" } else { "" };
+    let probes = if traced { ", and the gains of the layers (from probes)" } else { "" };
     let mut told = format!(
-        "Of the run as given, at each of its steps ({} seen): the loss, the gradient{probes}. The \
-         metric is that of held-out data; higher is better.",
+        "At each step of the run as given ({} seen): the loss, the gradient{probes}. The metric is \
+         measured on held-out data; higher is better.",
         words::seen(diagnosis)
     );
     for note in [words::actions(run), words::dropped(run)].into_iter().flatten() {
@@ -227,7 +227,7 @@ fn measured(report: &FixReport, diagnosis: &Diagnosis, run: &Run) -> String {
     }
     format!(
         "## What was measured\n\n{told}\n\n{}",
-        table(&["run", "verdict", "metric", "hash of the weights"], rows)
+        table(&["run", "verdict", "metric", "weights hash"], rows)
     )
 }
 

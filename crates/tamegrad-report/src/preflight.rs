@@ -36,7 +36,7 @@ pub struct PreflightReport {
     /// Product of the layers' backward gains.
     #[serde(with = "json_number::optional")]
     pub backward_product: Option<f64>,
-    /// Where the first number comes up that is not finite: `input`, `output`, `loss`,
+    /// Where the first non-finite number appears: `input`, `output`, `loss`,
     /// `loss-gradient`, `gradient`, `parameter-gradient`.
     pub overflow: Option<&'static str>,
     /// The layer that this belongs to.
@@ -124,25 +124,25 @@ pub fn words(warning: &Warning, layout: &Layout) -> String {
     let layer = |id| layout.layer_name(id);
     let tensor = |id| layout.tensor_name(id);
     match *warning {
-        Warning::Overflow(OverflowAt::Input) => "the input of the batch holds NaN or Inf".into(),
+        Warning::Overflow(OverflowAt::Input) => "the input of the batch contains NaN or Inf".into(),
         Warning::Overflow(OverflowAt::Output(id)) => {
             format!("will overflow at {}: its output is not finite", layer(id))
         }
         Warning::Overflow(OverflowAt::Loss) => {
-            "will overflow at the loss: it is not finite, though every output is".into()
+            "will overflow at the loss: it is not finite, although every output is".into()
         }
         Warning::Overflow(OverflowAt::LossGradient) => {
             "will overflow at the loss: its gradient is not finite".into()
         }
         Warning::Overflow(OverflowAt::Gradient(id)) => format!(
-            "will overflow at {} on the way back: the gradient that it passes on is not finite",
+            "will overflow at {} in the backward pass: the gradient that it passes on is not finite",
             layer(id)
         ),
         Warning::Overflow(OverflowAt::Parameter(id)) => {
             format!("will overflow at {}: its gradient is not finite", tensor(id))
         }
         Warning::AbsurdGradient { norm } => {
-            format!("the gradient norm is {}: no gradient to begin with", number(norm))
+            format!("the gradient norm is {}, far too large for a first step", number(norm))
         }
         Warning::LittleHeadroom { layer: id, bits } => format!(
             "{} is within {} powers of 2 of the largest number of its type",
@@ -162,7 +162,7 @@ pub fn words(warning: &Warning, layout: &Layout) -> String {
             format!("the first update changes {} by {} times its size", tensor(id), number(ratio))
         }
         Warning::BrokenUpdate { tensor: id } => {
-            format!("the first update breaks the weights: {} is then NaN or Inf", tensor(id))
+            format!("the first update breaks the weights: it leaves {} NaN or Inf", tensor(id))
         }
         Warning::LearningRate { times } if times.is_finite() => format!(
             "this learning rate is {} times the largest that lowers the loss",
@@ -180,8 +180,8 @@ pub fn words(warning: &Warning, layout: &Layout) -> String {
 pub fn text(seen: &Preflight, style: &Style) -> String {
     let warnings = seen.warnings();
     let mut lines = match warnings.is_empty() {
-        true => vec![style.paint(Tone::Good, "Ready: nothing is wrong before the first update")],
-        false => vec![style.paint(Tone::Alarm, "Not ready: before the first update")],
+        true => vec![style.paint(Tone::Good, "Ready: nothing wrong before the first update")],
+        false => vec![style.paint(Tone::Alarm, "Not ready: problems before the first update")],
     };
     for warning in &warnings {
         lines.extend(wrap(&words(warning, &seen.layout), "  - ", style.line()));
@@ -211,10 +211,10 @@ fn numbers(seen: &Preflight) -> Vec<String> {
         ("loss", seen.loss.map(number)),
         ("gradient norm", seen.gradient_norm.map(number)),
         ("largest first update |dW|/|W|", update),
-        ("largest rate to lower the loss", critical),
+        ("largest rate lowering the loss", critical),
         ("powers of 2 before overflow", seen.headroom_bits.map(number)),
     ];
-    rows.map(|(label, value)| pad(label, 32) + value.as_deref().unwrap_or("not known")).to_vec()
+    rows.map(|(label, value)| pad(label, 32) + value.as_deref().unwrap_or("unknown")).to_vec()
 }
 
 fn pictures(seen: &Preflight, style: &Style) -> Vec<String> {
@@ -294,14 +294,14 @@ mod tests {
     fn warnings_come_first_then_numbers_chain_pictures_and_layers() {
         let seen = preflight(&[2.0, 1.0, 40.0, 30.0], &[1.5, 20.0, 0.25, 1.0], 0.025);
         insta::assert_snapshot!(text(&seen, &Style::plain(80)), @r"
-        Not ready: before the first update
+        Not ready: problems before the first update
           - forward gains multiply to 2,400 over 4 layers
           - this learning rate is 40 times the largest that lowers the loss
 
         loss                            2.5
         gradient norm                   5.2
         largest first update |dW|/|W|   0.01 (layers.0.linear.weight)
-        largest rate to lower the loss  0.025 times this one
+        largest rate lowering the loss  0.025 times this one
         powers of 2 before overflow     117
 
         Gains of the layers
@@ -339,13 +339,13 @@ mod tests {
         let inf = f64::INFINITY;
         let seen = preflight(&[1.0, 1e30, inf, 1.0], &[1.0; 4], inf);
         insta::assert_snapshot!(text(&seen, &Style::plain(60)), @r"
-        Not ready: before the first update
+        Not ready: problems before the first update
           - will overflow at layers.2: its output is not finite
 
         loss                            2.5
         gradient norm                   2
         largest first update |dW|/|W|   0.01 (layers.0.linear.weight)
-        largest rate to lower the loss  more than 4 times this one
+        largest rate lowering the loss  more than 4 times this one
         powers of 2 before overflow     0
 
         Gains of the layers
@@ -401,14 +401,14 @@ mod tests {
         let (layer, tensor) = (LayerId(1), TensorId(2));
         let overflow = Warning::Overflow;
         for (warning, want) in [
-            (overflow(OverflowAt::Input), "the input of the batch holds NaN or Inf"),
+            (overflow(OverflowAt::Input), "the input of the batch contains NaN or Inf"),
             (
                 overflow(OverflowAt::Output(layer)),
                 "will overflow at layers.1: its output is not finite",
             ),
             (
                 overflow(OverflowAt::Loss),
-                "will overflow at the loss: it is not finite, though every output is",
+                "will overflow at the loss: it is not finite, although every output is",
             ),
             (
                 overflow(OverflowAt::LossGradient),
@@ -416,7 +416,7 @@ mod tests {
             ),
             (
                 overflow(OverflowAt::Gradient(layer)),
-                "will overflow at layers.1 on the way back: the gradient that it passes on is not \
+                "will overflow at layers.1 in the backward pass: the gradient that it passes on is not \
                  finite",
             ),
             (
@@ -441,7 +441,7 @@ mod tests {
             ),
             (
                 Warning::BrokenUpdate { tensor },
-                "the first update breaks the weights: layers.2.linear.weight is then NaN or Inf",
+                "the first update breaks the weights: it leaves layers.2.linear.weight NaN or Inf",
             ),
             (
                 Warning::LearningRate { times: 40.0 },
@@ -481,13 +481,13 @@ mod tests {
         assert_eq!(
             text(&seen, &Style::plain(80)).lines().collect::<Vec<_>>(),
             [
-                "Ready: nothing is wrong before the first update",
+                "Ready: nothing wrong before the first update",
                 "",
-                "loss                            not known",
-                "gradient norm                   not known",
-                "largest first update |dW|/|W|   not known",
-                "largest rate to lower the loss  not known",
-                "powers of 2 before overflow     not known",
+                "loss                            unknown",
+                "gradient norm                   unknown",
+                "largest first update |dW|/|W|   unknown",
+                "largest rate lowering the loss  unknown",
+                "powers of 2 before overflow     unknown",
             ]
         );
         let json = serde_json::to_value(report(&seen)).expect("serializes");

@@ -57,7 +57,7 @@ fn legend(seen: &Preflight) -> Vec<String> {
         text(PLOT.0, y, &format!(r#"fill="{colour}""#), &format!("{what}{product}"))
     };
     vec![
-        entry(52.0, SIGNAL, "forward (whole line): RMS of the output", Direction::Forward),
+        entry(52.0, SIGNAL, "forward (solid line): RMS of the output", Direction::Forward),
         entry(
             72.0,
             GRADIENT,

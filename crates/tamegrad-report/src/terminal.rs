@@ -64,7 +64,7 @@ pub fn trials(trials: &[TrialReport], chosen: Option<&str>, style: &Style) -> St
     let mut lines = columns(&rows, 2, style.line());
     lines.extend(match chosen {
         Some(label) => wrap(&format!("chosen: {label}"), &format!("{MARK} "), style.line()),
-        None => vec!["none was chosen".to_owned()],
+        None => vec!["no remedy was chosen".to_owned()],
     });
     join(lines)
 }
@@ -271,7 +271,7 @@ pub(crate) fn remedies(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     lines.extend(columns(&rows, 2, style.line()));
     let left_out = (remedies.len() - shown) as u64;
     if left_out > 0 {
-        let more = format!("and {} more: tamegrad explain lists them all", count(left_out));
+        let more = format!("and {} more; tamegrad explain lists them all", count(left_out));
         lines.extend(wrap(&more, "    ", style.line()));
     }
     lines

@@ -18,10 +18,10 @@ use crate::number::{count, counted, number};
 pub(crate) fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Healthy => "no alarm",
-        Verdict::Recovered => "an alarm came, and the loss recovered",
-        Verdict::Exploding => "an alarm came, and the loss has not recovered",
+        Verdict::Recovered => "the loss recovered after an alarm",
+        Verdict::Exploding => "the loss has not recovered since an alarm",
         Verdict::Exploded => "the run ended with NaN or Inf",
-        Verdict::Dead => "after an alarm the network no longer learns",
+        Verdict::Dead => "the network stopped learning after an alarm",
         Verdict::TooEarly => "too few steps to say",
     }
 }
@@ -29,11 +29,11 @@ pub(crate) fn verdict(verdict: Verdict) -> &'static str {
 /// Said where the origin is not known.
 pub(crate) const ORIGIN_UNKNOWN: &str = "unknown: no layer or tensor stands out";
 /// Said where no cause is supported.
-pub(crate) const CAUSE_UNKNOWN: &str = "unknown: the numbers support no cause";
-/// Said where no cause is supported and it broke outside the model.
-const CAUSE_IN_THE_LOSS: &str = "nothing in the model made it; look in the loss function for log(0), \
-     0/0, sqrt(0) or a norm of 0 (whose slopes are infinite), the mean of nothing, the deviation of one \
-     value, and what torch.where or a mask leaves out";
+pub(crate) const CAUSE_UNKNOWN: &str = "unknown: no known cause fits the numbers";
+/// Said where no cause is supported and the fault is outside the model.
+const CAUSE_IN_THE_LOSS: &str = "nothing in the model; check the loss function for log(0), 0/0, \
+     sqrt(0) or a norm of 0 (whose slopes are infinite), the mean of an empty tensor, the standard \
+     deviation of a single value, and the values that torch.where or a mask leaves out";
 
 /// How much of a run was seen: `160 steps`, `12 records`.
 pub(crate) fn seen(diagnosis: &Diagnosis) -> String {
@@ -43,13 +43,13 @@ pub(crate) fn seen(diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// The place where it began, in words where it has no name.
+/// The place where it began, described if it has no name.
 pub(crate) fn place(diagnosis: &Diagnosis) -> Option<String> {
-    let outside = "outside the model, in the loss: all outputs of the pass are finite and of their \
-                   usual size";
+    let outside = "outside the model, in the loss: all outputs of the pass are finite and of usual \
+                   size";
     let name = || diagnosis.origin_name().map(str::to_owned);
     match diagnosis.origin.as_ref()?.place {
-        Place::Loss => Some(format!("{outside}, but the loss is not")),
+        Place::Loss => Some(format!("{outside}, but the loss is not finite")),
         Place::LossGradient => {
             Some(format!("{outside}, but the gradient that the loss sends back is not finite"))
         }
@@ -66,7 +66,7 @@ pub(crate) fn no_cause(diagnosis: &Diagnosis) -> &'static str {
     }
 }
 
-/// What has happened, of a sign that was up; what the sign is, of another.
+/// What has happened if the sign fired; otherwise what the sign is.
 pub(crate) fn sign_title(sign: &SignSummary) -> &'static str {
     sign.first().map_or(sign.sign.doc().title, title)
 }
@@ -85,8 +85,8 @@ pub fn why(proposal: &Proposal) -> String {
     let first = proposal.evidence.first().map(|measure| measure.value);
     match (proposal.remedy, &proposal.change) {
         (RemedyName::SkipStep, _) => {
-            "skips non-finite steps, scales spikes, lowers the learning rate and rewinds while \
-             training goes on"
+            "during training, skips non-finite steps, scales spikes, lowers the learning rate \
+             and rewinds"
                 .into()
         }
         (RemedyName::ClipGlobalNorm, Change::ClipGlobalNorm { max_norm }) => match first {
@@ -97,17 +97,17 @@ pub fn why(proposal: &Proposal) -> String {
             None => "a common limit; the usual gradient norm is not known".into(),
         },
         (RemedyName::ClipTensorNorm, _) => {
-            "bounds each tensor at its share of the usual norm; calm layers keep their steps".into()
+            "caps each tensor at its share of the usual norm; calm layers are unaffected".into()
         }
         (RemedyName::ClipValue, _) => {
-            "bounds every element; changes the direction of the gradient".into()
+            "caps every element, but changes the direction of the gradient".into()
         }
         (RemedyName::WarmUp, _) => "takes small steps first, where the loss is steepest".into(),
         (RemedyName::LowerLearningRate, Change::LearningRate { factor, .. }) => {
-            format!("every step is {} times as long", number(*factor))
+            format!("shortens every step to {} of its length", number(*factor))
         }
         (RemedyName::Rewind, Change::Rewind { .. }) => {
-            "the state before the explosion is still sound".into()
+            "the state before the explosion is still healthy".into()
         }
         (RemedyName::Rewind, _) => {
             "dead units do not come back; only a snapshot from before the spike has them alive"
@@ -115,7 +115,7 @@ pub fn why(proposal: &Proposal) -> String {
         }
         (RemedyName::ScaleTarget, _) => match first {
             Some(rms) => {
-                format!("the RMS of the targets is {}; a new network gives about 1", number(rms))
+                format!("the RMS of the targets is {}; a new network outputs about 1", number(rms))
             }
             None => "for regression: unscaled targets make the first gradients large".into(),
         },
@@ -126,10 +126,10 @@ pub fn why(proposal: &Proposal) -> String {
         (RemedyName::WeightDecay | RemedyName::L1Penalty | RemedyName::L2Penalty, _) => {
             "keeps the weights, and with them the gains, from drifting up".into()
         }
-        (RemedyName::SmallerBatch, _) => "smaller batches keep out of sharp valleys".into(),
-        (RemedyName::Reinitialise, _) => "the gains begin at 1, whatever the depth".into(),
+        (RemedyName::SmallerBatch, _) => "smaller batches stay out of sharp valleys".into(),
+        (RemedyName::Reinitialise, _) => "gains start at 1, whatever the depth".into(),
         (RemedyName::BatchNorm, Change::BatchNorm { place }) => {
-            format!("sets the scale anew at every layer, {} the activation", place.as_str())
+            format!("resets the scale at every layer, {} the activation", place.as_str())
         }
         (RemedyName::BoundedActivation, _) => "the slope no longer grows with the input".into(),
         (RemedyName::FewerLayers, _) => "fewer factors in the chain".into(),
@@ -168,7 +168,7 @@ pub(crate) fn treats(proposal: &Proposal) -> &'static str {
     if proposal.treats_cause { "the cause" } else { "the effect" }
 }
 
-/// What the guard did: `the guard acted at 5 steps, first at step 200: 3 scaled, 1 skipped`.
+/// What the guard did: `the guard acted on 5 steps, first on step 200: 3 scaled, 1 skipped`.
 /// `None` when it did nothing.
 pub(crate) fn actions(run: &Run) -> Option<String> {
     let (first, _) = run.actions().first()?;
@@ -189,13 +189,13 @@ pub(crate) fn actions(run: &Run) -> Option<String> {
     let kinds: Vec<_> = kinds.map(|(times, kind)| format!("{} {kind}", count(*times))).collect();
     let total = counted(run.actions().len() as u64, "step");
     Some(format!(
-        "the guard acted at {total}, first at step {}: {}",
+        "the guard acted on {total}, first on step {}: {}",
         count(first.0),
         kinds.join(", ")
     ))
 }
 
-/// What is no longer held, for memory is bounded; `None` when all is.
+/// What is no longer held, because memory is bounded; `None` if everything is.
 pub(crate) fn dropped(run: &Run) -> Option<String> {
     let parts = [
         (run.record().rows_dropped(), "step"),
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(
             actions(guard.run()).as_deref(),
             Some(
-                "the guard acted at 4 steps, first at step 150: 3 skipped, 1 scaled, 2 at a lower \
+                "the guard acted on 4 steps, first on step 150: 3 skipped, 1 scaled, 2 at a lower \
                  learning rate"
             )
         );

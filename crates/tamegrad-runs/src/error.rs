@@ -14,7 +14,7 @@ pub enum ReadError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is something else altogether.
+    /// It is not of a known format.
     #[error("{}: got {found}, want {wanted}", path.display())]
     Unknown {
         /// Which file or folder.

@@ -1,16 +1,16 @@
-//! The run folder: what tamegrad itself writes of a run, and every part of it reads.
+//! The run folder: what tamegrad writes about a run and all of its parts can read.
 //!
 //! `runs/<name>/` holds
 //! - `run.json`: format version, tensor table, recipe, environment ([`RunInfo`]);
-//! - `steps.arrows`: an Arrow IPC stream, one row a step ([`StepRow`]);
-//! - `tensors.arrows`: an Arrow IPC stream, rows of step and tensor ([`TensorRecord`]), in full round
-//!   incidents, else one envelope for many steps;
-//! - `recent.arrows`: the last steps in full, replaced as the run goes on and gone when it ends;
-//! - `events.jsonl`: findings, diagnoses and actions, one [`Event`] a line;
+//! - `steps.arrows`: an Arrow IPC stream, one row per step ([`StepRow`]);
+//! - `tensors.arrows`: an Arrow IPC stream, one row per step and tensor ([`TensorRecord`]) around
+//!   incidents, otherwise one envelope for many steps;
+//! - `recent.arrows`: the last steps in full, replaced as the run goes on and removed when it ends;
+//! - `events.jsonl`: findings, diagnoses and actions, one [`Event`] per line;
 //! - `lock`: held by the one writer.
 //!
-//! The two streams and the events only grow, so the folder is readable at any moment; after a crash
-//! the whole batches count and the cut tail is left out.
+//! The two streams and the events only grow, so the folder is readable at any moment; after a crash,
+//! complete batches count and the truncated tail is left out.
 //!
 //! ```
 //! use tamegrad_runs::{RunFolder, RunInfo, RunWriter, StepRow};
@@ -73,7 +73,7 @@ pub fn is_run_folder(names: &[String]) -> bool {
 /// Why a run folder could not be written or exported.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The system refused.
+    /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
         /// Which file or folder.
@@ -90,7 +90,7 @@ pub enum RunError {
     Locked {
         /// The folder.
         path: PathBuf,
-        /// The process that holds it, where it says so.
+        /// The process that holds it, if known.
         holder: Option<u32>,
     },
     /// The folder already holds a run.

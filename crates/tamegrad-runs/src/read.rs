@@ -1,4 +1,4 @@
-//! Reads a run folder, finished or not, as far as it is whole.
+//! Reads a run folder, finished or not, as far as it is intact.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -48,7 +48,7 @@ pub struct RunFolder {
     pub info: RunInfo,
 }
 
-/// All that a run folder holds, within bounds.
+/// Everything in a run folder, within bounds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contents {
     /// The steps, in the order in which they were run.
@@ -65,7 +65,7 @@ impl RunFolder {
     /// Opens a run folder.
     ///
     /// # Errors
-    /// [`ReadError`] if it has no `run.json` of a version that is known.
+    /// [`ReadError`] if it has no `run.json` of a known version.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         Ok(Self { path: path.to_owned(), info: read_info(path)? })
     }
@@ -255,7 +255,7 @@ pub(super) fn read_events(
                 Err(error) => note(offset, format!("a broken event is left out: {error}")),
             }
         } else if (read as u64) < EVENT_BYTES_MAX {
-            note(offset, format!("an event is cut after {read} bytes and left out"));
+            note(offset, format!("an event is truncated after {read} bytes and left out"));
             return Ok(offset);
         } else {
             note(offset, format!("more than {EVENT_BYTES_MAX} bytes of one event are left out"));

@@ -1,4 +1,4 @@
-//! Writes what the guard records of a run, step by step, into a run folder.
+//! Writes what the guard records about a run, step by step, to a run folder.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,9 +11,9 @@ use super::diagnosis;
 use super::table::{Event, RunInfo, StepRow, TensorInfo, TensorRow};
 use super::{RunError, RunWriter};
 
-/// Writes what a guard keeps of a run into a run folder while the run goes on.
+/// Writes what a guard records about a run to a run folder, during the run.
 ///
-/// The first error ends the writing and not the run: [`Recorder::finish`] gives it.
+/// The first error ends the writing, not the run: [`Recorder::finish`] returns it.
 #[derive(Debug)]
 pub struct Recorder {
     folder: PathBuf,
@@ -27,7 +27,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder that begins the folder at the first step, in place of an earlier run there. The
+    /// Creates a recorder that starts the folder at the first step, replacing an earlier run there. The
     /// tensors of `info` are taken from the record.
     pub fn new(folder: &Path, info: RunInfo) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Recorder {
         &self.folder
     }
 
-    /// Writes the latest step of a run, and what was found and done since the call before.
+    /// Writes the latest step of a run, and what was found and done since the previous call.
     pub fn take(&mut self, run: &Run) {
         if self.result.is_ok() {
             self.result = self.write(run);
@@ -55,7 +55,7 @@ impl Recorder {
     /// Ends the run with its diagnosis.
     ///
     /// # Errors
-    /// The first [`RunError`] of all; what was written before it is in the folder.
+    /// The first [`RunError`]; what was written before it is in the folder.
     pub fn finish(mut self, diagnosis: &Diagnosis, run: &Run) -> Result<(), RunError> {
         self.result?;
         let Some(mut writer) = self.writer.take() else { return Ok(()) };

@@ -372,7 +372,7 @@ fn batch(
     body: Vec<u8>,
     layout: &[(Arc<str>, Kind)],
 ) -> Result<Batch, String> {
-    let header = message.header_as_record_batch().ok_or("a message that is no batch")?;
+    let header = message.header_as_record_batch().ok_or("a message that is not a batch")?;
     if header.compression().is_some() {
         return Err("a compressed batch".to_owned());
     }
@@ -392,7 +392,7 @@ fn batch(
     });
     let mut columns = Vec::new();
     for (node, (name, kind)) in nodes.iter().zip(layout) {
-        let outside = || format!("column {name:?} out of its place");
+        let outside = || format!("column {name:?} out of place");
         let presence = buffers.next().flatten().ok_or_else(outside)?;
         let values = buffers.next().flatten().ok_or_else(outside)?;
         let presence = (node.null_count() != 0).then_some(presence);

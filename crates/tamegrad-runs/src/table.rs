@@ -20,7 +20,7 @@ pub struct RunInfo {
     pub recipe: Option<String>,
     /// Where the run comes from, if not from a recipe: a script, a framework.
     pub source: Option<String>,
-    /// Versions, hardware, seeds: whatever names the circumstances.
+    /// Versions, hardware, seeds and other circumstances.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -140,7 +140,7 @@ table! {
     pub struct StepRow {
         /// The step.
         pub step: u64,
-        /// How often the run was rewound before: steps ascend within a segment.
+        /// Number of rewinds before it: steps ascend within a segment.
         pub segment: u32 = 0,
         /// Seconds since 1970; NaN if unknown.
         pub wall: f64 = f64::NAN,
@@ -236,8 +236,8 @@ pub struct Event {
     pub step: u64,
     /// What it is, in a word: `finding`, `diagnosis`, `action`.
     pub kind: String,
-    /// The same for a person.
+    /// The event in words.
     pub text: String,
-    /// The same for a program. JSON knows no NaN: numbers that may be are better given as text.
+    /// The event as data. JSON has no NaN: numbers that may be NaN are better given as text.
     pub data: serde_json::Value,
 }

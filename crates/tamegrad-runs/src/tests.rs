@@ -255,7 +255,7 @@ fn events_are_cut_and_broken_alike() {
     let read = contents(folder.path());
     assert_eq!(read.events.iter().map(|event| event.step).collect::<Vec<_>>(), [0]);
     assert!(texts(&read.notices)[0].starts_with("a broken event is left out"));
-    assert!(texts(&read.notices)[1].starts_with("an event is cut after"));
+    assert!(texts(&read.notices)[1].starts_with("an event is truncated after"));
     let mut run = RunWriter::resume(folder.path()).unwrap();
     run.event(&Event { step: 7, ..Event::default() }).unwrap();
     drop(run);

@@ -1,9 +1,9 @@
-//! The state of a guard as bytes that go with a checkpoint.
+//! The state of a guard as bytes, to be saved with a checkpoint.
 //!
-//! [`save`] makes the bytes, [`load`] reads them, and [`Guard::resume`] goes on from what was read.
-//! Both integrations use this crate, so that there is one format. The bytes are a head (what they are, in
-//! which format, who wrote them, how long the rest is), the guard as [postcard] has it, which keeps
-//! every float to the bit, NaN and infinity included, and a checksum of all that.
+//! [`save`] makes the bytes, [`load`] reads them, and [`Guard::resume`] continues from what was read.
+//! Both integrations use this crate, so that there is one format. The bytes are a header (a magic, the
+//! format, the version that wrote them, the length of the rest), the guard encoded by [postcard], which
+//! keeps every float bit for bit, NaN and infinity included, and a checksum of all of it.
 //!
 //! ```
 //! use tamegrad::{Guard, GuardConfig, Layout, Observation, RunFacts, Step};
@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 use tamegrad::{Guard, OtherModel};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The format that [`save`] writes and [`load`] reads. It changes with every field of the state, for
-/// postcard has no names: `tests/state.rs` shows when.
+/// The format that [`save`] writes and [`load`] reads. It changes with every field of the state, because
+/// postcard stores no names: `tests/state.rs` shows when.
 pub const FORMAT: u32 = 4;
 
 /// What the bytes begin with.
@@ -40,7 +40,7 @@ pub enum StateError {
     /// The bytes are something else.
     #[error(
         "got {len} bytes that begin with {start:?}, want the state of a guard, which begins with \
-         \"tamegrad guard\\n\"; hand in what the guard gave when it was saved"
+         \"tamegrad guard\\n\"; pass the bytes that saving the guard returned"
     )]
     NotAState {
         /// Number of bytes.
@@ -51,7 +51,7 @@ pub enum StateError {
     /// The bytes were written in another format.
     #[error(
         "got the state of a guard in format {got}, written by tamegrad {writer}, want format {FORMAT} \
-         of tamegrad {}; resume with tamegrad {writer}, or go on with a new guard",
+         of tamegrad {}; resume with tamegrad {writer}, or start with a new guard",
         env!("CARGO_PKG_VERSION")
     )]
     OtherFormat {
@@ -60,10 +60,10 @@ pub enum StateError {
         /// The version of tamegrad that wrote them.
         writer: String,
     },
-    /// The bytes begin as they should, but the head cannot be read.
+    /// The bytes begin as they should, but the header cannot be read.
     #[error(
-        "got {len} bytes of a guard's state, want a head that says format and length; the checkpoint \
-         was cut or damaged: load another one, or go on with a new guard"
+        "got {len} bytes of a guard's state, want a header with format and length; the checkpoint was \
+         truncated or damaged: load another one, or start with a new guard"
     )]
     NoHead {
         /// Number of bytes.
@@ -71,19 +71,19 @@ pub enum StateError {
     },
     /// Bytes are missing at the end, or there are too many.
     #[error(
-        "got {got} bytes of a guard's state, want {want} by its head; the checkpoint was cut or \
-         added to: load another one, or go on with a new guard"
+        "got {got} bytes of a guard's state, want {want} as its header says; the checkpoint was \
+         truncated or extended: load another one, or start with a new guard"
     )]
     Length {
         /// Number of bytes.
         got: usize,
-        /// Number by the head.
+        /// Number that the header says.
         want: u64,
     },
     /// Bytes have changed.
     #[error(
         "the state of a guard is damaged: got checksum {got:016x}, want {want:016x}; load another \
-         checkpoint, or go on with a new guard"
+         checkpoint, or start with a new guard"
     )]
     Damaged {
         /// The checksum of the bytes.
@@ -91,10 +91,10 @@ pub enum StateError {
         /// The checksum that was written behind them.
         want: u64,
     },
-    /// The bytes are whole but no guard.
+    /// The bytes are complete but not a valid guard.
     #[error(
-        "got a guard's state of {len} bytes that is whole but no guard ({why}), want what tamegrad {} \
-         saved; go on with a new guard",
+        "got {len} bytes of a guard's state that are complete but not a valid guard ({why}), want what \
+         tamegrad {} saved; start with a new guard",
         env!("CARGO_PKG_VERSION")
     )]
     NoGuard {
@@ -103,7 +103,7 @@ pub enum StateError {
         /// What does not fit.
         why: String,
     },
-    /// The state is of another model.
+    /// The state belongs to another model.
     #[error(transparent)]
     OtherModel(#[from] OtherModel),
     /// The state could not be written.
@@ -120,7 +120,7 @@ struct Head<'a> {
     len: u64,
 }
 
-/// The state of a guard: all but its options and its snapshots.
+/// Serialises the state of a guard: everything but its options and its snapshots.
 ///
 /// # Errors
 /// [`StateError::Unwritten`], if memory for the bytes is refused.
@@ -142,7 +142,7 @@ pub fn seal(guard: &[u8]) -> Result<Vec<u8>, StateError> {
 /// Reads what [`save`] made, for [`Guard::resume`]. Memory is bounded by a multiple of the bytes.
 ///
 /// # Errors
-/// [`StateError`] if the bytes are something else, of another format, cut or damaged.
+/// [`StateError`] if the bytes are something else, in another format, truncated or damaged.
 pub fn load(bytes: &[u8]) -> Result<Guard, StateError> {
     let no_head = StateError::NoHead { len: bytes.len() };
     let Some(after_magic) = bytes.strip_prefix(MAGIC) else {

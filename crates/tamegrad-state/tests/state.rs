@@ -165,7 +165,7 @@ fn a_state_that_is_cut_anywhere_is_refused() {
     let longer = [&bytes[..], &[0]].concat();
     let message = load(&longer).expect_err("a byte too many").to_string();
     assert!(message.contains(&format!("got {} bytes", bytes.len() + 1)), "{message}");
-    assert!(message.contains(&format!("want {} by its head", bytes.len())), "{message}");
+    assert!(message.contains(&format!("want {} as its header says", bytes.len())), "{message}");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn bytes_that_are_whole_but_no_guard_are_refused_or_read_and_never_panic() {
     let body = postcard::to_allocvec(&run(Mode::Protect, STEPS)).expect("memory");
     for len in 0..body.len() {
         let message = load(&sealed(&body[..len])).expect_err("cut").to_string();
-        assert!(message.contains("whole but no guard"), "{len}: {message}");
+        assert!(message.contains("complete but not a valid guard"), "{len}: {message}");
     }
     let mut read = 0;
     for place in 0..body.len() {
@@ -212,10 +212,10 @@ fn a_state_whose_actions_lie_ahead_of_its_clock_is_refused() {
 fn a_length_that_nobody_could_have_written_takes_no_memory() {
     // The guard begins with the number of its tensors.
     let message = load(&sealed(&[0xff; 9])).expect_err("2^63 tensors").to_string();
-    assert!(message.contains("whole but no guard"), "{message}");
+    assert!(message.contains("complete but not a valid guard"), "{message}");
     let huge = [&[0xff; 8][..], &[0x7f]].concat();
     let message = load(&sealed(&huge)).expect_err("2^63 tensors").to_string();
-    assert!(message.contains("whole but no guard"), "{message}");
+    assert!(message.contains("complete but not a valid guard"), "{message}");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn an_error_says_what_came_what_was_wanted_and_what_to_do() {
     let mut damaged = bytes.clone();
     damaged[200] ^= 4;
     for (bytes, parts) in [
-        (&b"PK\x03\x04 a zip file of another program"[..], ["begin with \"PK", "hand in what"]),
+        (&b"PK\x03\x04 a zip file of another program"[..], ["begin with \"PK", "pass the bytes"]),
         (&bytes[..10], ["got 10 bytes", "load another one"]),
         (&bytes[..20], ["got 20 bytes", "load another one"]),
         (&bytes[..300], ["got 300 bytes", "load another one"]),

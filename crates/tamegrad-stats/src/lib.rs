@@ -1,14 +1,13 @@
-//! Statistics of tensors in one pass, and clipping in place: what every other crate stands on.
+//! Statistics of tensors in one pass, and clipping in place: the basis of every other crate.
 //!
 //! A tensor is a slice of `f32`, `f64`, [`half::f16`] or [`half::bf16`]; its shape does not matter
-//! here. Everything is computed in f64, and no finite input overflows or underflows on the way: an
-//! f32 norm of values of 1e20 would be infinite, of values of 1e-30 zero, where [`scan`] is right
-//! in both cases. NaN and infinity are counted apart and never leak into a norm, and a clip by
-//! norm that meets one says so and writes nothing. [`update_of`] tells how large an update is.
-//! [`MappedFile`] and [`TensorBytes`] read tensors
-//! in files.
+//! here. Everything is computed in f64, and no finite input overflows or underflows on the way: in
+//! f32 the norm of values of 1e20 would be infinite and that of values of 1e-30 zero; [`scan`] is
+//! right in both cases. NaN and infinity are counted separately and never enter a norm, and a clip
+//! by norm that meets one reports it and writes nothing. [`update_of`] measures the size of an
+//! update. [`MappedFile`] and [`TensorBytes`] read tensors in files.
 //!
-//! No function panics, and the same values in the same order give the same result to the bit.
+//! No function panics, and the same values in the same order give bit-identical results.
 //!
 //! ```
 //! use tamegrad_stats::{Clip, ListStats, clip_global_norm, scan};

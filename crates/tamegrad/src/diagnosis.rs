@@ -1,4 +1,4 @@
-//! The diagnosis of a run, whether it was watched, recorded, logged, or not begun yet.
+//! The diagnosis of a run that was watched, recorded or logged, or that has not started yet.
 
 use crate::causes::{self, Cause};
 use crate::chain::Chain;
@@ -17,7 +17,7 @@ named_enum! {
     Verdict {
         /// No alarm.
         Healthy => "healthy",
-        /// An alarm, and the loss came back to its level before it.
+        /// An alarm, and the loss came back to its level before the alarm.
         Recovered => "recovered",
         /// An alarm, and the loss has not come back for 20 calm steps.
         Exploding => "exploding",
@@ -36,7 +36,7 @@ impl Verdict {
         matches!(self, Verdict::Healthy | Verdict::Recovered)
     }
 
-    /// Whether an explosion was found, whatever came of it.
+    /// Whether an explosion was found, even if the run recovered.
     pub fn is_explosion(self) -> bool {
         !matches!(self, Verdict::Healthy | Verdict::TooEarly)
     }
@@ -47,7 +47,7 @@ impl Verdict {
 pub struct SignSummary {
     /// Which sign.
     pub sign: SignName,
-    /// What is shown of it: its first finding, alarms before strains; of a log one of each rule that
+    /// The findings that are shown: the first, alarms before strains; for a log, one of each rule that
     /// fired.
     pub findings: Vec<Finding>,
     /// Number of findings in all.
@@ -67,13 +67,13 @@ impl SignSummary {
 /// How much of a run was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// So many steps.
+    /// This many steps.
     Steps(u64),
-    /// So many records of a log.
+    /// This many records of a log.
     Records(u64),
 }
 
-/// What is said of a run. A log fills less of it than a run that was watched.
+/// The diagnosis of a run. A log fills in less of it than a run that was watched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Diagnosis {
     /// The verdict.
@@ -82,7 +82,7 @@ pub struct Diagnosis {
     pub seen: Seen,
     /// When it began: the step of the first alarm.
     pub onset: Option<Step>,
-    /// The step from which on the run was back at its level; known from logs alone.
+    /// The step from which on the run was back at its level; known only for logs.
     pub recovered: Option<Step>,
     /// Where it began.
     pub origin: Option<Origin>,
@@ -105,7 +105,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// What is said before anything is seen.
+    /// The diagnosis before anything was seen.
     pub(crate) fn empty(verdict: Verdict, seen: Seen, names: Names) -> Self {
         Self {
             verdict,
@@ -130,7 +130,7 @@ impl Diagnosis {
         decided.first()
     }
 
-    /// Name of the layer where it began, else of the tensor.
+    /// Name of the layer where it began, or else of the tensor.
     pub fn origin_name(&self) -> Option<&str> {
         let origin = self.origin.as_ref()?;
         let layer = origin.layer().map(Place::Layer);
@@ -158,10 +158,10 @@ pub(crate) fn summaries(findings: impl IntoIterator<Item = Finding>) -> Vec<Sign
 
 /// Rows below which a run without an alarm is too short to be called healthy.
 pub const ROWS_MIN: usize = 20;
-/// Rows at the end that show what came of it.
+/// Rows at the end that show the outcome.
 const END_ROWS: usize = 20;
 
-/// Diagnoses a run. Where its record lacks something (no single tensors, no gains), the diagnosis says
+/// Diagnoses a run. Where its record lacks something (individual tensors, gains), the diagnosis says
 /// less; it never guesses.
 pub fn diagnose(run: &Run) -> Diagnosis {
     let record = &run.record;

@@ -1,23 +1,23 @@
-//! The form of the text that stands beside each sign, cause and remedy.
+//! The form of the text that explains a sign, cause or remedy.
 
 use crate::rules::{RULES, Rules};
 
-/// What a sign, cause or remedy is, for a reader.
+/// The explanation of a sign, cause or remedy.
 #[derive(Debug, Clone, Copy)]
 pub struct Doc {
     /// Kebab-case name, as on the command line and in JSON.
     pub name: &'static str,
-    /// Title in words.
+    /// Title.
     pub title: &'static str,
     /// What it is.
     pub what: &'static str,
     /// Why it matters.
     pub why: &'static str,
-    /// The rule. Its numbers are those of the rules given.
+    /// The rule, with the numbers of the rules given.
     pub rule: fn(&Rules) -> String,
     /// An example.
     pub example: &'static str,
-    /// What to do; for a remedy, how to apply it.
+    /// What to do about it; for a remedy, how to apply it.
     pub remedy: &'static str,
     /// Where the rule comes from.
     pub source: &'static str,
@@ -62,7 +62,7 @@ impl PartialEq for Doc {
 impl Eq for Doc {}
 
 impl Doc {
-    /// The headings and texts in the order in which they are shown.
+    /// Headings and texts, in the order in which they are shown.
     pub fn sections(&self) -> [(&'static str, String); 6] {
         [
             ("What it is", self.what.to_owned()),

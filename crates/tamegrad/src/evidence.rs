@@ -1,4 +1,4 @@
-//! Evidence as numbers: what was measured, where, its value, and what it is held against.
+//! Evidence as numbers: what was measured, where, its value, and what it is compared with.
 
 use crate::observe::{LayerId, Layout, Step, TensorId};
 
@@ -40,7 +40,7 @@ named_enum! {
         PeakLoss => "peak-loss",
         /// Sigmas by which that loss lies above its level.
         LossSigmas => "loss-sigmas",
-        /// Times that the loss left its level.
+        /// Times that the loss left its usual level.
         LossEpisodes => "loss-episodes",
         /// Sharpness of the loss along the update, u^T H u / |u|^2.
         Sharpness => "sharpness",
@@ -50,7 +50,7 @@ named_enum! {
         LossScaleHalvings => "loss-scale-halvings",
         /// Elements that are NaN or Inf.
         NonFiniteElements => "nonfinite-elements",
-        /// Logged records that are NaN or Inf.
+        /// Logged records with a value that is NaN or Inf.
         NonFiniteRecords => "nonfinite-records",
         /// Step at which a place was first seen with NaN or Inf.
         FirstNonFinite => "first-nonfinite",
@@ -58,7 +58,7 @@ named_enum! {
         GradientNorm => "gradient-norm",
         /// L2 norm of a gradient that has drifted upward over several steps.
         DriftingGradientNorm => "drifting-gradient-norm",
-        /// Smallest L2 norm of the whole gradient of all steps.
+        /// Smallest L2 norm of the whole gradient over all steps.
         LowestGradientNorm => "lowest-gradient-norm",
         /// Largest L2 norm of the inner layers' gradients at the end of the run.
         InnerGradientNorm => "inner-gradient-norm",
@@ -120,7 +120,7 @@ named_enum! {
         LargestOutput => "largest-output",
         /// Largest magnitude in outputs and gradients.
         LargestMagnitude => "largest-magnitude",
-        /// Step of the pass in which the numbers beside it were seen.
+        /// Step of the pass in which the neighbouring numbers were measured.
         PassStep => "pass-step",
         /// Steps since the last alarm.
         StepsSinceAlarm => "steps-since-alarm",
@@ -134,7 +134,7 @@ named_enum! {
 }
 
 named_enum! {
-    /// What a value is held against.
+    /// What a value is compared with.
     #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
     Reference {
         /// The limit of a rule.
@@ -143,15 +143,15 @@ named_enum! {
         Usual => "usual",
         /// What it was before: a step, a record or some steps earlier.
         Before => "before",
-        /// What it was first.
+        /// What it was at first.
         First => "first",
-        /// The best that it was.
+        /// Its best value.
         Best => "best",
         /// The median of the layers.
         Layers => "layers",
         /// The usual spread of its changes.
         Spread => "spread",
-        /// What the loss has come down so far.
+        /// How far the loss has come down so far.
         Descent => "descent",
         /// How many there are in all.
         Total => "total",

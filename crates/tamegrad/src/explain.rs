@@ -1,4 +1,4 @@
-//! The texts of `explain`: those that stand beside the signs, causes and remedies.
+//! The texts of `explain`: one for each sign, cause and remedy.
 
 use crate::causes::CauseName;
 use crate::doc::Doc;
@@ -7,7 +7,7 @@ use crate::finding::SignName;
 use crate::remedies::RemedyName;
 
 named_enum! {
-    /// Which of the three kinds a [`Doc`] tells of.
+    /// What a [`Doc`] is about.
     Topic {
         /// A warning sign.
         Sign => "sign",
@@ -18,7 +18,7 @@ named_enum! {
     }
 }
 
-/// All texts, the signs first, then the causes, then the remedies.
+/// All texts: the signs first, then the causes, then the remedies.
 pub fn all() -> Vec<(Topic, &'static Doc)> {
     let signs = SignName::ALL.iter().map(|name| (Topic::Sign, name.doc()));
     let causes = CauseName::ALL.iter().map(|name| (Topic::Cause, name.doc()));
@@ -26,7 +26,7 @@ pub fn all() -> Vec<(Topic, &'static Doc)> {
     signs.chain(causes).chain(remedies).collect()
 }
 
-/// The text of a name.
+/// Finds the text of a sign, cause or remedy by its name.
 pub fn find(name: &str) -> Option<(Topic, &'static Doc)> {
     all().into_iter().find(|(_, doc)| doc.name == name)
 }

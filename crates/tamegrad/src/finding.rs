@@ -4,7 +4,7 @@ use crate::evidence::{Measure, Place, named_enum};
 use crate::observe::Step;
 
 named_enum! {
-    /// How grave a finding is.
+    /// How serious a finding is.
     #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
     Severity {
         /// Worth showing. A run with strains alone is still healthy.
@@ -14,8 +14,8 @@ named_enum! {
     }
 }
 
-/// The signs, in the order in which they are shown: the file in `signs/` and the name. What they are
-/// made into is the macro given.
+/// The signs, in the order in which they are shown: the file in `signs/` and the name. The macro given
+/// says what is made of them.
 macro_rules! for_each_sign {
     ($make:ident) => {
         $make! {
@@ -23,11 +23,11 @@ macro_rules! for_each_sign {
             loss_fluctuates => LossFluctuates,
             /// Loss, gradient or parameter is NaN or Inf.
             loss_nonfinite => LossNonFinite,
-            /// Metric does not improve, or deteriorates.
+            /// Metric stalls or deteriorates.
             metric_stalls => MetricStalls,
-            /// Parameters are updated by very large values.
+            /// Updates are too large.
             updates_too_large => UpdatesTooLarge,
-            /// Spikes or very high values in the gradients.
+            /// Gradients spike or are very large.
             gradient_spikes => GradientSpikes,
             /// The learning rate has to come down a lot.
             learning_rate_falls => LearningRateFalls,
@@ -62,9 +62,9 @@ pub struct Finding {
     pub sign: SignName,
     /// When.
     pub step: Step,
-    /// How grave.
+    /// How serious.
     pub severity: Severity,
-    /// The tensor or layer that shows it; [`Place::Run`] where it is none alone.
+    /// The tensor or layer that shows it; [`Place::Run`] if it is no single one.
     pub place: Place,
     /// The numbers.
     pub evidence: Vec<Measure>,
@@ -87,13 +87,13 @@ impl Finding {
     }
 }
 
-/// What a sign says of the latest step.
+/// What a sign says about the latest step.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reading {
     /// Nothing to see.
     Quiet,
-    /// Too early to say: so many more steps (or measurements) are needed.
+    /// Too early to say: this many more steps (or measurements) are needed.
     TooEarly {
         /// How many more.
         needs: u32,

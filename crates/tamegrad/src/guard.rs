@@ -1,4 +1,4 @@
-//! The guard: takes observations, reads the signs, and says what the integration shall do.
+//! The guard: takes observations, reads the signs, and says what the integration is to do.
 
 use std::collections::VecDeque;
 
@@ -19,12 +19,12 @@ use crate::step::{Asks, Finished, OpenStep, ShrinkingStep};
 /// What the guard may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Nothing: the integration tells it the loss alone, and it judges that.
+    /// Nothing: the integration gives it only the loss, and it judges that.
     Off,
-    /// Watch and tell. The run is bit-identical to one without the guard.
+    /// Watch and report. The run is bit-identical to one without the guard.
     #[default]
     Observe,
-    /// Watch and act, with the least force that helps.
+    /// Watch and intervene, as little as possible.
     Protect,
 }
 
@@ -37,7 +37,7 @@ pub struct GuardConfig {
     pub trace_every: u64,
     /// Steps between two snapshots in protect mode.
     pub snapshot_every: u64,
-    /// Snapshots held at the same time.
+    /// Most snapshots held at the same time.
     pub snapshots_max: usize,
 }
 
@@ -50,8 +50,8 @@ impl Default for GuardConfig {
 
 /// The guard of one run. Cloning it saves its whole state.
 ///
-/// With the feature `serde` it can be taken apart by a serialiser, all but its options and its
-/// snapshots: [`Guard::resume`] goes on from what was read back.
+/// With the feature `serde` it can be serialised, except for its options and its snapshots:
+/// [`Guard::resume`] continues from what was read back.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Guard {
@@ -65,7 +65,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard of a run.
+    /// Creates the guard of a run.
     pub fn new(layout: Layout, facts: RunFacts, config: GuardConfig) -> Self {
         Self {
             config,
@@ -76,16 +76,16 @@ impl Guard {
         }
     }
 
-    /// Goes on where a guard of the same model stood when it was saved: record, baselines, findings,
-    /// actions, signs, and in protect mode the learning rate.
+    /// Continues from a saved guard of the same model: record, baselines, findings, actions, signs, and
+    /// in protect mode the learning rate.
     ///
-    /// Options are those of this guard, and so are layout and facts as far as they are known here:
+    /// Options remain those of this guard, and so do layout and facts as far as they are known here:
     /// a run may be resumed in another mode or for more steps. Outside protect mode the learning
-    /// rate is the schedule's, so a cut that was made before is forgotten. No snapshots remain, for
-    /// they lie in the integration's memory: until the next one there is nothing to rewind to.
+    /// rate is the schedule's, so an earlier cut is forgotten. Snapshots are lost, because they are in
+    /// the integration's memory: until the next one there is nothing to rewind to.
     ///
     /// # Errors
-    /// [`OtherModel`] when the names of tensors or layers differ; nothing has changed then.
+    /// [`OtherModel`] if the names of tensors or layers differ; nothing has changed then.
     pub fn resume(&mut self, saved: Guard) -> Result<(), OtherModel> {
         self.run.record.layout.same_names(&saved.run.record.layout)?;
         self.run.resume(saved.run);
@@ -98,8 +98,8 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether a guard that was read from a saved state holds together: as many tensors and layers as
-    /// its layout has, and nothing that has happened later than now.
+    /// Whether a guard that was read from a saved state is consistent: it has as many tensors and layers
+    /// as its layout, and nothing in it happened later than now.
     pub fn validate(&self) -> bool {
         self.run.validate() && self.ladder.validate()
     }
@@ -119,9 +119,9 @@ impl Guard {
         &self.run.record
     }
 
-    /// What is asked before the pass of a step: a snapshot of the state (in protect mode, while the run
-    /// is calm; see [`Guard::snapshot_kept`]), and probes (in the first pass, and every
-    /// [`GuardConfig::trace_every`] steps until the first alarm has been traced).
+    /// What the integration is asked for before the pass of a step: a snapshot of the state (in protect
+    /// mode, while the run is calm; see [`Guard::snapshot_kept`]), and probes (in the first pass, and
+    /// every [`GuardConfig::trace_every`] steps until the first alarm has been traced).
     pub fn before_pass(&self, step: Step) -> Asks {
         let every = self.config.snapshot_every.max(1);
         let trace = self.config.mode != Mode::Off
@@ -135,7 +135,7 @@ impl Guard {
     }
 
     /// Notes that the integration keeps a snapshot of the state before this step, to which a decision
-    /// may go back. It holds at most [`GuardConfig::snapshots_max`] and drops the oldest.
+    /// may rewind. It keeps at most [`GuardConfig::snapshots_max`] and drops the oldest.
     pub fn snapshot_kept(&mut self, step: Step) {
         if self.snapshots.len() >= self.config.snapshots_max.max(1) {
             self.snapshots.pop_front();
@@ -143,12 +143,12 @@ impl Guard {
         self.snapshots.push_back((step, self.signs.clone()));
     }
 
-    /// What is asked from the observation of a step to its end. It may change with the step's update,
-    /// which can bring the first alarm.
+    /// What the integration is asked for from the observation of a step to its end. It may change with
+    /// the step's update, which can bring the first alarm.
     ///
-    /// The pass is to be repeated when an alarm has come that no probes have seen. A copy is asked for
-    /// in protect mode on steps that are not like the calm ones before. The lag of Adam's second moment
-    /// and the critical step size are measured once, when an alarm has come.
+    /// The pass is to be repeated after an alarm that no probes have seen. In protect mode, a copy is
+    /// asked for on steps that are unlike the calm ones before. The lag of Adam's second moment and the
+    /// critical step size are measured once, after an alarm.
     pub fn asks(&self) -> Asks {
         let (record, is_alarmed) = (&self.run.record, self.run.is_alarmed());
         Asks {
@@ -162,19 +162,19 @@ impl Guard {
         }
     }
 
-    /// Takes in the probes of a repeated pass of the latest step, with the parameters from before its
+    /// Observes the probes of a repeated pass of the latest step, with the parameters from before its
     /// update.
     pub fn observe_trace(&mut self, trace: &LayerTrace) {
         self.observe_trace_of(self.now(), trace);
     }
 
-    /// Takes in the probes of a repeated pass of any step: of the one after the latest, when its
-    /// parameters were those after the latest update.
+    /// Observes the probes of a repeated pass of any step: the one after the latest, if the parameters
+    /// were those after the latest update.
     pub fn observe_trace_of(&mut self, step: Step, trace: &LayerTrace) {
         self.run.take_trace(step, trace);
     }
 
-    /// Takes in the lag of Adam's second moment (RMS of g^2/v), measured at an alarm.
+    /// Observes the lag of Adam's second moment (RMS of g^2/v), measured at an alarm.
     pub fn observe_lag(&mut self, lag: &[Option<f64>]) {
         let largest = lag
             .iter()
@@ -186,20 +186,20 @@ impl Guard {
         *alarm_lag = alarm_lag.or(largest);
     }
 
-    /// The factor on the learning rate at the latest decision; exactly 1 when the guard leaves it
+    /// The factor on the learning rate at the latest decision; exactly 1 if the guard leaves the rate
     /// alone.
     pub fn learning_rate_factor(&self) -> f64 {
         self.ladder.learning_rate()
     }
 
-    /// Takes in the critical step size (the smallest multiple of the proposed update that raises
+    /// Observes the critical step size (the smallest multiple of the proposed update that raises
     /// the loss of its own batch) and the sharpness along the update, see [`CriticalStep`].
     pub fn observe_critical_step(&mut self, multiple: f64, sharpness: Option<f64>) {
         let found = CriticalStep { step: self.now(), multiple, sharpness };
         self.run.record.critical_step.get_or_insert(found);
     }
 
-    /// Takes in a step before its update and decides. Outside [`Mode::Protect`] the decision is
+    /// Observes a step before its update and decides. Outside [`Mode::Protect`] the decision is
     /// always to proceed.
     ///
     /// ```
@@ -235,9 +235,9 @@ impl Guard {
         decision
     }
 
-    /// Takes in the update that the optimizer took, or means to take (an empty slice when the
-    /// step was skipped), and ends the step unless the update is to be shrunk. Outside
-    /// [`Mode::Protect`] the update is always to be taken.
+    /// Observes the update that the optimizer made or proposes (an empty slice if the step was
+    /// skipped), and ends the step unless the update is to be shrunk. Outside [`Mode::Protect`] the
+    /// update is always kept.
     pub fn finish(&mut self, _: OpenStep, updates: &[Option<Update>]) -> Finished {
         let is_alarmed = self.take_update(updates);
         let verdict = if self.config.mode == Mode::Protect {
@@ -258,8 +258,8 @@ impl Guard {
         }
     }
 
-    /// Takes in the update made anew from shrunk gradients and ends the step. False means: it is
-    /// still too large (an Adam divides the factor away), do not take it.
+    /// Observes the update redone with shrunk gradients, and ends the step. False means that it is
+    /// still too large (Adam divides the factor away): do not keep it.
     pub fn finish_shrunk(&mut self, step: ShrinkingStep, updates: &[Option<Update>]) -> bool {
         self.run.record.take_update(updates);
         let verdict = self.ladder.judge_update(updates, self.largest_ratio(), true);
@@ -274,8 +274,8 @@ impl Guard {
         takes
     }
 
-    /// Takes in an update that is there already and cannot be taken back, and ends the step: what it
-    /// shows is noted as by [`Guard::finish`].
+    /// Observes an update that was already made and cannot be undone, and ends the step; it is judged
+    /// as by [`Guard::finish`].
     pub fn finish_taken(&mut self, _: OpenStep, updates: &[Option<Update>]) {
         self.take_update(updates);
         let is_broken = updates.iter().flatten().any(|update| update.nonfinite > 0);
@@ -285,7 +285,7 @@ impl Guard {
         self.run.settle();
     }
 
-    /// Takes in a whole step that was taken already, for a loop that only watches.
+    /// Observes a whole step that was already made, for a loop that only watches.
     pub fn observe(&mut self, seen: &Observation<'_>, updates: &[Option<Update>]) -> Decision {
         let step = self.begin(seen);
         let decision = step.decision().clone();
@@ -293,7 +293,7 @@ impl Guard {
         decision
     }
 
-    /// Notes what an update shows; says whether it alarms.
+    /// Notes what an update shows; returns whether it raises an alarm.
     fn take_update(&mut self, updates: &[Option<Update>]) -> bool {
         self.run.record.take_update(updates);
         let fired = self.signs.read_update(&self.run);
@@ -302,7 +302,7 @@ impl Guard {
         is_alarmed
     }
 
-    /// Takes in parameters that the optimizer has got later, after those that it had.
+    /// Adds parameters that the optimizer was given later, after those that it had.
     pub fn add_tensors(&mut self, tensors: Vec<TensorInfo>) {
         self.run.record.add_tensors(tensors);
     }

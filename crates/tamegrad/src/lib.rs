@@ -1,4 +1,4 @@
-//! The core of tamegrad: it reads numbers of a training run and tells, explains and proposes.
+//! The core of tamegrad: from the numbers of a training run it detects, explains and proposes.
 //!
 //! Every integration (a training loop) turns one training step into an [`Observation`]; the
 //! [`Guard`] keeps a [`Record`] of them, reads the six [`signs`], and answers with a [`Decision`]
@@ -19,9 +19,9 @@
 //! assert_eq!(diagnosis.onset, Some(Step(150)));
 //! ```
 //!
-//! The core sees numbers, never tensors. It knows no framework, no file, no clock and no format:
-//! with the feature `serde` (off by default) a guard's state can be taken apart and put together,
-//! and in which bytes is the caller's choice.
+//! The core sees numbers, never tensors, and is independent of any framework, file, clock and format.
+//! With the feature `serde` (off by default) a guard's state can be serialised, in a format of the
+//! caller's choice.
 
 pub mod batch;
 pub mod cadence;

@@ -1,4 +1,4 @@
-//! What an integration reports of one training step: an [`Observation`], and the [`Layout`] it refers to.
+//! What an integration reports about one training step: an [`Observation`], and its [`Layout`].
 
 pub use tamegrad_stats::Update;
 use tamegrad_stats::{TensorStats, merge};
@@ -32,7 +32,7 @@ pub enum ActivationKind {
     Bounded,
     /// At most linear growth: relu, gelu, selu, the identity.
     Linear,
-    /// Faster than linear: exp, x^2. One large input makes a far larger output.
+    /// Faster than linear: exp, x^2. A large input gives a far larger output.
     Superlinear,
 }
 
@@ -48,7 +48,7 @@ pub enum NormalisationKind {
     Layer,
 }
 
-/// What an integration knows of a layer. What it does not know is `None`, and is then never guessed.
+/// What an integration knows about a layer. What it does not know is `None`, and is never guessed.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerInfo {
@@ -58,12 +58,12 @@ pub struct LayerInfo {
     pub activation: Option<(String, ActivationKind)>,
     /// How the layer normalises.
     pub normalisation: Option<NormalisationKind>,
-    /// Whether a skip connection runs past the layer.
+    /// Whether a skip connection bypasses the layer.
     pub residual: Option<bool>,
-    /// Whether this is one time step of a recurrent cell (its weights are those of its siblings).
+    /// Whether this is one time step of a recurrent cell (which shares its weights with the others).
     pub recurrent: bool,
-    /// Whether it is a normalisation and nothing else. Such a layer brings any input to the same
-    /// size, so that its gains are not those of weights.
+    /// Whether it only normalises. Such a layer scales any input to the same size, so its gains say
+    /// nothing about weights.
     pub only_normalises: bool,
 }
 
@@ -86,7 +86,7 @@ impl LayerInfo {
     }
 }
 
-/// What an integration knows of a parameter tensor.
+/// What an integration knows about a parameter tensor.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TensorInfo {
@@ -94,8 +94,8 @@ pub struct TensorInfo {
     pub name: String,
     /// The layer that it belongs to, if the integration knows.
     pub layer: Option<LayerId>,
-    /// Whether it is a weight matrix or kernel (two or more dimensions). The update ratio of
-    /// biases and norm scales says little, for they start at 0 or 1.
+    /// Whether it is a weight matrix or kernel (two or more dimensions). The update ratio of biases
+    /// and norm scales says little, because they start at 0 or 1.
     pub is_matrix: bool,
     /// Inputs of one of its output units; `None` where the integration does not know.
     pub fan_in: Option<u64>,
@@ -115,10 +115,10 @@ pub struct TensorInfo {
 pub(crate) const SIZE_MIN: f64 = 0.05;
 
 impl TensorInfo {
-    /// Whether an update of it can be held against its size: it is a matrix, and not so small that it
-    /// has yet to grow to any size. Such a weight is built up by its first updates, each of which is
-    /// many times what it was; it is judged once it has grown. An update that breaks a matrix is judged
-    /// whatever its size.
+    /// Whether an update can be compared with the tensor's size: it is a matrix, and not one that starts
+    /// almost at zero. Such a matrix is built up by its first updates, each many times its size, and is
+    /// judged once it has grown. An update that leaves NaN or Inf in a matrix is judged whatever its
+    /// size.
     pub fn is_judged_by(&self, update: &Update) -> bool {
         let rms = update.weight_norm / (update.len.max(1) as f64).sqrt();
         let least = |fan_in: u64| SIZE_MIN / (fan_in.max(1) as f64).sqrt();
@@ -172,7 +172,7 @@ impl Layout {
     }
 }
 
-/// A saved state is of a model whose tensors or layers have other names.
+/// A saved state belongs to a model whose tensors or layers have other names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherModel {
     place: String,
@@ -185,7 +185,7 @@ impl std::fmt::Display for OtherModel {
         write!(
             f,
             "the saved guard watched another model: {}: got {}, want {}; load the state that was \
-             saved with this model, or go on with a new guard",
+             saved with this model, or start with a new guard",
             self.place, self.got, self.want
         )
     }
@@ -204,11 +204,11 @@ fn first_difference(what: &str, saved: &[String], here: &[String]) -> Option<Oth
     Some(OtherModel { place, got: quoted(saved), want: quoted(here) })
 }
 
-/// What holds for the whole run, as far as the integration knows it.
+/// Facts about the whole run, as far as the integration knows them.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RunFacts {
-    /// Number of steps that the run means to take.
+    /// Number of steps that the run is planned to take.
     pub planned_steps: Option<u64>,
     /// Number of samples in a batch.
     pub batch_size: Option<u64>,
@@ -221,7 +221,7 @@ pub struct RunFacts {
 }
 
 impl RunFacts {
-    /// These facts, and `other`'s where these are not known.
+    /// These facts, and `other`'s where these are unknown.
     pub fn or(self, other: RunFacts) -> RunFacts {
         RunFacts {
             planned_steps: self.planned_steps.or(other.planned_steps),
@@ -251,13 +251,13 @@ pub struct LayerSample {
     /// Statistics of the gradient of the loss with respect to that output; `None` where no
     /// gradient came back.
     pub delta: Option<TensorStats>,
-    /// Statistics of the layer's own input, where that is not the output of the layer before it in
-    /// the order of execution: behind a branch, a skip connection, a function between modules. One
-    /// without elements says that the layer has no float input (an embedding of ids). `None`: the
-    /// layer before it is its input.
+    /// Statistics of the layer's own input, if that is not the output of the layer before it in the
+    /// order of execution: after a branch, a skip connection, a function between modules. Statistics
+    /// without elements mean that the layer has no float input (an embedding of ids). `None` means
+    /// that its input is the output of the layer before it.
     pub input: Option<TensorStats>,
-    /// Statistics of the gradient of the loss with respect to that input, in this use of it alone:
-    /// of a tensor that others take in as well the whole gradient is no factor of this layer.
+    /// Statistics of the gradient of the loss with respect to that input, through this layer alone: if
+    /// other layers use the same tensor, its whole gradient is not a factor of this layer.
     pub input_delta: Option<TensorStats>,
 }
 
@@ -279,7 +279,7 @@ impl LayerSample {
 pub struct LayerTrace {
     /// The network's input, with the gradient of the loss with respect to it.
     pub input: Option<LayerSample>,
-    /// One sample a layer, in the order of [`Layout::layers`].
+    /// One sample per layer, in the order of [`Layout::layers`].
     pub layers: Vec<LayerSample>,
 }
 
@@ -297,28 +297,28 @@ pub struct Observation<'a> {
     pub step: Step,
     /// Training loss of the batch.
     pub loss: Option<f64>,
-    /// Metric on held-out data when it was measured at this step; higher is better.
+    /// Metric on held-out data, if it was measured at this step; higher is better.
     pub metric: Option<f64>,
-    /// Learning rate of the coming update.
+    /// Learning rate of the next update.
     pub learning_rate: Option<f64>,
-    /// Gradient statistics by [`TensorId`]; `None` where a parameter had no gradient. Empty when
-    /// the integration sees no single tensors.
+    /// Gradient statistics by [`TensorId`]; `None` if a parameter had no gradient. Empty if the
+    /// integration does not see individual tensors.
     pub gradients: &'a [Option<TensorStats>],
-    /// L2 norm of the whole gradient, for integrations that know nothing finer; otherwise it follows
+    /// L2 norm of the whole gradient, for integrations that see nothing finer; otherwise it follows
     /// from `gradients`.
     pub gradient_norm: Option<f64>,
     /// The norm to which the loop itself clips this step's gradient before the optimizer sees it.
     pub clipped_to: Option<f64>,
-    /// Probes of this pass, when they were armed.
+    /// Probes of this pass, if they were armed.
     pub trace: Option<&'a LayerTrace>,
-    /// The batch's inputs; empty when the integration does not see them.
+    /// The batch's inputs; empty if the integration does not see them.
     pub inputs: &'a [NamedInput<'a>],
     /// The batch's regression targets; `None` for classes.
     pub targets: Option<TensorStats>,
 }
 
 impl Observation<'_> {
-    /// All gradients together; `None` where no single one is known.
+    /// All gradients together; `None` if none is known.
     pub(crate) fn whole_gradient(&self) -> Option<TensorStats> {
         let mut known = self.gradients.iter().flatten().peekable();
         known.peek().is_some().then(|| merge(known))

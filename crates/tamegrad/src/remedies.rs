@@ -41,7 +41,7 @@ remedies! {
     clip_tensor_norm => ClipTensorNorm treats [Recurrence, OptimizerState],
     /// Clip each element.
     clip_value => ClipValue treats [Recurrence],
-    /// Warm the learning rate up.
+    /// Warm up the learning rate.
     warm_up => WarmUp treats [LearningRate, OptimizerState],
     /// Lower the learning rate.
     lower_learning_rate => LowerLearningRate treats [LearningRate],
@@ -92,7 +92,7 @@ named_enum! {
 }
 
 named_enum! {
-    /// A rule by which weights are drawn.
+    /// A scheme by which weights are drawn.
     #[cfg_attr(
         feature = "serde",
         derive(serde::Serialize, serde::Deserialize),

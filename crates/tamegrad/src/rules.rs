@@ -1,24 +1,24 @@
-//! The numbers of the rules. Each stands once, as a value that signs, causes, the ladder, the judgement
-//! of logs and the texts of `explain` share.
+//! The numbers of the rules. Each is defined once, and shared by signs, causes, the ladder, the
+//! diagnosis of logs and the texts of `explain`.
 //!
-//! A log has one record in many steps and can be looked at from its end, so that some of its rules have
-//! other numbers: a [`Pair`] holds both, side by side.
+//! A log has one record for many steps and can be judged from its end, so some of its rules have
+//! different numbers: a [`Pair`] holds both.
 
-/// A rule of a live run, and the same rule for logs, whose records take the place of steps.
+/// A rule for live runs, and the same rule for logs, where records take the place of steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair<T> {
-    /// For a run that is watched step by step.
+    /// For live runs, watched step by step.
     pub live: T,
     /// For logs.
     pub logs: T,
 }
 
-/// A value far above its own history: both must hold.
+/// A value far above its own history; both conditions must hold.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SpikeRule {
-    /// More than so many sigmas of its logarithm above the mean.
+    /// Sigmas of its logarithm by which it must exceed the mean.
     pub sigmas: f64,
-    /// More than so many times the mean.
+    /// Times the mean that it must exceed.
     pub ratio: f64,
 }
 
@@ -41,38 +41,38 @@ impl SpikeRule {
 pub struct DriftRule {
     /// Sigmas above the mean that do not count.
     pub slack: f64,
-    /// Sum above which it is a drift, in sigmas.
+    /// Sum above which the rise is a drift, in sigmas.
     pub sigmas: f64,
-    /// Times the mean that the norm must be.
+    /// Times the mean that the norm must exceed.
     pub ratio: f64,
 }
 
-/// Gradient norms that are wrong whatever their history.
+/// Gradient norms that are too high whatever their history.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HighGradientRule {
-    /// A norm of the whole gradient that no healthy run begins with.
+    /// A norm of the whole gradient that no healthy run starts with.
     pub absurd: f64,
     /// A norm that is very high whatever the network.
     pub very_high: f64,
-    /// Growth over the usual, or over the first step, that is an alarm by itself.
+    /// Growth over the usual norm, or over that of the first step, that alone raises an alarm.
     pub gross_ratio: f64,
-    /// Product of backward gains at step 0 that is an alarm with a norm above `first_norm`.
+    /// Product of backward gains at step 0 that raises an alarm if the norm is above `first_norm`.
     pub product: f64,
-    /// As said.
+    /// Norm for `product`.
     pub first_norm: f64,
 }
 
-/// How large an update may be beside the weights that it changes, |dW|/|W|.
+/// How large an update may be relative to the weights that it changes, |dW|/|W|.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UpdateRule {
-    /// Where trouble begins.
+    /// The ratio at which trouble begins.
     pub trouble: f64,
-    /// Times its own usual that a ratio in trouble must be.
+    /// Times its own mean that a ratio in trouble must exceed.
     pub times_usual: f64,
-    /// A ratio that replaces the matrix.
+    /// A ratio at which the matrix is replaced.
     pub overthrow: f64,
-    /// The same in the first steps: an RMSprop begins with steps of ten times the learning rate, which
-    /// a small output layer bears.
+    /// The same in the first steps: RMSprop starts with steps of ten times the learning rate, which a
+    /// small output layer survives.
     pub first_overthrow: f64,
     /// Number of those steps.
     pub first_steps: u64,
@@ -85,13 +85,13 @@ pub struct RateDriftRule {
     pub half: usize,
     /// Growth of the learning rate in the later half.
     pub rate_growth: f64,
-    /// Growth in each quarter of it: a single step up is no drift.
+    /// Growth in each quarter of it: a single step up is not a drift.
     pub quarter_growth: f64,
-    /// Part of its own factor by which the growth may shrink from half to half.
+    /// Fraction of the earlier half's growth that the later half must reach.
     pub steady: f64,
     /// Growth of the median ratio over the whole window.
     pub ratio_growth: f64,
-    /// Median ratio under which a drift is no matter.
+    /// Median ratio below which a drift does not matter.
     pub ratio_min: f64,
 }
 
@@ -100,7 +100,7 @@ pub struct RateDriftRule {
 pub struct DepartureRule {
     /// Robust spreads above the calm losses.
     pub spreads: f64,
-    /// Part of the descent so far.
+    /// Fraction of the descent so far.
     pub of_descent: f64,
     /// Calm losses that must be known.
     pub losses_min: usize,
@@ -109,30 +109,30 @@ pub struct DepartureRule {
 /// A loss that swings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SwingRule {
-    /// Spreads of its calm changes that a change must exceed.
+    /// Spreads of the calm changes that a change must exceed.
     pub spreads: f64,
-    /// Part of the descent so far that it must exceed.
+    /// Fraction of the descent so far that it must exceed.
     pub of_descent: f64,
-    /// The same of the loss above its level, for an alarm.
+    /// The same for the height of the loss above its level, for an alarm.
     pub of_descent_alarm: f64,
-    /// So many such changes ...
+    /// This many such changes ...
     pub count: usize,
-    /// ... among the last so many.
+    /// ... among this many last changes.
     pub among: usize,
 }
 
 /// A loss that runs away from where it began.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunawayRule {
-    /// Above the first loss by so many times its magnitude ...
+    /// Above the first loss by this many times its magnitude ...
     pub times: f64,
-    /// ... in so many steps ...
+    /// ... in this many steps ...
     pub count: usize,
-    /// ... of the last so many.
+    /// ... among this many last steps.
     pub among: usize,
 }
 
-/// A loss of a log that jumps or rises from its level.
+/// The loss of a log that jumps or rises from its level.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogLossRule {
     /// A jump: times the level of the records just before it.
@@ -149,37 +149,37 @@ pub struct LogLossRule {
     pub rise_peak_sigmas: f64,
     /// For a loss that crosses zero: times the range of the records before it.
     pub jump_ranges: f64,
-    /// A run that ends within so many times the level before has recovered.
+    /// A run that ends within this many times the level before has recovered.
     pub recovered_ratio: f64,
 }
 
 /// A held-out metric that stalls or deteriorates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MetricRule {
-    /// Measurements that must be there.
+    /// Measurements that are needed.
     pub measurements_min: u32,
-    /// Deterioration: behind the best by this part of what was gained ...
+    /// Deterioration: below the best by this fraction of what was gained ...
     pub lost_of_gained: f64,
-    /// ... and of the metric's unit.
+    /// ... and by this fraction of the metric's unit.
     pub lost_of_unit: f64,
-    /// Stall: less than this part of the unit was gained ...
+    /// Stall: less than this fraction of the unit was gained ...
     pub gain_min: f64,
-    /// ... over at least so many steps, and a quarter of the run.
+    /// ... over at least this many steps and a quarter of the run.
     pub steps_min: u64,
-    /// From this part of the unit on a metric has converged.
+    /// Fraction of the unit from which a metric counts as converged.
     pub converged: f64,
 }
 
-/// A learning rate that is cut, and not by plan.
+/// A learning rate that is cut, not by plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CutRule {
-    /// A cut leaves less than this part of the rate ...
+    /// A cut leaves less than this fraction of the rate ...
     pub left: f64,
-    /// ... and falls by so many times more than the step before did.
+    /// ... and falls by more than this many times the fall of the step before.
     pub abrupt: f64,
-    /// A cut so many steps after an alarm answers it.
+    /// A cut within this many steps after an alarm is a response to it.
     pub after_alarm: u64,
-    /// Cuts that a plan hardly has.
+    /// More cuts than a plan usually has.
     pub count: usize,
     /// What they leave of the rate.
     pub left_in_all: f64,
@@ -197,11 +197,11 @@ pub struct LossScaleRule {
 pub struct RateCauseRule {
     /// Times by which it jumped ...
     pub jump: f64,
-    /// ... within so many steps before the alarm.
+    /// ... within this many steps before the alarm.
     pub within: u64,
     /// Times by which it rose ...
     pub ramp: f64,
-    /// ... over so many steps before the alarm.
+    /// ... over this many steps before the alarm.
     pub over: u64,
 }
 
@@ -219,7 +219,7 @@ pub struct DataRule {
 pub struct InitialisationRule {
     /// Product of the gains of all layers.
     pub product: f64,
-    /// Records within which a log's explosion is one of the initial state.
+    /// Records within which a log's explosion is put down to the initial state.
     pub log_records: usize,
 }
 
@@ -239,9 +239,9 @@ pub struct NormalisationRule {
 /// A network that no longer learns.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DeadRule {
-    /// Part of the gradient's norm before the alarm.
+    /// Fraction of the gradient's norm before the alarm.
     pub gradient: f64,
-    /// Part of the first loss under which a flat loss is convergence.
+    /// Fraction of the first loss below which a flat loss is convergence.
     pub converged: f64,
 }
 
@@ -254,56 +254,56 @@ pub struct TargetRule {
     pub first_loss: f64,
     /// RMS of inputs that are not scaled.
     pub input_rms: f64,
-    /// Targets at most so many times as large as such inputs follow from them.
+    /// Targets at most this many times as large as such inputs follow from the inputs.
     pub like_inputs: f64,
 }
 
-/// A first update that speaks against starting the run.
+/// A first update that is a reason not to start the run.
 ///
 /// Measured on 138 small networks (perceptrons with and without normalisation and residual
 /// connections, recurrent ones; SGD, momentum, Adam, AdamW and RMSprop at many rates).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PreflightRule {
-    /// Part of a weight matrix above which little is left of the initialisation. Later updates of a
-    /// tenth are trouble, a first one is not: of 120 networks that stayed healthy a quarter had a first
-    /// update above 0.1, none above 0.92.
+    /// Update ratio above which little is left of a matrix's initialisation. Later updates of a tenth
+    /// are trouble, a first one is not: of 120 networks that stayed healthy, a quarter had a first
+    /// update above 0.1, and none above 0.92.
     pub update: f64,
-    /// Part of a number type's powers of 2 above 1 that shall be left.
+    /// Fraction of a number type's powers of 2 above 1 that must be left.
     pub headroom: f64,
-    /// Critical multiple under which the learning rate is too large. Not 1: a healthy run may go beyond
-    /// the edge of stability at once (Cohen 2021), for the first updates of Adam and RMSprop are as
-    /// large as any. Networks that trained well were at 0.48 or more, one of them under 0.5; on 90 drawn
-    /// at random, 13 of 14 that had an alarm later were under 0.4.
+    /// Critical multiple below which the learning rate is too large. Not 1: a healthy run may cross the
+    /// edge of stability at once (Cohen 2021), because the first updates of Adam and RMSprop are as
+    /// large as any. Networks that trained well were at 0.48 or more, one of them below 0.5; of 90 drawn
+    /// at random, 13 of the 14 that had an alarm later were below 0.4.
     pub critical: f64,
 }
 
 /// What the guard does at run time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LadderRule {
-    /// Part of the tensors that must spike for all to be scaled.
+    /// Fraction of the tensors that must spike for all to be scaled.
     pub spiking: f64,
-    /// A spike of so many times the mean is scaled without another sign: a network that begins to learn
-    /// has norms of up to ten times those before.
+    /// A spike of this many times the mean is scaled without another sign: a network that begins to
+    /// learn has norms of up to ten times those before.
     pub tall_ratio: f64,
     /// Actions within `action_window` steps that lower the learning rate.
     pub actions: usize,
-    /// As said.
+    /// Steps for `actions`.
     pub action_window: u64,
-    /// Factor of such a cut.
+    /// Factor of such a cut of the learning rate.
     pub back_off: f64,
-    /// Factor after a rewind.
+    /// Factor on the learning rate after a rewind.
     pub after_rewind: f64,
     /// Steps over which the rate warms up again after a cut.
     pub rewarm_steps: u64,
-    /// Part of the rate at which that begins.
+    /// Fraction of the rate at which that begins.
     pub rewarm_start: f64,
     /// Steps with a departed loss after which the run is rewound.
     pub loss_up_steps: u32,
     /// How far back a rewind goes at least.
     pub rewind_steps: u64,
-    /// Rewinds of one run.
+    /// Most rewinds of one run.
     pub rewinds: u32,
-    /// Skips in a row after which the run is rewound; after twice as many it is given up.
+    /// Skips in a row after which the run is rewound; after twice as many it is stopped.
     pub skips: u32,
     /// Scaled steps in a row with a calm loss after which the new level is accepted.
     pub accept_after: u32,
@@ -312,8 +312,8 @@ pub struct LadderRule {
 /// All rules.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rules {
-    /// Steps in which only non-finite values and gross growth count, for there is no history yet; and
-    /// records of a log that make one.
+    /// Steps in which only non-finite values and gross growth count, because there is no history yet;
+    /// and records of a log that make a history.
     pub warm_up: Pair<u32>,
     /// A spike of the gradient norm.
     pub spike: Pair<SpikeRule>,
@@ -323,9 +323,9 @@ pub struct Rules {
     pub log_growth: SpikeRule,
     /// In logs: the first of several spikes may be as low as this.
     pub log_lesser_spike: SpikeRule,
-    /// In logs: spikes that are no part of a healthy run.
+    /// In logs: number of spikes that no healthy run has.
     pub log_spikes: usize,
-    /// Gradient norms that are wrong whatever their history.
+    /// Gradient norms that are too high whatever their history.
     pub high_gradient: Pair<HighGradientRule>,
     /// Updates that are too large.
     pub update: Pair<UpdateRule>,
@@ -355,7 +355,7 @@ pub struct Rules {
     pub normalisation: NormalisationRule,
     /// RMS of g^2/v above which Adam's second moment lags behind (Wortsman et al. 2023).
     pub lag: f64,
-    /// Part of the number type's largest value that is too near its end.
+    /// Fraction of the number type's largest value above which values are too close to overflow.
     pub precision: f64,
     /// Product of backward gains over time steps.
     pub recurrence: f64,
@@ -369,7 +369,7 @@ pub struct Rules {
     pub ladder: LadderRule,
 }
 
-/// The rules as they are used.
+/// The rules in use.
 pub const RULES: Rules = Rules {
     warm_up: Pair { live: 100, logs: 20 },
     spike: Pair {

@@ -1,4 +1,4 @@
-//! One step under the guard: opened before its update, and finished by it.
+//! One step under the guard: opened before its update, and finished with it.
 
 use crate::decision::Decision;
 
@@ -7,11 +7,11 @@ use crate::decision::Decision;
 pub struct Asks {
     /// Keep a snapshot of the state before this step.
     pub snapshot: bool,
-    /// Arm the probes of the coming pass.
+    /// Arm the probes for the next pass.
     pub trace: bool,
     /// Repeat the pass with probes, on a copy of the model and without an update.
     pub repeated_trace: bool,
-    /// Hold a copy of parameters and optimizer state: the update may have to be taken back.
+    /// Hold a copy of parameters and optimizer state: the update may have to be undone.
     pub copy: bool,
     /// Measure the lag of Adam's second moment at this update.
     pub lag: bool,
@@ -19,8 +19,8 @@ pub struct Asks {
     pub critical_step: bool,
 }
 
-/// A step whose update is still to come. [`Guard::finish`](crate::Guard::finish) takes it back with the
-/// update; without one no update can be judged.
+/// A step whose update is still to come. Hand it to [`Guard::finish`](crate::Guard::finish) together
+/// with the update.
 #[derive(Debug)]
 #[must_use = "a step ends with its update: hand it to `Guard::finish`"]
 pub struct OpenStep {
@@ -34,28 +34,28 @@ impl OpenStep {
     }
 }
 
-/// What became of an update.
+/// What to do with an update.
 #[derive(Debug)]
 #[must_use = "an update that is refused or shrunk must not be taken as it is"]
 pub enum Finished {
-    /// Take it: the step is over.
+    /// Keep it; the step is over.
     Taken,
-    /// Do not take it: parameters and optimizer state stay as they were, and the step is over.
+    /// Undo it: parameters and optimizer state stay as they were, and the step is over.
     Refused,
-    /// Multiply the gradients by [`ShrinkingStep::factor`], let the optimizer make the update anew from
-    /// the state that it had before, and hand both to
+    /// Multiply the gradients by [`ShrinkingStep::factor`], let the optimizer redo the update from the
+    /// state that it had before, and hand both to
     /// [`Guard::finish_shrunk`](crate::Guard::finish_shrunk).
     Shrink(ShrinkingStep),
 }
 
 impl Finished {
-    /// Whether the update is to be taken as it is.
+    /// Whether the update is kept as it is.
     pub fn is_taken(&self) -> bool {
         matches!(self, Finished::Taken)
     }
 }
 
-/// A step whose update is to be made anew from smaller gradients.
+/// A step whose update is to be redone with smaller gradients.
 #[derive(Debug)]
 #[must_use = "a step ends with its update: hand it to `Guard::finish_shrunk`"]
 pub struct ShrinkingStep {

@@ -1,4 +1,4 @@
-//! `tamegrad diagnose`: tell and explain from the logs that people already have.
+//! `tamegrad diagnose`: diagnose runs from the logs that people already have.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,8 +94,8 @@ pub(crate) fn with_run<R>(
     let reading = read_verdict(log, source.format(), map)?;
     if reading.loss.is_empty() && reading.grad_norm.is_empty() {
         return Err(format!(
-            "got {} series, want a loss or a gradient norm; hint: --list shows them, --map \
-             loss=NAME names one",
+            "got {} series, want a loss or a gradient norm; hint: list them with --list, then name \
+             the loss with --map loss=NAME",
             log.series.len()
         ));
     }
@@ -103,7 +103,7 @@ pub(crate) fn with_run<R>(
         log.series.iter().map(|s| (s.name.clone(), s.points.len() as u64 + s.thinned)).collect();
     let notices: Vec<String> = log.notices.iter().map(ToString::to_string).collect();
     let norm_name = if reading.norm_is_added_up {
-        Some("added up from the single tensors")
+        Some("summed over the individual tensors")
     } else {
         name(reading.roles.grad_norm)
     };

@@ -1,4 +1,4 @@
-//! `tamegrad fix`: find out what is wrong, and the least change that cures it.
+//! `tamegrad fix`: find out what is wrong, and the smallest change that cures it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -160,7 +160,7 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
             let what = describe_change(&chosen.proposal.change);
             let (run, given) = (&chosen.trained, &found.given);
             text.push_str(&format!(
-                "Fixed with the least force that works: {what}\n\
+                "Fixed with the mildest remedy that works: {what}\n\
                  Trained to the end ({} steps): {}, held-out metric {} (as given: {})\n\n{}\n",
                 run.steps,
                 run.diagnosis.verdict.as_str(),
@@ -173,15 +173,15 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
             text.push_str("Stopped by Ctrl-C before a fix was found.\n");
         }
         None if found.cancelled => {
-            text.push_str("Stopped by Ctrl-C: no explosion up to here, nothing was tried.\n");
+            text.push_str("Stopped by Ctrl-C: no explosion so far, and no remedy was tried.\n");
         }
         None if verdict.is_explosion() => text.push_str(
-            "No single remedy gave a healthy run: combine two of the best trials above by hand.\n",
+            "No single remedy gave a healthy run. Try combining two of the best trials above by hand.\n",
         ),
         None if verdict == Verdict::TooEarly => text.push_str(
-            "Too few steps to say whether it explodes: the recipe is left alone. Give it more epochs.\n",
+            "Too few steps to say whether it explodes, so the recipe is unchanged. Give it more epochs.\n",
         ),
-        None => text.push_str("Nothing to fix: the recipe is left alone.\n"),
+        None => text.push_str("Nothing to fix: the recipe is unchanged.\n"),
     }
     let files: Vec<PathBuf> = ["report.md", "report.json", "given", "fixed.toml", "fixed"]
         .into_iter()

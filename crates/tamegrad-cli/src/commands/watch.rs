@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<u8, Failure> {
     let mut changed = Instant::now();
     let mut next_search = Instant::now();
     let mut alarmed = false;
-    eprintln!("watching {}; Ctrl-C stops", args.path.display());
+    eprintln!("watching {}; press Ctrl-C to stop", args.path.display());
     loop {
         if Instant::now() >= next_search {
             let began = Instant::now();
@@ -210,7 +210,7 @@ fn execute(command: &str, run: &LogRun<'_>, text: &str) {
         .status();
     match result {
         Ok(status) if status.success() => {}
-        Ok(status) => eprintln!("error: `{command}` ended with {status}"),
+        Ok(status) => eprintln!("error: `{command}` failed: {status}"),
         Err(error) => eprintln!("error: `{command}` could not be started: {error}"),
     }
 }
@@ -223,6 +223,6 @@ fn post(url: &str, text: &str) {
     let request =
         ureq::Agent::new_with_config(config).post(url).header("content-type", "application/json");
     if let Err(error) = request.send(&body) {
-        eprintln!("error: the webhook {url} did not take the alarm: {error}");
+        eprintln!("error: the alarm could not be sent to the webhook {url}: {error}");
     }
 }

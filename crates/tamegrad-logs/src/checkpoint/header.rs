@@ -20,8 +20,8 @@ use super::{counted, quoted};
 /// Said where a file is something else.
 pub(super) const WANTED: &str = "a safetensors file";
 /// Said where a file is or may be a pickle.
-const WANTED_NO_PICKLE: &str = "a safetensors file; hint: pickles can run code when they are loaded, so they are not: convert \
-     with `safetensors.torch.save_file(torch.load(PATH, weights_only=True), \"model.safetensors\")`";
+const WANTED_NO_PICKLE: &str = "a safetensors file; hint: pickles are not loaded, because they can run code; convert it with \
+     `safetensors.torch.save_file(torch.load(PATH, weights_only=True), \"model.safetensors\")`";
 
 /// Bytes of the length before the header.
 const LENGTH_BYTES: usize = 8;
@@ -70,7 +70,7 @@ pub(super) fn read(
         if raw.is_empty() {
             return Err(ReadError::broken(path, offset as u64, found, "a JSON object"));
         }
-        let text = format!("got {found}; the tensors after this place are not known");
+        let text = format!("got {found}; the tensors after this place are unknown");
         notices.push(path, Some(offset as u64), text);
     }
     let entries = entries(path, header, &raw, file.len(), notices);
@@ -100,13 +100,13 @@ fn header<'a>(path: &Path, file: &'a [u8]) -> Result<&'a [u8], ReadError> {
         Ok(length @ 2..=HEADER_BYTES_MAX) => length,
         _ => {
             let found = format!("a header of {}", counted(length, "byte"));
-            return fault(0, found, "2 to 100,000,000 bytes, as a safetensors file has");
+            return fault(0, found, "2 to 100,000,000 bytes, as in a safetensors file");
         }
     };
     match brace {
         Some(b'{') => {}
         Some(&other) => {
-            return fault(LENGTH_BYTES, format!("the byte 0x{other:02x}"), "`{` of the header");
+            return fault(LENGTH_BYTES, format!("the byte 0x{other:02x}"), "the `{` of the header");
         }
         None => return fault(file.len(), "the end of the file".into(), "the header"),
     }
@@ -133,15 +133,15 @@ fn stranger(path: &Path, file: &[u8]) -> Option<(&'static str, &'static str)> {
         (b"\x93NUMPY", "a NumPy array", WANTED),
         (
             b"version https://git-lfs",
-            "a pointer of Git LFS in place of the file",
-            "a safetensors file; hint: `git lfs pull` fetches it",
+            "a Git LFS pointer instead of the file",
+            "a safetensors file; hint: fetch it with `git lfs pull`",
         ),
     ];
     let known = STARTS.iter().find(|(start, _, _)| file.starts_with(start));
     known.map(|(_, found, wanted)| (*found, *wanted)).or_else(|| {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         let is_pickle = matches!(&*extension, "pt" | "pth" | "bin" | "ckpt" | "pkl" | "pickle");
-        is_pickle.then_some(("a file whose name is that of a pickle", WANTED_NO_PICKLE))
+        is_pickle.then_some(("a file with the extension of a pickle", WANTED_NO_PICKLE))
     })
 }
 
@@ -206,7 +206,7 @@ fn entries(
                 if bits(&entry.dtype).is_none() {
                     let dtype = quoted(&entry.dtype);
                     let text = format!(
-                        "got the dtype {dtype} of {}, which is none of the format's",
+                        "got the dtype {dtype} of {}, which the format does not have",
                         quoted(name)
                     );
                     notices.push(path, place, text);
@@ -253,7 +253,7 @@ fn entry(name: &str, text: &str, data_start: usize, file_end: usize) -> Result<E
         }
     };
     let Some(len) = end.checked_sub(start) else {
-        return because(format!("got the offsets {start} to {end}, want them ascending"));
+        return because(format!("got the offsets {start} to {end}, want ascending offsets"));
     };
     if let Some(bits) = bits(&dtype) {
         match bytes(&shape, bits) {
@@ -261,7 +261,7 @@ fn entry(name: &str, text: &str, data_start: usize, file_end: usize) -> Result<E
             Some(want) => {
                 return because(format!("got {len} bytes, want {want} for {shape:?} of {dtype}"));
             }
-            None => return because(format!("{shape:?} of {dtype} is no number of bytes")),
+            None => return because(format!("{shape:?} of {dtype} is not a number of bytes")),
         }
     }
     let absolute = |offset: u64| offset as u128 + data_start as u128;

@@ -18,7 +18,7 @@ use crate::files::entries;
 /// The longest index that is read, as for a header.
 const INDEX_BYTES_MAX: u64 = 100_000_000;
 const INDEX_ENDING: &str = ".safetensors.index.json";
-const WANTED_INDEX: &str = "an index of shards, `{\"weight_map\": {TENSOR: FILE}}`";
+const WANTED_INDEX: &str = "a shard index, `{\"weight_map\": {TENSOR: FILE}}`";
 
 /// The files of a checkpoint.
 #[derive(Debug, Default)]
@@ -72,10 +72,10 @@ fn of_folder(folder: &Path, notices: &mut Notices) -> Result<Shards, ReadError> 
         path.extension().is_some_and(|extension| pickles.iter().any(|pickle| extension == *pickle))
     };
     let found = match paths.iter().find(is_pickle).and_then(|path| path.file_name()) {
-        Some(name) => format!("a folder with {} alone", quoted(&name.to_string_lossy())),
-        None => "a folder without any".to_owned(),
+        Some(name) => format!("a folder with only {}", quoted(&name.to_string_lossy())),
+        None => "a folder without one".to_owned(),
     };
-    let wanted = "a `.safetensors` file; hint: pickles are not loaded, convert them to safetensors";
+    let wanted = "a `.safetensors` file; hint: pickles are not loaded; convert them to safetensors";
     Err(ReadError::broken(folder, 0, found, wanted))
 }
 
@@ -142,7 +142,7 @@ fn of_index(path: &Path, len: u64, notices: &mut Notices) -> Result<Shards, Read
     let paths: Vec<Option<PathBuf>> = names.iter().map(|name| below(folder, name)).collect();
     for (name, _) in names.iter().zip(&paths).filter(|(_, path)| path.is_none()) {
         let name = quoted(name);
-        let text = format!("got the file {name}, want one beside the index: it is left out");
+        let text = format!("got the file {name}, want one next to the index; it is left out");
         notices.push(path, None, text);
     }
     let mut files: Vec<PathBuf> = paths.iter().flatten().cloned().collect();

@@ -248,7 +248,7 @@ fn shards_that_cannot_be_read_are_noted_and_the_rest_is_scanned() {
         .map(|notice| without(folder.path(), &notice.to_string()))
         .collect();
     let index = "m.safetensors.index.json";
-    let beside = "want one beside the index: it is left out";
+    let beside = "want one next to the index; it is left out";
     assert_eq!(texts.len(), 7, "{texts:#?}");
     assert_eq!(
         texts[..4],
@@ -284,7 +284,7 @@ fn one_file_under_several_names_is_scanned_once() {
 
 #[test]
 fn a_broken_index_says_where() {
-    let wanted = "want an index of shards, `{\"weight_map\": {TENSOR: FILE}}`";
+    let wanted = "want a shard index, `{\"weight_map\": {TENSOR: FILE}}`";
     for (text, found) in [
         ("{}", "at byte 1: got missing field `weight_map`"),
         (
@@ -309,8 +309,8 @@ fn a_broken_index_says_where() {
 
 #[test]
 fn other_files_are_named_and_pickles_are_not_loaded() {
-    let convert = "a safetensors file; hint: pickles can run code when they are loaded, so they \
-                   are not: convert with `safetensors.torch.save_file(torch.load(PATH, \
+    let convert = "a safetensors file; hint: pickles are not loaded, because they can run code; \
+                   convert it with `safetensors.torch.save_file(torch.load(PATH, \
                    weights_only=True), \"model.safetensors\")`";
     let cases: [(&str, &[u8], &str); 9] = [
         (
@@ -319,7 +319,7 @@ fn other_files_are_named_and_pickles_are_not_loaded() {
             "a zip archive, as torch.save writes it around a pickle",
         ),
         ("m", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 ", "a pickle"),
-        ("m.bin", b"some other bytes", "a file whose name is that of a pickle"),
+        ("m.bin", b"some other bytes", "a file with the extension of a pickle"),
         ("m.ckpt", b"", "an empty file"),
         ("m.gguf", b"GGUF\x03\0\0\0\0\0", "a GGUF file"),
         ("m.h5", b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -327,13 +327,13 @@ fn other_files_are_named_and_pickles_are_not_loaded() {
         (
             "m.safetensors",
             b"version https://git-lfs.github.com/spec/v1\n",
-            "a pointer of Git LFS in place of the file",
+            "a Git LFS pointer instead of the file",
         ),
         ("m.safetensors", b"", "an empty file"),
     ];
     for (name, bytes, found) in cases {
         let wanted = match found {
-            _ if found.contains("LFS") => "a safetensors file; hint: `git lfs pull` fetches it",
+            _ if found.contains("LFS") => "a safetensors file; hint: fetch it with `git lfs pull`",
             _ if found.contains("pickle") => convert,
             _ => "a safetensors file",
         };
@@ -341,8 +341,8 @@ fn other_files_are_named_and_pickles_are_not_loaded() {
     }
     let folder = folder(&[("pytorch_model.bin", b"PK")]);
     let error = scan_checkpoint(folder.path(), |_, _| {}).unwrap_err().to_string();
-    let wanted = "got a folder with \"pytorch_model.bin\" alone, want a `.safetensors` file; hint: \
-                  pickles are not loaded, convert them to safetensors";
+    let wanted = "got a folder with only \"pytorch_model.bin\", want a `.safetensors` file; hint: \
+                  pickles are not loaded; convert them to safetensors";
     assert!(error.ends_with(wanted), "{error}");
     let gone = scan_checkpoint(&folder.path().join("gone"), |_, _| {}).unwrap_err();
     assert!(matches!(gone, ReadError::Io { .. }), "{gone}");
@@ -369,17 +369,17 @@ fn lengths_that_cannot_be_are_refused_without_memory_for_them() {
         (1 << 60, "a header of 1152921504606846976 bytes"),
         (u64::MAX, "a header of 18446744073709551615 bytes"),
     ] {
-        let wanted = "2 to 100,000,000 bytes, as a safetensors file has";
+        let wanted = "2 to 100,000,000 bytes, as in a safetensors file";
         let file = [&length.to_le_bytes()[..], b"{}"].concat();
         let want = format!("a.safetensors at byte 0: got {found}, want {wanted}");
         assert_eq!(error("a.safetensors", &file), want);
     }
     let zeros = "a.safetensors at byte 0: got a header of 0 bytes, want 2 to 100,000,000 bytes, \
-                 as a safetensors file has";
+                 as in a safetensors file";
     assert_eq!(error("a.safetensors", &[0; 4096]), zeros);
     let mut wrong = file_of("{}", &[]);
     wrong[8] = b'[';
-    let want = "a.safetensors at byte 8: got the byte 0x5b, want `{` of the header";
+    let want = "a.safetensors at byte 8: got the byte 0x5b, want the `{` of the header";
     assert_eq!(error("a.safetensors", &wrong), want);
 }
 
@@ -440,7 +440,7 @@ fn bad_entries_are_left_out_with_their_place() {
         ),
         (
             r#"{"dtype":"F32","shape":[1],"data_offsets":[12,8]}"#,
-            "got the offsets 12 to 8, want them ascending".into(),
+            "got the offsets 12 to 8, want ascending offsets".into(),
         ),
         (
             r#"{"dtype":"F32","shape":[3],"data_offsets":[8,16]}"#,
@@ -448,18 +448,18 @@ fn bad_entries_are_left_out_with_their_place() {
         ),
         (
             r#"{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[8,16]}"#,
-            "[4294967296, 4294967296] of F32 is no number of bytes".into(),
+            "[4294967296, 4294967296] of F32 is not a number of bytes".into(),
         ),
         (
             r#"{"dtype":"F6_E2M3","shape":[3],"data_offsets":[8,16]}"#,
-            "[3] of F6_E2M3 is no number of bytes".into(),
+            "[3] of F6_E2M3 is not a number of bytes".into(),
         ),
     ] {
         let text = format!("\"bad\" is left out: {text}");
         assert_eq!(beside_a_sound_one(entry), [(place, text)], "{entry}");
     }
     let unknown = r#"{"dtype":"F7\u001b","shape":[3],"data_offsets":[8,16]}"#;
-    let text = "got the dtype \"F7\\u{1b}\" of \"bad\", which is none of the format's";
+    let text = "got the dtype \"F7\\u{1b}\" of \"bad\", which the format does not have";
     assert_eq!(beside_a_sound_one(unknown), [(place, text.to_owned())]);
     let long = format!(r#"{{"shape":[{}1]}}"#, "1,".repeat(40_000));
     let text = "\"bad\" is left out: got an entry of 80013 bytes, want at most 65536";
@@ -528,7 +528,7 @@ fn a_name_twice_and_a_header_broken_in_the_middle() {
     let checkpoint = read(&file_of(broken, &f32s(&[1.0, 2.0])));
     assert_eq!(norms(&checkpoint), [("a", 1.0)]);
     let text = "got a header that is broken here (expected ident); the tensors after this place \
-                are not known";
+                are unknown";
     let place = broken.find("nonsense").unwrap() as u64 + 9;
     assert_eq!(notices(&checkpoint), [(Some(place), text)]);
 

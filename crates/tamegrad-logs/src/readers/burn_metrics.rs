@@ -41,7 +41,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
         splits.push(folder.clone());
         splits.iter().filter(|path| is_split(path)).for_each(|split| read_split(split, log));
         if log.is_empty() {
-            let wanted = "folders as `train/epoch-1` with files as `Loss.log`";
+            let wanted = "folders such as `train/epoch-1` with files such as `Loss.log`";
             return Err(ReadError::broken(folder, 0, "no numbers", wanted));
         }
     }
@@ -59,7 +59,7 @@ fn read_split(folder: &Path, log: &mut LogBuilder) {
                 counts.entry(metric).or_insert_with(|| (starts(&path) == 1, 0));
             let step = is_one_an_epoch.then_some(epoch);
             if let Err(error) = read_metric(&path, &name, step, records, log) {
-                log.notice(&path, None, format!("{error}; what comes before is used"));
+                log.notice(&path, None, format!("{error}; what comes before it is used"));
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::step::Stepper;
 pub(crate) const READER: Reader = Reader {
     format: Format {
         norm_option: "in Lightning, log `grad_norm(self, norm_type=2)` in `on_before_optimizer_step`",
-        tensors_option: "in Lightning, `log_dict(grad_norm(self, norm_type=2))`",
+        tensors_option: "in Lightning, call `log_dict(grad_norm(self, norm_type=2))`",
         ..Format::named("csv")
     },
     recognises,
@@ -56,12 +56,12 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
                     Some(_) => "a header without numbers below it",
                     None => "no header",
                 };
-                let wanted = "a line of names, one of them the step, epoch or loss, and lines of \
+                let wanted = "a header that names a step, epoch or loss, followed by lines of \
                               numbers";
                 return Err(ReadError::broken(path, 0, found, wanted));
             }
             Err(error) if log.is_empty() => return Err(ReadError::io(path, error)),
-            Err(error) => log.notice(path, None, format!("{error}; what comes before is used")),
+            Err(error) => log.notice(path, None, format!("{error}; what comes before it is used")),
             Ok(()) => {}
         }
     }
@@ -179,8 +179,8 @@ impl Table {
             self.odd(about, text);
         } else if count < wanted && !about.is_ended {
             let text = format!(
-                "got {count} fields, want {wanted}; hint: the file was cut while writing, lines \
-                 before it are used"
+                "got {count} fields, want {wanted}; hint: the file was cut off while being written; \
+                 the lines before are used"
             );
             self.odd(about, text);
         } else if self.row.is_empty() {

@@ -15,10 +15,10 @@ use crate::readers::{Format, Head, Reader};
 pub(crate) const READER: Reader = Reader {
     format: Format {
         hides: Some(
-            "the trainer replaces a NaN loss by an average: `logging_nan_inf_filter=False` shows \
-             it; its gradient norm is that of the last step of each logging window",
+            "The trainer replaces a NaN loss with an average (`logging_nan_inf_filter=False` keeps the \
+             NaN), and logs the gradient norm of only the last step in each logging window",
         ),
-        norm_option: "Transformers 4.38 and later log `grad_norm` by themselves",
+        norm_option: "upgrade to Transformers 4.38 or later, which logs `grad_norm` by default",
         ..Format::named("hf-trainer")
     },
     recognises,

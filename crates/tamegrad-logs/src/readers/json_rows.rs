@@ -103,14 +103,14 @@ pub(super) fn read_file(
     *log = rows.log;
     if !log.is_empty() {
         if let Err(error) = got {
-            log.notice(path, None, format!("{error}; what comes before is used"));
+            log.notice(path, None, format!("{error}; what comes before it is used"));
         } else if let Err(error) = ended {
             log.notice(path, Some(error.offset), error.to_string());
         }
         return Ok(());
     }
     got.map_err(|error| ReadError::io(path, error))?;
-    let wanted = "records with numbers under names, as {\"step\": 10, \"loss\": 2.3}";
+    let wanted = "records with named numbers, such as {\"step\": 10, \"loss\": 2.3}";
     let (offset, found) = match ended {
         Err(JsonError { offset, found: Some(found) }) => (offset, found),
         Err(JsonError { offset, found: None }) => {
@@ -256,7 +256,7 @@ fn read_records(
             Ok(Event::End) => return Ok(()),
             Ok(Event::ObjectStart) => read_record(&mut json, row, name),
             Ok(event) => {
-                rows.notice(json.offset(), "got a value that is no object, want a record");
+                rows.notice(json.offset(), "got a value that is not an object, want a record");
                 json.skip(event)
             }
             Err(error) => Err(error),

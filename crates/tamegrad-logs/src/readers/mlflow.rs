@@ -42,7 +42,7 @@ fn read_databases(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadErr
         })?;
         if !left_out.is_empty() {
             let (count, most) = (left_out.len(), RUNS_MAX);
-            let text = format!("{count} runs that are deleted or beyond {most} are left out");
+            let text = format!("runs left out, deleted or beyond the first {most}: {count}");
             log.notice(path, None, text);
         }
     }
@@ -80,7 +80,7 @@ fn push_row(
     let is_nan = sqlite::number(row.get_ref(4)?).is_some_and(|flag| flag != 0.0);
     let value = if is_nan { Some(f64::NAN) } else { sqlite::number(row.get_ref(1)?) };
     let (Some(key), Some(value)) = (sqlite::text(row.get_ref(0)?), value) else {
-        log.notice(path, None, format!("row {number} of metrics has no name or no number"));
+        log.notice(path, None, format!("row {number} of metrics lacks a name or a number"));
         return Ok(());
     };
     let wall = sqlite::number(row.get_ref(2)?).map_or(f64::NAN, |milliseconds| milliseconds / 1e3);
@@ -151,7 +151,7 @@ mod tests {
         let log = Source::open(&database(folder.path(), more)).unwrap().read().unwrap();
         let names: Vec<&str> = log.series.iter().map(|series| series.name.as_str()).collect();
         assert_eq!(names, ["01234567/loss", "01234567/acc", "fedcba98/loss"]);
-        assert!(log.notices[0].text.starts_with("1 runs that are deleted"), "{:?}", log.notices);
+        assert!(log.notices[0].text.starts_with("runs left out, deleted"), "{:?}", log.notices);
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn recognises(head: &Head<'_>) -> bool {
 fn read(paths: &[PathBuf], _: &mut LogBuilder) -> Result<(), ReadError> {
     paths.iter().try_for_each(|path| {
         let text =
-            "this build does not read SQLite; hint: install tamegrad with its feature `sqlite`";
+            "this build does not read SQLite; hint: install tamegrad with the feature `sqlite`";
         Err(ReadError::io(path, Error::new(ErrorKind::Unsupported, text)))
     })
 }

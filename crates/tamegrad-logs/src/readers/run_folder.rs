@@ -38,7 +38,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
         }
         notices.into_iter().for_each(|notice| log.add(notice));
         if unknown > 0 {
-            let text = format!("{unknown} rows of tensors that run.json does not name");
+            let text = format!("{unknown} rows left out, of tensors that run.json does not name");
             log.notice(path, None, text);
         }
         // The steps count without the tensors and the events.

@@ -151,7 +151,7 @@ pub(super) fn broken(path: &Path, error: &rusqlite::Error) -> ReadError {
 fn why(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(ErrorCode::OperationInterrupted) => {
-            "reading takes longer than its size allows, as if its pages led in a circle".to_owned()
+            "reading takes longer than its size allows, as if its pages formed a cycle".to_owned()
         }
         _ => error.to_string(),
     }
@@ -314,6 +314,6 @@ mod tests {
         assert_eq!(visited.map_err(|error| error.to_string()), Ok(()));
         assert!((100_000..10_000_000).contains(&rows), "{rows}");
         let text = log.finish().notices[0].text.clone();
-        assert!(text.ends_with("as if its pages led in a circle"), "{text}");
+        assert!(text.ends_with("as if its pages formed a cycle"), "{text}");
     }
 }

@@ -26,8 +26,8 @@ use crate::wire::{Malformed, Value, each_fixed, fields};
 /// TensorBoard event files. All those of one folder are one run.
 pub(super) const READER: Reader = Reader {
     format: Format {
-        norm_option: "`add_scalar(\"grad_norm\", ...)` with what `clip_grad_norm_` returns",
-        tensors_option: "`add_scalar(f\"grad_norm/{name}\", ...)` for each parameter",
+        norm_option: "call `add_scalar(\"grad_norm\", ...)` with the value that `clip_grad_norm_` returns",
+        tensors_option: "call `add_scalar(f\"grad_norm/{name}\", ...)` for each parameter",
         ..Format::named("TensorBoard event file")
     },
     recognises,
@@ -101,7 +101,7 @@ impl Run {
         let read = framed::read_records(path, frames, WANTED, log, |event, log| {
             match self.event(event, log) {
                 Ok(()) => Taken::Whole,
-                Err(Malformed) => Taken::No("a record that is no event; left out".to_owned()),
+                Err(Malformed) => Taken::No("a record that is not an event; left out".to_owned()),
             }
         });
         self.tags.note_left_out(path, log);
@@ -387,11 +387,11 @@ mod tests {
         let cut = cut[..record + 15].to_vec();
         let ends = format!(
             "! a at byte {record}: a record cut short by the end of the file (15 bytes of it are \
-             there); all before it is used"
+             there); everything before it is used"
         );
         check(&[cut], &["loss: 1=1", &ends]);
         let no_event = [good(1), frame(&[0x0a, 0x7f]), good(2)].concat();
-        let left_out = format!("! a at byte {record}: a record that is no event; left out");
+        let left_out = format!("! a at byte {record}: a record that is not an event; left out");
         check(&[no_event], &["loss: 1=1 2=1", &left_out]);
     }
 

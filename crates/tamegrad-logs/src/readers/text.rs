@@ -115,12 +115,12 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
         let end = reading.lines(file, 0);
         *log = reading.finish();
         if let Err((offset, error)) = end {
-            log.notice(path, Some(offset), format!("{error}; what comes before is used"));
+            log.notice(path, Some(offset), format!("{error}; what comes before it is used"));
         }
     }
     match paths.first() {
         Some(path) if log.is_empty() => {
-            let found = "text without any line of training";
+            let found = "text without a line of training output";
             Err(ReadError::broken(path, 0, found, "lines with a loss or a gradient norm"))
         }
         _ => Ok(()),
@@ -255,7 +255,7 @@ impl Reading {
             && let Some(at) = memchr::memchr(0, line.bytes)
         {
             self.is_zero_noticed = true;
-            let text = "got zero bytes, as a crash while writing leaves them; they are passed over";
+            let text = "got zero bytes, as left by a crash during writing; they are skipped";
             self.log.notice(&self.path, Some(line.offset + at as u64), text);
         }
     }
@@ -491,7 +491,7 @@ impl Reading {
             self.settle();
         }
         if self.names.dropped > 0 {
-            let text = format!("got more than {NAMES_MAX} names of numbers; the rest is left out");
+            let text = format!("got more than {NAMES_MAX} names of numbers; the rest are left out");
             self.log.notice(&self.path, None, text);
         }
         self.log

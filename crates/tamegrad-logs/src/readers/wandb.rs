@@ -25,7 +25,7 @@ use crate::wire::{Malformed, Value, fields};
 /// W&B run files. Those of one run id in one folder are one run.
 pub(super) const READER: Reader = Reader {
     format: Format {
-        tensors_option: "`wandb.watch(model, log=\"gradients\")` logs their histograms",
+        tensors_option: "call `wandb.watch(model, log=\"gradients\")`, which logs their histograms",
         ..Format::named("W&B run file")
     },
     recognises,
@@ -164,7 +164,7 @@ impl Run {
         let read = found.dictionary(&mut json, 0).and_then(|()| json.finish());
         read.map_err(|error| {
             let error = error.error_type;
-            format!("a value of {:?} that is no JSON ({error}); left out", shown(name))
+            format!("a value of {:?} that is not JSON ({error}); left out", shown(name))
         })
     }
 }
@@ -437,9 +437,9 @@ mod tests {
             ],
             &[
                 "loss: 0=1 1=2 2=3 3=4",
-                "! run-a.wandb at byte 7: a value of \"bad\" that is no JSON (key must be a \
+                "! run-a.wandb at byte 7: a value of \"bad\" that is not JSON (key must be a \
                  string); left out",
-                "! run-a.wandb at byte 55: a value of \"deep\" that is no JSON (recursion limit \
+                "! run-a.wandb at byte 55: a value of \"deep\" that is not JSON (recursion limit \
                  exceeded); left out",
                 "! run-a.wandb at byte 200149: a value of \"large\" with more than 16 MiB; left \
                  out",
@@ -462,7 +462,7 @@ mod tests {
             assert_eq!(read_bytes(bytes), Err(format!("{RUN} at byte 0: {want}")));
         }
         let cut = file(&[history(Some(0), &[("loss", "1")])])[..20].to_vec();
-        let text = "a record cut short by the end of the file; all before it is used";
+        let text = "a record cut short by the end of the file; everything before it is used";
         let want = format!("{RUN} at byte 7: got {text}, want W&B records");
         assert_eq!(read_bytes(&cut), Err(want));
         check(&[], &[]);

@@ -7,7 +7,7 @@
     ...
     print(guard.diagnosis())
 
-torch is imported when something needs it, never before.
+torch is imported only when something needs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Observing any loop that can hand over its gradients as arrays: JAX, Keras, numpy."""
+"""Observes any loop that can pass its gradients as arrays: JAX, Keras, NumPy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .diagnosis import Diagnosis, Finding
 
 
 class ArrayGuard:
-    """The guard of a run whose gradients come as named arrays. It observes and never acts."""
+    """The guard of a run whose gradients are passed as named arrays. It observes and never acts."""
 
     def __init__(self, *, total_steps: int | None = None) -> None:
         self._total_steps = total_steps
@@ -31,14 +31,14 @@ class ArrayGuard:
         learning_rate: float | None = None,
         updates: Mapping[str, tuple[float, float]] | None = None,
     ) -> list[Finding]:
-        """Takes in a step; gives the signs that fired at it.
+        """Observes a step; returns the signs that fired at it.
 
         An array is anything with DLPack, the array interface or the buffer protocol, of f32, f64,
-        f16 or (by DLPack) bf16; what is on another device is copied. ``updates`` are the norms of
-        each change and of the weight before it. The names of the first step are those of the run:
-        later ones that are missing count as absent.
+        f16 or (through DLPack) bf16; arrays on another device are copied. ``updates`` are the norms of
+        each change and of the weight before it. The names of the first step are those of the run;
+        names missing from a later step count as absent.
 
-        Raises ``TypeError`` for what is no array of floats, and ``ValueError`` for a new name.
+        Raises ``TypeError`` if a gradient is not an array of floats, and ``ValueError`` for a new name.
         """
         if self._core is None:
             self._names = list(gradients)
@@ -66,25 +66,25 @@ class ArrayGuard:
         return [Finding._of(row) for row in self._core.findings(before)]
 
     def diagnosis(self) -> Diagnosis:
-        """What was seen so far."""
+        """The diagnosis so far."""
         return Diagnosis(self._core or Core([], []))
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen, to be kept with a checkpoint: bytes, a number and names."""
+        """The guard's state, to be saved with a checkpoint: bytes, a number and names."""
         core = None if self._core is None else self._core.state()
         return {"core": core, "names": list(self._names), "last_step": self.last_step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where the guard of :meth:`state_dict` stood.
+        """Continues from the state that :meth:`state_dict` returned.
 
-        Raises ``ValueError`` if it is no such state or is damaged; the guard then stays as it is.
+        Raises ``ValueError`` if this is not such a state or if it is damaged; the guard is then unchanged.
         """
         try:
             core, names, last_step = state["core"], list(state["names"]), int(state["last_step"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"state: got {type(state).__name__} without what is wanted ({error}); load what "
-                "state_dict() gave"
+                f"state: got {type(state).__name__} that is not a guard's state ({error}), want what "
+                "state_dict() returned"
             ) from error
         restored = None
         if core is not None:
@@ -109,10 +109,10 @@ _run = ArrayGuard()
 
 
 def observe(step: int, loss: float | None, gradients: Mapping[str, Any], **more: Any) -> ArrayGuard:
-    """:meth:`ArrayGuard.observe` on one guard for the whole process; gives that guard.
+    """Calls :meth:`ArrayGuard.observe` on one guard for the whole process; returns that guard.
 
-    A step that is not after the last one begins a new run. For several runs at once make an
-    :class:`ArrayGuard` each.
+    A step that is not after the last one begins a new run. For several runs at once, create an
+    :class:`ArrayGuard` for each.
     """
     global _run
     if step <= _run.last_step:

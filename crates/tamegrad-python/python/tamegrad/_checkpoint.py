@@ -8,7 +8,7 @@ from typing import Any
 VERSION = 1
 """Of the dictionary; the bytes in it have a version of their own."""
 
-_NEXT = "load what guard.state_dict() gave, or go on with the guard as it is"
+_NEXT = "load what guard.state_dict() returned, or continue with the guard as it is"
 
 
 def checked(state: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def checked(state: Any) -> dict[str, Any]:
             raise ValueError(f"state[{key!r}]: got {_shown(state[key])}, want {want}; {_NEXT}")
     if len(state["modules"]) != len(state["calls"]):
         got = f"{len(state['modules'])} modules and {len(state['calls'])} calls"
-        raise ValueError(f"state: got {got}, want as many of both; {_NEXT}")
+        raise ValueError(f"state: got {got}, want the same number of both; {_NEXT}")
     return dict(state)
 
 

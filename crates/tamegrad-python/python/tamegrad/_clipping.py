@@ -41,7 +41,7 @@ class Ceiling:
         """What it means for the guard."""
         return (
             f"the gradients come clipped to a norm of {self._ceiling:.4g}, so no norm above it was "
-            "seen: guard.clip_ in place of clip_grad_norm_ sees the true one"
+            "seen; to see the true norm, call guard.clip_ instead of clip_grad_norm_"
         )
 
 

@@ -38,7 +38,7 @@ def resolved(optimizer: Any) -> list[torch.optim.Optimizer]:
             break
     raise TypeError(
         f"optimizer: got {type(optimizer).__name__}, want a torch.optim.Optimizer, a wrapper that "
-        "holds one as `.optimizer`, or a list of them; for updates by hand give None and call "
+        "holds one as `.optimizer`, or a list of them; for updates made by hand, pass None and call "
         "guard.step() before each"
     )
 

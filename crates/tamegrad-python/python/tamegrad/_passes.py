@@ -331,8 +331,8 @@ class Passes:
             except Exception as error:
                 self._can_repeat = False
                 self._teller.warn(
-                    f"a pass could not be repeated to see its layers ({error}): they are looked at "
-                    "every so many steps only"
+                    f"a pass could not be repeated to see its layers ({error}); from now on they are "
+                    "sampled only every trace_every steps"
                 )
             finally:
                 self._is_repeating = False
@@ -343,9 +343,9 @@ class Passes:
         if moved:
             self._can_repeat = False
             self._teller.warn(
-                f"a pass of the model does more than give an output: it changes {moved.words()}. That "
-                "was put back after the pass was repeated; no pass is repeated any more, and layers "
-                "are looked at every so many steps only"
+                f"a pass of the model has side effects: it changes {moved.words()}. The repeated pass "
+                "was undone, no further pass is repeated, and from now on layers are sampled only every "
+                "trace_every steps"
             )
 
     # --- the state -----------------------------------------------------------------------------

@@ -23,21 +23,21 @@ from .diagnosis import Report
 
 @dataclass(frozen=True)
 class LayerGain:
-    """What one layer does to the signal: RMS of its output over that of what comes to it, and the
-    gradient's norm at what comes to it over the norm at its output; NaN where it is not known."""
+    """The gains of one layer. Forward: the RMS of its output over the RMS of its input. Backward: the
+    norm of the gradient at its input over the norm at its output. NaN if unknown."""
 
     name: str
     forward: float
     backward: float
     is_marked: bool
-    """Whether a gain lies outside of [0.5, 2], and not by design."""
+    """Whether a gain lies outside [0.5, 2], and not by design."""
 
 
 class Preflight(Report):
-    """What one pass on one batch shows before anything is trained, and the first update where an
-    optimizer was given.
+    """What one pass on one batch shows before training, and, if an optimizer was given, the first
+    update.
 
-    ``str()`` gives the whole as text, and IPython shows the same.
+    ``str()`` gives all of it as text, and IPython shows the same.
     """
 
     def __init__(self, core: Core) -> None:
@@ -47,21 +47,21 @@ class Preflight(Report):
         self.gradient_norm = core.gradient_norm
         """L2 norm of the gradient; NaN when it has elements that are not finite."""
         self.nonfinite_at = core.nonfinite_at
-        """The layer where the first number comes up that is not finite, in the pass or on the way back;
-        else the input, the loss, or the gradient of a parameter."""
+        """Where the first non-finite number appears, in the forward or the backward pass: a layer, the
+        input, the loss, or the gradient of a parameter."""
         self.headroom_bits = core.headroom_bits
         """Powers of 2 between the largest output or gradient and the largest number of its type."""
         self.update_name, self.update_ratio = core.first_update or (None, None)
-        """The weight matrix that the first step changes most, and the size of the change over its own."""
+        """The weight matrix that the first step changes most, and the change relative to its size."""
         self.critical_multiple = core.critical_multiple
-        """The smallest multiple of the first step that raises the loss of the batch: infinite where 4
-        times the step does not, 0 where 1/65,536 of it does."""
+        """The smallest multiple of the first step that raises the loss of the batch: infinite if 4
+        times the step does not, 0 if 1/65,536 of it does."""
         self.problems = core.warnings()
-        """What speaks against the start."""
+        """Reasons not to start."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against the start."""
+        """Whether there is no reason not to start."""
         return not self.problems
 
     @property
@@ -87,11 +87,11 @@ def preflight(
     batch: Any,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Preflight:
-    """Runs one pass on a copy of the model and tells what would go wrong.
+    """Runs one pass on a copy of the model and reports what would go wrong.
 
-    ``loss_fn(model, batch)`` gives the loss. With an optimizer, a copy of it takes one step on the
-    copy, and up to 16 forward passes more find the largest multiple of that step that lowers the loss.
-    The model, its gradients, buffers and the random state stay as they are.
+    ``loss_fn(model, batch)`` returns the loss. If an optimizer is given, a copy of it takes one step on
+    the copied model, and up to 16 more forward passes find the largest multiple of that step that
+    lowers the loss. The model, its gradients and buffers, and the random state are unchanged.
     """
     chance = random_state()
     try:

@@ -69,7 +69,7 @@ class Probes:
             if name not in known:
                 raise ValueError(
                     f"layer {index}: got module {name!r}, want one of the {len(known)} modules of "
-                    "this model; load the state that was saved with it, or go on with a new guard"
+                    "this model; load the state that was saved with it, or start with a new guard"
                 )
 
     def restore(self, modules: list[str], calls: list[int], *, fixed: bool) -> None:

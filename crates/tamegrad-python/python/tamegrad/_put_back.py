@@ -232,7 +232,7 @@ class _Reached:
         elif _is_chance(value):
             self.python_generators.append(value)
         elif isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
-            raise CannotPutBackError(f"`{name}` is an iterator, which cannot go back")
+            raise CannotPutBackError(f"`{name}` is an iterator, which cannot be rewound")
         elif isinstance(value, type):
             self._visit_class(value)
         elif isinstance(value, types.ModuleType):

@@ -40,23 +40,23 @@ def reinitialize_(
     tolerance: float = 0.1,
     tries: int = 10,
 ) -> dict[str, float]:
-    """Initialises the weights of linear and convolutional layers anew, biases to 0.
+    """Re-initialises the weights of linear and convolutional layers, and sets their biases to 0.
 
-    ``he``: normal, variance 2 / fan-in (He 2015). ``orthogonal``: as it says (Saxe 2014).
+    ``he``: normal, variance 2 / fan-in (He 2015). ``orthogonal``: orthogonal (Saxe 2014).
     ``lsuv``: orthogonal, then, layer by layer in the order of execution, divided by the standard
-    deviation of its output on ``batch`` until that is 1 within ``tolerance`` (Mishkin and Matas
-    2016); ``batch`` is a tensor, or a tuple of the model's arguments.
+    deviation of the layer's output on ``batch`` until that is 1 within ``tolerance`` (Mishkin and
+    Matas 2016); ``batch`` is a tensor, or a tuple of the model's arguments.
 
-    Returns the standard deviation of every layer's output on the batch (of ``lsuv``), by name. An
-    optimizer that exists already keeps its state: make it anew.
+    Returns the standard deviation of every layer's output on the batch, by name (``lsuv`` only). An
+    existing optimizer keeps its state, so create a new one.
     """
     if scheme not in ("lsuv", "he", "orthogonal"):
         raise ValueError(f"scheme: got {scheme!r}, want 'lsuv', 'he' or 'orthogonal'")
     layers = {name: m for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
     if not layers:
-        raise ValueError("model: it has no linear or convolutional layer to initialise")
+        raise ValueError("model: got no linear or convolutional layer, want at least one")
     if scheme == "lsuv" and batch is None:
-        raise ValueError("batch: got none, want a batch of inputs, by which lsuv measures")
+        raise ValueError("batch: got None, want a batch of inputs, which lsuv needs")
     for layer in layers.values():
         if scheme == "he":
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -101,12 +101,12 @@ def _scale_to_unit(
 
 
 def add_batch_norm(model: nn.Module, place: Literal["before", "after"] = "before") -> int:
-    """Puts batch norm before or after every activation that follows a linear or convolutional
-    layer in an ``nn.Sequential``, in place (Ioffe and Szegedy 2015); gives their number.
+    """Adds batch norm, in place, before or after every activation that follows a linear or
+    convolutional layer in an ``nn.Sequential`` (Ioffe and Szegedy 2015). Returns how many were added.
 
-    The last linear layer, with no activation after it, gets none. A model whose order of layers is
-    written in a ``forward`` of its own cannot be rewritten: that is an error that names the
-    modules. Make the optimizer anew: it does not know the new parameters.
+    The last linear layer, with no activation after it, gets none. A model that orders its layers in
+    its own ``forward`` cannot be rewritten: the error names the modules. Create a new optimizer
+    afterwards, because an existing one does not know the new parameters.
     """
     if place not in ("before", "after"):
         raise ValueError(f"place: got {place!r}, want 'before' or 'after'")
@@ -120,9 +120,9 @@ def add_batch_norm(model: nn.Module, place: Literal["before", "after"] = "before
     added = sum(_add_to(chain, place) for chain in chains)
     if added == 0:
         reason = (
-            f"{', '.join(loose)}: used in a forward of its own, whose order of layers cannot be seen"
+            f"{', '.join(loose)}: used in its own forward, where the order of layers cannot be seen"
             if loose
-            else "no nn.Sequential in it has an activation right after a linear or convolutional layer"
+            else "it has no nn.Sequential with an activation right after a linear or convolutional layer"
         )
         raise ValueError(
             f"batch norm cannot be added to {type(model).__name__}: {reason}; add nn.BatchNorm to "
@@ -156,11 +156,11 @@ def _add_to(chain: nn.Sequential, place: str) -> int:
 
 
 def weight_penalty(model: nn.Module, l1: float = 0.0, l2: float = 0.0) -> torch.Tensor:
-    """The penalty ``l1 * sum |w| + l2 * sum w^2`` over all weight matrices and kernels that are
-    trained, to add to the loss. Biases and norm scales are left out."""
+    """The penalty ``l1 * sum |w| + l2 * sum w^2`` over all trainable weight matrices and kernels, to add
+    to the loss. Biases and norm scales are left out."""
     weights = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
     if not weights:
-        raise ValueError("model: it has no weight matrix that is trained")
+        raise ValueError("model: got no trainable weight matrix, want at least one")
     total = torch.zeros((), device=weights[0].device)
     for weight in weights:
         if l1:

@@ -62,8 +62,8 @@ class Steps:
         if self._protects and self._ranks.may_average_by_hand:
             teller.warn(
                 "this process is one of several ranks and the model is not wrapped (DDP, FSDP2): if "
-                "they average their gradients by hand, give process_group=torch.distributed.group."
-                "WORLD to tamegrad.watch on every rank, so that all decide the same"
+                "they average their gradients by hand, pass process_group=torch.distributed.group."
+                "WORLD to tamegrad.watch on every rank, so that all ranks decide the same"
             )
         watches = options["mode"] != "off"
         self.passes = Passes(model, self._ranks, teller, watches=watches, on_error=on_error)
@@ -287,7 +287,7 @@ class Steps:
         if broken is not None:
             self._teller.warn(
                 f"step {step.number}: the state `{broken}` that the loop carries from pass to "
-                "pass is not finite, and every pass that is given it ends in NaN: begin it anew",
+                "pass is not finite, so every pass that uses it ends in NaN; reset it",
                 once_for="carried",
             )
 
@@ -295,7 +295,7 @@ class Steps:
         if decision.stop and not self.should_stop:
             self.should_stop = True
             self._teller.warn(
-                "nothing that can be done while the run goes on has helped: stop it and see "
+                "nothing that can be done during the run has helped; stop the run and see "
                 "guard.diagnosis()"
             )
         if decision.rewind is not None:
@@ -398,7 +398,7 @@ class Steps:
         elif entries["step"]:
             raise ValueError(
                 f"state: got step {entries['step']} without the core's bytes, want both or "
-                "neither; load what guard.state_dict() gave"
+                "neither; load what guard.state_dict() returned"
             )
         self.core = core
         self._teller.told = 0 if core is None else core.finding_count()

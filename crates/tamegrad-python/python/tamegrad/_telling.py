@@ -16,7 +16,7 @@ _OURS = ("tamegrad", "torch")
 
 
 class TamegradWarning(UserWarning):
-    """Something that the user of a guard should know; each is shown once."""
+    """A warning from a guard; each one is shown once."""
 
 
 class CallbackError(Exception):

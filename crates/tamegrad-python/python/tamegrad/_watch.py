@@ -36,24 +36,24 @@ def watch(
 ) -> Guard:
     """Attaches a guard to a training loop.
 
-    ``observe`` changes nothing: weights and optimizer state stay what they would be, to the bit.
-    ``protect`` leaves out steps that are not finite, scales spikes before the optimizer's moments
-    see them, makes updates anew that would overthrow a weight matrix, lowers the learning rate for
-    a while, and rewinds to a snapshot when the loss stays up. After a step that it leaves out ``.grad``
-    holds what the backward pass left. It keeps ``snapshots_max`` copies of the parameters, and while
-    the run is young or troubled one of parameters and optimizer state.
+    ``observe`` changes nothing: weights and optimizer state are bit-identical to those of a run
+    without the guard. ``protect`` skips steps that are not finite, scales spikes before the optimizer's
+    moments see them, shrinks updates that would overwrite a weight matrix, lowers the learning rate
+    for a while, and rewinds to a snapshot if the loss stays up. After a skipped step, ``.grad`` holds
+    what the backward pass left there. ``protect`` keeps ``snapshots_max`` copies of the parameters and,
+    while the run is young or in trouble, one copy of the parameters and the optimizer state.
 
     ``optimizer`` is a torch optimizer, a wrapper that holds one as ``.optimizer`` (accelerate's,
-    Lookahead), several that step on the same loss, or ``None`` for updates by hand, before each of which
-    :meth:`Guard.step` is called. Parameters that it gets later are watched as well, and so is an
-    optimizer that takes its place. A guard that was there for the same parameters is let go. ``scheduler`` and ``scaler``
-    go back with a rewind; ``on_rewind(step)`` is told of it, to move the data. ``on_finding`` is
-    called with every sign that fires, ``loggers`` every ``log_every`` steps. An error inside
-    tamegrad ends the watching, never the training, unless ``strict``: it is logged as an error to the
-    logger ``tamegrad``, and the diagnosis begins with it.
+    Lookahead), several optimizers that step on the same loss, or ``None`` for updates made by hand,
+    each after a call to :meth:`Guard.step`. Parameters added to it later are watched as well, and so
+    is an optimizer that replaces it. An earlier guard of the same parameters is detached.
+    ``scheduler`` and ``scaler`` are rewound too; ``on_rewind(step)`` is called so that the data can
+    follow. ``on_finding`` is called with every sign that fires, ``loggers`` every ``log_every`` steps.
+    An error inside tamegrad ends the watching, never the training, unless ``strict`` is set: the error
+    is logged to the logger ``tamegrad``, and the diagnosis begins with it.
 
-    Among several ranks (DDP, FSDP2) every rank calls this: the guards make a process group of their
-    own, of all ranks, unless ``process_group`` names one.
+    With several ranks (DDP, FSDP2), call this on every rank: the guards create a process group of
+    their own with all ranks, unless ``process_group`` gives one.
     """
     if mode not in _MODES:
         raise ValueError(f"mode: got {mode!r}, want one of {', '.join(map(repr, _MODES))}")

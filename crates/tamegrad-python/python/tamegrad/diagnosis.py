@@ -1,4 +1,4 @@
-"""What a guard found, to read, to print and to process."""
+"""What a guard found, to read, print and process."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Measure:
     quantity: str
     """What is measured, such as ``gradient-norm``; docs/json.md lists the names."""
     place: str
-    """What kind of place it was measured at: ``tensor``, ``layer``, ``loss``, ... or ``run``."""
+    """The kind of place it was measured at: ``tensor``, ``layer``, ``loss``, ... or ``run``."""
     name: str | None
     """The name of that tensor or layer."""
     step: int | None
-    """The step of the measurement, if it is not that of the finding."""
+    """The step of the measurement, if it differs from that of the finding."""
     over: int | None
-    """How many layers, time steps or steps the value covers, where that matters."""
+    """How many layers, time steps or steps the value covers, if that matters."""
     value: float
     reference: str | None
     """What the value is compared with: ``limit``, ``usual``, ``before``, ..."""
     against: float | None
-    """The value of that."""
+    """The value of the reference."""
     text: str
     """The measure in words."""
 
@@ -60,7 +60,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Remedy:
-    """Something to do about it."""
+    """A change that may help."""
 
     name: str
     change: str
@@ -69,7 +69,7 @@ class Remedy:
 
 
 class Report:
-    """What a core has to tell: as text, which IPython shows as well, and as JSON."""
+    """A report of the core, as text (which IPython shows too) and as JSON."""
 
     _core: Any
 
@@ -78,7 +78,7 @@ class Report:
         return self._core.text(width=width, colour=colour)
 
     def to_json(self) -> str:
-        """The whole as JSON; NaN and Inf are strings there."""
+        """The report as JSON, with NaN and Inf as strings."""
         return self._core.json()
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,11 +95,11 @@ class Report:
 class Diagnosis(Report):
     """Verdict, onset, origin, cause, signs, chain of gains and remedies of a run so far.
 
-    ``place`` says what kind of place the origin is: ``layer``, ``tensor``, ``data``, or, outside the
-    model and without a name, ``loss`` and ``loss-gradient`` (the gradient of the loss with respect to
+    ``place`` is the kind of place of the origin: ``layer``, ``tensor`` or ``data``; or, outside the
+    model and without a name, ``loss`` or ``loss-gradient`` (the gradient of the loss with respect to
     the model's output).
 
-    ``str()`` gives the whole as text, and IPython shows the same.
+    ``str()`` gives all of it as text, and IPython shows the same.
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class Diagnosis(Report):
     ) -> None:
         self._core = core.copy()
         self.failure = failure
-        """Why watching ended before the run, if an error inside tamegrad ended it."""
+        """Why the guard stopped watching, if an error inside tamegrad stopped it."""
         self.notes = list(notes)
-        """What limits the view: gradients that come clipped."""
+        """What limits the diagnosis, such as gradients that were clipped before the guard saw them."""
         self.verdict, self.onset, self.origin, self.cause, self.place = self._core.summary()
 
     @property
     def is_explosion(self) -> bool:
-        """Whether an explosion was found, whatever came of it."""
+        """Whether an explosion was found, even if the run recovered."""
         return self.verdict not in ("healthy", "too-early")
 
     @property
@@ -129,7 +129,7 @@ class Diagnosis(Report):
 
     def text(self, *, width: int = 100, colour: bool = False) -> str:
         """The diagnosis as lines of text."""
-        head = [f"{self.failure}; what follows is of the steps before", ""] if self.failure else []
+        head = [f"{self.failure}; it covers only the steps before", ""] if self.failure else []
         notes = [f"note: {note}" for note in self.notes]
         text = super().text(width=width, colour=colour).rstrip("\n")
         return "\n".join([*head, text, *([""] if notes else []), *notes]) + "\n"

@@ -24,10 +24,10 @@ _live: weakref.WeakSet[Guard] = weakref.WeakSet()
 
 
 class Guard:
-    """Watches the steps of a model's optimizers; made by :func:`tamegrad.watch`.
+    """Watches the steps of a model's optimizers; created by :func:`tamegrad.watch`.
 
-    At each step, before the optimizer runs, one pass reads all gradients where they lie. The core
-    judges them, and in ``protect`` mode says what is done about it.
+    At each step, before the optimizer runs, one pass reads all gradients in place. The core judges
+    them and, in ``protect`` mode, decides what to do about it.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Guard:
         """``options`` are those of the core, and ``parts`` what else :class:`Steps` is given."""
         self.mode = options["mode"]
         self.failure: str | None = None
-        """Why watching has ended before the run, if an error inside tamegrad has ended it."""
+        """Why the guard stopped watching, if an error inside tamegrad stopped it."""
         self._strict = strict
         self._detached = False
         self._watched = Watched(model, optimizers)
@@ -72,17 +72,17 @@ class Guard:
     def clip_(
         self, max_norm: float, *, loss: Any = None, error_if_nonfinite: bool = False
     ) -> torch.Tensor:
-        """Clips all gradients by their global L2 norm, in place of ``clip_grad_norm_``.
+        """Clips all gradients by their global L2 norm; replaces ``clip_grad_norm_``.
 
-        The factor is ``max_norm / norm`` where the norm is above ``max_norm``; otherwise nothing
-        is written. The read is the same that the guard needs, so it costs no second one. A
-        gradient that is not finite cannot be clipped (Inf times 0 is NaN): it is left as it is, and
-        the step that follows is left out, with parameters and optimizer state as they were. Gradients
-        that a ``GradScaler`` has scaled are divided by its scale first, as ``unscale_`` does.
+        The gradients are multiplied by ``max_norm / norm`` if the norm is above ``max_norm``; otherwise
+        nothing is written. Clipping shares the read that the guard needs anyway, so it costs no second
+        one. A gradient that is not finite cannot be clipped (Inf times 0 is NaN): it is left as it is,
+        and the step that follows is skipped, with parameters and optimizer state unchanged. Gradients
+        scaled by a ``GradScaler`` are first divided by its scale, as ``unscale_`` does.
 
-        Returns the norm before clipping, of the finite elements, in f64 on the CPU.
+        Returns the norm of the finite elements before clipping, in f64 on the CPU.
 
-        Raises ``ValueError`` for a limit that is negative or NaN.
+        Raises ``ValueError`` if the limit is negative or NaN.
         """
         limit = _clipping.limit("max_norm", max_norm)
         self.log(loss=loss)
@@ -95,12 +95,12 @@ class Guard:
         return norm
 
     def clip_value_(self, max_value: float, *, loss: Any = None) -> torch.Tensor:
-        """Limits every element of the gradients, in place of ``clip_grad_value_``.
+        """Clamps every element of the gradients; replaces ``clip_grad_value_``.
 
-        It bends the direction of the gradient; :meth:`clip_` does not. What holds there of
-        gradients that are not finite and of the norm that is returned holds here.
+        This changes the direction of the gradient; :meth:`clip_` does not. Non-finite gradients and
+        the returned norm are treated as in :meth:`clip_`.
 
-        Raises ``ValueError`` for a limit that is negative or NaN.
+        Raises ``ValueError`` if the limit is negative or NaN.
         """
         largest = _clipping.limit("max_value", max_value)
         self.log(loss=loss)
@@ -119,13 +119,12 @@ class Guard:
     ) -> torch.Tensor:
         """Adaptive gradient clipping (Brock et al. 2021): the gradient of each unit, a row of a
         weight ``[out, in, ...]`` or a whole vector, is scaled to a norm of at most ``ratio`` times
-        that of its weights, which count as ``eps`` at least.
+        the norm of its weights, which counts as at least ``eps``.
 
-        ``skip`` names modules that are left alone: the last layer should be among them (same
-        source). What holds in :meth:`clip_` of gradients that are not finite and of the norm that
-        is returned holds here.
+        ``skip`` lists modules that are not clipped; the last layer should be among them (same
+        source). Non-finite gradients and the returned norm are treated as in :meth:`clip_`.
 
-        Raises ``ValueError`` for a number that is negative or NaN.
+        Raises ``ValueError`` if a number is negative or NaN.
         """
         ratio, eps = _clipping.limit("ratio", ratio), _clipping.limit("eps", eps)
         self.log(loss=loss)
@@ -134,8 +133,8 @@ class Guard:
         return self._clip_by(functools.partial(_clipping.by_unit, clipped, ratio, eps), None)
 
     def step(self, *, loss: Any = None) -> bool:
-        """Takes in a step whose update is made by hand, for a guard that was given no optimizer; says
-        whether the update shall be made.
+        """Observes a step whose update is made by hand, for a guard without an optimizer. Returns
+        whether to make the update.
 
         Call it after the backward pass and before the update::
 
@@ -145,15 +144,15 @@ class Guard:
                     for parameter in model.parameters():
                         parameter -= 0.1 * parameter.grad
 
-        It is always true in observe mode. In protect mode it is false where the step shall be left out,
-        and gradients may have been scaled.
+        In observe mode the result is always true. In protect mode it is false if the step is to be
+        skipped, and the gradients may have been scaled.
 
-        Raises ``ValueError`` where the guard was given an optimizer.
+        Raises ``ValueError`` if the guard was given an optimizer.
         """
         if self._watched.optimizers:
             raise ValueError(
-                "guard.step() is for updates by hand; this guard was given an optimizer, whose step "
-                "it sees by itself"
+                "guard.step() is for updates made by hand; this guard was given an optimizer and sees "
+                "its steps without the call"
             )
         self.log(loss=loss)
         return self._safely(self._steps.by_hand) is not False
@@ -166,16 +165,16 @@ class Guard:
         inputs: torch.Tensor | None = None,
         targets: torch.Tensor | None = None,
     ) -> None:
-        """Tells the guard what it cannot see: the training loss, a held-out metric (higher is
+        """Gives the guard what it cannot see: the training loss, a held-out metric (higher is
         better), regression targets.
 
-        Called before ``optimizer.step()`` the loss counts for that step, called after it for the
-        next. Of several, of micro-batches whose gradients are accumulated, the mean counts. Losses
-        that the model's output holds, as those of Transformers do, are seen without. ``inputs`` are
-        needed only where the data is not what the model is called with.
+        A loss logged before ``optimizer.step()`` counts for that step, one logged after it for the
+        next. If several are logged, for micro-batches whose gradients are accumulated, their mean
+        counts. A loss in the model's output, as in Transformers, is seen without logging. ``inputs``
+        are needed only if the data is not what the model is called with.
 
-        Raises ``TypeError`` for what is no number or tensor, and ``ValueError`` for a loss of several
-        elements; the guard goes on as before.
+        Raises ``TypeError`` if a value is not a number or tensor, and ``ValueError`` if the loss has
+        several elements; the guard then goes on as before.
         """
         _checks.number("loss", loss)
         _checks.number("metric", metric)
@@ -185,40 +184,40 @@ class Guard:
 
     @property
     def should_stop(self) -> bool:
-        """Whether all that can be done while the run goes on has been done in vain."""
+        """Whether everything that can be done during the run has been tried without success."""
         return self._steps.should_stop
 
     @property
     def culprit_ranks(self) -> list[int]:
-        """Of several ranks, those whose own share of the batch brought the first alarm: its loss,
-        inputs or the gradient at the model's output was not finite, or far above the others'.
-        Empty while there is no alarm, and where no rank stands out."""
+        """The ranks whose own share of the batch caused the first alarm: its loss, its inputs or the
+        gradient at the model's output was not finite, or far above that of the other ranks. Empty
+        before an alarm, or if no rank stands out."""
         return self._steps.culprits
 
     @property
     def sees_loss(self) -> bool:
-        """Whether the model's output holds the loss, so that it need not be logged."""
+        """Whether the model's output contains the loss, so that it need not be logged."""
         return self._steps.passes.tells_loss
 
     @property
     def step_number(self) -> int:
-        """Number of the coming step."""
+        """Number of the next step."""
         return self._steps.step.number
 
     @property
     def gradient_norm(self) -> float:
-        """L2 norm of the finite elements of the gradients that were read last."""
+        """L2 norm of the finite elements of the gradients that were last read."""
         return self._steps.scan.norm()
 
     def diagnosis(self) -> Diagnosis:
-        """What was seen so far: verdict, onset, origin, causes, signs, gains, remedies."""
+        """The diagnosis so far: verdict, onset, origin, causes, signs, gains, remedies."""
         steps = self._steps
         steps.settle()
         notes = [] if steps.ceiling.reached_at is None else [steps.ceiling.words()]
         if steps.passes.sees_nothing:
             notes.append(
-                "no call of the model was seen, so nothing is known of its data and layers: compile it "
-                "before tamegrad.watch, and give watch what the loop calls"
+                "no call of the model was seen, so its data and layers are unknown: compile it before "
+                "tamegrad.watch, and pass watch the object that the loop calls"
             )
         return Diagnosis(steps.core_or_new(), failure=self.failure, notes=notes)
 
@@ -227,39 +226,39 @@ class Guard:
         return [Finding._of(row) for row in self._steps.core_or_new().findings(0)]
 
     def actions(self) -> list[tuple[int, Any]]:
-        """What was done to the run, each with its step; empty in observe mode."""
+        """The actions of the guard, each with its step; empty in observe mode."""
         return self._steps.core_or_new().actions()
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:
-        """The guard's state, to be kept with a checkpoint of the model and the optimizers.
+        """The guard's state, to be saved with a checkpoint of the model and the optimizers.
 
-        It holds what was seen, found and done, the baselines and signs, in protect mode the
-        learning rate, and what was logged for the coming step: bytes, numbers, names and lists of
-        them, under the same keys at any time, so that ``torch.save``,
-        ``torch.load(weights_only=True)`` and ``torch.distributed.checkpoint`` take it. Snapshots
-        to rewind to are not in it.
+        It holds what the guard has seen, found and done, its baselines and signs, in protect mode the
+        learning rate, and what was logged for the next step. These are bytes, numbers, names and lists
+        of them, always under the same keys, so that ``torch.save``,
+        ``torch.load(weights_only=True)`` and ``torch.distributed.checkpoint`` accept it. Snapshots to
+        rewind to are not included.
 
-        Call it between two steps. Among several ranks all guards have the same state, but for what
-        was logged for the coming step.
+        Call it between two steps. With several ranks, all guards have the same state except for what
+        was logged for the next step.
         """
         return self._steps.state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the guard of :meth:`state_dict` stood: the coming steps are judged as if
+        """Continues from the state that :meth:`state_dict` returned: the next steps are judged as if
         the run had not been interrupted.
 
-        Call it when the model and the optimizers have the checkpoint's state, and before the next
-        forward pass. Mode and options are those of this guard. Until it takes its first snapshot
-        there is nothing to rewind to.
+        Call it after the model and the optimizers have been restored from the checkpoint, and before
+        the next forward pass. Mode and options remain those of this guard. Until it takes its first
+        snapshot there is nothing to rewind to.
 
-        Raises ``ValueError`` if it is no such state, is damaged, was written in another format, or
-        if the model has other parameters or modules; the guard then stays as it is.
+        Raises ``ValueError`` if this is not such a state, if it is damaged or written in another format,
+        or if the model has different parameters or modules; the guard is then unchanged.
         """
         self._steps.restore(state, is_attached=not self._detached)
 
     def detach(self) -> None:
-        """Takes every hook away. The diagnosis stays."""
+        """Removes every hook. The diagnosis remains available."""
         self._detached = True
         _live.discard(self)
         self._hooks.detach_all()
@@ -275,8 +274,8 @@ class Guard:
     # --- hooks -------------------------------------------------------------------------------
 
     def _safely(self, call: Callable[..., Any], *given: Any) -> Any:
-        """What goes wrong in tamegrad does not stop the training: it is told, and the guard lets go of
-        the run. With ``strict`` it is raised."""
+        """An error inside tamegrad does not stop the training: it is reported, and the guard detaches
+        from the run. With ``strict`` it is raised."""
         if self._detached:
             return None
         records = torch.is_grad_enabled()
@@ -338,7 +337,7 @@ class Guard:
         self.failure = (
             f"tamegrad stopped watching at step {number}: {type(error).__name__}: {error}"
         )
-        self._teller.fail(f"{self.failure}; the training goes on without it")
+        self._teller.fail(f"{self.failure}; training continues without it")
         self.detach()
 
 

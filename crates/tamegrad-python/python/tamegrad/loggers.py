@@ -1,4 +1,4 @@
-"""Functions for ``watch(loggers=[...])`` that write what was measured to other programs' logs."""
+"""Functions for ``watch(loggers=[...])`` that write what was measured to experiment trackers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Logger = Callable[[int, dict[str, Any]], None]
 
 
 def tensorboard(writer: Any, *, histogram: bool = True, prefix: str = "tamegrad") -> Logger:
-    """Scalars, and the gradient norms of all tensors as a histogram, into a ``SummaryWriter``."""
+    """Writes scalars, and a histogram of the gradient norms of all tensors, to a ``SummaryWriter``."""
 
     def write(step: int, values: dict[str, Any]) -> None:
         for name, value in scalars(values, prefix).items():
@@ -24,8 +24,8 @@ def tensorboard(writer: Any, *, histogram: bool = True, prefix: str = "tamegrad"
 
 
 def wandb(run: Any, *, norms: bool = True, prefix: str = "tamegrad") -> Logger:
-    """Metrics of a W&B run; with ``norms`` those of every tensor. They join the step's other
-    metrics and do not end it."""
+    """Logs metrics to a W&B run; with ``norms``, also the gradient norm of every tensor. They join the
+    step's other metrics and do not end the step."""
 
     def write(step: int, values: dict[str, Any]) -> None:
         run.log({**scalars(values, prefix), **_norms(values, prefix, norms)}, commit=False)
@@ -34,7 +34,7 @@ def wandb(run: Any, *, norms: bool = True, prefix: str = "tamegrad") -> Logger:
 
 
 def mlflow(client: Any = None, *, norms: bool = False, prefix: str = "tamegrad") -> Logger:
-    """Metrics of the active MLflow run; ``client`` is the ``mlflow`` module unless another object
+    """Logs metrics to the active MLflow run; ``client`` is the ``mlflow`` module unless another object
     with ``log_metrics`` is given."""
 
     def write(step: int, values: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ def mlflow(client: Any = None, *, norms: bool = False, prefix: str = "tamegrad")
 
 
 def scalars(values: dict[str, Any], prefix: str) -> dict[str, float]:
-    """Loss, gradient norm and number of non-finite elements, as far as they are known."""
+    """Loss, gradient norm and number of non-finite elements, if known."""
     names = ("loss", "gradient_norm", "nonfinite")
     return {f"{prefix}/{n}": float(values[n]) for n in names if values[n] is not None}
 

@@ -27,7 +27,7 @@ fn the_report_of_a_fix() {
 
     ## Why
 
-    Causes that the numbers support, the best supported first.
+    Causes that the numbers support, best supported first.
 
     |  | cause | numbers |
     | --- | --- | --- |
@@ -39,14 +39,14 @@ fn the_report_of_a_fix() {
     | --- | --- | --- | --- | --- |
     | Loss fluctuates wildly | quiet |  |  |  |
     | The loss is NaN | ALARM | step 152 | 9 times | loss: NaN; NaN and Inf elements in the gradients: 6 |
-    | Metric not improving or deteriorating | too early | needs 3 more |  |  |
+    | Metric stalls or deteriorates | too early | needs 3 more |  |  |
     | An update changes much of a weight matrix | ALARM | step 150 | 2 times | update ratio of layers.5.linear.weight: 0.8 (usually 0.00201) |
-    | A gradient's norm has jumped | ALARM | step 150 | 2 times | gradient norm of layers.5.linear.weight: 900 (usually 1); standard deviations above its mean (log scale): 56.3 (limit 6) |
+    | A gradient norm has jumped | ALARM | step 150 | 2 times | gradient norm of layers.5.linear.weight: 900 (usually 1); standard deviations above its mean (log scale): 56.3 (limit 6) |
     | The learning rate has to come down a lot | quiet |  |  |  |
 
     ## The chain of gains at step 151
 
-    What each layer multiplies: the signal on its way from the input to the loss (forward), the gradient on its way back (backward). Layers with a factor outside 0.5 to 2 are bold.
+    The factor by which each layer multiplies the signal on its way from the input to the loss (forward), and the gradient on its way back (backward). Layers with a factor outside 0.5 to 2 are in bold.
 
     ```text
     forward   1.02 × 0.98 × 1.1 × [38] × 0.97 × [0.4] = 16.2
@@ -69,26 +69,26 @@ fn the_report_of_a_fix() {
 
     |  | remedy | change | treats | why |
     | --- | --- | --- | --- | --- |
-    | 1 | `batch-norm-before` | batch norm before the activation | the cause | sets the scale anew at every layer, before the activation |
-    | 2 | `batch-norm-after` | batch norm after the activation | the cause | sets the scale anew at every layer, after the activation |
+    | 1 | `batch-norm-before` | batch norm before the activation | the cause | resets the scale at every layer, before the activation |
+    | 2 | `batch-norm-after` | batch norm after the activation | the cause | resets the scale at every layer, after the activation |
     | 3 | `bounded-activation` | relu in layers.3 | the cause | the slope no longer grows with the input |
-    | 4 | `skip-step` | the guard in protect mode | the effect | skips non-finite steps, scales spikes, lowers the learning rate and rewinds while training goes on |
+    | 4 | `skip-step` | the guard in protect mode | the effect | during training, skips non-finite steps, scales spikes, lowers the learning rate and rewinds |
     | 5 | `clip-global-norm` | clip by global norm at 2.4 | the effect | the usual gradient norm, 2.4 |
-    | 6 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the effect | bounds each tensor at its share of the usual norm; calm layers keep their steps |
-    | 7 | `clip-value` | clip each element at 3 | the effect | bounds every element; changes the direction of the gradient |
+    | 6 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the effect | caps each tensor at its share of the usual norm; calm layers are unaffected |
+    | 7 | `clip-value` | clip each element at 3 | the effect | caps every element, but changes the direction of the gradient |
     | 8 | `warm-up` | warm up over 40 steps | the effect | takes small steps first, where the loss is steepest |
-    | 9 | `lower-learning-rate` | reduce the learning rate to 0.015 (0.05 at onset) | the effect | every step is 0.3 times as long |
+    | 9 | `lower-learning-rate` | reduce the learning rate to 0.015 (0.05 at onset) | the effect | shortens every step to 0.3 of its length |
     | 10 | `weight-decay` | decoupled weight decay of 0.1 | the effect | keeps the weights, and with them the gains, from drifting up |
     | 11 | `l2-penalty` | L2 penalty of strength 0.001 | the effect | keeps the weights, and with them the gains, from drifting up |
     | 12 | `l1-penalty` | L1 penalty of strength 1e-4 | the effect | keeps the weights, and with them the gains, from drifting up |
-    | 13 | `smaller-batch` | batches of 16 samples | the effect | smaller batches keep out of sharp valleys |
-    | 14 | `reinitialise-he` | He initialisation in all layers | the effect | the gains begin at 1, whatever the depth |
-    | 15 | `reinitialise-orthogonal` | orthogonal initialisation in all layers | the effect | the gains begin at 1, whatever the depth |
+    | 13 | `smaller-batch` | batches of 16 samples | the effect | smaller batches stay out of sharp valleys |
+    | 14 | `reinitialise-he` | He initialisation in all layers | the effect | gains start at 1, whatever the depth |
+    | 15 | `reinitialise-orthogonal` | orthogonal initialisation in all layers | the effect | gains start at 1, whatever the depth |
     | 16 | `fewer-layers` | 2 hidden layers | the effect | fewer factors in the chain |
 
     ## Trials
 
-    Each remedy alone, the least force first, in a short run on the same seed.
+    Each remedy on its own, the mildest first, in a short run with the same seed.
 
     | remedy | change | verdict | metric | seconds |  |
     | --- | --- | --- | --- | --- | --- |
@@ -110,7 +110,7 @@ fn the_report_of_a_fix() {
 
     ## How to run it
 
-    `fixed.toml` beside this report is the recipe with the remedy; it runs by itself. From a checkout put `cargo run --release --` in the place of `tamegrad`.
+    `fixed.toml` next to this report is the recipe with the remedy; it runs on its own. In a checkout, write `cargo run --release --` instead of `tamegrad`.
 
     ```sh
     tamegrad train fixed.toml
@@ -118,9 +118,9 @@ fn the_report_of_a_fix() {
 
     ## What was measured
 
-    Of the run as given, at each of its steps (160 steps seen): the loss, the gradient, and the gains of the layers by probes. The metric is that of held-out data; higher is better.
+    At each step of the run as given (160 steps seen): the loss, the gradient, and the gains of the layers (from probes). The metric is measured on held-out data; higher is better.
 
-    | run | verdict | metric | hash of the weights |
+    | run | verdict | metric | weights hash |
     | --- | --- | --- | --- |
     | as given | exploded | 0.1 |  |
     | fixed | healthy | 0.955 | `00c0ffee` |
@@ -137,7 +137,7 @@ fn a_healthy_run_is_left_alone() {
     assert_eq!(
         headings,
         [
-            "# Healthy: left as it is",
+            "# Healthy: nothing was changed",
             "## The run as given",
             "## The six signs",
             "## The chain of gains at step 150",
@@ -154,7 +154,7 @@ fn when_nothing_holds_it_says_so() {
     let report = FixReport { chosen: None, fixed: None, ..fix_report(&guard) };
     let text = fix(&report, &guard.diagnosis(), guard.run(), "");
     assert!(text.starts_with("# Exploded at step 150 in `layers.3`, not fixed\n"), "{text}");
-    assert!(text.contains("\nNone of the remedies that were tried gave a run"), "{text}");
+    assert!(text.contains("\nNone of the remedies that were tried kept the run"), "{text}");
     assert!(!text.contains("fixed.toml"), "{text}");
 }
 

@@ -33,10 +33,10 @@ fn an_exploded_run() {
       The loss is NaN                            ALARM      step 152      9 times
         - loss: NaN
         - NaN and Inf elements in the gradients: 6
-      Metric not improving or deteriorating      too early  needs 3 more
+      Metric stalls or deteriorates              too early  needs 3 more
       An update changes much of a weight matrix  ALARM      step 150      2 times
         - update ratio of layers.5.linear.weight: 0.8 (usually 0.00201)
-      A gradient's norm has jumped               ALARM      step 150      2 times
+      A gradient norm has jumped                 ALARM      step 150      2 times
         - gradient norm of layers.5.linear.weight: 900 (usually 1)
         - standard deviations above its mean (log scale): 56.3 (limit 6)
       The learning rate has to come down a lot   quiet
@@ -48,21 +48,21 @@ fn an_exploded_run() {
       layers.5  forward 0.4 (calm mean 0.4), backward 1.2 (calm mean 1.2)
 
     Remedies, best first (* treats the cause)
-     1. *  batch-norm-before   batch norm before the activation (sets the scale anew at every layer,
-                               before the activation)
-     2. *  batch-norm-after    batch norm after the activation (sets the scale anew at every layer,
-                               after the activation)
+     1. *  batch-norm-before   batch norm before the activation (resets the scale at every layer, before
+                               the activation)
+     2. *  batch-norm-after    batch norm after the activation (resets the scale at every layer, after
+                               the activation)
      3. *  bounded-activation  relu in layers.3 (the slope no longer grows with the input)
-     4.    skip-step           the guard in protect mode (skips non-finite steps, scales spikes, lowers
-                               the learning rate and rewinds while training goes on)
+     4.    skip-step           the guard in protect mode (during training, skips non-finite steps,
+                               scales spikes, lowers the learning rate and rewinds)
      5.    clip-global-norm    clip by global norm at 2.4 (the usual gradient norm, 2.4)
-     6.    clip-tensor-norm    clip each tensor by norm at 0.98 (bounds each tensor at its share of the
-                               usual norm; calm layers keep their steps)
-     7.    clip-value          clip each element at 3 (bounds every element; changes the direction of
+     6.    clip-tensor-norm    clip each tensor by norm at 0.98 (caps each tensor at its share of the
+                               usual norm; calm layers are unaffected)
+     7.    clip-value          clip each element at 3 (caps every element, but changes the direction of
                                the gradient)
      8.    warm-up             warm up over 40 steps (takes small steps first, where the loss is
                                steepest)
-        and 8 more: tamegrad explain lists them all
+        and 8 more; tamegrad explain lists them all
     ");
 }
 
@@ -115,20 +115,20 @@ fn numbers_told_with_the_place_are_not_told_again() {
 #[test]
 fn a_place_without_a_name_is_told_in_words() {
     let guard = exploded();
-    let outside = "outside the model, in the loss: all outputs of the pass are finite and of their \
-                   usual size, ";
+    let outside = "outside the model, in the loss: all outputs of the pass are finite and of usual \
+                   size, ";
     for (place, told, why) in [
         (
             Place::Loss,
-            format!("{outside}but the loss is not"),
-            "nothing in the model made it; look",
+            format!("{outside}but the loss is not finite"),
+            "nothing in the model; check the loss function",
         ),
         (
             Place::LossGradient,
             format!("{outside}but the gradient that the loss sends back is not finite"),
-            "nothing in the model made it; look",
+            "nothing in the model; check the loss function",
         ),
-        (Place::Data, "in the data".to_owned(), "unknown: the numbers support no cause"),
+        (Place::Data, "in the data".to_owned(), "unknown: no known cause fits the numbers"),
     ] {
         let mut given = guard.diagnosis();
         given.origin = Some(Origin::new(place, vec![]));
@@ -145,9 +145,9 @@ fn all_remedies_that_treat_the_cause_are_shown_and_five_others() {
     let all = guard.diagnosis().remedies;
     for (treating, others, rows, last) in [
         (0, 5, 5, None),
-        (0, 6, 5, Some("    and 1 more: tamegrad explain lists them all")),
+        (0, 6, 5, Some("    and 1 more; tamegrad explain lists them all")),
         (7, 5, 12, None),
-        (7, 9, 12, Some("    and 4 more: tamegrad explain lists them all")),
+        (7, 9, 12, Some("    and 4 more; tamegrad explain lists them all")),
     ] {
         let mut given = guard.diagnosis();
         given.remedies = all[..treating + others].to_vec();
@@ -158,7 +158,7 @@ fn all_remedies_that_treat_the_cause_are_shown_and_five_others() {
         assert_eq!(lines.len(), 1 + rows + last.iter().len(), "{lines:?}");
         let marked = lines.iter().filter(|line| line.contains(". *")).count();
         assert_eq!(marked, treating, "{lines:?}");
-        let more = lines.last().map(String::as_str).filter(|line| line.contains(" more: "));
+        let more = lines.last().map(String::as_str).filter(|line| line.contains(" more; "));
         assert_eq!(more, last);
     }
 }
@@ -222,7 +222,7 @@ fn a_run_of_which_only_the_loss_is_known() {
     EXPLODED  the run ended with NaN or Inf (3 steps seen)
     When           step 2
     Where          unknown: no layer or tensor stands out
-    Why            unknown: the numbers support no cause
+    Why            unknown: no known cause fits the numbers
 
     Loss           ▁▁×  2 to 2
     ");
@@ -241,7 +241,7 @@ fn the_table_of_trials() {
     ");
     assert_eq!(trials(&[], None, &Style::plain(100)), "no remedy was tried\n");
     let none = trials(&report.trials[..1], None, &Style::plain(100));
-    assert_eq!(none.lines().last(), Some("none was chosen"));
+    assert_eq!(none.lines().last(), Some("no remedy was chosen"));
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn the_verdict_of_a_run_that_recovered() {
     let text = told(&recovered(), &Style::plain(100));
     assert_eq!(
         text.lines().next(),
-        Some("RECOVERED  an alarm came, and the loss recovered (200 steps seen)")
+        Some("RECOVERED  the loss recovered after an alarm (200 steps seen)")
     );
     assert!(text.contains("When           step 150\n"), "{text}");
 }

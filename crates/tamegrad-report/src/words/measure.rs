@@ -5,7 +5,7 @@ use tamegrad::{Measure, Names, Place, Quantity, Reference};
 
 use crate::number::{count, counted, number};
 
-/// A measure with its place, its value and what it is held against.
+/// A measure with its place, its value and what it is compared with.
 ///
 /// ```
 /// use tamegrad::{Measure, Names, Quantity, Reference};
@@ -26,7 +26,7 @@ pub fn measure(measure: &Measure, names: &Names) -> String {
     text
 }
 
-/// Several measures in one line.
+/// Several measures on one line.
 pub(crate) fn measures(all: &[Measure], names: &Names) -> String {
     all.iter().map(|of| measure(of, names)).collect::<Vec<_>>().join("; ")
 }
@@ -41,20 +41,20 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::Loss => "loss".into(),
         Quantity::LossChange => "change in loss".into(),
         Quantity::WildChanges => {
-            format!("changes beyond it{}", over("in the last").unwrap_or_default())
+            format!("wild changes{}", over("in the last").unwrap_or_default())
         }
         Quantity::PeakLoss => "peak loss".into(),
-        Quantity::LossSigmas => "standard deviations above its level".into(),
-        Quantity::LossEpisodes => "times the loss left its level".into(),
+        Quantity::LossSigmas => "standard deviations above the usual loss".into(),
+        Quantity::LossEpisodes => "times the loss left its usual level".into(),
         Quantity::Sharpness => "sharpness along the update".into(),
         Quantity::LossScale => "loss scale".into(),
-        Quantity::LossScaleHalvings => "halvings in a row".into(),
+        Quantity::LossScaleHalvings => "halvings of the loss scale in a row".into(),
         Quantity::NonFiniteElements => {
             format!("NaN and Inf elements in {}", place(of.place, names))
         }
         Quantity::NonFiniteRecords => {
             let what = if of.place == Place::Loss { "loss" } else { "gradient norm" };
-            format!("{what} records that are NaN or Inf")
+            format!("records with a NaN or Inf {what}")
         }
         Quantity::FirstNonFinite => match of.place {
             Place::Tensor(_) => {
@@ -62,9 +62,9 @@ fn quantity(of: &Measure, names: &Names) -> String {
             }
             // Seen in a later pass than the first.
             _ if of.against.is_some() => {
-                format!("step at which {} was seen to be NaN or Inf", place(of.place, names))
+                format!("step at which NaN or Inf was seen in {}", place(of.place, names))
             }
-            _ => format!("step at which {} is first NaN or Inf", place(of.place, names)),
+            _ => format!("first step with NaN or Inf in {}", place(of.place, names)),
         },
         Quantity::GradientNorm => of_place("gradient norm"),
         Quantity::DriftingGradientNorm => of_place("drifting gradient norm"),
@@ -74,7 +74,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::InnerGradientNorm => "gradient norm of the inner layers at the end".into(),
         Quantity::GradientSigmas => "standard deviations above its mean (log scale)".into(),
         Quantity::GradientSpikes => "spikes of the gradient norm".into(),
-        Quantity::RisingRecords => "rising records in a row".into(),
+        Quantity::RisingRecords => "consecutive rising records".into(),
         Quantity::ForwardGain => of_place("forward gain"),
         Quantity::BackwardGain => of_place("backward gain"),
         Quantity::LargestGain => of_place("largest gain"),
@@ -84,7 +84,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::BackwardGrowth => "growth of the gradient from output to input".into(),
         Quantity::TimeStepProduct => product("backward", "time step", of),
         Quantity::LyapunovExponent => "Lyapunov exponent per time step".into(),
-        Quantity::MeanBackwardGain => "mean backward gain of a layer".into(),
+        Quantity::MeanBackwardGain => "mean backward gain per layer".into(),
         Quantity::BatchNormLayers => "layers with batch norm and no skip connection".into(),
         Quantity::PlainLayers => "layers without normalisation".into(),
         Quantity::UpdateRatio => match of.over {
@@ -101,7 +101,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::SecondMomentLag => of_place("RMS of g^2/v"),
         Quantity::LearningRate => "learning rate".into(),
         Quantity::LearningRateCuts => "cuts of the learning rate".into(),
-        Quantity::LearningRateLeft => "part of the learning rate left by all cuts".into(),
+        Quantity::LearningRateLeft => "fraction of the learning rate left after all cuts".into(),
         Quantity::Metric => "metric".into(),
         Quantity::BestMetric => "best metric".into(),
         Quantity::LargestElement => format!("largest value in {}", place(of.place, names)),
@@ -111,7 +111,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::PassStep => "step of the pass".into(),
         Quantity::StepsSinceAlarm => "steps since the last alarm".into(),
         Quantity::RecordsSinceAlarm => "records since the alarm".into(),
-        Quantity::RecordsBeforeAlarm => "records before the alarm, the first".into(),
+        Quantity::RecordsBeforeAlarm => "records before the first alarm".into(),
         Quantity::HeadroomBits => of_place("powers of 2 to the number type's maximum"),
     }
 }
@@ -149,15 +149,15 @@ fn against(of: &Measure, reference: Reference, value: f64) -> String {
         Reference::Limit => format!("limit {value}"),
         Reference::Usual => format!("usually {value}"),
         Reference::Before => match of.over {
-            Some(steps) => format!("{value} {} before", counted(steps, "step")),
+            Some(steps) => format!("{value}, {} earlier", counted(steps, "step")),
             None => format!("{value} before"),
         },
         Reference::First if of.quantity == Quantity::FirstNonFinite => {
-            format!("the first NaN or Inf came at step {value}")
+            format!("first NaN or Inf at step {value}")
         }
-        Reference::First => format!("{value} at first"),
+        Reference::First => format!("initially {value}"),
         Reference::Best => format!("best {value}"),
-        Reference::Layers => format!("median of the layers {value}"),
+        Reference::Layers => format!("layer median {value}"),
         Reference::Spread => format!("usual spread {value}"),
         Reference::Descent => format!("descent so far {value}"),
         Reference::Total => format!("of {value}"),
@@ -195,7 +195,7 @@ mod tests {
             ),
             (
                 of(Q::LearningRate, 0.3).over(100).against(R::Before, 0.1),
-                "learning rate: 0.3 (0.1 100 steps before)",
+                "learning rate: 0.3 (0.1, 100 steps earlier)",
             ),
             (
                 of(Q::TimeStepProduct, 8e4).over(100).against(R::Limit, 30.0),
@@ -203,12 +203,12 @@ mod tests {
             ),
             (
                 of(Q::FirstNonFinite, 7.0).at(Place::Input(1)),
-                "step at which input `mask` is first NaN or Inf: 7",
+                "first step with NaN or Inf in input `mask`: 7",
             ),
             (
                 of(Q::FirstNonFinite, 61.0).at(Place::Output(LayerId(0))).against(R::First, 60.0),
-                "step at which the output of fc1 was seen to be NaN or Inf: 61 (the first NaN or \
-                 Inf came at step 60)",
+                "step at which NaN or Inf was seen in the output of fc1: 61 (first NaN or Inf at \
+                 step 60)",
             ),
             (
                 of(Q::FirstNonFinite, 4.0).at(Place::Tensor(TensorId(0))),
@@ -216,7 +216,7 @@ mod tests {
             ),
             (
                 of(Q::NonFiniteRecords, 3.0).at(Place::Loss).against(R::Total, 9.0),
-                "loss records that are NaN or Inf: 3 (of 9)",
+                "records with a NaN or Inf loss: 3 (of 9)",
             ),
         ] {
             assert_eq!(measure(&given, &names()), words);

@@ -1,9 +1,9 @@
-//! What a finding says has happened.
+//! What has happened, according to a finding.
 
 use tamegrad::{Finding, Measure, Place, Quantity, Reference, SignName};
 
-/// What has happened, in words that are true for this finding; a sign's own title covers all that it
-/// may be.
+/// What has happened, in words that fit this finding; a sign's own title covers everything that it
+/// can show.
 pub fn title(finding: &Finding) -> &'static str {
     let own = finding.sign.doc().title;
     finding.evidence.first().and_then(|first| known(finding.sign, first)).unwrap_or(own)
@@ -14,7 +14,7 @@ fn known(sign: SignName, first: &Measure) -> Option<&'static str> {
     use SignName as S;
     Some(match (sign, first.quantity) {
         (S::LossFluctuates, Q::LossChange) => "The loss swings wildly",
-        (S::LossFluctuates, Q::Loss) => "The loss runs away from where it began",
+        (S::LossFluctuates, Q::Loss) => "The loss climbs far above where it began",
         (S::LossFluctuates, Q::PeakLoss) => "The loss leaves its usual level",
         (S::LossNonFinite, Q::Loss) if first.value.is_nan() => "The loss is NaN",
         (S::LossNonFinite, Q::Loss) => "The loss is infinite",
@@ -28,16 +28,18 @@ fn known(sign: SignName, first: &Measure) -> Option<&'static str> {
         (S::MetricStalls, Q::BestMetric) => "The held-out metric does not improve",
         (S::UpdatesTooLarge, Q::UpdateRatio) => "An update changes much of a weight matrix",
         (S::UpdatesTooLarge, Q::MedianUpdateRatio) => "Updates grow with the learning rate",
-        (S::UpdatesTooLarge, Q::ParameterNormChange) => "The norm of the parameters jumps",
-        (S::GradientSpikes, Q::DriftingGradientNorm) => "A gradient's norm drifts upward",
-        (S::GradientSpikes, Q::LowestGradientNorm) => "The gradient's norm stays very high",
+        (S::UpdatesTooLarge, Q::ParameterNormChange) => "The parameter norm jumps",
+        (S::GradientSpikes, Q::DriftingGradientNorm) => "A gradient norm drifts upward",
+        (S::GradientSpikes, Q::LowestGradientNorm) => "The gradient norm stays very high",
         (S::GradientSpikes, Q::BackwardProduct) => "The layers multiply the gradient",
         (S::GradientSpikes, Q::GradientNorm) => match first.against {
             Some((Reference::Limit, _)) => "The gradient is very large",
-            _ => "A gradient's norm has jumped",
+            _ => "A gradient norm has jumped",
         },
         (S::LearningRateFalls, Q::LearningRate) => "The learning rate was cut",
-        (S::LearningRateFalls, Q::CriticalMultiple) => "The update is too long for its own loss",
+        (S::LearningRateFalls, Q::CriticalMultiple) => {
+            "The update raises the loss of its own batch"
+        }
         _ => return None,
     })
 }
@@ -72,13 +74,9 @@ mod tests {
             (
                 SignName::GradientSpikes,
                 of(Quantity::GradientNorm, 900.0).against(Reference::Usual, 1.0),
-                "A gradient's norm has jumped",
+                "A gradient norm has jumped",
             ),
-            (
-                SignName::MetricStalls,
-                of(Quantity::Loss, 1.0),
-                "Metric not improving or deteriorating",
-            ),
+            (SignName::MetricStalls, of(Quantity::Loss, 1.0), "Metric stalls or deteriorates"),
         ] {
             let finding = Finding::new(sign, Step(1), Severity::Alarm, vec![first]);
             assert_eq!(title(&finding), words, "{first:?}");

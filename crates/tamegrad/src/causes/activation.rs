@@ -10,20 +10,22 @@ use crate::run::Run;
 pub(crate) const DOC: Doc = Doc {
     name: "activation",
     title: "An activation that grows faster than its input",
-    what: "The layer where it began applies exp, a square or another function whose slope grows \
+    what: "The layer at the origin applies exp, a square or another function whose slope grows \
            with its input.",
-    why: "The gain of such a layer is not a constant: it grows with the signal that comes in. \
-          Once inputs drift upward the gain runs away, forward and backward at the same time, and \
-          no initialisation prevents it. exp leaves the range of f32 at an input of 88.7.",
+    why: "The gain of such a layer is not constant: it grows with the incoming signal. Once inputs \
+          drift upward the gain runs away, forward and backward at the same time, and no \
+          initialisation prevents it. exp overflows f32 at an input of 88.7.",
     rule: |_| {
-        "The origin is a layer whose activation is known to grow faster than linearly. It ranks \
-         before causes that only the numbers support, for such a layer is known to do this."
+        "Supported when the origin is a layer whose activation is known to grow faster than \
+         linearly. It ranks above causes that only the numbers support, because such a layer is \
+         known to do this."
             .to_owned()
     },
     example: "recipes/exploding-digits.toml, layers.17 (exp): forward gain 6.57 while calm, 1,444 at \
               step 111.",
-    remedy: "Replace the activation by a bounded or linear one, normalise before it, or clip.",
-    source: "f32 overflow of exp: IEEE 754; published failures with exp layers are re-created in \
+    remedy: "Replace the activation with a bounded or linear one, normalise before it, or clip the \
+             gradient.",
+    source: "f32 overflow of exp: IEEE 754. Published failures with exp layers are reproduced in \
              AUTOTRAINER (Zhang 2021).",
 };
 

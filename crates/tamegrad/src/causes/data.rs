@@ -9,22 +9,24 @@ use crate::run::Run;
 pub(crate) const DOC: Doc = Doc {
     name: "data",
     title: "A bad batch",
-    what: "The batch at the alarm holds values far larger than other batches do, or NaN or Inf.",
-    why: "The gradient of a weight is the input times what comes back from the loss: inputs that \
-          are 1,000 times larger make a gradient that is 1,000 times larger, once. With Adam one \
+    what: "The batch at the alarm holds values far larger than those of other batches, or NaN or \
+           Inf.",
+    why: "The gradient of a weight is its input times what comes back from the loss, so inputs \
+          that are 1,000 times larger make the gradient 1,000 times larger, once. With Adam, one \
           such gradient stays in the second moment for thousands of steps.",
     rule: |rules| {
         format!(
-            "Non-finite inputs or targets are the cause, whatever else there is. Otherwise: the \
-             largest magnitude or the RMS of one of the inputs, or the largest target, of the batch \
-             at the alarm or of the one before it is above {} times the median of the {} before.",
+            "Non-finite inputs or targets are the cause, whatever else is found. Otherwise, the \
+             batch at the alarm and the one before it are checked. A batch is bad if the largest \
+             magnitude or the RMS of one of its inputs, or its largest target, is above {} times \
+             the median of the {} batches before.",
             rules.data.ratio, rules.data.batches,
         )
     },
     example: "Step 300: largest input 16,000; median of the 50 batches before: 16.",
-    remedy: "Skip the batch and look at its rows; scale or clamp inputs where such values are \
-             legitimate.",
-    source: "PaLM (Chowdhery 2022), section 5.1, skipped the batches round a spike.",
+    remedy: "Skip the batch and look at its rows. Where such values are legitimate, scale or clamp \
+             the inputs.",
+    source: "PaLM (Chowdhery 2022), section 5.1, skipped the batches around a spike.",
 };
 
 /// Weighs the data at the alarm.

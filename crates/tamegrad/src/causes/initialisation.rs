@@ -14,20 +14,22 @@ pub(crate) const DOC: Doc = Doc {
     name: "initialisation",
     title: "Initial weights too large",
     what: "Before the first update the layers' gains already multiply to a large number, because \
-           all weights, or one layer's, were drawn with too large a spread.",
-    why: "Fifty layers of gain 2 multiply to 1e15. All values are still finite, so checks for NaN \
-          see nothing, yet every gradient is scaled by that product.",
+           all weights, or those of one layer, were drawn with too large a spread.",
+    why: "Fifty layers with a gain of 2 multiply to 1e15. All values are still finite, so checks \
+          for NaN see nothing, yet every gradient is scaled by that product.",
     rule: |rules| {
         let rule = rules.initialisation;
         format!(
-            "From the probes of the first pass, without recurrent steps: the product of the forward \
-             or of the backward gains is above {}; or one layer's gain is above {} and {STANDS_OUT} \
-             times the median of the others. Left out are the first and the last layer, which \
-             change the width by design, layers of exp, whose gain is not that of the weights, and \
-             normalised layers. Where layers only normalise, the product with their gains must be \
-             above {} as well. In a network that branches, the growth from its input to its output \
-             takes the product's place, unless something in it normalises, is recurrent or grows \
-             faster than its input. In logs: an explosion within {} records of the start.",
+            "Judged from the probes of the first pass, without recurrent steps. Supported when the \
+             product of the forward gains, or of the backward gains, is above {}; or when one \
+             layer's gain is above {} and above {STANDS_OUT} times the median of the others. The \
+             first and the last layer do not count as that one layer, because they change the \
+             width by design. Layers with exp, whose gain does not come from the weights, and \
+             normalised layers are left out altogether. If some layers only normalise, the product \
+             that includes their gains must be above {} as well. In a network that branches, the \
+             growth from its input to its output takes the place of the product, unless something \
+             in it normalises, is recurrent or grows faster than its input. In logs: supported \
+             when the explosion comes within {} records of the start.",
             rule.product,
             USUAL_GAIN.end(),
             rule.product,
@@ -36,7 +38,7 @@ pub(crate) const DOC: Doc = Doc {
     },
     example: "30 layers with 2 times the He spread: product of gains 1e9. One layer at 10 times: \
               its gain 10.1, the others 0.9 to 1.1.",
-    remedy: "Draw the weights anew by He's rule (ReLU) or orthogonally (tanh, linear).",
+    remedy: "Redraw the weights with He's scheme (ReLU) or orthogonally (tanh, linear).",
     source: "Glorot and Bengio 2010; He et al. 2015, Delving Deep into Rectifiers, equation 10.",
 };
 

@@ -15,16 +15,17 @@ pub(crate) const DOC: Doc = Doc {
     title: "Learning rate too high",
     what: "The step is longer than the region in which the gradient is a good guide, because the \
            rate is too high from the start, was ramped up, or jumped.",
-    why: "On a quadratic valley of curvature c gradient descent diverges above 2/c: each step \
-          overshoots by more than the last. The layers' gains can be normal all the while.",
+    why: "In a quadratic valley of curvature c, gradient descent diverges above a rate of 2/c: \
+          each step overshoots by more than the last. The layers' gains can look normal all the \
+          while.",
     rule: |rules| {
         let rule = rules.rate_cause.live;
         format!(
-            "A jump of the rate by {} times or more within the {} steps before the alarm (in logs: \
-             within {} records); or a rate that has risen by {} times or more over the {} steps \
-             before it (a warm-up in the first {} steps is neither); or, with less support, a \
-             median of the largest update ratios of the last 10 steps above {}, or \
-             updates-too-large in the first 5 steps.",
+            "Supported when the rate jumps by {} times or more within the {} steps before the \
+             alarm (in logs, within {} records), or rises by {} times or more over the {} steps \
+             before it. A warm-up in the first {} steps counts as neither. With less support: the \
+             median of the largest update ratios of the last 10 steps is above {}, or \
+             updates-too-large fires in the first 5 steps.",
             rule.jump,
             rule.within,
             rules.rate_cause.logs.within,
@@ -34,7 +35,7 @@ pub(crate) const DOC: Doc = Doc {
             rules.update.live.trouble,
         )
     },
-    example: "Learning rate 0.05 to 1.5 at step 400; alarm at step 401.",
+    example: "Learning rate raised from 0.05 to 1.5 at step 400; alarm at step 401.",
     remedy: "Lower the rate, or warm up to it.",
     source: "LeCun, Simard, Pearlmutter 1993; Cohen 2021 (edge of stability).",
 };

@@ -13,17 +13,18 @@ use crate::run::Run;
 pub(crate) const DOC: Doc = Doc {
     name: "normalisation",
     title: "Normalisation missing or harmful",
-    what: "A deep network without normalisation, whose gains drifted apart; or batch norm in a \
-           deep network without skip connections, which multiplies the gradient at every layer.",
+    what: "A deep network has no normalisation and its gains drifted apart; or it has batch norm \
+           but no skip connections, and batch norm multiplies the gradient at every layer.",
     why: "Normalisation holds the scale of the signal at every layer. In a plain network, though, \
-          batch norm has a backward gain of about 1.21 a layer at initialisation: 50 layers \
-          multiply to 12,000. With skip connections it does not.",
+          batch norm has a backward gain of about 1.21 per layer at initialisation, so 50 layers \
+          multiply to 12,000. With skip connections this does not happen.",
     rule: |rules| {
         let rule = rules.normalisation;
         format!(
-            "Harmful: at least {} layers with batch norm and no skip connection, and a product of \
-             all backward gains above {}. Missing: at least {} layers without normalisation, and a \
-             product of backward gains at the alarm above {} and {} times that of the first pass.",
+            "Harmful: at least {} layers have batch norm and no skip connection, and the product \
+             of all backward gains is above {}. Missing: at least {} layers have no normalisation, \
+             and the product of backward gains at the alarm is above {} and above {} times that of \
+             the first pass.",
             rule.layers,
             rule.harmful_product,
             rule.layers,
@@ -32,9 +33,9 @@ pub(crate) const DOC: Doc = Doc {
         )
     },
     example: "50 layers with batch norm, no skip connections: product of backward gains 1.2e4.",
-    remedy: "Harmful: add skip connections or use fewer layers. Missing: batch norm or layer \
-             norm, before or after the activation, with skip connections where the net is deep.",
-    source: "Yang et al. 2019, A Mean Field Theory of Batch Normalization (1.21 a layer); Ioffe \
+    remedy: "Harmful: add skip connections or use fewer layers. Missing: add batch norm or layer \
+             norm before or after the activation, with skip connections if the network is deep.",
+    source: "Yang et al. 2019, A Mean Field Theory of Batch Normalization (1.21 per layer); Ioffe \
              and Szegedy 2015.",
 };
 

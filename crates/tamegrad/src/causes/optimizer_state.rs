@@ -13,9 +13,9 @@ pub(crate) const DOC: Doc = Doc {
     title: "The optimizer's second moment lags behind",
     what: "Adam divides by the square root of v, an average of past squared gradients. When the \
            gradient grows faster than v, the division no longer holds the update down.",
-    why: "With beta2 = 0.999 v needs hundreds of steps to follow. Until then an update is larger \
-          than the learning rate means it to be, in exactly the tensors that are growing. \
-          Afterwards one spike keeps v high for thousands of steps, and the tensor hardly learns.",
+    why: "With beta2 = 0.999, v needs hundreds of steps to follow. Until then updates are larger \
+          than the learning rate intends, in exactly the tensors that are growing. Afterwards a \
+          single spike keeps v high for thousands of steps, and the tensor hardly learns.",
     rule: |rules| {
         format!(
             "RMS of g^2/v (v before it takes in g) above {} for a tensor at the alarm.",
@@ -23,10 +23,10 @@ pub(crate) const DOC: Doc = Doc {
         )
     },
     example: "Embedding: RMS of g^2/v = 5.1 at the step before the loss spike.",
-    remedy: "Lower beta2 (0.95), clip before the moments see the gradient, or divide that \
+    remedy: "Lower beta2 (to 0.95), clip before the moments see the gradient, or divide that \
              tensor's rate by the RMS (StableAdamW).",
     source: "Wortsman et al. 2023, Stable and low-precision training for large-scale \
-             vision-language models, section 3.4, which has the threshold.",
+             vision-language models, section 3.4, which gives the threshold.",
 };
 
 /// Weighs the largest lag that was measured at the alarm.

@@ -12,20 +12,20 @@ use crate::run::Run;
 pub(crate) const DOC: Doc = Doc {
     name: "precision",
     title: "The number type is too narrow",
-    what: "Values came close to the largest number that the type can hold.",
-    why: "f16 ends at 65,504, bf16 and f32 at 3.4e38. A product of gains that f32 still holds is \
+    what: "Values came close to the largest number that their type can hold.",
+    why: "f16 ends at 65,504, bf16 and f32 at 3.4e38. A product of gains that still fits in f32 is \
           Inf in f16, and Inf minus Inf is NaN.",
     rule: |rules| {
         format!(
-            "The largest magnitude in the probed outputs or the gradients at the alarm is above {} \
-             of the type's maximum; or a layer's output overflowed at step 0. In logs: the loss \
-             scale collapsed before the alarm.",
+            "Supported when the largest magnitude in the probed outputs or the gradients at the \
+             alarm is above {} of the type's maximum, or when a layer's output overflowed at step \
+             0. In logs: when the loss scale collapsed before the alarm.",
             rules.precision,
         )
     },
     example: "f16, step 812: largest gradient 61,000 of 65,504.",
-    remedy: "Loss scaling with back-off, bf16 in place of f16, or treat what made the values \
-             large.",
+    remedy: "Use loss scaling with back-off, use bf16 instead of f16, or treat what made the \
+             values large.",
     source: "Micikevicius et al. 2018, Mixed Precision Training.",
 };
 

@@ -12,21 +12,22 @@ use crate::run::Run;
 pub(crate) const DOC: Doc = Doc {
     name: "recurrence",
     title: "Recurrent weights multiply at every time step",
-    what: "Back-propagation through time multiplies the gradient by the same recurrent matrix \
-           once a time step; its largest singular directions grow by powers of the length.",
-    why: "With a gain of only 1.1 a step, 100 steps multiply to 14,000. The gain depends on the \
+    what: "Backpropagation through time multiplies the gradient by the same recurrent matrix once \
+           per time step, so its largest singular directions grow exponentially with the length of \
+           the sequence.",
+    why: "With a gain of only 1.1 per step, 100 steps multiply to 14,000. The gain depends on the \
           sequence, so one batch can explode where the last did not.",
     rule: |rules| {
         format!(
-            "The product of the backward gains over the time steps is above {}, at the alarm, in \
-             the latest calm pass or at the first step. The mean of the logarithms is the Lyapunov \
-             exponent of the backward pass, and it is above 0.",
+            "Supported when the product of the backward gains over the time steps is above {} at \
+             the alarm, in the latest calm pass or at the first step. The mean of the logarithms \
+             of these gains is the Lyapunov exponent of the backward pass, and it is then above 0.",
             rules.recurrence,
         )
     },
     example: "100 time steps, mean gain 1.12: the product is 83,000, the Lyapunov exponent 0.113.",
-    remedy: "Clip by global norm (the published cure), orthogonal recurrent weights, or a lower \
-             learning rate.",
+    remedy: "Clip by global norm (the published cure), use orthogonal recurrent weights, or lower \
+             the learning rate.",
     source: "Pascanu, Mikolov, Bengio 2013, On the difficulty of training recurrent neural \
              networks, section 2.1; Engelken 2023 for the Lyapunov exponent.",
 };

@@ -12,26 +12,27 @@ use crate::running::{Window, median};
 /// The text of `explain`.
 pub(crate) const DOC: Doc = Doc {
     name: "spike-then-dead",
-    title: "A spike, then dead",
-    what: "After one very large update the gradients of the inner layers are exactly 0, or a \
+    title: "A spike left the network dead",
+    what: "After one very large update, the gradients of the inner layers are exactly 0 or a \
            millionth of what they were, and the loss is flat.",
     why: "A ReLU whose bias was thrown far below zero never fires again and has no gradient; a \
-          saturated tanh or sigmoid has next to none. Nothing is NaN, so nothing complains: the \
-          run goes on to the end and learns nothing.",
+          saturated tanh or sigmoid has almost none. Nothing is NaN, so nothing complains: the run \
+          goes on to the end and learns nothing.",
     rule: |rules| {
         format!(
-            "At the last step the largest gradient norm of the weight matrices, without the last \
-             layer (the whole norm where single tensors are not known), is 0 or below {:e} of the \
-             median up to the alarm; and the loss of the last 20 steps is flat and above {} of the \
-             first one, for a gradient of 0 at a loss of 0 is convergence.",
+            "Supported when two conditions hold. First, the largest gradient norm of the weight \
+             matrices at the last step, without the last layer, is 0 or below {:e} of the median \
+             up to the alarm (where individual tensors are unknown, the norm of the whole gradient \
+             is used). Second, the loss of the last 20 steps is flat and above {} of the first \
+             loss, because a gradient of 0 at a loss of 0 is convergence.",
             rules.dead.gradient, rules.dead.converged,
         )
     },
     example: "y = 5x^2 unscaled, SGD 0.1: gradient 100 times larger at step 2, then 0; loss flat \
               at 1,380.",
-    remedy: "Treat the spike (scale the target, lower the rate, clip); start again, for the dead \
-             units do not come back.",
-    source: "Re-run of the public question 48934338 on Stack Overflow.",
+    remedy: "Treat the spike (scale the target, lower the rate, clip) and start again, because \
+             dead units do not come back.",
+    source: "Re-run of the public Stack Overflow question 48934338.",
 };
 
 /// Weighs the gradients at the end of the run.

@@ -12,25 +12,26 @@ use crate::run::Run;
 pub(crate) const DOC: Doc = Doc {
     name: "unscaled-target",
     title: "Targets are not scaled",
-    what: "The regression targets are tens or thousands in size, while a fresh network's output \
+    what: "The regression targets are tens or thousands in size, while the output of a new network \
            is about 1.",
-    why: "The gradient of a squared error is proportional to the error: with targets of 1,000 the \
+    why: "The gradient of a squared error is proportional to the error. With targets of 1,000, the \
           first gradients are 1,000 times larger than the initialisation and the learning rate \
           were made for.",
     rule: |rules| {
         let rule = rules.target;
         format!(
-            "RMS of the targets above {}, and a loss of the first step of at least {}: the size \
-             comes from the target, from step 0 on, and enters at the last layer. Not where the \
-             inputs' RMS is above {} and the targets are at most {} times as large.",
+            "Supported when the RMS of the targets is above {} and the loss of the first step is \
+             at least {}: the size then comes from the targets, from step 0 on, and enters at the \
+             last layer. Not supported when the RMS of the inputs is above {} and the targets are \
+             at most {} times as large.",
             rule.rms, rule.first_loss, rule.input_rms, rule.like_inputs,
         )
     },
     example: "y = x^4 with x in 0..10: targets up to 10,000, loss 1e7 at step 0.",
     remedy: "Standardise the targets (and the inputs): subtract the mean, divide by the standard \
-             deviation, undo it on the prediction.",
-    source: "Re-runs of the public questions 48934338 and 52800582 on Stack Overflow; LeCun et \
-             al. 1998, Efficient BackProp, section 4.3.",
+             deviation, and undo both on the prediction.",
+    source: "Re-runs of the public Stack Overflow questions 48934338 and 52800582; LeCun et al. \
+             1998, Efficient BackProp, section 4.3.",
 };
 
 /// Weighs the targets and the first losses. The last layer carries it.

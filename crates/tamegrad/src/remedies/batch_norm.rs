@@ -7,14 +7,14 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "batch-norm",
     title: "Batch normalisation",
-    what: "Each unit is shifted and scaled to mean 0 and variance 1 over the batch, before the \
-           activation or after it, and then by two learned numbers.",
-    why: "The scale of the signal is set anew at every layer, so the weights can drift without \
-          the product of gains following.",
+    what: "Each unit is normalised to mean 0 and variance 1 over the batch, before the activation \
+           or after it, and then scaled and shifted by two learned numbers.",
+    why: "The scale of the signal is reset at every layer, so the weights can drift without the \
+          product of gains following.",
     rule: |_| {
-        "Proposed where layers have none, in both places; each is tried by itself. In a deep \
-         network without skip connections it multiplies gradients itself (about 1.21 a layer): \
-         the trial tells."
+        "Proposed where layers have no normalisation, in both places; each is tried separately. In \
+         a deep network without skip connections, batch norm itself multiplies gradients (by about \
+         1.21 per layer); the trial shows whether it helps."
             .to_owned()
     },
     example: "recipes/exploding-digits.toml explodes at step 111; with batch norm before the \

@@ -7,13 +7,13 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "bounded-activation",
     title: "Use a bounded or linear activation",
-    what: "exp, squares and the like are replaced by relu (linear growth) in the layer at fault, \
-           or in all layers that have one.",
-    why: "A gain that grows with the signal is the cause itself; without it there is nothing to \
+    what: "exp, squares and the like are replaced with relu (linear growth) in the layer at fault, \
+           or in every layer that has one.",
+    why: "A gain that grows with the signal is itself the cause; without it, nothing is left to \
           hold down.",
     rule: |_| {
-        "Proposed when an activation is known to grow faster than linearly: for the one layer \
-         that has it, or for all that do."
+        "Proposed when an activation is known to grow faster than linearly: for the one layer that \
+         has it, or for all layers that do."
             .to_owned()
     },
     example: "layers.17: exp becomes relu.",

@@ -9,16 +9,15 @@ pub(super) const DOC: Doc = Doc {
     title: "Clip the gradient by its global norm",
     what: "When the L2 norm of the whole gradient is above a limit, all gradients are scaled down \
            by the same factor.",
-    why: "The direction stays, only the length is bounded: a step into a cliff of the loss \
+    why: "The direction stays and only the length is bounded, so a step off a cliff of the loss \
           becomes a small step. It is the published cure for recurrent networks.",
     rule: |_| {
-        "factor = min(1, limit / norm), computed in f64. The limit proposed is the median norm \
-         of the calm steps, or 1 when there were none. A non-finite gradient is skipped, never \
-         scaled. A limit that bites in more than half of the steps is a hidden learning-rate \
-         cut."
+        "factor = min(1, limit / norm), computed in f64. The proposed limit is the median norm of \
+         the calm steps, or 1 if there were none. A non-finite gradient is skipped, never scaled. \
+         A limit that clips more than half of the steps is a learning-rate cut in disguise."
             .to_owned()
     },
-    example: "Calm norm 2.1, norm at the alarm 3e5: scaled by 7e-6 to 2.1.",
+    example: "Calm norm 2.1, norm at the alarm 3e5: scaled by 7e-6, to 2.1.",
     remedy: "In a recipe: [clip] by = \"global-norm\", limit = 2.1. In PyTorch: \
              torch.nn.utils.clip_grad_norm_, after unscaling.",
     source: "Pascanu, Mikolov, Bengio 2013, algorithm 1.",

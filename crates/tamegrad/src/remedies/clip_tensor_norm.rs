@@ -7,20 +7,20 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "clip-tensor-norm",
     title: "Clip the gradient of each tensor by its norm",
-    what: "Each tensor whose gradient is longer than a limit is scaled down by itself; the others \
+    what: "Each tensor whose gradient norm is above a limit is scaled down by itself; the others \
            are left alone.",
-    why: "One exploding layer does not shrink the steps of all the others, as a global norm would \
-          make it do. The direction of the whole gradient changes.",
+    why: "One exploding layer does not shrink the steps of all the others, as it would under a \
+          global norm. The direction of the whole gradient changes.",
     rule: |_| {
-        "factor = min(1, limit / norm of the tensor). The limit proposed is the calm global \
-         norm divided by the square root of the number of weight matrices."
+        "factor = min(1, limit / norm of the tensor). The proposed limit is the calm global norm \
+         divided by the square root of the number of weight matrices."
             .to_owned()
     },
     example: "layers.17.linear.weight: norm 900, limit 0.4: scaled by 4e-4; layers.16 at 0.3 is \
               left alone.",
     remedy: "In a recipe: [clip] by = \"tensor-norm\", limit = 0.4.",
-    source: "LARS (You 2017) and AGC (Brock 2021) bound each tensor against its weights; this is \
-             the plain form.",
+    source: "LARS (You 2017) and AGC (Brock 2021) bound each tensor relative to its weights; this \
+             is the plain form.",
 };
 
 /// Proposes each tensor's share of the calm norm.

@@ -8,12 +8,12 @@ pub(super) const DOC: Doc = Doc {
     name: "clip-value",
     title: "Clip the gradient by value",
     what: "Each element of the gradient is clamped to an interval.",
-    why: "It bounds every single update without a norm, so one layer cannot take the others down. \
-          It bends the direction: large elements lose, small ones stay.",
+    why: "It bounds every element on its own, without a norm, so one layer cannot take the others \
+          down. It changes the direction: large elements are cut, small ones stay.",
     rule: |_| {
-        "element = clamp(element, -limit, limit). The limit proposed is 3 times the largest \
-         usual RMS of a tensor's gradient when the first alarm came. Inf would become the limit \
-         and be hidden: non-finite steps are skipped before."
+        "element = clamp(element, -limit, limit). The proposed limit is 3 times the largest usual \
+         RMS of a tensor's gradient at the first alarm. Non-finite steps are skipped first, \
+         because Inf would become the limit and be hidden."
             .to_owned()
     },
     example: "limit 0.01: elements 0.004, -0.3, 20 become 0.004, -0.01, 0.01.",

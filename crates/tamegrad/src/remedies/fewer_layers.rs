@@ -7,12 +7,12 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "fewer-layers",
     title: "Simplify the network: fewer layers",
-    what: "The network gets half as many hidden layers.",
-    why: "The gradient is a product with one factor a layer: with half the layers, the same gain \
-          of 2 multiplies to 3e4 in place of 1e9.",
+    what: "The network keeps half of its hidden layers.",
+    why: "The gradient is a product with one factor per layer: with half the layers, the same gain \
+          of 2 multiplies to 3e4 instead of 1e9.",
     rule: |_| {
-        "Half the hidden layers, at least 1. It is the most force: another network is trained, \
-         which may be able to do less."
+        "Half the hidden layers, at least 1. This is the most forceful remedy: it trains another \
+         network, which may be less capable."
             .to_owned()
     },
     example: "30 layers become 15.",

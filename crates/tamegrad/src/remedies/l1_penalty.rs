@@ -7,15 +7,15 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "l1-penalty",
     title: "L1 regularisation",
-    what: "The loss gets a term: a strength times the sum of the magnitudes of the weights.",
-    why: "It pulls every weight towards 0 by the same amount and makes many of them exactly \
-          unimportant, so that fewer paths multiply.",
+    what: "The loss gets another term: a strength times the sum of the magnitudes of the weights.",
+    why: "It pulls every weight towards 0 by the same amount. Many become negligible, so fewer \
+          paths multiply.",
     rule: |_| {
-        "loss + 0.0001 * sum of |w| over the weight matrices; the gradient gets 0.0001 times \
-         the sign of w."
+        "loss + 0.0001 * sum of |w| over the weight matrices. This adds 0.0001 times the sign of w \
+         to the gradient."
             .to_owned()
     },
-    example: "100,000 weights of about 0.1: the loss begins 1.0 higher.",
+    example: "100,000 weights of about 0.1: the loss starts 1.0 higher.",
     remedy: "In a recipe: [regularise] l1 = 0.0001.",
     source: "Tibshirani 1996; Pascanu 2013, section 3.1 (an L1 or L2 penalty on recurrent \
              weights).",

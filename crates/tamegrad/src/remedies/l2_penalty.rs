@@ -7,13 +7,14 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "l2-penalty",
     title: "L2 regularisation",
-    what: "The loss gets a term: a strength times the sum of the squared weights.",
+    what: "The loss gets another term: a strength times the sum of the squared weights.",
     why: "Large weights make large gains. The penalty pulls each weight back in proportion to its \
-          size, through the gradient, so that clipping and momentum see it as well.",
+          size. It acts through the gradient, so clipping and momentum see it as well.",
     rule: |_| {
-        "loss + 0.001 * sum of w^2 over the weight matrices; the gradient gets 0.002 w.".to_owned()
+        "loss + 0.001 * sum of w^2 over the weight matrices. This adds 0.002 w to the gradient."
+            .to_owned()
     },
-    example: "Weights of 30 layers with a sum of squares of 3,800: the loss begins 3.8 higher.",
+    example: "Weights of 30 layers with a sum of squares of 3,800: the loss starts 3.8 higher.",
     remedy: "In a recipe: [regularise] l2 = 0.001.",
     source: "Krogh and Hertz 1992, A Simple Weight Decay Can Improve Generalization; Pascanu 2013 \
              section 3 for recurrent weights.",

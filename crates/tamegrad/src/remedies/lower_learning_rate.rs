@@ -7,12 +7,13 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "lower-learning-rate",
     title: "Lower the learning rate",
-    what: "All steps become shorter by the same factor.",
-    why: "Gradient descent on a valley of curvature c diverges above a rate of 2/c. Below it, no \
-          layer and no batch can make a single step diverge by curvature alone.",
+    what: "Every step becomes shorter by the same factor.",
+    why: "In a valley of curvature c, gradient descent diverges above a rate of 2/c. Below it, no \
+          layer and no batch can make a single step diverge through curvature alone.",
     rule: |_| {
-        "By 10 times when the learning rate is the cause or nothing else was found, otherwise \
-         by 3 times. It costs training time: the run needs about as many times more steps."
+        "To a tenth when the learning rate is the cause or no cause was found; otherwise, and for \
+         logs, to 0.3 of its value. It costs training time: the run needs correspondingly more \
+         steps."
             .to_owned()
     },
     example: "A rate of 0.1 becomes 0.01.",

@@ -6,20 +6,19 @@ use crate::doc::Doc;
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
     name: "reinitialise",
-    title: "Re-initialise",
-    what: "The weights are drawn by the rule that makes a layer of this activation pass its \
+    title: "Re-initialise the weights",
+    what: "The weights are drawn with the scheme that lets a layer with this activation pass its \
            signal on at the same scale: He for relu and its kin, Xavier for tanh and sigmoid, \
            orthogonal for any.",
-    why: "The chain of gains begins at 1 in every layer, so its product does too, whatever the \
-          depth.",
+    why: "Every layer starts with a gain of 1, so their product does too, whatever the depth.",
     rule: |_| {
         "He: variance 2 / inputs. Xavier: variance 2 / (inputs + outputs). Orthogonal: a random \
-         rotation times sqrt(2) for relu, 1 otherwise. If one layer stands out only that layer \
-         is drawn anew."
+         rotation times sqrt(2) for relu, 1 otherwise. If one layer stands out, only that layer is \
+         redrawn."
             .to_owned()
     },
-    example: "Normal weights of spread 0.25 in 256 inputs have a gain of 2.8; He draws with 0.088 \
-              and a gain of 1.",
+    example: "Normal weights with a spread of 0.25 and 256 inputs have a gain of 2.8; He draws \
+              with a spread of 0.088, for a gain of 1.",
     remedy: "In a recipe: [model.mlp] init.he.gain = 1.0.",
     source: "He et al. 2015, equation 10; Glorot and Bengio 2010, equation 16; Saxe et al. 2013.",
 };

@@ -8,16 +8,17 @@ pub(super) const DOC: Doc = Doc {
     name: "rewind",
     title: "Rewind to a healthy snapshot",
     what: "Parameters, optimizer state, schedule, random numbers and data position go back to a \
-           snapshot taken before the trouble; the batches since then are not used again, and the \
-           rate is lowered.",
-    why: "A network that was thrown far away often does not come back by itself, and one that is \
-          dead never does. A hundred steps lost are cheaper than a run lost.",
+           snapshot taken before the trouble. The batches since then are not used again, and the \
+           learning rate is lowered.",
+    why: "A network that was thrown far away often does not come back by itself, and a dead one \
+          never does. Losing a hundred steps is cheaper than losing the run.",
     rule: |rules| {
         let ladder = rules.ladder;
         format!(
-            "When the loss has been up by {} robust spreads for {} steps, or {} steps in a row were \
-             skipped: the newest healthy snapshot at least {} steps back, or the oldest there is, \
-             learning rate times {}; at most {} times in a run.",
+            "The run is rewound when the loss has been up by {} robust spreads for {} steps, or \
+             when {} steps in a row were skipped. It goes back to the newest healthy snapshot at \
+             least {} steps back, or else to the oldest there is. The learning rate is multiplied \
+             by {}. A run is rewound at most {} times.",
             rules.departure.spreads,
             ladder.loss_up_steps,
             ladder.skips,
@@ -26,9 +27,9 @@ pub(super) const DOC: Doc = Doc {
             ladder.rewinds,
         )
     },
-    example: "Loss up from step 250 to 270: back to step 150, batches 150 to 270 left out.",
-    remedy: "tamegrad train RECIPE --guard protect does it. By hand: keep checkpoints, restart \
-             from one before the spike with other batches.",
+    example: "Loss up from step 250 to 270: back to step 150; batches 150 to 270 are left out.",
+    remedy: "tamegrad train RECIPE --guard protect does this. By hand: keep checkpoints, and \
+             restart from one before the spike with other batches.",
     source: "PaLM (Chowdhery 2022), section 5.1: restart about 100 steps before the spike, skip \
              200 to 500 batches.",
 };

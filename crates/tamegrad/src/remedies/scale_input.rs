@@ -10,11 +10,11 @@ pub(super) const DOC: Doc = Doc {
     what: "Each input feature is shifted to mean 0 and divided by its standard deviation over the \
            training data.",
     why: "The gradient of the first layer is proportional to its inputs, and the curvature to \
-          their square: inputs of 100 make a stable learning rate 10,000 times smaller.",
+          their square: inputs of 100 make the largest stable learning rate 10,000 times smaller.",
     rule: |rules| {
         format!(
-            "Proposed when the RMS of the inputs is above {}. Mean and deviation come from the \
-             training part only; constant features are left as they are.",
+            "Proposed when the RMS of the inputs is above {}. Mean and standard deviation come \
+             from the training split only. Constant features are left as they are.",
             rules.target.input_rms,
         )
     },

@@ -7,18 +7,19 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "scale-target",
     title: "Scale the targets",
-    what: "The mean of the training targets is subtracted and the rest divided by their standard \
-           deviation; to use a prediction, turn it back.",
-    why: "A fresh network gives outputs of about 1. Targets of that size make first gradients of \
-          about 1 as well, which initialisations and usual learning rates are made for.",
+    what: "The mean of the training targets is subtracted, and the result is divided by their \
+           standard deviation. Undo both to use a prediction.",
+    why: "A new network gives outputs of about 1. With targets of that size the first gradients \
+          are about 1 as well, which is what initialisations and usual learning rates are made \
+          for.",
     rule: |rules| {
         format!(
-            "For regression, when the RMS of the targets is above {}. Mean and deviation come from \
-             the training part only.",
+            "Proposed for regression when the RMS of the targets is above {}. Mean and standard \
+             deviation come from the training split only.",
             rules.target.rms,
         )
     },
-    example: "y = x^4 up to 10,000: standardised to -0.7 .. 2.9; the first loss is 1 in place of \
+    example: "y = x^4 up to 10,000: standardised to -0.7 .. 2.9; the first loss is 1 instead of \
               1e7.",
     remedy: "In a recipe: [scale] target = \"standard\".",
     source: "LeCun et al. 1998, Efficient BackProp, section 4.3.",

@@ -7,21 +7,23 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "skip-step",
     title: "Skip the step",
-    what: "The update of a step whose loss or gradient is not finite, or whose update would break \
-           a parameter, is left out; parameters and optimizer state stay as they were.",
-    why: "One Inf in one gradient is enough to make every parameter NaN: by clipping (Inf times 0 \
-          is NaN) or by the moments of Adam, which never forget a NaN.",
+    what: "A step is left out when its loss or gradient is not finite, or when its update would \
+           break a parameter. Parameters and optimizer state stay as they were.",
+    why: "One Inf in one gradient is enough to make every parameter NaN: through clipping (Inf \
+          times 0 is NaN) or through the moments of Adam, which never forget a NaN.",
     rule: |rules| {
         format!(
-            "The gradients are taken away, not multiplied by 0. {} skips in a row rewind the run; if \
-             that is not possible, it is stopped after {}: a rule that skips forever starves the run.",
+            "The gradients are removed, not multiplied by 0. {} skips in a row rewind the run. If \
+             that is not possible, the run is stopped after {}, because a rule that skips forever \
+             starves the run.",
             rules.ladder.skips,
             2 * rules.ladder.skips,
         )
     },
-    example: "Step 812: 3 Inf in layers.0.linear.weight; step left out, step 813 as usual.",
-    remedy: "tamegrad train RECIPE --guard protect does it. In PyTorch set p.grad = None for all \
-             parameters and skip optimizer.step().",
+    example: "Step 812: 3 Inf in layers.0.linear.weight. The step is left out; step 813 goes on as \
+              usual.",
+    remedy: "tamegrad train RECIPE --guard protect does this. In PyTorch, set p.grad = None for \
+             all parameters and skip optimizer.step().",
     source: "PaLM (Chowdhery 2022), section 5.1; Micikevicius et al. 2018 for loss scaling.",
 };
 

@@ -8,12 +8,12 @@ pub(super) const DOC: Doc = Doc {
     name: "smaller-batch",
     title: "Use a smaller batch",
     what: "Each step averages over fewer samples, and an epoch has more steps.",
-    why: "With a summed loss, or a rate that was scaled up with the batch, the gradient grows \
-          with the number of samples. Its noise also keeps small batches out of sharp valleys, \
-          where large gradients live.",
+    why: "With a summed loss, or with a rate that was scaled up with the batch, the gradient grows \
+          with the number of samples. Small batches are also noisier, which keeps them out of \
+          sharp valleys, where gradients are large.",
     rule: |_| {
-        "Half the batch, at least 8 samples. It treats the effect, not the cause, when the loss \
-         is a mean."
+        "Half the batch, at least 8 samples. When the loss is a mean, this treats the effect, not \
+         the cause."
             .to_owned()
     },
     example: "64 samples become 32.",

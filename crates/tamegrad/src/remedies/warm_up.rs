@@ -6,13 +6,13 @@ use crate::doc::Doc;
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
     name: "warm-up",
-    title: "Warm the learning rate up",
+    title: "Warm up the learning rate",
     what: "The learning rate rises linearly from near 0 to its value over the first steps.",
     why: "The first steps are the steepest, and the moments of Adam are not yet averages of \
-          anything. Small steps first lead to flatter ground, where the full rate is bearable.",
+          anything. Small first steps lead to flatter ground, where the full rate is safe.",
     rule: |_| {
-        "Over a tenth of the planned steps, at least 10. It helps when the trouble begins \
-         early; it delays it when the rate itself is too high."
+        "Over a tenth of the planned steps, at least 10. It helps when the trouble begins early. \
+         When the rate itself is too high, it only delays the trouble."
             .to_owned()
     },
     example: "2,000 steps planned: the rate reaches its value at step 200.",

@@ -7,11 +7,11 @@ use crate::doc::Doc;
 pub(super) const DOC: Doc = Doc {
     name: "weight-decay",
     title: "Weight decay (decoupled)",
-    what: "Each step takes a small part of every weight away, apart from the gradient and its \
-           moments.",
-    why: "Gains are proportional to the weights. Weights that are pulled to 0 cannot drift until \
-          the product of gains explodes; being decoupled, the pull is the same whatever Adam \
-          divides by.",
+    what: "Each step takes away a small part of every weight, independently of the gradient and \
+           its moments.",
+    why: "Gains are proportional to the weights. Weights that are pulled towards 0 cannot drift \
+          until the product of gains explodes. Because the decay is decoupled, the pull is the \
+          same whatever Adam divides by.",
     rule: |_| {
         "weight = weight * (1 - learning rate * 0.1) at each step. Biases and norm scales are \
          left out."

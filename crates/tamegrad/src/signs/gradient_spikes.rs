@@ -1,4 +1,4 @@
-//! Sign: spikes or very high values in the gradients.
+//! Sign: gradients spike or are very large.
 
 use super::Sign;
 use crate::doc::Doc;
@@ -13,31 +13,34 @@ use crate::running::Cusum;
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
     name: "gradient-spikes",
-    title: "Spikes or very high values in the gradients",
+    title: "Gradients spike or are very large",
     what: "The norm of a tensor's gradient, or of the whole gradient, is far above its own \
-           history: at once (spike), over some steps (drift), or from the start.",
-    why: "The gradient of a weight is a product along the chain rule. When the factors exceed \
-          one, it grows by powers, and it does so before the loss shows anything.",
+           history: at once (a spike), over a number of steps (a drift), or from the start.",
+    why: "The gradient of a weight is a product along the chain rule. When the factors exceed one, \
+          it grows exponentially with depth, and it does so before the loss shows anything.",
     rule: |rules| {
         let (spike, drift, high) = (rules.spike.live, rules.drift, rules.high_gradient.live);
         let (logs, log_high) = (rules.spike.logs, rules.high_gradient.logs);
         format!(
-            "On the logarithm of the norm, against an exponential average (0.98, winsorised at 3 \
-             sigma, sigma at least 0.1): a spike is more than {} sigma and {} times the mean. A \
-             drift is a cumulative sum over a slow average (0.995) with k = {}, h = {} and {} times \
-             the mean; h is widened for streams whose neighbours are alike. Among n tensors the \
-             thresholds of each rise to sqrt({} + 2 ln n) sigma and h + ln n / 2, so that a run \
-             with many tensors has no more false alarms than one with a single tensor. A tensor \
-             counts only when a tensor of a neighbouring layer or the whole gradient agrees within \
-             {AGREE_STEPS} steps. In the first {} steps only growth to {} times the first norm with \
-             a rising loss counts, and at step 0 a product of backward gains above {} with a norm \
-             above {}, or a norm above {:e}; after them, a norm that was never below {:e} with a \
-             loss that has not halved. It is an alarm when the loss departs as well (see \
-             loss-fluctuates; for a drift, in two steps in a row) or the norm is {} times its mean, \
-             and the whole norm is above that of every calm step before. Otherwise it is a strain. \
-             In logs: {} spikes of more than {} sigma and {} times the median of the records \
-             before; a norm that rises from record to record to {} sigma and {} times it; or a norm \
-             above {:e} with a loss that does not fall.",
+            "The logarithm of each norm is compared with its own exponential average (decay 0.98, \
+             winsorised at 3 sigma, sigma at least 0.1). A spike is more than {} sigma and {} \
+             times the mean. A drift is found by a cumulative sum over a slower average (decay \
+             0.995), with k = {} and h = {}, and is more than {} times the mean; h is larger where \
+             successive norms are correlated. With n tensors the thresholds rise to sqrt({} + 2 ln \
+             n) sigma and h + ln n / 2, so that a run with many tensors raises no more false \
+             alarms than a run with one. A tensor counts only if a tensor of a neighbouring layer, \
+             or the whole gradient, spikes within {AGREE_STEPS} steps of it. In the first {} steps \
+             there is no history. Until then, the sign raises an alarm when the norm is above {} \
+             times the first norm and the loss has risen. At step 0 it raises an alarm when the \
+             product of backward gains is above {} and the norm above {}, or when the norm alone \
+             is above {:e}. At the end of these steps it raises an alarm when the norm was never \
+             below {:e} and the loss has not halved. Any later spike or drift raises an alarm if \
+             two conditions hold. The norm of the whole gradient is above that of every calm step \
+             before. And either the loss departs too (see loss-fluctuates; for a drift, two steps \
+             in a row), or the norm is above {} times its mean. Otherwise it is a strain. In logs \
+             the sign fires on {} spikes of more than {} sigma and {} times the median of the \
+             records before; on a norm that rises from record to record, up to {} sigma and {} \
+             times that median; or on a norm above {:e} with a loss that does not fall.",
             spike.sigmas,
             spike.ratio,
             drift.slack,
@@ -60,7 +63,7 @@ pub(super) const DOC: Doc = Doc {
         )
     },
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
-    remedy: "Clip the gradient; if one layer stands out, treat that layer.",
+    remedy: "Clip the gradient. If one layer stands out, treat that layer.",
     source: "Page, Continuous Inspection Schemes, Biometrika 41 (1954), for the cumulative sum. \
              BLOOM: the public chronicle of its training.",
 };

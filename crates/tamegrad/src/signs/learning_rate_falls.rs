@@ -13,21 +13,22 @@ use crate::run::Run;
 pub(super) const DOC: Doc = Doc {
     name: "learning-rate-falls",
     title: "The learning rate has to come down a lot",
-    what: "The run only goes on because its learning rate was cut, by hand, by a scheduler that \
-           reacts (ReduceLROnPlateau) or by the guard.",
-    why: "A learning rate that has to fall by ten or a hundred to keep the loss finite is the \
-          mirror image of gradients that have grown by as much.",
+    what: "The run goes on only because its learning rate was cut: by hand, by a scheduler that \
+           reacts (ReduceLROnPlateau), or by the guard.",
+    why: "A learning rate that has to fall by a factor of ten or a hundred to keep the loss finite \
+          mirrors gradients that have grown by as much.",
     rule: |rules| {
         let (cut, logs) = (rules.cut.live, rules.cut.logs);
         format!(
-            "A cut leaves less than {} of the rate in one step, and falls by more than {} times as \
-             much as the step before; smooth decay is no cut. Fires when a cut comes within {} \
-             steps after another alarm, or when {} cuts or more have left {} of the rate within a \
-             quarter of the run. Measured form: the critical step size, the smallest multiple of \
-             the proposed update that raises the loss of its own batch, taken once at an alarm; it \
-             fires when that is 1 or less. Planned step decay (a factor of 10 two or three times, \
-             spread over the run) does not fire. In logs: a cut within {} records after an alarm, a \
-             run resumed at a lower rate, or {} cuts at uneven distances that leave {} of the rate.",
+            "A cut leaves less than {} of the rate in one step and is more than {} times as large \
+             as the change one step before, so smooth decay is not a cut. The sign fires when a \
+             cut comes within {} steps after another alarm, or when {} or more cuts leave at most \
+             {} of the rate within a quarter of the run. It also fires when the critical step size \
+             is 1 or less. This is the smallest multiple of the proposed update that raises the \
+             loss of its own batch; it is measured once, at an alarm. Planned step decay (a factor \
+             of 10, two or three times, spread over the run) does not fire. In logs the sign fires \
+             on a cut within {} records after an alarm, on a run resumed at a lower rate, or on {} \
+             or more cuts at uneven intervals that leave at most {} of the rate.",
             cut.left,
             cut.abrupt,
             cut.after_alarm,
@@ -38,11 +39,11 @@ pub(super) const DOC: Doc = Doc {
             logs.left_in_all,
         )
     },
-    example: "Step 512: gradient spike; step 530: learning rate 0.1 to 0.02.",
-    remedy: "Find what made the gradients grow (origin and cause) instead of going on at a rate \
-             at which little is learned.",
+    example: "Step 512: gradient spike; step 530: learning rate cut from 0.1 to 0.02.",
+    remedy: "Find out what made the gradients grow (see the origin and the cause) rather than \
+             train on at a rate at which the network learns little.",
     source: "Cohen 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of \
-             Stability: the largest stable rate is 2 over the sharpness.",
+             Stability: the largest stable rate is 2 divided by the sharpness.",
 };
 
 /// State: the last rate, the cuts, and whether the critical step size was told.

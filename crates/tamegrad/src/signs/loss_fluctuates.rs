@@ -15,25 +15,28 @@ pub(super) const DOC: Doc = Doc {
     what: "The loss jumps up and down by far more than it used to, or climbs far above the level \
            at which training began.",
     why: "Updates that are too large throw the parameters from one side of a valley to the other, \
-          each time a little higher. The loss shows it before it turns into NaN.",
+          each time a little higher. The loss shows this before it turns into NaN.",
     rule: |rules| {
         let (swing, away, logs) = (rules.swing, rules.runaway, rules.log_loss);
         format!(
-            "Changes from step to step are compared with their own history (median absolute \
-             deviation of the last {CALM_CHANGES} calm changes) and with how far the loss has come \
-             down so far. Fires when {} of the last {} changes exceed {} spreads and {} of that \
-             descent; or when the loss is above its start by {} times its start's magnitude in {} \
-             of the last {} steps, without a warm-up, which is an alarm unless the updates of the \
-             last 20 steps are known to be at most {} of the parameters. Otherwise it is an alarm \
-             when the loss lies above its calm level by {} spreads and {} of that descent, else a \
-             strain. Differences, not ratios: losses may cross 0. Where updates are known, a jump \
-             from the calm level in one step comes from the data (other labels, another task) when \
-             no update or gradient before it was above twice its mean (or 3 sigma) and no learning \
-             rate above twice the usual, its own gradient is within 20 times the mean and its batch \
-             within {} times the size of those before. Such a jump is no departure, up to 1.5 times \
-             its height, until the loss is back. In logs: a jump to {} times the level of the \
-             records before, or a rise to {} times it for five of six records with a peak of {} \
-             sigma.",
+            "Changes from step to step are compared with their own spread (the median absolute \
+             deviation of the last {CALM_CHANGES} calm changes) and with the descent (how far the \
+             loss has come down so far). They are differences, not ratios, because a loss may \
+             cross 0. The sign fires on a swing, when {} of the last {} changes exceed {} spreads \
+             and {} of the descent. It also fires, without a warm-up, when the loss is above its \
+             start by {} times the start's magnitude in {} of the last {} steps. This raises an \
+             alarm, unless the updates of the last 20 steps are known to be at most {} of the \
+             parameters. A swing raises an alarm if the loss has departed, lying more than {} \
+             spreads of the calm losses above their level, and if it lies {} of the descent above \
+             that level. Otherwise it is a strain. Where updates are known, a jump away from the \
+             calm level in one step is put down to the data (other labels, another task) if three \
+             conditions hold. Before it, no update or gradient was above twice its mean (or 3 \
+             sigma) and no learning rate above twice the usual. Its own gradient is at most 20 \
+             times the mean. The values in its batch are at most {} times as large as in the \
+             batches before. Until the loss is back, such a jump is not a departure as long as the \
+             loss stays below 1.5 times its height. In logs the sign fires on a jump to {} times \
+             the level of the records before, or on a rise to {} times that level in five of six \
+             records with a peak of {} sigma.",
             swing.count,
             swing.among,
             swing.spreads,
@@ -51,9 +54,9 @@ pub(super) const DOC: Doc = Doc {
         )
     },
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
-    remedy: "Lower the learning rate or clip the gradient; look at gradient-spikes and \
-             updates-too-large for the layer.",
-    source: "Median absolute deviation: Hampel, JASA 69 (1974). Differences in place of ratios: \
+    remedy: "Lower the learning rate or clip the gradient. To find the layer, look at \
+             gradient-spikes and updates-too-large.",
+    source: "Median absolute deviation: Hampel, JASA 69 (1974). Differences instead of ratios: \
              needed for policy-gradient losses, which cross zero.",
 };
 

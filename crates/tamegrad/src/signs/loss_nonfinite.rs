@@ -12,25 +12,25 @@ use crate::run::Run;
 pub(super) const DOC: Doc = Doc {
     name: "loss-nonfinite",
     title: "Loss is NaN or Inf",
-    what: "The loss, an element of a gradient or a parameter is no longer a number (NaN) or has \
-           left the range of its type (Inf).",
-    why: "It is the end of an explosion: a NaN parameter makes every later loss NaN, and no \
-          optimizer recovers from it. One Inf in a gradient is enough; clipping by norm turns it \
+    what: "The loss, or an element of a gradient or a parameter, is not a number (NaN) or is \
+           beyond the range of its type (Inf).",
+    why: "This is how an explosion ends: a NaN parameter makes every later loss NaN, and no \
+          optimizer recovers from that. One Inf in a gradient is enough. Clipping by norm turns it \
           into NaN, because the norm is Inf and Inf times 0 is NaN.",
     rule: |rules| {
         format!(
-            "Fires at once, without a warm-up, when the loss is not finite, when any gradient has a \
-             non-finite element, or when an update makes any parameter non-finite. The elements are \
-             counted, NaN apart from Inf, and never enter a norm or a baseline. In logs: a loss \
-             that is not finite, a gradient norm that is so again and again, or a loss scale that \
-             halves {} times in a row to below 1.",
+            "Fires at once, without a warm-up, when the loss is not finite, when a gradient has a \
+             non-finite element, or when an update makes a parameter non-finite. NaN and Inf \
+             elements are counted separately and never enter a norm or a baseline. In logs it \
+             fires on a loss that is not finite, on a gradient norm that is repeatedly not finite, \
+             or on a loss scale that halves {} times in a row to below 1.",
             rules.loss_scale.halvings,
         )
     },
     example: "Step 41: loss 3.1e4. Step 42: loss NaN, 64 NaN of 4096 elements in \
               layers.3.linear.weight.",
-    remedy: "Skip the step with parameters and optimizer state untouched, then treat what led \
-             there; the origin and the cause name it.",
+    remedy: "Skip the step, leaving the parameters and the optimizer state untouched. Then treat \
+             what led to it: see the origin and the cause.",
     source: "Goodfellow, Bengio, Courville: Deep Learning (2016), section 10.11.1.",
 };
 

@@ -1,4 +1,4 @@
-//! Sign: the held-out metric does not improve, or deteriorates.
+//! Sign: the held-out metric stalls or deteriorates.
 
 use super::Sign;
 use crate::doc::Doc;
@@ -11,20 +11,21 @@ use crate::run::Run;
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
     name: "metric-stalls",
-    title: "Metric not improving or deteriorating",
-    what: "The metric on held-out data stays where it began, or falls back from what it had \
+    title: "Metric stalls or deteriorates",
+    what: "The metric on held-out data stays where it began, or falls back from the best it had \
            reached.",
-    why: "After a large update a network can be dead (units that never fire, saturated outputs): \
-          the loss is finite and flat, no gradient is large any more, and only the metric shows \
-          that nothing is learned.",
+    why: "A large update can leave a network dead, with units that never fire or outputs that are \
+          saturated. The loss is then finite and flat and no gradient is large any more; only the \
+          metric shows that nothing is being learned.",
     rule: |rules| {
         let rule = rules.metric;
         format!(
-            "Needs {} measurements. Deteriorates: below the best by {:.2} of what was gained since \
-             the first measurement (at least {}), twice in a row. Stalls: after a quarter of the \
-             run (at least {} steps) less than {} was gained since the first measurement, and the \
-             best is below {}. A plateau at a high level is convergence and no sign. In logs the \
-             same, in units of the metric and looked at from the end.",
+            "Needs {} measurements. The metric deteriorates when it is below its best, twice in a \
+             row, by more than {:.2} of what it had gained since the first measurement (and by at \
+             least {}). It stalls when, after a quarter of the run and at least {} steps, it has \
+             gained less than {} since the first measurement and its best is below {}. A plateau \
+             at a high level is convergence and does not fire. In logs the rule is the same, in \
+             units of the metric, and is judged at the end of the log.",
             rule.measurements_min,
             rule.lost_of_gained,
             rule.lost_of_unit,
@@ -33,9 +34,9 @@ pub(super) const DOC: Doc = Doc {
             rule.converged,
         )
     },
-    example: "Accuracy 0.10, 0.62, 0.88, then 0.31 and 0.10: below the best by 0.57 twice.",
-    remedy: "Rewind to a healthy snapshot at a lower learning rate; a network that is dead does \
-             not come back by itself.",
+    example: "Accuracy 0.10, 0.62, 0.88, then 0.31 and 0.10: 0.57 and 0.78 below the best.",
+    remedy: "Rewind to a healthy snapshot and lower the learning rate. A dead network does not \
+             recover by itself.",
     source: "Patience in the sense of early stopping: Prechelt, Early Stopping - But When? \
              (1998).",
 };

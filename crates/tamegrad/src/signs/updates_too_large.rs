@@ -1,4 +1,4 @@
-//! Sign: parameters are updated by very large values.
+//! Sign: updates are too large.
 
 use std::collections::VecDeque;
 
@@ -14,24 +14,26 @@ use crate::running::median;
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
     name: "updates-too-large",
-    title: "Parameters are updated by very large values",
-    what: "One step changes a weight matrix by a large part of its own size; or updates grow with a \
-           learning rate that keeps growing.",
+    title: "Updates are too large",
+    what: "One step changes a weight matrix by a large part of its own size, or updates grow with \
+           a learning rate that keeps growing.",
     why: "The gradient is a local slope. A step that replaces a tenth of a matrix leaves the \
-          region where the slope was true, and the next gradient is taken somewhere else.",
+          region in which that slope holds, and the next gradient is taken somewhere else.",
     rule: |rules| {
         let (update, drift) = (rules.update.live, rules.rate_drift);
         format!(
-            "Update ratio |dW|/|W| of each weight matrix (L2 norms); usual ones are a few \
-             thousandths. Fires when a ratio is above {} and {} times its own mean (after {} \
-             steps); above {} (in the first {} steps above {}) it fires at once. It is an alarm \
-             above that, or when the loss departs as well, otherwise a strain. Drift: the learning \
-             rate is above all before it, has grown by {} times in the last {} steps, all along, \
-             and by no less than in the {} before (a linear warm-up grows by less and less), and \
-             the median ratio of the matrices is above {} and {} times what it was {} steps ago. \
-             This is an alarm, for such a rate ends in an explosion. A matrix whose RMS is below \
-             {} / sqrt(fan-in) begins almost at zero (a class token, a hash grid) and is judged \
-             once it has grown. In logs: the same for records, and for the norm of all parameters.",
+            "The update ratio of a weight matrix is |dW|/|W| (L2 norms); a few thousandths are \
+             usual. The sign fires when a ratio is above {} and above {} times its own mean (after \
+             {} steps). A ratio above {} (in the first {} steps, above {}) fires at once and \
+             raises an alarm. A lower one raises an alarm if the loss departs too; otherwise it is \
+             a strain. The sign also fires when updates drift upward with the learning rate. For \
+             this, the rate must be above every rate before and have grown steadily: by {} times \
+             in the last {} steps, and by no less than in the {} before (a linear warm-up grows by \
+             less and less). The median ratio of the matrices must be above {} and above {} times \
+             what it was {} steps ago. A drift is always an alarm, because such a rate ends in an \
+             explosion. A matrix whose RMS is below {} / sqrt(fan-in) starts almost at zero (a \
+             class token, a hash grid) and is judged only once it has grown. In logs the same rule \
+             is applied to the records, and to the norm of all parameters.",
             update.trouble,
             update.times_usual,
             rules.warm_up.live,
@@ -48,8 +50,8 @@ pub(super) const DOC: Doc = Doc {
         )
     },
     example: "output.weight: |dW|/|W| = 0.131 at step 111, mean before it 0.00976.",
-    remedy: "Lower the learning rate, warm up, or clip; for Adam look at the lag of its second \
-             moment.",
+    remedy: "Lower the learning rate, warm it up, or clip the gradient. With Adam, check whether \
+             its second moment lags (see optimizer-state).",
     source: "LARS (You, Gitman, Ginsburg 2017) and AGC (Brock 2021) bound the same ratio.",
 };
 

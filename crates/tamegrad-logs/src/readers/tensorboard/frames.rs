@@ -138,7 +138,7 @@ impl<R: Read> Framed for Frames<R> {
                 let text = match fault {
                     Fault::Cut if !is_found => format!(
                         "a record cut short by the end of the file ({left_out} bytes of it are \
-                         there); all before it is used"
+                         there); everything before it is used"
                     ),
                     fault => format!("{fault}; left out {left_out} bytes up to the {upto}"),
                 };
@@ -280,8 +280,8 @@ mod tests {
                 &[
                     "one",
                     "two",
-                    "!38 a record cut short by the end of the file (12 bytes of it are there); all \
-                     before it is used",
+                    "!38 a record cut short by the end of the file (12 bytes of it are there); \
+                     everything before it is used",
                 ],
             ),
             (
@@ -302,8 +302,8 @@ mod tests {
 
     #[test]
     fn a_file_that_has_become_shorter_ends() {
-        let cut = "!38 a record cut short by the end of the file (12 bytes of it are there); all \
-                   before it is used";
+        let cut = "!38 a record cut short by the end of the file (12 bytes of it are there); \
+                   everything before it is used";
         assert_eq!(read_as_long(&three()[..50], 59), ["one", "two", cut]);
         assert_eq!(read_as_long(&three(), 100), ["one", "two", "three"]);
     }

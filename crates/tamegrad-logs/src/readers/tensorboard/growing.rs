@@ -42,7 +42,7 @@ impl Growing for Events {
             let payload = frame.get(HEADER..frame.len() - 4).unwrap_or_default();
             if self.run.event(payload, &mut self.log).is_err() {
                 let at = offset + (bytes.len() - rest.len()) as u64;
-                self.log.notice(&self.path, Some(at), "a record that is no event; left out");
+                self.log.notice(&self.path, Some(at), "a record that is not an event; left out");
             }
             rest = &rest[frame.len()..];
         }

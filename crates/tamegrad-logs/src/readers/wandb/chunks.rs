@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn what_is_broken_is_left_out_and_said() {
         let long = "x".repeat(100_000);
-        let cut = "a record cut short by the end of the file; all before it is used";
+        let cut = "a record cut short by the end of the file; everything before it is used";
         let parts = |kinds: &[(u8, &str)]| -> Vec<u8> {
             let chunks = kinds.iter().flat_map(|(kind, data)| chunk(*kind, data.as_bytes()));
             b"header:".iter().copied().chain(chunks).collect()

@@ -21,9 +21,9 @@ class GuardHolder:
         self.guard: Guard | None = None
 
     def diagnosis(self) -> Diagnosis:
-        """What was seen so far; an error before the run has begun."""
+        """The diagnosis so far. Raises ``RuntimeError`` before the run has begun."""
         if self.guard is None:
-            raise RuntimeError("the run has not begun: there is nothing to diagnose")
+            raise RuntimeError("the run has not begun, so there is nothing to diagnose")
         return self.guard.diagnosis()
 
     def _begin(self, model: Any, optimizers: Any, **known: Any) -> None:

@@ -13,10 +13,10 @@ from ._holder import GuardHolder
 
 
 class TamegradCallback(GuardHolder, Callback):
-    """Watches a run from its first step to its last; its state is in Lightning's checkpoints.
+    """Watches a run from its first step to its last; its state is saved in Lightning's checkpoints.
 
-    ``metric`` names what the module logs of its validation, higher is better; the other options
-    are those of :func:`tamegrad.watch`. The diagnosis is at ``callback.diagnosis()``.
+    ``metric`` is the name of a validation metric that the module logs, higher is better; the other
+    options are those of :func:`tamegrad.watch`. ``callback.diagnosis()`` returns the diagnosis.
     """
 
     def __init__(self, mode: str = "observe", *, metric: str | None = None, **options: Any) -> None:

@@ -17,11 +17,11 @@ FILE = "tamegrad.pt"
 
 
 class TamegradCallback(GuardHolder, TrainerCallback):
-    """Watches a run from its first step to its last; its state goes with the Trainer's checkpoints.
+    """Watches a run from its first step to its last; its state is saved with the Trainer's checkpoints.
 
-    The Trainer clips before the optimizer's step, so the norms that are seen are at most
-    ``max_grad_norm``: set it to 0 and give ``max_norm`` here to see and clip the true ones.
-    ``metric`` names a number of its evaluation, higher is better; the other options are those of
+    The Trainer clips before the optimizer's step, so the guard sees norms of at most
+    ``max_grad_norm``: set that to 0 and pass ``max_norm`` here to see and clip the true norms.
+    ``metric`` is the name of an evaluation metric, higher is better; the other options are those of
     :func:`tamegrad.watch`.
     """
 
@@ -84,8 +84,8 @@ def _saved_state(args: Any, state: Any) -> dict[str, Any] | None:
         if (folder / FILE).is_file():
             return torch.load(folder / FILE, weights_only=True)
     warnings.warn(
-        f"tamegrad: the run goes on at step {state.global_step} and {_folder(args, state) / FILE} is "
-        "not there: what was seen before is not known",
+        f"tamegrad: the run resumes at step {state.global_step}, but {_folder(args, state) / FILE} is "
+        "missing, so nothing is known about the steps before",
         stacklevel=2,
     )
     return None
