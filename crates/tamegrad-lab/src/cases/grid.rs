@@ -4,7 +4,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::zoo::{ADAM, ADAMW, DIGITS, DIGITS_ROWS, PLAIN_SGD, Parts, RMSPROP, SGD};
+use super::zoo::{ADAM, ADAMW, DIGITS, DIGITS_ROWS, PLAIN_SGD, Parts, RMSPROP, SGD, parts};
 use super::{Case, Group, Truth};
 
 /// Weights of a layer together: more make a run too slow for a grid.
@@ -18,18 +18,12 @@ pub(super) fn cases(count: u64) -> Vec<Case> {
 fn case(number: u64) -> Case {
     let mut rng = ChaCha8Rng::seed_from_u64(number);
     let rng = &mut rng;
+    let (model, optimizers) = (model(rng), [PLAIN_SGD, SGD, SGD, ADAM, ADAMW, RMSPROP]);
+    let (optimizer, rate) = (pick(rng, &optimizers), rounded(log_uniform(rng, 1e-4, 10.0)));
     let parts = Parts {
-        data: DIGITS.into(),
-        scale: "",
-        model: model(rng),
-        optimizer: pick(rng, &[PLAIN_SGD, SGD, SGD, ADAM, ADAMW, RMSPROP]),
-        rate: rounded(log_uniform(rng, 1e-4, 10.0)),
         schedule: pick(rng, &["", "", "warm_up = 50", "decay = \"cosine\""]).into(),
         batch: *[16, 32, 64].choose(rng).unwrap_or(&32),
-        steps: 250,
-        more: vec![],
-        training: String::new(),
-        rows: DIGITS_ROWS,
+        ..parts(DIGITS, DIGITS_ROWS, &model, optimizer, rate, 250)
     };
     Case {
         name: format!("grid/{number:04}"),

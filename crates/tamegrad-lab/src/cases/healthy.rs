@@ -30,44 +30,20 @@ pub(super) fn cases(seeds: u64) -> Vec<Case> {
 /// Tiny batches; weight decay with a falling rate, which raises gradients (Defazio 2025); a batch
 /// that is harder than the others; a loss summed over the batch, whose gradients are large.
 fn specials(parts: &Parts) -> Vec<(&'static str, Parts)> {
-    let with = |change: &dyn Fn(&mut Parts)| {
-        let mut parts = parts.clone();
-        change(&mut parts);
-        parts
-    };
+    let (rate, more) = (parts.rate, "fault.bad-batch = { factor = 2, step = 250 }".into());
+    let schedule = "decay = \"cosine\"".into();
     let mut specials = vec![
-        (
-            "tiny-batch",
-            with(&|p| {
-                p.batch = 2;
-                p.rate *= 0.25;
-                p.steps = 800;
-            }),
-        ),
-        (
-            "hard-batch",
-            with(&|p| {
-                p.more.push("fault.bad-batch = { factor = 2, step = 250 }".into());
-            }),
-        ),
-        (
-            "decay",
-            with(&|p| {
-                p.optimizer = "adamw: weight_decay = 0.1";
-                p.rate = 2e-3;
-                p.schedule = "decay = \"cosine\"".into();
-                p.steps = 600;
-            }),
-        ),
+        ("tiny-batch", Parts { batch: 2, rate: 0.25 * rate, steps: 800, ..parts.clone() }),
+        ("hard-batch", Parts { more: [&parts.more[..], &[more]].concat(), ..parts.clone() }),
+        ("decay", {
+            let (optimizer, rate) = ("adamw: weight_decay = 0.1", 2e-3);
+            Parts { optimizer, rate, schedule, steps: 600, ..parts.clone() }
+        }),
     ];
     if parts.data.contains("polynomial") {
-        specials.push((
-            "summed-loss",
-            with(&|p| {
-                p.training = ", loss = \"sum-squared-error\"".into();
-                p.rate *= if p.optimizer == zoo::ADAM { 1.0 } else { 1.0 / 32.0 };
-            }),
-        ));
+        let training = ", loss = \"sum-squared-error\"".into();
+        let rate = if parts.optimizer == zoo::ADAM { rate } else { rate / 32.0 };
+        specials.push(("summed-loss", Parts { training, rate, ..parts.clone() }));
     }
     specials
 }

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tamegrad::causes::CauseName;
 
-use super::zoo::{self, Kind, Parts};
+use super::zoo::{self, Kind, Parts, SELU, mlp};
 use super::{Case, Group, Truth};
 
 /// The step at which faults that come later come.
@@ -15,18 +15,12 @@ pub(super) fn cases(seeds: u64) -> Vec<Case> {
     let zoo = zoo::all();
     let mut cases: Vec<Case> = in_layers()
         .iter()
-        .flat_map(|kind| (0..seeds).flat_map(|seed| [large_init(kind, seed), exp(kind, seed)]))
+        .flat_map(|deep| (0..seeds).flat_map(|seed| [large_init(deep, seed), exp(deep, seed)]))
         .collect();
     for kind in &zoo {
         let few = seeds.div_ceil(2);
-        cases.extend((0..few).flat_map(|seed| {
-            [
-                rate_jump(kind, seed),
-                rate_spike(kind, seed),
-                rate_ramp(kind, seed),
-                bad_batch(kind, seed),
-            ]
-        }));
+        let of_seed = |seed| FAULTS.iter().map(move |fault| with_fault(*fault, kind, seed));
+        cases.extend((0..few).flat_map(of_seed));
     }
     for seed in 0..2 * seeds {
         cases.extend([unscaled_target(seed), spectral_radius(seed), f16_overflow(seed)]);
@@ -48,117 +42,83 @@ fn truth(cause: CauseName) -> Truth {
 }
 
 /// Deep plain networks that train well by themselves, and that one bad layer ruins; shallow or
-/// normalised ones bear it.
-fn in_layers() -> Vec<Kind> {
-    let zoo = zoo::all();
-    let like = |name: &'static str, of: &str, model: &str, layers, rate, loss: &str| {
-        let parts = zoo.iter().find(|kind| kind.name == of).unwrap_or(&zoo[0]).parts.clone();
-        let training = format!(", loss = \"{loss}\"");
-        let model = model.into();
-        Kind { name, layers, parts: Parts { model, optimizer: zoo::SGD, rate, training, ..parts } }
+/// normalised ones bear it. Each with its number of hidden layers.
+fn in_layers() -> Vec<(Kind, usize)> {
+    let like = |name: &'static str, of: &str, (depth, width), more, rate, loss: &str| {
+        let (model, training) = (mlp(depth, width, more), format!(", loss = \"{loss}\""));
+        let parts = Parts { model, optimizer: zoo::SGD, rate, training, ..parts_of(of) };
+        (Kind { name, parts }, depth)
     };
-    let selu = "activation = \"selu\", init.lecun = {}";
     let mse = "mean-squared-error";
+    let cross_entropy = "cross-entropy";
     vec![
-        like("curve-relu-8", "curve-relu", "mlp: depth = 8, width = 32", 8, 0.01, mse),
-        like(
-            "curve-selu-8",
-            "curve-relu",
-            &format!("mlp: depth = 8, width = 32, {selu}"),
-            8,
-            0.005,
-            mse,
-        ),
-        like(
-            "digits-selu-12",
-            "mlp-selu",
-            &format!("mlp: depth = 12, width = 48, {selu}"),
-            12,
-            0.02,
-            mse,
-        ),
-        like("digits-relu-8", "mlp-relu", "mlp: depth = 8, width = 48", 8, 0.05, mse),
-        like(
-            "digits-selu-20",
-            "mlp-selu",
-            &format!("mlp: depth = 20, width = 48, {selu}"),
-            20,
-            0.01,
-            "cross-entropy",
-        ),
-        like(
-            "digits-relu-16",
-            "mlp-relu",
-            "mlp: depth = 16, width = 48",
-            16,
-            0.01,
-            "cross-entropy",
-        ),
+        like("curve-relu-8", "curve-relu", (8, 32), "", 0.01, mse),
+        like("curve-selu-8", "curve-relu", (8, 32), SELU, 0.005, mse),
+        like("digits-selu-12", "mlp-selu", (12, 48), SELU, 0.02, mse),
+        like("digits-relu-8", "mlp-relu", (8, 48), "", 0.05, mse),
+        like("digits-selu-20", "mlp-selu", (20, 48), SELU, 0.01, cross_entropy),
+        like("digits-relu-16", "mlp-relu", (16, 48), "", 0.01, cross_entropy),
     ]
 }
 
+/// The parts of a network of the zoo.
+fn parts_of(name: &str) -> Parts {
+    let zoo = zoo::all();
+    zoo.iter().find(|kind| kind.name == name).unwrap_or(&zoo[0]).parts.clone()
+}
+
 /// One layer's weights are drawn ten times too large.
-fn large_init(kind: &Kind, seed: u64) -> Case {
-    let scheme = if kind.name.contains("selu") { "lecun" } else { "he" };
+fn large_init(deep: &(Kind, usize), seed: u64) -> Case {
+    let scheme = if deep.0.name.contains("selu") { "lecun" } else { "he" };
     let own = format!("init.{scheme}.gain = 10");
-    in_a_layer("init-x10", kind, seed, &own, CauseName::Initialisation)
+    in_a_layer("init-x10", deep, seed, &own, CauseName::Initialisation)
 }
 
 /// One layer applies exp.
-fn exp(kind: &Kind, seed: u64) -> Case {
-    in_a_layer("exp-layer", kind, seed, "activation = \"exp\"", CauseName::Activation)
+fn exp(deep: &(Kind, usize), seed: u64) -> Case {
+    in_a_layer("exp-layer", deep, seed, "activation = \"exp\"", CauseName::Activation)
 }
 
-fn in_a_layer(fault: &str, kind: &Kind, seed: u64, own: &str, cause: CauseName) -> Case {
+fn in_a_layer(
+    fault: &str,
+    (kind, layers): &(Kind, usize),
+    seed: u64,
+    own: &str,
+    cause: CauseName,
+) -> Case {
     let mut rng = ChaCha8Rng::seed_from_u64(1000 + seed);
     // The first layer changes the width; the ones after it have neighbours of their own kind.
-    let layer = rng.random_range(1..kind.layers);
+    let layer = rng.random_range(1..*layers);
     let mut parts = kind.parts.clone();
     parts.model.push_str(&format!(", layer = [{{ index = {layer}, {own} }}]"));
     let truth = Truth { layer: Some(format!("layers.{layer}")), ..truth(cause) };
     case(fault, kind.name, &parts, seed, truth)
 }
 
-/// The learning rate is 30 times as high from one step on.
-fn rate_jump(kind: &Kind, seed: u64) -> Case {
-    let fault = format!("fault.rate-jump = {{ factor = 30, step = {FAULT} }}");
-    with_fault("rate-x30", kind, seed, fault, CauseName::LearningRate)
-}
+/// What comes at step [`FAULT`]: its name here, its name and keys in a recipe, and the cause.
+const FAULTS: [(&str, &str, &str, CauseName); 4] = [
+    ("rate-x30", "rate-jump", "factor = 30", CauseName::LearningRate),
+    ("rate-x100-once", "rate-jump", "factor = 100, steps = 1", CauseName::LearningRate),
+    ("rate-ramp", "rate-ramp", "factor = 1.01", CauseName::LearningRate),
+    ("bad-batch", "bad-batch", "factor = 1000", CauseName::Data),
+];
 
-/// The learning rate is 100 times as high at one step.
-fn rate_spike(kind: &Kind, seed: u64) -> Case {
-    let fault = format!("fault.rate-jump = {{ factor = 100, steps = 1, step = {FAULT} }}");
-    with_fault("rate-x100-once", kind, seed, fault, CauseName::LearningRate)
-}
-
-/// The learning rate grows by 1% a step.
-fn rate_ramp(kind: &Kind, seed: u64) -> Case {
-    let fault = format!("fault.rate-ramp = {{ factor = 1.01, step = {FAULT} }}");
-    let mut case = with_fault("rate-ramp", kind, seed, fault, CauseName::LearningRate);
-    case.truth.grows = true;
-    case
-}
-
-/// The inputs of one batch are 1,000 times too large.
-fn bad_batch(kind: &Kind, seed: u64) -> Case {
-    let fault = format!("fault.bad-batch = {{ factor = 1000, step = {FAULT} }}");
-    with_fault("bad-batch", kind, seed, fault, CauseName::Data)
-}
-
-fn with_fault(name: &str, kind: &Kind, seed: u64, fault: String, cause: CauseName) -> Case {
+fn with_fault(
+    (name, fault, keys, cause): (&str, &str, &str, CauseName),
+    kind: &Kind,
+    seed: u64,
+) -> Case {
     let mut parts = kind.parts.clone();
-    parts.more.push(fault);
+    parts.more.push(format!("fault.{fault} = {{ {keys}, step = {FAULT} }}"));
+    let grows = fault == "rate-ramp";
     // A ramp of 1% needs 464 steps for a factor of 100.
-    parts.steps = if name == "rate-ramp" { 900 } else { 400 };
-    case(name, kind.name, &parts, seed, truth(cause))
+    parts.steps = if grows { 900 } else { 400 };
+    case(name, kind.name, &parts, seed, Truth { grows, ..truth(cause) })
 }
 
 /// The target of a regression is some thousands.
 fn unscaled_target(seed: u64) -> Case {
-    let zoo = zoo::all();
-    let is_curve = |kind: &&Kind| kind.name == "curve-relu";
-    let mut parts =
-        zoo.iter().find(is_curve).map_or_else(|| zoo[0].parts.clone(), |k| k.parts.clone());
+    let mut parts = parts_of("curve-relu");
     parts.data = "polynomial: samples = 1000, coefficients = [0, 1000, 3000], \
                   range = [-1, 1], noise = 1"
         .into();
@@ -170,8 +130,7 @@ fn unscaled_target(seed: u64) -> Case {
 
 /// A plain recurrent network whose matrix multiplies by 1.5 at each of 50 steps.
 fn spectral_radius(seed: u64) -> Case {
-    let zoo = zoo::all();
-    let mut parts = zoo[0].parts.clone();
+    let mut parts = parts_of("mlp-relu");
     let activation = if seed.is_multiple_of(2) { "relu" } else { "linear" };
     parts.data = "adding: samples = 1000, length = 50".into();
     parts.model = format!("rnn: hidden = 32, activation = \"{activation}\", spectral_radius = 1.5");
@@ -183,8 +142,7 @@ fn spectral_radius(seed: u64) -> Case {
 /// Inputs that f16 holds, but not their products with the first weights; f32 holds both, and layer
 /// norm brings them down again.
 fn f16_overflow(seed: u64) -> Case {
-    let zoo = zoo::all();
-    let mut parts = zoo[0].parts.clone();
+    let mut parts = parts_of("mlp-relu");
     parts.data = "polynomial: samples = 1000, coefficients = [0, 1, 0.1], powers = 3, \
                   range = [-39, 39], noise = 1"
         .into();

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tamegrad::causes::CauseName::{self, *};
 
-use super::zoo::{ADAM, ADAMW, DIGITS, DIGITS_ROWS, PLAIN_SGD, Parts, SGD};
+use super::zoo::{ADAM, ADAMW, DIGITS, DIGITS_ROWS, PLAIN_SGD, Parts, SGD, parts};
 use super::{Case, Group, Truth};
 
 const CIRCLES: &str = "circles: samples = 1000, noise = 0.1, factor = 0.8";
@@ -155,27 +155,4 @@ fn exp_network(data: &str, depth: usize) -> Parts {
 
 fn digits(model: &str, optimizer: &'static str, rate: f64, steps: u64) -> Parts {
     parts(DIGITS, DIGITS_ROWS, model, optimizer, rate, steps)
-}
-
-fn parts(
-    data: &str,
-    rows: usize,
-    model: &str,
-    optimizer: &'static str,
-    rate: f64,
-    steps: u64,
-) -> Parts {
-    Parts {
-        data: data.into(),
-        scale: "",
-        model: model.into(),
-        optimizer,
-        rate,
-        schedule: String::new(),
-        batch: 32,
-        steps,
-        more: vec![],
-        training: String::new(),
-        rows,
-    }
 }

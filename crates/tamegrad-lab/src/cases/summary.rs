@@ -100,6 +100,9 @@ pub fn summarise(outcomes: &[Outcome]) -> Summary {
         let at = best.and_then(|index| o.rivals.get(index).copied().flatten());
         at.filter(|at| starts_finite(o) && in_time(o, Some(*at), false))
     };
+    let not_later = |o: &Outcome| {
+        raced(o).is_some_and(|at| alarmed(o) && o.alarm.is_some_and(|alarm| alarm <= at))
+    };
     Summary {
         failing: count(&|o| starts_finite(o)),
         alarm_before_nonfinite: count(&|o| starts_finite(o) && alarmed(o)),
@@ -118,14 +121,9 @@ pub fn summarise(outcomes: &[Outcome]) -> Summary {
         growing: count(&|o| lead(o, o.alarm).is_some()),
         lead_median_steps: median_lead(outcomes, |o| o.alarm),
         raced: count(&|o| raced(o).is_some()),
-        not_later: count(&|o| {
-            raced(o).is_some_and(|at| alarmed(o) && o.alarm.is_some_and(|alarm| alarm <= at))
-        }),
+        not_later: count(&|o| not_later(o)),
         raced_growing: count(&|o| o.grows && raced(o).is_some()),
-        not_later_growing: count(&|o| {
-            let in_time = |at: u64| alarmed(o) && o.alarm.is_some_and(|alarm| alarm <= at);
-            o.grows && raced(o).is_some_and(in_time)
-        }),
+        not_later_growing: count(&|o| o.grows && not_later(o)),
         best_rival: best.map(|index| RIVALS[index].to_owned()),
         neither: count(&|o| !o.ending.is_failure() && !is_healthy(o)),
         misses: outcomes.iter().flat_map(misses).collect(),
@@ -258,7 +256,7 @@ pub fn kind(o: &Outcome) -> &str {
 }
 
 /// Counts of one kind of case.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct KindRow {
     /// The kind.
     pub kind: String,
@@ -284,16 +282,7 @@ pub fn by_kind(outcomes: &[Outcome]) -> Vec<KindRow> {
     for o in outcomes {
         let kind = kind(o);
         let index = rows.iter().position(|row| row.kind == kind).unwrap_or_else(|| {
-            rows.push(KindRow {
-                kind: kind.to_owned(),
-                runs: 0,
-                failed: 0,
-                alarmed: 0,
-                kept_finite: 0,
-                alarms_without_failure: 0,
-                origin: (0, 0),
-                cause: (0, 0),
-            });
+            rows.push(KindRow { kind: kind.to_owned(), ..KindRow::default() });
             rows.len() - 1
         });
         let row = &mut rows[index];

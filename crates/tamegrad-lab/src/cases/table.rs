@@ -7,60 +7,50 @@ use super::summary::{KindRow, Summary, by_kind, word};
 /// One row a run, with a header; `rival:NAME` columns hold the step at which each rival fired.
 pub fn csv(outcomes: &[Outcome]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let columns = [
-        "name",
-        "ending",
-        "steps",
-        "metric",
-        "fault_at",
-        "harmed_at",
-        "parameter_nonfinite",
-        "alarm",
-        "preflight",
-        "verdict",
-        "planted_layer",
-        "origin",
-        "origin_distance",
-        "planted_causes",
-        "cause",
-        "remedy",
-        "actions",
-        "protected_finite",
-        "protected_metric",
-    ];
     let rivals = RIVALS.iter().map(|name| format!("rival:{name}"));
-    let header = columns.iter().map(|name| (*name).to_owned()).chain(rivals);
+    let header = COLUMNS.iter().map(|(name, _)| (*name).to_owned()).chain(rivals);
     // Writing to memory does not fail.
     let _ = writer.write_record(header);
-    for o in outcomes {
-        let step = |at: Option<u64>| at.map_or(String::new(), |at| at.to_string());
-        let number = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.4}"));
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let own = [
-            o.name.clone(),
-            word(o.ending).to_owned(),
-            o.steps.to_string(),
-            number(o.metric),
-            o.fault_at.to_string(),
-            step(o.harmed_at),
-            step(o.parameter_nonfinite),
-            step(o.alarm),
-            o.preflight.to_string(),
-            o.verdict.clone(),
-            text(&o.planted_layer),
-            text(&o.origin),
-            step(o.origin_distance),
-            o.planted_causes.join(" "),
-            text(&o.cause),
-            text(&o.remedy),
-            o.actions.to_string(),
-            o.protected_finite.to_string(),
-            number(o.protected_metric),
-        ];
-        let _ = writer.write_record(own.into_iter().chain(o.rivals.iter().map(|at| step(*at))));
+    for outcome in outcomes {
+        let own = COLUMNS.iter().map(|(_, cell)| cell(outcome));
+        let _ = writer.write_record(own.chain(outcome.rivals.iter().map(|at| step(*at))));
     }
     let bytes = writer.into_inner().unwrap_or_default();
     String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// What stands in a column.
+type Cell = fn(&Outcome) -> String;
+
+/// The columns but for those of the rivals.
+const COLUMNS: [(&str, Cell); 19] = [
+    ("name", |o| o.name.clone()),
+    ("ending", |o| word(o.ending).to_owned()),
+    ("steps", |o| o.steps.to_string()),
+    ("metric", |o| number(o.metric)),
+    ("fault_at", |o| o.fault_at.to_string()),
+    ("harmed_at", |o| step(o.harmed_at)),
+    ("parameter_nonfinite", |o| step(o.parameter_nonfinite)),
+    ("alarm", |o| step(o.alarm)),
+    ("preflight", |o| o.preflight.to_string()),
+    ("verdict", |o| o.verdict.clone()),
+    ("planted_layer", |o| o.planted_layer.clone().unwrap_or_default()),
+    ("origin", |o| o.origin.clone().unwrap_or_default()),
+    ("origin_distance", |o| step(o.origin_distance)),
+    ("planted_causes", |o| o.planted_causes.join(" ")),
+    ("cause", |o| o.cause.clone().unwrap_or_default()),
+    ("remedy", |o| o.remedy.clone().unwrap_or_default()),
+    ("actions", |o| o.actions.to_string()),
+    ("protected_finite", |o| o.protected_finite.to_string()),
+    ("protected_metric", |o| number(o.protected_metric)),
+];
+
+fn step(at: Option<u64>) -> String {
+    at.map_or(String::new(), |at| at.to_string())
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or(String::new(), |value| format!("{value:.4}"))
 }
 
 /// The summary, the rivals, the kinds of cases and the misses as Markdown.

@@ -45,6 +45,30 @@ impl Parts {
     }
 }
 
+/// Batches of 32, and nothing else that need not be said.
+pub(super) fn parts(
+    data: &str,
+    rows: usize,
+    model: &str,
+    optimizer: &'static str,
+    rate: f64,
+    steps: u64,
+) -> Parts {
+    Parts {
+        data: data.into(),
+        scale: "",
+        model: model.into(),
+        optimizer,
+        rate,
+        schedule: String::new(),
+        batch: 32,
+        steps,
+        more: vec![],
+        training: String::new(),
+        rows,
+    }
+}
+
 fn named(section: &str, part: &str) -> String {
     let (name, keys) = part.split_once(':').unwrap_or((part, ""));
     format!("{section}.{name} = {{ {} }}", keys.trim_start_matches([' ', ',']))
@@ -63,80 +87,44 @@ pub(super) const DIGITS_ROWS: usize = 1438;
 pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) parts: Parts,
-    /// Number of hidden layers that can differ from the rest; 0 where none is to.
-    pub(super) layers: usize,
+}
+
+/// More keys of a perceptron, which goes with this activation.
+pub(super) const SELU: &str = ", activation = \"selu\", init.lecun = {}";
+const TANH: &str = ", activation = \"tanh\", init.xavier = {}";
+
+/// A perceptron with more keys.
+pub(super) fn mlp(depth: usize, width: usize, more: &str) -> String {
+    format!("mlp: depth = {depth}, width = {width}{more}")
 }
 
 /// All networks.
 pub(super) fn all() -> Vec<Kind> {
-    let digits = |name, layers, model: &str, optimizer, rate| Kind {
+    let digits = |name, model: &str, optimizer, rate| Kind {
         name,
-        layers,
-        parts: Parts {
-            data: DIGITS.into(),
-            scale: "",
-            model: model.into(),
-            optimizer,
-            rate,
-            schedule: String::new(),
-            batch: 32,
-            steps: 400,
-            more: vec![],
-            training: String::new(),
-            rows: DIGITS_ROWS,
-        },
+        parts: parts(DIGITS, DIGITS_ROWS, model, optimizer, rate, 400),
     };
-    let curve = |name, model: &str, optimizer, rate| {
-        let mut kind = digits(name, 0, model, optimizer, rate);
-        kind.parts.data = "polynomial: samples = 1000, coefficients = [1, 0, 3, 2], \
-                           range = [-1, 1], noise = 0.05"
-            .into();
-        kind.parts.scale = "target = \"standard\"";
-        kind.parts.rows = 700;
-        kind
+    let curve = |name, more, optimizer, rate| {
+        let data = "polynomial: samples = 1000, coefficients = [1, 0, 3, 2], \
+                    range = [-1, 1], noise = 0.05";
+        let parts = parts(data, 700, &mlp(3, 32, more), optimizer, rate, 400);
+        Kind { name, parts: Parts { scale: "target = \"standard\"", ..parts } }
     };
+    let batch_norm = ", normalisation = { kind = \"batch\" }";
+    let residual = ", activation = \"gelu\", residual = true, normalisation = { kind = \"layer\" }";
     vec![
-        digits("mlp-relu", 6, "mlp: depth = 6, width = 32", SGD, 0.01),
-        digits(
-            "mlp-selu",
-            12,
-            r#"mlp: depth = 12, width = 32, activation = "selu", init.lecun = {}"#,
-            SGD,
-            0.003,
-        ),
-        digits(
-            "mlp-tanh",
-            5,
-            r#"mlp: depth = 5, width = 32, activation = "tanh", init.xavier = {}"#,
-            ADAM,
-            2e-3,
-        ),
-        digits(
-            "mlp-batch-norm",
-            6,
-            r#"mlp: depth = 6, width = 32, normalisation = { kind = "batch" }"#,
-            SGD,
-            0.02,
-        ),
-        digits(
-            "mlp-residual",
-            10,
-            r#"mlp: depth = 10, width = 32, activation = "gelu", residual = true, normalisation = { kind = "layer" }"#,
-            ADAMW,
-            1e-3,
-        ),
-        digits("conv", 0, "conv: channels = [8, 16], kernel = 3, dense = [32]", ADAM, 2e-3),
-        digits("rnn", 0, "rnn: hidden = 32", ADAM, 2e-3),
-        digits("lstm", 0, r#"rnn: cell = "lstm", hidden = 32"#, ADAM, 5e-3),
-        digits("gru", 0, r#"rnn: cell = "gru", hidden = 32"#, RMSPROP, 2e-3),
-        digits("transformer", 0, "transformer: depth = 2, width = 32, heads = 4", ADAMW, 2e-3),
-        curve("curve-relu", "mlp: depth = 3, width = 32", ADAM, 2e-3),
-        curve(
-            "curve-tanh",
-            r#"mlp: depth = 3, width = 32, activation = "tanh", init.xavier = {}"#,
-            SGD,
-            0.02,
-        ),
+        digits("mlp-relu", &mlp(6, 32, ""), SGD, 0.01),
+        digits("mlp-selu", &mlp(12, 32, SELU), SGD, 0.003),
+        digits("mlp-tanh", &mlp(5, 32, TANH), ADAM, 2e-3),
+        digits("mlp-batch-norm", &mlp(6, 32, batch_norm), SGD, 0.02),
+        digits("mlp-residual", &mlp(10, 32, residual), ADAMW, 1e-3),
+        digits("conv", "conv: channels = [8, 16], kernel = 3, dense = [32]", ADAM, 2e-3),
+        digits("rnn", "rnn: hidden = 32", ADAM, 2e-3),
+        digits("lstm", r#"rnn: cell = "lstm", hidden = 32"#, ADAM, 5e-3),
+        digits("gru", r#"rnn: cell = "gru", hidden = 32"#, RMSPROP, 2e-3),
+        digits("transformer", "transformer: depth = 2, width = 32, heads = 4", ADAMW, 2e-3),
+        curve("curve-relu", "", ADAM, 2e-3),
+        curve("curve-tanh", TANH, SGD, 0.02),
     ]
 }
 
