@@ -52,12 +52,8 @@ impl BytesBar {
 
 /// A bar over a known number of files, on the standard error stream.
 pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
-    let bar = ProgressBar::new(count as u64);
-    bar.set_draw_target(if hidden || count < 5 {
-        ProgressDrawTarget::hidden()
-    } else {
-        ProgressDrawTarget::stderr_with_hz(10)
-    });
+    let bar = new_bar(hidden || count < 5);
+    bar.set_length(count as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
         bar.set_style(style.progress_chars("━╸ "));
     }

@@ -33,48 +33,19 @@ epochs = 30
 /// Clouds of points that a small network tells apart without an alarm.
 const BLOBS: &str = r#"name = "healthy-blobs"
 seed = 4
-
-[data.blobs]
-samples = 200
-centers = 3
-features = 2
-std = 1.0
-
-[model.mlp]
-depth = 2
-width = 16
-activation = "relu"
-init.he = {}
-
-[optimizer.adam]
-learning_rate = 0.003
-
-[training]
-batch = 32
-epochs = 20
+data.blobs = { samples = 200, centers = 3, features = 2, std = 1.0 }
+model.mlp = { depth = 2, width = 16, activation = "relu", init.he = {} }
+optimizer.adam = { learning_rate = 0.003 }
+training = { batch = 32, epochs = 20 }
 "#;
 
 /// The user's own table with targets up to 300, by a path relative to the recipe's folder.
 const OWN_TABLE: &str = r#"name = "own-table"
 seed = 1
-
-[data.csv]
-path = "table.csv"
-target = "y"
-task = "regression"
-
-[model.mlp]
-depth = 2
-width = 50
-activation = "relu"
-init.he = {}
-
-[optimizer.sgd]
-learning_rate = 0.05
-
-[training]
-batch = 32
-epochs = 60
+data.csv = { path = "table.csv", target = "y", task = "regression" }
+model.mlp = { depth = 2, width = 50, activation = "relu", init.he = {} }
+optimizer.sgd = { learning_rate = 0.05 }
+training = { batch = 32, epochs = 60 }
 "#;
 
 const PAGE_HEADINGS: [&str; 6] =
@@ -137,6 +108,10 @@ fn read(path: PathBuf) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+fn read_json(path: PathBuf) -> Value {
+    serde_json::from_str(&read(path)).expect("JSON")
+}
+
 fn keys(object: &Value) -> Vec<&str> {
     let mut keys: Vec<&str> = object.as_object().expect("object").keys().map(|k| &**k).collect();
     keys.sort_unstable();
@@ -152,7 +127,7 @@ fn own_table() -> String {
 /// Holds a diagnosis to the documented schema.
 fn check_schema(diagnosis: &Value) {
     let path = format!("{}/../../docs/diagnosis.schema.json", env!("CARGO_MANIFEST_DIR"));
-    let schema: Value = serde_json::from_str(&read(path.into())).expect("the schema is JSON");
+    let schema = read_json(path.into());
     let validator = jsonschema::validator_for(&schema).expect("a JSON Schema");
     let errors: Vec<String> = validator
         .iter_errors(diagnosis)
@@ -239,8 +214,7 @@ fn each_training_is_a_run_folder_that_diagnose_and_export_read() {
     let second = run(folder.path(), &["train", "curve.toml", "--guard", "off"]);
     assert!(second.stdout.ends_with("curve.toml -> runs/healthy-curve-2\n"), "{}", second.stdout);
 
-    let info = read(folder.path().join("runs/healthy-curve/run.json"));
-    let info: Value = serde_json::from_str(&info).expect("JSON");
+    let info = read_json(folder.path().join("runs/healthy-curve/run.json"));
     assert_eq!(info["recipe"], HEALTHY);
     assert_eq!(info["environment"]["guard"], "observe");
     let report = run(folder.path(), &["diagnose", "runs/healthy-curve", "--json"]).json();
@@ -371,8 +345,7 @@ fn fix_leaves_a_healthy_recipe_alone() {
         .collect();
     files.sort();
     assert_eq!(files, ["given", "report.json", "report.md"]);
-    let report: Value =
-        serde_json::from_str(&read(folder.path().join("result/report.json"))).expect("JSON");
+    let report = read_json(folder.path().join("result/report.json"));
     assert_eq!(report["given"]["verdict"], "healthy");
     assert_eq!(report["trials"], Value::Array(vec![]));
     assert_eq!((&report["chosen"], &report["fixed"]), (&Value::Null, &Value::Null));
@@ -977,7 +950,7 @@ mod interrupted {
     }
 
     fn report(folder: &Path, out: &str) -> Value {
-        serde_json::from_str(&read(folder.join(out).join("report.json"))).expect("JSON")
+        read_json(folder.join(out).join("report.json"))
     }
 
     #[test]

@@ -10,14 +10,8 @@ use crate::{Logs, Scored, progress, to_json};
 /// What `--json` prints.
 #[derive(Serialize)]
 struct EvalReport {
-    runs: u64,
-    read: u64,
-    bad: u64,
-    alarms_on_bad: u64,
-    healthy: u64,
-    alarms_on_healthy: u64,
-    exact: u64,
-    onset_within_3: u64,
+    #[serde(flatten)]
+    totals: Totals,
     misses: Vec<Miss>,
 }
 
@@ -40,17 +34,9 @@ pub(crate) fn run(args: &Logs) -> Result<Scored, Box<dyn Error>> {
 }
 
 fn report(scored: &[Score]) -> EvalReport {
-    let sums = totals(scored);
     let misses = misses(scored).into_iter();
     EvalReport {
-        runs: sums.runs,
-        read: sums.read,
-        bad: sums.bad,
-        alarms_on_bad: sums.alarms_on_bad,
-        healthy: sums.healthy,
-        alarms_on_healthy: sums.alarms_on_healthy,
-        exact: sums.exact,
-        onset_within_3: sums.onset_within_3,
+        totals: totals(scored),
         misses: misses.map(|(id, miss)| Miss { id: id.to_owned(), miss }).collect(),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tamegrad::Verdict;
 use tamegrad::logs::Sample;
 use tamegrad_logs::{ReadError, Reading, discover, read_verdict};
@@ -25,13 +26,8 @@ pub(crate) enum Label {
 
 impl Label {
     fn parse(text: &str) -> Self {
-        match text {
-            "nan" => Self::Nan,
-            "diverged" => Self::Diverged,
-            "spike-recovered" => Self::SpikeRecovered,
-            "healthy" => Self::Healthy,
-            _ => Self::Unknown,
-        }
+        let known = [Self::Nan, Self::Diverged, Self::SpikeRecovered, Self::Healthy];
+        known.into_iter().find(|label| label.as_str() == text).unwrap_or(Self::Unknown)
     }
 
     /// Its name in the table of labels.
@@ -195,7 +191,7 @@ fn place(records: &[Sample], step: i64) -> usize {
 }
 
 /// The sums over a corpus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub(crate) struct Totals {
     /// Runs of the corpus.
     pub(crate) runs: u64,

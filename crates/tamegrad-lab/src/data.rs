@@ -184,42 +184,36 @@ mod tests {
         assert_eq!(values.gather(&[]), (vec![], Targets::Values { values: vec![], width: 2 }));
     }
 
+    fn circles(samples: usize, noise: f64, factor: f64) -> Source {
+        Source::Circles { samples, noise, factor }
+    }
+
+    fn blobs(samples: usize, centers: usize, features: usize, std: f64) -> Source {
+        Source::Blobs { samples, centers, features, std, image: None }
+    }
+
+    fn polynomial(samples: usize, coefficients: &[f64], range: [f64; 2], noise: f64) -> Source {
+        let coefficients = coefficients.to_vec();
+        Source::Polynomial { samples, coefficients, range, noise, powers: 1 }
+    }
+
     /// (source, rows of train, rows of test, shape of a sample)
     fn generated() -> Vec<(Source, usize, usize, Vec<usize>)> {
+        let mut images = blobs(10, 2, 12, 1.5);
+        if let Source::Blobs { image, .. } = &mut images {
+            *image = Some([3, 2, 2]);
+        }
+        let mut squares = polynomial(1000, &[1.0, 0.0, 2.0], [-3.0, 3.0], 0.1);
+        if let Source::Polynomial { powers, .. } = &mut squares {
+            *powers = 2;
+        }
         vec![
             (Source::Digits {}, 1438, 359, vec![1, 8, 8]),
-            (Source::Circles { samples: 1000, noise: 0.03, factor: 0.8 }, 700, 300, vec![2]),
-            (
-                Source::Blobs { samples: 1000, centers: 4, features: 3, std: 1.5, image: None },
-                700,
-                300,
-                vec![3],
-            ),
-            (
-                Source::Blobs {
-                    samples: 10,
-                    centers: 2,
-                    features: 12,
-                    std: 1.5,
-                    image: Some([3, 2, 2]),
-                },
-                7,
-                3,
-                vec![3, 2, 2],
-            ),
+            (circles(1000, 0.03, 0.8), 700, 300, vec![2]),
+            (blobs(1000, 4, 3, 1.5), 700, 300, vec![3]),
+            (images, 7, 3, vec![3, 2, 2]),
             (Source::Linear { samples: 1000, features: 3, noise: 0.1 }, 700, 300, vec![3]),
-            (
-                Source::Polynomial {
-                    samples: 1000,
-                    coefficients: vec![1.0, 0.0, 2.0],
-                    range: [-3.0, 3.0],
-                    noise: 0.1,
-                    powers: 2,
-                },
-                700,
-                300,
-                vec![2],
-            ),
+            (squares, 700, 300, vec![2]),
             (Source::Adding { samples: 1000, length: 20 }, 1000, 200, vec![20, 2]),
             (Source::TemporalOrder { samples: 1000, length: 20 }, 1000, 200, vec![20, 6]),
         ]
@@ -250,21 +244,6 @@ mod tests {
 
     #[test]
     fn impossible_parameters_say_got_and_want() {
-        let circles = |samples, noise, factor| Source::Circles { samples, noise, factor };
-        let blobs = |samples, centers, features, std| Source::Blobs {
-            samples,
-            centers,
-            features,
-            std,
-            image: None,
-        };
-        let polynomial = |samples, coefficients: &[f64], range, noise| Source::Polynomial {
-            samples,
-            coefficients: coefficients.to_vec(),
-            range,
-            noise,
-            powers: 1,
-        };
         let huge = usize::MAX;
         let cases = [
             (circles(3, 0.1, 0.5), "samples", "got 3, want at least 4"),

@@ -147,11 +147,12 @@ pub fn read(path: &Path) -> Result<RecipeFile, RecipeError> {
 /// When `text` is not TOML, has an unknown key, lacks one, or has a value of the wrong type, out of
 /// range or at odds with another value. Of several errors one is told.
 pub fn parse(text: &str, path: Option<&Path>) -> Result<Recipe, RecipeError> {
-    let table = DeTable::parse(text).map_err(|error| RecipeError::syntax(text, path, &error))?;
+    let fail = |told| RecipeError::new(text, path, told);
+    let table = DeTable::parse(text).map_err(|error| fail(error::syntax(&error)))?;
     let mut recipe = Recipe::deserialize(Deserializer::from(table.clone()))
-        .map_err(|error| RecipeError::refused(text, path, table.get_ref(), &error))?;
+        .map_err(|error| fail(error::refused(text, table.get_ref(), &error)))?;
     if let Some(conflict) = check::conflict(&recipe) {
-        return Err(RecipeError::at_odds(text, path, table.get_ref(), conflict));
+        return Err(fail(error::at_odds(table.get_ref(), conflict)));
     }
     if let Some(folder) = path.and_then(Path::parent) {
         recipe.data.resolve(folder);

@@ -271,68 +271,49 @@ mod tests {
 
     #[test]
     fn a_bad_file_says_where_and_what() {
-        use Task::{Classification, Regression};
-        let bad_line = |line: usize| {
+        let check = |bytes: &[u8], task, message: &str| {
+            let error = read(bytes, "y", task).expect_err(message).to_string();
+            assert!(error.contains(message) && error.contains("; hint: "), "{error}\n{message}");
+        };
+        for (line, end, told) in
+            [(812, "\n", 812), (9, "\r\n", 9), (9, "\n\n", 17), (9, "\r\n\r\n", 17)]
+        {
             let mut lines = vec!["1,2"; line];
             lines[0] = "a,y";
             lines[line - 1] = "1,x";
-            lines
-        };
-        let cases: Vec<(Vec<u8>, Task, &str)> = vec![
+            let message = "column `y`: got `x`, want a number; hint: write `nan`";
+            let text = lines.join(end);
+            check(text.as_bytes(), Task::Regression, &format!("t.csv:{told}: {message}"));
+        }
+        let no_semicolons = "want one of: `a;y`; hint: columns are separated by commas";
+        let regression: [(&[u8], &str); 13] = [
+            ("\u{feff}a,y\n1,x\n".as_bytes(), "t.csv:2: column `y`: got `x`"),
+            (b"a,y\n\"1\n\",2\n?,2\n", "t.csv:4: column `a`: got `?`"),
             (
-                bad_line(812).join("\n").into(),
-                Regression,
-                "t.csv:812: column `y`: got `x`, want a number; hint: write `nan`",
-            ),
-            (
-                bad_line(9).join("\r\n").into(),
-                Regression,
-                "t.csv:9: column `y`: got `x`, want a number",
-            ),
-            (bad_line(9).join("\n\n").into(), Regression, "t.csv:17: column `y`: got `x`"),
-            (bad_line(9).join("\r\n\r\n").into(), Regression, "t.csv:17: column `y`: got `x`"),
-            ("\u{feff}a,y\n1,x\n".into(), Regression, "t.csv:2: column `y`: got `x`"),
-            ("a,y\n\"1\n\",2\n?,2\n".into(), Regression, "t.csv:4: column `a`: got `?`"),
-            ("a,y\n1,2\n,2\n".into(), Classification, "t.csv:3: column `a`: got ``, want a number"),
-            (
-                "a,y\n1,2\n1,\n".into(),
-                Classification,
-                "column `y`: got ``, want the name of a class",
-            ),
-            (
-                "a,b\n1,2\n".into(),
-                Regression,
+                b"a,b\n1,2\n",
                 "t.csv:1: got no column `y`, want one of: `a`, `b`; hint: set `target`",
             ),
-            (
-                "a;y\n1;2\n".into(),
-                Regression,
-                "want one of: `a;y`; hint: columns are separated by commas",
-            ),
-            ("y,a,y\n1,2,3\n".into(), Regression, "got column `y` more than once, want one"),
-            (
-                "y\n1\n2\n".into(),
-                Regression,
-                "got only the target column `y`, want at least one more",
-            ),
-            (
-                "a,y\n1,2\n1,2,3\n".into(),
-                Regression,
-                "t.csv:3: got 3 cells, want 2; hint: put cells",
-            ),
-            ("a,y\r\n1,2\r\n1\r\n".into(), Regression, "t.csv:3: got 1 cells, want 2"),
-            (b"a,y\n1,2\n1,\xff\n".into(), Classification, "t.csv:3: got bytes that are no UTF-8"),
-            (b"a,\xff\n1,2\n".into(), Regression, "t.csv:1: got bytes that are no UTF-8"),
-            ("".into(), Regression, "t.csv:1: got an empty file, want a header row"),
-            ("\u{feff}\r\n\n".into(), Regression, "t.csv:1: got an empty file, want a header row"),
-            ("a,y\n".into(), Regression, "got 0 rows, want at least 2"),
-            ("a,y\n1,2\n\n".into(), Regression, "got 1 rows, want at least 2"),
-            ("a,y\n1,q\n2,q\n".into(), Classification, "got only the class `q`, want at least 2"),
+            (b"a;y\n1;2\n", no_semicolons),
+            (b"y,a,y\n1,2,3\n", "got column `y` more than once, want one"),
+            (b"y\n1\n2\n", "got only the target column `y`, want at least one more"),
+            (b"a,y\n1,2\n1,2,3\n", "t.csv:3: got 3 cells, want 2; hint: put cells"),
+            (b"a,y\r\n1,2\r\n1\r\n", "t.csv:3: got 1 cells, want 2"),
+            (b"a,\xff\n1,2\n", "t.csv:1: got bytes that are no UTF-8"),
+            (b"", "t.csv:1: got an empty file, want a header row"),
+            ("\u{feff}\r\n\n".as_bytes(), "t.csv:1: got an empty file, want a header row"),
+            (b"a,y\n", "got 0 rows, want at least 2"),
+            (b"a,y\n1,2\n\n", "got 1 rows, want at least 2"),
         ];
-        for (bytes, task, message) in cases {
-            let error = read(&bytes, "y", task).expect_err(message).to_string();
-            assert!(error.contains(message) && error.contains("; hint: "), "{error}\n{message}");
-        }
+        regression.iter().for_each(|(bytes, message)| check(bytes, Task::Regression, message));
+        let classification: [(&[u8], &str); 4] = [
+            (b"a,y\n1,2\n,2\n", "t.csv:3: column `a`: got ``, want a number"),
+            (b"a,y\n1,2\n1,\n", "column `y`: got ``, want the name of a class"),
+            (b"a,y\n1,2\n1,\xff\n", "t.csv:3: got bytes that are no UTF-8"),
+            (b"a,y\n1,q\n2,q\n", "got only the class `q`, want at least 2"),
+        ];
+        classification
+            .iter()
+            .for_each(|(bytes, message)| check(bytes, Task::Classification, message));
     }
 
     #[test]

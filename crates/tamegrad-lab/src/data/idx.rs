@@ -108,6 +108,7 @@ fn read(path: &Path, want: u32) -> Result<(Vec<usize>, Vec<u8>), DataError> {
             _ => "check the path in the recipe (relative to the recipe's folder) and the file",
         },
     })?;
+    let fail = |offset, got: &str, want: &str, hint| Err(error(path, offset, got, want, hint));
     let header = 4 + 4 * (want & 0xff) as usize;
     let words = bytes[..header.min(bytes.len())].as_chunks().0;
     let words: Vec<u32> = words.iter().map(|word| u32::from_be_bytes(*word)).collect();
@@ -119,20 +120,13 @@ fn read(path: &Path, want: u32) -> Result<(Vec<usize>, Vec<u8>), DataError> {
                 _ => "the file is not in IDX format with unsigned bytes",
             };
             let name = if want == IMAGES { "images" } else { "labels" };
-            let (got, want) =
-                (format!("magic number {magic:#010x}"), format!("{want:#010x} ({name})"));
-            return Err(error(path, 0, &got, &want, hint));
+            let got = format!("magic number {magic:#010x}");
+            return fail(0, &got, &format!("{want:#010x} ({name})"), hint);
         }
         Some(_) if bytes.len() >= header => {}
         _ => {
             let got = format!("the end of the file after {} bytes", bytes.len());
-            return Err(error(
-                path,
-                bytes.len(),
-                &got,
-                &format!("a header of {header} bytes"),
-                CUT,
-            ));
+            return fail(bytes.len(), &got, &format!("a header of {header} bytes"), CUT);
         }
     }
     let dimensions: Vec<usize> = words[1..].iter().map(|word| *word as usize).collect();
@@ -141,17 +135,17 @@ fn read(path: &Path, want: u32) -> Result<(Vec<usize>, Vec<u8>), DataError> {
     let Some(count @ 1..=parameter::MAX_NUMBERS) = count else {
         let want = format!("1 to {} values", parameter::MAX_NUMBERS);
         let hint = "the header is damaged; get the file again";
-        return Err(error(path, 4, &format!("dimensions {spelt}"), &want, hint));
+        return fail(4, &format!("dimensions {spelt}"), &want, hint);
     };
     let values = bytes.split_off(header);
     if values.len() < count {
         let got = format!("the end of the file after {} values", values.len());
-        return Err(error(path, header + values.len(), &got, &format!("{count} ({spelt})"), CUT));
+        return fail(header + values.len(), &got, &format!("{count} ({spelt})"), CUT);
     }
     if values.len() > count {
         let want = format!("the end of the file after {count} values ({spelt})");
         let hint = "the header does not fit the data; get the file again";
-        return Err(error(path, header + count, "more bytes", &want, hint));
+        return fail(header + count, "more bytes", &want, hint);
     }
     Ok((dimensions, values))
 }

@@ -1,7 +1,7 @@
 //! What follows a linear map in a layer: normalisation, activation, skip connection.
 
 use burn::module::Module;
-use burn::nn::{BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 use tamegrad::{LayerInfo, NormalisationKind};
 
@@ -49,6 +49,30 @@ pub(crate) struct Ending {
     pub(crate) residual: bool,
 }
 
+/// A linear map and what follows it.
+#[derive(Module, Debug)]
+pub(crate) struct Dense {
+    pub(super) linear: Linear,
+    pub(super) norm: Option<Norm>,
+    #[module(skip)]
+    pub(super) ending: Ending,
+}
+
+impl Dense {
+    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let mapped = self.linear.forward(x.clone());
+        self.ending.apply(self.norm.as_ref(), x, mapped)
+    }
+}
+
+/// What the core is told of layers that are numbered under a name.
+pub(super) fn infos<'a>(
+    name: &str,
+    endings: impl Iterator<Item = &'a Ending>,
+) -> impl Iterator<Item = LayerInfo> {
+    endings.enumerate().map(move |(index, ending)| ending.info(format!("{name}.{index}")))
+}
+
 impl Ending {
     /// `mapped` is the linear map of `input`.
     pub(crate) fn apply<const D: usize>(
@@ -66,7 +90,7 @@ impl Ending {
     }
 
     /// What the core is told of the layer.
-    pub(crate) fn info(&self, name: String) -> LayerInfo {
+    fn info(&self, name: String) -> LayerInfo {
         LayerInfo {
             activation: Some(activation_kind(self.activation)),
             normalisation: Some(match self.normalisation.kind {

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tamegrad::LayerInfo;
 use tamegrad_burn::Probes;
 
-use super::block::{Ending, Norm};
+use super::block::{Dense, Ending, Norm, infos};
 use super::{Network, Shape, linear, output_init};
 use crate::recipe;
 
@@ -34,14 +34,6 @@ struct Convolution {
     ending: Ending,
     #[module(skip)]
     pools: bool,
-}
-
-#[derive(Module, Debug)]
-struct Dense {
-    linear: Linear,
-    norm: Option<Norm>,
-    #[module(skip)]
-    ending: Ending,
 }
 
 impl Conv {
@@ -125,17 +117,14 @@ impl Network for Conv {
         }
         let mut h: Tensor<2> = h.flatten(1, 3);
         for layer in &self.dense {
-            let mapped = layer.linear.forward(h.clone());
-            h = probes.tap(layer.ending.apply(layer.norm.as_ref(), h, mapped));
+            h = probes.tap(layer.forward(h));
         }
         probes.tap(self.output.forward(h))
     }
 
     fn layers(&self) -> Vec<LayerInfo> {
-        let convs = self.convs.iter().enumerate();
-        let convs = convs.map(|(index, layer)| layer.ending.info(format!("convs.{index}")));
-        let dense = self.dense.iter().enumerate();
-        let dense = dense.map(|(index, layer)| layer.ending.info(format!("dense.{index}")));
+        let convs = infos("convs", self.convs.iter().map(|layer| &layer.ending));
+        let dense = infos("dense", self.dense.iter().map(|layer| &layer.ending));
         convs.chain(dense).chain([LayerInfo::named("output")]).collect()
     }
 }

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use tamegrad::LayerInfo;
 use tamegrad_burn::Probes;
 
-use super::block::{Ending, Norm};
+use super::block::{Dense, Ending, Norm, infos};
 use super::{Network, Shape, linear, output_init};
 use crate::recipe;
 
@@ -15,16 +15,8 @@ use crate::recipe;
 /// `layers.17.norm...`, `output.weight` `[width, outputs]`; with no hidden layer a linear model.
 #[derive(Module, Debug)]
 pub struct Mlp {
-    layers: Vec<Hidden>,
+    layers: Vec<Dense>,
     output: Linear,
-}
-
-#[derive(Module, Debug)]
-struct Hidden {
-    linear: Linear,
-    norm: Option<Norm>,
-    #[module(skip)]
-    ending: Ending,
 }
 
 impl Mlp {
@@ -42,7 +34,7 @@ impl Mlp {
             let width = own.and_then(|o| o.width).unwrap_or(recipe.width);
             let linear = linear(inputs, width, &init, ending.activation, rng, device);
             inputs = width;
-            Hidden { linear, norm: Norm::new(ending.normalisation, width, device), ending }
+            Dense { linear, norm: Norm::new(ending.normalisation, width, device), ending }
         };
         let layers = (0..recipe.depth).map(&mut hidden).collect();
         let last = recipe::Activation::Linear;
@@ -56,15 +48,13 @@ impl Network for Mlp {
     fn forward(&self, input: Tensor<2>, probes: &Probes) -> Tensor<2> {
         let mut h = probes.input(input);
         for layer in &self.layers {
-            let mapped = layer.linear.forward(h.clone());
-            h = probes.tap(layer.ending.apply(layer.norm.as_ref(), h, mapped));
+            h = probes.tap(layer.forward(h));
         }
         probes.tap(self.output.forward(h))
     }
 
     fn layers(&self) -> Vec<LayerInfo> {
-        let hidden = self.layers.iter().enumerate();
-        let hidden = hidden.map(|(index, layer)| layer.ending.info(format!("layers.{index}")));
+        let hidden = infos("layers", self.layers.iter().map(|layer| &layer.ending));
         hidden.chain([LayerInfo::named("output")]).collect()
     }
 }

@@ -79,7 +79,7 @@ pub fn apply(text: &str, edits: &[Edit]) -> Result<String, EditError> {
     for edit in edits {
         let steps = steps(&edit.key)?;
         edited = match value(edit)? {
-            Some(value) => set(&edited, &edit.key, &steps, value)?,
+            Some(value) => set(&edited, &steps, value)?,
             None => remove(&edited, &steps)?,
         };
     }
@@ -113,11 +113,13 @@ pub fn absolute_paths(text: &str, folder: &Path) -> String {
 
 /// A part of a dotted key: a name, and which entry of the array of that name.
 struct Step<'a> {
+    /// The dotted key.
+    whole: &'a str,
     key: &'a str,
     index: Option<i64>,
 }
 
-fn steps(key: &str) -> Result<Vec<Step<'_>>, EditError> {
+fn steps(whole: &str) -> Result<Vec<Step<'_>>, EditError> {
     let plain = |name: &str| {
         !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
     };
@@ -126,9 +128,13 @@ fn steps(key: &str) -> Result<Vec<Step<'_>>, EditError> {
             Some((key, rest)) => (key, Some(rest.strip_suffix(']')?.parse::<u32>().ok()?.into())),
             None => (part, None),
         };
-        plain(key).then_some(Step { key, index })
+        plain(key).then_some(Step { whole, key, index })
     };
-    key.split('.').map(step).collect::<Option<_>>().ok_or_else(|| EditError::Key(key.to_owned()))
+    whole
+        .split('.')
+        .map(step)
+        .collect::<Option<_>>()
+        .ok_or_else(|| EditError::Key(whole.to_owned()))
 }
 
 /// The value to be set; none for a removal.
@@ -150,11 +156,10 @@ fn float(value: f64) -> Option<Value> {
     if value.is_finite() { format!("{value:?}").parse().ok() } else { None }
 }
 
-fn set(text: &str, key: &str, steps: &[Step<'_>], value: Value) -> Result<String, EditError> {
+fn set(text: &str, steps: &[Step<'_>], value: Value) -> Result<String, EditError> {
     let mut document: DocumentMut = text.parse().map_err(syntax)?;
     let before = document.clone();
-    set_in(document.as_table_mut(), Form::Root, steps, value)
-        .map_err(|error| error.with_key(key))?;
+    set_in(document.as_table_mut(), Form::Root, steps, value)?;
     keep_last_comment_in_place(&before, &mut document);
     Ok(with_line_ends_of(text, document.to_string()))
 }
@@ -172,28 +177,15 @@ enum Form {
     Inline,
 }
 
-/// A part of the path that cannot hold the rest.
-struct Obstacle {
-    part: String,
-    got: &'static str,
-    want: &'static str,
-}
-
-impl Obstacle {
-    fn new(step: &Step<'_>, item: &Item, want: &'static str) -> Obstacle {
-        let got = match item {
-            Item::None => "not there",
-            Item::Table(_) | Item::Value(Value::InlineTable(_)) => "a table",
-            Item::ArrayOfTables(_) | Item::Value(Value::Array(_)) => "an array",
-            Item::Value(_) => "a plain value",
-        };
-        Obstacle { part: step.key.to_owned(), got, want }
-    }
-
-    fn with_key(self, key: &str) -> EditError {
-        let Obstacle { part, got, want } = self;
-        EditError::Mismatch { key: key.to_owned(), part, got, want }
-    }
+/// The error of a part of the path that cannot hold the rest.
+fn mismatch(step: &Step<'_>, item: &Item, want: &'static str) -> EditError {
+    let got = match item {
+        Item::None => "not there",
+        Item::Table(_) | Item::Value(Value::InlineTable(_)) => "a table",
+        Item::ArrayOfTables(_) | Item::Value(Value::Array(_)) => "an array",
+        Item::Value(_) => "a plain value",
+    };
+    EditError::Mismatch { key: step.whole.to_owned(), part: step.key.to_owned(), got, want }
 }
 
 fn set_in(
@@ -201,30 +193,54 @@ fn set_in(
     form: Form,
     steps: &[Step<'_>],
     value: Value,
-) -> Result<(), Obstacle> {
+) -> Result<(), EditError> {
     let Some((step, rest)) = steps.split_first() else {
         return Ok(());
     };
     let form = if table.is_dotted() { Form::Inline } else { form };
-    if let Some(index) = step.index {
-        return set_in_entry(table, form, (step, index), rest, value);
-    }
-    if rest.is_empty() {
+    if rest.is_empty() && step.index.is_none() {
         return set_value(table, form, step, value);
     }
     if !table.contains_key(step.key) {
-        match form {
-            Form::Root => {
+        match (step.index, form) {
+            (None, Form::Root) => {
                 table.insert(step.key, Item::Table(Table::new()));
             }
-            _ => insert(table, form, step.key, InlineTable::new().into()),
+            (None, _) => insert(table, form, step.key, InlineTable::new().into()),
+            (Some(_), Form::Inline) => insert(table, form, step.key, Array::new().into()),
+            (Some(_), _) => {
+                table.insert(step.key, Item::ArrayOfTables(ArrayOfTables::new()));
+            }
         }
     }
-    match table.get_mut(step.key) {
-        Some(Item::Table(inner)) => set_in(inner, Form::Header, rest, value),
-        Some(Item::Value(Value::InlineTable(inner))) => set_in(inner, Form::Inline, rest, value),
-        Some(other) => Err(Obstacle::new(step, other, "a table")),
-        None => Err(Obstacle::new(step, &Item::None, "a table")),
+    let want = if step.index.is_some() { "an array of tables" } else { "a table" };
+    match (table.get_mut(step.key), step.index) {
+        (None, _) => Err(mismatch(step, &Item::None, want)),
+        (Some(array), Some(_)) if rest.is_empty() => {
+            Err(mismatch(step, array, "a key inside the entry"))
+        }
+        (Some(array), Some(index)) => {
+            if entry(array, index).is_none() {
+                match array {
+                    Item::ArrayOfTables(entries) => {
+                        entries.push(Table::from_iter([("index", index)]));
+                    }
+                    Item::Value(Value::Array(entries)) => {
+                        entries.push(InlineTable::from_iter([("index", index)]));
+                    }
+                    _ => {}
+                }
+            }
+            match entry(array, index) {
+                Some((entry, form)) => set_in(entry, form, rest, value),
+                None => Err(mismatch(step, array, want)),
+            }
+        }
+        (Some(Item::Table(inner)), None) => set_in(inner, Form::Header, rest, value),
+        (Some(Item::Value(Value::InlineTable(inner))), None) => {
+            set_in(inner, Form::Inline, rest, value)
+        }
+        (Some(other), None) => Err(mismatch(step, other, want)),
     }
 }
 
@@ -233,60 +249,28 @@ fn set_value(
     form: Form,
     step: &Step<'_>,
     value: Value,
-) -> Result<(), Obstacle> {
+) -> Result<(), EditError> {
     match table.get_mut(step.key) {
         None => insert(table, form, step.key, value),
         Some(Item::Value(old)) if !old.is_inline_table() && !old.is_array() => replace(old, value),
-        Some(other) => return Err(Obstacle::new(step, other, "a plain value")),
+        Some(other) => return Err(mismatch(step, other, "a plain value")),
     }
     Ok(())
 }
 
-/// Sets a value inside the entry of an array of tables that has this `index`.
-fn set_in_entry(
-    table: &mut dyn TableLike,
-    form: Form,
-    (step, index): (&Step<'_>, i64),
-    rest: &[Step<'_>],
-    value: Value,
-) -> Result<(), Obstacle> {
-    if !table.contains_key(step.key) {
-        match form {
-            Form::Inline => insert(table, form, step.key, Array::new().into()),
-            _ => {
-                table.insert(step.key, Item::ArrayOfTables(ArrayOfTables::new()));
-            }
-        }
-    }
-    let array = match table.get_mut(step.key) {
-        Some(array) if !rest.is_empty() => array,
-        Some(array) => return Err(Obstacle::new(step, array, "a key inside the entry")),
-        None => return Err(Obstacle::new(step, &Item::None, "an array of tables")),
-    };
+/// The entry of an array of tables that has this `index`, and how it is written.
+fn entry(array: &mut Item, index: i64) -> Option<(&mut dyn TableLike, Form)> {
     match array {
         Item::ArrayOfTables(entries) => {
-            let at = entries.iter().position(|entry| has_index(entry, index));
-            if at.is_none() {
-                entries.push(Table::from_iter([("index", index)]));
-            }
-            match entries.get_mut(at.unwrap_or(entries.len().saturating_sub(1))) {
-                Some(entry) => set_in(entry, Form::Header, rest, value),
-                None => Err(Obstacle::new(step, array, "an array of tables")),
-            }
+            let entry = entries.iter_mut().find(|entry| has_index(*entry, index))?;
+            Some((entry, Form::Header))
         }
         Item::Value(Value::Array(entries)) => {
-            let at = entries.iter().position(|entry| {
-                entry.as_inline_table().is_some_and(|entry| has_index(entry, index))
-            });
-            if at.is_none() {
-                entries.push(InlineTable::from_iter([("index", index)]));
-            }
-            match entries.get_mut(at.unwrap_or(entries.len().saturating_sub(1))) {
-                Some(Value::InlineTable(entry)) => set_in(entry, Form::Inline, rest, value),
-                _ => Err(Obstacle::new(step, array, "an array of tables")),
-            }
+            let mut entries = entries.iter_mut().filter_map(Value::as_inline_table_mut);
+            let entry = entries.find(|entry| has_index(*entry, index))?;
+            Some((entry, Form::Inline))
         }
-        other => Err(Obstacle::new(step, other, "an array of tables")),
+        _ => None,
     }
 }
 
@@ -400,22 +384,15 @@ fn ranges_of_table(table: &Table) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     for (key, item) in table.iter() {
         let key = table.key(key).and_then(|key| key.span());
-        let value = match item {
-            Item::Value(_) => range_of_value(key, item),
-            Item::Table(inner) => {
-                ranges.extend(ranges_of_table(inner));
-                None
-            }
-            Item::ArrayOfTables(entries) => {
+        match (item, &mut own) {
+            (Item::Table(inner), _) => ranges.extend(ranges_of_table(inner)),
+            (Item::ArrayOfTables(entries), _) => {
                 ranges.extend(entries.iter().flat_map(ranges_of_table));
-                None
             }
-            Item::None => None,
-        };
-        match (&mut own, value) {
-            (Some(own), Some(value)) => own.end = own.end.max(value.end),
-            (None, Some(value)) => ranges.push(value),
-            (_, None) => {}
+            (_, None) => ranges.extend(range_of_value(key, item)),
+            (_, Some(own)) => {
+                own.end = range_of_value(key, item).map_or(own.end, |value| own.end.max(value.end));
+            }
         }
     }
     ranges.extend(own);
@@ -473,30 +450,25 @@ fn remove_inline(table: &mut dyn TableLike, steps: &[Step<'_>]) {
         return;
     }
     match (table.get_mut(step.key), step.index) {
-        (Some(Item::Table(inner)), None) => remove_inline(inner, rest),
-        (Some(Item::Value(Value::InlineTable(inner))), None) => remove_inline(inner, rest),
-        (Some(Item::ArrayOfTables(entries)), Some(index)) => {
-            if let Some(entry) = entries.iter_mut().find(|entry| has_index(*entry, index)) {
+        (Some(Item::Value(Value::Array(entries))), Some(index)) if rest.is_empty() => {
+            let is_it =
+                |entry: &Value| entry.as_inline_table().is_some_and(|e| has_index(e, index));
+            let at = entries.iter().position(is_it);
+            if let Some(at) = at {
+                entries.remove(at);
+            }
+        }
+        (Some(array), Some(index)) => {
+            if let Some((entry, _)) = entry(array, index) {
                 remove_inline(entry, rest);
             }
         }
-        (Some(Item::Value(Value::Array(entries))), Some(index)) => {
-            let at = entries.iter().position(|entry| {
-                entry.as_inline_table().is_some_and(|entry| has_index(entry, index))
-            });
-            match at {
-                Some(at) if rest.is_empty() => {
-                    entries.remove(at);
-                }
-                Some(at) => {
-                    if let Some(Value::InlineTable(entry)) = entries.get_mut(at) {
-                        remove_inline(entry, rest);
-                    }
-                }
-                None => {}
+        (Some(inner), None) => {
+            if let Some(inner) = inner.as_table_like_mut() {
+                remove_inline(inner, rest);
             }
         }
-        _ => {}
+        (None, _) => {}
     }
 }
 

@@ -53,49 +53,12 @@ impl RecipeError {
         let message = format!("got the byte 0x{byte:02x}, want UTF-8");
         let span = start..start + char::REPLACEMENT_CHARACTER.len_utf8();
         let help = "save the file as UTF-8".to_owned();
-        RecipeError::new(&text, Some(path), span, message, help)
+        RecipeError::new(&text, Some(path), (span, message, help))
     }
 
-    pub(super) fn syntax(text: &str, path: Option<&Path>, error: &Error) -> RecipeError {
-        let span = error.span().unwrap_or(0..0);
-        let message = format!("not TOML: {}", error.message().replace('\n', ", "));
-        let help = "want `key = value` lines under [section] headers".to_owned();
-        RecipeError::new(text, path, span, message, help)
-    }
-
-    /// Of a table that serde refused.
-    pub(super) fn refused(
-        text: &str,
-        path: Option<&Path>,
-        table: &DeTable<'_>,
-        error: &Error,
-    ) -> RecipeError {
-        let span = error.span().unwrap_or(0..0);
-        let (span, message, help) = words(text, &entries(table), span, error.message());
-        RecipeError::new(text, path, span, message, help)
-    }
-
-    /// Of a value that another one forbids.
-    pub(super) fn at_odds(
-        text: &str,
-        path: Option<&Path>,
-        table: &DeTable<'_>,
-        conflict: Conflict,
-    ) -> RecipeError {
-        let Conflict { path: place, message, help } = conflict;
-        let entries = entries(table);
-        let at = entries.iter().find(|entry| entry.path == place);
-        let span = at.map_or(0..0, |entry| entry.value.span());
-        RecipeError::new(text, path, span, message, help.to_owned())
-    }
-
-    fn new(
-        text: &str,
-        path: Option<&Path>,
-        span: Range<usize>,
-        message: String,
-        help: String,
-    ) -> RecipeError {
+    /// Of a text that came from `path`.
+    pub(super) fn new(text: &str, path: Option<&Path>, told: Told) -> RecipeError {
+        let (span, message, help) = told;
         let (line, column) = line_and_column(text, span.start);
         let path = path.map(Path::to_path_buf);
         let (message, help) = (message.into(), help.into());
@@ -116,13 +79,28 @@ impl RecipeError {
     }
 }
 
-/// Span, message and help of what serde says of the bytes at `span`.
-fn words(
-    text: &str,
-    entries: &[Entry<'_>],
-    span: Range<usize>,
-    message: &str,
-) -> (Range<usize>, String, String) {
+/// What is told of a text: the bytes that it is about, message and help.
+pub(super) type Told = (Range<usize>, String, String);
+
+/// Of a text that is not TOML.
+pub(super) fn syntax(error: &Error) -> Told {
+    let message = format!("not TOML: {}", error.message().replace('\n', ", "));
+    let help = "want `key = value` lines under [section] headers".to_owned();
+    (error.span().unwrap_or(0..0), message, help)
+}
+
+/// Of a value that another one forbids.
+pub(super) fn at_odds(table: &DeTable<'_>, conflict: Conflict) -> Told {
+    let Conflict { path, message, help } = conflict;
+    let entries = entries(table);
+    let at = entries.iter().find(|entry| entry.path == path);
+    (at.map_or(0..0, |entry| entry.value.span()), message, help.to_owned())
+}
+
+/// Of a table that serde refused.
+pub(super) fn refused(text: &str, table: &DeTable<'_>, error: &Error) -> Told {
+    let (span, message) = (error.span().unwrap_or(0..0), error.message());
+    let entries = &entries(table);
     let got = got(text, &span);
     // Of an array of tables and its first table, which share a span, it is about the table.
     let of_value = entries.iter().rfind(|entry| entry.value.span() == span);
@@ -165,8 +143,8 @@ fn words(
     (span, format!("got {got} {}, want one of {}", inside(path), allowed.list()), String::new())
 }
 
-/// Span, message and help of the key at `path`, which its table does not allow.
-fn unknown_key(text: &str, entries: &[Entry<'_>], path: &str) -> (Range<usize>, String, String) {
+/// Of the key at `path`, which its table does not allow.
+fn unknown_key(text: &str, entries: &[Entry<'_>], path: &str) -> Told {
     let (table, key) = split(path);
     let allowed = Allowed::at(table);
     if let Some(told) = old_form(text, entries, table, &allowed) {
@@ -184,12 +162,7 @@ fn unknown_key(text: &str, entries: &[Entry<'_>], path: &str) -> (Range<usize>, 
 }
 
 /// In recipes of an earlier form a key `kind`, `source` or `scheme` said which of several it is.
-fn old_form(
-    text: &str,
-    entries: &[Entry<'_>],
-    table: &str,
-    allowed: &Allowed,
-) -> Option<(Range<usize>, String, String)> {
+fn old_form(text: &str, entries: &[Entry<'_>], table: &str, allowed: &Allowed) -> Option<Told> {
     let is_tag = |entry: &&Entry<'_>| {
         let (of, key) = split(&entry.path);
         of == table && ["kind", "source", "scheme"].contains(&key)
