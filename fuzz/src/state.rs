@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
-    Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout, Mode, Observation, RunFacts, Step,
-    Finished, TensorInfo, Update,
+    Finished, Guard, GuardConfig, LayerId, LayerInfo, LayerSample, Layout, Mode, Observation,
+    RunFacts, Step, TensorInfo, Update,
 };
 use tamegrad_report::{Style, json, terminal};
 use tamegrad_state::{load, seal};

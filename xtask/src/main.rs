@@ -3,6 +3,7 @@
 mod bench;
 mod debian;
 mod eval;
+mod format;
 mod fuzz;
 mod open_run;
 mod python;
@@ -23,6 +24,7 @@ Usage: cargo xtask COMMAND
 Commands:
   test         format check, clippy, tidy and every test, a few seconds of fuzzing; stops at the
                first failure
+  format       every Rust file formatted; with --check, only looked at; a part of `test`
   tidy         the style rules that a machine can check, over every file of the project
   eval logs DIR | eval cases
                the verdicts scored, on a corpus of logs against its labels, or on runs whose truth
@@ -79,6 +81,7 @@ fn perform(root: &Path, task: Task) -> Result<ExitCode, String> {
     match task {
         Task::Test => return Ok(test::test(root)),
         Task::Eval(words) => return Ok(eval::eval(root, &words)),
+        Task::Format { check } => format::format(root, check)?,
         Task::Tidy => tidy::tidy_and_print(root)?,
         Task::OpenRun => open_run::open_run(root)?,
         Task::Valgrind => valgrind::valgrind(root)?,
@@ -93,6 +96,7 @@ fn perform(root: &Path, task: Task) -> Result<ExitCode, String> {
 #[derive(Debug, PartialEq)]
 enum Task {
     Test,
+    Format { check: bool },
     Tidy,
     OpenRun,
     Fuzz(fuzz::Options),
@@ -106,6 +110,8 @@ enum Task {
 fn parse(words: &[&str]) -> Result<Task, String> {
     match *words {
         ["test"] => Ok(Task::Test),
+        ["format"] => Ok(Task::Format { check: false }),
+        ["format", "--check"] => Ok(Task::Format { check: true }),
         ["tidy"] => Ok(Task::Tidy),
         ["open-run"] => Ok(Task::OpenRun),
         ["valgrind"] => Ok(Task::Valgrind),
@@ -118,7 +124,8 @@ fn parse(words: &[&str]) -> Result<Task, String> {
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
         [
-            "test" | "tidy" | "open-run" | "python" | "valgrind" | "help" | "--help" | "-h",
+            "test" | "format" | "tidy" | "open-run" | "python" | "valgrind" | "help" | "--help"
+            | "-h",
             extra,
             ..,
         ] => Err(format!("unexpected argument `{extra}`")),
@@ -176,6 +183,9 @@ mod tests {
     fn arguments_name_one_task_or_are_refused() {
         let cases: &[(&[&str], Result<Task, &str>)] = &[
             (&["test"], Ok(Task::Test)),
+            (&["format"], Ok(Task::Format { check: false })),
+            (&["format", "--check"], Ok(Task::Format { check: true })),
+            (&["format", "crates"], Err("unexpected argument `crates`")),
             (&["tidy"], Ok(Task::Tidy)),
             (&["open-run"], Ok(Task::OpenRun)),
             (&["valgrind"], Ok(Task::Valgrind)),

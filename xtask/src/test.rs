@@ -61,7 +61,7 @@ fn plan(is_there: impl Fn(Tool) -> bool) -> Vec<Step> {
     let clippy = "clippy --workspace --all-targets --profile ci -- -D warnings";
     let no_sqlite = "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite";
     let mut steps = vec![
-        with(Tool::Rustfmt, "rustup component add rustfmt", "format", "fmt --all --check"),
+        with(Tool::Rustfmt, "rustup component add rustfmt", "format", "xtask format --check"),
         with(Tool::Clippy, "rustup component add clippy", "clippy", clippy),
         step("without burn", "check -p tamegrad-cli --no-default-features --profile ci"),
         step("without SQLite", no_sqlite),
@@ -172,7 +172,7 @@ mod tests {
             (
                 ALL,
                 &[
-                    "fmt --all --check",
+                    "xtask format --check",
                     "clippy --workspace --all-targets --profile ci -- -D warnings",
                     "check -p tamegrad-cli --no-default-features --profile ci",
                     "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
@@ -199,7 +199,7 @@ mod tests {
             (
                 |tool| tool == Tool::Rustfmt,
                 &[
-                    "fmt --all --check",
+                    "xtask format --check",
                     "check -p tamegrad-cli --no-default-features --profile ci",
                     "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
                     "package --workspace --no-verify --allow-dirty --quiet",
@@ -250,7 +250,7 @@ mod tests {
         let (passed, started, text) = play(RUST_ONLY, false, "");
         assert!(passed);
         assert_eq!(started[3..], ["xtask tidy", "test --workspace --profile ci"]);
-        assert!(text.contains("LEFT OUT, `cargo fmt --all --check`"), "{text}");
+        assert!(text.contains("LEFT OUT, `cargo xtask format --check`"), "{text}");
         assert!(text.contains("hint: rustup component add clippy"), "{text}");
         assert!(text.contains("cargo-nextest is not installed"), "{text}");
         assert!(

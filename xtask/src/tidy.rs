@@ -5,7 +5,7 @@ mod banned_phrases;
 mod core_dependencies;
 mod core_mentions;
 mod doer_names;
-mod files;
+pub(crate) mod files;
 mod first_line;
 mod machine_paths;
 mod modules;

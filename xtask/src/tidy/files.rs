@@ -9,7 +9,7 @@ use std::process::Command;
 const NOT_OURS: &[&str] = &[".git", "target", "runs"];
 
 /// Paths relative to `root`, with `/` between the parts, sorted.
-pub(super) fn list(root: &Path) -> Result<Vec<String>, String> {
+pub(crate) fn list(root: &Path) -> Result<Vec<String>, String> {
     let mut paths = match listed_by_git(root) {
         Some(paths) => paths,
         None => {
