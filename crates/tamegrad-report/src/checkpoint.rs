@@ -139,10 +139,8 @@ fn titles(style: &Style) -> Vec<String> {
 }
 
 fn row(tensor: &ScannedTensor, style: &Style) -> Vec<String> {
-    let mark = |text: String, is_bad: bool| match is_bad {
-        true => style.paint(Tone::Alarm, &text),
-        false => text,
-    };
+    let mark =
+        |text: String, is_bad: bool| if is_bad { style.paint(Tone::Alarm, &text) } else { text };
     vec![
         mark("!".repeat(tensor.is_broken().into()), true),
         number(tensor.l2),

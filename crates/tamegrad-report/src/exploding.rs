@@ -32,7 +32,7 @@ const WHY: [&str; 2] = [
      weights grow, activations grow faster than their input, targets or inputs are not scaled, or \
      the same recurrent matrix is multiplied once per time step.",
 ];
-const SEEN: &str = "Six signs; `tamegrad explain NAME` describes each:";
+const SEEN: &str = "The signs; `tamegrad explain NAME` describes each:";
 const HELP: &str = "Four families of remedies; `tamegrad explain NAME` describes each remedy:";
 
 /// The four families of remedies: what each does, and its remedies.
@@ -219,7 +219,7 @@ mod tests {
             f32   (largest value 3.4e38)   at 17 layers
 
         How to recognise them
-          Six signs; `tamegrad explain NAME` describes each:
+          The signs; `tamegrad explain NAME` describes each:
             1.  loss-fluctuates      Loss fluctuates wildly
             2.  loss-nonfinite       Loss is NaN or Inf
             3.  metric-stalls        Metric stalls or deteriorates

@@ -1,6 +1,6 @@
 //! The report of a fix in Markdown.
 
-use tamegrad::{Chain, Diagnosis, Record, Run, Verdict};
+use tamegrad::{Chain, Diagnosis, Place, Record, Run, Verdict};
 
 use crate::change::describe_change;
 use crate::json::{FixReport, FixedReport};
@@ -37,7 +37,7 @@ fn summary(report: &FixReport, diagnosis: &Diagnosis) -> String {
     let names = &diagnosis.names;
     let verdict = diagnosis.verdict;
     let onset = diagnosis.onset.map_or_else(|| "none".to_owned(), |step| count(step.0));
-    let origin = diagnosis.origin_name().map(code).or_else(|| words::place(diagnosis));
+    let origin = words::place(diagnosis, code);
     let origin = origin.unwrap_or_else(|| "unknown".to_owned());
     let evidence = diagnosis.origin.as_ref().map(|of| words::measures(&of.evidence, names));
     let cause = diagnosis.causes.first().map(|cause| words::cause(cause, names));
@@ -60,7 +60,11 @@ fn summary(report: &FixReport, diagnosis: &Diagnosis) -> String {
 
 /// The outcome in one line.
 fn title(report: &FixReport, diagnosis: &Diagnosis) -> String {
-    let place = diagnosis.origin_name().map(|name| format!(" in {}", code(name)));
+    let place =
+        diagnosis.origin_name().map(|name| match diagnosis.origin.as_ref().map(|of| of.place) {
+            Some(Place::Data) => " in the data".to_owned(),
+            _ => format!(" in {}", code(name)),
+        });
     let onset = diagnosis.onset.map(|step| format!(" at step {}", count(step.0)));
     let at = onset.unwrap_or_default() + &place.unwrap_or_default();
     let given = match diagnosis.verdict {
@@ -104,7 +108,7 @@ fn signs(diagnosis: &Diagnosis) -> String {
         let title = words::sign_title(sign).to_owned();
         vec![title, words::sign_state(sign).to_owned(), first, times, numbers]
     });
-    format!("## The six signs\n\n{}", table(&["sign", "state", "first", "count", "numbers"], rows))
+    format!("## Signs\n\n{}", table(&["sign", "state", "first", "count", "numbers"], rows))
 }
 
 fn gains(chain: Option<&Chain>, record: &Record) -> String {

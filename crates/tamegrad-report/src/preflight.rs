@@ -179,10 +179,12 @@ pub fn words(warning: &Warning, layout: &Layout) -> String {
 /// picture, and a table of the layers. Every line ends with a line break.
 pub fn text(seen: &Preflight, style: &Style) -> String {
     let warnings = seen.warnings();
-    let mut lines = match warnings.is_empty() {
-        true => vec![style.paint(Tone::Good, "Ready: nothing wrong before the first update")],
-        false => vec![style.paint(Tone::Alarm, "Not ready: problems before the first update")],
+    let (tone, title) = if warnings.is_empty() {
+        (Tone::Good, "Ready: nothing wrong before the first update")
+    } else {
+        (Tone::Alarm, "Not ready: problems before the first update")
     };
+    let mut lines = vec![style.paint(tone, title)];
     for warning in &warnings {
         lines.extend(wrap(&words(warning, &seen.layout), "  - ", style.line()));
     }

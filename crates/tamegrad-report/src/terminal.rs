@@ -23,7 +23,7 @@ const MARK: &str = "*";
 const OTHERS_MAX: usize = 5;
 
 /// A diagnosis as a block of text: verdict, when, where and why; the curves of loss and gradient
-/// norm; the six signs; the chain of gains; the remedies. A run without an explosion gives a
+/// norm; the signs; the chain of gains; the remedies. A run without an explosion gives a
 /// short block. Every line ends with a line break.
 pub fn diagnosis(diagnosis: &Diagnosis, run: &Run, style: &Style) -> String {
     let record = run.record();
@@ -108,7 +108,7 @@ fn notes(run: &Run, style: &Style) -> Vec<String> {
 
 fn place(diagnosis: &Diagnosis) -> String {
     let numbers = place_numbers(diagnosis);
-    match words::place(diagnosis) {
+    match words::place(diagnosis, str::to_owned) {
         Some(name) if numbers.is_empty() => name,
         Some(name) => format!("{name}; {}", numbers.join("; ")),
         None => words::ORIGIN_UNKNOWN.to_owned(),
@@ -117,7 +117,8 @@ fn place(diagnosis: &Diagnosis) -> String {
 
 /// The numbers told with the place; none where the place is not known.
 fn place_numbers(diagnosis: &Diagnosis) -> Vec<String> {
-    let origin = diagnosis.origin.as_ref().filter(|_| words::place(diagnosis).is_some());
+    let origin =
+        diagnosis.origin.as_ref().filter(|_| words::place(diagnosis, str::to_owned).is_some());
     let numbers = origin.into_iter().flat_map(|origin| &origin.evidence);
     numbers.map(|number| words::measure(number, &diagnosis.names)).collect()
 }
@@ -213,7 +214,7 @@ fn range(points: &[(u64, f64)]) -> String {
     format!("{} to {}{scale}", number(low), number(high))
 }
 
-/// The six signs in a table, the numbers of each below it.
+/// The signs in a table, the numbers of each below it.
 fn signs(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let rows: Vec<Vec<String>> = diagnosis.signs.iter().map(|sign| sign_row(sign, style)).collect();
     let mut lines = vec![style.paint(Tone::Heading, "Signs")];
@@ -322,7 +323,7 @@ fn strains(diagnosis: &Diagnosis) -> String {
         .map(|sign| sign.sign.as_str())
         .collect();
     let rest = match (up.is_empty(), early.is_empty()) {
-        (true, true) => return "all six quiet".into(),
+        (true, true) => return "all quiet".into(),
         (_, true) => "the others quiet".to_owned(),
         (_, false) => format!("too early for {}; the others quiet", early.join(", ")),
     };

@@ -43,18 +43,22 @@ pub(crate) fn seen(diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// The place where it began, described if it has no name.
-pub(crate) fn place(diagnosis: &Diagnosis) -> Option<String> {
+/// The place where it began, described if it has no name. `quote` writes a layer's or a tensor's
+/// name.
+pub(crate) fn place(diagnosis: &Diagnosis, quote: impl Fn(&str) -> String) -> Option<String> {
     let outside = "outside the model, in the loss: all outputs of the pass are finite and of usual \
                    size";
-    let name = || diagnosis.origin_name().map(str::to_owned);
+    let name = diagnosis.origin_name().map(quote);
     match diagnosis.origin.as_ref()?.place {
         Place::Loss => Some(format!("{outside}, but the loss is not finite")),
         Place::LossGradient => {
             Some(format!("{outside}, but the gradient that the loss sends back is not finite"))
         }
-        Place::Data => name().or_else(|| Some("in the data".to_owned())),
-        _ => name(),
+        Place::Data => Some(match name {
+            Some(layer) => format!("in the data, which reaches {layer}"),
+            None => "in the data".to_owned(),
+        }),
+        _ => name,
     }
 }
 

@@ -88,7 +88,7 @@ pub struct Diagnosis {
     pub origin: Option<Origin>,
     /// Why, the best supported cause first. Empty when unknown.
     pub causes: Vec<Cause>,
-    /// The six signs.
+    /// The signs.
     pub signs: Vec<SignSummary>,
     /// The sign whose alarm decided.
     pub decided_by: Option<SignName>,
@@ -143,7 +143,7 @@ impl Diagnosis {
     }
 }
 
-/// The six signs, each with those of the findings that are its own, in their order.
+/// The signs, each with those of the findings that are its own, in their order.
 pub(crate) fn summaries(findings: impl IntoIterator<Item = Finding>) -> Vec<SignSummary> {
     let summary = |sign| SignSummary { sign, findings: Vec::new(), count: 0, too_early: None };
     let mut signs: Vec<SignSummary> = SignName::ALL.into_iter().map(summary).collect();

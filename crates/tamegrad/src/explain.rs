@@ -73,11 +73,6 @@ mod tests {
     }
 
     #[test]
-    fn there_are_six_signs() {
-        assert_eq!(all().iter().filter(|(topic, _)| *topic == Topic::Sign).count(), 6);
-    }
-
-    #[test]
     fn a_name_that_is_not_there_is_not_found() {
         assert_eq!(find("exploding-heads"), None);
     }

@@ -35,7 +35,7 @@ pub struct Run {
     findings_dropped: u64,
     actions: Vec<(Step, Decision)>,
     actions_dropped: u64,
-    /// What the six signs said of the latest step.
+    /// What the signs said of the latest step.
     readings: Vec<(SignName, Reading)>,
     pub(crate) jump: Option<Jump>,
     /// The record's clock at the latest alarm.
@@ -163,7 +163,7 @@ impl Run {
         self.record.take_trace(step, trace, is_alarmed);
     }
 
-    /// Notes what the six signs say of the latest step.
+    /// Notes what the signs say of the latest step.
     pub(crate) fn note_readings(&mut self, readings: Vec<(SignName, Reading)>) {
         self.readings = readings;
     }

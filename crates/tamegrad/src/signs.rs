@@ -30,7 +30,7 @@ macro_rules! signs {
             }
         }
 
-        /// The state of the six signs. It is saved, restored and rewound with the run.
+        /// The state of the signs. It is saved, restored and rewound with the run.
         #[derive(Debug, Clone, Default)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         pub struct Signs {

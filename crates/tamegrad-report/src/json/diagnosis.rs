@@ -33,7 +33,7 @@ pub struct DiagnosisReport {
     pub origin: Option<OriginReport>,
     /// Why, the best supported first.
     pub causes: Vec<CauseReport>,
-    /// The six signs.
+    /// The signs.
     pub signs: Vec<SignReport>,
     /// Kebab-case name of the sign whose alarm decided.
     pub decided_by: Option<String>,

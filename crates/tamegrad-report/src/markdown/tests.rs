@@ -33,7 +33,7 @@ fn the_report_of_a_fix() {
     | --- | --- | --- |
     | 1 | An activation that grows faster than its input (activation) in layers.3 | backward gain of layers.3: 41 (usually 1.7); largest gain of layers.3: 41 |
 
-    ## The six signs
+    ## Signs
 
     | sign | state | first | count | numbers |
     | --- | --- | --- | --- | --- |
@@ -139,7 +139,7 @@ fn a_healthy_run_is_left_alone() {
         [
             "# Healthy: nothing was changed",
             "## The run as given",
-            "## The six signs",
+            "## Signs",
             "## The chain of gains at step 150",
             "## The fix",
             "## What was measured",

@@ -178,7 +178,7 @@ fn a_healthy_run() {
 fn the_line_of_signs_names_what_is_not_quiet() {
     use Severity::Strain;
     for (spikes, metric, line) in [
-        ((None, 0, None), (None, 0, None), "all six quiet"),
+        ((None, 0, None), (None, 0, None), "all quiet"),
         ((None, 0, None), (None, 0, Some(3)), "too early for metric-stalls; the others quiet"),
         (
             (None, 0, Some(80)),
