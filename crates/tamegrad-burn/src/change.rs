@@ -241,7 +241,7 @@ mod tests {
             half: trained(tensor([0.0f32; 2], DType::F16)),
             absent: trained(tensor([0.0f32], DType::F32)),
         };
-        let table = ParameterTable::new(&model, Vec::new());
+        let table = ParameterTable::new(&model, None);
         assert_eq!(table.len(), 3);
         let gradient = tensor::<2>([[1.0f32, 2.0], [3.0, 4.0]], DType::F32);
         let mut gradients = GradientsParams::new();

@@ -203,7 +203,7 @@ mod tests {
         let mut values: Vec<f32> = (0..LEN).map(|i| wave(i, 0.7)).collect();
         let updates = |values: &[f32], nonfinite: u64| {
             let (before, after) = (net(id, values), net(id, &moved(values, &spread, 1e-3)));
-            let table = ParameterTable::new(&before, Vec::new());
+            let table = ParameterTable::new(&before, None);
             let known = Update { change_norm: 1.0, weight_norm: 1.0, len: LEN as u64, nonfinite };
             let tracks = [TensorTrack { latest_update: Some(known), ..TensorTrack::default() }];
             let (gradients, mut buffers) = ([Some(scan(&spread))], ListStats::default());

@@ -1,7 +1,6 @@
 //! Measures how far Adam's second moment lags behind the gradient.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::cell::RefCell;
 
 use burn::optim::{Adam, AdamState, AdamW, AdamWState, LearningRate, Optimizer};
 use burn::tensor::{Device, FloatDType, Tensor};
@@ -30,42 +29,32 @@ fn corrected<const D: usize>(moment: Tensor<D>, beta2: f64, time: usize) -> Tens
 
 /// An optimizer that, when asked, measures RMS(g / sqrt(v)) of each parameter before v takes in
 /// g (Wortsman 2023, section 3.4: RMS of g^2/v). Otherwise it is the optimizer inside.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Lagged<O> {
     inner: O,
     beta2: f64,
-    meter: LagMeter,
-}
-
-/// Arms the measurement and holds its results, in the order of the parameters that had a gradient.
-#[derive(Clone, Default)]
-pub(crate) struct LagMeter {
-    armed: Arc<AtomicBool>,
-    /// One number of each parameter, on its device; `None` where there is no v.
-    lags: Arc<Mutex<Vec<Option<Tensor<1>>>>>,
 }
 
 impl<O: SecondMoment> Lagged<O> {
     /// Wraps an optimizer with this beta2.
     pub fn new(inner: O, beta2: f64) -> Self {
-        Self { inner, beta2, meter: LagMeter::default() }
-    }
-
-    /// The meter, to arm and read it.
-    pub(crate) fn meter(&self) -> LagMeter {
-        self.meter.clone()
+        Self { inner, beta2 }
     }
 }
 
-impl LagMeter {
-    /// Measures while `step` runs and returns the lags of the parameters with a gradient.
-    pub(crate) fn measure<R>(&self, step: impl FnOnce() -> R) -> (R, Vec<f64>) {
-        self.armed.store(true, Ordering::Relaxed);
-        let result = step();
-        self.armed.store(false, Ordering::Relaxed);
-        let lags = self.lags.lock().map(|mut lags| std::mem::take(&mut *lags));
-        (result, read(&lags.unwrap_or_default()))
-    }
+/// One number of each parameter that had a gradient, on its device; `None` where there is no v.
+type Lags = Vec<Option<Tensor<1>>>;
+
+thread_local! {
+    /// What is being measured, if anything is.
+    static MEASURED: RefCell<Option<Lags>> = const { RefCell::new(None) };
+}
+
+/// Measures while `step` runs, and returns the lags of the parameters with a gradient.
+pub(crate) fn measure<R>(step: impl FnOnce() -> R) -> (R, Vec<f64>) {
+    MEASURED.set(Some(Vec::new()));
+    let result = step();
+    (result, read(&MEASURED.take().unwrap_or_default()))
 }
 
 /// The numbers, with one read-back; NaN where there is none.
@@ -90,16 +79,14 @@ impl<O: SecondMoment> Optimizer for Lagged<O> {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        if self.meter.armed.load(Ordering::Relaxed) {
-            let lag = state.as_ref().map(|state| {
+        MEASURED.with_borrow_mut(|measured| {
+            let Some(lags) = measured else { return };
+            lags.push(state.as_ref().map(|state| {
                 let v = self.inner.second_moment(state, self.beta2);
                 let ratio = grad.clone().square() / v.clamp_min(1e-30);
                 ratio.mean().sqrt()
-            });
-            if let Ok(mut lags) = self.meter.lags.lock() {
-                lags.push(lag);
-            }
-        }
+            }));
+        });
         self.inner.step(lr, tensor, grad, state)
     }
 

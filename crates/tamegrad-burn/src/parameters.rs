@@ -15,15 +15,19 @@ pub(crate) struct ParameterTable {
     indices: HashMap<ParamId, usize>,
     /// Names and layers.
     pub(crate) layout: Layout,
+    /// Whether there are tensors beside those that are trained, such as running statistics.
+    pub(crate) has_buffers: bool,
 }
 
 impl ParameterTable {
-    /// Lists the trainable tensors of a module whose layers are given in order of execution. A
-    /// tensor belongs to the layer whose name is the longest prefix of its own; a time step of a
-    /// recurrent cell is named `cell@3`, and the cell's tensors belong to its first time step.
-    pub(crate) fn new<M: Module>(module: &M, layers: Vec<LayerInfo>) -> Self {
+    /// Lists the trainable tensors of a module whose layers are given in order of execution; without
+    /// them, a layer is a module that has tensors of its own. A tensor belongs to the layer whose name
+    /// is the longest prefix of its own; a time step of a recurrent cell is named `cell@3`, and the
+    /// cell's tensors belong to its first time step.
+    pub(crate) fn new<M: Module>(module: &M, layers: Option<Vec<LayerInfo>>) -> Self {
         let mut lister = Lister::default();
         module.visit(&mut lister);
+        let layers = layers.unwrap_or_else(|| lister.modules());
         let tensors = lister.found.into_iter().map(|(name, rank, fan_in)| TensorInfo {
             layer: layer_of(&name, &layers),
             name,
@@ -31,7 +35,11 @@ impl ParameterTable {
             fan_in,
         });
         let tensors = tensors.collect();
-        Self { indices: lister.indices, layout: Layout { tensors, layers } }
+        Self {
+            indices: lister.indices,
+            layout: Layout { tensors, layers },
+            has_buffers: lister.has_buffers,
+        }
     }
 
     /// Number of tensors.
@@ -62,6 +70,22 @@ struct Lister {
     indices: HashMap<ParamId, usize>,
     /// Names, ranks and fan-ins.
     found: Vec<(String, usize, Option<u64>)>,
+    has_buffers: bool,
+}
+
+impl Lister {
+    /// The modules that have tensors of their own.
+    fn modules(&self) -> Vec<LayerInfo> {
+        let mut names: Vec<&str> = Vec::new();
+        for (tensor, ..) in &self.found {
+            if let Some((module, _)) = tensor.rsplit_once('.')
+                && !names.contains(&module)
+            {
+                names.push(module);
+            }
+        }
+        names.into_iter().map(LayerInfo::named).collect()
+    }
 }
 
 /// Inputs of one output unit of a weight of this shape: burn's `Linear` has `[inputs, outputs]`, its
@@ -89,9 +113,11 @@ impl ModuleVisitor for Lister {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // Running statistics of batch norm are visited as well, but take no gradient.
-        if param.val().is_require_grad()
-            && let Entry::Vacant(entry) = self.indices.entry(param.id)
-        {
+        if !param.val().is_require_grad() {
+            self.has_buffers = true;
+            return;
+        }
+        if let Entry::Vacant(entry) = self.indices.entry(param.id) {
             entry.insert(self.found.len());
             let container = self.containers.last().map(String::as_str);
             let fan_in = fan_in(&param.val().dims(), container);
@@ -137,7 +163,7 @@ mod tests {
             image: Conv2dConfig::new([3, 16], [5, 5]).init(&device),
             head: LinearConfig::new(20, 4).init(&device),
         };
-        let table = ParameterTable::new(&net, Vec::new());
+        let table = ParameterTable::new(&net, Some(Vec::new()));
         let seen: Vec<_> = table.layout.tensors.iter().map(|t| (&t.name[..], t.fan_in)).collect();
         assert_eq!(
             seen,

@@ -1,37 +1,31 @@
 //! A model before its first update: one probed step on copies.
 
 use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::ModuleOptimizer;
 use burn::tensor::Tensor;
-use tamegrad::{FirstStep, GuardConfig, LayerInfo, Mode, Preflight, RunFacts, TensorStats, Update};
+use tamegrad::{FirstStep, GuardConfig, LayerInfo, Mode, Preflight, TensorStats, Update};
 
 use crate::clip::Clip;
 use crate::critical::critical_multiple;
+use crate::guard::Guard;
 use crate::probe::Probes;
-use crate::session::{Session, SessionOptimizer, StepInput};
 
 /// How the first update is made.
 pub struct FirstUpdate {
-    optimizer: SessionOptimizer,
+    optimizer: ModuleOptimizer,
     learning_rate: f64,
     clip: Option<Clip>,
-    weight_decay: f64,
 }
 
 impl FirstUpdate {
     /// With an optimizer that has taken no step, at the learning rate of the run's first step.
-    pub fn new(optimizer: impl Into<SessionOptimizer>, learning_rate: f64) -> Self {
-        Self { optimizer: optimizer.into(), learning_rate, clip: None, weight_decay: 0.0 }
+    pub fn new(optimizer: ModuleOptimizer, learning_rate: f64) -> Self {
+        Self { optimizer, learning_rate, clip: None }
     }
 
-    /// As [`Session::with_clip`].
+    /// As [`Guard::with_clip`].
     pub fn with_clip(mut self, clip: Option<Clip>) -> Self {
         self.clip = clip;
-        self
-    }
-
-    /// As [`Session::with_weight_decay`].
-    pub fn with_weight_decay(mut self, rate: f64) -> Self {
-        self.weight_decay = rate;
         self
     }
 }
@@ -65,8 +59,8 @@ impl FirstUpdate {
 /// let sgd = ModuleOptimizer::from(SgdConfig::new().build());
 /// let layers = ["first", "last"].map(LayerInfo::named).to_vec();
 /// let seen = preflight(&net, layers, FirstUpdate::new(sgd, 0.1), |net: &Net, probes| {
-///     let h = probes.tap(relu(net.first.forward(probes.input(x.clone()))));
-///     (probes.tap(net.last.forward(h)) - y.clone()).square().mean()
+///     let h = probes.tap("first", relu(net.first.forward(probes.input(x.clone()))));
+///     (probes.tap("last", net.last.forward(h)) - y.clone()).square().mean()
 /// });
 ///
 /// // Targets of 500 make an update that is far too large for weights of about 0.5.
@@ -81,24 +75,26 @@ pub fn preflight<M: Module>(
     loss: impl Fn(&M, &Probes) -> Tensor<1>,
 ) -> Preflight {
     let config = GuardConfig { mode: Mode::Observe, ..GuardConfig::default() };
-    let FirstUpdate { optimizer, learning_rate, clip, weight_decay } = update;
+    let FirstUpdate { mut optimizer, learning_rate, clip } = update;
     // A clone would share the running statistics of batch norm.
-    let copy = model.valid().train();
-    let mut session = Session::new(copy, layers, optimizer, RunFacts::default(), config)
-        .with_clip(clip)
-        .with_weight_decay(weight_decay);
-    let outcome = session.step(StepInput { learning_rate, ..StepInput::default() }, &loss);
-    let record = session.guard().record();
+    let before = model.valid().train();
+    let mut guard = Guard::new(&before, config).with_layers(layers).with_clip(clip);
+    let first = loss(&before, guard.probes());
+    let value = f64::from(first.clone().inner().into_scalar::<f32>());
+    let gradients = guard.backward(first, &before);
+    let after =
+        guard.step_with_pass(&mut optimizer, learning_rate, before, gradients, value, &loss);
+    let is_updated = guard.outcome().is_some_and(|outcome| outcome.updated);
+    let record = guard.record();
     let gradients: Vec<Option<TensorStats>> =
         record.tensors().iter().map(|track| track.latest).collect();
     let updates: Vec<Option<Update>> =
         record.tensors().iter().map(|track| track.latest_update).collect();
-    let multiple =
-        outcome.updated.then(|| critical_multiple(model, session.model(), &loss)).flatten();
+    let multiple = is_updated.then(|| critical_multiple(model, &after, &loss)).flatten();
     tamegrad::preflight(
         record.layout(),
         &FirstStep {
-            loss: Some(outcome.loss),
+            loss: Some(value),
             trace: record.first_trace().map(|(_, trace)| trace),
             gradients: &gradients,
             updates: &updates,
@@ -129,7 +125,7 @@ mod tests {
     use super::*;
     use burn::module::ParamId;
     use burn::nn::{BatchNorm, BatchNormConfig};
-    use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
+    use burn::optim::{AdamConfig, AdamWConfig, SgdConfig};
     use burn::tensor::{DType, Device, TensorData};
     use tamegrad::preflight::{Direction, OverflowAt, Warning};
     use tamegrad::{LayerId, TensorId};
@@ -170,8 +166,8 @@ mod tests {
         fn forward(&self, probes: &Probes) -> Tensor<2> {
             let x = [[1.0f32, -2.0], [3.0, 0.5], [-1.0, 1.0]];
             let x = probes.input(Tensor::<2>::from_data(x, &default_device()));
-            let h = probes.tap(x.matmul(self.first.val()) * self.fixed.val().unsqueeze());
-            probes.tap(h.matmul(self.second.val()))
+            let h = probes.tap("first", x.matmul(self.first.val()) * self.fixed.val().unsqueeze());
+            probes.tap("second", h.matmul(self.second.val()))
         }
     }
 
@@ -229,7 +225,8 @@ mod tests {
             assert_eq!(tensor, want.0);
             assert!((ratio / want.1 - 1.0).abs() < 1e-5, "{ratio} is not {}", want.1);
         }
-        let decayed = sgd(0.1).with_clip(Some(Clip::Value(0.0))).with_weight_decay(0.5);
+        let adamw = ModuleOptimizer::from(AdamWConfig::new().with_weight_decay(0.5).build());
+        let decayed = FirstUpdate::new(adamw, 0.1).with_clip(Some(Clip::Value(0.0)));
         let (_, ratio) = ratio(decayed).expect("measured");
         assert!((ratio - 0.05).abs() < 1e-6, "{ratio}");
     }

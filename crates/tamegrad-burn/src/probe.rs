@@ -1,9 +1,11 @@
 //! Probes at the outputs of layers: what passes forward, and the gradient that comes back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt::{self, Display};
 
 use burn::tensor::{Gradients, Tensor, TensorData};
-use tamegrad::LayerSample;
+use tamegrad::observe::LayerTrace;
+use tamegrad::{LayerInfo, LayerSample};
 use tamegrad_stats::{ListStats, TensorStats};
 
 use crate::list::TensorList;
@@ -11,18 +13,18 @@ use crate::list::TensorList;
 /// Adds the gradient of a tap's leaf to the list, if one came back, and gives its position.
 type Leaf = Box<dyn FnOnce(&mut Gradients, &mut TensorList) -> Option<usize>>;
 
-/// The probes of one forward and backward pass. Unarmed, they do nothing.
+/// The probes of a forward and backward pass. Unarmed, they do nothing.
 ///
 /// An armed probe adds a leaf of zeros to a layer's output; the gradient of that leaf is the
 /// gradient of the loss with respect to the output. The zeros are negative: x + (-0) is x to the
 /// bit for every x, whereas -0 + 0 would be 0.
 #[derive(Default)]
 pub struct Probes {
-    armed: bool,
+    armed: Cell<bool>,
     /// Outputs, and after the backward pass gradients.
     list: RefCell<TensorList>,
     input: RefCell<Option<Tap>>,
-    layers: RefCell<Vec<Tap>>,
+    layers: RefCell<Vec<(String, Tap)>>,
 }
 
 struct Tap {
@@ -39,12 +41,22 @@ impl Probes {
 
     /// Probes that see one pass.
     pub fn armed() -> Self {
-        Self { armed: true, ..Self::default() }
+        let probes = Self::default();
+        probes.arm(true);
+        probes
+    }
+
+    /// Whether they are to see the next pass. What an earlier pass left is dropped.
+    pub(crate) fn arm(&self, armed: bool) {
+        self.armed.set(armed);
+        self.list.take();
+        self.input.take();
+        self.layers.take();
     }
 
     /// A probe at the network's input (float tensors only: an index has no gradient).
     pub fn input<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        if !self.armed {
+        if !self.armed.get() {
             return input;
         }
         let (output, tap) = self.probe(input);
@@ -52,33 +64,58 @@ impl Probes {
         output
     }
 
-    /// A probe at the output of the next layer, in order of execution. Forward values pass
-    /// unchanged to the bit.
-    pub fn tap<const D: usize>(&self, output: Tensor<D>) -> Tensor<D> {
-        if !self.armed {
+    /// A probe at the output of a layer: the name of its module, or of several in one. Forward values
+    /// pass unchanged to the bit. Where a layer is reached several times in a pass, the first counts;
+    /// a time step of a recurrent cell has a name of its own, `cell@3`.
+    pub fn tap<const D: usize>(&self, name: impl Display, output: Tensor<D>) -> Tensor<D> {
+        if !self.armed.get() {
+            return output;
+        }
+        let name = name.to_string();
+        if self.layers.borrow().iter().any(|(other, _)| *other == name) {
             return output;
         }
         let (output, tap) = self.probe(output);
-        self.layers.borrow_mut().push(tap);
+        self.layers.borrow_mut().push((name, tap));
         output
     }
 
-    /// What the probes saw, after the backward pass. `None` if they were unarmed.
-    pub fn collect(self, gradients: &mut Gradients) -> Option<tamegrad::observe::LayerTrace> {
-        if !self.armed {
+    /// The layers of the pass, in order of execution; `None` if no probe was reached.
+    pub(crate) fn layers(&self) -> Option<Vec<LayerInfo>> {
+        let layers = self.layers.borrow();
+        let named = layers.iter().map(|(name, _)| LayerInfo::named(name));
+        (!layers.is_empty()).then(|| named.collect())
+    }
+
+    /// What the probes saw, after the backward pass: of the layers named, or of all in the order in
+    /// which they were reached. `None` if they were unarmed, or no layer was reached.
+    pub fn collect(
+        &self,
+        gradients: &mut Gradients,
+        layers: Option<&[LayerInfo]>,
+    ) -> Option<LayerTrace> {
+        let mut list = self.list.take();
+        let mut positions = |tap: Tap| (tap.output, (tap.leaf)(gradients, &mut list));
+        let input = self.input.take().map(&mut positions);
+        let taps: Vec<_> =
+            self.layers.take().into_iter().map(|(name, tap)| (name, positions(tap))).collect();
+        if taps.is_empty() {
             return None;
         }
-        let mut list = self.list.into_inner();
-        let mut positions = |tap: Tap| (tap.output, (tap.leaf)(gradients, &mut list));
-        let input = self.input.into_inner().map(&mut positions);
-        let layers: Vec<_> = self.layers.into_inner().into_iter().map(positions).collect();
         let stats: Vec<TensorStats> = list.scan(&mut ListStats::default()).collect();
         let sample = |(output, delta): (usize, Option<usize>)| {
             LayerSample::new(stats[output], delta.map(|delta| stats[delta]))
         };
-        Some(tamegrad::observe::LayerTrace {
+        let of = |layer: &LayerInfo| {
+            let tap = taps.iter().find(|(name, _)| *name == layer.name);
+            tap.map_or_else(LayerSample::default, |(_, positions)| sample(*positions))
+        };
+        Some(LayerTrace {
             input: input.map(sample),
-            layers: layers.into_iter().map(sample).collect(),
+            layers: match layers {
+                Some(layers) => layers.iter().map(of).collect(),
+                None => taps.iter().map(|(_, positions)| sample(*positions)).collect(),
+            },
         })
     }
 
@@ -90,6 +127,12 @@ impl Probes {
             leaf.grad_remove(gradients).map(|gradient| list.push(gradient))
         };
         (probed, Tap { output, leaf: Box::new(gradient) })
+    }
+}
+
+impl fmt::Debug for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probes").field("armed", &self.armed.get()).finish_non_exhaustive()
     }
 }
 
@@ -109,7 +152,7 @@ mod tests {
         let values = [0.0f32, -0.0, 1.5, -3e-42, f32::MAX, f32::INFINITY, f32::MIN_POSITIVE];
         let device = default_device();
         let probes = Probes::armed();
-        let out = probes.tap(Tensor::<1>::from_data(values, &device));
+        let out = probes.tap("x", Tensor::<1>::from_data(values, &device));
         let out = out.inner().into_data();
         let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(out.as_slice::<f32>().unwrap()), bits(&values));
@@ -121,10 +164,10 @@ mod tests {
         let device = default_device();
         let probes = Probes::armed();
         let x = probes.input(Tensor::<1>::from_data([0.5f32], &device));
-        let h = probes.tap(x * 100.0);
-        let y = probes.tap(h * 400.0);
+        let h = probes.tap("h", x * 100.0);
+        let y = probes.tap("y", h * 400.0);
         let mut gradients = y.sum().backward();
-        let trace = probes.collect(&mut gradients).expect("armed");
+        let trace = probes.collect(&mut gradients, None).expect("armed");
         let delta = |sample: &LayerSample| sample.delta.map(|stats| stats.l2);
         assert_eq!(trace.input.as_ref().and_then(delta), Some(40_000.0));
         assert_eq!(trace.layers.iter().map(delta).collect::<Vec<_>>(), [Some(400.0), Some(1.0)]);
@@ -136,7 +179,7 @@ mod tests {
         let device = default_device();
         let probes = Probes::unarmed();
         let x = Tensor::<1>::from_data([2.0f32], &device).require_grad();
-        let mut gradients = probes.tap(x * 3.0).sum().backward();
-        assert_eq!(probes.collect(&mut gradients), None);
+        let mut gradients = probes.tap("y", x * 3.0).sum().backward();
+        assert_eq!(probes.collect(&mut gradients, None), None);
     }
 }

@@ -155,7 +155,7 @@ mod tests {
     fn measured(before: &[f64], after: &[f64], dtype: DType) -> (Update, Update) {
         let id = ParamId::new();
         let (before, after) = (Net::new(id, before, dtype), Net::new(id, after, dtype));
-        let table = ParameterTable::new(&before, Vec::new());
+        let table = ParameterTable::new(&before, None);
         let found = measure(&table, &before, &after, &mut ListStats::default());
         let (before, after) = (before.values(), after.values());
         let change: Vec<f64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();

@@ -14,8 +14,8 @@ use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Distribution, Int, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tamegrad::{GuardConfig, Mode, RunFacts, Step};
-use tamegrad_burn::{Lagged, Session, SessionOptimizer, StepInput, default_device};
+use tamegrad::{GuardConfig, Mode};
+use tamegrad_burn::{Guard, Lagged, Probes, default_device};
 use tamegrad_lab::model::{Mlp, Network, Shape, Transformer};
 use tamegrad_lab::recipe::{self, Model};
 
@@ -51,11 +51,11 @@ fn answer(line: &str, current: &mut Option<(String, Box<dyn Steps>)>) -> Result<
 fn make(name: &str) -> Result<Box<dyn Steps>, String> {
     let (model, optimizer) =
         name.split_once('/').ok_or_else(|| format!("got `{name}`, want `MODEL/OPTIMIZER`"))?;
-    let optimizer: fn() -> SessionOptimizer = match optimizer {
+    let optimizer: fn() -> ModuleOptimizer = match optimizer {
         "sgd" => || {
             let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
             let config = SgdConfig::new().with_momentum(Some(momentum));
-            ModuleOptimizer::from(config.build()).into()
+            config.build().into()
         },
         "adam" => || Lagged::new(AdamConfig::new().build(), 0.999).into(),
         _ => return Err(format!("no optimizer `{optimizer}`")),
@@ -98,7 +98,7 @@ trait Steps {
 }
 
 struct Runs<N: Network> {
-    sessions: [Session<N>; 4],
+    runs: [Option<Guarded<N>>; 4],
     inputs: Tensor<2>,
     labels: Tensor<1, Int>,
     step: u64,
@@ -111,20 +111,20 @@ const OBSERVED: GuardConfig = GuardConfig { mode: Mode::Observe, trace_every: u6
 impl<N: Network> Runs<N> {
     fn new(
         mut make: impl FnMut() -> N,
-        optimizer: fn() -> SessionOptimizer,
+        optimizer: fn() -> ModuleOptimizer,
         inputs: [usize; 2],
         classes: usize,
     ) -> Self {
         let device = default_device();
         let labels: Vec<i64> = (0..inputs[0]).map(|row| (row % classes) as i64).collect();
         let model = make();
-        let session = |config| {
-            let layers = model.layers();
-            Session::new(model.clone(), layers, optimizer(), RunFacts::default(), config)
+        let run = |config| {
+            let guard = Guard::new(&model, config).with_layers(model.layers());
+            Some(Guarded { guard, model: model.clone(), optimizer: optimizer() })
         };
-        let sessions = [OFF, OBSERVED, GuardConfig::default(), OFF].map(session);
+        let runs = [OFF, OBSERVED, GuardConfig::default(), OFF].map(run);
         Self {
-            sessions,
+            runs,
             inputs: Tensor::random(inputs, Distribution::Normal(0.0, 1.0), &device),
             labels: Tensor::from_data(&labels[..], &device),
             step: 0,
@@ -132,20 +132,32 @@ impl<N: Network> Runs<N> {
     }
 
     fn timed_step(&mut self, which: usize) -> f64 {
-        let input = StepInput {
-            step: Step(self.step),
-            learning_rate: LEARNING_RATE,
-            ..StepInput::default()
-        };
         let (inputs, labels) = (&self.inputs, &self.labels);
-        let start = process_seconds();
-        self.sessions[which].step(input, |model, probes| {
+        let pass = |model: &N, probes: &Probes| {
             let outputs = model.forward(inputs.clone(), probes);
             let cross_entropy = CrossEntropyLossConfig::new().init(&outputs.device());
             cross_entropy.forward(outputs, labels.clone())
-        });
-        1e3 * (process_seconds() - start)
+        };
+        let Some(Guarded { mut guard, model, mut optimizer }) = self.runs[which].take() else {
+            return f64::NAN;
+        };
+        let start = process_seconds();
+        let loss = pass(&model, guard.probes());
+        let value = loss.clone().inner().into_scalar::<f32>();
+        let gradients = guard.backward(loss, &model);
+        let model =
+            guard.step_with_pass(&mut optimizer, LEARNING_RATE, model, gradients, value, pass);
+        let ms = 1e3 * (process_seconds() - start);
+        self.runs[which] = Some(Guarded { guard, model, optimizer });
+        ms
     }
+}
+
+/// A model in training under its guard.
+struct Guarded<N: Network> {
+    guard: Guard<N>,
+    model: N,
+    optimizer: ModuleOptimizer,
 }
 
 impl<N: Network> Steps for Runs<N> {
@@ -166,7 +178,7 @@ impl<N: Network> Steps for Runs<N> {
             }
             self.step += 1;
         }
-        if self.sessions[2].guard().run().first_alarm().is_some() {
+        if self.runs[2].as_ref().is_some_and(|run| run.guard.run().first_alarm().is_some()) {
             return Err("an alarm has ended the probes".to_owned());
         }
         let middles = plain.map(median);

@@ -38,9 +38,7 @@ fn look<N: Network>(model: &N, mut prepared: Prepared, recipe: &Recipe) -> Prefl
         0,
         prepared.planned_steps,
     ) * recipe.fault.map_or(1.0, |fault| fault.rate_factor(0));
-    let update = FirstUpdate::new(optimizer(recipe), rate)
-        .with_clip(clip(recipe))
-        .with_weight_decay(recipe.optimizer.weight_decay());
+    let update = FirstUpdate::new(optimizer(recipe), rate).with_clip(clip(recipe));
     let batch = prepared.batch(0, recipe.fault.as_ref());
     let kind = recipe.loss();
     tamegrad_burn::preflight(model, model.layers(), update, |model, probes| {

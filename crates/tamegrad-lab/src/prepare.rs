@@ -3,11 +3,13 @@
 use burn::module::{ModuleVisitor, Param};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamConfig, AdamWConfig, ModuleOptimizer, RmsPropConfig, SgdConfig};
+use burn::optim::{
+    AdamConfig, AdamWConfig, LearningRate, ModuleOptimizer, RmsPropConfig, SgdConfig,
+};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use half::f16;
 use tamegrad::{RunFacts, TensorStats};
-use tamegrad_burn::{Clip, Lagged, Probes, SessionOptimizer, default_device};
+use tamegrad_burn::{Clip, Lagged, Probes, default_device};
 
 use crate::data::{self, Batches, DataError, Dataset, Table, Targets};
 use crate::model::{Network, Shape};
@@ -249,27 +251,55 @@ impl ModuleVisitor for Penalties<'_> {
 }
 
 /// burn's optimizer of a recipe. Weight decay is not its matter: it is decoupled for every one.
-pub(crate) fn optimizer(recipe: &Recipe) -> SessionOptimizer {
+pub(crate) fn optimizer(recipe: &Recipe) -> ModuleOptimizer {
+    let decay = recipe.optimizer.weight_decay();
     match recipe.optimizer {
         Optimizer::Sgd(recipe::Sgd { momentum, .. }) => {
             let momentum = (momentum > 0.0)
                 .then(|| MomentumConfig::new().with_momentum(momentum).with_dampening(0.0));
-            ModuleOptimizer::from(SgdConfig::new().with_momentum(momentum).build()).into()
+            Decayed(SgdConfig::new().with_momentum(momentum).build(), decay).into()
         }
         Optimizer::Adam(recipe::Adam { beta1, beta2, epsilon, .. }) => {
             let config = AdamConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
-            Lagged::new(config.with_epsilon(epsilon as f32).build(), beta2).into()
+            let adam = config.with_epsilon(epsilon as f32).build();
+            Decayed(Lagged::new(adam, beta2), decay).into()
         }
         Optimizer::Adamw(recipe::Adam { beta1, beta2, epsilon, .. }) => {
             let config = AdamWConfig::new().with_beta_1(beta1 as f32).with_beta_2(beta2 as f32);
-            let config = config.with_epsilon(epsilon as f32).with_weight_decay(0.0);
-            Lagged::new(config.build(), beta2).into()
+            let adamw = config.with_epsilon(epsilon as f32).with_weight_decay(0.0).build();
+            Decayed(Lagged::new(adamw, beta2), decay).into()
         }
         Optimizer::Rmsprop(recipe::Rmsprop { alpha, momentum, epsilon, .. }) => {
             let config = RmsPropConfig::new().with_alpha(alpha as f32);
             let config = config.with_momentum(momentum as f32).with_epsilon(epsilon as f32);
-            ModuleOptimizer::from(config.build()).into()
+            Decayed(config.build(), decay).into()
         }
+    }
+}
+
+/// An optimizer with decoupled weight decay: at each update every weight matrix loses this rate times
+/// the learning rate of itself (Loshchilov and Hutter 2019); biases and norm scales stay.
+#[derive(Clone)]
+struct Decayed<O>(O, f64);
+
+impl<O: burn::optim::Optimizer> burn::optim::Optimizer for Decayed<O> {
+    type State<const D: usize> = O::State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        let Self(optimizer, rate) = self;
+        let decays = D >= 2 && *rate > 0.0;
+        let tensor = if decays { tensor * (1.0 - lr * rate) } else { tensor };
+        optimizer.step(lr, tensor, grad, state)
+    }
+
+    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+        O::to_device(state, device)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tamegrad::{Diagnosis, GuardConfig, Mode, NamedInput, Run, Step};
-use tamegrad_burn::{Session, StepInput, weights_hash};
+use tamegrad::{Diagnosis, GuardConfig, Mode, Run, Step};
+use tamegrad_burn::{Guard, Probes, see_input, weights_hash};
 
 use crate::model::Network;
 use crate::prepare::{Prepared, SetupError, clip, loss, optimizer, prepare};
@@ -90,7 +90,7 @@ impl WithNetwork for Training<'_, '_> {
 }
 
 fn run<N: Network>(
-    model: N,
+    mut model: N,
     mut prepared: Prepared,
     recipe: &Recipe,
     options: &TrainOptions<'_>,
@@ -98,11 +98,11 @@ fn run<N: Network>(
 ) -> Trained {
     let started = Instant::now();
     let config = GuardConfig { mode: options.mode, ..GuardConfig::default() };
-    let layers = model.layers();
-    let mut session =
-        Session::new(model, layers, optimizer(recipe), prepared.facts(recipe), config)
-            .with_clip(clip(recipe))
-            .with_weight_decay(recipe.optimizer.weight_decay());
+    let mut guard = Guard::new(&model, config)
+        .with_layers(model.layers())
+        .with_facts(prepared.facts(recipe))
+        .with_clip(clip(recipe));
+    let mut optimizer = optimizer(recipe);
     let kind = recipe.loss();
     let planned = prepared.planned_steps;
     let steps = options.steps_max.map_or(planned, |max| max.min(planned));
@@ -111,44 +111,50 @@ fn run<N: Network>(
     let (mut step, mut skipped_batches, mut taken, mut nonfinite) = (0, 0, 0, 0);
     let mut metric = None;
     while step < steps && !options.cancel.load(Ordering::Relaxed) {
-        let measured = step.is_multiple_of(per_epoch).then(|| prepared.metric(session.model()));
-        metric = measured.or(metric);
+        if step.is_multiple_of(per_epoch) {
+            let measured = prepared.metric(&model);
+            guard.see_metric(measured);
+            metric = Some(measured);
+        }
         let fault = recipe.fault.as_ref();
         let batch = prepared.batch(step + skipped_batches, fault);
-        let rate = learning_rate(recipe.optimizer.learning_rate(), &recipe.schedule, step, planned);
-        let input = StepInput {
-            step: Step(step),
-            learning_rate: rate * fault.map_or(1.0, |fault| fault.rate_factor(step)),
-            metric: measured,
-            inputs: &[NamedInput { name: "inputs", stats: batch.input_stats }],
-            targets: batch.target_stats,
-        };
-        let outcome = session
-            .step(input, |model, probes| loss(model, probes, &batch, kind, &recipe.regularise));
+        see_input("inputs", batch.input_stats);
+        if let Some(targets) = batch.target_stats {
+            guard.see_targets(targets);
+        }
+        let rate = learning_rate(recipe.optimizer.learning_rate(), &recipe.schedule, step, planned)
+            * fault.map_or(1.0, |fault| fault.rate_factor(step));
+        let pass =
+            |model: &N, probes: &Probes| loss(model, probes, &batch, kind, &recipe.regularise);
+        let tensor = pass(&model, guard.probes());
+        let loss = f64::from(tensor.clone().inner().into_scalar::<f32>());
+        let gradients = guard.backward(tensor, &model);
+        model = guard.step_with_pass(&mut optimizer, rate, model, gradients, loss, pass);
         taken += 1;
-        nonfinite = if outcome.loss.is_finite() { 0 } else { nonfinite + 1 };
-        let (loss, gradient_norm) = (outcome.loss, outcome.gradient_norm);
-        let now = Progress { step: step + 1, steps, loss, gradient_norm, metric };
-        progress(now, session.guard().run());
-        if let Some(Step(to)) = outcome.decision.rewind {
+        nonfinite = if loss.is_finite() { 0 } else { nonfinite + 1 };
+        let outcome = guard.outcome();
+        let gradient_norm = outcome.and_then(|outcome| outcome.gradient_norm);
+        let rewind = outcome.and_then(|outcome| outcome.decision.rewind);
+        progress(Progress { step: step + 1, steps, loss, gradient_norm, metric }, guard.run());
+        if let Some(Step(to)) = rewind {
             skipped_batches += step + 1 - to;
             step = to;
             continue;
         }
         step += 1;
         let unprotected = options.mode != Mode::Protect;
-        if outcome.decision.stop
+        if guard.should_stop()
             || (unprotected && nonfinite >= NONFINITE_MAX)
-            || verdict_stands(&session, options.stop_after_alarm, step)
+            || verdict_stands(&guard, options.stop_after_alarm, step)
         {
             break;
         }
     }
     Trained {
-        diagnosis: session.guard().diagnosis(),
-        run: session.guard().run().clone(),
-        metric: prepared.metric(session.model()),
-        weights_hash: weights_hash(session.model()),
+        diagnosis: guard.diagnosis().into_diagnosis(),
+        run: guard.run().clone(),
+        metric: prepared.metric(&model),
+        weights_hash: weights_hash(&model),
         steps: taken,
         seconds: started.elapsed().as_secs_f64(),
         cancelled: options.cancel.load(Ordering::Relaxed),
@@ -156,11 +162,11 @@ fn run<N: Network>(
 }
 
 /// Whether enough was seen after the first alarm, and the run did not recover by itself.
-fn verdict_stands<N: Network>(session: &Session<N>, after_alarm: Option<u64>, step: u64) -> bool {
-    let (Some(after), Some(alarm)) = (after_alarm, session.guard().run().first_alarm()) else {
+fn verdict_stands<N: Network>(guard: &Guard<N>, after_alarm: Option<u64>, step: u64) -> bool {
+    let (Some(after), Some(alarm)) = (after_alarm, guard.run().first_alarm()) else {
         return false;
     };
     let since = step.saturating_sub(alarm.step.0);
     // A diagnosis costs more than a step: it is made once in a while.
-    since >= after && since.is_multiple_of(after) && !session.guard().diagnosis().verdict.is_good()
+    since >= after && since.is_multiple_of(after) && !guard.diagnosis().verdict.is_good()
 }

@@ -110,16 +110,17 @@ impl Network for Conv {
         let [batch, _] = input.dims();
         let [channels, height, width] = self.image;
         let mut h = probes.input(input.reshape([batch, channels, height, width]));
-        for layer in &self.convs {
+        for (index, layer) in self.convs.iter().enumerate() {
             let mapped = layer.conv.forward(h.clone());
             let out = layer.ending.apply(layer.norm.as_ref(), h, mapped);
-            h = probes.tap(if layer.pools { max_pool2d(out, halving()) } else { out });
+            let out = if layer.pools { max_pool2d(out, halving()) } else { out };
+            h = probes.tap(format_args!("convs.{index}"), out);
         }
         let mut h: Tensor<2> = h.flatten(1, 3);
-        for layer in &self.dense {
-            h = probes.tap(layer.forward(h));
+        for (index, layer) in self.dense.iter().enumerate() {
+            h = probes.tap(format_args!("dense.{index}"), layer.forward(h));
         }
-        probes.tap(self.output.forward(h))
+        probes.tap("output", self.output.forward(h))
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

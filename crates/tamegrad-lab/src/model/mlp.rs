@@ -47,10 +47,10 @@ impl Mlp {
 impl Network for Mlp {
     fn forward(&self, input: Tensor<2>, probes: &Probes) -> Tensor<2> {
         let mut h = probes.input(input);
-        for layer in &self.layers {
-            h = probes.tap(layer.forward(h));
+        for (index, layer) in self.layers.iter().enumerate() {
+            h = probes.tap(format_args!("layers.{index}"), layer.forward(h));
         }
-        probes.tap(self.output.forward(h))
+        probes.tap("output", self.output.forward(h))
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

@@ -128,11 +128,11 @@ impl Network for Rnn {
         for step in 0..steps {
             let x = driven.clone().narrow(1, step, 1).squeeze_dim::<2>(1);
             let State { h, c } = self.cell.step(x, state.take());
-            state = Some(State { h: probes.tap(h), c });
+            state = Some(State { h: probes.tap(format_args!("cell@{step}"), h), c });
         }
         let last = state.map(|state| state.h);
         let last = last.unwrap_or_else(|| Tensor::zeros([batch, 1], &driven.device()));
-        probes.tap(self.output.forward(last))
+        probes.tap("output", self.output.forward(last))
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

@@ -139,19 +139,19 @@ impl Network for Transformer {
         let [steps, features] = self.sequence;
         let input = probes.input(input.reshape([batch, steps, features]));
         let positions = self.positions.val().unsqueeze::<3>();
-        let mut h = probes.tap(self.embed.forward(input) + positions);
-        for Block { attention, perceptron } in &self.blocks {
+        let mut h = probes.tap("embed", self.embed.forward(input) + positions);
+        for (index, Block { attention, perceptron }) in self.blocks.iter().enumerate() {
             h = self.add(h, attention.norm.as_ref(), |x| attention.forward(x));
-            h = probes.tap(h);
+            h = probes.tap(format_args!("blocks.{index}.attention"), h);
             h = self.add(h, perceptron.norm.as_ref(), |x| {
                 perceptron.down.forward(activate(self.activation, perceptron.up.forward(x)))
             });
-            h = probes.tap(h);
+            h = probes.tap(format_args!("blocks.{index}.perceptron"), h);
         }
         if let Some(norm) = &self.last_norm {
             h = norm.forward(h);
         }
-        probes.tap(self.output.forward(h.mean_dim(1).squeeze_dim::<2>(1)))
+        probes.tap("output", self.output.forward(h.mean_dim(1).squeeze_dim::<2>(1)))
     }
 
     fn layers(&self) -> Vec<LayerInfo> {

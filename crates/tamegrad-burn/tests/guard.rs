@@ -1,14 +1,13 @@
-//! The guarded session on a small network: skip, veto, rewind, clip, and watching without a trace.
+//! The guard on a small network: skip, veto, rewind, clip, and watching without a trace.
 
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear};
 use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Tensor, TensorData, activation};
 use burn::{module::Param, module::ParamId};
-use tamegrad::{GradientAction, GuardConfig, LayerInfo, Mode, RunFacts, Step};
+use tamegrad::{GradientAction, GuardConfig, LayerInfo, Mode, Step};
 use tamegrad_burn::{
-    Clip, Lagged, Probes, Session, SessionOptimizer, StateError, StepInput, StepOutcome,
-    default_device, weights_hash,
+    Clip, Guard, Lagged, Probes, StateError, StepOutcome, default_device, weights_hash,
 };
 
 /// Two linear layers with batch norm between: running statistics are part of the state.
@@ -33,14 +32,10 @@ impl Net {
         }
     }
 
-    fn layers() -> Vec<LayerInfo> {
-        ["first", "norm", "last"].map(LayerInfo::named).to_vec()
-    }
-
     fn forward(&self, x: Tensor<2>, probes: &Probes) -> Tensor<2> {
-        let h = probes.tap(activation::relu(self.first.forward(probes.input(x))));
-        let h = probes.tap(self.norm.forward(h));
-        probes.tap(self.last.forward(h))
+        let h = probes.tap("first", activation::relu(self.first.forward(probes.input(x))));
+        let h = probes.tap("norm", self.norm.forward(h));
+        probes.tap("last", self.last.forward(h))
     }
 }
 
@@ -78,37 +73,50 @@ impl Batch {
     }
 }
 
-fn session(mode: Mode, optimizer: impl Into<SessionOptimizer>) -> Session<Net> {
+/// A model in training under its guard.
+struct Training {
+    guard: Guard<Net>,
+    model: Net,
+    optimizer: ModuleOptimizer,
+}
+
+fn training(mode: Mode, optimizer: ModuleOptimizer) -> Training {
+    let model = Net::new();
     let config = GuardConfig { mode, ..GuardConfig::default() };
-    Session::new(Net::new(), Net::layers(), optimizer, RunFacts::default(), config)
+    Training { guard: Guard::new(&model, config), model, optimizer }
 }
 
-fn sgd() -> SessionOptimizer {
-    ModuleOptimizer::from(SgdConfig::new().build()).into()
+fn sgd() -> ModuleOptimizer {
+    SgdConfig::new().build().into()
 }
 
-fn adam() -> SessionOptimizer {
+fn adam() -> ModuleOptimizer {
     Lagged::new(AdamConfig::new().build(), 0.999).into()
 }
 
-fn step(session: &mut Session<Net>, number: u64, batch: &Batch) -> StepOutcome {
-    let input = StepInput { step: Step(number), learning_rate: 0.02, ..StepInput::default() };
-    session.step(input, |net, probes| {
+fn step(training: &mut Training, batch: &Batch) -> StepOutcome {
+    let Training { guard, model, optimizer } = training;
+    let pass = |net: &Net, probes: &Probes| {
         (net.forward(batch.x.clone(), probes) - batch.y.clone()).square().mean()
-    })
+    };
+    let loss = pass(model, guard.probes());
+    let value = loss.clone().into_scalar::<f32>();
+    let gradients = guard.backward(loss, model);
+    *model = guard.step_with_pass(optimizer, 0.02, model.clone(), gradients, value, pass);
+    guard.outcome().cloned().expect("a step was taken")
 }
 
-fn hash(session: &Session<Net>) -> String {
-    weights_hash(session.model())
+fn hash(training: &Training) -> String {
+    weights_hash(&training.model)
 }
 
 #[test]
 fn watching_changes_no_bit() {
     for optimizer in [sgd, adam] {
         let hashes = [Mode::Off, Mode::Observe, Mode::Protect].map(|mode| {
-            let mut session = session(mode, optimizer());
-            (0..60).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1.0))));
-            hash(&session)
+            let mut training = training(mode, optimizer());
+            (0..60).for_each(|n| drop(step(&mut training, &Batch::new(n, 1.0))));
+            hash(&training)
         });
         assert_eq!(hashes[0], hashes[1]);
         assert_eq!(hashes[0], hashes[2]);
@@ -119,20 +127,20 @@ fn watching_changes_no_bit() {
 fn a_skipped_batch_leaves_no_trace_in_weights_moments_or_running_statistics() {
     for bad in [f32::NAN, f32::INFINITY] {
         let run = |with_bad: bool| {
-            let mut session = session(Mode::Protect, adam());
+            let mut training = training(Mode::Protect, adam());
             for n in 0..40 {
                 if with_bad && n == 20 {
                     let mut x = vec![0.5; 48];
                     x[7] = bad;
-                    let before = hash(&session);
-                    let outcome = step(&mut session, n, &Batch::of(x, 1.0));
+                    let before = hash(&training);
+                    let outcome = step(&mut training, &Batch::of(x, 1.0));
                     assert!(!outcome.updated);
                     assert_eq!(outcome.decision.gradients, GradientAction::Skip);
-                    assert_eq!(hash(&session), before);
+                    assert_eq!(hash(&training), before);
                 }
-                step(&mut session, n + u64::from(with_bad && n >= 20), &Batch::new(n, 1.0));
+                step(&mut training, &Batch::new(n, 1.0));
             }
-            hash(&session)
+            hash(&training)
         };
         assert_eq!(run(true), run(false), "{bad}");
     }
@@ -140,35 +148,36 @@ fn a_skipped_batch_leaves_no_trace_in_weights_moments_or_running_statistics() {
 
 #[test]
 fn without_protection_the_same_batch_breaks_the_weights() {
-    let mut session = session(Mode::Observe, adam());
-    step(&mut session, 0, &Batch::new(0, 1.0));
-    step(&mut session, 1, &Batch::of(vec![f32::NAN; 48], 1.0));
-    assert!(step(&mut session, 2, &Batch::new(2, 1.0)).loss.is_nan());
+    let mut training = training(Mode::Observe, adam());
+    step(&mut training, &Batch::new(0, 1.0));
+    step(&mut training, &Batch::of(vec![f32::NAN; 48], 1.0));
+    assert!(step(&mut training, &Batch::new(2, 1.0)).loss.is_nan());
 }
 
 #[test]
 fn a_rewind_restores_the_state_of_its_snapshot_to_the_bit() {
-    let mut session = session(Mode::Protect, sgd());
+    let mut training = training(Mode::Protect, sgd());
     let mut hashes = Vec::new();
     for n in 0..400 {
-        hashes.push(hash(&session));
+        hashes.push(hash(&training));
         // From step 250 the targets are other ones: the loss goes up and stays up.
         let batch = Batch::new(n, if n < 250 { 1.0 } else { -3.0 });
-        if let Some(Step(to)) = step(&mut session, n, &batch).decision.rewind {
+        if let Some(Step(to)) = step(&mut training, &batch).decision.rewind {
             assert!(n >= 250 && to + 100 <= n, "rewound at {n} to {to}");
-            assert_eq!(hash(&session), hashes[to as usize]);
+            assert_eq!(hash(&training), hashes[to as usize]);
             return;
         }
     }
-    panic!("never rewound: {:?}", session.guard().run().actions());
+    panic!("never rewound: {:?}", training.guard.run().actions());
 }
 
 #[test]
 fn clipping_scales_the_update_and_an_infinite_gradient_is_no_update() {
     let update_norm = |clip: Option<Clip>, target: f32| {
-        let mut session = session(Mode::Observe, sgd()).with_clip(clip);
-        let outcome = step(&mut session, 0, &Batch::new(0, target));
-        let change = session.guard().record().tensors().iter().filter_map(|t| t.latest_update);
+        let mut training = training(Mode::Observe, sgd());
+        training.guard = training.guard.with_clip(clip);
+        let outcome = step(&mut training, &Batch::new(0, target));
+        let change = training.guard.record().tensors().iter().filter_map(|t| t.latest_update);
         let norm = change.map(|u| u.change_norm * u.change_norm).sum::<f64>().sqrt();
         (norm, outcome.gradient_norm.unwrap_or(0.0))
     };
@@ -187,9 +196,9 @@ fn clipping_scales_the_update_and_an_infinite_gradient_is_no_update() {
 
 #[test]
 fn probes_see_the_layers_and_every_tensor_has_its_name() {
-    let mut session = session(Mode::Observe, sgd());
-    step(&mut session, 0, &Batch::new(0, 1.0));
-    let record = session.guard().record();
+    let mut training = training(Mode::Observe, sgd());
+    step(&mut training, &Batch::new(0, 1.0));
+    let record = training.guard.record();
     let names: Vec<_> = record.layout().tensors.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(
         names,
@@ -204,16 +213,16 @@ fn probes_see_the_layers_and_every_tensor_has_its_name() {
 
 #[test]
 fn the_second_moment_lags_when_the_gradient_jumps() {
-    let mut session = session(Mode::Observe, adam());
-    (0..120).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1.0))));
-    assert_eq!(session.guard().record().alarm_lag(), None, "measured at an alarm only");
-    (120..124).for_each(|n| drop(step(&mut session, n, &Batch::new(n, 1e4))));
-    let (_, lag) = session.guard().record().alarm_lag().expect("measured at the alarm");
+    let mut training = training(Mode::Observe, adam());
+    (0..120).for_each(|n| drop(step(&mut training, &Batch::new(n, 1.0))));
+    assert_eq!(training.guard.record().alarm_lag(), None, "measured at an alarm only");
+    (120..124).for_each(|n| drop(step(&mut training, &Batch::new(n, 1e4))));
+    let (_, lag) = training.guard.record().alarm_lag().expect("measured at the alarm");
     assert!(lag > 2.3, "{lag}");
 }
 
 #[test]
-fn a_session_with_a_restored_guard_goes_on_as_if_nothing_had_been() {
+fn a_resumed_guard_goes_on_as_if_nothing_had_been() {
     // The inputs of one batch are far too large, and the targets of another are not finite.
     let batch = |number| match number {
         150 => Batch::of((0..48).map(|i| 1e3 * noise(i)).collect(), 1.0),
@@ -221,56 +230,55 @@ fn a_session_with_a_restored_guard_goes_on_as_if_nothing_had_been() {
         _ => Batch::new(number, 1.0),
     };
     for mode in [Mode::Observe, Mode::Protect] {
-        let mut whole = session(mode, sgd());
-        (0..120).for_each(|n| drop(step(&mut whole, n, &batch(n))));
+        let mut whole = training(mode, sgd());
+        (0..120).for_each(|n| drop(step(&mut whole, &batch(n))));
         // SGD has no state: the model alone is the checkpoint.
-        let config = GuardConfig { mode, ..GuardConfig::default() };
-        let model = whole.model().valid().train();
-        let facts = RunFacts::default();
-        let mut resumed = Session::new(model, Net::layers(), sgd(), facts, config);
-        resumed.restore_guard(&whole.guard_state().expect("memory")).expect("the same model");
+        let model = whole.model.valid().train();
+        let mut resumed = Training { model, ..training(mode, sgd()) };
+        let state = whole.guard.state().expect("memory");
+        resumed.guard.resume(&resumed.model, &state).expect("the same model");
         for n in 120..200 {
-            let outcomes = [&mut whole, &mut resumed].map(|session| step(session, n, &batch(n)));
+            let outcomes = [&mut whole, &mut resumed].map(|training| step(training, &batch(n)));
             // The loss of a broken model is NaN, which equals nothing.
             let [whole, resumed] = outcomes.map(|outcome| format!("{outcome:?}"));
             assert_eq!(whole, resumed, "{mode:?}, step {n}");
         }
-        let states = [&whole, &resumed].map(|session| session.guard_state().expect("memory"));
+        let states = [&whole, &resumed].map(|training| training.guard.state().expect("memory"));
         assert!(states[0] == states[1], "{mode:?}: the states differ");
-        let told = |session: &Session<Net>| format!("{:?}", session.guard().diagnosis());
+        let told = |training: &Training| format!("{:?}", training.guard.diagnosis());
         assert_eq!(told(&whole), told(&resumed));
-        let onset = whole.guard().run().first_alarm().map(|finding| finding.step);
+        let onset = whole.guard.run().first_alarm().map(|finding| finding.step);
         assert_eq!(onset, Some(Step(150)), "{mode:?}");
     }
 }
 
 #[test]
 fn the_guard_of_another_model_is_not_restored() {
-    let mut saved = session(Mode::Protect, sgd());
-    (0..30).for_each(|n| drop(step(&mut saved, n, &Batch::new(n, 1.0))));
-    let state = saved.guard_state().expect("memory");
+    let mut saved = training(Mode::Protect, sgd());
+    (0..30).for_each(|n| drop(step(&mut saved, &Batch::new(n, 1.0))));
+    let state = saved.guard.state().expect("memory");
     let layers = ["first", "norm", "head"].map(LayerInfo::named).to_vec();
-    let (facts, config) = (RunFacts::default(), GuardConfig::default());
-    let mut other = Session::new(Net::new(), layers, sgd(), facts, config);
-    let error = other.restore_guard(&state).expect_err("a layer has another name");
+    let model = Net::new();
+    let mut other = Guard::observe(&model).with_layers(layers);
+    let error = other.resume(&model, &state).expect_err("a layer has another name");
     assert!(error.to_string().contains("layer 2: got `last`, want `head`"), "{error}");
-    let error = saved.restore_guard(&state[..100]).expect_err("cut");
+    let error = saved.guard.resume(&saved.model, &state[..100]).expect_err("cut");
     assert!(matches!(error, StateError::Length { got: 100, .. }), "{error}");
-    assert_eq!(saved.guard_state().expect("memory").len(), state.len());
+    assert_eq!(saved.guard.state().expect("memory").len(), state.len());
 }
 
 #[test]
 fn after_a_restore_there_is_nothing_to_rewind_to_until_the_next_snapshot() {
     let targets = |n| if n < 250 { 1.0 } else { -3.0 };
-    let mut first = session(Mode::Protect, sgd());
-    (0..240).for_each(|n| drop(step(&mut first, n, &Batch::new(n, targets(n)))));
-    let state = first.guard_state().expect("memory");
-    first.restore_guard(&state).expect("the same model");
+    let mut first = training(Mode::Protect, sgd());
+    (0..240).for_each(|n| drop(step(&mut first, &Batch::new(n, targets(n)))));
+    let state = first.guard.state().expect("memory");
+    first.guard.resume(&first.model, &state).expect("the same model");
     for n in 240..400 {
-        if let Some(Step(to)) = step(&mut first, n, &Batch::new(n, targets(n))).decision.rewind {
+        if let Some(Step(to)) = step(&mut first, &Batch::new(n, targets(n))).decision.rewind {
             assert_eq!(to, 250, "the first snapshot since");
             return;
         }
     }
-    panic!("never rewound: {:?}", first.guard().run().actions());
+    panic!("never rewound: {:?}", first.guard.run().actions());
 }
