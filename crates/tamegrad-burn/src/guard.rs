@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -14,12 +15,14 @@ use tamegrad::{
     Decision, Finished, GradientAction, GuardConfig, LayerInfo, Layout, Mode, NamedInput,
     Observation, OpenStep, Record, Run, RunFacts, Step, TensorStats, Update,
 };
+use tamegrad_runs::{Recorder, RunError, RunInfo};
 use tamegrad_state::StateError;
 use tamegrad_stats::ListStats;
 
 use crate::change::Change;
 use crate::clip::Clip;
 use crate::critical::critical_step;
+use crate::device::device_name;
 use crate::estimate::estimate;
 use crate::gradients::{GradientStats, copy};
 use crate::input::take_inputs;
@@ -110,6 +113,7 @@ pub struct Guard<M: Module> {
     gradient_stats: GradientStats,
     update_buffers: ListStats,
     outcome: Option<StepOutcome>,
+    recorder: Option<Recorder>,
 }
 
 impl<M: Module> Guard<M> {
@@ -118,17 +122,17 @@ impl<M: Module> Guard<M> {
     /// The model only tells its type: its parameters are listed at the first step, after the forward
     /// pass that initialises them.
     pub fn observe(model: &M) -> Self {
-        Self::new(model, GuardConfig { mode: Mode::Observe, ..GuardConfig::default() })
+        Self::new(model, Mode::Observe)
     }
 
     /// A guard that also intervenes, as little as possible.
     pub fn protect(model: &M) -> Self {
-        Self::new(model, GuardConfig { mode: Mode::Protect, ..GuardConfig::default() })
+        Self::new(model, Mode::Protect)
     }
 
-    /// A guard with these options.
-    pub fn new(_: &M, config: GuardConfig) -> Self {
-        let core = tamegrad::Guard::new(Layout::default(), RunFacts::default(), config);
+    /// A guard with these options, or of this mode and else the default options.
+    pub fn new(_: &M, config: impl Into<GuardConfig>) -> Self {
+        let core = tamegrad::Guard::new(Layout::default(), RunFacts::default(), config.into());
         let probes = Probes::default();
         probes.arm(core.before_pass(Step(0)).trace);
         Self {
@@ -147,6 +151,7 @@ impl<M: Module> Guard<M> {
             gradient_stats: GradientStats::default(),
             update_buffers: ListStats::default(),
             outcome: None,
+            recorder: None,
         }
     }
 
@@ -168,6 +173,39 @@ impl<M: Module> Guard<M> {
     pub fn with_clip(mut self, clip: impl Into<Option<Clip>>) -> Self {
         self.clip = clip.into();
         self
+    }
+
+    /// Records the run to a folder, which `tamegrad diagnose`, `watch` and `export` read, and which any
+    /// reader of Arrow files opens. An earlier run there is replaced at the first step.
+    ///
+    /// An error in writing does not stop the training: [`Guard::finish`] returns it.
+    pub fn record_to(mut self, folder: impl AsRef<Path>) -> Self {
+        let environment = [
+            ("tamegrad", env!("CARGO_PKG_VERSION").to_owned()),
+            ("device", device_name().to_owned()),
+            ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+            ("guard", self.core.config().mode.as_str().to_owned()),
+        ];
+        let info = RunInfo {
+            source: Some("burn".to_owned()),
+            environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+            ..RunInfo::default()
+        };
+        self.recorder = Some(Recorder::new(folder.as_ref(), info));
+        self
+    }
+
+    /// Ends the run: writes the diagnosis to the folder of [`Guard::record_to`] and returns it. A
+    /// guard that is dropped does the same, and passes over errors.
+    ///
+    /// # Errors
+    /// The first [`RunError`] of the folder; what was written before it is there.
+    pub fn finish(mut self) -> Result<Report, RunError> {
+        let report = self.diagnosis();
+        match self.recorder.take() {
+            Some(recorder) => recorder.finish(&report, self.run()).map(|()| report),
+            None => Ok(report),
+        }
     }
 
     /// The probes of the next pass, for a model that marks where its layers end.
@@ -241,13 +279,13 @@ impl<M: Module> Guard<M> {
         loss: f64,
         pass: Option<Pass<'_, M>>,
     ) -> M {
+        if self.core.config().mode == Mode::Off {
+            return self.step_bare(optimizer, rate, model, gradients, loss);
+        }
         let step = self.next;
         let table = self.list(&model);
         let mut stats = std::mem::take(&mut self.gradient_stats);
-        let is_on = self.core.config().mode != Mode::Off;
-        if is_on || self.clip.is_some() {
-            stats.scan(&table, &model, &gradients);
-        }
+        stats.scan(&table, &model, &gradients);
         if self.core.before_pass(step).snapshot {
             self.keep_snapshot(step, &model, optimizer);
         }
@@ -260,7 +298,7 @@ impl<M: Module> Guard<M> {
             loss: Some(loss),
             metric: self.metric.take(),
             learning_rate: Some(rate.base() * self.core.learning_rate_factor()),
-            gradients: if is_on { &stats.tensors } else { &[] },
+            gradients: &stats.tensors,
             trace: trace.as_ref(),
             inputs: &inputs,
             targets: self.targets.take(),
@@ -268,7 +306,7 @@ impl<M: Module> Guard<M> {
         });
         self.repeat_with_probes(&model, pass);
         let decision = open.decision().clone();
-        let gradient_norm = is_on.then(|| stats.norm());
+        let gradient_norm = Some(stats.norm());
         let mut updated = false;
         let model = match decision.rewind.and_then(|to| self.rewind(to, optimizer)) {
             Some(model) => {
@@ -289,8 +327,44 @@ impl<M: Module> Guard<M> {
         self.gradient_stats = stats;
         self.next = decision.rewind.unwrap_or(Step(step.0 + 1));
         self.outcome = Some(StepOutcome { loss, gradient_norm, decision, updated });
+        self.record_step();
         self.prepare(&model, pass.is_some());
         model
+    }
+
+    /// A step as it is without tamegrad, of which only the loss is noted.
+    fn step_bare(
+        &mut self,
+        optimizer: &mut ModuleOptimizer,
+        rate: &ModuleLearningRate,
+        model: M,
+        mut gradients: GradientsParams,
+        loss: f64,
+    ) -> M {
+        let step = self.next;
+        let decision = self.core.observe(
+            &Observation {
+                step,
+                loss: Some(loss),
+                metric: self.metric.take(),
+                learning_rate: Some(rate.base()),
+                ..Observation::default()
+            },
+            &[],
+        );
+        let updated = self.clip.is_none() || {
+            let table = self.list(&model);
+            let mut stats = std::mem::take(&mut self.gradient_stats);
+            stats.scan(&table, &model, &gradients);
+            let is_clipped = self.clip_gradients(&table, &model, &mut gradients, &stats);
+            self.gradient_stats = stats;
+            is_clipped
+        };
+        self.next = Step(step.0 + 1);
+        self.outcome = Some(StepOutcome { loss, gradient_norm: None, decision, updated });
+        self.record_step();
+        let rate = rate.clone();
+        if updated { optimizer.step(rate, model, gradients) } else { model }
     }
 
     /// The trainable tensors of the model, listed at the first step.
@@ -304,6 +378,12 @@ impl<M: Module> Guard<M> {
         self.core = tamegrad::Guard::new(table.layout.clone(), self.facts.clone(), config);
         self.table = Some(Arc::clone(&table));
         table
+    }
+
+    fn record_step(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.take(self.core.run());
+        }
     }
 
     /// What the next pass needs.
@@ -336,10 +416,6 @@ impl<M: Module> Guard<M> {
         if !takes_step {
             self.core.finish_taken(open, &[]);
             return None;
-        }
-        if self.core.config().mode == Mode::Off {
-            self.core.finish_taken(open, &[]);
-            return Some(optimizer.step(rate.clone(), model.clone(), gradients));
         }
         let protects = self.protects();
         // Only protect takes an update back. With a second owner of its state the optimizer would
@@ -526,6 +602,15 @@ impl<M: Module> Guard<M> {
         self.snapshots.clear();
         self.prepare(model, false);
         Ok(())
+    }
+}
+
+impl<M: Module> Drop for Guard<M> {
+    fn drop(&mut self) {
+        if let Some(recorder) = self.recorder.take() {
+            // Who wants the error calls `finish`.
+            let _ = recorder.finish(&self.core.diagnosis(), self.core.run());
+        }
     }
 }
 

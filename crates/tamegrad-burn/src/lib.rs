@@ -59,4 +59,9 @@ pub use parameters::weights_hash;
 pub use preflight::{FirstUpdate, preflight};
 pub use probe::Probes;
 pub use report::Report;
+pub use tamegrad::{
+    Decision, Diagnosis, GradientAction, GuardConfig, LayerInfo, Mode, RunFacts, Step, TensorStats,
+    Verdict,
+};
+pub use tamegrad_runs::RunError;
 pub use tamegrad_state::StateError;

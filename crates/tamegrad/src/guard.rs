@@ -41,10 +41,27 @@ pub struct GuardConfig {
     pub snapshots_max: usize,
 }
 
+impl Mode {
+    /// Its name: `off`, `observe` or `protect`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Off => "off",
+            Mode::Observe => "observe",
+            Mode::Protect => "protect",
+        }
+    }
+}
+
 impl Default for GuardConfig {
     fn default() -> Self {
         let Cadence { trace_every, snapshot_every, snapshots_max } = Cadence::SHARED;
         Self { mode: Mode::Observe, trace_every, snapshot_every, snapshots_max }
+    }
+}
+
+impl From<Mode> for GuardConfig {
+    fn from(mode: Mode) -> Self {
+        Self { mode, ..Self::default() }
     }
 }
 

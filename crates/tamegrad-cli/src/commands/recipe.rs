@@ -41,16 +41,11 @@ pub(crate) fn free_folder(name: &str) -> PathBuf {
 
 /// What a run folder says of the run of a recipe.
 pub(crate) fn run_info(file: &RecipeFile, mode: Mode) -> RunInfo {
-    let guard = match mode {
-        Mode::Off => "off",
-        Mode::Observe => "observe",
-        Mode::Protect => "protect",
-    };
     let environment = [
         ("tamegrad", env!("CARGO_PKG_VERSION").to_owned()),
         ("device", tamegrad_lab::device_name().to_owned()),
         ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
-        ("guard", guard.to_owned()),
+        ("guard", mode.as_str().to_owned()),
     ];
     RunInfo {
         recipe: Some(file.text.clone()),

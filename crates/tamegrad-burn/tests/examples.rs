@@ -1,0 +1,42 @@
+//! The examples as their users run them: bare, watched and protected, they end with the same weights.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What an example prints, run with this argument.
+fn run(name: &str, argument: &str) -> String {
+    // Cargo builds the examples of a package with its tests, in the folder beside theirs.
+    let mut folder: PathBuf = std::env::current_exe().expect("a path");
+    folder.pop();
+    folder.pop();
+    let program =
+        folder.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    let output = Command::new(&program).arg(argument).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {argument}: {error}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The first line, which tells the weights.
+fn weights(printed: &str) -> &str {
+    let line = printed.lines().next().unwrap_or_default();
+    assert!(line.starts_with("weights ") && line.len() > 30, "{printed}");
+    line
+}
+
+#[test]
+fn a_guard_changes_no_bit_of_a_healthy_run() {
+    for name in ["mlp", "convolution", "gan", "accumulation", "characters"] {
+        let [bare, observed, protected] =
+            ["bare", "observe", "protect"].map(|mode| run(name, mode));
+        assert_eq!(weights(&bare), weights(&observed), "{name}");
+        assert_eq!(weights(&bare), weights(&protected), "{name}");
+        assert!(observed.contains("HEALTHY") || observed.contains("TOO-EARLY"), "{observed}");
+    }
+}
+
+#[test]
+fn a_resumed_run_is_the_whole_one() {
+    assert_eq!(run("resume", "whole"), run("resume", "resumed"));
+}
