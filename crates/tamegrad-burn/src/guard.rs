@@ -23,6 +23,7 @@ use crate::change::Change;
 use crate::clip::Clip;
 use crate::critical::critical_step;
 use crate::device::device_name;
+use crate::elasticity::elasticity;
 use crate::estimate::estimate;
 use crate::gradients::{GradientStats, copy};
 use crate::input::take_inputs;
@@ -289,6 +290,8 @@ impl<M: Module> Guard<M> {
         if self.core.before_pass(step).snapshot {
             self.keep_snapshot(step, &model, optimizer);
         }
+        let asked = self.core.before_pass(step).elasticity;
+        let loss_elasticity = asked.then(|| elasticity(&table, &model, &gradients, loss)).flatten();
         let inputs = take_inputs();
         let inputs: Vec<NamedInput<'_>> =
             inputs.iter().map(|(name, stats)| NamedInput { name, stats: *stats }).collect();
@@ -300,6 +303,7 @@ impl<M: Module> Guard<M> {
             learning_rate: Some(rate.base() * self.core.learning_rate_factor()),
             gradients: &stats.tensors,
             trace: trace.as_ref(),
+            loss_elasticity,
             inputs: &inputs,
             targets: self.targets.take(),
             ..Observation::default()

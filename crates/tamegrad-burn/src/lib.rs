@@ -35,6 +35,7 @@ mod clip;
 mod critical;
 mod device;
 mod device_scan;
+mod elasticity;
 mod estimate;
 mod gradients;
 mod guard;

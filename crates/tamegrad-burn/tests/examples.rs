@@ -37,6 +37,28 @@ fn a_guard_changes_no_bit_of_a_healthy_run() {
 }
 
 #[test]
+fn the_loop_of_the_readme_is_an_example() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let Ok(readme) = std::fs::read_to_string(folder.join("../../README.md")) else {
+        // The README of a packaged crate lies elsewhere.
+        return;
+    };
+    let (_, code) = readme.split_once("```rust\n").expect("Rust code");
+    let (code, _) = code.split_once("```").expect("an end");
+    let example = std::fs::read_to_string(folder.join("examples/quickstart.rs")).expect("there");
+    let unindented = |text: &str| {
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+    };
+    assert!(unindented(&example).contains(&unindented(code)), "{code}");
+}
+
+#[test]
+fn the_quickstart_is_saved_and_told_why() {
+    let printed = run("quickstart", "");
+    assert!(printed.contains("unscaled-target"), "{printed}");
+}
+
+#[test]
 fn a_resumed_run_is_the_whole_one() {
     assert_eq!(run("resume", "whole"), run("resume", "resumed"));
 }

@@ -130,6 +130,8 @@ named_enum! {
         RecordsBeforeAlarm => "records-before-alarm",
         /// Powers of 2 between the largest number seen and the largest of the number type.
         HeadroomBits => "headroom-bits",
+        /// The largest relative change of the loss for a relative change of a weight matrix's scale.
+        LossElasticity => "loss-elasticity",
     }
 }
 

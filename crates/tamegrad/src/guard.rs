@@ -138,7 +138,8 @@ impl Guard {
 
     /// What the integration is asked for before the pass of a step: a snapshot of the state (in protect
     /// mode, while the run is calm; see [`Guard::snapshot_kept`]), and probes (in the first pass, and
-    /// every [`GuardConfig::trace_every`] steps until the first alarm has been traced).
+    /// every [`GuardConfig::trace_every`] steps until the first alarm has been traced). Of the first pass
+    /// also the elasticity of the loss.
     pub fn before_pass(&self, step: Step) -> Asks {
         let every = self.config.snapshot_every.max(1);
         let trace = self.config.mode != Mode::Off
@@ -148,7 +149,8 @@ impl Guard {
             && step.0.is_multiple_of(every)
             && !self.run.is_troubled(every)
             && self.snapshots.back().is_none_or(|(last, _)| *last < step);
-        Asks { trace, snapshot, ..Asks::default() }
+        let elasticity = self.config.mode != Mode::Off && self.run.record.now().is_none();
+        Asks { trace, snapshot, elasticity, ..Asks::default() }
     }
 
     /// Notes that the integration keeps a snapshot of the state before this step, to which a decision

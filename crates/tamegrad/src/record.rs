@@ -166,6 +166,8 @@ pub struct Record {
     pub(crate) calm_losses: Window<LOSS_WINDOW>,
     /// Losses of the first five steps.
     pub(crate) first_losses: Window<5>,
+    /// Elasticity of the loss in the first pass.
+    pub(crate) first_elasticity: Option<f64>,
     /// Lowest median of calm losses.
     pub(crate) best_loss: Option<f64>,
     /// Smallest finite norm of the whole gradient of all steps.
@@ -383,6 +385,7 @@ impl Record {
         {
             self.first_losses.push(loss);
         }
+        self.first_elasticity = self.first_elasticity.or(seen.loss_elasticity);
         self.batch.take(seen.inputs, seen.targets);
         if let Some(trace) = seen.trace {
             self.take_trace(seen.step, trace, is_alarmed);

@@ -256,6 +256,9 @@ pub struct TargetRule {
     pub input_rms: f64,
     /// Targets at most this many times as large as such inputs follow from the inputs.
     pub like_inputs: f64,
+    /// Elasticity of the first loss, where the targets are not seen: below it, the loss does not come
+    /// from the outputs.
+    pub elasticity: f64,
 }
 
 /// A first update that is a reason not to start the run.
@@ -441,7 +444,13 @@ pub const RULES: Rules = Rules {
     precision: 1.0 / 8.0,
     recurrence: 30.0,
     dead: DeadRule { gradient: 1e-6, converged: 0.01 },
-    target: TargetRule { rms: 10.0, first_loss: 100.0, input_rms: 3.0, like_inputs: 10.0 },
+    target: TargetRule {
+        rms: 10.0,
+        first_loss: 100.0,
+        input_rms: 3.0,
+        like_inputs: 10.0,
+        elasticity: 0.05,
+    },
     preflight: PreflightRule { update: 1.0, headroom: 1.0 / 8.0, critical: 0.4 },
     ladder: LadderRule {
         spiking: 0.3,

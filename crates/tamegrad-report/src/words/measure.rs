@@ -113,6 +113,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::RecordsSinceAlarm => "records since the alarm".into(),
         Quantity::RecordsBeforeAlarm => "records before the first alarm".into(),
         Quantity::HeadroomBits => of_place("powers of 2 to the number type's maximum"),
+        Quantity::LossElasticity => "change of the loss, in %, for 1% larger weights".into(),
     }
 }
 

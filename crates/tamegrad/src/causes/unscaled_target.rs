@@ -23,8 +23,15 @@ pub(crate) const DOC: Doc = Doc {
             "Supported when the RMS of the targets is above {} and the loss of the first step is \
              at least {}: the size then comes from the targets, from step 0 on, and enters at the \
              last layer. Not supported when the RMS of the inputs is above {} and the targets are \
-             at most {} times as large.",
-            rule.rms, rule.first_loss, rule.input_rms, rule.like_inputs,
+             at most {} times as large. Where the targets are not seen: supported when the loss of \
+             the first step is at least {} and 1% larger weights, in any one matrix, change it by \
+             less than {}%. Outputs that are too large would change it by about 2%.",
+            rule.rms,
+            rule.first_loss,
+            rule.input_rms,
+            rule.like_inputs,
+            rule.first_loss,
+            rule.elasticity,
         )
     },
     example: "y = x^4 with x in 0..10: targets up to 10,000, loss 1e7 at step 0.",
@@ -37,20 +44,34 @@ pub(crate) const DOC: Doc = Doc {
 /// Weighs the targets and the first losses. The last layer carries it.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let (record, rule) = (&run.record, RULES.target);
-    let rms = record.target_rms().filter(|rms| *rms > rule.rms)?;
     let loss = record.first_losses.iter().next().filter(|loss| *loss >= rule.first_loss)?;
-    // A slope of order 1 on inputs of that size: then it is they that are not scaled.
-    let inputs = record.input_rms().filter(|inputs| *inputs > rule.input_rms);
-    if inputs.is_some_and(|inputs| rms <= rule.like_inputs * inputs) {
-        return None;
-    }
-    let evidence = vec![
-        // The output of a fresh network is about 1.
-        Measure::new(Quantity::DataRms, rms).at(Place::Targets).against(Reference::Usual, 1.0),
-        Measure::new(Quantity::Loss, loss).at_step(Step(0)),
-    ];
+    let size = match record.target_rms() {
+        Some(rms) => size_of_targets(rms, record.input_rms()),
+        None => independence(record.first_elasticity),
+    }?;
+    let evidence = vec![size, Measure::new(Quantity::Loss, loss).at_step(Step(0))];
     let last = record.layout.layers.len().checked_sub(1).map(LayerId);
     Some(Cause::new(CauseName::UnscaledTarget, 0.93, evidence).of_layer(last))
+}
+
+/// The size of targets that are far from the scale of outputs.
+fn size_of_targets(rms: f64, inputs: Option<f64>) -> Option<Measure> {
+    let rule = RULES.target;
+    // A slope of order 1 on inputs of that size: then it is they that are not scaled.
+    let inputs = inputs.filter(|inputs| *inputs > rule.input_rms);
+    let follows = inputs.is_some_and(|inputs| rms <= rule.like_inputs * inputs);
+    let measure = Measure::new(Quantity::DataRms, rms).at(Place::Targets);
+    // The output of a fresh network is about 1.
+    (rms > rule.rms && !follows).then(|| measure.against(Reference::Usual, 1.0))
+}
+
+/// That the loss does not come from the outputs. For a squared error of outputs o and targets t, the
+/// sum of W * G of the last layer is the mean of 2 (o - t) o: about 2 of the loss if o is far larger
+/// than t, and hardly any of it if t is far larger than o.
+fn independence(elasticity: Option<f64>) -> Option<Measure> {
+    let limit = RULES.target.elasticity;
+    let elasticity = elasticity.filter(|elasticity| *elasticity < limit)?;
+    Some(Measure::new(Quantity::LossElasticity, elasticity).against(Reference::Limit, limit))
 }
 
 #[cfg(test)]
@@ -72,6 +93,24 @@ mod tests {
                 ..seen(step, 1e6, &[])
             });
             assert_eq!(weigh(&run, None).is_some(), found, "{targets} {inputs}");
+        }
+    }
+
+    #[test]
+    fn targets_that_nobody_sees_and_a_loss_that_no_weights_explain() {
+        let layout = Layout::default;
+        for (elasticity, loss, found) in [
+            (Some(0.001), 1e6, true),
+            // Outputs are too large.
+            (Some(2.0), 1e6, false),
+            (Some(0.001), 5.0, false),
+            (None, 1e6, false),
+        ] {
+            let run = alarmed(layout(), RunFacts::default(), 3, |step| Observation {
+                loss_elasticity: elasticity.filter(|_| step == 0),
+                ..seen(step, loss, &[])
+            });
+            assert_eq!(weigh(&run, None).is_some(), found, "{elasticity:?} {loss}");
         }
     }
 

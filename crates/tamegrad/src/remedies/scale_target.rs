@@ -27,7 +27,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes it for large targets.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::{Initialisation, SpikeThenDead};
+    use crate::causes::CauseName::{Initialisation, SpikeThenDead, UnscaledTarget};
     use crate::evidence::{Measure, Place, Quantity};
     let proposal = case.proposal(RemedyName::ScaleTarget, Change::ScaleTarget);
     if case.is_log {
@@ -36,7 +36,14 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
         return if may_be { vec![proposal] } else { Vec::new() };
     }
     let limit = crate::rules::RULES.target.rms;
-    let Some(rms) = case.facts.target_rms.filter(|rms| *rms > limit) else { return Vec::new() };
+    let Some(rms) = case.facts.target_rms.filter(|rms| *rms > limit) else {
+        let is_cause = case.first_cause() == Some(UnscaledTarget);
+        return if is_cause && case.facts.target_rms.is_none() {
+            vec![proposal]
+        } else {
+            Vec::new()
+        };
+    };
     let evidence = vec![Measure::new(Quantity::DataRms, rms).at(Place::Targets)];
     vec![Proposal { evidence, ..proposal }]
 }
@@ -47,8 +54,8 @@ mod tests {
     use crate::remedies::check::{CauseName, Exploded, RunFacts, exploded};
 
     #[test]
-    fn for_large_targets_only() {
-        for (target_rms, count) in [(Some(1000.0), 1), (Some(1.0), 0), (None, 0)] {
+    fn for_targets_that_are_large_or_found_to_be() {
+        for (target_rms, count) in [(Some(1000.0), 1), (Some(1.0), 0), (None, 1)] {
             let facts = RunFacts { target_rms, ..RunFacts::default() };
             let given = Exploded { facts, ..exploded(CauseName::UnscaledTarget) };
             assert_eq!(given.proposals(propose).len(), count, "{target_rms:?}");
