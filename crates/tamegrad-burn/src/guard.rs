@@ -115,7 +115,11 @@ pub struct Guard<M: Module> {
     update_buffers: ListStats,
     outcome: Option<StepOutcome>,
     recorder: Option<Recorder>,
+    notices: Vec<String>,
 }
+
+/// Most notices that are kept.
+const NOTICES_MAX: usize = 16;
 
 impl<M: Module> Guard<M> {
     /// A guard that watches a model. The run is bit-identical to one without it.
@@ -153,6 +157,7 @@ impl<M: Module> Guard<M> {
             update_buffers: ListStats::default(),
             outcome: None,
             recorder: None,
+            notices: Vec::new(),
         }
     }
 
@@ -219,7 +224,13 @@ impl<M: Module> Guard<M> {
     pub fn backward(&mut self, loss: Tensor<1>, model: &M) -> GradientsParams {
         let mut gradients = loss.backward();
         let layers = self.layers.as_deref().or(self.known_layers());
+        let problems = self.probes.problems(layers);
         self.trace = self.probes.collect(&mut gradients, layers);
+        for notice in problems {
+            if self.notices.len() < NOTICES_MAX && !self.notices.contains(&notice) {
+                self.notices.push(notice);
+            }
+        }
         GradientsParams::from_grads(gradients, model)
     }
 
@@ -558,6 +569,12 @@ impl<M: Module> Guard<M> {
         self.outcome.as_ref()
     }
 
+    /// What is wrong with how the guard is used: layers that are tapped twice, or never. The report of
+    /// [`Guard::diagnosis`] ends with them.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
     /// Whether the guard sees no way to go on: it has done what it may, and the run does not recover.
     pub fn should_stop(&self) -> bool {
         self.outcome.as_ref().is_some_and(|outcome| outcome.decision.stop)
@@ -575,7 +592,7 @@ impl<M: Module> Guard<M> {
 
     /// The diagnosis of what was seen so far, which prints as a report.
     pub fn diagnosis(&self) -> Report {
-        Report::new(self.core.diagnosis(), self.core.run())
+        Report::new(self.core.diagnosis(), self.core.run(), &self.notices)
     }
 
     /// The guard's state, to be saved with a checkpoint of the model and the optimizer: what it has

@@ -25,6 +25,8 @@ pub struct Probes {
     list: RefCell<TensorList>,
     input: RefCell<Option<Tap>>,
     layers: RefCell<Vec<(String, Tap)>>,
+    /// Layers that were reached more than once in the pass.
+    repeated: RefCell<Vec<String>>,
 }
 
 struct Tap {
@@ -52,11 +54,12 @@ impl Probes {
         self.list.take();
         self.input.take();
         self.layers.take();
+        self.repeated.take();
     }
 
     /// A probe at the network's input (float tensors only: an index has no gradient).
     pub fn input<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        if !self.armed.get() {
+        if !self.sees(&input) {
             return input;
         }
         let (output, tap) = self.probe(input);
@@ -68,11 +71,12 @@ impl Probes {
     /// pass unchanged to the bit. Where a layer is reached several times in a pass, the first counts;
     /// a time step of a recurrent cell has a name of its own, `cell@3`.
     pub fn tap<const D: usize>(&self, name: impl Display, output: Tensor<D>) -> Tensor<D> {
-        if !self.armed.get() {
+        if !self.sees(&output) {
             return output;
         }
         let name = name.to_string();
         if self.layers.borrow().iter().any(|(other, _)| *other == name) {
+            self.repeated.borrow_mut().push(name);
             return output;
         }
         let (output, tap) = self.probe(output);
@@ -80,11 +84,47 @@ impl Probes {
         output
     }
 
+    /// Not a pass of validation, from which no gradient comes back.
+    fn sees<const D: usize>(&self, value: &Tensor<D>) -> bool {
+        self.armed.get() && value.device().is_autodiff()
+    }
+
     /// The layers of the pass, in order of execution; `None` if no probe was reached.
     pub(crate) fn layers(&self) -> Option<Vec<LayerInfo>> {
         let layers = self.layers.borrow();
         let named = layers.iter().map(|(name, _)| LayerInfo::named(name));
         (!layers.is_empty()).then(|| named.collect())
+    }
+
+    /// What is wrong with the taps of the pass, for a model with these layers.
+    pub(crate) fn problems(&self, layers: Option<&[LayerInfo]>) -> Vec<String> {
+        let (taps, mut repeated) = (self.layers.borrow(), self.repeated.borrow().clone());
+        repeated.dedup();
+        let twice = repeated.into_iter().map(|name| {
+            format!(
+                "layer `{}` is tapped more than once in a pass, so only its first output is \
+                 measured; hint: give each use a name of its own, such as `{}@1`",
+                name.escape_debug(),
+                name.escape_debug()
+            )
+        });
+        let is_tapped = |layer: &&LayerInfo| taps.iter().any(|(name, _)| *name == layer.name);
+        let is_known = |name: &str| layers.is_none_or(|all| all.iter().any(|of| of.name == name));
+        let missing = layers.unwrap_or_default().iter().filter(|layer| !is_tapped(layer));
+        let missing = missing.map(|layer| {
+            format!(
+                "layer `{}` was not reached by a pass, so its gains are not known",
+                layer.name.escape_debug()
+            )
+        });
+        let unknown = taps.iter().filter(|(name, _)| !is_known(name)).map(|(name, _)| {
+            format!(
+                "layer `{}` is tapped, but is not among the layers of the first pass, so it is not \
+                 measured",
+                name.escape_debug()
+            )
+        });
+        if taps.is_empty() { Vec::new() } else { twice.chain(missing).chain(unknown).collect() }
     }
 
     /// What the probes saw, after the backward pass: of the layers named, or of all in the order in
@@ -172,6 +212,45 @@ mod tests {
         assert_eq!(trace.input.as_ref().and_then(delta), Some(40_000.0));
         assert_eq!(trace.layers.iter().map(delta).collect::<Vec<_>>(), [Some(400.0), Some(1.0)]);
         assert_eq!(trace.layers[1].output.max_abs, 20_000.0);
+    }
+
+    #[test]
+    fn taps_that_do_not_fit_the_layers_are_told() {
+        let device = default_device();
+        let x = || Tensor::<1>::from_data([2.0f32], &device);
+        let pass = |names: &[&str]| {
+            let probes = Probes::armed();
+            names.iter().for_each(|name| drop(probes.tap(name, x())));
+            probes
+        };
+        let layers = ["a", "b"].map(LayerInfo::named);
+        let told = |names: &[&str]| {
+            let problems = pass(names).problems(Some(&layers)).into_iter();
+            problems.map(|text| text.split(',').next().unwrap_or_default().to_owned())
+        };
+        assert_eq!(told(&["a", "b"]).count() + told(&[]).count(), 0);
+        assert_eq!(
+            told(&["a", "a", "a", "c"]).collect::<Vec<_>>(),
+            [
+                "layer `a` is tapped more than once in a pass",
+                "layer `b` was not reached by a pass",
+                "layer `c` is tapped",
+            ]
+        );
+        assert_eq!(pass(&["a", "c"]).problems(None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_pass_of_validation_between_steps_is_not_looked_at() {
+        let device = default_device();
+        let probes = Probes::armed();
+        let plain = Tensor::<1>::from_data([2.0f32], &device.clone().inner());
+        drop(probes.tap("y", probes.input(plain)));
+        assert_eq!(probes.layers(), None);
+        let x = Tensor::<1>::from_data([2.0f32], &device).require_grad();
+        let mut gradients = probes.tap("y", x * 3.0).sum().backward();
+        let trace = probes.collect(&mut gradients, None).expect("one layer");
+        assert_eq!((trace.layers.len(), trace.layers[0].output.max_abs), (1, 6.0));
     }
 
     #[test]

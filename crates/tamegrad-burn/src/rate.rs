@@ -54,3 +54,46 @@ fn is_one<M: Module>(rate: &ModuleLearningRate, model: &M) -> bool {
     model.visit(&mut rates);
     rates.is_one
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::lr_scheduler::constant::ConstantLr;
+    use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+    use burn::module::ParamGroup;
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::SgdConfig;
+
+    use crate::default_device;
+
+    #[test]
+    fn every_group_steps_by_its_part_of_its_own_rate() {
+        let device = default_device();
+        let model: Linear = LinearConfig::new(1, 1).init(&device);
+        let bias = |model: &Linear| model.bias.as_ref().expect("a bias").clone();
+        let moved = |rate: &ModuleLearningRate, factor: f64| {
+            let mut gradients = GradientsParams::new();
+            gradients.register(model.weight.id, Tensor::<2>::full([1, 1], 2.0, &device).inner());
+            gradients.register(bias(&model).id, Tensor::<1>::full([1], 2.0, &device).inner());
+            let mut sgd = SgdConfig::new().init();
+            let after = scaled(&mut sgd, rate, factor, &model, gradients);
+            let weight = model.weight.val() - after.weight.val();
+            let bias = bias(&model).val() - bias(&after).val();
+            [weight.into_scalar::<f32>(), bias.into_scalar::<f32>()]
+        };
+        let one = ModuleLearningRate::from(0.5);
+        let mut groups = ModuleLrScheduler::new(ConstantLr::from(0.5))
+            .with_group(ParamGroup::from_path("bias"), ConstantLr::from(0.125));
+        let groups = groups.step();
+        for (rate, factor, want) in [
+            (&one, 1.0, [1.0, 1.0]),
+            (&one, 0.25, [0.25, 0.25]),
+            (&groups, 1.0, [1.0, 0.25]),
+            (&groups, 0.25, [0.25, 0.0625]),
+        ] {
+            let got = moved(rate, factor);
+            let error = got.iter().zip(want).map(|(got, want)| (got - want).abs());
+            assert!(error.fold(0.0, f32::max) < 1e-6, "{factor}: {got:?}, want {want:?}");
+        }
+    }
+}

@@ -3,11 +3,16 @@
 use std::fmt;
 use std::ops::Deref;
 
+use tamegrad::remedies::Proposal;
 use tamegrad::{Diagnosis, Run};
 use tamegrad_report::{Style, terminal};
 
+use crate::code::burn_code;
+
 /// Characters in a line of a report.
 const WIDTH: usize = 100;
+/// Remedies that are shown as code.
+const CODE_MAX: usize = 3;
 
 /// A [`Diagnosis`], which this dereferences to. It displays as the report that the command line
 /// prints, without colours.
@@ -18,8 +23,19 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(diagnosis: Diagnosis, run: &Run) -> Self {
-        let text = terminal::diagnosis(&diagnosis, run, &Style::plain(WIDTH));
+    pub(crate) fn new(diagnosis: Diagnosis, run: &Run, notices: &[String]) -> Self {
+        let mut text = terminal::diagnosis(&diagnosis, run, &Style::plain(WIDTH));
+        let code = |proposal: &Proposal| {
+            let code = burn_code(&proposal.change)?;
+            Some(format!("  // {}\n  {code}\n", proposal.label()))
+        };
+        let lines: String = diagnosis.remedies.iter().filter_map(code).take(CODE_MAX).collect();
+        if !lines.is_empty() {
+            text.push_str(&format!("\nThe first of them in burn\n{lines}"));
+        }
+        for notice in notices {
+            text.push_str(&format!("notice: {notice}\n"));
+        }
         Self { diagnosis, text }
     }
 
