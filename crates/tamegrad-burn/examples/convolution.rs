@@ -22,6 +22,8 @@ struct Net {
     dropout: Dropout,
     hidden: Linear,
     last: Linear,
+    /// Not used yet: burn draws its weights when they are.
+    auxiliary: Linear,
 }
 
 impl Net {
@@ -32,6 +34,7 @@ impl Net {
             dropout: DropoutConfig::new(0.3).init(),
             hidden: LinearConfig::new(8 * 3 * 3, 32).init(device),
             last: LinearConfig::new(32, 2).init(device),
+            auxiliary: LinearConfig::new(32, 2).init(device),
         }
     }
 

@@ -70,6 +70,7 @@ mod tests {
         let device = default_device();
         let model = LinearConfig::new(1, 1).init(&device);
         let bias = model.bias.as_ref().expect("a bias");
+        drop((model.weight.val(), bias.val()));
         let clipped = |weight: f32| {
             let mut gradients = GradientsParams::new();
             gradients.register(model.weight.id, Tensor::<2>::full([1, 1], weight, &device).inner());

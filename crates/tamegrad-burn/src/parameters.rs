@@ -112,7 +112,11 @@ impl ModuleVisitor for Lister {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        // Running statistics of batch norm are visited as well, but take no gradient.
+        // What no pass has used is not initialised: to do so would draw other numbers than the user's
+        // run. Running statistics of batch norm are visited as well, but take no gradient.
+        if !param.is_initialized() {
+            return;
+        }
         if !param.val().is_require_grad() {
             self.has_buffers = true;
             return;
@@ -163,6 +167,8 @@ mod tests {
             image: Conv2dConfig::new([3, 16], [5, 5]).init(&device),
             head: LinearConfig::new(20, 4).init(&device),
         };
+        assert_eq!(ParameterTable::new(&net, Some(Vec::new())).len(), 0, "none is used yet");
+        drop(net.valid());
         let table = ParameterTable::new(&net, Some(Vec::new()));
         let seen: Vec<_> = table.layout.tensors.iter().map(|t| (&t.name[..], t.fan_in)).collect();
         assert_eq!(

@@ -80,8 +80,9 @@ fn parameters<M: Module>(module: &M) -> TensorContainer<ParamId> {
     struct Collector(TensorContainer<ParamId>);
     impl ModuleVisitor for Collector {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let value = param.val();
-            if value.is_require_grad() {
+            // What no pass has used stays as it is.
+            let value = param.is_initialized().then(|| param.val());
+            if let Some(value) = value.filter(|value| value.is_require_grad()) {
                 self.0.register(param.id, value.inner());
             }
         }
