@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -101,14 +101,14 @@ pub struct Guard<M: Module> {
     layers: Option<Vec<LayerInfo>>,
     clip: Option<Clip>,
     /// The trainable tensors, once a forward pass has initialised them.
-    table: Option<Rc<ParameterTable>>,
+    table: Option<Arc<ParameterTable>>,
     probes: Probes,
     trace: Option<LayerTrace>,
     next: Step,
     metric: Option<f64>,
     targets: Option<TensorStats>,
     /// The running statistics from before the pass, in protect mode.
-    before: Option<Rc<Buffers>>,
+    before: Option<Arc<Buffers>>,
     snapshots: VecDeque<(Step, Snapshot<M>)>,
     gradient_stats: GradientStats,
     update_buffers: ListStats,
@@ -138,7 +138,7 @@ impl<M: Module> Guard<M> {
         let core = tamegrad::Guard::new(Layout::default(), RunFacts::default(), config.into());
         let probes = Probes::default();
         probes.arm(core.before_pass(Step(0)).trace);
-        let before = (core.config().mode == Mode::Protect).then(|| Rc::new(Buffers::of(model)));
+        let before = (core.config().mode == Mode::Protect).then(|| Arc::new(Buffers::of(model)));
         Self {
             core,
             facts: RunFacts::default(),
@@ -382,15 +382,15 @@ impl<M: Module> Guard<M> {
     }
 
     /// The trainable tensors of the model, listed at the first step.
-    fn list(&mut self, model: &M) -> Rc<ParameterTable> {
+    fn list(&mut self, model: &M) -> Arc<ParameterTable> {
         if let Some(table) = &self.table {
-            return Rc::clone(table);
+            return Arc::clone(table);
         }
         let layers = self.layers.clone().or_else(|| self.probes.layers());
-        let table = Rc::new(ParameterTable::new(model, layers));
+        let table = Arc::new(ParameterTable::new(model, layers));
         let config = self.core.config().clone();
         self.core = tamegrad::Guard::new(table.layout.clone(), self.facts.clone(), config);
-        self.table = Some(Rc::clone(&table));
+        self.table = Some(Arc::clone(&table));
         table
     }
 
@@ -407,7 +407,7 @@ impl<M: Module> Guard<M> {
         self.probes.arm(asked || missing);
         // A forward pass moves the running statistics of batch norm: only protect needs them back.
         let moves = self.protects() && self.table.as_ref().is_some_and(|table| table.has_buffers);
-        self.before = moves.then(|| Rc::new(Buffers::of(model)));
+        self.before = moves.then(|| Arc::new(Buffers::of(model)));
     }
 
     /// The update that the decision leaves; `None` if none was made.

@@ -11,7 +11,7 @@ use tamegrad_stats::{ListStats, TensorStats};
 use crate::list::TensorList;
 
 /// Adds the gradient of a tap's leaf to the list, if one came back, and gives its position.
-type Leaf = Box<dyn FnOnce(&mut Gradients, &mut TensorList) -> Option<usize>>;
+type Leaf = Box<dyn FnOnce(&mut Gradients, &mut TensorList) -> Option<usize> + Send>;
 
 /// The probes of a forward and backward pass. Unarmed, they do nothing.
 ///

@@ -1,6 +1,6 @@
 //! A saved state of model and optimizer.
 
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::ModuleOptimizer;
@@ -12,7 +12,7 @@ use burn::tensor::container::TensorContainer;
 pub(crate) struct Snapshot<M: Module> {
     model: M,
     /// A clone of a model shares its running statistics, which the next forward pass overwrites.
-    buffers: Option<Rc<Buffers>>,
+    buffers: Option<Arc<Buffers>>,
     optimizer: ModuleOptimizer,
 }
 
@@ -20,7 +20,7 @@ impl<M: Module> Snapshot<M> {
     /// Saves a state with these buffers, if the model has any.
     pub(crate) fn take(
         model: &M,
-        buffers: Option<Rc<Buffers>>,
+        buffers: Option<Arc<Buffers>>,
         optimizer: &ModuleOptimizer,
     ) -> Self {
         Self { model: model.clone(), buffers, optimizer: optimizer.clone() }
@@ -37,7 +37,8 @@ impl<M: Module> Snapshot<M> {
 }
 
 /// What a forward pass may move beside the parameters: the running statistics of batch norm.
-pub(crate) struct Buffers(TensorContainer<ParamId>);
+/// Snapshots share them, and burn's container is not [`Sync`] by itself.
+pub(crate) struct Buffers(Mutex<TensorContainer<ParamId>>);
 
 impl Buffers {
     /// Those of a model. Parameters that no pass has used are lazy, and stay so: to initialise them
@@ -69,7 +70,7 @@ impl Buffers {
         }
         let mut collector = Collector(TensorContainer::new(), true);
         model.visit(&mut collector);
-        (Self(collector.0), collector.1)
+        (Self(Mutex::new(collector.0)), collector.1)
     }
 
     /// A model with these buffers in place of its own.
@@ -85,6 +86,7 @@ impl Buffers {
             }
         }
         // A clone would share its running statistics with `model`.
-        model.valid().train().map(&mut Restorer(&self.0))
+        let model = model.valid().train();
+        model.map(&mut Restorer(&self.0.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }

@@ -111,6 +111,15 @@ fn hash(training: &Training) -> String {
 }
 
 #[test]
+fn a_guard_can_be_sent_to_the_thread_that_trains() {
+    fn sent<T: Send>(value: T) -> T {
+        value
+    }
+    let mut training = sent(training(Mode::Observe, sgd()));
+    assert_eq!(step(&mut training, &Batch::new(0, 1.0)).decision.rewind, None);
+}
+
+#[test]
 fn watching_changes_no_bit() {
     for optimizer in [sgd, adam] {
         let hashes = [Mode::Off, Mode::Observe, Mode::Protect].map(|mode| {
