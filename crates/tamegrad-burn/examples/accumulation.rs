@@ -1,7 +1,7 @@
 //! Gradients of four small batches accumulated into one step, with a learning rate of its own for a
 //! group of parameters. Run it with `bare`, `observe` or `protect`.
 
-#![allow(clippy::print_stdout, reason = "an example prints what it has to tell")]
+mod shared;
 
 use burn::module::{Module, ParamGroup};
 use burn::nn::loss::{MseLoss, Reduction};
@@ -62,11 +62,5 @@ fn train(mode: Option<Mode>) -> (String, String) {
 }
 
 fn main() {
-    let mode = match std::env::args().nth(1).as_deref() {
-        Some("bare") => None,
-        Some("observe") => Some(Mode::Observe),
-        _ => Some(Mode::Protect),
-    };
-    let (hash, report) = train(mode);
-    println!("weights {hash}\n{report}");
+    shared::run(train);
 }

@@ -1,7 +1,7 @@
 //! A convolutional network with batch norm and dropout, whose layers are tapped for their gains. Run it
 //! with `bare`, `observe` or `protect`.
 
-#![allow(clippy::print_stdout, reason = "an example prints what it has to tell")]
+mod shared;
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -80,11 +80,5 @@ fn train(mode: Option<Mode>) -> (String, String) {
 }
 
 fn main() {
-    let mode = match std::env::args().nth(1).as_deref() {
-        Some("bare") => None,
-        Some("observe") => Some(Mode::Observe),
-        _ => Some(Mode::Protect),
-    };
-    let (hash, report) = train(mode);
-    println!("weights {hash}\n{report}");
+    shared::run(train);
 }

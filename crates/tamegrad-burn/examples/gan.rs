@@ -1,7 +1,7 @@
 //! A generative adversarial network: two models, two optimizers, two guards. Run it with `bare`,
 //! `observe` or `protect`.
 
-#![allow(clippy::print_stdout, reason = "an example prints what it has to tell")]
+mod shared;
 
 use std::f64::consts::TAU;
 
@@ -74,11 +74,5 @@ fn train(mode: Option<Mode>) -> (String, String) {
 }
 
 fn main() {
-    let mode = match std::env::args().nth(1).as_deref() {
-        Some("bare") => None,
-        Some("observe") => Some(Mode::Observe),
-        _ => Some(Mode::Protect),
-    };
-    let (hash, report) = train(mode);
-    println!("weights {hash}\n{report}");
+    shared::run(train);
 }

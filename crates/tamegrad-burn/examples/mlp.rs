@@ -1,6 +1,6 @@
 //! A perceptron: the least that a loop needs. Run it with `bare`, `observe` or `protect`.
 
-#![allow(clippy::print_stdout, reason = "an example prints what it has to tell")]
+mod shared;
 
 use burn::module::Module;
 use burn::nn::loss::{MseLoss, Reduction};
@@ -61,11 +61,5 @@ fn train(mode: Option<Mode>) -> (String, String) {
 }
 
 fn main() {
-    let mode = match std::env::args().nth(1).as_deref() {
-        Some("bare") => None,
-        Some("observe") => Some(Mode::Observe),
-        _ => Some(Mode::Protect),
-    };
-    let (hash, report) = train(mode);
-    println!("weights {hash}\n{report}");
+    shared::run(train);
 }
