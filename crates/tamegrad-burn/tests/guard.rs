@@ -9,6 +9,7 @@ use tamegrad::{GradientAction, GuardConfig, LayerInfo, Mode, Step};
 use tamegrad_burn::{
     Clip, Guard, Lagged, Probes, StateError, StepOutcome, default_device, weights_hash,
 };
+use tamegrad_runs::RunFolder;
 
 /// Two linear layers with batch norm between: running statistics are part of the state.
 #[derive(Module, Debug)]
@@ -153,6 +154,27 @@ fn a_skipped_batch_leaves_no_trace_in_weights_moments_or_running_statistics() {
         };
         assert_eq!(run(true), run(false), "{bad}");
     }
+}
+
+#[test]
+fn a_batch_skipped_at_the_first_step_leaves_no_trace_either() {
+    let mut training = training(Mode::Protect, adam());
+    let before = hash(&training);
+    let outcome = step(&mut training, &Batch::of(vec![f32::NAN; 48], 1.0));
+    assert_eq!((outcome.updated, hash(&training)), (false, before));
+}
+
+#[test]
+fn a_run_is_recorded_to_a_folder_which_a_dropped_guard_ends() {
+    let folder = std::env::temp_dir().join(format!("tamegrad-guard-{}", std::process::id()));
+    let mut training = training(Mode::Observe, sgd());
+    training.guard = training.guard.record_to(&folder);
+    let losses: Vec<f64> = (0..30).map(|n| step(&mut training, &Batch::new(n, 1.0)).loss).collect();
+    drop(training);
+    let recorded = RunFolder::open(&folder).expect("a run folder").contents();
+    std::fs::remove_dir_all(&folder).expect("removed");
+    assert_eq!(recorded.steps.iter().filter_map(|row| row.loss).collect::<Vec<_>>(), losses);
+    assert_eq!(recorded.events.last().map(|event| &*event.kind), Some("diagnosis"));
 }
 
 #[test]

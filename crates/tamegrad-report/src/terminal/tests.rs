@@ -129,9 +129,15 @@ fn a_place_without_a_name_is_told_in_words() {
             "nothing in the model; check the loss function",
         ),
         (Place::Data, "in the data".to_owned(), "unknown: no known cause fits the numbers"),
+        (
+            Place::Data,
+            "in the data, which reaches layers.3".to_owned(),
+            "unknown: no known cause fits the numbers",
+        ),
     ] {
         let mut given = guard.diagnosis();
-        given.origin = Some(Origin::new(place, vec![]));
+        let reached = told.contains("reaches").then_some(LayerId(3));
+        given.origin = Some(Origin { reached, ..Origin::new(place, vec![]) });
         given.causes.clear();
         let head = head(&given, guard.run(), &Style::plain(1000));
         assert_eq!(head[2], format!("{:15}{told}", "Where"));
