@@ -1,4 +1,4 @@
-//! How much the loss of the first pass depends on the scale of the weights.
+//! How much the loss of a pass depends on the scale of each weight matrix.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -6,33 +6,33 @@ use burn::tensor::{FloatDType, Tensor};
 
 use crate::parameters::ParameterTable;
 
-/// [`tamegrad::Observation::loss_elasticity`]; `None` where it is not a number.
-pub(crate) fn elasticity<M: Module>(
+/// For [`tamegrad::Guard::observe_elasticities`].
+pub(crate) fn elasticities<M: Module>(
     table: &ParameterTable,
     model: &M,
     gradients: &GradientsParams,
     loss: f64,
-) -> Option<f64> {
+) -> Vec<Option<f64>> {
     struct Products<'a> {
         table: &'a ParameterTable,
         gradients: &'a GradientsParams,
-        largest: Option<f64>,
+        loss: f64,
+        found: Vec<Option<f64>>,
     }
     impl ModuleVisitor for Products<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let is_matrix = D >= 2 && self.table.index_of(param.id).is_some();
-            let gradient = is_matrix.then(|| self.gradients.get::<D>(param.id)).flatten();
-            let Some(gradient) = gradient else { return };
+            let matrix = self.table.index_of(param.id).filter(|_| D >= 2);
+            let gradient = matrix.and_then(|_| self.gradients.get::<D>(param.id));
+            let Some((index, gradient)) = matrix.zip(gradient) else { return };
             let weight = param.val().inner().cast(FloatDType::F32);
             let sum = (weight * gradient.cast(FloatDType::F32)).sum().into_scalar::<f32>();
-            // A NaN stays: it is larger than any number.
-            let sum = f64::from(sum.abs());
-            self.largest = self.largest.into_iter().chain([sum]).max_by(f64::total_cmp);
+            let elasticity = (f64::from(sum) / self.loss).abs();
+            self.found[index] = Some(elasticity).filter(|elasticity| elasticity.is_finite());
         }
     }
-    let mut products = Products { table, gradients, largest: None };
+    let mut products = Products { table, gradients, loss, found: vec![None; table.len()] };
     model.visit(&mut products);
-    products.largest.map(|sum| sum / loss.abs()).filter(|ratio| ratio.is_finite())
+    products.found
 }
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
             let value = f64::from(loss.clone().into_scalar::<f32>());
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             let table = ParameterTable::new(&model, None);
-            let found = elasticity(&table, &model, &gradients, value).expect("finite");
+            let found = elasticities(&table, &model, &gradients, value)[0].expect("finite");
             assert!(low <= found && found <= high, "{scale} {target}: {found}");
         }
     }

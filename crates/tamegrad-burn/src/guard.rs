@@ -23,7 +23,7 @@ use crate::change::Change;
 use crate::clip::Clip;
 use crate::critical::critical_step;
 use crate::device::device_name;
-use crate::elasticity::elasticity;
+use crate::elasticity::elasticities;
 use crate::estimate::estimate;
 use crate::gradients::{GradientStats, copy};
 use crate::input::take_inputs;
@@ -300,8 +300,6 @@ impl<M: Module> Guard<M> {
         if self.core.before_pass(step).snapshot {
             self.keep_snapshot(step, &model, optimizer);
         }
-        let asked = self.core.before_pass(step).elasticity;
-        let loss_elasticity = asked.then(|| elasticity(&table, &model, &gradients, loss)).flatten();
         let inputs = take_inputs();
         let inputs: Vec<NamedInput<'_>> =
             inputs.iter().map(|(name, stats)| NamedInput { name, stats: *stats }).collect();
@@ -313,11 +311,14 @@ impl<M: Module> Guard<M> {
             learning_rate: Some(rate.base() * self.core.learning_rate_factor()),
             gradients: &stats.tensors,
             trace: trace.as_ref(),
-            loss_elasticity,
             inputs: &inputs,
             targets: self.targets.take(),
             ..Observation::default()
         });
+        if self.core.asks().elasticities {
+            let found = elasticities(&table, &model, &gradients, loss);
+            self.core.observe_elasticities(&found);
+        }
         self.repeat_with_probes(&model, pass);
         let decision = open.decision().clone();
         let gradient_norm = Some(stats.norm());

@@ -4,6 +4,7 @@
 
 mod cases;
 mod logs;
+mod loops;
 mod score;
 
 use std::error::Error;
@@ -31,6 +32,9 @@ enum What {
     /// Make runs whose truth is known (published explosions, planted faults, healthy runs, random
     /// configurations), and score what the guard and the rules of other tools say of them
     Cases(Cases),
+    /// Train burn loops as users write them, each with a planted fault, and train them anew with the
+    /// first remedy
+    Loops(Loops),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,6 +63,18 @@ struct Cases {
 }
 
 #[derive(Debug, clap::Args)]
+struct Loops {
+    /// Seeds of each loop
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    seeds: u64,
+    /// Only loops whose network and fault, as in mlp/rate, contain one of these
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    only: Vec<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
 struct Output {
     /// Print one JSON object
     #[arg(long)]
@@ -82,6 +98,7 @@ fn main() -> ExitCode {
     let result = match &args.what {
         What::Logs(logs) => logs::run(logs),
         What::Cases(cases) => cases::run(cases, &CANCEL),
+        What::Loops(loops) => loops::run(loops, &CANCEL),
     };
     match result {
         Ok(scored) => {

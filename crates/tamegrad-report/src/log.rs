@@ -112,7 +112,7 @@ fn utc(seconds: f64) -> Option<String> {
 pub fn github(run: &LogRun<'_>) -> Option<String> {
     let found = run.diagnosis;
     let level = match found.verdict {
-        Verdict::Healthy | Verdict::TooEarly => return None,
+        Verdict::Healthy | Verdict::NotLearning | Verdict::TooEarly => return None,
         Verdict::Recovered => "warning",
         Verdict::Exploding | Verdict::Exploded | Verdict::Dead => "error",
     };

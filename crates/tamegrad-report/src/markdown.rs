@@ -69,6 +69,7 @@ fn title(report: &FixReport, diagnosis: &Diagnosis) -> String {
     let at = onset.unwrap_or_default() + &place.unwrap_or_default();
     let given = match diagnosis.verdict {
         Verdict::Healthy => return "Healthy: nothing was changed".into(),
+        Verdict::NotLearning => return "Not learning: nothing was changed".into(),
         Verdict::TooEarly => return "Too early to say".into(),
         Verdict::Recovered => format!("Recovered from an alarm{at}"),
         Verdict::Exploding => format!("Exploding{at}"),

@@ -73,7 +73,7 @@ pub fn trials(trials: &[TrialReport], chosen: Option<&str>, style: &Style) -> St
 pub(crate) fn tone(verdict: Verdict) -> Tone {
     match verdict {
         Verdict::Healthy => Tone::Good,
-        Verdict::Recovered | Verdict::TooEarly => Tone::Strain,
+        Verdict::Recovered | Verdict::NotLearning | Verdict::TooEarly => Tone::Strain,
         Verdict::Exploding | Verdict::Exploded | Verdict::Dead => Tone::Alarm,
     }
 }

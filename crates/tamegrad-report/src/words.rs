@@ -22,6 +22,7 @@ pub(crate) fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Exploding => "the loss has not recovered since an alarm",
         Verdict::Exploded => "the run ended with NaN or Inf",
         Verdict::Dead => "the network stopped learning after an alarm",
+        Verdict::NotLearning => "no alarm, but the loss is where it began",
         Verdict::TooEarly => "too few steps to say",
     }
 }

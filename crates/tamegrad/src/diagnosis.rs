@@ -25,6 +25,8 @@ named_enum! {
         Exploded => "exploded",
         /// After an alarm the network no longer learns: its inner gradients are 0 and its loss flat.
         Dead => "dead",
+        /// No alarm, but the loss is not below that of the first steps.
+        NotLearning => "not-learning",
         /// Too few steps to say.
         TooEarly => "too-early",
     }
@@ -38,7 +40,7 @@ impl Verdict {
 
     /// Whether an explosion was found, even if the run recovered.
     pub fn is_explosion(self) -> bool {
-        !matches!(self, Verdict::Healthy | Verdict::TooEarly)
+        !matches!(self, Verdict::Healthy | Verdict::NotLearning | Verdict::TooEarly)
     }
 }
 
@@ -158,6 +160,8 @@ pub(crate) fn summaries(findings: impl IntoIterator<Item = Finding>) -> Vec<Sign
 
 /// Rows below which a run without an alarm is too short to be called healthy.
 pub const ROWS_MIN: usize = 20;
+/// Steps after which a loss should be below that of the first steps.
+const LEARNING_MIN: u64 = 100;
 /// Rows at the end that show the outcome.
 const END_ROWS: usize = 20;
 
@@ -209,8 +213,11 @@ fn summary(run: &Run, sign: SignName) -> SignSummary {
 
 fn verdict(run: &Run) -> Verdict {
     let Some(alarm) = run.first_alarm() else {
-        let is_short = run.record.steps_seen() < ROWS_MIN as u64;
-        return if is_short { Verdict::TooEarly } else { Verdict::Healthy };
+        return match run.record.steps_seen() {
+            steps if steps < ROWS_MIN as u64 => Verdict::TooEarly,
+            steps if steps >= LEARNING_MIN && !has_learned(run) => Verdict::NotLearning,
+            _ => Verdict::Healthy,
+        };
     };
     if ends_nonfinite(run) {
         Verdict::Exploded
@@ -221,6 +228,19 @@ fn verdict(run: &Run) -> Verdict {
     } else {
         Verdict::Exploding
     }
+}
+
+/// Whether the last losses are below the first by more than they spread. Without losses nobody knows.
+fn has_learned(run: &Run) -> bool {
+    let last = || run.record.recent(END_ROWS).iter().filter_map(|row| row.loss);
+    let first = median(run.record.first_losses.iter());
+    let Some((first, end)) = first.zip(median(last())) else { return true };
+    end < first - spread(last(), end)
+}
+
+/// The standard deviation of losses around their median, as outliers do not move it.
+fn spread(losses: impl Iterator<Item = f64>, median_loss: f64) -> f64 {
+    median(losses.map(|loss| (loss - median_loss).abs())).unwrap_or(0.0) * 1.4826
 }
 
 /// The last loss is not finite, the last rows' gradients are not, or the last update broke a
@@ -251,7 +271,7 @@ fn came_back(run: &Run, alarm: Step) -> bool {
         return false;
     }
     let rule = RULES.departure;
-    let spread = median(before.iter().map(|loss| (loss - level).abs())).unwrap_or(0.0) * 1.4826;
+    let spread = spread(before.iter().copied(), level);
     let margin = (rule.spreads * spread).max(rule.of_descent * record.loss_range());
     quiet && end <= level + margin
 }
@@ -282,7 +302,7 @@ mod tests {
     #[test]
     fn the_ends_of_a_run() {
         type End = fn(u64) -> (f64, f64);
-        let cases: [(&str, End, Verdict, Option<u64>); 13] = [
+        let cases: [(&str, End, Verdict, Option<u64>); 14] = [
             (
                 "absurd from the start",
                 |s| (1e15 * (1.0 + 0.1 * noise(s as usize)), 1e13),
@@ -317,6 +337,12 @@ mod tests {
                 None,
             ),
             ("healthy", falling, Verdict::Healthy, None),
+            (
+                "nothing learned",
+                |s| (2.3 + 0.03 * noise(s as usize), 1.0),
+                Verdict::NotLearning,
+                None,
+            ),
             (
                 "a spike with a jump of the loss that comes back",
                 |s| if s == 200 { (5.0, 500.0) } else { falling(s) },

@@ -138,8 +138,7 @@ impl Guard {
 
     /// What the integration is asked for before the pass of a step: a snapshot of the state (in protect
     /// mode, while the run is calm; see [`Guard::snapshot_kept`]), and probes (in the first pass, and
-    /// every [`GuardConfig::trace_every`] steps until the first alarm has been traced). Of the first pass
-    /// also the elasticity of the loss.
+    /// every [`GuardConfig::trace_every`] steps until the first alarm has been traced).
     pub fn before_pass(&self, step: Step) -> Asks {
         let every = self.config.snapshot_every.max(1);
         let trace = self.config.mode != Mode::Off
@@ -149,8 +148,7 @@ impl Guard {
             && step.0.is_multiple_of(every)
             && !self.run.is_troubled(every)
             && self.snapshots.back().is_none_or(|(last, _)| *last < step);
-        let elasticity = self.config.mode != Mode::Off && self.run.record.now().is_none();
-        Asks { trace, snapshot, elasticity, ..Asks::default() }
+        Asks { trace, snapshot, ..Asks::default() }
     }
 
     /// Notes that the integration keeps a snapshot of the state before this step, to which a decision
@@ -166,13 +164,15 @@ impl Guard {
     /// the step's update, which can bring the first alarm.
     ///
     /// The pass is to be repeated after an alarm that no probes have seen. In protect mode, a copy is
-    /// asked for on steps that are unlike the calm ones before. The lag of Adam's second moment and the
-    /// critical step size are measured once, after an alarm.
+    /// asked for on steps that are unlike the calm ones before. The elasticities of the loss are measured
+    /// in the first pass and after an alarm; the lag of Adam's second moment and the critical step size
+    /// once, after an alarm.
     pub fn asks(&self) -> Asks {
         let (record, is_alarmed) = (&self.run.record, self.run.is_alarmed());
         Asks {
             repeated_trace: is_alarmed && record.alarm_trace.is_none(),
             copy: self.config.mode == Mode::Protect && crate::risk::is_at_risk(&self.run),
+            elasticities: self.config.mode != Mode::Off && record.wants_elasticities(is_alarmed),
             lag: is_alarmed && record.alarm_lag.is_none(),
             critical_step: self.config.mode != Mode::Off
                 && is_alarmed
@@ -191,6 +191,18 @@ impl Guard {
     /// were those after the latest update.
     pub fn observe_trace_of(&mut self, step: Step, trace: &LayerTrace) {
         self.run.take_trace(step, trace);
+    }
+
+    /// Observes how much the loss of the latest step depends on the scale of each weight matrix W with
+    /// gradient G: the magnitude of the sum of W * G, divided by that of the loss, by [`TensorId`].
+    /// `None` for vectors, and where it is not a number.
+    ///
+    /// It is the relative change of the loss for a relative change of the matrix. In a chain of layers
+    /// whose activations are linear or piecewise linear it is the same for all of them: about 2 for
+    /// squared errors of outputs that are far too large, about 0 for targets that are.
+    pub fn observe_elasticities(&mut self, elasticities: &[Option<f64>]) {
+        let is_alarmed = self.run.is_alarmed();
+        self.run.record.take_elasticities(elasticities, is_alarmed);
     }
 
     /// Observes the lag of Adam's second moment (RMS of g^2/v), measured at an alarm.

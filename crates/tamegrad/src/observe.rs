@@ -307,10 +307,6 @@ pub struct Observation<'a> {
     /// L2 norm of the whole gradient, for integrations that see nothing finer; otherwise it follows
     /// from `gradients`.
     pub gradient_norm: Option<f64>,
-    /// How much the loss depends on the scale of the weights: the largest magnitude, over the weight
-    /// matrices W with gradient G, of the sum of W * G, divided by the loss. Of squared errors of
-    /// outputs that are far too large it is about 2, of targets that are far too large about 0.
-    pub loss_elasticity: Option<f64>,
     /// The norm to which the loop itself clips this step's gradient before the optimizer sees it.
     pub clipped_to: Option<f64>,
     /// Probes of this pass, if they were armed.

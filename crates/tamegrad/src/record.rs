@@ -166,8 +166,10 @@ pub struct Record {
     pub(crate) calm_losses: Window<LOSS_WINDOW>,
     /// Losses of the first five steps.
     pub(crate) first_losses: Window<5>,
-    /// Elasticity of the loss in the first pass.
-    pub(crate) first_elasticity: Option<f64>,
+    /// Elasticities of the loss in the first pass, by [`TensorId`].
+    pub(crate) first_elasticities: Option<Vec<Option<f64>>>,
+    /// The same in the first pass at or after the first alarm.
+    pub(crate) alarm_elasticities: Option<Vec<Option<f64>>>,
     /// Lowest median of calm losses.
     pub(crate) best_loss: Option<f64>,
     /// Smallest finite norm of the whole gradient of all steps.
@@ -385,7 +387,6 @@ impl Record {
         {
             self.first_losses.push(loss);
         }
-        self.first_elasticity = self.first_elasticity.or(seen.loss_elasticity);
         self.batch.take(seen.inputs, seen.targets);
         if let Some(trace) = seen.trace {
             self.take_trace(seen.step, trace, is_alarmed);
@@ -407,6 +408,22 @@ impl Record {
             && let Some(layer) = trace.first_nonfinite_output()
         {
             self.first_nonfinite = Some((step, NonFiniteAt::Output(layer)));
+        }
+    }
+
+    /// Whether the elasticities of the latest pass are still to be measured.
+    pub(crate) fn wants_elasticities(&self, is_alarmed: bool) -> bool {
+        let is_first = self.clock == 1 && self.first_elasticities.is_none();
+        is_first || is_alarmed && self.alarm_elasticities.is_none()
+    }
+
+    /// Takes in the elasticities of the latest pass.
+    pub(crate) fn take_elasticities(&mut self, elasticities: &[Option<f64>], is_alarmed: bool) {
+        if self.clock == 1 {
+            self.first_elasticities.get_or_insert_with(|| elasticities.to_vec());
+        }
+        if is_alarmed {
+            self.alarm_elasticities.get_or_insert_with(|| elasticities.to_vec());
         }
     }
 

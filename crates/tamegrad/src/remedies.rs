@@ -245,6 +245,8 @@ pub(crate) struct Case<'a> {
     /// The largest usual RMS of a tensor's gradient.
     pub(crate) usual_rms: Option<f64>,
     pub(crate) learning_rate: Option<f64>,
+    /// The critical step size at the first alarm, in steps.
+    pub(crate) critical_multiple: Option<f64>,
     /// Whether only a log is known, and nothing of the model.
     pub(crate) is_log: bool,
     /// Whether something was not finite.
@@ -273,6 +275,7 @@ impl<'a> Case<'a> {
             onset,
             usual_norm: norm,
             usual_rms: norm.and_then(|_| record.tensors.iter().filter_map(rms).reduce(f64::max)),
+            critical_multiple: record.critical_step.map(|critical| critical.multiple),
             learning_rate: known.filter_map(|row| row.learning_rate).rfind(|rate| rate.is_finite()),
             is_log: false,
             is_broken: record.first_nonfinite.is_some(),

@@ -245,6 +245,31 @@ pub struct DeadRule {
     pub converged: f64,
 }
 
+/// An activation that grows faster than its input, found by the elasticities of the loss
+/// ([`Guard::observe_elasticities`](crate::Guard::observe_elasticities)).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SuperlinearRule {
+    /// Elasticity of the last matrix below which the loss does not come from the outputs.
+    pub last: f64,
+    /// Times that elasticity that a matrix before it must have, as must all before that matrix.
+    pub ratio: f64,
+    /// Times the elasticity of the next matrix that one has whose output passes through the activation.
+    pub degree: f64,
+}
+
+/// How far a learning rate is lowered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LowerRateRule {
+    /// |dW|/|W| of a step that trains.
+    pub update: f64,
+    /// The critical step size, in steps.
+    pub critical: f64,
+    /// The factor where the rate is the cause and nothing tells how far it is off; no cut is smaller.
+    pub cause: f64,
+    /// The factor for other causes, and for logs.
+    pub other: f64,
+}
+
 /// Regression targets that are not scaled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TargetRule {
@@ -356,6 +381,10 @@ pub struct Rules {
     pub initialisation: InitialisationRule,
     /// Normalisation that is missing or harmful.
     pub normalisation: NormalisationRule,
+    /// An activation that grows faster than its input.
+    pub superlinear: SuperlinearRule,
+    /// How far a learning rate is lowered.
+    pub lower_rate: LowerRateRule,
     /// RMS of g^2/v above which Adam's second moment lags behind (Wortsman et al. 2023).
     pub lag: f64,
     /// Fraction of the number type's largest value above which values are too close to overflow.
@@ -440,6 +469,8 @@ pub const RULES: Rules = Rules {
         missing_product: 1e3,
         missing_growth: 100.0,
     },
+    superlinear: SuperlinearRule { last: 0.5, ratio: 4.0, degree: 1.5 },
+    lower_rate: LowerRateRule { update: 0.01, critical: 4.0, cause: 0.1, other: 0.3 },
     lag: 2.3,
     precision: 1.0 / 8.0,
     recurrence: 30.0,

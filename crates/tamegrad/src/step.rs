@@ -9,12 +9,12 @@ pub struct Asks {
     pub snapshot: bool,
     /// Arm the probes for the next pass.
     pub trace: bool,
-    /// Measure [`Observation::loss_elasticity`](crate::Observation::loss_elasticity) of the next pass.
-    pub elasticity: bool,
     /// Repeat the pass with probes, on a copy of the model and without an update.
     pub repeated_trace: bool,
     /// Hold a copy of parameters and optimizer state: the update may have to be undone.
     pub copy: bool,
+    /// Measure the elasticities of this pass's loss, for [`Guard::observe_elasticities`](crate::Guard::observe_elasticities).
+    pub elasticities: bool,
     /// Measure the lag of Adam's second moment at this update.
     pub lag: bool,
     /// Measure the critical step size along this update.

@@ -115,7 +115,7 @@ class Diagnosis(Report):
     @property
     def is_explosion(self) -> bool:
         """Whether an explosion was found, even if the run recovered."""
-        return self.verdict not in ("healthy", "too-early")
+        return self.verdict not in ("healthy", "not-learning", "too-early")
 
     @property
     def remedies(self) -> list[Remedy]:

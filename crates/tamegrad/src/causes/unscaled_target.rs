@@ -47,7 +47,7 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let loss = record.first_losses.iter().next().filter(|loss| *loss >= rule.first_loss)?;
     let size = match record.target_rms() {
         Some(rms) => size_of_targets(rms, record.input_rms()),
-        None => independence(record.first_elasticity),
+        None => independence(record.first_elasticities.as_deref()?),
     }?;
     let evidence = vec![size, Measure::new(Quantity::Loss, loss).at_step(Step(0))];
     let last = record.layout.layers.len().checked_sub(1).map(LayerId);
@@ -68,9 +68,10 @@ fn size_of_targets(rms: f64, inputs: Option<f64>) -> Option<Measure> {
 /// That the loss does not come from the outputs. For a squared error of outputs o and targets t, the
 /// sum of W * G of the last layer is the mean of 2 (o - t) o: about 2 of the loss if o is far larger
 /// than t, and hardly any of it if t is far larger than o.
-fn independence(elasticity: Option<f64>) -> Option<Measure> {
+fn independence(elasticities: &[Option<f64>]) -> Option<Measure> {
     let limit = RULES.target.elasticity;
-    let elasticity = elasticity.filter(|elasticity| *elasticity < limit)?;
+    let largest = elasticities.iter().flatten().copied().reduce(f64::max);
+    let elasticity = largest.filter(|elasticity| *elasticity < limit)?;
     Some(Measure::new(Quantity::LossElasticity, elasticity).against(Reference::Limit, limit))
 }
 
@@ -106,10 +107,8 @@ mod tests {
             (Some(0.001), 5.0, false),
             (None, 1e6, false),
         ] {
-            let run = alarmed(layout(), RunFacts::default(), 3, |step| Observation {
-                loss_elasticity: elasticity.filter(|_| step == 0),
-                ..seen(step, loss, &[])
-            });
+            let mut run = alarmed(layout(), RunFacts::default(), 3, |step| seen(step, loss, &[]));
+            run.record.first_elasticities = elasticity.map(|largest| vec![Some(largest), None]);
             assert_eq!(weigh(&run, None).is_some(), found, "{elasticity:?} {loss}");
         }
     }

@@ -81,6 +81,7 @@ pub(super) fn remedies(
         onset: Some(step(first.onset)),
         usual_norm: usual(history.gradient_norm, first.onset),
         learning_rate: rate.map(|sample| sample.value).next(),
+        critical_multiple: None,
         is_log: true,
         is_broken: first.sign == SignName::LossNonFinite,
     })

@@ -34,6 +34,7 @@ impl Preflight {
             usual_norm: None,
             usual_rms: None,
             learning_rate: None,
+            critical_multiple: None,
             is_log: false,
             onset,
             is_broken: verdict == Verdict::Exploded,

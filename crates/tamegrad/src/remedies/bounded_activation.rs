@@ -1,7 +1,10 @@
 //! Remedy: replace an activation that grows faster than linearly.
 
 use super::{Case, Change, Proposal, RemedyName};
+use crate::causes::CauseName;
 use crate::doc::Doc;
+use crate::evidence::Quantity;
+use crate::observe::LayerId;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -23,14 +26,26 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes relu for the layer at fault, or for all when several have such an activation.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    let layers = case.layout.layers.iter().filter(|layer| layer.is_superlinear());
-    let layer = match &layers.collect::<Vec<_>>()[..] {
+    let layer = match &layers(case)[..] {
         [] => return Vec::new(),
-        [only] => Some(only.name.clone()),
+        [only] => Some(case.layout.layer_name(*only).to_owned()),
         _ => None,
     };
     let change = Change::Activation { name: "relu".to_owned(), layer };
     vec![case.proposal(RemedyName::BoundedActivation, change)]
+}
+
+/// The layers that are known to have such an activation, or else those that the cause found.
+fn layers(case: &Case<'_>) -> Vec<LayerId> {
+    let known = case.layout.layers.iter().enumerate();
+    let known = known.filter(|(_, layer)| layer.is_superlinear()).map(|(id, _)| LayerId(id));
+    let cause = case.causes.first().filter(|cause| cause.name == CauseName::Activation);
+    let evidence = cause.into_iter().flat_map(|cause| &cause.evidence);
+    let found = evidence
+        .filter(|measure| measure.quantity == Quantity::LossElasticity)
+        .filter_map(|measure| case.layout.layer_of(measure.place.tensor()?));
+    let known: Vec<LayerId> = known.collect();
+    if known.is_empty() { found.collect() } else { known }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Remedy: lower the learning rate.
 
-use super::{Case, Change, Proposal, RemedyName};
+use super::{Case, Change, Proposal, RemedyName, two_digits};
+use crate::causes::CauseName;
 use crate::doc::Doc;
+use crate::evidence::{Quantity, Reference};
+use crate::rules::RULES;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -10,11 +13,16 @@ pub(super) const DOC: Doc = Doc {
     what: "Every step becomes shorter by the same factor.",
     why: "In a valley of curvature c, gradient descent diverges above a rate of 2/c. Below it, no \
           layer and no batch can make a single step diverge through curvature alone.",
-    rule: |_| {
-        "To a tenth when the learning rate is the cause or no cause was found; otherwise, and for \
-         logs, to 0.3 of its value. It costs training time: the run needs correspondingly more \
-         steps."
-            .to_owned()
+    rule: |rules| {
+        let rule = rules.lower_rate;
+        format!(
+            "When the learning rate is the cause: back to the rate before it rose; or to one whose \
+             updates are {} of the weights, and at most 1/{} of the critical step size; or to {} \
+             of it where none of these is known, and at most to {} of it where it never rose. \
+             Where no cause was found, to {} of its value; for other causes, and for logs, to {}. \
+             It costs training time: the run needs correspondingly more steps.",
+            rule.update, rule.critical, rule.cause, rule.cause, rule.cause, rule.other,
+        )
     },
     example: "A rate of 0.1 becomes 0.01.",
     remedy: "In a recipe: [optimizer.sgd] learning_rate = 0.01.",
@@ -23,11 +31,38 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes a cut of the rate.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    use crate::causes::CauseName::LearningRate;
-    let is_cause = case.first_cause().is_none_or(|cause| cause == LearningRate);
-    let factor = if is_cause && !case.is_log { 0.1 } else { 0.3 };
-    let change = Change::LearningRate { factor, from: case.learning_rate };
+    let change = Change::LearningRate { factor: factor(case), from: case.learning_rate };
     vec![case.proposal(RemedyName::LowerLearningRate, change)]
+}
+
+/// The factor on the rate.
+pub(super) fn factor(case: &Case<'_>) -> f64 {
+    let rule = RULES.lower_rate;
+    match case.first_cause() {
+        _ if case.is_log => rule.other,
+        Some(CauseName::LearningRate) => factor_for_cause(case),
+        Some(_) => rule.other,
+        None => rule.cause,
+    }
+}
+
+/// By the numbers that show that the rate is the cause.
+fn factor_for_cause(case: &Case<'_>) -> f64 {
+    let rule = RULES.lower_rate;
+    let measures = || case.causes.iter().take(1).flat_map(|cause| &cause.evidence);
+    let risen = measures().find_map(|measure| {
+        let is_rise = measure.quantity == Quantity::LearningRate;
+        let (_, before) = measure.against.filter(|(of, _)| is_rise && *of == Reference::Before)?;
+        Some(before / measure.value)
+    });
+    if let Some(back) = risen {
+        return two_digits(back);
+    }
+    let updates = measures().filter(|measure| measure.quantity == Quantity::UpdateRatio);
+    let for_updates = updates.map(|measure| rule.update / measure.value);
+    let for_critical = case.critical_multiple.map(|multiple| multiple / rule.critical);
+    let factors = for_updates.chain(for_critical).filter(|factor| *factor > 0.0);
+    two_digits(factors.fold(rule.cause, f64::min))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Remedy: warm the learning rate up.
 
-use super::{Case, Change, Proposal, RemedyName};
+use super::{Case, Change, Proposal, RemedyName, lower_learning_rate};
 use crate::doc::Doc;
+use crate::rules::RULES;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -10,10 +11,13 @@ pub(super) const DOC: Doc = Doc {
     what: "The learning rate rises linearly from near 0 to its value over the first steps.",
     why: "The first steps are the steepest, and the moments of Adam are not yet averages of \
           anything. Small first steps lead to flatter ground, where the full rate is safe.",
-    rule: |_| {
-        "Over a tenth of the planned steps, at least 10. It helps when the trouble begins early. \
-         When the rate itself is too high, it only delays the trouble."
-            .to_owned()
+    rule: |rules| {
+        format!(
+            "Over a tenth of the planned steps, at least 10. It is not proposed when the trouble \
+             begins later than that, or when the rate is more than {} times too high: then it only \
+             delays the trouble.",
+            1.0 / rules.lower_rate.cause
+        )
     },
     example: "2,000 steps planned: the rate reaches its value at step 200.",
     remedy: "In a recipe: [schedule] warm_up = 200.",
@@ -27,7 +31,14 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     if case.is_log && !may_help {
         return Vec::new();
     }
+    let is_rate = case.first_cause() == Some(LearningRate) && !case.is_log;
+    if is_rate && lower_learning_rate::factor(case) < RULES.lower_rate.cause {
+        return Vec::new();
+    }
     let steps = case.facts.planned_steps.map_or(100, |steps| (steps / 10).max(10));
+    if case.onset.is_some_and(|onset| onset.0 > steps) {
+        return Vec::new();
+    }
     vec![case.proposal(RemedyName::WarmUp, Change::WarmUp { steps })]
 }
 
