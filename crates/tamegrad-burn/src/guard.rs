@@ -120,6 +120,10 @@ pub struct Guard<M: Module> {
 /// Most notices that are kept.
 const NOTICES_MAX: usize = 16;
 
+/// Said where it is not known where an explosion began, and no layer was measured.
+const TAP_HINT: &str = "no layer was measured; to see where it begins, pass the outputs of layers \
+     through `guard.probes().tap(name, h)` and make the gradients with `guard.backward(loss, &model)`";
+
 impl<M: Module> Guard<M> {
     /// A guard that watches a model. The run is bit-identical to one without it.
     ///
@@ -589,7 +593,13 @@ impl<M: Module> Guard<M> {
 
     /// The diagnosis of what was seen so far, which prints as a report.
     pub fn diagnosis(&self) -> Report {
-        Report::new(self.core.diagnosis(), self.core.run(), &self.notices)
+        let diagnosis = self.core.diagnosis();
+        let mut notices = self.notices.clone();
+        let is_unknown = diagnosis.verdict.is_explosion() && diagnosis.origin.is_none();
+        if is_unknown && self.record().first_trace().is_none() {
+            notices.push(TAP_HINT.to_owned());
+        }
+        Report::new(diagnosis, self.core.run(), &notices)
     }
 
     /// The guard's state, to be saved with a checkpoint of the model and the optimizer: what it has

@@ -27,12 +27,14 @@ impl ParameterTable {
     pub(crate) fn new<M: Module>(module: &M, layers: Option<Vec<LayerInfo>>) -> Self {
         let mut lister = Lister::default();
         module.visit(&mut lister);
-        let layers = layers.unwrap_or_else(|| lister.modules());
-        let tensors = lister.found.into_iter().map(|(name, rank, fan_in)| TensorInfo {
-            layer: layer_of(&name, &layers),
-            name,
-            is_matrix: rank >= 2,
-            fan_in,
+        let mut layers = layers.unwrap_or_else(|| lister.modules());
+        let tensors = lister.found.into_iter().map(|found| {
+            let layer = layer_of(&found.name, &layers);
+            if let Some(LayerId(index)) = layer.filter(|_| found.is_recurrent) {
+                layers[index].recurrent = true;
+            }
+            let Found { name, is_matrix, fan_in, .. } = found;
+            TensorInfo { layer, name, is_matrix, fan_in }
         });
         let tensors = tensors.collect();
         Self {
@@ -68,17 +70,25 @@ struct Lister {
     /// The types of the structs whose fields these are, such as `Struct:Linear`.
     containers: Vec<String>,
     indices: HashMap<ParamId, usize>,
-    /// Names, ranks and fan-ins.
-    found: Vec<(String, usize, Option<u64>)>,
+    found: Vec<Found>,
     has_buffers: bool,
+}
+
+/// A trainable tensor.
+struct Found {
+    name: String,
+    is_matrix: bool,
+    fan_in: Option<u64>,
+    /// Whether it belongs to one of burn's recurrent modules.
+    is_recurrent: bool,
 }
 
 impl Lister {
     /// The modules that have tensors of their own.
     fn modules(&self) -> Vec<LayerInfo> {
         let mut names: Vec<&str> = Vec::new();
-        for (tensor, ..) in &self.found {
-            if let Some((module, _)) = tensor.rsplit_once('.')
+        for found in &self.found {
+            if let Some((module, _)) = found.name.rsplit_once('.')
                 && !names.contains(&module)
             {
                 names.push(module);
@@ -125,7 +135,15 @@ impl ModuleVisitor for Lister {
             entry.insert(self.found.len());
             let container = self.containers.last().map(String::as_str);
             let fan_in = fan_in(&param.val().dims(), container);
-            self.found.push((self.path.join("."), D, fan_in));
+            let is_recurrent = |container: &String| {
+                ["Rnn", "Gru", "Lstm"].iter().any(|kind| container.ends_with(kind))
+            };
+            self.found.push(Found {
+                name: self.path.join("."),
+                is_matrix: D >= 2,
+                fan_in,
+                is_recurrent: self.containers.iter().any(is_recurrent),
+            });
         }
     }
 }

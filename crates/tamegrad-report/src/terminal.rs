@@ -291,6 +291,9 @@ fn remedy_row(rank: usize, proposal: &Proposal, style: &Style) -> Vec<String> {
 /// The block of a run without an explosion.
 fn short(diagnosis: &Diagnosis, run: &Run, style: &Style) -> Vec<String> {
     let mut lines = title(diagnosis, style);
+    if !diagnosis.causes.is_empty() {
+        lines.extend(why(diagnosis, style));
+    }
     lines.extend(curves(diagnosis, run.record(), style));
     lines.extend(labelled("Signs", &strains(diagnosis), style));
     if let Some(chain) = &diagnosis.chain {
@@ -303,6 +306,9 @@ fn short(diagnosis: &Diagnosis, run: &Run, style: &Style) -> Vec<String> {
         lines.extend(labelled("Gains", &told, style));
     }
     lines.extend(notes(run, style));
+    if !diagnosis.remedies.is_empty() {
+        lines.extend(remedies(diagnosis, style));
+    }
     lines
 }
 

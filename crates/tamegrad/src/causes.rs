@@ -84,9 +84,10 @@ pub fn is_dead(run: &Run) -> bool {
 
 /// Weighs all causes of an alarm, the best supported first. Empty when none is supported:
 /// "unknown" is an honest answer. Where it broke outside the model only the data can be a cause.
+/// Without an alarm only what is wrong from the start is weighed: targets that are not scaled.
 pub fn weigh(run: &Run, origin: Option<&Origin>) -> Vec<Cause> {
     if run.first_alarm().is_none() {
-        return Vec::new();
+        return unscaled_target::weigh(run, None).into_iter().collect();
     }
     let mut causes: Vec<Cause> = WEIGH.iter().filter_map(|weigh| weigh(run, origin)).collect();
     if origin.is_some_and(|origin| origin.place.is_loss()) {

@@ -171,12 +171,15 @@ pub fn diagnose(run: &Run) -> Diagnosis {
     let record = &run.record;
     let verdict = verdict(run);
     let origin = origin::find(run);
-    let causes = causes::weigh(run, origin.as_ref());
-    let remedies = if verdict.is_explosion() {
-        remedies::propose(run, origin.as_ref(), &causes)
-    } else {
+    let needs_help = verdict.is_explosion() || verdict == Verdict::NotLearning;
+    let causes = if needs_help { causes::weigh(run, origin.as_ref()) } else { Vec::new() };
+    let mut remedies = if causes.is_empty() && !verdict.is_explosion() {
         Vec::new()
+    } else {
+        remedies::propose(run, origin.as_ref(), &causes)
     };
+    // Without an explosion there is no effect to hold down.
+    remedies.retain(|proposal| verdict.is_explosion() || proposal.treats_cause);
     let alarm = run.first_alarm();
     Diagnosis {
         verdict,

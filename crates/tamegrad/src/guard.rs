@@ -165,14 +165,15 @@ impl Guard {
     ///
     /// The pass is to be repeated after an alarm that no probes have seen. In protect mode, a copy is
     /// asked for on steps that are unlike the calm ones before. The elasticities of the loss are measured
-    /// in the first pass and after an alarm; the lag of Adam's second moment and the critical step size
+    /// in the first pass and in one that raises the first alarm; the lag of Adam's second moment and the critical step size
     /// once, after an alarm.
     pub fn asks(&self) -> Asks {
         let (record, is_alarmed) = (&self.run.record, self.run.is_alarmed());
         Asks {
             repeated_trace: is_alarmed && record.alarm_trace.is_none(),
             copy: self.config.mode == Mode::Protect && crate::risk::is_at_risk(&self.run),
-            elasticities: self.config.mode != Mode::Off && record.wants_elasticities(is_alarmed),
+            elasticities: self.config.mode != Mode::Off
+                && record.wants_elasticities(self.run.alarms_now()),
             lag: is_alarmed && record.alarm_lag.is_none(),
             critical_step: self.config.mode != Mode::Off
                 && is_alarmed
@@ -201,8 +202,8 @@ impl Guard {
     /// whose activations are linear or piecewise linear it is the same for all of them: about 2 for
     /// squared errors of outputs that are far too large, about 0 for targets that are.
     pub fn observe_elasticities(&mut self, elasticities: &[Option<f64>]) {
-        let is_alarmed = self.run.is_alarmed();
-        self.run.record.take_elasticities(elasticities, is_alarmed);
+        let is_alarm = self.run.alarms_now();
+        self.run.record.take_elasticities(elasticities, is_alarm);
     }
 
     /// Observes the lag of Adam's second moment (RMS of g^2/v), measured at an alarm.

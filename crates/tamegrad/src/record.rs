@@ -168,7 +168,7 @@ pub struct Record {
     pub(crate) first_losses: Window<5>,
     /// Elasticities of the loss in the first pass, by [`TensorId`].
     pub(crate) first_elasticities: Option<Vec<Option<f64>>>,
-    /// The same in the first pass at or after the first alarm.
+    /// The same in the pass that raised the first alarm, unless an update had done so.
     pub(crate) alarm_elasticities: Option<Vec<Option<f64>>>,
     /// Lowest median of calm losses.
     pub(crate) best_loss: Option<f64>,
@@ -411,18 +411,19 @@ impl Record {
         }
     }
 
-    /// Whether the elasticities of the latest pass are still to be measured.
-    pub(crate) fn wants_elasticities(&self, is_alarmed: bool) -> bool {
+    /// Whether the elasticities of the latest pass are still to be measured: it is the first, or it
+    /// raised the first alarm. What an update has wrecked before tells of the update.
+    pub(crate) fn wants_elasticities(&self, is_alarm: bool) -> bool {
         let is_first = self.clock == 1 && self.first_elasticities.is_none();
-        is_first || is_alarmed && self.alarm_elasticities.is_none()
+        is_first || is_alarm && self.alarm_elasticities.is_none()
     }
 
     /// Takes in the elasticities of the latest pass.
-    pub(crate) fn take_elasticities(&mut self, elasticities: &[Option<f64>], is_alarmed: bool) {
+    pub(crate) fn take_elasticities(&mut self, elasticities: &[Option<f64>], is_alarm: bool) {
         if self.clock == 1 {
             self.first_elasticities.get_or_insert_with(|| elasticities.to_vec());
         }
-        if is_alarmed {
+        if is_alarm {
             self.alarm_elasticities.get_or_insert_with(|| elasticities.to_vec());
         }
     }

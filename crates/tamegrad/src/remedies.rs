@@ -357,7 +357,7 @@ pub(crate) fn two_digits(value: f64) -> f64 {
 /// Cases for the tests of the remedies.
 #[cfg(test)]
 pub(crate) mod check {
-    use super::{Case, Cause, Change, LayerId, Layout, Proposal};
+    use super::{Case, Cause, Change, LayerId, Layout, Measure, Proposal};
     use crate::causes::check::alarmed;
     use crate::observe::{LayerInfo, NormalisationKind, Observation};
 
@@ -371,6 +371,8 @@ pub(crate) mod check {
         pub(crate) activation: ActivationKind,
         pub(crate) facts: RunFacts,
         pub(crate) cause: CauseName,
+        /// Of the cause.
+        pub(crate) evidence: Vec<Measure>,
     }
 
     type Propose = fn(&Case<'_>) -> Vec<Proposal>;
@@ -378,7 +380,8 @@ pub(crate) mod check {
     /// One of three linear layers.
     pub(crate) fn exploded(cause: CauseName) -> Exploded {
         let facts = RunFacts::default();
-        Exploded { layers: 3, activation: ActivationKind::Linear, facts, cause }
+        let activation = ActivationKind::Linear;
+        Exploded { layers: 3, activation, facts, cause, evidence: Vec::new() }
     }
 
     impl Exploded {
@@ -395,7 +398,7 @@ pub(crate) mod check {
                     learning_rate: Some(0.1),
                     ..Observation::default()
                 });
-            let causes = [Cause::new(self.cause, 1.0, vec![]).of_layer(Some(LayerId(1)))];
+            let causes = [Cause::new(self.cause, 1.0, self.evidence).of_layer(Some(LayerId(1)))];
             propose(&Case::of_run(&run, None, &causes))
         }
 

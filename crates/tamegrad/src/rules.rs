@@ -253,6 +253,8 @@ pub struct SuperlinearRule {
     pub last: f64,
     /// Times that elasticity that a matrix before it must have, as must all before that matrix.
     pub ratio: f64,
+    /// Fraction of that elasticity below which a matrix is rescaled by normalisation after it.
+    pub rescaled: f64,
     /// Times the elasticity of the next matrix that one has whose output passes through the activation.
     pub degree: f64,
 }
@@ -469,7 +471,7 @@ pub const RULES: Rules = Rules {
         missing_product: 1e3,
         missing_growth: 100.0,
     },
-    superlinear: SuperlinearRule { last: 0.5, ratio: 4.0, degree: 1.5 },
+    superlinear: SuperlinearRule { last: 0.5, ratio: 4.0, rescaled: 0.1, degree: 1.5 },
     lower_rate: LowerRateRule { update: 0.01, critical: 4.0, cause: 0.1, other: 0.3 },
     lag: 2.3,
     precision: 1.0 / 8.0,

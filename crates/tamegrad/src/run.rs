@@ -97,6 +97,12 @@ impl Run {
         self.last_alarm.is_some()
     }
 
+    /// Whether the first alarm came at the latest step.
+    pub(crate) fn alarms_now(&self) -> bool {
+        let now = self.record.now().map(|row| row.step);
+        self.first_alarm().is_some_and(|alarm| Some(alarm.step) == now)
+    }
+
     /// Whether an alarm came or the guard acted within the last `steps` steps.
     pub(crate) fn is_troubled(&self, steps: u64) -> bool {
         let latest = self.last_alarm.max(self.last_action);

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 /// The exit code of a run: 0 when it ended well (healthy, recovered, too early to say).
 pub(crate) fn exit_code(verdict: Verdict) -> u8 {
     match verdict {
-        Verdict::Healthy | Verdict::Recovered | Verdict::TooEarly => HEALTHY,
+        Verdict::Healthy | Verdict::Recovered | Verdict::NotLearning | Verdict::TooEarly => HEALTHY,
         Verdict::Exploding | Verdict::Exploded | Verdict::Dead => FOUND,
     }
 }

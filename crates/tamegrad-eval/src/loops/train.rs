@@ -1,13 +1,12 @@
 //! A loop, with a fault and with remedies.
 
 use burn::nn::Initializer;
-use burn::nn::loss::{MseLoss, Reduction};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
 use tamegrad::remedies::{Change, Scheme};
 use tamegrad_burn::{Clip, Guard, Mode, default_device, input};
 
-use super::nets::{Conv, Mlp, Net, Shape};
+use super::nets::{Classifier, Conv, Mlp, Net, Recurrent, Residual, Shape};
 use super::{BAD_STEP, Fault, STEPS};
 
 /// What a loop does otherwise than at first.
@@ -83,7 +82,10 @@ pub(super) struct Trained {
 pub(super) fn trained(net: &str, seed: u64, fault: Option<Fault>, plan: &Plan) -> Trained {
     match net {
         "mlp" => train::<Mlp>(seed, fault, plan),
-        _ => train::<Conv>(seed, fault, plan),
+        "conv" => train::<Conv>(seed, fault, plan),
+        "residual" => train::<Residual>(seed, fault, plan),
+        "gru" => train::<Recurrent>(seed, fault, plan),
+        _ => train::<Classifier>(seed, fault, plan),
     }
 }
 
@@ -103,7 +105,7 @@ fn train<N: Net>(seed: u64, fault: Option<Fault>, plan: &Plan) -> Trained {
     for step in 0..STEPS {
         let (x, y) = batch::<N>(plan.batch, fault.filter(|of| of.is_in(step)), &plan, &device);
         let outputs = model.forward(shape, input(x));
-        let loss = MseLoss::new().forward(outputs, y, Reduction::Mean);
+        let loss = N::loss(outputs, y);
         let value = f64::from(loss.clone().into_scalar::<f32>());
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let warmth = ((step + 1) as f64 / plan.warm_up.max(1) as f64).min(1.0);
@@ -117,9 +119,7 @@ fn train<N: Net>(seed: u64, fault: Option<Fault>, plan: &Plan) -> Trained {
         }
     }
     let (x, y) = batch::<N>(512, fault.filter(|of| *of == Fault::Targets), &plan, &device);
-    let left = (model.valid().forward(shape, x.inner()) - y.clone().inner()).square().mean();
-    let variance = y.clone().sub(y.mean().unsqueeze()).square().mean();
-    let explained = 1.0 - f64::from(left.into_scalar::<f32>() / variance.into_scalar::<f32>());
+    let explained = N::explained(model.valid().forward(shape, x.inner()), y.inner());
     Trained { report: guard.diagnosis(), explained: explained.max(0.0), ruined }
 }
 

@@ -76,15 +76,14 @@ fn the_report_of_a_fix() {
     | 5 | `clip-global-norm` | clip by global norm at 2.4 | the effect | the usual gradient norm, 2.4 |
     | 6 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the effect | caps each tensor at its share of the usual norm; calm layers are unaffected |
     | 7 | `clip-value` | clip each element at 3 | the effect | caps every element, but changes the direction of the gradient |
-    | 8 | `warm-up` | warm up over 40 steps | the effect | takes small steps first, where the loss is steepest |
-    | 9 | `lower-learning-rate` | reduce the learning rate to 0.015 (0.05 at onset) | the effect | shortens every step to 0.3 of its length |
-    | 10 | `weight-decay` | decoupled weight decay of 0.1 | the effect | keeps the weights, and with them the gains, from drifting up |
-    | 11 | `l2-penalty` | L2 penalty of strength 0.001 | the effect | keeps the weights, and with them the gains, from drifting up |
-    | 12 | `l1-penalty` | L1 penalty of strength 1e-4 | the effect | keeps the weights, and with them the gains, from drifting up |
-    | 13 | `smaller-batch` | batches of 16 samples | the effect | smaller batches stay out of sharp valleys |
-    | 14 | `reinitialise-he` | He initialisation in all layers | the effect | gains start at 1, whatever the depth |
-    | 15 | `reinitialise-orthogonal` | orthogonal initialisation in all layers | the effect | gains start at 1, whatever the depth |
-    | 16 | `fewer-layers` | 2 hidden layers | the effect | fewer factors in the chain |
+    | 8 | `lower-learning-rate` | reduce the learning rate to 0.015 (0.05 at onset) | the effect | shortens every step to 0.3 of its length |
+    | 9 | `weight-decay` | decoupled weight decay of 0.1 | the effect | keeps the weights, and with them the gains, from drifting up |
+    | 10 | `l2-penalty` | L2 penalty of strength 0.001 | the effect | keeps the weights, and with them the gains, from drifting up |
+    | 11 | `l1-penalty` | L1 penalty of strength 1e-4 | the effect | keeps the weights, and with them the gains, from drifting up |
+    | 12 | `smaller-batch` | batches of 16 samples | the effect | smaller batches stay out of sharp valleys |
+    | 13 | `reinitialise-he` | He initialisation in all layers | the effect | gains start at 1, whatever the depth |
+    | 14 | `reinitialise-orthogonal` | orthogonal initialisation in all layers | the effect | gains start at 1, whatever the depth |
+    | 15 | `fewer-layers` | 2 hidden layers | the effect | fewer factors in the chain |
 
     ## Trials
 

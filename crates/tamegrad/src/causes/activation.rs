@@ -3,7 +3,7 @@
 use super::{Cause, CauseName};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
-use crate::observe::TensorId;
+use crate::observe::{Layout, TensorId};
 use crate::origin::Origin;
 use crate::rules::RULES;
 use crate::run::Run;
@@ -23,8 +23,9 @@ pub(crate) const DOC: Doc = Doc {
             "Supported when the origin is a layer whose activation is known to grow faster than \
              linearly. Where the activations are not known, judged by how much the loss changes \
              when one weight matrix grows by 1%, at the alarm or in the first pass: supported \
-             when 1% of a matrix, and of each one before it, changes the loss by more than {} \
-             times what 1% of the last matrix does, and that is at least {}%. Between linear or \
+             when 1% of a matrix, and of each one before it that is neither recurrent nor rescaled \
+             by normalisation, changes the loss by more than {} times what 1% of the last matrix \
+             does, and that is at least {}%. Between linear or \
              piecewise linear activations, all matrices of a chain change it alike; the activation \
              is after a matrix that changes it more than {} times as much as the next.",
             rule.ratio, rule.last, rule.degree,
@@ -48,7 +49,7 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
 fn measured(run: &Run) -> Option<Cause> {
     let record = &run.record;
     let passes = [&record.alarm_elasticities, &record.first_elasticities];
-    let evidence = passes.into_iter().flatten().map(|of| superlinear(of));
+    let evidence = passes.into_iter().flatten().map(|of| superlinear(of, &record.layout));
     let evidence = evidence.into_iter().find(|found| !found.is_empty())?;
     let tensor = evidence.first().and_then(|measure| measure.place.tensor());
     let layer = tensor.and_then(|id| record.layout.layer_of(id));
@@ -57,14 +58,17 @@ fn measured(run: &Run) -> Option<Cause> {
 
 /// The matrices whose outputs pass through such an activation: those that have more of an elasticity
 /// than the next, most first.
-fn superlinear(elasticities: &[Option<f64>]) -> Vec<Measure> {
+fn superlinear(elasticities: &[Option<f64>], layout: &Layout) -> Vec<Measure> {
     let rule = RULES.superlinear;
-    let known = elasticities.iter().enumerate();
-    let known: Vec<(usize, f64)> = known.filter_map(|(id, of)| Some((id, (*of)?))).collect();
+    let known = elasticities.iter().enumerate().filter_map(|(id, of)| Some((id, (*of)?)));
+    // A matrix that is multiplied at every time step has more by itself.
+    let is_recurrent = |id| layout.layer_of(TensorId(id)).is_some_and(|of| layout.is_recurrent(of));
+    let mut known: Vec<(usize, f64)> = known.filter(|(id, _)| !is_recurrent(*id)).collect();
     let Some((_, last)) = known.last().copied().filter(|(_, last)| *last >= rule.last) else {
         return Vec::new();
     };
-    // A matrix that is used many times, as in a recurrent network, has more alone.
+    // Of one that normalisation rescales, the loss does not know the scale.
+    known.retain(|(_, elasticity)| *elasticity > rule.rescaled * last);
     let limit = rule.ratio * last;
     let above = known.iter().take_while(|(_, elasticity)| *elasticity > limit).count();
     let degrees = known.windows(2).take(above).map(|pair| (pair[0], pair[0].1 / pair[1].1));
@@ -104,8 +108,8 @@ mod tests {
             ("exp everywhere", [213.0, 91.2, 26.1, 2.0], Some(2)),
             ("exp after the first layer", [60.0, 2.0, 2.0, 2.0], Some(0)),
             ("piecewise linear", [1.99, 2.0, 2.0, 2.0], None),
-            // One matrix for many time steps.
-            ("recurrent", [2.0, 60.0, 2.0, 2.0], None),
+            ("exp after what is normalised", [1e-6, 60.0, 2.0, 2.0], Some(1)),
+            ("one matrix for many time steps", [2.0, 60.0, 2.0, 2.0], None),
             // Targets that are too large, or a loss that the outputs hardly change.
             ("not of the outputs", [0.6, 0.2, 0.1, 0.01], None),
         ] {

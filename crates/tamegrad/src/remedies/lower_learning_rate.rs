@@ -68,13 +68,30 @@ fn factor_for_cause(case: &Case<'_>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::remedies::check::{CauseName, exploded};
+    use crate::evidence::Measure;
+    use crate::remedies::check::{Exploded, exploded};
 
     #[test]
     fn harder_when_the_rate_is_the_cause() {
         for (cause, factor) in [(CauseName::LearningRate, 0.1), (CauseName::Activation, 0.3)] {
             let found = exploded(cause).changes(propose);
             assert_eq!(found, [Change::LearningRate { factor, from: Some(0.1) }]);
+        }
+    }
+
+    #[test]
+    fn to_where_the_numbers_of_the_cause_say() {
+        let risen = Measure::new(Quantity::LearningRate, 1.5).against(Reference::Before, 0.05);
+        let update = |ratio| Measure::new(Quantity::UpdateRatio, ratio);
+        for (name, evidence, factor) in [
+            ("back to before the jump", risen, 0.033),
+            ("to 1% of the weights", update(25.0), 4e-4),
+            ("never above a tenth", update(0.02), 0.1),
+            ("an update that is not finite tells nothing", update(f64::INFINITY), 0.1),
+        ] {
+            let given = Exploded { evidence: vec![evidence], ..exploded(CauseName::LearningRate) };
+            let change = Change::LearningRate { factor, from: Some(0.1) };
+            assert_eq!(given.changes(propose), [change], "{name}");
         }
     }
 }

@@ -45,14 +45,26 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::{Measure, Quantity};
     use crate::remedies::check::{CauseName, Exploded, RunFacts, exploded};
 
     #[test]
     fn a_tenth_of_the_run() {
-        for (planned_steps, steps) in [(Some(2000), 200), (Some(40), 10), (None, 100)] {
-            let facts = RunFacts { planned_steps, ..RunFacts::default() };
-            let given = Exploded { facts, ..exploded(CauseName::LearningRate) };
-            assert_eq!(given.only(propose), (Change::WarmUp { steps }, true));
+        for (planned_steps, steps) in [(Some(2000), 200), (Some(600), 60), (None, 100)] {
+            assert_eq!(given(planned_steps).only(propose), (Change::WarmUp { steps }, true));
         }
+    }
+
+    fn given(planned_steps: Option<u64>) -> Exploded {
+        let facts = RunFacts { planned_steps, ..RunFacts::default() };
+        Exploded { facts, ..exploded(CauseName::LearningRate) }
+    }
+
+    #[test]
+    fn not_where_it_would_be_over_or_only_delays_the_trouble() {
+        assert_eq!(given(Some(400)).changes(propose), [], "the alarm is at step 49");
+        let far_off =
+            Exploded { evidence: vec![Measure::new(Quantity::UpdateRatio, 5.0)], ..given(None) };
+        assert_eq!(far_off.changes(propose), []);
     }
 }
