@@ -1,6 +1,7 @@
 //! The commands of the README and of CI, one file each; `bench` has a file for each bench.
 
 mod bench;
+mod burn_next;
 mod debian;
 mod eval;
 mod format;
@@ -26,14 +27,17 @@ Commands:
                first failure
   format       every Rust file formatted; with --check, only looked at; a part of `test`
   tidy         the style rules that a machine can check, over every file of the project
-  eval logs DIR | eval cases
-               the verdicts scored, on a corpus of logs against its labels, or on runs whose truth
-               is known; `eval help` names the options
+  eval logs DIR | eval cases | eval loops
+               the verdicts scored: on a corpus of logs against its labels, on runs whose truth is
+               known, or on burn loops as users write them; `eval help` names the options
+  burn-next VERSION
+               the tests of the burn integration with another version of burn, such as the next
+               pre-release, in a copy in target/burn-next
   bench logs   the time of `diagnose` for an event file of 500 MB, against TensorBoard's own loaders,
                and of `scan` for a checkpoint of 4 GB, against a plain read of the mapped file
   bench observe
-               the process time of burn training steps, watched and bare in turns; leave the machine
-               alone meanwhile
+               the process time of burn training steps, watched, protected and bare in turns; leave
+               the machine alone meanwhile
   bench stats  the time of statistics and clips, against a plain read of the same memory and
                against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
   open-run     a run folder and its Parquet files, opened by pyarrow and polars; a part of `test`
@@ -88,6 +92,7 @@ fn perform(root: &Path, task: Task) -> Result<ExitCode, String> {
         Task::Fuzz(options) => fuzz::fuzz(root, &options)?,
         Task::Python => python::test(root)?,
         Task::Bench(bench) => bench::bench(root, &bench)?,
+        Task::BurnNext(version) => burn_next::burn_next(root, &version)?,
         Task::Help => print!("{USAGE}"),
     }
     Ok(ExitCode::SUCCESS)
@@ -103,6 +108,7 @@ enum Task {
     Valgrind,
     Python,
     Bench(Bench),
+    BurnNext(String),
     Eval(Vec<String>),
     Help,
 }
@@ -118,6 +124,8 @@ fn parse(words: &[&str]) -> Result<Task, String> {
         ["fuzz", ref rest @ ..] => fuzz::parse(rest).map(Task::Fuzz),
         ["python"] => Ok(Task::Python),
         ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
+        ["burn-next", version] => Ok(Task::BurnNext(version.to_owned())),
+        ["burn-next", ..] => Err("burn-next: want one version of burn".to_owned()),
         ["eval", ref rest @ ..] => {
             Ok(Task::Eval(rest.iter().map(|&word| word.to_owned()).collect()))
         }

@@ -11,6 +11,7 @@ use crate::parameters::ParameterTable;
 /// How gradients are clipped. burn's own clipping is not used: its `Norm` is per tensor, turns
 /// `[inf, 1]` into `[NaN, 0]` and `[1e20, 1e20]` into `[0, 0]`, and its `Value` hides Inf.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Clip {
     /// The L2 norm of the whole gradient (Pascanu 2013).
     GlobalNorm(f64),

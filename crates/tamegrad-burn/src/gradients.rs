@@ -45,6 +45,11 @@ impl GradientStats {
         tamegrad_stats::merge(self.tensors.iter().flatten()).l2
     }
 
+    /// Whether no parameter has a gradient.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.tensors.iter().all(Option::is_none)
+    }
+
     /// Whether no gradient has a NaN or an infinity.
     pub(crate) fn is_finite(&self) -> bool {
         self.tensors.iter().flatten().all(TensorStats::is_finite)

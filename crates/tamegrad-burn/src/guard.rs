@@ -120,6 +120,9 @@ pub struct Guard<M: Module> {
 /// Most notices that are kept.
 const NOTICES_MAX: usize = 16;
 
+/// Said of gradients that belong to none of the parameters of the first step.
+const OTHER_MODEL: &str = "the model has other parameters than at the first step, so its gradients \
+     are not seen; hint: give a new model a guard of its own";
 /// Said where it is not known where an explosion began, and no layer was measured.
 const TAP_HINT: &str = "no layer was measured; to see where it begins, pass the outputs of layers \
      through `guard.probes().tap(name, h)` and make the gradients with `guard.backward(loss, &model)`";
@@ -229,11 +232,7 @@ impl<M: Module> Guard<M> {
         let layers = self.layers.as_deref().or(self.known_layers());
         let problems = self.probes.problems(layers);
         self.trace = self.probes.collect(&mut gradients, layers);
-        for notice in problems {
-            if self.notices.len() < NOTICES_MAX && !self.notices.contains(&notice) {
-                self.notices.push(notice);
-            }
-        }
+        problems.into_iter().for_each(|notice| self.note(notice));
         GradientsParams::from_grads(gradients, model)
     }
 
@@ -270,8 +269,8 @@ impl<M: Module> Guard<M> {
     /// [`Guard::step`] of a pass that can be repeated: at an alarm the gains of the layers, the
     /// critical step size and the sharpness are measured at once, by more passes of the same batch.
     ///
-    /// Give it only where a pass draws no random numbers (dropout): a repeated pass would draw those
-    /// of the steps that follow.
+    /// Give it only where a pass draws no random numbers: a repeated pass would draw those of the steps
+    /// that follow. Of a model with burn's `Dropout` or `GaussianNoise` no pass is repeated.
     pub fn step_with_pass(
         &mut self,
         optimizer: &mut ModuleOptimizer,
@@ -298,9 +297,14 @@ impl<M: Module> Guard<M> {
             return self.step_bare(optimizer, rate, model, gradients, loss);
         }
         let step = self.next;
-        let table = self.list(&model);
+        let mut table = self.list(&model);
+        let pass = pass.filter(|_| !table.draws);
         let mut stats = std::mem::take(&mut self.gradient_stats);
         stats.scan(&table, &model, &gradients);
+        if stats.is_absent() && !gradients.is_empty() {
+            table = self.list_again(&table, &model);
+            stats.scan(&table, &model, &gradients);
+        }
         if self.core.before_pass(step).snapshot {
             self.keep_snapshot(step, &model, optimizer);
         }
@@ -397,6 +401,23 @@ impl<M: Module> Guard<M> {
         self.core = tamegrad::Guard::new(table.layout.clone(), self.facts.clone(), config);
         self.table = Some(Arc::clone(&table));
         table
+    }
+
+    /// The same tensors under the ids that a model has which was made anew, or loaded from a record.
+    fn list_again(&mut self, earlier: &Arc<ParameterTable>, model: &M) -> Arc<ParameterTable> {
+        let table = Arc::new(ParameterTable::new(model, Some(earlier.layout.layers.clone())));
+        if table.layout != earlier.layout {
+            self.note(OTHER_MODEL.to_owned());
+            return Arc::clone(earlier);
+        }
+        self.table = Some(Arc::clone(&table));
+        table
+    }
+
+    fn note(&mut self, notice: String) {
+        if self.notices.len() < NOTICES_MAX && !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
     }
 
     fn record_step(&mut self) {
@@ -570,8 +591,8 @@ impl<M: Module> Guard<M> {
         self.outcome.as_ref()
     }
 
-    /// What is wrong with how the guard is used: layers that are tapped twice, or never. The report of
-    /// [`Guard::diagnosis`] ends with them.
+    /// What is wrong with how the guard is used: layers that are tapped twice, or never; a model that is
+    /// not the one of the first step. The report of [`Guard::diagnosis`] ends with them.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }

@@ -30,6 +30,8 @@
 //!
 //! `docs/burn.md` lists what it relies on in burn, and where burn differs from what you might expect.
 
+#![deny(missing_debug_implementations)]
+
 mod change;
 mod clip;
 mod code;

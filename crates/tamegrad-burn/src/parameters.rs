@@ -17,6 +17,8 @@ pub(crate) struct ParameterTable {
     pub(crate) layout: Layout,
     /// Whether there are tensors beside those that are trained, such as running statistics.
     pub(crate) has_buffers: bool,
+    /// Whether the model has modules that draw random numbers in a pass.
+    pub(crate) draws: bool,
 }
 
 impl ParameterTable {
@@ -41,6 +43,7 @@ impl ParameterTable {
             indices: lister.indices,
             layout: Layout { tensors, layers },
             has_buffers: lister.has_buffers,
+            draws: lister.draws,
         }
     }
 
@@ -72,6 +75,7 @@ struct Lister {
     indices: HashMap<ParamId, usize>,
     found: Vec<Found>,
     has_buffers: bool,
+    draws: bool,
 }
 
 /// A trainable tensor.
@@ -112,6 +116,7 @@ fn fan_in(shape: &[usize], container: Option<&str>) -> Option<u64> {
 
 impl ModuleVisitor for Lister {
     fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.draws |= ["Struct:Dropout", "Struct:GaussianNoise"].contains(&container_type);
         self.containers.push(container_type.to_owned());
         self.path.push(name.to_owned());
     }

@@ -1,5 +1,7 @@
 //! A model before its first update: one probed step on copies.
 
+use std::fmt;
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Tensor;
@@ -27,6 +29,16 @@ impl FirstUpdate {
     pub fn with_clip(mut self, clip: Option<Clip>) -> Self {
         self.clip = clip;
         self
+    }
+}
+
+// burn's optimizer has no `Debug`.
+impl fmt::Debug for FirstUpdate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FirstUpdate")
+            .field("learning_rate", &self.learning_rate)
+            .field("clip", &self.clip)
+            .finish_non_exhaustive()
     }
 }
 

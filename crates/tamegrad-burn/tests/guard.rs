@@ -1,7 +1,7 @@
 //! The guard on a small network: skip, veto, rewind, clip, and watching without a trace.
 
 use burn::module::Module;
-use burn::nn::{BatchNorm, BatchNormConfig, Linear};
+use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear};
 use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Tensor, TensorData, activation};
 use burn::{module::Param, module::ParamId};
@@ -130,6 +130,48 @@ fn watching_changes_no_bit() {
         });
         assert_eq!(hashes[0], hashes[1]);
         assert_eq!(hashes[0], hashes[2]);
+    }
+}
+
+#[test]
+fn a_model_that_was_loaded_is_seen_and_another_one_is_told() {
+    let mut training = training(Mode::Observe, sgd());
+    step(&mut training, &Batch::new(0, 1.0));
+    // Other ids for the same names, as a record from another process has them.
+    training.model = Net::new();
+    let norm = step(&mut training, &Batch::new(1, 1.0)).gradient_norm;
+    assert!(norm.is_some_and(|norm| norm > 0.0), "{norm:?}");
+    assert_eq!(training.guard.notices(), [] as [&str; 0]);
+    let model = &mut training.model;
+    model.first = Linear { bias: None, ..Net::new().first };
+    (model.norm, model.last) = (Net::new().norm, Net::new().last);
+    step(&mut training, &Batch::new(2, 1.0));
+    let notices = training.guard.notices().join(" ");
+    assert!(notices.contains("other parameters than at the first step"), "{notices}");
+}
+
+#[test]
+fn a_pass_that_draws_random_numbers_is_not_repeated() {
+    #[derive(Module, Debug)]
+    struct Dropping {
+        net: Net,
+        dropout: Option<Dropout>,
+    }
+    let x = Batch::new(0, 1.0).x * f32::NAN;
+    for (prob, is_repeated) in [(None, true), (Some(0.5), false)] {
+        let dropout = prob.map(|prob| DropoutConfig::new(prob).init());
+        let model = Dropping { net: Net::new(), dropout };
+        let passes = std::cell::Cell::new(0);
+        let pass = |model: &Dropping, probes: &Probes| {
+            passes.set(passes.get() + 1);
+            model.net.forward(x.clone(), probes).square().mean()
+        };
+        let mut guard = Guard::observe(&model);
+        // Without probes an alarm asks for a pass that has them.
+        let loss = pass(&model, &Probes::unarmed());
+        let gradients = guard.backward(loss, &model);
+        guard.step_with_pass(&mut sgd(), 0.1, model, gradients, f64::NAN, pass);
+        assert_eq!(passes.get() > 1, is_repeated, "{prob:?}");
     }
 }
 

@@ -1,16 +1,16 @@
-//! The training steps that `cargo xtask bench observe` times: bare and observed, in turns.
+//! The training steps that `cargo xtask bench observe` times: bare, observed and protected, in turns.
 //!
 //! It is told on standard input what to do, a line `MODEL STEPS` each, takes so many steps of each
-//! kind, one of each in turn, and answers with four medians of the milliseconds of process time of
-//! a step: bare, observed without probes, observed with the probes at their default interval, and
-//! bare once more. A line that makes no sense is answered by `error: ` and why.
+//! kind, one of each in turn, and answers with five medians of the milliseconds of process time of
+//! a step: bare, observed without probes, observed with the probes at their default interval,
+//! protected without probes, and bare once more. A line that makes no sense is answered by `error: ` and why.
 
 use std::io::{self, BufRead, Write};
 use std::num::NonZeroU64;
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamConfig, ModuleOptimizer, SgdConfig};
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Distribution, Int, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -71,14 +71,21 @@ fn make(name: &str) -> Result<Box<dyn Steps>, String> {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let outputs = 10;
     match model {
-        "mlp-30x256" => match parsed("mlp]\ndepth = 30\nwidth = 256")? {
-            Model::Mlp(mlp) => {
-                let shape = Shape { input: vec![64], outputs };
-                let make = || Mlp::new(&mlp, &shape, &mut rng, &device);
-                Ok(Box::new(Runs::new(make, optimizer, [64, 64], outputs)))
+        "mlp-30x256" | "mlp-3x32" => {
+            let size = if model == "mlp-3x32" {
+                "depth = 3\nwidth = 32"
+            } else {
+                "depth = 30\nwidth = 256"
+            };
+            match parsed(&format!("mlp]\n{size}"))? {
+                Model::Mlp(mlp) => {
+                    let shape = Shape { input: vec![64], outputs };
+                    let make = || Mlp::new(&mlp, &shape, &mut rng, &device);
+                    Ok(Box::new(Runs::new(make, optimizer, [64, 64], outputs)))
+                }
+                other => Err(format!("got {other:?}")),
             }
-            other => Err(format!("got {other:?}")),
-        },
+        }
         "transformer-6x256" => match parsed("transformer]\ndepth = 6\nwidth = 256\nheads = 8")? {
             Model::Transformer(transformer) => {
                 let shape = Shape { input: vec![128, 16], outputs };
@@ -91,22 +98,26 @@ fn make(name: &str) -> Result<Box<dyn Steps>, String> {
     }
 }
 
-/// Four runs of one model that take their steps in turn.
+/// Number of the runs.
+const RUNS: usize = 5;
+
+/// Runs of one model that take their steps in turn.
 trait Steps {
-    /// The times of a step: bare, observed, observed with probes, bare.
-    fn milliseconds(&mut self, steps: u64) -> Result<[f64; 4], String>;
+    /// The times of a step: bare, observed, observed with probes, protected, bare.
+    fn milliseconds(&mut self, steps: u64) -> Result<[f64; RUNS], String>;
 }
 
 struct Runs<N: Network> {
-    runs: [Option<Guarded<N>>; 4],
+    runs: [Option<Guarded<N>>; RUNS],
     inputs: Tensor<2>,
     labels: Tensor<1, Int>,
     step: u64,
 }
 
-const OFF: GuardConfig =
-    GuardConfig { mode: Mode::Off, trace_every: 25, snapshot_every: 25, snapshots_max: 8 };
-const OBSERVED: GuardConfig = GuardConfig { mode: Mode::Observe, trace_every: u64::MAX, ..OFF };
+/// Without probes.
+fn guarded(mode: Mode) -> Option<GuardConfig> {
+    Some(GuardConfig { mode, trace_every: u64::MAX, ..GuardConfig::default() })
+}
 
 impl<N: Network> Runs<N> {
     fn new(
@@ -118,11 +129,13 @@ impl<N: Network> Runs<N> {
         let device = default_device();
         let labels: Vec<i64> = (0..inputs[0]).map(|row| (row % classes) as i64).collect();
         let model = make();
-        let run = |config| {
-            let guard = Guard::new(&model, config).with_layers(model.layers());
+        let run = |config: Option<GuardConfig>| {
+            let guard = config.map(|of| Guard::new(&model, of).with_layers(model.layers()));
             Some(Guarded { guard, model: model.clone(), optimizer: optimizer() })
         };
-        let runs = [OFF, OBSERVED, GuardConfig::default(), OFF].map(run);
+        let with_probes = Some(GuardConfig::default());
+        let (observed, protected) = (guarded(Mode::Observe), guarded(Mode::Protect));
+        let runs = [None, observed, with_probes, protected, None].map(run);
         Self {
             runs,
             inputs: Tensor::random(inputs, Distribution::Normal(0.0, 1.0), &device),
@@ -142,52 +155,63 @@ impl<N: Network> Runs<N> {
             return f64::NAN;
         };
         let start = process_seconds();
-        let loss = pass(&model, guard.probes());
+        let unarmed = Probes::unarmed();
+        let loss = pass(&model, guard.as_ref().map_or(&unarmed, Guard::probes));
         let value = loss.clone().inner().into_scalar::<f32>();
-        let gradients = guard.backward(loss, &model);
-        let model =
-            guard.step_with_pass(&mut optimizer, LEARNING_RATE, model, gradients, value, pass);
+        let model = match &mut guard {
+            Some(guard) => {
+                let gradients = guard.backward(loss, &model);
+                guard.step_with_pass(&mut optimizer, LEARNING_RATE, model, gradients, value, pass)
+            }
+            None => {
+                let gradients = GradientsParams::from_grads(loss.backward(), &model);
+                optimizer.step(LEARNING_RATE, model, gradients)
+            }
+        };
         let ms = 1e3 * (process_seconds() - start);
         self.runs[which] = Some(Guarded { guard, model, optimizer });
         ms
     }
 }
 
-/// A model in training under its guard.
+/// A model in training, under its guard if it has one.
 struct Guarded<N: Network> {
-    guard: Guard<N>,
+    guard: Option<Guard<N>>,
     model: N,
     optimizer: ModuleOptimizer,
 }
 
 impl<N: Network> Steps for Runs<N> {
-    fn milliseconds(&mut self, steps: u64) -> Result<[f64; 4], String> {
+    fn milliseconds(&mut self, steps: u64) -> Result<[f64; RUNS], String> {
         let every = GuardConfig::default().trace_every;
-        let (mut plain, mut probed): ([Vec<f64>; 4], Vec<f64>) = Default::default();
+        let (mut plain, mut probed): ([Vec<f64>; RUNS], Vec<f64>) = Default::default();
         for _ in 0..steps {
             // Who comes first in a step changes, so that nobody always finds the same caches.
-            for turn in 0..4 {
-                let which = ((self.step + turn) % 4) as usize;
+            for turn in 0..RUNS as u64 {
+                let which = ((self.step + turn) % RUNS as u64) as usize;
                 let ms = self.timed_step(which);
-                // Both observed runs have probes at step 0.
+                // All guarded runs have probes at step 0.
                 match which {
-                    1 if self.step == 0 => {}
+                    1 | 3 if self.step == 0 => {}
                     2 if self.step.is_multiple_of(every) => probed.push(ms),
                     _ => plain[which].push(ms),
                 }
             }
             self.step += 1;
         }
-        if self.runs[2].as_ref().is_some_and(|run| run.guard.run().first_alarm().is_some()) {
-            return Err("an alarm has ended the probes".to_owned());
+        let guards = self.runs.iter().flatten().filter_map(|run| run.guard.as_ref());
+        if guards.into_iter().any(|guard| guard.run().first_alarm().is_some()) {
+            return Err("an alarm has ended the calm".to_owned());
         }
         let middles = plain.map(median);
-        let [Some(bare), Some(observed), Some(between), Some(control)] = middles else {
+        let [Some(bare), Some(observed), Some(between), Some(protected), Some(control)] = middles
+        else {
             return Err(format!("got {steps} steps, want more"));
         };
         let probed = median(probed).ok_or_else(|| format!("got {steps} steps, want {every}"))?;
         let part = 1.0 / every as f64;
-        Ok([bare, observed, (1.0 - part) * between + part * probed, control])
+        let gains = (1.0 - part) * between + part * probed;
+        Ok([bare, observed, gains, protected, control])
     }
 }
 

@@ -1,4 +1,5 @@
-//! `cargo xtask bench observe`: steps of the burn integration, watched and bare, in turns in one process.
+//! `cargo xtask bench observe`: steps of the burn integration, watched, protected and bare, in turns in
+//! one process.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,18 +16,24 @@ enum What {
     Observe,
     /// The same, with the probes of the gains at their default interval.
     Gains,
+    /// The guard in protect mode, without probes.
+    Protect,
     /// Bare once more: how far two equal things differ.
     Control,
 }
 
-use What::{Bare, Control, Gains, Observe};
+use What::{Bare, Control, Gains, Observe, Protect};
 
-const WHATS: [What; 4] = [Bare, Observe, Gains, Control];
+const WHATS: [What; 5] = [Bare, Observe, Gains, Protect, Control];
 
 /// Models of the bench program, with the steps of a round. Probes come every 25 steps: each round has
 /// one such step at least.
-const MODELS: [(&str, u64); 3] =
-    [("mlp-30x256/sgd", 100), ("mlp-30x256/adam", 100), ("transformer-6x256/adam", 25)];
+const MODELS: [(&str, u64); 4] = [
+    ("mlp-3x32/sgd", 2_000),
+    ("mlp-30x256/sgd", 100),
+    ("mlp-30x256/adam", 100),
+    ("transformer-6x256/adam", 25),
+];
 
 /// Runs the bench and prints the table, or the JSON alone.
 ///
@@ -39,7 +46,7 @@ pub(super) fn observe_and_print(root: &Path, options: &Options) -> Result<(), St
     let mut rows = Vec::new();
     for (model, steps) in MODELS {
         eprintln!("{model}: 1 + {} rounds", options.rounds);
-        let mut times = [0.0; 4];
+        let mut times = [0.0; 5];
         let rounds = Rounds::ask(&WHATS, options.rounds, |what| {
             if what == Bare {
                 times = parse(&ours.ask(&format!("{model} {steps}"))?)?;
@@ -51,9 +58,9 @@ pub(super) fn observe_and_print(root: &Path, options: &Options) -> Result<(), St
     print(options, &rows, &format!("{}{machine}\n", table(&rows)))
 }
 
-/// The four times of an answer.
-fn parse(answer: &str) -> Result<[f64; 4], String> {
-    let complaint = || format!("the bench program answered `{answer}`, want four numbers");
+/// The five times of an answer.
+fn parse(answer: &str) -> Result<[f64; 5], String> {
+    let complaint = || format!("the bench program answered `{answer}`, want five numbers");
     let times: Result<Vec<f64>, _> = answer.split(' ').map(str::parse).collect();
     times.ok().and_then(|times| times.try_into().ok()).ok_or_else(complaint)
 }
@@ -67,6 +74,7 @@ struct Row {
     /// Each by the bare step of its round.
     observe: f64,
     gains: f64,
+    protect: f64,
     control: f64,
 }
 
@@ -76,20 +84,21 @@ fn row(model: &'static str, rounds: &Rounds<What>) -> Option<Row> {
         bare_ms: rounds.median(Bare)?,
         observe: rounds.ratio(Observe, Bare)?,
         gains: rounds.ratio(Gains, Bare)?,
+        protect: rounds.ratio(Protect, Bare)?,
         control: rounds.ratio(Control, Bare)?,
     })
 }
 
 fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<24} {:>9} {:>9} {:>12} {:>9}\n",
-        "step of", "bare ms", "observe", "with gains", "control"
+        "{:<24} {:>9} {:>9} {:>12} {:>9} {:>9}\n",
+        "step of", "bare ms", "observe", "with gains", "protect", "control"
     );
-    for Row { model, bare_ms, observe, gains, control } in rows {
+    for Row { model, bare_ms, observe, gains, protect, control } in rows {
         // A `String` takes any text.
         let _ = writeln!(
             text,
-            "{model:<24} {bare_ms:>9.3} {observe:>9.3} {gains:>12.3} {control:>9.3}"
+            "{model:<24} {bare_ms:>9.3} {observe:>9.3} {gains:>12.3} {protect:>9.3} {control:>9.3}"
         );
     }
     text
@@ -102,28 +111,28 @@ mod tests {
     use crate::bench::tests::count;
 
     #[test]
-    fn an_answer_is_four_numbers() {
-        assert_eq!(parse("1 2.5 3 4"), Ok([1.0, 2.5, 3.0, 4.0]));
-        let complaint = "the bench program answered `1 2`, want four numbers";
+    fn an_answer_is_five_numbers() {
+        assert_eq!(parse("1 2.5 3 4 5"), Ok([1.0, 2.5, 3.0, 4.0, 5.0]));
+        let complaint = "the bench program answered `1 2`, want five numbers";
         assert_eq!(parse("1 2"), Err(complaint.to_owned()));
     }
 
     #[test]
     fn the_table_and_the_json_say_the_same() {
-        let times = [20.0, 20.5, 20.75, 20.0];
+        let times = [20.0, 20.5, 20.75, 21.0, 20.0];
         let rounds = Rounds::ask(&WHATS, count(2), |what| Ok(Some(times[what as usize])));
         let rows: Vec<Row> = row("mlp-30x256/sgd", &rounds.expect("answers")).into_iter().collect();
         assert_eq!(
             table(&rows),
             "\
-step of                    bare ms   observe   with gains   control
-mlp-30x256/sgd              20.000     1.025        1.038     1.000
+step of                    bare ms   observe   with gains   protect   control
+mlp-30x256/sgd              20.000     1.025        1.038     1.050     1.000
 "
         );
         assert_eq!(
             json(&rows).as_deref(),
             Ok("{\"rows\":[{\"model\":\"mlp-30x256/sgd\",\"bare_ms\":20.0,\"observe\":1.025,\
-                \"gains\":1.0375,\"control\":1.0}]}")
+                \"gains\":1.0375,\"protect\":1.05,\"control\":1.0}]}")
         );
     }
 }
