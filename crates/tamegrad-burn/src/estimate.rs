@@ -68,7 +68,7 @@ impl ModuleVisitor for Holder<'_> {
         if let Some(index) = self.table.index_of(param.id)
             && self.held[index].is_none()
         {
-            self.held[index] = HostTensor::new(&param.val());
+            self.held[index] = HostTensor::new(param.val());
         }
     }
 }
@@ -88,7 +88,7 @@ impl ModuleVisitor for Sampler<'_> {
         let Some(index) = self.table.index_of(param.id) else { return };
         // A tied tensor is met twice.
         let Some(before) = self.before[index].take() else { return };
-        let Some(after) = HostTensor::new(&param.val()) else { return };
+        let Some(after) = HostTensor::new(param.val()) else { return };
         let latest = self.tracks.get(index).and_then(|track| track.latest_update);
         // A sample that misses what was broken before would make it news once more.
         let was_broken = latest.is_some_and(|update| update.nonfinite > 0);

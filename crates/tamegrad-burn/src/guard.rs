@@ -12,7 +12,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use tamegrad::observe::LayerTrace;
 use tamegrad::{
-    Decision, Finished, GradientAction, GuardConfig, LayerInfo, Layout, Mode, NamedInput,
+    Asks, Decision, Finished, GradientAction, GuardConfig, LayerInfo, Layout, Mode, NamedInput,
     Observation, OpenStep, Record, Run, RunFacts, Step, TensorStats, Update,
 };
 use tamegrad_runs::{Recorder, RunError, RunInfo};
@@ -33,7 +33,7 @@ use crate::probe::Probes;
 use crate::rate::scaled;
 use crate::report::Report;
 use crate::snapshot::{Buffers, Snapshot};
-use crate::updates;
+use crate::updates::{self, along};
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -323,11 +323,14 @@ impl<M: Module> Guard<M> {
             targets: self.targets.take(),
             ..Observation::default()
         });
-        if self.core.asks().elasticities {
+        let asks = self.core.asks();
+        if asks.elasticities {
             let found = elasticities(&table, &model, &gradients, loss);
             self.core.observe_elasticities(&found);
         }
-        self.repeat_with_probes(&model, pass);
+        if asks.repeated_trace {
+            self.repeat_with_probes(&model, pass);
+        }
         let decision = open.decision().clone();
         let gradient_norm = Some(stats.norm());
         let mut updated = false;
@@ -337,7 +340,7 @@ impl<M: Module> Guard<M> {
                 model
             }
             None => {
-                let taking = Taking { table: &table, optimizer, rate, pass };
+                let taking = Taking { table: &table, optimizer, rate, pass, asks };
                 match self.update(taking, open, &model, gradients, &mut stats) {
                     Some(after) => {
                         updated = true;
@@ -445,7 +448,7 @@ impl<M: Module> Guard<M> {
         mut gradients: GradientsParams,
         stats: &mut GradientStats,
     ) -> Option<M> {
-        let Taking { table, optimizer, rate, pass } = taking;
+        let Taking { table, optimizer, rate, pass, asks } = taking;
         let decision = open.decision().clone();
         let takes_step = decision.gradients != GradientAction::Skip && !decision.stop && {
             if scale(table, model, &decision.gradients, &mut gradients) {
@@ -457,17 +460,20 @@ impl<M: Module> Guard<M> {
             self.core.finish_taken(open, &[]);
             return None;
         }
-        let protects = self.protects();
-        // Only protect takes an update back. With a second owner of its state the optimizer would
+        // Only a step at risk may be taken back. With a second owner of its state the optimizer would
         // copy the state at every step.
-        let state = protects.then(|| optimizer.clone());
-        let kept = protects.then(|| copy(table, model, &gradients));
+        let state = asks.copy.then(|| optimizer.clone());
+        let kept = asks.copy.then(|| copy(table, model, &gradients));
         let factor = decision.learning_rate;
-        let mut after = self.stepped(optimizer, rate, factor, model, gradients);
-        let measured = self.measure_update(table, model, &after, stats);
+        let mut after = self.stepped(optimizer, rate, factor, model, gradients, asks.lag);
+        let measured = self.measure_update(table, model, &after, stats, asks.copy);
         let finished = self.core.finish(open, &measured);
-        self.repeat_with_probes(model, pass);
-        if let Some(pass) = pass.filter(|_| self.core.asks().critical_step) {
+        // The update may have raised the first alarm.
+        let asks = self.core.asks();
+        if asks.repeated_trace {
+            self.repeat_with_probes(model, pass);
+        }
+        if let Some(pass) = pass.filter(|_| asks.critical_step) {
             let (multiple, second) = critical_step(model, &after, &pass);
             let square =
                 measured.iter().flatten().map(|u| u.change_norm * u.change_norm).sum::<f64>();
@@ -476,15 +482,20 @@ impl<M: Module> Guard<M> {
         }
         let takes = match (finished, kept, &state) {
             (Finished::Taken, ..) => true,
-            (Finished::Shrink(shrinking), Some(mut gradients), Some(state)) => {
-                *optimizer = state.clone();
-                let smaller = GradientAction::ScaleAll(shrinking.factor());
-                scale(table, model, &smaller, &mut gradients);
-                after = self.stepped(optimizer, rate, factor, model, gradients);
-                let measured = self.measure_update(table, model, &after, stats);
+            (Finished::Shrink(shrinking), kept, state) => {
+                match (kept, state) {
+                    (Some(mut gradients), Some(state)) => {
+                        *optimizer = state.clone();
+                        let smaller = GradientAction::ScaleAll(shrinking.factor());
+                        scale(table, model, &smaller, &mut gradients);
+                        after = self.stepped(optimizer, rate, factor, model, gradients, asks.lag);
+                    }
+                    _ => after = along(model, &after, shrinking.factor()),
+                }
+                let measured = self.measure_update(table, model, &after, stats, true);
                 self.core.finish_shrunk(shrinking, &measured)
             }
-            (Finished::Shrink(_) | Finished::Refused, ..) => false,
+            (Finished::Refused, ..) => false,
         };
         if !takes && let Some(state) = state {
             *optimizer = state;
@@ -500,9 +511,10 @@ impl<M: Module> Guard<M> {
         factor: f64,
         model: &M,
         gradients: GradientsParams,
+        measures_lag: bool,
     ) -> M {
         let step = || scaled(optimizer, rate, factor, model, gradients);
-        if !self.core.asks().lag {
+        if !measures_lag {
             return step();
         }
         let (after, lags) = lag::measure(step);
@@ -512,16 +524,17 @@ impl<M: Module> Guard<M> {
         after
     }
 
-    /// Protect may refuse an update and measures all of it, and preflight tells the first; later
-    /// observe looks at a sample.
+    /// An update that may be refused is measured in full, and the first, which preflight tells; of others
+    /// a sample is looked at.
     fn measure_update(
         &mut self,
         table: &ParameterTable,
         before: &M,
         after: &M,
         gradients: &GradientStats,
+        is_at_risk: bool,
     ) -> Vec<Option<Update>> {
-        let in_full = self.protects() || self.next == Step(0);
+        let in_full = is_at_risk || self.next == Step(0);
         let buffers = &mut self.update_buffers;
         if in_full {
             return updates::measure(table, before, after, buffers);
@@ -548,7 +561,7 @@ impl<M: Module> Guard<M> {
 
     /// Repeats the pass on a copy with probes when an alarm has none: forward, backward, no update.
     fn repeat_with_probes(&mut self, model: &M, pass: Option<Pass<'_, M>>) {
-        let Some(pass) = pass.filter(|_| self.core.asks().repeated_trace) else { return };
+        let Some(pass) = pass else { return };
         let probes = Probes::armed();
         let mut gradients = pass(&model.valid().train(), &probes).backward();
         if let Some(trace) = probes.collect(&mut gradients, self.known_layers()) {
@@ -679,6 +692,8 @@ struct Taking<'a, 'b, M> {
     optimizer: &'a mut ModuleOptimizer,
     rate: &'a ModuleLearningRate,
     pass: Option<Pass<'b, M>>,
+    /// What the guard asks of this step.
+    asks: Asks,
 }
 
 /// Scales as decided. Says whether anything was changed.

@@ -27,8 +27,8 @@ mod flex {
 
     impl HostTensor {
         /// A handle to a float tensor; `None` if it is on another device.
-        pub(crate) fn new<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
-            let tensor = tensor.clone().inner().try_into_primitive::<Flex>().ok()?;
+        pub(crate) fn new<const D: usize>(tensor: Tensor<D>) -> Option<Self> {
+            let tensor = tensor.inner().try_into_primitive::<Flex>().ok()?;
             if !matches!(tensor.dtype(), DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
                 return None;
             }
@@ -99,7 +99,7 @@ mod flex {
         use super::*;
 
         fn elements(tensor: &Tensor<2>) -> (Vec<f32>, *const f32) {
-            let host = HostTensor::new(tensor).expect("on flex");
+            let host = HostTensor::new(tensor.clone()).expect("on flex");
             let TensorRef::F32(values) = host.elements() else { panic!("not f32") };
             let mut sorted = values.to_vec();
             sorted.sort_by(f32::total_cmp);
@@ -150,7 +150,7 @@ mod none {
 
     impl HostTensor {
         /// `None`: the tensor is on another device.
-        pub(crate) fn new<const D: usize>(_tensor: &Tensor<D>) -> Option<Self> {
+        pub(crate) fn new<const D: usize>(_tensor: Tensor<D>) -> Option<Self> {
             None
         }
 

@@ -26,7 +26,7 @@ impl TensorList {
     /// Adds a tensor and gives its position. The list keeps a handle to it: drop or scan the list
     /// before burn's next operation on the tensor.
     pub(crate) fn push<const D: usize>(&mut self, tensor: Tensor<D>) -> usize {
-        let place = match HostTensor::new(&tensor) {
+        let place = match HostTensor::new(tensor.clone()) {
             Some(host) => {
                 self.host.push(host);
                 Place::Host
@@ -40,7 +40,7 @@ impl TensorList {
     /// [`TensorList::push`] for a tensor that is used before the list is scanned: no handle is
     /// kept.
     pub(crate) fn push_measured<const D: usize>(&mut self, tensor: Tensor<D>) -> usize {
-        let place = match HostTensor::new(&tensor) {
+        let place = match HostTensor::new(tensor.clone()) {
             Some(host) => {
                 let mut stats = ListStats::default();
                 scan_list(&[host.elements()], &mut stats);

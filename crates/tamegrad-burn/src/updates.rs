@@ -125,7 +125,7 @@ impl ModuleVisitor for Pairs<'_> {
 
 /// The update of a tensor that is read where it lies; `None` where it cannot be.
 fn in_place<const D: usize>(before: &Tensor<D>, after: &Tensor<D>) -> Option<Update> {
-    let (before, after) = (HostTensor::new(before)?, HostTensor::new(after)?);
+    let (before, after) = (HostTensor::new(before.clone())?, HostTensor::new(after.clone())?);
     before.is_laid_out_like(&after).then(|| update_of(before.elements(), after.elements()))?
 }
 

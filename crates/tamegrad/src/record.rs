@@ -306,13 +306,13 @@ impl Record {
             return 0.0;
         }
         let middle = self.calm_losses.median().unwrap_or(0.0);
-        let spread = self.calm_losses.spread().unwrap_or(0.0);
         let above = loss - middle;
         if !loss.is_finite() {
             f64::INFINITY
         } else if above < rule.of_descent * self.loss_range() {
             0.0
         } else {
+            let spread = self.calm_losses.spread().unwrap_or(0.0);
             above / spread.max(0.02 * middle.abs()).max(f64::MIN_POSITIVE)
         }
     }

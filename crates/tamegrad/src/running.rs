@@ -1,5 +1,7 @@
 //! Running baselines: constant memory and time, and never shaken by the event they judge.
 
+use std::collections::VecDeque;
+
 /// Mean and spread of a stream by exponential averages, for the logarithm of a positive number.
 ///
 /// Values are winsorised at 3 sigma before they enter (an outlier moves the baseline by at most
@@ -132,22 +134,38 @@ impl Cusum {
     }
 }
 
-/// The last `CAP` values, oldest first.
+/// The last `CAP` values, oldest first. They are also held in order of size, because several signs ask for
+/// their median at every step.
 #[derive(Debug, Clone, PartialEq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(from = "Vec<f64>", into = "Vec<f64>")
+)]
 pub struct Window<const CAP: usize> {
-    values: std::collections::VecDeque<f64>,
+    values: VecDeque<f64>,
+    sorted: Vec<f64>,
 }
 
 impl<const CAP: usize> Window<CAP> {
     /// Takes in a value and lets the oldest go when full. A non-finite one is ignored.
     pub fn push(&mut self, value: f64) {
-        if value.is_finite() {
-            if self.values.len() == CAP {
-                self.values.pop_front();
-            }
-            self.values.push_back(value);
+        if !value.is_finite() {
+            return;
         }
+        if self.values.len() == CAP
+            && let Some(oldest) = self.values.pop_front()
+        {
+            let at = self.rank(oldest);
+            self.sorted.remove(at);
+        }
+        self.values.push_back(value);
+        self.sorted.insert(self.rank(value), value);
+    }
+
+    /// Number of held values that are less.
+    fn rank(&self, value: f64) -> usize {
+        self.sorted.partition_point(|held| held.total_cmp(&value).is_lt())
     }
 
     /// Number of values held.
@@ -167,27 +185,52 @@ impl<const CAP: usize> Window<CAP> {
 
     /// The median, or `None` when empty.
     pub fn median(&self) -> Option<f64> {
-        median(self.iter())
+        self.sorted.get(median_rank(self.len())?).copied()
     }
 
     /// The median absolute deviation from the median, scaled by 1.4826 to estimate sigma of a
     /// normal distribution; `None` when empty.
     pub fn spread(&self) -> Option<f64> {
         let middle = self.median()?;
-        median(self.iter().map(|v| (v - middle).abs())).map(|mad| 1.4826 * mad)
+        // The deviations below and above the median are in order already: merge them up to the middle.
+        let (below, above) = self.sorted.split_at(self.rank(middle));
+        let mut below = below.iter().rev().map(|value| (value - middle).abs()).peekable();
+        let mut above = above.iter().map(|value| (value - middle).abs()).peekable();
+        let mut deviation = 0.0;
+        for _ in 0..=median_rank(self.len())? {
+            let is_below = match (below.peek(), above.peek()) {
+                (Some(below), Some(above)) => below < above,
+                (below, _) => below.is_some(),
+            };
+            deviation = if is_below { below.next() } else { above.next() }?;
+        }
+        Some(1.4826 * deviation)
     }
 }
 
-/// The median of finite values; `None` when there are none.
-pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    quantile(values, 0.5)
+impl<const CAP: usize> From<Vec<f64>> for Window<CAP> {
+    fn from(values: Vec<f64>) -> Self {
+        let mut window = Self::default();
+        values.into_iter().for_each(|value| window.push(value));
+        window
+    }
 }
 
-/// The `q`-quantile (0..1) of finite values by the nearest rank below; `None` when there are none.
-fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> Option<f64> {
+impl<const CAP: usize> From<Window<CAP>> for Vec<f64> {
+    fn from(window: Window<CAP>) -> Self {
+        window.values.into()
+    }
+}
+
+/// The rank of the median among so many values: the nearest below. `None` where there are none.
+fn median_rank(count: usize) -> Option<usize> {
+    Some(count.checked_sub(1)? / 2)
+}
+
+/// The median of finite values by the nearest rank below; `None` when there are none.
+pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
-    let last = values.len().checked_sub(1)?;
-    let rank = (q.clamp(0.0, 1.0) * last as f64) as usize;
+    let rank = median_rank(values.len())?;
     Some(*values.select_nth_unstable_by(rank, f64::total_cmp).1)
 }
 
@@ -268,6 +311,20 @@ mod tests {
         let mut cusum = Cusum { product: f64::NAN, ..Cusum::new(1.0) };
         assert_eq!(cusum.correlation(), 0.0);
         assert!(!cusum.push(1.0, 12.0));
+    }
+
+    #[test]
+    fn a_window_has_the_median_and_spread_of_its_values() {
+        let mut window = Window::<7>::default();
+        for i in 0..200u32 {
+            // Some values come twice.
+            window.push(f64::from(i * 37 % 23).sin().mul_add(8.0, 0.5).round());
+            let middle = median(window.iter());
+            assert_eq!(window.median(), middle, "{i}");
+            let deviations = window.iter().map(|value| (value - middle.unwrap_or(0.0)).abs());
+            assert_eq!(window.spread(), median(deviations).map(|mad| 1.4826 * mad), "{i}");
+            assert_eq!(Window::from(Vec::from(window.clone())), window, "{i}");
+        }
     }
 
     #[test]
