@@ -1,6 +1,9 @@
 //! The guard of a training loop: what it measures at a step, and how it carries out what the core
 //! decides.
 
+#[cfg(feature = "learner")]
+mod launch;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
@@ -30,7 +33,7 @@ use crate::input::take_inputs;
 use crate::lag;
 use crate::parameters::ParameterTable;
 use crate::probe::Probes;
-use crate::rate::scaled;
+use crate::rate::{Optimize, scaled};
 use crate::report::Report;
 use crate::snapshot::{Buffers, Snapshot};
 use crate::updates;
@@ -39,7 +42,7 @@ use crate::updates;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StepOutcome {
-    /// Training loss of the batch before the update.
+    /// Training loss of the batch before the update; NaN where it is not known.
     pub loss: f64,
     /// L2 norm of the finite part of the gradient; `None` with the guard off.
     pub gradient_norm: Option<f64>,
@@ -100,6 +103,7 @@ pub struct Guard<M: Module> {
     /// As the user describes them.
     layers: Option<Vec<LayerInfo>>,
     clip: Option<Clip>,
+    optimize: Optimize<M>,
     /// The trainable tensors, once a forward pass has initialised them.
     table: Option<Arc<ParameterTable>>,
     probes: Probes,
@@ -144,6 +148,7 @@ impl<M: Module> Guard<M> {
             facts: RunFacts::default(),
             layers: None,
             clip: None,
+            optimize: |model, optimizer, rate, gradients| optimizer.step(rate, model, gradients),
             table: None,
             probes,
             trace: None,
@@ -206,6 +211,11 @@ impl<M: Module> Guard<M> {
     /// # Errors
     /// The first [`RunError`] of the folder; what was written before it is there.
     pub fn finish(mut self) -> Result<Report, RunError> {
+        self.end()
+    }
+
+    /// [`Guard::finish`] of a guard that others hold as well. What it sees later is not recorded.
+    pub(crate) fn end(&mut self) -> Result<Report, RunError> {
         let report = self.diagnosis();
         match self.recorder.take() {
             Some(recorder) => recorder.finish(&report, self.run()).map(|()| report),
@@ -225,12 +235,15 @@ impl<M: Module> Guard<M> {
         let layers = self.layers.as_deref().or(self.known_layers());
         let problems = self.probes.problems(layers);
         self.trace = self.probes.collect(&mut gradients, layers);
-        for notice in problems {
-            if self.notices.len() < NOTICES_MAX && !self.notices.contains(&notice) {
-                self.notices.push(notice);
-            }
-        }
+        problems.into_iter().for_each(|problem| self.note(problem));
         GradientsParams::from_grads(gradients, model)
+    }
+
+    /// Adds a notice, once.
+    pub(crate) fn note(&mut self, notice: String) {
+        if self.notices.len() < NOTICES_MAX && !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
     }
 
     fn known_layers(&self) -> Option<&[LayerInfo]> {
@@ -260,7 +273,7 @@ impl<M: Module> Guard<M> {
         gradients: GradientsParams,
         loss: impl Into<f64>,
     ) -> M {
-        self.advance(optimizer, &learning_rate.into(), model, gradients, loss.into(), None)
+        self.advance(optimizer, &learning_rate.into(), model, gradients, Some(loss.into()), None)
     }
 
     /// [`Guard::step`] of a pass that can be repeated: at an alarm the gains of the layers, the
@@ -277,17 +290,18 @@ impl<M: Module> Guard<M> {
         loss: impl Into<f64>,
         pass: impl Fn(&M, &Probes) -> Tensor<1>,
     ) -> M {
-        let (rate, loss) = (learning_rate.into(), loss.into());
+        let (rate, loss) = (learning_rate.into(), Some(loss.into()));
         self.advance(optimizer, &rate, model, gradients, loss, Some(&pass))
     }
 
-    fn advance(
+    /// A step; `loss` is `None` where it is not known.
+    pub(crate) fn advance(
         &mut self,
         optimizer: &mut ModuleOptimizer,
         rate: &ModuleLearningRate,
         model: M,
         gradients: GradientsParams,
-        loss: f64,
+        loss: Option<f64>,
         pass: Option<Pass<'_, M>>,
     ) -> M {
         if self.core.config().mode == Mode::Off {
@@ -301,14 +315,15 @@ impl<M: Module> Guard<M> {
             self.keep_snapshot(step, &model, optimizer);
         }
         let asked = self.core.before_pass(step).elasticity;
-        let loss_elasticity = asked.then(|| elasticity(&table, &model, &gradients, loss)).flatten();
+        let loss_elasticity =
+            loss.filter(|_| asked).and_then(|loss| elasticity(&table, &model, &gradients, loss));
         let inputs = take_inputs();
         let inputs: Vec<NamedInput<'_>> =
             inputs.iter().map(|(name, stats)| NamedInput { name, stats: *stats }).collect();
         let trace = self.trace.take();
         let open = self.core.begin(&Observation {
             step,
-            loss: Some(loss),
+            loss,
             metric: self.metric.take(),
             learning_rate: Some(rate.base() * self.core.learning_rate_factor()),
             gradients: &stats.tensors,
@@ -340,6 +355,7 @@ impl<M: Module> Guard<M> {
         };
         self.gradient_stats = stats;
         self.next = decision.rewind.unwrap_or(Step(step.0 + 1));
+        let loss = loss.unwrap_or(f64::NAN);
         self.outcome = Some(StepOutcome { loss, gradient_norm, decision, updated });
         self.record_step();
         self.prepare(&model, pass.is_some());
@@ -353,13 +369,13 @@ impl<M: Module> Guard<M> {
         rate: &ModuleLearningRate,
         model: M,
         mut gradients: GradientsParams,
-        loss: f64,
+        loss: Option<f64>,
     ) -> M {
         let step = self.next;
         let decision = self.core.observe(
             &Observation {
                 step,
-                loss: Some(loss),
+                loss,
                 metric: self.metric.take(),
                 learning_rate: Some(rate.base()),
                 ..Observation::default()
@@ -375,10 +391,11 @@ impl<M: Module> Guard<M> {
             is_clipped
         };
         self.next = Step(step.0 + 1);
+        let loss = loss.unwrap_or(f64::NAN);
         self.outcome = Some(StepOutcome { loss, gradient_norm: None, decision, updated });
         self.record_step();
         let rate = rate.clone();
-        if updated { optimizer.step(rate, model, gradients) } else { model }
+        if updated { (self.optimize)(model, optimizer, rate, gradients) } else { model }
     }
 
     /// The trainable tensors of the model, listed at the first step.
@@ -475,7 +492,8 @@ impl<M: Module> Guard<M> {
         model: &M,
         gradients: GradientsParams,
     ) -> M {
-        let step = || scaled(optimizer, rate, factor, model, gradients);
+        let optimize = self.optimize;
+        let step = || scaled(optimize, optimizer, rate, factor, model, gradients);
         if !self.core.asks().lag {
             return step();
         }
