@@ -176,7 +176,8 @@ impl<M: Module> Guarded<M> {
     }
 
     /// Gives access to the guard: its state for a checkpoint, its record, what became of the latest step.
-    /// Within the closure, the other methods of this model must not be called.
+    /// Within the closure, do not call other methods of a copy of this model: they would wait for it
+    /// forever.
     pub fn with_guard<T>(&self, access: impl FnOnce(&mut Guard<M>) -> T) -> T {
         access(&mut self.shared.guard())
     }
