@@ -213,7 +213,9 @@ impl<M: Module> Guarded<M> {
         let Some(seen) = seen else {
             return self.step_alone(optimize, optimizer, rate, gradients);
         };
-        // Workers see the inputs on threads of their own; the guard takes those of this one.
+        // Workers see the inputs on threads of their own; the guard takes those of this one, where others may
+        // be left.
+        drop(take_inputs());
         seen.inputs.iter().for_each(|(name, stats)| see_input(name, *stats));
         let Self { model, lineage, shared, interrupter } = self;
         let mut guard = shared.guard();
@@ -264,11 +266,12 @@ impl<M: Module> Shared<M> {
     }
 
     /// Looks at the model if this is the first pass of a training. Passes of other threads wait meanwhile,
-    /// because they move its running statistics.
+    /// because they move its running statistics. What passes before the training have left is dropped.
     fn before_pass(&self, model: &M) {
         let mut passes = self.passes();
         if self.is_new.swap(false, Ordering::Relaxed) {
             passes.clear();
+            drop(take_inputs());
             self.guard().look_at(model);
         }
     }

@@ -56,3 +56,34 @@ impl<M: Module> Guard<M> {
         self.before = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::{GradientsParams, SgdConfig};
+    use burn::tensor::Tensor;
+
+    use crate::default_device;
+
+    #[test]
+    fn a_guard_that_only_observes_keeps_its_record_and_changes_no_step() {
+        let device = default_device();
+        let mut model: Linear = LinearConfig::new(2, 1).init(&device);
+        let mut sgd = SgdConfig::new().init();
+        let mut guard = Guard::protect(&model);
+        let mut step = |guard: &mut Guard<Linear>, x: f32| {
+            let loss = model.forward(Tensor::<2>::full([4, 2], x, &device)).square().mean();
+            let gradients = GradientsParams::from_grads(loss.clone().backward(), &model);
+            let loss = loss.into_scalar::<f32>();
+            model = guard.step(&mut sgd, 0.01, model.clone(), gradients, loss);
+            guard.outcome().is_some_and(|outcome| outcome.updated)
+        };
+        assert!(step(&mut guard, 1.0));
+        assert!(!step(&mut guard, f32::NAN), "protected");
+        guard.only_observe();
+        assert_eq!((guard.mode(), guard.record().rows().len()), (Mode::Observe, 2));
+        assert!(step(&mut guard, f32::NAN));
+        assert_eq!(guard.record().now().map(|row| row.step.0), Some(2));
+    }
+}
