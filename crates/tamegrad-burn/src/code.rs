@@ -26,7 +26,7 @@ pub fn burn_code(change: &Change) -> Option<String> {
         }
         Change::WarmUp { steps } => format!(
             "let warm_up = LinearLrSchedulerConfig::new(learning_rate / {steps}.0, learning_rate, \
-             {steps}).init();"
+             {steps}).init()?;"
         ),
         Change::LearningRate { factor, from: Some(from) } => {
             format!("let learning_rate = {:?};", two_digits(factor * from))
@@ -62,8 +62,10 @@ pub fn burn_code(change: &Change) -> Option<String> {
                 Scheme::Xavier => "XavierNormal { gain: 1.0 }",
                 Scheme::Orthogonal => "Orthogonal { gain: 1.0 }",
             };
+            // burn draws the bias by the same rule, and there is no orthogonal vector.
+            let bias = if *scheme == Scheme::Orthogonal { "with_bias(false)." } else { "" };
             format!(
-                "let layer = config.with_initializer(Initializer::{initializer}).init(&device);"
+                "let layer = config.{bias}with_initializer(Initializer::{initializer}).init(&device);"
             )
         }
         Change::BatchNorm { place: NormPlace::Before } => {

@@ -1,6 +1,9 @@
 //! The guard of a training loop: what it measures at a step, and how it carries out what the core
 //! decides.
 
+#[cfg(feature = "learner")]
+mod launch;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
@@ -30,7 +33,7 @@ use crate::input::take_inputs;
 use crate::lag;
 use crate::parameters::ParameterTable;
 use crate::probe::Probes;
-use crate::rate::scaled;
+use crate::rate::{Optimize, scaled};
 use crate::report::Report;
 use crate::snapshot::{Buffers, Snapshot};
 use crate::updates::{self, along};
@@ -39,7 +42,7 @@ use crate::updates::{self, along};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StepOutcome {
-    /// Training loss of the batch before the update.
+    /// Training loss of the batch before the update; NaN where it is not known.
     pub loss: f64,
     /// L2 norm of the finite part of the gradient; `None` with the guard off.
     pub gradient_norm: Option<f64>,
@@ -100,6 +103,7 @@ pub struct Guard<M: Module> {
     /// As the user describes them.
     layers: Option<Vec<LayerInfo>>,
     clip: Option<Clip>,
+    optimize: Optimize<M>,
     /// The trainable tensors, once a forward pass has initialised them.
     table: Option<Arc<ParameterTable>>,
     probes: Probes,
@@ -151,6 +155,7 @@ impl<M: Module> Guard<M> {
             facts: RunFacts::default(),
             layers: None,
             clip: None,
+            optimize: |model, optimizer, rate, gradients| optimizer.step(rate, model, gradients),
             table: None,
             probes,
             trace: None,
@@ -213,6 +218,11 @@ impl<M: Module> Guard<M> {
     /// # Errors
     /// The first [`RunError`] of the folder; what was written before it is there.
     pub fn finish(mut self) -> Result<Report, RunError> {
+        self.end()
+    }
+
+    /// [`Guard::finish`] of a guard that others hold as well. What it sees later is not recorded.
+    pub(crate) fn end(&mut self) -> Result<Report, RunError> {
         let report = self.diagnosis();
         match self.recorder.take() {
             Some(recorder) => recorder.finish(&report, self.run()).map(|()| report),
@@ -234,6 +244,13 @@ impl<M: Module> Guard<M> {
         self.trace = self.probes.collect(&mut gradients, layers);
         problems.into_iter().for_each(|notice| self.note(notice));
         GradientsParams::from_grads(gradients, model)
+    }
+
+    /// Adds a notice, once.
+    pub(crate) fn note(&mut self, notice: String) {
+        if self.notices.len() < NOTICES_MAX && !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
     }
 
     fn known_layers(&self) -> Option<&[LayerInfo]> {
@@ -263,7 +280,7 @@ impl<M: Module> Guard<M> {
         gradients: GradientsParams,
         loss: impl Into<f64>,
     ) -> M {
-        self.advance(optimizer, &learning_rate.into(), model, gradients, loss.into(), None)
+        self.advance(optimizer, &learning_rate.into(), model, gradients, Some(loss.into()), None)
     }
 
     /// [`Guard::step`] of a pass that can be repeated: at an alarm the gains of the layers, the
@@ -280,17 +297,18 @@ impl<M: Module> Guard<M> {
         loss: impl Into<f64>,
         pass: impl Fn(&M, &Probes) -> Tensor<1>,
     ) -> M {
-        let (rate, loss) = (learning_rate.into(), loss.into());
+        let (rate, loss) = (learning_rate.into(), Some(loss.into()));
         self.advance(optimizer, &rate, model, gradients, loss, Some(&pass))
     }
 
-    fn advance(
+    /// A step; `loss` is `None` where it is not known.
+    pub(crate) fn advance(
         &mut self,
         optimizer: &mut ModuleOptimizer,
         rate: &ModuleLearningRate,
         model: M,
         gradients: GradientsParams,
-        loss: f64,
+        loss: Option<f64>,
         pass: Option<Pass<'_, M>>,
     ) -> M {
         if self.core.config().mode == Mode::Off {
@@ -314,7 +332,7 @@ impl<M: Module> Guard<M> {
         let trace = self.trace.take();
         let open = self.core.begin(&Observation {
             step,
-            loss: Some(loss),
+            loss,
             metric: self.metric.take(),
             learning_rate: Some(rate.base() * self.core.learning_rate_factor()),
             gradients: &stats.tensors,
@@ -325,7 +343,7 @@ impl<M: Module> Guard<M> {
         });
         let asks = self.core.asks();
         if asks.elasticities {
-            let found = elasticities(&table, &model, &gradients, loss);
+            let found = elasticities(&table, &model, &gradients, loss.unwrap_or(f64::NAN));
             self.core.observe_elasticities(&found);
         }
         if asks.repeated_trace {
@@ -352,6 +370,7 @@ impl<M: Module> Guard<M> {
         };
         self.gradient_stats = stats;
         self.next = decision.rewind.unwrap_or(Step(step.0 + 1));
+        let loss = loss.unwrap_or(f64::NAN);
         self.outcome = Some(StepOutcome { loss, gradient_norm, decision, updated });
         self.record_step();
         self.prepare(&model, pass.is_some());
@@ -365,13 +384,13 @@ impl<M: Module> Guard<M> {
         rate: &ModuleLearningRate,
         model: M,
         mut gradients: GradientsParams,
-        loss: f64,
+        loss: Option<f64>,
     ) -> M {
         let step = self.next;
         let decision = self.core.observe(
             &Observation {
                 step,
-                loss: Some(loss),
+                loss,
                 metric: self.metric.take(),
                 learning_rate: Some(rate.base()),
                 ..Observation::default()
@@ -387,10 +406,11 @@ impl<M: Module> Guard<M> {
             is_clipped
         };
         self.next = Step(step.0 + 1);
+        let loss = loss.unwrap_or(f64::NAN);
         self.outcome = Some(StepOutcome { loss, gradient_norm: None, decision, updated });
         self.record_step();
         let rate = rate.clone();
-        if updated { optimizer.step(rate, model, gradients) } else { model }
+        if updated { (self.optimize)(model, optimizer, rate, gradients) } else { model }
     }
 
     /// The trainable tensors of the model, listed at the first step.
@@ -415,12 +435,6 @@ impl<M: Module> Guard<M> {
         }
         self.table = Some(Arc::clone(&table));
         table
-    }
-
-    fn note(&mut self, notice: String) {
-        if self.notices.len() < NOTICES_MAX && !self.notices.contains(&notice) {
-            self.notices.push(notice);
-        }
     }
 
     fn record_step(&mut self) {
@@ -513,7 +527,8 @@ impl<M: Module> Guard<M> {
         gradients: GradientsParams,
         measures_lag: bool,
     ) -> M {
-        let step = || scaled(optimizer, rate, factor, model, gradients);
+        let optimize = self.optimize;
+        let step = || scaled(optimize, optimizer, rate, factor, model, gradients);
         if !measures_lag {
             return step();
         }

@@ -44,7 +44,7 @@ pub fn see_input(name: &str, stats: TensorStats) {
     });
 }
 
-/// The inputs since the last call.
+/// The inputs since the last call on this thread.
 pub(crate) fn take_inputs() -> Vec<(String, TensorStats)> {
     INPUTS.take()
 }

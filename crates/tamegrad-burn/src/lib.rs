@@ -26,7 +26,8 @@
 //!
 //! Model, optimizer and learning rate remain the user's. For the gains of single layers, a model marks
 //! where its layers end ([`Probes::tap`]) and [`Guard::backward`] makes the gradients. This crate
-//! carries out what the core decides and judges nothing itself.
+//! carries out what the core decides and judges nothing itself. With the feature `learner`,
+//! `Guard::wrap` makes a model that burn's `Learner` trains under the guard.
 //!
 //! `docs/burn.md` lists what it relies on in burn, and where burn differs from what you might expect.
 
@@ -45,6 +46,8 @@ mod guard;
 mod host;
 mod input;
 mod lag;
+#[cfg(feature = "learner")]
+mod learner;
 mod list;
 mod parameters;
 mod preflight;
@@ -60,6 +63,8 @@ pub use device::{default_device, device_name};
 pub use guard::{Guard, StepOutcome};
 pub use input::{input, named_input, see_input};
 pub use lag::{Lagged, SecondMoment};
+#[cfg(feature = "learner")]
+pub use learner::{GradientNorm, Guarded, UpdateRatio};
 pub use parameters::weights_hash;
 pub use preflight::{FirstUpdate, preflight};
 pub use probe::Probes;

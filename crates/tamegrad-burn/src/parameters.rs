@@ -32,8 +32,9 @@ impl ParameterTable {
         let mut layers = layers.unwrap_or_else(|| lister.modules());
         let tensors = lister.found.into_iter().map(|found| {
             let layer = layer_of(&found.name, &layers);
-            if let Some(LayerId(index)) = layer.filter(|_| found.is_recurrent) {
-                layers[index].recurrent = true;
+            if let Some(LayerId(index)) = layer {
+                layers[index].recurrent |= found.is_recurrent;
+                layers[index].is_table |= found.is_table;
             }
             let Found { name, is_matrix, fan_in, .. } = found;
             TensorInfo { layer, name, is_matrix, fan_in }
@@ -85,6 +86,8 @@ struct Found {
     fan_in: Option<u64>,
     /// Whether it belongs to one of burn's recurrent modules.
     is_recurrent: bool,
+    /// Whether it is an embedding.
+    is_table: bool,
 }
 
 impl Lister {
@@ -148,6 +151,7 @@ impl ModuleVisitor for Lister {
                 is_matrix: D >= 2,
                 fan_in,
                 is_recurrent: self.containers.iter().any(is_recurrent),
+                is_table: container == Some("Struct:Embedding"),
             });
         }
     }

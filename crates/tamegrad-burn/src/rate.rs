@@ -7,12 +7,16 @@ use burn::tensor::Tensor;
 
 use crate::updates::along;
 
+/// How the optimizer is applied to a model, with burn's `Learner` by a method of the model.
+pub(crate) type Optimize<M> = fn(M, &mut ModuleOptimizer, ModuleLearningRate, GradientsParams) -> M;
+
 /// A step at `factor` times the learning rate.
 ///
 /// burn has no way to scale the rates of parameter groups. Where they differ, the step is taken at the
 /// given rates and the update is scaled, which is the same for every optimizer whose update is
 /// proportional to its rate.
 pub(crate) fn scaled<M: Module>(
+    optimize: Optimize<M>,
     optimizer: &mut ModuleOptimizer,
     rate: &ModuleLearningRate,
     factor: f64,
@@ -20,12 +24,12 @@ pub(crate) fn scaled<M: Module>(
     gradients: GradientsParams,
 ) -> M {
     if factor == 1.0 {
-        return optimizer.step(rate.clone(), model.clone(), gradients);
+        return optimize(model.clone(), optimizer, rate.clone(), gradients);
     }
     if is_one(rate, model) {
-        return optimizer.step(rate.base() * factor, model.clone(), gradients);
+        return optimize(model.clone(), optimizer, (rate.base() * factor).into(), gradients);
     }
-    let after = optimizer.step(rate.clone(), model.clone(), gradients);
+    let after = optimize(model.clone(), optimizer, rate.clone(), gradients);
     along(model, &after, factor)
 }
 
@@ -76,7 +80,9 @@ mod tests {
             gradients.register(model.weight.id, Tensor::<2>::full([1, 1], 2.0, &device).inner());
             gradients.register(bias(&model).id, Tensor::<1>::full([1], 2.0, &device).inner());
             let mut sgd = SgdConfig::new().init();
-            let after = scaled(&mut sgd, rate, factor, &model, gradients);
+            let optimize: Optimize<Linear> =
+                |model, sgd, rate, gradients| sgd.step(rate, model, gradients);
+            let after = scaled(optimize, &mut sgd, rate, factor, &model, gradients);
             let weight = model.weight.val() - after.weight.val();
             let bias = bias(&model).val() - bias(&after).val();
             [weight.into_scalar::<f32>(), bias.into_scalar::<f32>()]

@@ -73,14 +73,17 @@ impl Buffers {
         (Self(Mutex::new(collector.0)), collector.1)
     }
 
-    /// A model with these buffers in place of its own.
+    /// A model with these buffers in place of its own, on the devices of its own: it may have moved
+    /// since they were saved.
     pub(crate) fn put_into<M: Module>(&self, model: &M) -> M {
         struct Restorer<'a>(&'a TensorContainer<ParamId>);
         impl ModuleMapper for Restorer<'_> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let is_buffer = !param.val().is_require_grad();
                 match is_buffer.then(|| self.0.get::<Tensor<D>>(&param.id)).flatten() {
-                    Some(earlier) => param.map(|_| Tensor::from_inner(earlier)),
+                    Some(earlier) => {
+                        param.map(|own| Tensor::from_inner(earlier.to_device(&own.device())))
+                    }
                     None => param,
                 }
             }

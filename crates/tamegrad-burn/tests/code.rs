@@ -38,7 +38,7 @@ fn lines(given: Given<'_>) -> Result<(), Box<dyn Error>> {
     let guard = guard.with_clip(Clip::GlobalNorm(12.0));
     let guard = guard.with_clip(Clip::TensorNorm(2.0));
     let guard = guard.with_clip(Clip::Value(0.3));
-    let warm_up = LinearLrSchedulerConfig::new(learning_rate / 100.0, learning_rate, 100).init();
+    let warm_up = LinearLrSchedulerConfig::new(learning_rate / 100.0, learning_rate, 100).init()?;
     let learning_rate = 0.5 * learning_rate;
     drop((guard, warm_up, learning_rate));
     let learning_rate = 0.03;

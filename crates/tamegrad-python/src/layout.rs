@@ -37,7 +37,16 @@ fn layer((name, activation, normalisation, residual, recurrent): LayerRow) -> Py
     // Torch's modules are seen one by one: one that normalises does nothing else.
     let only_normalises =
         normalisation.is_some_and(|kind| kind != NormalisationKind::None) && residual.is_none();
-    Ok(LayerInfo { name, activation, normalisation, residual, recurrent, only_normalises })
+    let is_table = false;
+    Ok(LayerInfo {
+        name,
+        activation,
+        normalisation,
+        residual,
+        recurrent,
+        is_table,
+        only_normalises,
+    })
 }
 
 fn growth_of(name: &str) -> PyResult<ActivationKind> {

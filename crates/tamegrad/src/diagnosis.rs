@@ -235,10 +235,13 @@ fn verdict(run: &Run) -> Verdict {
 
 /// Whether the last losses are below the first by more than they spread. Without losses nobody knows.
 fn has_learned(run: &Run) -> bool {
+    run.record.first_losses.median().is_none_or(|first| falls_below(first, run))
+}
+
+/// Whether the last losses are below a level by more than they spread.
+fn falls_below(level: f64, run: &Run) -> bool {
     let last = || run.record.recent(END_ROWS).iter().filter_map(|row| row.loss);
-    let first = median(run.record.first_losses.iter());
-    let Some((first, end)) = first.zip(median(last())) else { return true };
-    end < first - spread(last(), end)
+    median(last()).is_none_or(|end| end < level - spread(last(), end))
 }
 
 /// The standard deviation of losses around their median, as outliers do not move it.
@@ -273,6 +276,12 @@ fn came_back(run: &Run, alarm: Step) -> bool {
     if stays_high || record.never_came_down(end) {
         return false;
     }
+    // Nor has one to come back to what it was before it had learned anything.
+    let first = record.first_losses.iter().next().unwrap_or(level);
+    let is_early = before.len() < 5 && record.steps_seen() >= LEARNING_MIN;
+    if is_early && !falls_below(first, run) {
+        return false;
+    }
     let rule = RULES.departure;
     let spread = spread(before.iter().copied(), level);
     let margin = (rule.spreads * spread).max(rule.of_descent * record.loss_range());
@@ -305,7 +314,7 @@ mod tests {
     #[test]
     fn the_ends_of_a_run() {
         type End = fn(u64) -> (f64, f64);
-        let cases: [(&str, End, Verdict, Option<u64>); 14] = [
+        let cases: [(&str, End, Verdict, Option<u64>); 15] = [
             (
                 "absurd from the start",
                 |s| (1e15 * (1.0 + 0.1 * noise(s as usize)), 1e13),
@@ -340,6 +349,16 @@ mod tests {
                 None,
             ),
             ("healthy", falling, Verdict::Healthy, None),
+            (
+                "an explosion at once, and the loss is back where it began",
+                |s| match s {
+                    0 => (2.3, 1.0),
+                    1 => (1e15, 1e13),
+                    _ => (2.3 + 0.03 * noise(s as usize), 0.01),
+                },
+                Verdict::Exploding,
+                Some(1),
+            ),
             (
                 "nothing learned",
                 |s| (2.3 + 0.03 * noise(s as usize), 1.0),

@@ -100,6 +100,8 @@ named_enum! {
         ParameterNormChange => "parameter-norm-change",
         /// Smallest multiple of the update that raises the loss of its own batch.
         CriticalMultiple => "critical-multiple",
+        /// RMS of a weight matrix times the square root of its fan-in: its gain by its size alone.
+        WeightGain => "weight-gain",
         /// RMS of g^2/v: how far Adam's second moment lags behind the gradient.
         SecondMomentLag => "second-moment-lag",
         /// The learning rate.

@@ -62,6 +62,9 @@ pub struct LayerInfo {
     pub residual: Option<bool>,
     /// Whether this is one time step of a recurrent cell (which shares its weights with the others).
     pub recurrent: bool,
+    /// Whether its matrix is a table whose rows are looked up, as in an embedding: its rows may have any
+    /// size.
+    pub is_table: bool,
     /// Whether it only normalises. Such a layer scales any input to the same size, so its gains say
     /// nothing about weights.
     pub only_normalises: bool,
@@ -76,6 +79,7 @@ impl LayerInfo {
             normalisation: None,
             residual: None,
             recurrent: false,
+            is_table: false,
             only_normalises: false,
         }
     }
@@ -124,6 +128,13 @@ impl TensorInfo {
         let least = |fan_in: u64| SIZE_MIN / (fan_in.max(1) as f64).sqrt();
         let has_size = self.fan_in.is_none_or(|fan_in| !(rms < least(fan_in)));
         self.is_matrix && (update.nonfinite > 0 || has_size)
+    }
+
+    /// What a matrix makes of the RMS of a signal of independent elements, by its size before an update;
+    /// `None` without a fan-in.
+    pub(crate) fn gain(&self, update: &Update) -> Option<f64> {
+        let rms = update.weight_norm / (update.len.max(1) as f64).sqrt();
+        Some(rms * (self.fan_in.filter(|_| self.is_matrix)? as f64).sqrt())
     }
 }
 

@@ -170,6 +170,8 @@ pub struct Record {
     pub(crate) first_elasticities: Option<Vec<Option<f64>>>,
     /// The same in the pass that raised the first alarm, unless an update had done so.
     pub(crate) alarm_elasticities: Option<Vec<Option<f64>>>,
+    /// Gains of the weight matrices by their size before the first update, by [`TensorId`].
+    pub(crate) first_weight_gains: Vec<Option<f64>>,
     /// Lowest median of calm losses.
     pub(crate) best_loss: Option<f64>,
     /// Smallest finite norm of the whole gradient of all steps.
@@ -411,6 +413,16 @@ impl Record {
         }
     }
 
+    /// Whether the first pass was not finite though its data was.
+    pub(crate) fn broke_at_once(&self) -> bool {
+        let first = self.rows.first().map(|row| row.step);
+        self.first_nonfinite.is_some_and(|(step, at)| {
+            let of_pass =
+                matches!(at, NonFiniteAt::Output(_) | NonFiniteAt::Loss | NonFiniteAt::Gradient(_));
+            of_pass && Some(step) == first && self.rows_dropped == 0
+        })
+    }
+
     /// Whether the elasticities of the latest pass are still to be measured: it is the first, or it
     /// raised the first alarm. What an update has wrecked before tells of the update.
     pub(crate) fn wants_elasticities(&self, is_alarm: bool) -> bool {
@@ -437,6 +449,10 @@ impl Record {
             if let Some(update) = track.latest_update.filter(|update| info.is_judged_by(update)) {
                 largest = Some(largest.map_or(update.ratio(), |l| l.max(update.ratio())));
             }
+        }
+        if self.clock == 1 {
+            let known = updates.iter().zip(&self.layout.tensors);
+            self.first_weight_gains = known.map(|(update, info)| info.gain(&(*update)?)).collect();
         }
         let broken = self
             .tensors

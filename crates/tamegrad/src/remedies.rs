@@ -251,6 +251,8 @@ pub(crate) struct Case<'a> {
     pub(crate) is_log: bool,
     /// Whether something was not finite.
     pub(crate) is_broken: bool,
+    /// Whether it was so in the first pass, and not because of its data or the loss function.
+    pub(crate) broke_at_once: bool,
 }
 
 impl<'a> Case<'a> {
@@ -279,6 +281,8 @@ impl<'a> Case<'a> {
             learning_rate: known.filter_map(|row| row.learning_rate).rfind(|rate| rate.is_finite()),
             is_log: false,
             is_broken: record.first_nonfinite.is_some(),
+            broke_at_once: record.broke_at_once()
+                && !origin.is_some_and(|origin| origin.place.is_loss()),
         }
     }
 
@@ -334,6 +338,18 @@ pub(crate) fn propose_for(case: &Case<'_>) -> Vec<Proposal> {
             proposal.treats_cause
                 || matches!(proposal.remedy, RemedyName::SkipStep | RemedyName::Rewind)
         });
+    }
+    if case.broke_at_once {
+        // No update has been made yet: a smaller one, or none, changes nothing.
+        let changes_pass = |remedy| {
+            use RemedyName::{
+                BatchNorm, BoundedActivation, FewerLayers, Reinitialise, ScaleInput, ScaleTarget,
+            };
+            let changing =
+                [BatchNorm, BoundedActivation, FewerLayers, Reinitialise, ScaleInput, ScaleTarget];
+            changing.contains(&remedy)
+        };
+        ranked.retain(|proposal| proposal.treats_cause || changes_pass(proposal.remedy));
     }
     if case.is_log {
         ranked.retain(|proposal| proposal.treats_cause || FOR_LOGS.contains(&proposal.remedy));

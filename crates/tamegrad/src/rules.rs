@@ -219,6 +219,11 @@ pub struct DataRule {
 pub struct InitialisationRule {
     /// Product of the gains of all layers.
     pub product: f64,
+    /// Gain of a weight matrix by its size alone, RMS times the square root of its fan-in. Usual
+    /// initialisations have 0.5 (PyTorch's uniform) to 1.7 (Xavier's for tanh).
+    pub weight_gain: f64,
+    /// Steps from the start in which an alarm is put down to such weights.
+    pub steps: u64,
     /// Records within which a log's explosion is put down to the initial state.
     pub log_records: usize,
 }
@@ -270,6 +275,8 @@ pub struct LowerRateRule {
     pub cause: f64,
     /// The factor for other causes, and for logs.
     pub other: f64,
+    /// The least factor: what makes an update larger than that is not the rate.
+    pub least: f64,
 }
 
 /// Regression targets that are not scaled.
@@ -464,7 +471,7 @@ pub const RULES: Rules = Rules {
         logs: RateCauseRule { jump: 3.0, within: 5, ramp: 1.5, over: 100 },
     },
     data: DataRule { ratio: 4.0, batches: 50 },
-    initialisation: InitialisationRule { product: 1e3, log_records: 3 },
+    initialisation: InitialisationRule { product: 1e3, weight_gain: 5.0, steps: 5, log_records: 3 },
     normalisation: NormalisationRule {
         layers: 10,
         harmful_product: 100.0,
@@ -472,7 +479,7 @@ pub const RULES: Rules = Rules {
         missing_growth: 100.0,
     },
     superlinear: SuperlinearRule { last: 0.5, ratio: 4.0, rescaled: 0.1, degree: 1.5 },
-    lower_rate: LowerRateRule { update: 0.01, critical: 4.0, cause: 0.1, other: 0.3 },
+    lower_rate: LowerRateRule { update: 0.01, critical: 4.0, cause: 0.1, other: 0.3, least: 1e-4 },
     lag: 2.3,
     precision: 1.0 / 8.0,
     recurrence: 30.0,

@@ -98,6 +98,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::CriticalMultiple => {
             "smallest multiple of the update that raises the loss of its batch".into()
         }
+        Quantity::WeightGain => of_place("gain by the size of the weights"),
         Quantity::SecondMomentLag => of_place("RMS of g^2/v"),
         Quantity::LearningRate => "learning rate".into(),
         Quantity::LearningRateCuts => "cuts of the learning rate".into(),

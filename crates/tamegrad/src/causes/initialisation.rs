@@ -3,11 +3,14 @@
 use super::{Cause, CauseName};
 use crate::chain::{Chain, Link, STANDS_OUT, USUAL_GAIN, stands_out};
 use crate::doc::Doc;
-use crate::evidence::{Measure, Quantity, Reference};
-use crate::observe::{LayerInfo, NormalisationKind};
+use crate::evidence::{Measure, Place, Quantity, Reference};
+use crate::observe::{LayerInfo, NormalisationKind, TensorId};
 use crate::origin::{Origin, stands_out_measure};
 use crate::rules::RULES;
 use crate::run::Run;
+
+/// Matrices that are shown as evidence.
+const SHOWN_MAX: usize = 3;
 
 /// The text of `explain`.
 pub(crate) const DOC: Doc = Doc {
@@ -28,11 +31,14 @@ pub(crate) const DOC: Doc = Doc {
              normalised layers are left out altogether. If some layers only normalise, the product \
              that includes their gains must be above {} as well. In a network that branches, the \
              growth from its input to its output takes the place of the product, unless something \
-             in it normalises, is recurrent or grows faster than its input. In logs: supported \
-             when the explosion comes within {} records of the start.",
+             in it normalises, is recurrent or grows faster than its input. Without probes: \
+             supported when the run explodes within its first {} steps and the RMS of a weight \
+             matrix times the square root of its fan-in is above {}. In logs: supported when the explosion comes within {} records of the start.",
             rule.product,
             USUAL_GAIN.end(),
             rule.product,
+            rule.steps,
+            rule.weight_gain,
             rule.log_records,
         )
     },
@@ -42,10 +48,11 @@ pub(crate) const DOC: Doc = Doc {
     source: "Glorot and Bengio 2010; He et al. 2015, Delving Deep into Rectifiers, equation 10.",
 };
 
-/// Weighs the chain of the first pass.
+/// Weighs the chain of the first pass, or without probes the weights before the first update.
 pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
     let record = &run.record;
-    let chain = record.first_chain().filter(|chain| chain.step.0 == 0)?;
+    let chain = record.first_chain().filter(|chain| chain.step.0 == 0);
+    let Some(chain) = chain else { return by_size(run) };
     let links: Vec<&Link> = chain
         .links
         .iter()
@@ -83,6 +90,31 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
     (growth > limit).then(|| Cause::new(CauseName::Initialisation, 0.85, vec![measure]))
 }
 
+/// By matrices that are far larger than any usual initialisation makes them, when the run explodes in its
+/// first steps.
+fn by_size(run: &Run) -> Option<Cause> {
+    let (record, rule) = (&run.record, RULES.initialisation);
+    let is_early = run.first_alarm()?.step.0 < rule.steps;
+    let is_table = |id| {
+        let layer = record.layout.layer_of(id).and_then(|layer| record.layout.layers.get(layer.0));
+        layer.is_some_and(|layer| layer.is_table)
+    };
+    let gains = record.first_weight_gains.iter().enumerate();
+    let gains = gains.filter_map(|(id, gain)| Some((TensorId(id), (*gain)?)));
+    let mut large: Vec<(TensorId, f64)> =
+        gains.filter(|(id, gain)| *gain > rule.weight_gain && !is_table(*id)).collect();
+    large.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let measure = |(id, gain): &(TensorId, f64)| {
+        let measure = Measure::new(Quantity::WeightGain, *gain).at(Place::Tensor(*id));
+        measure.against(Reference::Limit, rule.weight_gain)
+    };
+    let evidence: Vec<Measure> = large.iter().take(SHOWN_MAX).map(measure).collect();
+    let only = large.first().filter(|_| large.len() == 1);
+    let layer = only.and_then(|(id, _)| record.layout.layer_of(*id));
+    let cause = Cause::new(CauseName::Initialisation, 0.95, evidence).of_layer(layer);
+    (is_early && !large.is_empty()).then_some(cause)
+}
+
 /// What the weights of these layers make of what passes from end to end; 1 where that cannot be told
 /// from what the other layers do. `ends` is what all layers together make of it.
 fn growth(chain: &Chain, weights: &[&Link], gain: impl Fn(&Link) -> Option<f64>, ends: f64) -> f64 {
@@ -108,9 +140,30 @@ fn is_rescaled(layer: &LayerInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::check::{alarmed_by, trace};
-    use crate::observe::LayerId;
+    use crate::causes::check::{alarmed, alarmed_by, trace};
+    use crate::observe::{LayerId, Observation, RunFacts};
     use crate::signs::check::layout;
+
+    #[test]
+    fn without_probes_the_size_of_the_weights_tells() {
+        for (steps, sizes, table, found) in [
+            (1, [0.6, 0.6, 0.6], None, None),
+            (1, [18.0, 17.0, 19.0], None, Some(None)),
+            (1, [0.6, 18.0, 0.6], None, Some(Some(LayerId(1)))),
+            (1, [18.0, 0.6, 0.6], Some(0), None),
+            (50, [18.0, 17.0, 19.0], None, None),
+        ] {
+            let mut layout = layout(3);
+            if let Some(table) = table {
+                let table: usize = table;
+                layout.layers[table].is_table = true;
+            }
+            let mut run = alarmed(layout, RunFacts::default(), steps, |_| Observation::default());
+            run.record.first_weight_gains = sizes.map(Some).to_vec();
+            let layer = weigh(&run, None).map(|cause| cause.layer);
+            assert_eq!(layer, found, "{steps} {sizes:?}");
+        }
+    }
 
     #[test]
     fn the_product_or_one_layer() {

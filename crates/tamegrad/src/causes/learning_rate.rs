@@ -23,7 +23,8 @@ pub(crate) const DOC: Doc = Doc {
         format!(
             "Supported when the rate jumps by {} times or more within the {} steps before the \
              alarm (in logs, within {} records), or rises by {} times or more over the {} steps \
-             before it. A warm-up in the first {} steps counts as neither. With less support: the \
+             before it. A warm-up (a rate that rises in most of the first {} steps) counts as \
+             neither. With less support: the \
              median of the largest update ratios of the last 10 steps is above {}, or \
              updates-too-large fires in the first 5 steps.",
             rule.jump,
@@ -51,9 +52,8 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
         .filter(|row| row.segment == 0 && row.step <= alarm)
         .filter_map(|row| Some((row.step.0, row.learning_rate?)))
         .collect();
-    let warm_up = rates.first().is_some_and(|(_, first)| {
-        rates.last().is_some_and(|(_, last)| *first < 0.1 * last) && alarm.0 < rule.over
-    });
+    let rises = rates.windows(2).filter(|pair| pair[1].1 > pair[0].1).count();
+    let warm_up = alarm.0 < rule.over && 2 * rises > rates.len().saturating_sub(1);
     let jump = rates
         .windows(2)
         .filter(|pair| alarm.0.saturating_sub(pair[1].0) <= rule.within)
@@ -128,5 +128,10 @@ mod tests {
     #[test]
     fn warming_up_is_no_jump() {
         assert_eq!(weight_of(10, |step| 0.001 * step as f64), None);
+        assert_eq!(weight_of(3, |step| 10.0 * (step + 1) as f64), None, "an alarm on the way");
+        let cosine = |step: u64| 1e-3 * (1.0 - (step as f64 / 200.0).cos());
+        assert_eq!(weight_of(150, cosine), None);
+        let jump = |step: u64| if step < 8 { 0.01 } else { 0.3 };
+        assert_eq!(weight_of(10, jump), Some(0.96), "a jump in the first steps");
     }
 }

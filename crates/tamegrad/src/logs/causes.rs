@@ -82,6 +82,7 @@ pub(super) fn remedies(
         usual_norm: usual(history.gradient_norm, first.onset),
         learning_rate: rate.map(|sample| sample.value).next(),
         critical_multiple: None,
+        broke_at_once: false,
         is_log: true,
         is_broken: first.sign == SignName::LossNonFinite,
     })

@@ -35,6 +35,7 @@ impl Preflight {
             usual_rms: None,
             learning_rate: None,
             critical_multiple: None,
+            broke_at_once: false,
             is_log: false,
             onset,
             is_broken: verdict == Verdict::Exploded,

@@ -17,11 +17,11 @@ pub(super) const DOC: Doc = Doc {
         let rule = rules.lower_rate;
         format!(
             "When the learning rate is the cause: back to the rate before it rose; or to one whose \
-             updates are {} of the weights, and at most 1/{} of the critical step size; or to {} \
-             of it where none of these is known, and at most to {} of it where it never rose. \
-             Where no cause was found, to {} of its value; for other causes, and for logs, to {}. \
+             updates are {} of the weights, and at most 1/{} of the critical step size, but to no \
+             less than {} of it; or to {} of it where none of these is known, and at most to {} of \
+             it where it never rose. Where no cause was found, to {} of its value; for other causes, and for logs, to {}. \
              It costs training time: the run needs correspondingly more steps.",
-            rule.update, rule.critical, rule.cause, rule.cause, rule.cause, rule.other,
+            rule.update, rule.critical, rule.least, rule.cause, rule.cause, rule.cause, rule.other,
         )
     },
     example: "A rate of 0.1 becomes 0.01.",
@@ -62,7 +62,7 @@ fn factor_for_cause(case: &Case<'_>) -> f64 {
     let for_updates = updates.map(|measure| rule.update / measure.value);
     let for_critical = case.critical_multiple.map(|multiple| multiple / rule.critical);
     let factors = for_updates.chain(for_critical).filter(|factor| *factor > 0.0);
-    two_digits(factors.fold(rule.cause, f64::min))
+    two_digits(factors.fold(rule.cause, f64::min).max(rule.least))
 }
 
 #[cfg(test)]
@@ -87,6 +87,7 @@ mod tests {
             ("back to before the jump", risen, 0.033),
             ("to 1% of the weights", update(25.0), 4e-4),
             ("never above a tenth", update(0.02), 0.1),
+            ("an update that no rate explains", update(1e9), 1e-4),
             ("an update that is not finite tells nothing", update(f64::INFINITY), 0.1),
         ] {
             let given = Exploded { evidence: vec![evidence], ..exploded(CauseName::LearningRate) };
