@@ -110,7 +110,7 @@ fn train<N: Net>(seed: u64, fault: Option<Fault>, plan: &Plan) -> Trained {
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let warmth = ((step + 1) as f64 / plan.warm_up.max(1) as f64).min(1.0);
         model = guard.step(&mut optimizer, rate * warmth, model, gradients, value);
-        if !(value <= 100.0 * lowest) {
+        if value.is_nan() || value > 100.0 * lowest {
             ruined = ruined.min(step);
         }
         lowest = lowest.min(value);

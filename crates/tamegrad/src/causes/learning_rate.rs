@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(weight_of(10, |step| 0.001 * step as f64), None);
         assert_eq!(weight_of(3, |step| 10.0 * (step + 1) as f64), None, "an alarm on the way");
         let cosine = |step: u64| 1e-3 * (1.0 - (step as f64 / 200.0).cos());
-        assert_eq!(weight_of(150, cosine), None);
+        assert_eq!(weight_of(90, cosine), None);
         let jump = |step: u64| if step < 8 { 0.01 } else { 0.3 };
         assert_eq!(weight_of(10, jump), Some(0.96), "a jump in the first steps");
     }
