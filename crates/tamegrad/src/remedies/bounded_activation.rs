@@ -15,8 +15,8 @@ pub(super) const DOC: Doc = Doc {
     why: "A gain that grows with the signal is itself the cause; without it, nothing is left to \
           hold down.",
     rule: |_| {
-        "Proposed when an activation is known to grow faster than linearly: for the one layer that \
-         has it, or for all layers that do."
+        "Proposed when an activation is known to grow faster than linearly, or was found to be the \
+         cause: for the one layer that has it, or for all layers that do."
             .to_owned()
     },
     example: "layers.17: exp becomes relu.",
