@@ -171,13 +171,11 @@ pub fn diagnose(run: &Run) -> Diagnosis {
     let record = &run.record;
     let verdict = verdict(run);
     let origin = origin::find(run);
-    let needs_help = verdict.is_explosion() || verdict == Verdict::NotLearning;
-    let causes = if needs_help { causes::weigh(run, origin.as_ref()) } else { Vec::new() };
-    let mut remedies = if causes.is_empty() && !verdict.is_explosion() {
-        Vec::new()
-    } else {
-        remedies::propose(run, origin.as_ref(), &causes)
-    };
+    let (mut causes, mut remedies) = (Vec::new(), Vec::new());
+    if verdict.is_explosion() || verdict == Verdict::NotLearning {
+        causes = causes::weigh(run, origin.as_ref());
+        remedies = remedies::propose(run, origin.as_ref(), &causes);
+    }
     // Without an explosion there is no effect to hold down.
     remedies.retain(|proposal| verdict.is_explosion() || proposal.treats_cause);
     let alarm = run.first_alarm();

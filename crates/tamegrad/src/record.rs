@@ -415,12 +415,8 @@ impl Record {
 
     /// Whether the first pass was not finite though its data was.
     pub(crate) fn broke_at_once(&self) -> bool {
-        let first = self.rows.first().map(|row| row.step);
-        self.first_nonfinite.is_some_and(|(step, at)| {
-            let of_pass =
-                matches!(at, NonFiniteAt::Output(_) | NonFiniteAt::Loss | NonFiniteAt::Gradient(_));
-            of_pass && Some(step) == first && self.rows_dropped == 0
-        })
+        use NonFiniteAt::{Gradient, Loss, Output};
+        matches!(self.first_nonfinite, Some((Step(0), Output(_) | Loss | Gradient(_))))
     }
 
     /// Whether the elasticities of the latest pass are still to be measured: it is the first, or it

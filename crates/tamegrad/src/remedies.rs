@@ -74,6 +74,17 @@ impl RemedyName {
     pub fn force(self) -> usize {
         self as usize
     }
+
+    /// Whether it changes the network or its data, and not only the steps that follow the first pass.
+    fn changes_first_pass(self) -> bool {
+        use RemedyName::{
+            BatchNorm, BoundedActivation, FewerLayers, Reinitialise, ScaleInput, ScaleTarget,
+        };
+        matches!(
+            self,
+            BatchNorm | BoundedActivation | FewerLayers | Reinitialise | ScaleInput | ScaleTarget
+        )
+    }
 }
 
 named_enum! {
@@ -341,15 +352,7 @@ pub(crate) fn propose_for(case: &Case<'_>) -> Vec<Proposal> {
     }
     if case.broke_at_once {
         // No update has been made yet: a smaller one, or none, changes nothing.
-        let changes_pass = |remedy| {
-            use RemedyName::{
-                BatchNorm, BoundedActivation, FewerLayers, Reinitialise, ScaleInput, ScaleTarget,
-            };
-            let changing =
-                [BatchNorm, BoundedActivation, FewerLayers, Reinitialise, ScaleInput, ScaleTarget];
-            changing.contains(&remedy)
-        };
-        ranked.retain(|proposal| proposal.treats_cause || changes_pass(proposal.remedy));
+        ranked.retain(|proposal| proposal.treats_cause || proposal.remedy.changes_first_pass());
     }
     if case.is_log {
         ranked.retain(|proposal| proposal.treats_cause || FOR_LOGS.contains(&proposal.remedy));
@@ -445,6 +448,24 @@ mod tests {
     fn every_cause_has_a_remedy() {
         for cause in CauseName::ALL {
             assert!(RemedyName::ALL.iter().any(|name| name.treats().contains(cause)), "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_first_pass_that_is_not_finite_is_answered_with_another_network_or_data() {
+        use crate::causes::check::alarmed;
+        use crate::observe::Observation;
+        for (broken_at, skips) in [(0, false), (1, true)] {
+            let run = alarmed(Layout::default(), RunFacts::default(), 2, |step| Observation {
+                loss: Some(if step < broken_at { 1.0 } else { f64::NAN }),
+                ..Observation::default()
+            });
+            let proposals = propose(&run, None, &[]);
+            let proposes = |name| proposals.iter().any(|proposal| proposal.remedy == name);
+            assert!(proposes(RemedyName::Reinitialise), "{broken_at}");
+            for name in [RemedyName::SkipStep, RemedyName::WarmUp, RemedyName::ClipGlobalNorm] {
+                assert_eq!(proposes(name), skips, "{broken_at} {name:?}");
+            }
         }
     }
 

@@ -146,18 +146,15 @@ mod tests {
 
     #[test]
     fn without_probes_the_size_of_the_weights_tells() {
-        for (steps, sizes, table, found) in [
-            (1, [0.6, 0.6, 0.6], None, None),
-            (1, [18.0, 17.0, 19.0], None, Some(None)),
-            (1, [0.6, 18.0, 0.6], None, Some(Some(LayerId(1)))),
-            (1, [18.0, 0.6, 0.6], Some(0), None),
-            (50, [18.0, 17.0, 19.0], None, None),
+        for (steps, sizes, is_table, found) in [
+            (1, [0.6, 0.6, 0.6], false, None),
+            (1, [18.0, 17.0, 19.0], false, Some(None)),
+            (1, [0.6, 18.0, 0.6], false, Some(Some(LayerId(1)))),
+            (1, [18.0, 0.6, 0.6], true, None),
+            (50, [18.0, 17.0, 19.0], false, None),
         ] {
             let mut layout = layout(3);
-            if let Some(table) = table {
-                let table: usize = table;
-                layout.layers[table].is_table = true;
-            }
+            layout.layers[0].is_table = is_table;
             let mut run = alarmed(layout, RunFacts::default(), steps, |_| Observation::default());
             run.record.first_weight_gains = sizes.map(Some).to_vec();
             let layer = weigh(&run, None).map(|cause| cause.layer);
