@@ -70,3 +70,21 @@ fn cases_that_are_left_are_run_and_all_are_counted() {
     assert!(rows().starts_with(&before) && rows().lines().count() == 7, "{}", rows());
     assert_eq!(run(folder.path(), &["cases", "--unheard-of"]).0, Some(2));
 }
+
+#[test]
+fn a_loop_with_a_fault_is_diagnosed_and_trained_with_its_first_remedy() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let args = ["loops", "--json", "--quiet", "--seeds", "1", "--only", "mlp/rate", "conv/exp"];
+    let (code, rows) = run(folder.path(), &args);
+    assert_eq!(code, Some(0), "{rows}");
+    let of = |row: usize, key: &str| rows[row][key].as_str().unwrap_or_default().to_owned();
+    let remedy = |row| of(row, "remedy").split(' ').next().unwrap_or_default().to_owned();
+    assert_eq!(rows.as_array().map(Vec::len), Some(2), "{rows}");
+    for (row, cause, first) in
+        [(0, "learning-rate", "lower-learning-rate"), (1, "activation", "bounded-activation")]
+    {
+        assert_eq!((of(row, "cause"), remedy(row)), (cause.to_owned(), first.to_owned()));
+        let explained = |key: &str| rows[row][key].as_f64().expect("a number");
+        assert!(explained("explained") < 0.1 && explained("explained_with_remedy") > 0.5, "{rows}");
+    }
+}
