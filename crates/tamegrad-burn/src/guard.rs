@@ -18,7 +18,7 @@ use tamegrad::{
     Asks, Decision, Finished, GradientAction, GuardConfig, LayerInfo, Layout, Mode, NamedInput,
     Observation, OpenStep, Record, Run, RunFacts, Step, TensorStats, Update,
 };
-use tamegrad_runs::{Recorder, RunError, RunInfo};
+use tamegrad_runs::{COMPLETED, Existing, Recorder, RunError, RunInfo};
 use tamegrad_state::StateError;
 use tamegrad_stats::ListStats;
 
@@ -118,6 +118,8 @@ pub struct Guard<M: Module> {
     update_buffers: ListStats,
     outcome: Option<StepOutcome>,
     recorder: Option<Recorder>,
+    /// Why nothing is recorded.
+    record_error: Option<RunError>,
     notices: Vec<String>,
 }
 
@@ -168,6 +170,7 @@ impl<M: Module> Guard<M> {
             update_buffers: ListStats::default(),
             outcome: None,
             recorder: None,
+            record_error: None,
             notices: Vec::new(),
         }
     }
@@ -193,10 +196,27 @@ impl<M: Module> Guard<M> {
     }
 
     /// Records the run to a folder, which `tamegrad diagnose`, `watch` and `export` read, and which any
-    /// reader of Arrow files opens. An earlier run there is replaced at the first step.
+    /// reader of Arrow files opens. If there is a run already, this one gets a number: `runs/mlp-2`.
+    /// [`Guard::record_over`] takes its place instead, [`Guard::record_on`] goes on with it.
     ///
-    /// An error in writing does not stop the training: [`Guard::finish`] returns it.
-    pub fn record_to(mut self, folder: impl AsRef<Path>) -> Self {
+    /// Rows are written by a thread of their own, and each step is on the disk within a second. An error
+    /// does not stop the training: it becomes a notice of the diagnosis, and [`Guard::finish`] returns it.
+    pub fn record_to(self, folder: impl AsRef<Path>) -> Self {
+        self.record_with(folder.as_ref(), Existing::Number)
+    }
+
+    /// [`Guard::record_to`], taking the place of the run that the folder holds when this one ends.
+    pub fn record_over(self, folder: impl AsRef<Path>) -> Self {
+        self.record_with(folder.as_ref(), Existing::Overwrite)
+    }
+
+    /// [`Guard::record_to`], going on with the run that the folder holds. Give the guard its state with
+    /// [`Guard::resume`] first.
+    pub fn record_on(self, folder: impl AsRef<Path>) -> Self {
+        self.record_with(folder.as_ref(), Existing::Resume)
+    }
+
+    fn record_with(mut self, folder: &Path, existing: Existing) -> Self {
         let environment = [
             ("tamegrad", env!("CARGO_PKG_VERSION").to_owned()),
             ("device", device_name().to_owned()),
@@ -208,7 +228,13 @@ impl<M: Module> Guard<M> {
             environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
             ..RunInfo::default()
         };
-        self.recorder = Some(Recorder::new(folder.as_ref(), info));
+        match Recorder::begin(folder, info, existing) {
+            Ok(recorder) => self.recorder = Some(recorder),
+            Err(error) => {
+                self.note(format!("the run is not recorded: {error}"));
+                self.record_error = Some(error);
+            }
+        }
         self
     }
 
@@ -224,9 +250,10 @@ impl<M: Module> Guard<M> {
     /// [`Guard::finish`] of a guard that others hold as well. What it sees later is not recorded.
     pub(crate) fn end(&mut self) -> Result<Report, RunError> {
         let report = self.diagnosis();
-        match self.recorder.take() {
-            Some(recorder) => recorder.finish(&report, self.run()).map(|()| report),
-            None => Ok(report),
+        match (self.recorder.take(), self.record_error.take()) {
+            (Some(recorder), _) => recorder.finish(&report, self.run()).map(|_| report),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(report),
         }
     }
 
@@ -438,8 +465,10 @@ impl<M: Module> Guard<M> {
     }
 
     fn record_step(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.take(self.core.run());
+        let Some(recorder) = &mut self.recorder else { return };
+        recorder.take(self.core.run());
+        if let Some(news) = recorder.news() {
+            self.note(news);
         }
     }
 
@@ -685,8 +714,9 @@ impl<M: Module> Guard<M> {
 impl<M: Module> Drop for Guard<M> {
     fn drop(&mut self) {
         if let Some(recorder) = self.recorder.take() {
+            let end = if std::thread::panicking() { "panic" } else { COMPLETED };
             // Who wants the error calls `finish`.
-            let _ = recorder.finish(&self.core.diagnosis(), self.core.run());
+            let _ = recorder.finish_as(end, &self.core.diagnosis(), self.core.run());
         }
     }
 }

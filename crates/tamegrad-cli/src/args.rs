@@ -22,7 +22,7 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 healthy (or fixed), 1 exploding gradients (or NaN, Inf) found,\n\
-                          2 could not run (or could not read everything), 130 stopped by Ctrl-C.\n\
+                          2 could not run (or could not read everything), 130 stopped by Ctrl-C (129 SIGHUP, 143 SIGTERM).\n\
                           Output is not coloured if it is not a terminal or NO_COLOR is set.";
 
 /// What to do.
@@ -85,15 +85,29 @@ pub(crate) struct Common {
 }
 
 #[cfg(feature = "train")]
+/// Where `fix` and `train` write.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Output {
+    /// Write to this folder, or to FOLDER-2, FOLDER-3 and so on if it is taken
+    /// [default: runs/<name of the recipe>]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Take the place of what an earlier run has left in the folder, once this one is whole
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Go on with the run that was interrupted in the folder
+    #[arg(long, conflicts_with = "overwrite")]
+    pub(crate) resume: bool,
+}
+
+#[cfg(feature = "train")]
 /// Arguments of `fix`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Fix {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Write report.md, report.json, fixed.toml and the runs `given` and `fixed` to this folder,
-    /// replacing those of an earlier search [default: runs/<name of the recipe>]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[cfg(feature = "train")]
@@ -105,10 +119,8 @@ pub(crate) struct Train {
     /// What the guard may do
     #[arg(long, value_enum, default_value_t = GuardMode::Observe)]
     pub(crate) guard: GuardMode,
-    /// Write the run and report.json to this folder, replacing an earlier run there
-    /// [default: runs/<name of the recipe>, numbered if that folder already holds a run]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[cfg(feature = "train")]

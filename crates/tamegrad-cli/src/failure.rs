@@ -37,6 +37,17 @@ pub(crate) enum Failure {
         error: std::io::Error,
     },
     #[cfg(feature = "train")]
+    /// An interrupted search is of another recipe.
+    #[error(
+        "{}: holds the search of another recipe, or of another seed; hint: leave out --resume to \
+         search in a folder of its own",
+        folder.display()
+    )]
+    OtherRecipe {
+        /// The folder.
+        folder: PathBuf,
+    },
+    #[cfg(feature = "train")]
     /// A picture cannot be written.
     #[error("cannot write {path}: {error}; hint: choose another file with --svg")]
     WritePicture {

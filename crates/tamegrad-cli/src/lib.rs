@@ -11,22 +11,19 @@ mod commands;
 mod failure;
 mod progress;
 mod screen;
+mod signals;
 
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 
 use args::{Args, Command};
 
-/// Set by Ctrl-C: the run stops at its next step and still writes what it has.
-static CANCEL: AtomicBool = AtomicBool::new(false);
-
 /// Runs the command of these arguments, the first of which is the name of the program, and gives
 /// the exit code: 0 healthy or fixed, 1 exploding gradients found, 2 could not run, 130 stopped by
-/// Ctrl-C.
+/// Ctrl-C, 129 by SIGHUP, 143 by SIGTERM.
 ///
-/// It takes the process for its own: it prints, and handles Ctrl-C from here on; a second Ctrl-C
+/// It takes the process for its own: it prints, and handles these signals from here on; a second one
 /// ends the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let args = match Args::try_parse_from(arguments) {
@@ -37,17 +34,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return if message.use_stderr() { commands::COULD_NOT_RUN } else { commands::HEALTHY };
         }
     };
-    // Without the handler Ctrl-C ends the program at once, which is no reason not to run.
-    let _ = ctrlc::set_handler(|| {
-        if CANCEL.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
+    let cancel = signals::listen();
     let result = match args.command {
         #[cfg(feature = "train")]
-        Command::Fix(fix) => commands::fix::run(&fix, &CANCEL),
+        Command::Fix(fix) => commands::fix::run(&fix, cancel),
         #[cfg(feature = "train")]
-        Command::Train(train) => commands::train::run(&train, &CANCEL),
+        Command::Train(train) => commands::train::run(&train, cancel),
         #[cfg(feature = "train")]
         Command::Preflight(preflight) => commands::preflight::run(&preflight),
         #[cfg(not(feature = "train"))]
@@ -56,9 +48,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Train(_) => Err(not_built("train", "train")),
         #[cfg(not(feature = "train"))]
         Command::Preflight(_) => Err(not_built("preflight", "train")),
-        Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, &CANCEL),
-        Command::Watch(watch) => commands::watch::run(&watch, &CANCEL),
-        Command::Scan(scan) => commands::scan::run(&scan, &CANCEL),
+        Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, cancel),
+        Command::Watch(watch) => commands::watch::run(&watch, cancel),
+        Command::Scan(scan) => commands::scan::run(&scan, cancel),
         #[cfg(feature = "parquet")]
         Command::Export(export) => commands::export::run(&export),
         #[cfg(not(feature = "parquet"))]

@@ -40,8 +40,36 @@ pub struct Trial {
     pub steps: u64,
     /// Seconds it took.
     pub seconds: f64,
-    learns: bool,
+    /// Whether it learned something: its metric did not stall, and is not below the best that the run
+    /// as given reached before it exploded.
+    pub learns: bool,
     text: String,
+}
+
+/// What a trial of an earlier search came to, which was interrupted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EarlierTrial {
+    /// The remedy, as [`Proposal::label`] has it.
+    pub remedy: String,
+    /// As in [`Trial`].
+    pub verdict: Verdict,
+    /// As in [`Trial`].
+    pub metric: f64,
+    /// As in [`Trial`].
+    pub steps: u64,
+    /// As in [`Trial`].
+    pub seconds: f64,
+    /// As in [`Trial`].
+    pub learns: bool,
+}
+
+/// What a search tells while it goes on.
+#[derive(Debug, Clone, Copy)]
+pub enum News<'a> {
+    /// A step of a run.
+    Step(&'a Stage, Progress, &'a Run),
+    /// A trial has ended.
+    Tried(&'a Trial),
 }
 
 /// The remedy that was trained to the end.
@@ -97,21 +125,24 @@ const METRIC_MARGIN: f64 = 0.02;
 /// healthy and within 2% of the best trial's metric to the end. A remedy that does not hold to
 /// the end gives way to the next.
 ///
+/// Trials of an `earlier` search of the same recipe are not run again.
+///
 /// # Errors
 /// When the recipe cannot be run or edited.
 pub fn fix(
     file: &RecipeFile,
+    earlier: &[EarlierTrial],
     cancel: &AtomicBool,
-    progress: &mut dyn FnMut(&Stage, Progress, &Run),
+    tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Fix, FixError> {
     let observe =
         TrainOptions { mode: Mode::Observe, steps_max: None, stop_after_alarm: None, cancel };
     let until_clear = TrainOptions { stop_after_alarm: Some(AFTER_ALARM_STEPS), ..observe };
-    let given = train(&file.recipe, &until_clear, &mut |p, r| progress(&Stage::Given, p, r))?;
+    let given = train(&file.recipe, &until_clear, &mut |p, r| tell(News::Step(&Stage::Given, p, r)))?;
     let mut found = Fix { given, trials: Vec::new(), chosen: None, cancelled: false };
     if found.given.diagnosis.verdict.is_explosion() {
-        found.trials = try_all(file, &found.given, &observe, progress)?;
-        found.chosen = train_to_the_end(file, &found.trials, &observe, progress)?;
+        found.trials = try_all(file, &found.given, earlier, &observe, tell)?;
+        found.chosen = train_to_the_end(file, &found.trials, &observe, tell)?;
     }
     found.cancelled = cancel.load(Ordering::Relaxed);
     Ok(found)
@@ -120,8 +151,9 @@ pub fn fix(
 fn try_all(
     file: &RecipeFile,
     given: &Trained,
+    earlier: &[EarlierTrial],
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(&Stage, Progress, &Run),
+    tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Vec<Trial>, FixError> {
     let folder = file.path.parent().unwrap_or(std::path::Path::new("."));
     let text = edit::absolute_paths(&file.text, folder);
@@ -138,15 +170,20 @@ fn try_all(
             break;
         }
         let text = edit::apply(&text, &edits)?;
+        if let Some(known) = earlier.iter().find(|known| known.remedy == proposal.label()) {
+            let EarlierTrial { verdict, metric, steps, seconds, learns, .. } = *known;
+            trials.push(Trial { proposal, verdict, metric, steps, seconds, learns, text });
+            continue;
+        }
         let recipe = recipe::parse(&text, Some(&file.path))?;
         let stage = Stage::Trial(proposal.label(), index + 1, count);
         let steps_max = Some(trial_steps(given));
         let options = TrainOptions { steps_max, ..*options };
-        let run = train(&recipe, &options, &mut |p, r| progress(&stage, p, r))?;
+        let run = train(&recipe, &options, &mut |p, r| tell(News::Step(&stage, p, r)))?;
         if run.cancelled {
             break;
         }
-        trials.push(Trial {
+        let trial = Trial {
             proposal,
             learns: learns(&run, given),
             verdict: run.diagnosis.verdict,
@@ -154,7 +191,9 @@ fn try_all(
             steps: run.steps,
             seconds: run.seconds,
             text,
-        });
+        };
+        tell(News::Tried(&trial));
+        trials.push(trial);
     }
     Ok(trials)
 }
@@ -182,7 +221,7 @@ fn train_to_the_end(
     file: &RecipeFile,
     trials: &[Trial],
     options: &TrainOptions<'_>,
-    progress: &mut dyn FnMut(&Stage, Progress, &Run),
+    tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Option<Chosen>, FixError> {
     let healthy = || trials.iter().filter(|t| t.verdict == Verdict::Healthy && t.learns);
     let best = healthy().map(|trial| trial.metric).fold(f64::NEG_INFINITY, f64::max);
@@ -192,7 +231,7 @@ fn train_to_the_end(
         }
         let recipe = recipe::parse(&trial.text, Some(&file.path))?;
         let stage = Stage::Final(trial.proposal.label());
-        let trained = train(&recipe, options, &mut |p, r| progress(&stage, p, r))?;
+        let trained = train(&recipe, options, &mut |p, r| tell(News::Step(&stage, p, r)))?;
         if trained.cancelled {
             break;
         }

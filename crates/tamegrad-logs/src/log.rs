@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tamegrad::Diagnosis;
-use tamegrad_runs::{Notice, Notices};
+use tamegrad_runs::{Ending, Notice, Notices};
 
 /// One logged number.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,8 +38,21 @@ pub struct Log {
     pub series: Vec<Series>,
     /// What was left out. At most [`NOTICES_MAX`](tamegrad_runs::NOTICES_MAX); the last then says how many more there were.
     pub notices: Vec<Notice>,
-    /// The final diagnosis of a guard that saw the run itself; only tamegrad's own runs have it.
-    pub recorded: Option<Diagnosis>,
+    /// What a guard that saw the run itself left of it; only tamegrad's own runs have it.
+    pub recorded: Option<Recorded>,
+}
+
+/// What a run folder knows of its run beside the numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// The last diagnosis of the guard that watched the run.
+    pub diagnosis: Option<Diagnosis>,
+    /// The first step with an alarm that came after that diagnosis.
+    pub alarm_since: Option<u64>,
+    /// How the run stands.
+    pub ending: Ending,
+    /// The last step that was seen, and when, in seconds since 1970.
+    pub last: Option<(u64, f64)>,
 }
 
 /// Points kept of one log: 96 MB of them, up to twice that while they grow.
@@ -79,9 +92,9 @@ impl LogBuilder {
         Self::default()
     }
 
-    /// Notes what a guard said of the run.
-    pub(crate) fn recorded(&mut self, diagnosis: Diagnosis) {
-        self.log.recorded = Some(diagnosis);
+    /// Notes what a run folder knows of its run.
+    pub(crate) fn recorded(&mut self, recorded: Recorded) {
+        self.log.recorded = Some(recorded);
     }
 
     /// An empty log whose user gave these names to roles.

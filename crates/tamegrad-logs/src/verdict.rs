@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use tamegrad::logs::{History, Metric, Sample, diagnose, step};
 use tamegrad::{Diagnosis, Step, Verdict};
+use tamegrad_runs::Ending;
 
-use crate::log::{Log, Series};
+use crate::log::{Log, Recorded, Series};
 use crate::readers::Format;
 use crate::roles::{self, Map, Roles};
 
@@ -61,12 +62,27 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     Ok(Reading { roles, norm_is_added_up, diagnosis, onset_wall, missing, loss, grad_norm: norm })
 }
 
-/// The diagnosis of a guard that saw the run itself takes precedence over what its log shows.
-fn with_recorded(found: Diagnosis, recorded: Option<&Diagnosis>) -> Diagnosis {
+/// The diagnosis of a guard that saw the run itself takes precedence over what its log shows, and no
+/// diagnosis is milder than the alarms of the run.
+fn with_recorded(found: Diagnosis, recorded: Option<&Recorded>) -> Diagnosis {
     let Some(recorded) = recorded else { return found };
-    let mut diagnosis = recorded.clone();
-    if diagnosis.verdict == Verdict::Recovered {
-        diagnosis.recovered = found.recovered;
+    let mut diagnosis = match &recorded.diagnosis {
+        // An early one says nothing of what came later.
+        Some(known) if known.verdict != Verdict::TooEarly => {
+            let mut known = known.clone();
+            if known.verdict == Verdict::Recovered {
+                known.recovered = found.recovered;
+            }
+            known
+        }
+        known if recorded.ending == Ending::Completed => known.clone().unwrap_or(found),
+        _ => found,
+    };
+    if let Some(step) = recorded.alarm_since
+        && !diagnosis.verdict.is_explosion()
+    {
+        diagnosis.verdict = Verdict::Exploding;
+        diagnosis.onset = Some(Step(step));
     }
     diagnosis
 }

@@ -24,6 +24,8 @@ pub struct LogRun<'a> {
     pub diagnosis: &'a Diagnosis,
     /// When the onset was logged, in seconds since 1970.
     pub onset_wall: Option<f64>,
+    /// How the run ended, where that is known.
+    pub end: Option<RunEnd<'a>>,
     /// The training loss, with the name of its series.
     pub loss: Option<(&'a str, &'a [Sample])>,
     /// The norm of the whole gradient, with the name of its series or where it is from.
@@ -36,6 +38,35 @@ pub struct LogRun<'a> {
     pub notices: &'a [String],
 }
 
+/// How a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RunEnd<'a> {
+    /// `completed`, `stopped`, `running` or `did-not-end`.
+    pub state: &'static str,
+    /// What stopped it, in words.
+    pub how: Option<&'a str>,
+    /// The last step that was seen.
+    pub last_step: Option<u64>,
+    /// When, in seconds since 1970.
+    #[serde(with = "number::optional")]
+    pub last_wall: Option<f64>,
+}
+
+impl RunEnd<'_> {
+    /// That a run did not come to its end, in words.
+    fn words(&self) -> Option<String> {
+        let state = match (self.state, self.how) {
+            ("completed", _) => return None,
+            ("running", _) => "is still running",
+            (_, Some(how)) => how,
+            (_, None) => "did not end",
+        };
+        let Some(step) = self.last_step else { return Some(format!("{state}; no step was seen")) };
+        let time = self.last_wall.and_then(utc).map_or(String::new(), |time| format!(" at {time}"));
+        Some(format!("{state}; last seen step {}{time}", count(step)))
+    }
+}
+
 /// Notices shown in full.
 const NOTICES_SHOWN: usize = 5;
 
@@ -46,6 +77,9 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
     let verdict = style.paint(tone(found.verdict), &found.verdict.as_str().to_uppercase());
     let title = format!("{} ({})", run.path, run.format);
     let mut lines = wrap(&title, &format!("{verdict}  "), style.line());
+    if let Some(end) = run.end.and_then(|end| end.words()) {
+        lines.extend(labelled("End", &end, style));
+    }
     if found.verdict.is_explosion() {
         lines.extend(labelled("When", &when(run), style));
         lines.extend(terminal::origin(found, style));
@@ -128,7 +162,7 @@ pub fn github(run: &LogRun<'_>) -> Option<String> {
 
 /// One log, as `diagnose --json` tells it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LogReport {
+pub struct LogReport<'a> {
     /// The diagnosis.
     #[serde(flatten)]
     pub diagnosis: DiagnosisReport,
@@ -139,6 +173,8 @@ pub struct LogReport {
     /// When the onset was logged, in seconds since 1970.
     #[serde(with = "number::optional")]
     pub onset_wall: Option<f64>,
+    /// How the run ended; only run folders know.
+    pub end: Option<RunEnd<'a>>,
     /// What the log holds.
     pub series: Vec<LogSeries>,
     /// What the log cannot show.
@@ -159,7 +195,7 @@ pub struct LogSeries {
 }
 
 /// The log as an object.
-pub fn report(run: &LogRun<'_>) -> LogReport {
+pub fn report<'a>(run: &LogRun<'a>) -> LogReport<'a> {
     let is = |role: Option<(&str, &[Sample])>, name: &str| role.is_some_and(|(of, _)| of == name);
     let role = |name: &str| {
         let roles = [("loss", run.loss), ("grad_norm", run.grad_norm)];
@@ -175,6 +211,7 @@ pub fn report(run: &LogRun<'_>) -> LogReport {
         path: run.path.to_owned(),
         format: run.format.to_owned(),
         onset_wall: run.onset_wall,
+        end: run.end,
         series: run.series.iter().map(series).collect(),
         missing: run.missing.to_vec(),
         notices: run.notices.to_vec(),
@@ -188,12 +225,13 @@ pub fn line(run: &LogRun<'_>, style: &Style) -> String {
     let up = run.diagnosis.signs.iter().filter(|sign| sign.count > 0);
     let strains = up.map(|sign| format!(", {}", sign.sign.as_str()));
     format!(
-        "{}  {} ({}, {}{})\n",
+        "{}  {} ({}, {}{}{})\n",
         style.paint(tone(verdict), &verdict.as_str().to_uppercase()),
         run.path,
         run.format,
         counted(records as u64, "record"),
-        strains.collect::<String>()
+        strains.collect::<String>(),
+        run.end.and_then(|end| end.words()).map_or(String::new(), |end| format!(", {end}"))
     )
 }
 
@@ -219,6 +257,7 @@ mod tests {
             format: "csv",
             diagnosis: &found,
             onset_wall: found.onset.map(|_| 1.7e9),
+            end: None,
             loss: Some(("loss", loss)),
             grad_norm: None,
             series: &[("loss".to_owned(), loss.len() as u64), ("epoch".to_owned(), 9)],

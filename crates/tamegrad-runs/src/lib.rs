@@ -5,12 +5,14 @@
 //! - `steps.arrows`: an Arrow IPC stream, one row per step ([`StepRow`]);
 //! - `tensors.arrows`: an Arrow IPC stream, one row per step and tensor ([`TensorRecord`]) around
 //!   incidents, otherwise one envelope for many steps;
-//! - `recent.arrows`: the last steps in full, replaced as the run goes on and removed when it ends;
-//! - `events.jsonl`: findings, diagnoses and actions, one [`Event`] per line;
+//! - `events.jsonl`: findings and actions, one [`Event`] per line;
+//! - `diagnosis.json`: what is known of the run so far, and how it ended ([`State`]);
+//! - `steps.recent.arrows`, `tensors.recent.arrows`: the last rows, before they make a batch of their
+//!   stream; removed when the run ends;
 //! - `lock`: held by the one writer.
 //!
-//! The two streams and the events only grow, so the folder is readable at any moment; after a crash,
-//! complete batches count and the truncated tail is left out.
+//! The streams and the events only grow, and every other file is replaced in one go, so the folder is
+//! readable at any moment. After a crash, complete batches count and the truncated tail is left out.
 //!
 //! ```
 //! use tamegrad_runs::{RunFolder, RunInfo, RunWriter, StepRow};
@@ -30,13 +32,16 @@
 //! ```
 
 mod batch;
-mod diagnosis;
 mod error;
 #[cfg(feature = "parquet")]
 mod export;
+mod journal;
+mod keeper;
 mod notice;
+mod place;
 mod read;
 mod recorder;
+mod state;
 mod stream;
 mod table;
 #[cfg(test)]
@@ -47,23 +52,52 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use diagnosis::diagnosis;
 pub use error::ReadError;
 #[cfg(feature = "parquet")]
 pub use export::export;
+pub use keeper::end_all;
 pub use notice::{NOTICES_MAX, Notice, Notices};
+pub use place::{Existing, Kind, Place, overwrite};
 pub use read::{Contents, EVENTS_MAX, ROWS_READ_MAX, RunFolder};
 pub use recorder::Recorder;
+pub use state::{COMPLETED, Ending, State};
 pub use table::{Event, RunInfo, StepRow, TensorInfo, TensorRecord, TensorRow};
 pub use thin::Bounds;
-pub use write::RunWriter;
+pub use write::{Lost, RunWriter};
 
 const INFO_FILE: &str = "run.json";
 const STEPS_FILE: &str = "steps.arrows";
 const TENSORS_FILE: &str = "tensors.arrows";
-const RECENT_FILE: &str = "recent.arrows";
+const RECENT_STEPS_FILE: &str = "steps.recent.arrows";
+const RECENT_TENSORS_FILE: &str = "tensors.recent.arrows";
 const EVENTS_FILE: &str = "events.jsonl";
+const STATE_FILE: &str = "diagnosis.json";
 const LOCK_FILE: &str = "lock";
+
+/// A run folder.
+pub const RUN: Kind = Kind {
+    marker: INFO_FILE,
+    files: &[
+        INFO_FILE,
+        "run.json.new",
+        STEPS_FILE,
+        TENSORS_FILE,
+        RECENT_STEPS_FILE,
+        "steps.recent.arrows.new",
+        RECENT_TENSORS_FILE,
+        "tensors.recent.arrows.new",
+        EVENTS_FILE,
+        STATE_FILE,
+        "diagnosis.json.new",
+        LOCK_FILE,
+        // Written beside the run by `train` and `export`.
+        "report.json",
+        "report.json.new",
+        "steps.parquet",
+        "tensors.parquet",
+    ],
+    folders: &[],
+};
 
 /// Whether a folder with files of these names is a run folder.
 pub fn is_run_folder(names: &[String]) -> bool {
@@ -94,10 +128,48 @@ pub enum RunError {
         holder: Option<u32>,
     },
     /// The folder already holds a run.
-    #[error("{}: already holds a run; hint: resume it, or write to another folder", path.display())]
+    #[error("{}: already holds a run; hint: write to another folder", path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
+    },
+    /// The folder holds something that tamegrad has not written.
+    #[error(
+        "{}: holds `{}`, which is no file of a run; want a folder that is empty or not there yet",
+        path.display(), found.escape_debug()
+    )]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+    /// The folder was removed, moved or replaced while the run was written.
+    #[error("{}: the run folder was removed, moved or replaced during the run", path.display())]
+    Gone {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The disk did not answer.
+    #[error("{}: the disk does not answer", path.display())]
+    Stalled {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The end of a run could not be written.
+    #[error(
+        "the run could not be written to its end: {source}{}{}", lost_words(lost),
+        fallback.as_ref().map_or(String::new(), |path| format!(
+            "; the diagnosis is in {}", path.display()
+        ))
+    )]
+    NotWritten {
+        /// Why.
+        source: Box<RunError>,
+        /// What was given up.
+        lost: Lost,
+        /// Where the diagnosis is instead, if it could be written anywhere.
+        fallback: Option<PathBuf>,
     },
     /// The rows could not be put into Arrow or Parquet form.
     #[error("{}: {text}", path.display())]
@@ -110,6 +182,10 @@ pub enum RunError {
     /// What is already there could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+fn lost_words(lost: &Lost) -> String {
+    if *lost == Lost::default() { String::new() } else { format!("; {} steps are lost", lost.steps) }
 }
 
 impl RunError {

@@ -8,7 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::read_rows;
 use super::table::{Event, RunInfo, StepRow, Table, TensorRecord};
-use super::{EVENTS_FILE, INFO_FILE, RECENT_FILE, STEPS_FILE, TENSORS_FILE};
+use super::place::is_being_written;
+use super::state::{COMPLETED, Ending, State};
+use super::{
+    EVENTS_FILE, INFO_FILE, RECENT_STEPS_FILE, RECENT_TENSORS_FILE, STATE_FILE, STEPS_FILE,
+    TENSORS_FILE,
+};
 use crate::error::ReadError;
 use crate::notice::{NOTICES_MAX, Notice};
 
@@ -79,7 +84,7 @@ impl RunFolder {
         notices: &mut Vec<Notice>,
         visit: impl FnMut(StepRow),
     ) -> Result<(), ReadError> {
-        read_rows(&self.path.join(STEPS_FILE), notices, visit).map(drop)
+        self.visit(STEPS_FILE, RECENT_STEPS_FILE, notices, visit)
     }
 
     /// Reads the tensors in their order, one row at a time, as [`RunFolder::visit_steps`].
@@ -89,18 +94,66 @@ impl RunFolder {
     pub fn visit_tensors(
         &self,
         notices: &mut Vec<Notice>,
-        mut visit: impl FnMut(TensorRecord),
+        visit: impl FnMut(TensorRecord),
     ) -> Result<(), ReadError> {
-        // The last steps first: a writer moves rows from there to the stream, so that the other
-        // order could miss some. Those that are seen twice are passed over.
-        let recent = read_recent(&self.path.join(RECENT_FILE), None, notices);
+        self.visit(TENSORS_FILE, RECENT_TENSORS_FILE, notices, visit)
+    }
+
+    fn visit<T: Table>(
+        &self,
+        stream: &str,
+        recent: &str,
+        notices: &mut Vec<Notice>,
+        mut visit: impl FnMut(T),
+    ) -> Result<(), ReadError> {
+        // The last rows first: a writer moves rows from there to the stream, so that the other order
+        // could miss some. Those that are seen twice are passed over.
+        let recent = read_recent(&self.path.join(recent), None, notices);
         let mut last = None;
-        read_rows(&self.path.join(TENSORS_FILE), notices, |record: TensorRecord| {
-            last = Some(record.place());
-            visit(record);
-        })?;
-        recent.into_iter().filter(|record| Some(record.place()) > last).for_each(visit);
-        Ok(())
+        let result = read_rows(&self.path.join(stream), notices, |row: T| {
+            last = Some(row.place());
+            visit(row);
+        });
+        recent.into_iter().filter(|row: &T| Some(row.place()) > last).for_each(visit);
+        result.map(drop)
+    }
+
+    /// What was known of the run when it was last written: the guard's diagnosis, and how the run ended.
+    /// `None` for a run that was not watched to its first step.
+    ///
+    /// # Errors
+    /// [`ReadError`] if it cannot be read.
+    pub fn state(&self) -> Result<Option<State>, ReadError> {
+        let path = self.path.join(STATE_FILE);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|error| ReadError::io(&path, error))?,
+        };
+        let mut text = Vec::new();
+        file.take(INFO_BYTES_MAX)
+            .read_to_end(&mut text)
+            .map_err(|error| ReadError::io(&path, error))?;
+        let broken = |error: serde_json::Error| {
+            ReadError::broken(&path, 0, error.to_string(), "the state of a tamegrad run")
+        };
+        serde_json::from_slice(&text).map(Some).map_err(broken)
+    }
+
+    /// How the run stands, by what [`RunFolder::state`] gave.
+    pub fn ending(&self, state: Option<&State>) -> Ending {
+        // First the lock: a run that ends in between is said to have ended.
+        let is_running = self.is_being_written();
+        match state.and_then(|state| state.end.as_deref()) {
+            Some(COMPLETED) => Ending::Completed,
+            Some(how) => Ending::Stopped(how.to_owned()),
+            None if is_running => Ending::Running,
+            None => Ending::Unended,
+        }
+    }
+
+    /// Whether a process is writing the run at this moment.
+    pub fn is_being_written(&self) -> bool {
+        is_being_written(&self.path)
     }
 
     /// Reads the events in their order, as [`RunFolder::visit_steps`].
@@ -206,14 +259,14 @@ pub(super) fn read_info(folder: &Path) -> Result<RunInfo, ReadError> {
     Ok(file.info)
 }
 
-/// The last steps of a run that has not ended, as far as they are after `last`.
-pub(super) fn read_recent(
+/// The last rows of a run that has not ended, as far as they are after `last`.
+pub(super) fn read_recent<T: Table>(
     path: &Path,
     last: Option<(u32, u64)>,
     notices: &mut Vec<Notice>,
-) -> Vec<TensorRecord> {
+) -> Vec<T> {
     let mut records = Vec::new();
-    let result = read_rows(path, notices, |record: TensorRecord| {
+    let result = read_rows(path, notices, |record: T| {
         if Some(record.place()) > last && records.len() < ROWS_READ_MAX {
             records.push(record);
         }

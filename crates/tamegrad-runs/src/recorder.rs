@@ -1,117 +1,179 @@
-//! Writes what the guard records about a run, step by step, to a run folder.
+//! Records what the guard sees of a run, step by step, in a run folder: off the training thread.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tamegrad::{Decision, Diagnosis, Finding, GradientAction, Names, Record, Run};
+use tamegrad::{
+    Decision, Diagnosis, Finding, GradientAction, Names, Record, Run, SignName, diagnose,
+};
 use tamegrad_report::json;
 
-use super::diagnosis;
+use super::keeper::{Keeper, Known, Message};
+use super::place::Existing;
+use super::state::{self, COMPLETED};
 use super::table::{Event, RunInfo, StepRow, TensorInfo, TensorRow};
 use super::{RunError, RunWriter};
 
-/// Writes what a guard records about a run to a run folder, during the run.
+/// How often the diagnosis is made anew, at least and at most; in between, a tenth of the time that the
+/// run has taken.
+const DIAGNOSE_MIN: Duration = Duration::from_millis(500);
+const DIAGNOSE_MAX: Duration = Duration::from_secs(5);
+/// It takes at most so small a part of the training thread's time.
+const DIAGNOSE_REST: u32 = 200;
+
+/// Records a run in a run folder while it goes on.
 ///
-/// The first error ends the writing, not the run: [`Recorder::finish`] returns it.
+/// [`Recorder::take`] only copies numbers: a thread writes them. Every step is on the disk within a
+/// second, the first one, findings of a new kind and actions at once, and with them the diagnosis so far.
+/// Where nothing can be written, the run goes on: [`Recorder::news`] says so, what waits is bounded, and
+/// writing is tried again twice a second.
 #[derive(Debug)]
 pub struct Recorder {
     folder: PathBuf,
-    info: RunInfo,
-    /// What was written, from the first step on.
-    writer: Option<RunWriter>,
-    /// Findings and actions of the run that were written.
+    info: Option<RunInfo>,
+    keeper: Keeper,
+    /// Whether the next step is the first after an interruption.
+    is_resumed: bool,
+    /// Findings and actions of the run that were handed over.
     findings: usize,
     actions: usize,
-    result: Result<(), RunError>,
+    /// Signs that have raised an alarm.
+    alarmed: HashSet<SignName>,
+    began: Instant,
+    diagnosed: Option<Instant>,
+    diagnosing_took: Duration,
 }
 
 impl Recorder {
-    /// Creates a recorder that starts the folder at the first step, replacing an earlier run there. The
-    /// tensors of `info` are taken from the record.
-    pub fn new(folder: &Path, info: RunInfo) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            info,
-            writer: None,
+    /// Begins a run: its folder, lock and `run.json` are on the disk when this returns. The tensors of
+    /// `info` are taken from the record, at the first step.
+    ///
+    /// # Errors
+    /// [`RunError`] if nothing can be written there, for the reasons of [`RunWriter::begin`].
+    pub fn begin(folder: &Path, info: RunInfo, existing: Existing) -> Result<Self, RunError> {
+        let writer = RunWriter::begin(folder, &info, existing)?;
+        Ok(Self {
+            folder: writer.folder().to_owned(),
+            is_resumed: writer.is_resumed(),
+            info: Some(info),
+            keeper: Keeper::start(writer)?,
             findings: 0,
             actions: 0,
-            result: Ok(()),
-        }
+            alarmed: HashSet::new(),
+            began: Instant::now(),
+            diagnosed: None,
+            diagnosing_took: Duration::ZERO,
+        })
     }
 
-    /// The folder.
+    /// The folder that is written.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Writes the latest step of a run, and what was found and done since the previous call.
+    /// That nothing can be written, or that it can be again; each is told once.
+    pub fn news(&self) -> Option<String> {
+        self.keeper.news()
+    }
+
+    /// Hands over the latest step of a run, and what was found and done since the previous call.
     pub fn take(&mut self, run: &Run) {
-        if self.result.is_ok() {
-            self.result = self.write(run);
-        }
-    }
-
-    /// Ends the run with its diagnosis.
-    ///
-    /// # Errors
-    /// The first [`RunError`]; what was written before it is in the folder.
-    pub fn finish(mut self, diagnosis: &Diagnosis, run: &Run) -> Result<(), RunError> {
-        self.result?;
-        let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        let step = run.record().now().map_or(0, |row| row.step.0);
-        writer.event(&diagnosis::event(diagnosis, step))?;
-        writer.finish()
-    }
-
-    fn write(&mut self, run: &Run) -> Result<(), RunError> {
         let record = run.record();
-        let Some(row) = record.now() else { return Ok(()) };
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => {
-                self.info.tensors = tensors(record);
-                self.writer.insert(RunWriter::replace(&self.folder, &self.info)?)
-            }
-        };
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-        writer.step(&StepRow {
-            step: row.step.0,
-            segment: row.segment,
-            wall: wall.map_or(f64::NAN, |since| since.as_secs_f64()),
-            loss: row.loss,
-            metric: row.metric,
-            learning_rate: row.learning_rate,
-            gradient_norm: row.gradient_norm,
-            nonfinite_gradients: row.nonfinite_gradients,
-            update_ratio: row.update_ratio,
-        })?;
-        let gradients: Vec<TensorRow> = gradients(record).collect();
-        if !gradients.is_empty() {
-            writer.tensors(row.step.0, &gradients)?;
+        let Some(row) = record.now() else { return };
+        if std::mem::take(&mut self.is_resumed) {
+            // What the guard remembers of the run before is in the folder.
+            let (findings, actions) = (run.findings(), run.actions());
+            self.findings = findings.partition_point(|finding| finding.step < row.step);
+            self.actions = actions.iter().take_while(|(step, _)| *step < row.step).count();
+            let earlier = findings[..self.findings].iter().filter(|finding| finding.is_alarm());
+            self.alarmed.extend(earlier.map(|finding| finding.sign));
         }
         let findings = run.findings().get(self.findings..).unwrap_or_default();
         let actions = run.actions().get(self.actions..).unwrap_or_default();
+        let is_first_action = self.actions == 0 && !actions.is_empty();
         (self.findings, self.actions) = (run.findings().len(), run.actions().len());
-        if !actions.is_empty() || findings.iter().any(Finding::is_alarm) {
-            writer.incident(row.step.0)?;
+        let alarms = || findings.iter().filter(|finding| finding.is_alarm());
+        let is_incident = !actions.is_empty() || alarms().next().is_some();
+        // Each sign once: a run that has exploded raises alarms in every step.
+        let mut is_new = is_first_action || actions.iter().any(|(_, decision)| decision.stop);
+        for alarm in alarms() {
+            is_new |= self.alarmed.insert(alarm.sign);
         }
+        let mut events = Vec::new();
         if !findings.is_empty() {
             let names = record.names();
-            for finding in findings {
-                writer.event(&finding_event(finding, &names))?;
-            }
+            events.extend(findings.iter().map(|finding| finding_event(finding, &names)));
         }
-        for (step, decision) in actions {
-            writer.event(&Event {
-                step: step.0,
-                kind: "action".to_owned(),
-                text: action(decision, record),
-                data: Value::Null,
-            })?;
-        }
-        Ok(())
+        events.extend(actions.iter().map(|(step, decision)| Event {
+            step: step.0,
+            kind: "action".to_owned(),
+            text: action(decision, record),
+            data: Value::Null,
+        }));
+        let info = self.info.take().map(|info| RunInfo { tensors: tensors(record), ..info });
+        let known = (is_new || self.is_diagnosis_due()).then(|| self.diagnose(run));
+        self.keeper.take(Message {
+            row: StepRow {
+                step: row.step.0,
+                segment: row.segment,
+                wall: state::now(),
+                loss: row.loss,
+                metric: row.metric,
+                learning_rate: row.learning_rate,
+                gradient_norm: row.gradient_norm,
+                nonfinite_gradients: row.nonfinite_gradients,
+                update_ratio: row.update_ratio,
+            },
+            tensors: gradients(record).collect(),
+            events,
+            is_incident,
+            is_urgent: is_new,
+            info,
+            known,
+        });
     }
+
+    fn is_diagnosis_due(&self) -> bool {
+        let wait = (self.began.elapsed() / 10).clamp(DIAGNOSE_MIN, DIAGNOSE_MAX);
+        let wait = wait.max(self.diagnosing_took * DIAGNOSE_REST);
+        self.diagnosed.is_none_or(|at| at.elapsed() >= wait)
+    }
+
+    fn diagnose(&mut self, run: &Run) -> Known {
+        let began = Instant::now();
+        let known = known(&diagnose(run), run);
+        let now = Instant::now();
+        (self.diagnosed, self.diagnosing_took) = (Some(now), now.duration_since(began));
+        known
+    }
+
+    /// Ends a run that came to its end, with its diagnosis. Returns where the run is.
+    ///
+    /// # Errors
+    /// [`RunError::NotWritten`] if not all could be written; it names where the diagnosis is then.
+    pub fn finish(self, diagnosis: &Diagnosis, run: &Run) -> Result<PathBuf, RunError> {
+        self.finish_as(COMPLETED, diagnosis, run)
+    }
+
+    /// [`Recorder::finish`] of a run that ended in another way, such as `stopped by Ctrl-C`.
+    ///
+    /// # Errors
+    /// As [`Recorder::finish`].
+    pub fn finish_as(
+        self,
+        end: &str,
+        diagnosis: &Diagnosis,
+        run: &Run,
+    ) -> Result<PathBuf, RunError> {
+        self.keeper.finish(end, known(diagnosis, run))
+    }
+}
+
+fn known(diagnosis: &Diagnosis, run: &Run) -> Known {
+    let step = run.record().now().map_or(0, |row| row.step.0);
+    Known { step, diagnosis: Box::new(diagnosis.clone()) }
 }
 
 fn tensors(record: &Record) -> Vec<TensorInfo> {
@@ -216,7 +278,7 @@ mod tests {
     fn steps_tensors_findings_actions_and_the_diagnosis_are_written() {
         let folder = tempfile::tempdir().unwrap();
         let info = RunInfo { recipe: Some("a recipe".to_owned()), ..RunInfo::default() };
-        let mut recorder = Recorder::new(folder.path(), info);
+        let mut recorder = Recorder::begin(folder.path(), info, Existing::Number).unwrap();
         let guard = run(&mut recorder);
         recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
 
@@ -242,16 +304,16 @@ mod tests {
         assert!(kinds("finding") > 0 && kinds("action") > 0);
         let action = contents.events.iter().find(|event| event.kind == "action").unwrap();
         assert_eq!((action.step, &*action.text), (60, "no update"));
-        let last = contents.events.last().unwrap();
-        assert_eq!(last.kind, "diagnosis");
-        assert_eq!(last.data["onset_step"], 60);
-        assert!(last.text.starts_with("exploded since step 60"), "{}", last.text);
+        let state = run.state().unwrap().unwrap();
+        assert_eq!(state.step, 63);
+        let read = state.diagnosis().unwrap();
+        assert_eq!(state::to_json(&read), state::to_json(&guard.diagnosis()));
     }
 
     #[test]
     fn the_steps_round_an_alarm_are_in_full_in_a_long_run() {
         let folder = tempfile::tempdir().unwrap();
-        let mut recorder = Recorder::new(folder.path(), RunInfo::default());
+        let mut recorder = begin(folder.path());
         let guard = run_of(4000, 2000..2001, &mut recorder);
         recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
         let tensors = RunFolder::open(folder.path()).unwrap().contents().tensors;
@@ -260,25 +322,145 @@ mod tests {
         assert_eq!(steps, [false, true, true, true, false, true]);
     }
 
-    #[test]
-    fn a_second_run_takes_the_place_of_the_first() {
-        let folder = tempfile::tempdir().unwrap();
-        for _ in 0..2 {
-            let mut recorder = Recorder::new(folder.path(), RunInfo::default());
-            let guard = run(&mut recorder);
-            recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
+    fn begin(folder: &Path) -> Recorder {
+        Recorder::begin(folder, RunInfo::default(), Existing::Number).unwrap()
+    }
+
+    /// Waits until what is recorded fulfils a condition.
+    fn wait_until(folder: &Path, is_met: impl Fn(&RunFolder) -> bool) -> RunFolder {
+        let began = Instant::now();
+        loop {
+            let run = RunFolder::open(folder).unwrap();
+            if is_met(&run) {
+                return run;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "it never came");
+            std::thread::sleep(Duration::from_millis(10));
         }
-        assert_eq!(RunFolder::open(folder.path()).unwrap().contents().steps.len(), 64);
     }
 
     #[test]
-    fn an_error_ends_the_writing_and_is_given_at_the_end() {
+    fn a_second_run_of_a_name_gets_a_number() {
         let folder = tempfile::tempdir().unwrap();
-        let held = RunWriter::create(folder.path(), &RunInfo::default()).unwrap();
-        let mut recorder = Recorder::new(folder.path(), RunInfo::default());
+        let wanted = folder.path().join("x");
+        let written: Vec<PathBuf> = (0..3)
+            .map(|_| {
+                let mut recorder = begin(&wanted);
+                let guard = run(&mut recorder);
+                recorder.finish(&guard.diagnosis(), guard.run()).unwrap()
+            })
+            .collect();
+        assert_eq!(written, ["x", "x-2", "x-3"].map(|name| folder.path().join(name)));
+    }
+
+    #[test]
+    fn a_run_that_overwrites_takes_the_place_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = folder.path().join("x");
+        let mut recorder = begin(&wanted);
         let guard = run(&mut recorder);
+        recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
+        std::fs::write(wanted.join("report.json"), "of the first run").unwrap();
+
+        let info = RunInfo { recipe: Some("second".to_owned()), ..RunInfo::default() };
+        let mut recorder = Recorder::begin(&wanted, info, Existing::Overwrite).unwrap();
+        assert_eq!(recorder.folder(), folder.path().join("x-2"));
+        let guard = run(&mut recorder);
+        assert_eq!(RunFolder::open(&wanted).unwrap().info.recipe, None);
+        let written = recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
+        assert_eq!(written, wanted);
+        assert_eq!(RunFolder::open(&wanted).unwrap().info.recipe.as_deref(), Some("second"));
+        assert!(!wanted.join("report.json").exists());
+        let names: Vec<_> = folder.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["x"]);
+    }
+
+    #[test]
+    fn a_run_that_was_killed_says_what_its_alarms_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = begin(folder.path());
+        let guard = run(&mut recorder);
+        let is_told = |run: &RunFolder| {
+            run.contents().events.iter().any(|event| event.kind == "finding")
+        };
+        let killed = wait_until(folder.path(), is_told);
+        assert!(killed.is_being_written());
+        let state = killed.state().unwrap().unwrap();
+        assert_eq!(state.end, None);
+        let known = state.diagnosis().unwrap();
+        assert!(known.verdict.is_explosion(), "{:?}", known.verdict);
+        recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
+        let ended = RunFolder::open(folder.path()).unwrap();
+        assert!(!ended.is_being_written());
+        assert_eq!(ended.state().unwrap().unwrap().end.as_deref(), Some(COMPLETED));
+    }
+
+    #[test]
+    fn the_first_step_is_written_at_once_and_the_others_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = begin(folder.path());
+        let _guard = run_of(1, 9..9, &mut recorder);
+        wait_until(folder.path(), |run| run.contents().steps.len() == 1);
+        let mut recorder = begin(&folder.path().join("x"));
+        let _guard = run_of(50, 99..99, &mut recorder);
+        wait_until(recorder.folder(), |run| run.contents().tensors.len() == 50);
+    }
+
+    #[test]
+    fn a_run_that_its_process_gives_up_ends_with_the_latest_diagnosis() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = begin(folder.path());
+        let guard = run(&mut recorder);
+        assert!(crate::end_all("stopped by SIGTERM").contains(&folder.path().to_owned()));
+        let run = RunFolder::open(folder.path()).unwrap();
+        let state = run.state().unwrap().unwrap();
+        assert_eq!(state.end.as_deref(), Some("stopped by SIGTERM"));
+        assert!(state.diagnosis().unwrap().verdict.is_explosion());
+        assert_eq!(run.contents().steps.len(), 64);
+        // What comes later is passed over.
+        recorder.take(guard.run());
+    }
+
+    #[test]
+    fn what_cannot_be_written_waits_and_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = begin(folder.path());
+        wait_until(folder.path(), |run| run.contents().notices.is_empty());
+        // Nothing can be written under this name.
+        let obstacle = folder.path().join("diagnosis.json.new");
+        std::fs::create_dir(&obstacle).unwrap();
+        let guard = run_of(40, 99..99, &mut recorder);
+        let began = Instant::now();
+        let news = |recorder: &Recorder| loop {
+            match recorder.news() {
+                Some(news) => break news,
+                None => assert!(began.elapsed() < Duration::from_secs(20), "no news"),
+            }
+        };
+        assert!(news(&recorder).starts_with("the run is not recorded at present: "));
+        std::fs::remove_dir(&obstacle).unwrap();
+        recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
+        let run = RunFolder::open(folder.path()).unwrap();
+        assert_eq!(run.contents().steps.len(), 40);
+        assert!(run.state().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_diagnosis_that_cannot_be_written_goes_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("x");
+        let mut recorder = begin(&gone);
+        let guard = run(&mut recorder);
+        std::fs::rename(&gone, folder.path().join("y")).unwrap();
         let error = recorder.finish(&guard.diagnosis(), guard.run()).unwrap_err();
-        assert!(matches!(error, RunError::Locked { .. }), "{error}");
-        drop(held);
+        let words = error.to_string();
+        let RunError::NotWritten { source, fallback: Some(fallback), .. } = error else {
+            panic!("{words}");
+        };
+        assert!(matches!(*source, RunError::Gone { .. }), "{words}");
+        assert!(words.contains(&fallback.display().to_string()), "{words}");
+        assert!(std::fs::read_to_string(&fallback).unwrap().contains("exploded"));
+        std::fs::remove_file(fallback).unwrap();
+        assert!(!gone.exists());
     }
 }

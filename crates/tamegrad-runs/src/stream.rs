@@ -38,24 +38,34 @@ pub(super) struct GrowingFile {
     path: PathBuf,
     file: File,
     len: u64,
+    /// Whether the disk may not have all of it yet.
+    is_unsynced: bool,
 }
 
 impl GrowingFile {
-    /// Opens a file, made if it is not there, and cuts it at `len`.
-    pub(super) fn open(path: PathBuf, len: u64) -> Result<Self, RunError> {
+    /// Makes a file. One that is already there is refused, so nothing is written through a link.
+    pub(super) fn create(path: PathBuf) -> Result<Self, RunError> {
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = file.map_err(|error| RunError::io(&path, error))?;
+        Ok(Self { path, file, len: 0, is_unsynced: true })
+    }
+
+    /// Opens a file that is there, and cuts it at `len`.
+    pub(super) fn resume(path: PathBuf, len: u64) -> Result<Self, RunError> {
         let open = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+            own_file(&path)?;
+            let mut file = OpenOptions::new().write(true).open(&path)?;
             file.set_len(len)?;
             file.seek(SeekFrom::Start(len))?;
             Ok(file)
         };
         let file = open().map_err(|error| RunError::io(&path, error))?;
-        Ok(Self { path, file, len })
+        Ok(Self { path, file, len, is_unsynced: true })
     }
 
     /// Adds a piece; if that fails, the file is as it was.
     pub(super) fn append(&mut self, piece: &[u8]) -> Result<(), RunError> {
+        self.is_unsynced = true;
         match self.file.write_all(piece) {
             Ok(()) => {
                 self.len += piece.len() as u64;
@@ -70,9 +80,21 @@ impl GrowingFile {
     }
 
     /// Waits until the disk has it.
-    pub(super) fn sync(&self) -> Result<(), RunError> {
-        self.file.sync_data().map_err(|error| RunError::io(&self.path, error))
+    pub(super) fn sync(&mut self) -> Result<(), RunError> {
+        if self.is_unsynced {
+            self.file.sync_data().map_err(|error| RunError::io(&self.path, error))?;
+            self.is_unsynced = false;
+        }
+        Ok(())
     }
+}
+
+/// Refuses what is no regular file: a link would lead out of the folder.
+pub(super) fn own_file(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::other("got a link or a folder, want a regular file"))
 }
 
 /// Rows on their way into a stream.
@@ -90,20 +112,24 @@ impl<T> fmt::Debug for Appender<T> {
 }
 
 impl<T: Table> Appender<T> {
-    /// A new stream, in place of the file that may be there.
+    /// A new stream, in a file that is not there yet.
     pub(super) fn create(path: PathBuf) -> Result<Self, RunError> {
-        let mut appender = Self::resume(path.clone(), 0)?;
         let schema = encoder::<T>(&path)?.get_ref().clone();
-        appender.file.append(&schema)?;
-        Ok(appender)
+        let mut file = GrowingFile::create(path)?;
+        file.append(&schema)?;
+        Self::of(file)
     }
 
     /// Goes on with a stream of which the first `len` bytes are whole messages.
     pub(super) fn resume(path: PathBuf, len: u64) -> Result<Self, RunError> {
-        let mut encoder = encoder::<T>(&path)?;
+        Self::of(GrowingFile::resume(path, len)?)
+    }
+
+    fn of(file: GrowingFile) -> Result<Self, RunError> {
+        let mut encoder = encoder::<T>(&file.path)?;
         // The schema: the file has it.
         encoder.get_mut().clear();
-        Ok(Self { file: GrowingFile::open(path, len)?, encoder, rows: Vec::new() })
+        Ok(Self { file, encoder, rows: Vec::new() })
     }
 
     /// The rows that wait to be written.
@@ -111,18 +137,30 @@ impl<T: Table> Appender<T> {
         &mut self.rows
     }
 
-    /// Writes the rows that wait. If that fails they are given up, so that memory stays bounded.
+    /// Writes the rows that wait. Those that cannot be written go on waiting.
     pub(super) fn flush(&mut self) -> Result<(), RunError> {
-        let rows = std::mem::take(&mut self.rows);
-        let schema = Arc::new(T::schema());
-        for rows in rows.chunks(BATCH_ROWS) {
-            RecordBatch::try_new(schema.clone(), T::columns(rows))
-                .and_then(|batch| self.encoder.write(&batch))
-                .map_err(|error| RunError::encode(&self.file.path, error))?;
-            let bytes = std::mem::take(self.encoder.get_mut());
-            self.file.append(&bytes)?;
+        let mut written = 0;
+        let mut result = Ok(());
+        for rows in self.rows.chunks(BATCH_ROWS) {
+            result = append(&mut self.file, &mut self.encoder, rows);
+            if result.is_err() {
+                break;
+            }
+            written += rows.len();
         }
-        Ok(())
+        self.rows.drain(..written);
+        result
+    }
+
+    /// Writes rows that do not wait with the others.
+    pub(super) fn append(&mut self, rows: &[T]) -> Result<(), RunError> {
+        rows.chunks(BATCH_ROWS)
+            .try_for_each(|rows| append(&mut self.file, &mut self.encoder, rows))
+    }
+
+    /// Waits until the disk has what was written.
+    pub(super) fn sync(&mut self) -> Result<(), RunError> {
+        self.file.sync()
     }
 
     /// Writes the rows that wait and the end mark.
@@ -133,6 +171,19 @@ impl<T: Table> Appender<T> {
         self.file.append(&bytes)?;
         self.file.sync()
     }
+}
+
+/// Appends a batch of rows: all of them or none.
+fn append<T: Table>(
+    file: &mut GrowingFile,
+    encoder: &mut StreamWriter<Vec<u8>>,
+    rows: &[T],
+) -> Result<(), RunError> {
+    let encoded = RecordBatch::try_new(Arc::new(T::schema()), T::columns(rows))
+        .and_then(|batch| encoder.write(&batch));
+    let bytes = std::mem::take(encoder.get_mut());
+    encoded.map_err(|error| RunError::encode(&file.path, error))?;
+    file.append(&bytes)
 }
 
 fn encoder<T: Table>(path: &Path) -> Result<StreamWriter<Vec<u8>>, RunError> {

@@ -147,6 +147,11 @@ impl TensorThinning {
         self.envelopes.values().chain(self.ring.iter().flatten())
     }
 
+    /// How many of these are of the last steps.
+    pub(super) fn ring_rows(&self) -> usize {
+        self.ring_rows
+    }
+
     fn envelop(&mut self, records: Vec<TensorRecord>, out: &mut Vec<TensorRecord>) {
         let segment = |records: Option<&TensorRecord>| records.map(|record| record.segment);
         if segment(self.envelopes.values().next()) != segment(records.first()) {

@@ -1,96 +1,128 @@
 //! Writes a run folder while the run goes on.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::journal::Journal;
+use super::place::{Existing, Place, overwrite, remove, sync_folder};
 use super::read::{InfoFile, read_events, read_info, read_recent};
+use super::state::State;
 use super::stream::{Appender, GrowingFile, read_rows};
 use super::table::{Event, RunInfo, StepRow, Table, TensorRecord, TensorRow};
 use super::thin::{Bounds, StepThinning, TensorThinning};
-use super::{EVENTS_FILE, INFO_FILE, LOCK_FILE, RECENT_FILE, RunError, STEPS_FILE, TENSORS_FILE};
+use super::{
+    EVENTS_FILE, INFO_FILE, RECENT_STEPS_FILE, RECENT_TENSORS_FILE, RUN, RunError, STATE_FILE,
+    STEPS_FILE, TENSORS_FILE,
+};
 use crate::notice::Notice;
 
-/// Steps that wait at most before they are written.
-const STEPS_WAITING_MAX: usize = 256;
-/// Rows of tensors that wait at most.
-const TENSOR_ROWS_WAITING_MAX: usize = 4096;
-/// Rows wait for a hundredth of the time that the run has taken, within these limits: a run of days
-/// would else be written in batches of one row, which are mostly their own description.
-const WAIT_MIN: Duration = Duration::from_secs(2);
-const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often the rows that wait are put on the disk.
+pub(super) const SAVE_EVERY: Duration = Duration::from_millis(500);
+/// Steps that wait make a batch at this number.
+const BATCH_STEPS: usize = 256;
+/// They also make one after a hundredth of the time that the run has taken, within these limits: a run
+/// of days would else have batches of one row, which are mostly their own description.
+const BATCH_MIN: Duration = Duration::from_secs(2);
+const BATCH_MAX: Duration = Duration::from_secs(30);
+/// The rows of the tensors take at most a fiftieth of the time to write, but come at least as often as
+/// a batch of steps in a long run.
+const TENSORS_REST: u32 = 50;
+/// Rows that wait at most where nothing can be written: some 50 MB.
+const STEPS_WAITING_MAX: usize = 1 << 18;
+const TENSOR_ROWS_WAITING_MAX: usize = 1 << 18;
+/// Bytes of events that wait at most.
+const EVENT_BYTES_WAITING_MAX: usize = 4 << 20;
+
+/// What a run folder lacks because it could not be written in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Steps.
+    pub steps: u64,
+    /// Rows of single tensors.
+    pub tensor_rows: u64,
+    /// Findings and actions.
+    pub events: u64,
+}
+
+impl Lost {
+    fn add(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.tensor_rows += other.tensor_rows;
+        self.events += other.events;
+    }
+}
 
 /// The one writer of a run folder.
 ///
-/// Dropping it writes what waits but leaves the run open, as after a crash; [`RunWriter::finish`]
-/// ends it. An error leaves the folder readable, and the rows that waited are lost.
+/// What waits is written every half second, and by [`RunWriter::save`] at once, so that the disk has it
+/// even after a power cut. A write that fails is tried again; what waits meanwhile is bounded, and what
+/// is given up is counted in the run. Dropping the writer saves but leaves the run open, as after a
+/// crash; [`RunWriter::finish`] ends it.
 #[derive(Debug)]
 pub struct RunWriter {
-    folder: PathBuf,
-    steps: Appender<StepRow>,
-    pub(super) tensors: Appender<TensorRecord>,
+    place: Place,
+    pub(super) steps: Journal<StepRow>,
+    pub(super) tensors: Journal<TensorRecord>,
     events: GrowingFile,
+    /// Lines that could not be written yet.
+    event_lines: Vec<u8>,
     step_thinning: StepThinning,
     tensor_thinning: TensorThinning,
-    /// The place of the last step, by which a rewind is seen.
+    /// Steps that wait and that no file has.
+    new_steps: usize,
+    /// Rows of tensors that are held back and that no file has.
+    new_tensor_rows: usize,
+    /// The last step and its time.
     last: Option<(u32, u64)>,
+    last_wall: f64,
     /// The last step if it was not written: an incident at it brings it back.
     skipped: Option<StepRow>,
     /// Steps that are still written whatever the bound, after an incident.
     full_left: u32,
     is_thinning_said: bool,
     notices: Vec<Notice>,
+    lost: Lost,
+    /// Since when nothing can be written, and the step then.
+    trouble: Option<(Instant, u64, String)>,
     began: Instant,
-    flushed: Instant,
-    flush_took: Duration,
+    saved: Instant,
+    batched: Instant,
+    tensors_saved: Instant,
+    tensors_took: Duration,
+    is_resumed: bool,
     is_finished: bool,
-    /// Held until the writer is gone.
-    _lock: File,
 }
 
 impl RunWriter {
-    /// Begins a run in a folder, which is made if it is not there.
+    /// Begins a run in a folder, which is made if it is not there. Its lock and `run.json` are on the
+    /// disk when this returns.
     ///
     /// # Errors
     /// [`RunError::Exists`] if it already holds a run, [`RunError::Locked`] if another process
-    /// writes it, [`RunError::Io`] if the system refuses.
+    /// writes it, [`RunError::NotOurs`] if it holds other files, [`RunError::Io`] if the system
+    /// refuses.
     pub fn create(folder: &Path, info: &RunInfo) -> Result<Self, RunError> {
-        Self::begin(folder, info, |info_path| {
-            if info_path.exists() {
-                Err(RunError::Exists { path: folder.to_owned() })
-            } else {
-                Ok(())
-            }
-        })
+        Self::begin(folder, info, Existing::Refuse)
     }
 
-    /// Begins a run in a folder, in place of the run that it may hold.
+    /// [`RunWriter::create`] with a choice of what is done about an earlier run there;
+    /// [`RunWriter::folder`] then tells where the run is written. An earlier run that is to be resumed
+    /// keeps its description.
     ///
     /// # Errors
-    /// [`RunError::Locked`] if another process writes it, [`RunError::Io`] if the system refuses.
-    pub fn replace(folder: &Path, info: &RunInfo) -> Result<Self, RunError> {
-        Self::begin(folder, info, remove)
-    }
-
-    fn begin(
-        folder: &Path,
-        info: &RunInfo,
-        make_way: impl FnOnce(&Path) -> Result<(), RunError>,
-    ) -> Result<Self, RunError> {
-        fs::create_dir_all(folder).map_err(|error| RunError::io(folder, error))?;
-        let lock = lock(folder)?;
-        let info_path = folder.join(INFO_FILE);
-        make_way(&info_path)?;
+    /// As [`RunWriter::create`].
+    pub fn begin(folder: &Path, info: &RunInfo, existing: Existing) -> Result<Self, RunError> {
+        if existing == Existing::Resume && folder.join(INFO_FILE).exists() {
+            return Self::resume(folder);
+        }
+        let place = Place::claim(folder, existing, &RUN)?;
+        let folder = place.folder().to_owned();
+        write_info(&folder, info)?;
         let steps = Appender::create(folder.join(STEPS_FILE))?;
         let tensors = Appender::create(folder.join(TENSORS_FILE))?;
-        let events = GrowingFile::open(folder.join(EVENTS_FILE), 0)?;
-        remove(&folder.join(RECENT_FILE))?;
-        // Last: a folder with this file is a whole run folder.
-        let text = serde_json::to_vec_pretty(&InfoFile::new(info))
-            .map_err(|error| RunError::encode(&info_path, error))?;
-        overwrite(&info_path, &text)?;
-        Ok(Self::new(folder, lock, steps, tensors, events))
+        let events = GrowingFile::create(folder.join(EVENTS_FILE))?;
+        sync_folder(&folder)?;
+        Ok(Self::new(place, steps, tensors, events))
     }
 
     /// Goes on with a run. What a crash has left half-written is cut off, and said in
@@ -101,33 +133,45 @@ impl RunWriter {
     /// streams cannot be read at all.
     pub fn resume(folder: &Path) -> Result<Self, RunError> {
         read_info(folder)?;
-        let lock = lock(folder)?;
-        let paths = [STEPS_FILE, TENSORS_FILE, RECENT_FILE, EVENTS_FILE].map(|f| folder.join(f));
-        let [steps_path, tensors_path, recent_path, events_path] = paths;
+        let place = Place::claim(folder, Existing::Resume, &RUN)?;
+        let path = |name| folder.join(name);
         let mut notices = Vec::new();
 
         let (mut rows, mut last) = (0, None);
-        let steps_end = read_rows(&steps_path, &mut notices, |row: StepRow| {
+        let steps_end = read_rows(&path(STEPS_FILE), &mut notices, |row: StepRow| {
             rows += 1;
-            last = Some((row.segment, row.step));
+            last = Some(row);
         })?;
+        let last_place = last.as_ref().map(Table::place);
+        let recent_steps: Vec<StepRow> =
+            read_recent(&path(RECENT_STEPS_FILE), last_place, &mut notices);
         let mut thinning = TensorThinning::new(Bounds::default());
         let mut last_record = None;
-        let tensors_end = read_rows(&tensors_path, &mut notices, |record: TensorRecord| {
-            thinning.count(&record);
-            last_record = Some((record.segment, record.step));
-        })?;
-        let recent = read_recent(&recent_path, last_record, &mut notices);
-        let events_end = read_events(&events_path, &mut notices, |_| {})?;
+        let tensors_end =
+            read_rows(&path(TENSORS_FILE), &mut notices, |record: TensorRecord| {
+                thinning.count(&record);
+                last_record = Some(record.place());
+            })?;
+        let recent: Vec<TensorRecord> =
+            read_recent(&path(RECENT_TENSORS_FILE), last_record, &mut notices);
+        let events_end = read_events(&path(EVENTS_FILE), &mut notices, |_| {})?;
 
-        let steps = Appender::resume(steps_path, steps_end)?;
-        let tensors = Appender::resume(tensors_path, tensors_end)?;
-        let events = GrowingFile::open(events_path, events_end)?;
-        let mut writer = Self::new(folder, lock, steps, tensors, events);
-        writer.step_thinning = StepThinning::new(Bounds::default().step_rows, rows);
+        let mut steps = Appender::resume(path(STEPS_FILE), steps_end)?;
+        steps.rows().extend(&recent_steps);
+        let tensors = Appender::resume(path(TENSORS_FILE), tensors_end)?;
+        let events = GrowingFile::resume(path(EVENTS_FILE), events_end)?;
+        let last = recent_steps.last().copied().or(last);
+        let mut writer = Self::new(place, steps, tensors, events);
+        writer.steps.flush()?;
+        remove(&path(RECENT_STEPS_FILE))?;
+        writer.step_thinning =
+            StepThinning::new(Bounds::default().step_rows, rows + recent_steps.len() as u64);
         writer.tensor_thinning = thinning;
-        writer.last = last.max(last_record).max(recent.last().map(Table::place));
+        writer.last =
+            last.as_ref().map(Table::place).max(last_record).max(recent.last().map(Table::place));
+        writer.last_wall = last.map_or(f64::NAN, |row| row.wall);
         writer.notices = notices;
+        writer.is_resumed = true;
         for records in recent.chunk_by(|a, b| (a.segment, a.step) == (b.segment, b.step)) {
             writer.hold(records.to_vec());
         }
@@ -135,30 +179,39 @@ impl RunWriter {
     }
 
     fn new(
-        folder: &Path,
-        lock: File,
+        place: Place,
         steps: Appender<StepRow>,
         tensors: Appender<TensorRecord>,
         events: GrowingFile,
     ) -> Self {
         let (bounds, now) = (Bounds::default(), Instant::now());
+        let path = |name| place.folder().join(name);
+        let (recent_steps, recent_tensors) = (path(RECENT_STEPS_FILE), path(RECENT_TENSORS_FILE));
         Self {
-            folder: folder.to_owned(),
-            steps,
-            tensors,
+            place,
+            steps: Journal::new(steps, recent_steps),
+            tensors: Journal::new(tensors, recent_tensors),
             events,
+            event_lines: Vec::new(),
             step_thinning: StepThinning::new(bounds.step_rows, 0),
             tensor_thinning: TensorThinning::new(bounds),
+            new_steps: 0,
+            new_tensor_rows: 0,
             last: None,
+            last_wall: f64::NAN,
             skipped: None,
             full_left: 0,
             is_thinning_said: false,
             notices: Vec::new(),
+            lost: Lost::default(),
+            trouble: None,
             began: now,
-            flushed: now,
-            flush_took: Duration::ZERO,
+            saved: now,
+            batched: now,
+            tensors_saved: now,
+            tensors_took: Duration::ZERO,
+            is_resumed: false,
             is_finished: false,
-            _lock: lock,
         }
     }
 
@@ -169,15 +222,43 @@ impl RunWriter {
         self
     }
 
+    /// Where the run is written.
+    pub fn folder(&self) -> &Path {
+        self.place.folder()
+    }
+
+    /// Whether it goes on with an earlier run.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
     /// What [`RunWriter::resume`] found broken and cut off.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
 
+    /// What was given up so far, because nothing could be written for too long.
+    pub fn lost(&self) -> Lost {
+        self.lost
+    }
+
+    /// Counts what was given up before it came here.
+    pub(super) fn count_lost(&mut self, lost: Lost) {
+        self.lost.add(lost);
+    }
+
+    /// Describes the run anew, once its tensors are known.
+    ///
+    /// # Errors
+    /// [`RunError`] if it could not be written; the earlier description is still there.
+    pub fn describe(&mut self, info: &RunInfo) -> Result<(), RunError> {
+        write_info(self.place.folder(), info)
+    }
+
     /// Adds a step. Its segment is raised where the step does not come after the last one.
     ///
     /// # Errors
-    /// [`RunError`] if the rows that waited could not be written.
+    /// [`RunError`] if what waited was due and could not be written. It waits on.
     pub fn step(&mut self, row: &StepRow) -> Result<(), RunError> {
         let mut row = *row;
         if let Some((segment, step)) = self.last {
@@ -186,106 +267,229 @@ impl RunWriter {
                 row.segment = segment.saturating_add(1);
             }
         }
+        let is_first = self.last.is_none();
         self.last = Some((row.segment, row.step));
+        self.last_wall = row.wall;
         let is_special = row.is_nonfinite() || self.full_left > 0;
         self.full_left = self.full_left.saturating_sub(1);
         if self.step_thinning.keeps(is_special) {
             self.skipped = None;
-            self.steps.rows().push(row);
+            self.push(row);
         } else {
             self.skipped = Some(row);
             self.say_thinning(row.step)?;
         }
-        self.flush_when_due()
+        // Whoever looks at the folder sees at once that the run is recorded.
+        if is_first { self.save() } else { self.save_when_due() }
+    }
+
+    fn push(&mut self, row: StepRow) {
+        let waiting = self.steps.stream.rows();
+        waiting.push(row);
+        self.new_steps += 1;
+        if waiting.len() > STEPS_WAITING_MAX {
+            // The latest say most.
+            let given_up = STEPS_WAITING_MAX / 4;
+            waiting.drain(..given_up);
+            self.new_steps = self.new_steps.min(waiting.len());
+            self.lost.steps += given_up as u64;
+        }
     }
 
     /// Adds the gradients of the tensors at a step that was added.
     ///
     /// # Errors
-    /// [`RunError`] if the rows that waited could not be written.
+    /// As [`RunWriter::step`].
     pub fn tensors(&mut self, step: u64, rows: &[TensorRow]) -> Result<(), RunError> {
         let segment = self.last.map_or(0, |(segment, _)| segment);
         self.hold(rows.iter().map(|row| TensorRecord::new(step, segment, row)).collect());
-        self.flush_when_due()
+        self.save_when_due()
     }
 
     fn hold(&mut self, records: Vec<TensorRecord>) {
-        self.tensor_thinning.push(records, self.tensors.rows());
+        self.new_tensor_rows += records.len();
+        let waiting = self.tensors.stream.rows();
+        self.tensor_thinning.push(records, waiting);
+        if waiting.len() > TENSOR_ROWS_WAITING_MAX && self.trouble.is_some() {
+            let given_up = waiting.len() - TENSOR_ROWS_WAITING_MAX * 3 / 4;
+            waiting.drain(..given_up);
+            self.lost.tensor_rows += given_up as u64;
+        }
     }
 
     /// Says that something happens at the step: the tensors' last steps and the next ones are
-    /// written in full. The first of several writes everything that waited.
+    /// written in full.
     ///
     /// # Errors
-    /// [`RunError`] if it could not be written.
+    /// As [`RunWriter::step`].
     pub fn incident(&mut self, step: u64) -> Result<(), RunError> {
-        let is_first = self.full_left == 0;
         self.full_left = self.tensor_thinning.bounds.full_steps;
         if let Some(row) = self.skipped.take_if(|row| row.step == step) {
             self.step_thinning.dropped -= 1;
-            self.steps.rows().push(row);
+            self.push(row);
         }
-        if !self.tensor_thinning.incident(self.tensors.rows()) {
+        if !self.tensor_thinning.incident(self.tensors.stream.rows()) {
             self.say_thinning(step)?;
         }
-        // Not at each of many incidents in a row: batches of one row are mostly their description.
-        if is_first { self.flush() } else { self.flush_when_due() }
+        Ok(())
     }
 
-    /// Adds an event, at once.
+    /// Adds an event, at once; [`RunWriter::save`] waits until the disk has it.
     ///
     /// # Errors
-    /// [`RunError`] if it could not be written.
+    /// [`RunError`] if it could not be written. It waits on.
     pub fn event(&mut self, event: &Event) -> Result<(), RunError> {
         let mut line = serde_json::to_vec(event)
-            .map_err(|error| RunError::encode(&self.folder.join(EVENTS_FILE), error))?;
+            .map_err(|error| RunError::encode(&self.place.folder().join(EVENTS_FILE), error))?;
         line.push(b'\n');
-        self.events.append(&line)
+        if self.event_lines.len() + line.len() > EVENT_BYTES_WAITING_MAX {
+            self.lost.events += 1;
+            return Ok(());
+        }
+        self.event_lines.extend(line);
+        self.write_events()
     }
 
-    /// Writes everything that waits, and puts the last steps where a reader finds them.
+    fn write_events(&mut self) -> Result<(), RunError> {
+        if !self.event_lines.is_empty() {
+            self.events.append(&self.event_lines)?;
+            self.event_lines.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes what is known of the run so far, in place of what was known before.
+    ///
+    /// # Errors
+    /// [`RunError`] if it could not be written; what was known before is still there.
+    pub fn state(&mut self, state: &State) -> Result<(), RunError> {
+        let path = self.place.folder().join(STATE_FILE);
+        let text = serde_json::to_vec_pretty(state).map_err(|e| RunError::encode(&path, e))?;
+        overwrite(&path, &text)
+    }
+
+    /// Puts everything that waits on the disk.
+    ///
+    /// # Errors
+    /// [`RunError`] if it could not be written. It waits on, and the next save tries again.
+    pub fn save(&mut self) -> Result<(), RunError> {
+        let result = self.try_save(true);
+        self.note_outcome(&result);
+        result
+    }
+
+    /// [`RunWriter::save`] if half a second has passed since the last.
+    ///
+    /// # Errors
+    /// As [`RunWriter::save`].
+    pub fn save_when_due(&mut self) -> Result<(), RunError> {
+        if self.saved.elapsed() < SAVE_EVERY {
+            return Ok(());
+        }
+        let result = self.try_save(false);
+        self.note_outcome(&result);
+        result
+    }
+
+    fn try_save(&mut self, is_urgent: bool) -> Result<(), RunError> {
+        let now = Instant::now();
+        self.saved = now;
+        if !self.place.is_there() {
+            return Err(RunError::Gone { path: self.place.folder().to_owned() });
+        }
+        // The reason of a finding before the finding.
+        let steps = self.save_steps(now);
+        let tensors = self.save_tensors(now, is_urgent);
+        let events = self.write_events().and_then(|()| self.events.sync());
+        steps.and(tensors).and(events)
+    }
+
+    fn save_steps(&mut self, now: Instant) -> Result<(), RunError> {
+        let wait = (now.duration_since(self.began) / 100).clamp(BATCH_MIN, BATCH_MAX);
+        let waiting = self.steps.stream.rows().len();
+        if waiting == 0 {
+            return Ok(());
+        }
+        if waiting >= BATCH_STEPS || now.duration_since(self.batched) >= wait {
+            self.steps.flush()?;
+            self.batched = now;
+            self.new_steps = 0;
+            return self.steps.forget();
+        }
+        let rows = self.steps.stream.rows().clone();
+        self.steps.keep(&rows, self.new_steps)?;
+        self.new_steps = 0;
+        Ok(())
+    }
+
+    fn save_tensors(&mut self, now: Instant, is_urgent: bool) -> Result<(), RunError> {
+        self.tensors.flush()?;
+        let rest = (self.tensors_took * TENSORS_REST).min(BATCH_MAX);
+        if !is_urgent && now.duration_since(self.tensors_saved) < rest {
+            return Ok(());
+        }
+        let held: Vec<TensorRecord> = self.tensor_thinning.held().copied().collect();
+        let is_in_ring = self.new_tensor_rows <= self.tensor_thinning.ring_rows();
+        let new = if is_in_ring { self.new_tensor_rows } else { usize::MAX };
+        self.tensors.keep(&held, new)?;
+        self.new_tensor_rows = 0;
+        self.tensors_saved = Instant::now();
+        self.tensors_took = self.tensors_saved.duration_since(now);
+        Ok(())
+    }
+
+    /// Remembers since when nothing can be written, and says so in the run when it can be again.
+    fn note_outcome(&mut self, result: &Result<(), RunError>) {
+        let step = self.last.map_or(0, |(_, step)| step);
+        match result {
+            Err(error) if self.trouble.is_none() => {
+                self.trouble = Some((Instant::now(), step, error.to_string()));
+            }
+            Err(_) => {}
+            Ok(()) => {
+                let Some((since, from, error)) = self.trouble.take() else { return };
+                let Lost { steps, tensor_rows, events } = self.lost;
+                let text = format!(
+                    "nothing could be written from step {from} to step {step}, for {:.0} s: {error}; \
+                     {steps} steps, {tensor_rows} rows of tensors and {events} events are lost",
+                    since.elapsed().as_secs_f64()
+                );
+                let data = serde_json::json!(
+                    { "steps": steps, "tensor_rows": tensor_rows, "events": events }
+                );
+                // If the disk is full again, the line waits with the others.
+                let _ = self.event(&Event { step, kind: "not-written".to_owned(), text, data });
+            }
+        }
+    }
+
+    /// Ends the run: the last steps are written in full, the streams get their end marks, and an
+    /// earlier run is replaced if that was asked for. Returns where the run is.
     ///
     /// # Errors
     /// [`RunError`] if it could not be written.
-    pub fn flush(&mut self) -> Result<(), RunError> {
-        let began = Instant::now();
-        let steps = self.steps.flush();
-        // The last steps after the tensors: a reader knows by its place what it has seen already.
-        let tensors = self.tensors.flush().and_then(|()| self.write_recent());
-        self.flushed = Instant::now();
-        self.flush_took = began.elapsed();
-        steps.and(tensors)
+    pub fn finish(self) -> Result<PathBuf, RunError> {
+        self.finish_with(None)
     }
 
-    /// Ends the run: the last steps are written in full, the streams get their end marks.
-    ///
-    /// # Errors
-    /// [`RunError`] if it could not be written.
-    pub fn finish(mut self) -> Result<(), RunError> {
-        self.tensor_thinning.drain(self.tensors.rows());
+    /// [`RunWriter::finish`] with what is known of the run at its end.
+    pub(super) fn finish_with(mut self, state: Option<State>) -> Result<PathBuf, RunError> {
+        if !self.place.is_there() {
+            return Err(RunError::Gone { path: self.place.folder().to_owned() });
+        }
+        self.tensor_thinning.drain(self.tensors.stream.rows());
         if self.step_thinning.dropped + self.tensor_thinning.dropped > 0 {
             self.say_thinned()?;
         }
+        self.save()?;
         self.is_finished = true;
         self.steps.finish()?;
         self.tensors.finish()?;
-        remove(&self.folder.join(RECENT_FILE))?;
-        self.events.sync()
-    }
-
-    fn flush_when_due(&mut self) -> Result<(), RunError> {
-        let wait = (self.began.elapsed() / 100).max(self.flush_took * 50);
-        let wait = wait.clamp(WAIT_MIN, WAIT_MAX);
-        if self.flushed.elapsed() >= wait {
-            return self.flush();
-        }
-        if self.steps.rows().len() >= STEPS_WAITING_MAX {
-            self.steps.flush()?;
-        }
-        if self.tensors.rows().len() >= TENSOR_ROWS_WAITING_MAX {
-            self.tensors.flush()?;
-        }
-        Ok(())
+        self.write_events()?;
+        self.events.sync()?;
+        // Last: who reads that a run has ended finds all of it.
+        state.map_or(Ok(()), |state| self.state(&state))?;
+        self.place.settle()
     }
 
     /// Says once that a bound is reached, so that it is known even if the run does not end well.
@@ -308,70 +512,20 @@ impl RunWriter {
         let step = self.last.map_or(0, |(_, step)| step);
         self.event(&Event { step, kind: "thinned".to_owned(), text, data })
     }
-
-    fn write_recent(&self) -> Result<(), RunError> {
-        let path = self.folder.join(RECENT_FILE);
-        let mut records = self.tensor_thinning.held().copied().peekable();
-        if records.peek().is_none() {
-            return remove(&path);
-        }
-        let fresh = self.folder.join(format!("{RECENT_FILE}.new"));
-        let mut appender = Appender::create(fresh.clone())?;
-        appender.rows().extend(records);
-        appender.flush()?;
-        drop(appender);
-        fs::rename(&fresh, &path).map_err(|error| RunError::io(&path, error))
-    }
 }
 
 impl Drop for RunWriter {
     fn drop(&mut self) {
         if !self.is_finished {
             // There is nobody left to tell; a reader sees what is missing.
-            let _ = self.flush();
+            let _ = self.save();
         }
     }
 }
 
-/// Takes the lock of a folder, or says who has it.
-fn lock(folder: &Path) -> Result<File, RunError> {
-    let path = folder.join(LOCK_FILE);
-    let io = |error| RunError::io(&path, error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let read = file.take(20).read_to_string(&mut text);
-            let holder = read.ok().and_then(|_| text.trim().parse().ok());
-            return Err(RunError::Locked { path: folder.to_owned(), holder });
-        }
-        Err(TryLockError::Error(error)) => return Err(io(error)),
-    }
-    file.set_len(0).map_err(io)?;
-    file.write_all(std::process::id().to_string().as_bytes()).map_err(io)?;
-    Ok(file)
-}
-
-/// Writes a file in one go: readers see the old one or the new one.
-fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, bytes)
-        .and_then(|()| fs::rename(&fresh, path))
-        .map_err(|error| RunError::io(path, error))
-}
-
-fn remove(path: &Path) -> Result<(), RunError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(RunError::io(path, error))
-        }
-        _ => Ok(()),
-    }
+fn write_info(folder: &Path, info: &RunInfo) -> Result<(), RunError> {
+    let path = folder.join(INFO_FILE);
+    let text = serde_json::to_vec_pretty(&InfoFile::new(info))
+        .map_err(|error| RunError::encode(&path, error))?;
+    overwrite(&path, &text)
 }

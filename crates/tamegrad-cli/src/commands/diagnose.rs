@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tamegrad_logs::{Log, Map, Series, Source, discover_mapped, read_verdict};
+use tamegrad_logs::{Ending, Log, Map, Recorded, Series, Source, discover_mapped, read_verdict};
 use tamegrad_report::log::{self, LogRun};
 
 use crate::args::{Diagnose, OutputFormat};
@@ -112,12 +112,24 @@ pub(crate) fn with_run<R>(
         format: source.format().name,
         diagnosis: &reading.diagnosis,
         onset_wall: reading.onset_wall,
+        end: log.recorded.as_ref().map(end),
         loss: name(reading.roles.loss).map(|name| (name, &reading.loss[..])),
         grad_norm: norm_name.map(|name| (name, &reading.grad_norm[..])),
         series: &series,
         missing: &reading.missing,
         notices: &notices,
     })
+}
+
+fn end(recorded: &Recorded) -> log::RunEnd<'_> {
+    let (state, how) = match &recorded.ending {
+        Ending::Completed => ("completed", None),
+        Ending::Stopped(how) => ("stopped", Some(how.as_str())),
+        Ending::Running => ("running", None),
+        Ending::Unended => ("did-not-end", None),
+    };
+    let (last_step, last_wall) = recorded.last.unzip();
+    log::RunEnd { state, how, last_step, last_wall }
 }
 
 fn name(series: Option<&Series>) -> Option<&str> {

@@ -1,111 +1,295 @@
 //! `tamegrad fix`: find out what is wrong, and the smallest change that cures it.
 
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use tamegrad::{Mode, Run, Verdict};
-use tamegrad_lab::fix::{Chosen, Stage, Trial};
+use serde::{Deserialize, Serialize};
+use tamegrad::{Mode, Verdict};
+use tamegrad_lab::fix::{Chosen, EarlierTrial, News, Stage, Trial};
 use tamegrad_lab::recipe::RecipeFile;
 use tamegrad_lab::{Fix as Found, fix};
 use tamegrad_report::json::{ChosenReport, DiagnosisReport, FixReport, FixedReport, TrialReport};
 use tamegrad_report::{describe_change, markdown, number, terminal};
-use tamegrad_runs::{Recorder, RunInfo};
+use tamegrad_runs::{
+    COMPLETED, Existing, Kind, Place, RUN, ReadError, Recorder, RunError, RunInfo, overwrite,
+};
 
-use super::recipe::{exit_code, make_folder, read_recipe, run_info, write};
-use super::{FOUND, HEALTHY, STOPPED, to_json};
+use super::recipe::{exit_code, read_recipe, run_info};
+use super::{FOUND, HEALTHY, to_json};
 use crate::args::Fix;
 use crate::failure::Failure;
 use crate::progress::run::Bar;
-use crate::screen;
+use crate::{screen, signals};
 
 /// Searches, writes the report and the fixed recipe, and prints what it found.
 pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<u8, Failure> {
     let file = read_recipe(&args.common)?;
-    let folder = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.recipe.name));
-    make_folder(&folder)?;
-    let mut recorders = Recorders::new(&folder, run_info(&file, Mode::Observe))?;
+    let mut search = Search::begin(&args.output.folder(&file), args.output.existing(), &file)?;
     let mut bar = Bar::new(args.common.quiet || args.common.json);
-    let found = fix(&file, cancel, &mut |stage, progress, run| {
-        bar.show(&stage_name(stage), progress);
-        recorders.take(stage, run);
+    let earlier = std::mem::take(&mut search.earlier);
+    let found = fix(&file, &earlier, cancel, &mut |news| {
+        if let News::Step(stage, progress, _) = news {
+            bar.show(&stage_name(stage), progress);
+        }
+        search.take(&news);
+        bar.tell(search.news());
     })?;
     bar.clear();
-    let recorded = recorders.finish(&found);
     let report = report(&found);
     let json = to_json(&report)?;
     let diff = found.chosen.as_ref().map_or("", |chosen| &chosen.diff);
     let document = markdown::fix(&report, &found.given.diagnosis, &found.given.run, diff);
-    write(&folder.join("report.json"), &json)?;
-    write(&folder.join("report.md"), &document)?;
-    let fixed = folder.join("fixed.toml");
-    if let Some(chosen) = &found.chosen {
-        write(&fixed, &chosen.text)?;
-    }
+    let written = search.finish(&found, &json, &document);
     if args.common.json {
         screen::print(&json);
     } else if !args.common.quiet {
-        screen::print(&story(&found, &report, &file, &folder));
+        screen::print(&story(&found, &report, &file, written.as_deref().ok()));
     }
-    recorded?;
+    written?;
     Ok(match &found.chosen {
         Some(chosen) => exit_code(chosen.trained.diagnosis.verdict),
-        None if found.cancelled => STOPPED,
+        None if found.cancelled => signals::exit_code(),
         None if found.given.diagnosis.verdict.is_explosion() => FOUND,
         None => HEALTHY,
     })
 }
 
-/// Writes the run as given, and the one that was trained to the end, into folders of their own.
-struct Recorders {
-    info: RunInfo,
-    given: Recorder,
-    /// The run to the end, with the remedy that it tries.
-    last: Option<(String, Recorder)>,
-    last_folder: PathBuf,
+const SEARCH_FILE: &str = "search.json";
+const TRIALS_FILE: &str = "trials.jsonl";
+const REPORT_FILES: [&str; 3] = ["report.md", "report.json", "fixed.toml"];
+
+/// The folder of a search.
+const SEARCH: Kind = Kind {
+    marker: SEARCH_FILE,
+    files: &[
+        SEARCH_FILE,
+        "search.json.new",
+        TRIALS_FILE,
+        "report.md",
+        "report.md.new",
+        "report.json",
+        "report.json.new",
+        "fixed.toml",
+        "fixed.toml.new",
+        "lock",
+    ],
+    folders: &[("given", &RUN), ("fixed", &RUN)],
+};
+
+/// What a search is about: the contents of `search.json`.
+#[derive(Serialize, Deserialize)]
+struct SearchInfo {
+    format: String,
+    version: u32,
+    tamegrad: String,
+    recipe: String,
 }
 
-impl Recorders {
-    /// An earlier search's run to the end is taken away.
-    fn new(folder: &Path, info: RunInfo) -> Result<Self, Failure> {
-        let given = Recorder::new(&folder.join("given"), info.clone());
-        let recorders = Self { info, given, last: None, last_folder: folder.join("fixed") };
-        recorders.remove_last()?;
-        Ok(recorders)
+impl SearchInfo {
+    fn new(file: &RecipeFile) -> Self {
+        Self {
+            format: "tamegrad-search".to_owned(),
+            version: 1,
+            tamegrad: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe: file.text.clone(),
+        }
+    }
+}
+
+/// A line of `trials.jsonl`.
+#[derive(Serialize, Deserialize)]
+struct TrialLine {
+    remedy: String,
+    verdict: String,
+    /// JSON has no NaN.
+    metric: Option<f64>,
+    steps: u64,
+    seconds: f64,
+    learns: bool,
+}
+
+impl TrialLine {
+    fn read(line: &str) -> Option<EarlierTrial> {
+        let Self { remedy, verdict, metric, steps, seconds, learns } =
+            serde_json::from_str(line).ok()?;
+        let verdict = Verdict::ALL.iter().find(|known| known.as_str() == verdict)?;
+        let metric = metric.unwrap_or(f64::NAN);
+        Some(EarlierTrial { remedy, verdict: *verdict, metric, steps, seconds, learns })
+    }
+}
+
+/// Writes a search to its folder while it goes on: the run as given, the trials, and the run that was
+/// trained to the end.
+struct Search {
+    place: Place,
+    info: RunInfo,
+    given: Option<Recorder>,
+    trials: File,
+    /// The run to the end, with the remedy that it tries.
+    last: Option<(String, Recorder)>,
+    /// The trials of a search that was interrupted.
+    earlier: Vec<EarlierTrial>,
+    /// The first error in writing.
+    error: Option<RunError>,
+}
+
+impl Search {
+    /// Takes the folder. What an interrupted search has left is read, and its reports are removed.
+    fn begin(folder: &Path, existing: Existing, file: &RecipeFile) -> Result<Self, Failure> {
+        let place = Place::claim(folder, existing, &SEARCH)?;
+        let path = |name: &str| place.folder().join(name);
+        let mut earlier = Vec::new();
+        if path(SEARCH_FILE).exists() {
+            let text = read(&path(SEARCH_FILE))?;
+            let info: Option<SearchInfo> = serde_json::from_str(&text).ok();
+            if info.is_none_or(|info| info.recipe != file.text) {
+                return Err(Failure::OtherRecipe { folder: folder.to_owned() });
+            }
+            let trials = read(&path(TRIALS_FILE)).unwrap_or_default();
+            // A line that was cut by a kill is left out: that trial is run again.
+            earlier.extend(trials.lines().filter_map(TrialLine::read));
+            for name in REPORT_FILES {
+                remove(&path(name))?;
+            }
+        }
+        let info = serde_json::to_vec_pretty(&SearchInfo::new(file)).map_err(Failure::Json)?;
+        overwrite(&path(SEARCH_FILE), &info)?;
+        let lines: String = earlier.iter().map(line).collect();
+        overwrite(&path(TRIALS_FILE), lines.as_bytes())?;
+        let trials = OpenOptions::new().append(true).open(path(TRIALS_FILE));
+        let trials =
+            trials.map_err(|error| Failure::Write { path: path(TRIALS_FILE), error })?;
+        remove_run(&path("fixed"))?;
+        let info = run_info(file, Mode::Observe);
+        let given = Some(record(&path("given"), &info)?);
+        Ok(Self { place, info, given, trials, last: None, earlier, error: None })
     }
 
-    fn take(&mut self, stage: &Stage, run: &Run) {
-        match stage {
-            Stage::Given => self.given.take(run),
-            Stage::Trial(..) => {}
-            Stage::Final(remedy) => {
-                let begun = self.last.take().filter(|(begun, _)| begun == remedy);
-                let begin =
-                    || (remedy.clone(), Recorder::new(&self.last_folder, self.info.clone()));
-                self.last.insert(begun.unwrap_or_else(begin)).1.take(run);
+    fn take(&mut self, news: &News<'_>) {
+        match news {
+            News::Step(Stage::Given, _, run) => {
+                if let Some(given) = &mut self.given {
+                    given.take(run);
+                }
+            }
+            News::Step(Stage::Trial(..), ..) => {}
+            News::Step(Stage::Final(remedy), _, run) => {
+                if self.last.as_ref().is_none_or(|(begun, _)| begun != remedy) {
+                    // The one before did not hold.
+                    self.last = None;
+                    match record(&self.place.folder().join("fixed"), &self.info) {
+                        Ok(recorder) => self.last = Some((remedy.clone(), recorder)),
+                        Err(error) => return self.note(Err(error)),
+                    }
+                }
+                if let Some((_, recorder)) = &mut self.last {
+                    recorder.take(run);
+                }
+            }
+            News::Tried(trial) => {
+                let known = EarlierTrial {
+                    remedy: trial.proposal.label(),
+                    verdict: trial.verdict,
+                    metric: trial.metric,
+                    steps: trial.steps,
+                    seconds: trial.seconds,
+                    learns: trial.learns,
+                };
+                let written = self.trials.write_all(line(&known).as_bytes());
+                let path = self.place.folder().join(TRIALS_FILE);
+                let written = written.and_then(|()| self.trials.sync_data());
+                self.note(written.map_err(|source| RunError::Io { path, source }));
             }
         }
     }
 
-    fn finish(mut self, found: &Found) -> Result<(), Failure> {
-        let last = self.last.take().map(|(_, recorder)| recorder);
-        let written = match (&found.chosen, last) {
-            (Some(Chosen { trained, .. }), Some(recorder)) => {
-                recorder.finish(&trained.diagnosis, &trained.run)
+    fn note(&mut self, result: Result<(), RunError>) {
+        if let Err(error) = result {
+            self.error.get_or_insert(error);
+        }
+    }
+
+    fn news(&self) -> Option<String> {
+        let recorders = [self.given.as_ref(), self.last.as_ref().map(|(_, recorder)| recorder)];
+        recorders.into_iter().flatten().find_map(Recorder::news)
+    }
+
+    /// Ends the runs and writes the reports. Returns where all of it is.
+    fn finish(mut self, found: &Found, json: &str, document: &str) -> Result<PathBuf, Failure> {
+        let folder = self.place.folder().to_owned();
+        let how = if found.cancelled { signals::how() } else { COMPLETED };
+        let given = self.given.take().map(|given| {
+            given.finish_as(how, &found.given.diagnosis, &found.given.run).map(drop)
+        });
+        self.note(given.unwrap_or(Ok(())));
+        match (&found.chosen, self.last.take()) {
+            (Some(Chosen { trained, .. }), Some((_, recorder))) => {
+                let ended = recorder.finish(&trained.diagnosis, &trained.run).map(drop);
+                self.note(ended);
             }
             // It did not hold.
-            _ => self.remove_last().map(Ok)?,
-        };
-        self.given.finish(&found.given.diagnosis, &found.given.run).and(written)?;
-        Ok(())
-    }
-
-    fn remove_last(&self) -> Result<(), Failure> {
-        let path = &self.last_folder;
-        if !path.join("run.json").exists() {
-            return Ok(());
+            (_, last) => {
+                drop(last);
+                remove_run(&folder.join("fixed"))?;
+            }
         }
-        std::fs::remove_dir_all(path).map_err(|error| Failure::Write { path: path.clone(), error })
+        overwrite(&folder.join("report.md"), document.as_bytes())?;
+        if let Some(chosen) = &found.chosen {
+            overwrite(&folder.join("fixed.toml"), chosen.text.as_bytes())?;
+        }
+        overwrite(&folder.join("report.json"), json.as_bytes())?;
+        match self.error.take() {
+            Some(error) => Err(error.into()),
+            // What was interrupted does not take the place of a search that was not.
+            None if found.cancelled => Ok(folder),
+            None => Ok(self.place.settle()?),
+        }
     }
+}
+
+/// Begins to record a run in a folder of the search, in place of what is there.
+fn record(folder: &Path, info: &RunInfo) -> Result<Recorder, RunError> {
+    remove_run(folder)?;
+    Recorder::begin(folder, info.clone(), Existing::Refuse)
+}
+
+/// Removes a run of the search, all files of which are ours.
+fn remove_run(folder: &Path) -> Result<(), RunError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(RunError::Io { path: folder.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Failure::Write { path: path.to_owned(), error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|source| Failure::Read(ReadError::Io { path: path.to_owned(), source }))
+}
+
+fn line(trial: &EarlierTrial) -> String {
+    let line = TrialLine {
+        remedy: trial.remedy.clone(),
+        verdict: trial.verdict.as_str().to_owned(),
+        metric: trial.metric.is_finite().then_some(trial.metric),
+        steps: trial.steps,
+        seconds: trial.seconds,
+        learns: trial.learns,
+    };
+    // Names and numbers: there is nothing in it that JSON could not say.
+    serde_json::to_string(&line).unwrap_or_default() + "\n"
 }
 
 fn stage_name(stage: &Stage) -> String {
@@ -145,7 +329,12 @@ fn report(found: &Found) -> FixReport {
 }
 
 /// What the screen shows: the diagnosis, the trials, the choice, the difference, the files.
-fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) -> String {
+fn story(
+    found: &Found,
+    report: &FixReport,
+    file: &RecipeFile,
+    folder: Option<&Path>,
+) -> String {
     let style = screen::style();
     let mut text = terminal::diagnosis(&found.given.diagnosis, &found.given.run, &style);
     if !found.trials.is_empty() {
@@ -170,10 +359,16 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
             ));
         }
         None if found.cancelled && verdict.is_explosion() => {
-            text.push_str("Stopped by Ctrl-C before a fix was found.\n");
+            text.push_str(&format!(
+                "{} before a fix was found; to go on, add --resume.\n",
+                capitalised(signals::how())
+            ));
         }
         None if found.cancelled => {
-            text.push_str("Stopped by Ctrl-C: no explosion so far, and no remedy was tried.\n");
+            text.push_str(&format!(
+                "{}: no explosion so far, and no remedy was tried.\n",
+                capitalised(signals::how())
+            ));
         }
         None if verdict.is_explosion() => text.push_str(
             "No single remedy gave a healthy run. Try combining two of the best trials above by hand.\n",
@@ -183,6 +378,7 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
         ),
         None => text.push_str("Nothing to fix: the recipe is unchanged.\n"),
     }
+    let Some(folder) = folder else { return text };
     let files: Vec<PathBuf> = ["report.md", "report.json", "given", "fixed.toml", "fixed"]
         .into_iter()
         .filter(|name| !name.starts_with("fixed") || found.chosen.is_some())
@@ -191,4 +387,9 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: &Path) ->
     let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
     text.push_str(&format!("\n{} -> {}\n", file.path.display(), files.join(", ")));
     text
+}
+
+fn capitalised(text: &str) -> String {
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    first.to_uppercase() + rest
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use tamegrad::{Mode, Verdict};
 use tamegrad_lab::recipe::edit::{self, Edit, EditValue};
 use tamegrad_lab::recipe::{self, RecipeFile};
-use tamegrad_runs::RunInfo;
+use tamegrad_runs::{Existing, RunInfo};
 
 use super::{FOUND, HEALTHY};
-use crate::args::Common;
+use crate::args::{Common, Output};
 use crate::failure::Failure;
 
 /// The exit code of a run: 0 when it ended well (healthy, recovered, too early to say).
@@ -30,13 +30,20 @@ pub(crate) fn read_recipe(common: &Common) -> Result<RecipeFile, Failure> {
     Ok(file)
 }
 
-/// The folder `runs/NAME`, or `runs/NAME-2` and so on where there is a run already.
-pub(crate) fn free_folder(name: &str) -> PathBuf {
-    let runs = Path::new("runs");
-    let numbered = (2_u64..).map(|number| runs.join(format!("{name}-{number}")));
-    let mut folders = std::iter::once(runs.join(name)).chain(numbered);
-    let is_free = |folder: &PathBuf| !folder.join("run.json").exists();
-    folders.find(is_free).unwrap_or_else(|| runs.join(name))
+impl Output {
+    /// The folder that is asked for; that of the recipe's name without it.
+    pub(crate) fn folder(&self, file: &RecipeFile) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| Path::new("runs").join(&file.recipe.name))
+    }
+
+    /// What is to be done about what is there.
+    pub(crate) fn existing(&self) -> Existing {
+        match (self.overwrite, self.resume) {
+            (true, _) => Existing::Overwrite,
+            (false, true) => Existing::Resume,
+            (false, false) => Existing::Number,
+        }
+    }
 }
 
 /// What a run folder says of the run of a recipe.
@@ -52,15 +59,4 @@ pub(crate) fn run_info(file: &RecipeFile, mode: Mode) -> RunInfo {
         environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
         ..RunInfo::default()
     }
-}
-
-/// Makes the folder that the report goes to: before the run, which is lost if it cannot be made.
-pub(crate) fn make_folder(path: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(path)
-        .map_err(|error| Failure::Write { path: path.to_path_buf(), error })
-}
-
-/// Writes a file.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| Failure::Write { path: path.to_path_buf(), error })
 }

@@ -45,6 +45,13 @@ impl Bar {
         self.bar.set_message(format!("loss {:.2e}{norm}{metric}", progress.loss));
     }
 
+    /// Tells something above the bar.
+    pub(crate) fn tell(&self, text: Option<String>) {
+        if let Some(text) = text {
+            self.bar.suspend(|| eprintln!("warning: {text}"));
+        }
+    }
+
     /// Takes the bar off the screen.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();

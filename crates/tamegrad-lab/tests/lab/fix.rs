@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad::Verdict;
 use tamegrad_lab::recipe::RecipeFile;
+use tamegrad_lab::fix::{EarlierTrial, News};
 use tamegrad_lab::{fix, recipe};
 
 use crate::shipped;
@@ -11,7 +12,7 @@ use crate::shipped;
 #[test]
 fn the_least_force_that_works_is_trained_to_the_end_and_its_recipe_stays_healthy() {
     let file = recipe::read(&shipped("exploding-regression.toml")).unwrap();
-    let found = fix(&file, &AtomicBool::new(false), &mut |_, _, _| {}).unwrap();
+    let found = fix(&file, &[], &AtomicBool::new(false), &mut |_| {}).unwrap();
     let forces: Vec<_> = found.trials.iter().map(|t| t.proposal.remedy.force()).collect();
     assert!(forces.is_sorted(), "{forces:?}");
     let chosen = found.chosen.expect("a fix");
@@ -36,7 +37,7 @@ fn a_healthy_recipe_is_left_alone() {
         [training]\nbatch = 28\nepochs = 15\n";
     let recipe = crate::parse(text);
     let file = RecipeFile { text: text.into(), path: "t.toml".into(), recipe };
-    let found = fix(&file, &AtomicBool::new(false), &mut |_, _, _| {}).unwrap();
+    let found = fix(&file, &[], &AtomicBool::new(false), &mut |_| {}).unwrap();
     assert_eq!(found.given.diagnosis.verdict, Verdict::Healthy);
     assert!(found.given.metric > 0.9, "{}", found.given.metric);
     assert!(found.trials.is_empty() && found.chosen.is_none());
@@ -46,8 +47,8 @@ fn a_healthy_recipe_is_left_alone() {
 fn cancelling_stops_at_the_next_step_and_keeps_what_was_seen() {
     let file = recipe::read(&shipped("healthy-digits.toml")).unwrap();
     let cancel = AtomicBool::new(false);
-    let found = fix(&file, &cancel, &mut |_, progress, _| {
-        if progress.step == 5 {
+    let found = fix(&file, &[], &cancel, &mut |news| {
+        if matches!(news, News::Step(_, progress, _) if progress.step == 5) {
             cancel.store(true, Ordering::Relaxed);
         }
     });

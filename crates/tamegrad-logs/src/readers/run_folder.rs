@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use tamegrad_runs::{ReadError, RunFolder, StepRow, TensorRecord, diagnosis, is_run_folder};
+use tamegrad_runs::{Event, ReadError, RunFolder, StepRow, TensorRecord, is_run_folder};
 
 use super::{Format, Reader};
-use crate::log::{LogBuilder, Point};
+use crate::log::{LogBuilder, Point, Recorded};
 
 pub(super) const READER: Reader = Reader {
     format: Format::named("tamegrad run"),
@@ -18,7 +18,13 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
         let run = RunFolder::open(path)?;
         let mut notices = Vec::new();
-        run.visit_steps(&mut notices, |row| push_step(&row, log))?;
+        // Before the rows: what they have beyond it came later.
+        let state = run.state();
+        let mut last = None;
+        run.visit_steps(&mut notices, |row| {
+            last = Some((row.step, row.wall));
+            push_step(&row, log);
+        })?;
         let places: Vec<usize> =
             run.info.tensors.iter().map(|t| log.place(&format!("grad_norm/{}", t.name))).collect();
         let mut unknown = 0_u64;
@@ -27,15 +33,27 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
                 Some(&place) => push_tensor(&record, place, log),
                 None => unknown += 1,
             });
-        let mut last = None;
-        let events = run.visit_events(&mut notices, |event| {
-            last = diagnosis(&event).or(last.take());
+        let state = state.unwrap_or_else(|error| {
+            log.notice(path, None, error.to_string());
+            None
         });
-        match last {
-            Some(Ok(diagnosis)) => log.recorded(diagnosis),
-            Some(Err(refused)) => log.notice(path, None, refused),
-            None => {}
-        }
+        let known = state.as_ref().map(|state| (state.step, state.diagnosis()));
+        let (step, diagnosis) = match known {
+            Some((step, Ok(diagnosis))) => (Some(step), Some(diagnosis)),
+            Some((_, Err(refused))) => {
+                log.notice(path, None, refused);
+                (None, None)
+            }
+            None => (None, None),
+        };
+        let mut alarm_since = None;
+        let events = run.visit_events(&mut notices, |event| {
+            if is_alarm(&event) && step.is_none_or(|step| event.step > step) {
+                alarm_since.get_or_insert(event.step);
+            }
+        });
+        let ending = run.ending(state.as_ref());
+        log.recorded(Recorded { diagnosis, alarm_since, ending, last });
         notices.into_iter().for_each(|notice| log.add(notice));
         if unknown > 0 {
             let text = format!("{unknown} rows left out, of tensors that run.json does not name");
@@ -47,6 +65,10 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
         }
     }
     Ok(())
+}
+
+fn is_alarm(event: &Event) -> bool {
+    event.kind == "finding" && event.data["severity"] == tamegrad::Severity::Alarm.as_str()
 }
 
 fn push_step(row: &StepRow, log: &mut LogBuilder) {
