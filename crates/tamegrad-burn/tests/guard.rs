@@ -213,10 +213,25 @@ fn a_run_is_recorded_to_a_folder_which_a_dropped_guard_ends() {
     training.guard = training.guard.record_to(&folder);
     let losses: Vec<f64> = (0..30).map(|n| step(&mut training, &Batch::new(n, 1.0)).loss).collect();
     drop(training);
-    let recorded = RunFolder::open(&folder).expect("a run folder").contents();
+    let run = RunFolder::open(&folder).expect("a run folder");
+    let (recorded, state) = (run.contents(), run.state().expect("readable").expect("a state"));
     std::fs::remove_dir_all(&folder).expect("removed");
     assert_eq!(recorded.steps.iter().filter_map(|row| row.loss).collect::<Vec<_>>(), losses);
-    assert_eq!(recorded.events.last().map(|event| &*event.kind), Some("diagnosis"));
+    assert_eq!((state.step, state.end.as_deref()), (29, Some("completed")));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_and_the_training_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("notes.txt"), "mine").expect("written");
+    let mut training = training(Mode::Observe, sgd());
+    training.guard = training.guard.record_to(folder.path());
+    step(&mut training, &Batch::new(0, 1.0));
+    let told = training.guard.diagnosis().to_string();
+    assert!(told.contains("the run is not recorded") && told.contains("notes.txt"), "{told}");
+    let error = training.guard.finish().expect_err("nothing was written").to_string();
+    assert!(error.contains("holds `notes.txt`"), "{error}");
+    assert_eq!(folder.path().read_dir().expect("a folder").count(), 1);
 }
 
 #[test]

@@ -321,7 +321,8 @@ fn a_training_leaves_a_run_folder_and_metrics() {
     let norms: Vec<f64> = recorded.steps.iter().filter_map(|row| row.gradient_norm).collect();
     let ratios: Vec<f64> = recorded.steps.iter().filter_map(|row| row.update_ratio).collect();
     assert_eq!((norms.len(), ratios.len()), (60, 60));
-    assert_eq!(recorded.events.last().map(|event| &*event.kind), Some("diagnosis"));
+    let state = RunFolder::open(run.path()).expect("a run folder").state().expect("readable");
+    assert_eq!(state.and_then(|state| state.end).as_deref(), Some("completed"));
     for (name, values) in [("Gradient_Norm", norms), ("Update_Ratio", ratios)] {
         for epoch in [1, 2] {
             let file = format!("train/epoch-{epoch}/{name}.log");

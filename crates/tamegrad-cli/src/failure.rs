@@ -12,6 +12,13 @@ use tamegrad_lab::recipe::RecipeError;
 use tamegrad_lab::{FixError, SetupError};
 use tamegrad_runs::{ReadError, RunError};
 
+fn way_out(error: &RunError) -> &'static str {
+    match error {
+        RunError::Io { .. } | RunError::NotOurs { .. } => "; hint: choose another folder with --out",
+        _ => "",
+    }
+}
+
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -37,13 +44,23 @@ pub(crate) enum Failure {
         error: std::io::Error,
     },
     #[cfg(feature = "train")]
-    /// An interrupted search is of another recipe.
+    /// What was interrupted is of another recipe.
     #[error(
-        "{}: holds the search of another recipe, or of another seed; hint: leave out --resume to \
-         search in a folder of its own",
+        "{}: holds a run of another recipe, seed or guard; hint: leave out --resume to use a folder of \
+         its own",
         folder.display()
     )]
     OtherRecipe {
+        /// The folder.
+        folder: PathBuf,
+    },
+    #[cfg(feature = "train")]
+    /// There is nothing to go on with.
+    #[error(
+        "{}: the run came to its end; hint: leave out --resume to train again in a folder of its own",
+        folder.display()
+    )]
+    Completed {
         /// The folder.
         folder: PathBuf,
     },
@@ -72,7 +89,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// A run folder cannot be read or written.
-    #[error(transparent)]
+    #[error("{0}{hint}", hint = way_out(.0))]
     Run(#[from] RunError),
     /// There is nothing of that name to explain.
     #[error("got `{name}`, want the name of a sign, cause or remedy; hint: {hint}")]

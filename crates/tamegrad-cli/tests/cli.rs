@@ -237,8 +237,14 @@ fn each_training_is_a_run_folder_that_diagnose_and_export_read() {
     let folder = folder(&[("curve.toml", HEALTHY)]);
     let first = run(folder.path(), &["train", "curve.toml"]);
     assert!(first.stdout.ends_with("curve.toml -> runs/healthy-curve\n"), "{}", first.stdout);
-    let second = run(folder.path(), &["train", "curve.toml", "--guard", "off"]);
+    let off = ["train", "curve.toml", "--guard", "off"];
+    let second = run(folder.path(), &off);
     assert!(second.stdout.ends_with("curve.toml -> runs/healthy-curve-2\n"), "{}", second.stdout);
+    let out = [&off[..], &["--out", "runs/healthy-curve-2"]].concat();
+    let third = run(folder.path(), &out);
+    assert!(third.stdout.ends_with(" -> runs/healthy-curve-2-2\n"), "{}", third.stdout);
+    let fourth = run(folder.path(), &[&out[..], &["--overwrite"]].concat());
+    assert!(fourth.stdout.ends_with(" -> runs/healthy-curve-2\n"), "{}", fourth.stdout);
 
     let info = read_json(folder.path().join("runs/healthy-curve/run.json"));
     assert_eq!(info["recipe"], HEALTHY);
@@ -296,10 +302,9 @@ fn fix_leaves_a_report_and_a_recipe_that_runs_by_itself_elsewhere() {
     }
 
     for (name, code, verdict) in [("given", 1, "dead"), ("fixed", 0, "healthy")] {
-        let events = read(result.join(name).join("events.jsonl"));
-        let events = events.lines().map(|line| serde_json::from_str(line).expect("JSON"));
-        let diagnosis = events.into_iter().find(|event: &Value| event["kind"] == "diagnosis");
-        let recorded = &diagnosis.expect("a diagnosis")["data"];
+        let state = read_json(result.join(name).join("diagnosis.json"));
+        assert_eq!(state["end"], "completed");
+        let recorded = &state["diagnosis"];
         check_schema(recorded);
         assert_eq!(recorded["verdict"], verdict);
         let path = result.join(name).display().to_string();
@@ -370,7 +375,7 @@ fn fix_leaves_a_healthy_recipe_alone() {
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     files.sort();
-    assert_eq!(files, ["given", "report.json", "report.md"]);
+    assert_eq!(files, ["given", "lock", "report.json", "report.md", "search.json", "trials.jsonl"]);
     let report = read_json(folder.path().join("result/report.json"));
     assert_eq!(report["given"]["verdict"], "healthy");
     assert_eq!(report["trials"], Value::Array(vec![]));
@@ -930,85 +935,5 @@ fn a_terminal_gets_colours_unless_no_color_is_set() {
         // The progress bar moves the cursor; colours are the sequences that end in `m`.
         assert_eq!(text.contains("\x1b[32mHEALTHY"), coloured, "NO_COLOR {no_color:?}: {text}");
         assert_eq!(text.contains("\x1b[1m"), coloured, "NO_COLOR {no_color:?}: {text}");
-    }
-}
-
-// Ctrl-C
-
-#[cfg(unix)]
-mod interrupted {
-    use super::*;
-    use std::process::{Command, Stdio};
-    use std::thread::sleep;
-    use std::time::{Duration, Instant};
-
-    /// Longer than any test waits.
-    const ENDLESS: &str = "epochs = 1000000";
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    /// Starts the binary, sends it Ctrl-C's signal while it trains, and waits for its end.
-    fn interrupt(folder: &Path, args: &[&str], out: &str) -> Ran {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tamegrad"))
-            .args(args)
-            .args(["--out", out])
-            .current_dir(folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let start = Instant::now();
-        // The folder is made when all arguments are read and the run begins.
-        while !folder.join(out).is_dir() && start.elapsed() < PATIENCE {
-            sleep(Duration::from_millis(10));
-        }
-        sleep(Duration::from_millis(700));
-        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-        assert!(kill.expect("kill runs").success(), "{args:?} ended before it was stopped");
-        while child.try_wait().expect("its state").is_none() {
-            if start.elapsed() > PATIENCE {
-                child.kill().expect("it can be ended");
-                panic!("{args:?} goes on after Ctrl-C");
-            }
-            sleep(Duration::from_millis(10));
-        }
-        let output = child.wait_with_output().expect("its output");
-        check(output.status.code(), &output.stdout, &output.stderr, args)
-    }
-
-    fn report(folder: &Path, out: &str) -> Value {
-        read_json(folder.join(out).join("report.json"))
-    }
-
-    #[test]
-    fn a_healthy_run_stops_and_reports_what_it_has() {
-        let folder = folder(&[("long.toml", &HEALTHY.replace("epochs = 30", ENDLESS))]);
-        let train = interrupt(folder.path(), &["train", "long.toml"], "trained");
-        assert_eq!((train.code, &*train.stderr), (130, ""));
-        assert!(train.stdout.contains("\nstopped by Ctrl-C after "), "{}", train.stdout);
-        assert_eq!(report(folder.path(), "trained")["verdict"], "healthy");
-
-        let fix = interrupt(folder.path(), &["fix", "long.toml"], "fixed");
-        assert_eq!((fix.code, &*fix.stderr), (130, ""));
-        assert!(fix.stdout.contains("Stopped by Ctrl-C: no explosion so far"), "{}", fix.stdout);
-        assert_eq!(report(folder.path(), "fixed")["given"]["verdict"], "healthy");
-        assert!(folder.path().join("fixed/report.md").is_file());
-    }
-
-    #[test]
-    fn the_search_for_a_fix_stops_without_a_fix() {
-        let given = read(repository_recipe("exploding-regression.toml").into());
-        let folder = folder(&[("long.toml", &given.replace("epochs = 60", ENDLESS))]);
-        let ran = interrupt(folder.path(), &["fix", "long.toml"], "result");
-        assert_eq!((ran.code, &*ran.stderr), (130, ""));
-        assert!(ran.stdout.contains("Stopped by Ctrl-C before a fix was found."), "{}", ran.stdout);
-        let report = report(folder.path(), "result");
-        assert_eq!(report["given"]["causes"][0]["name"], "unscaled-target");
-        assert_eq!(
-            report["trials"],
-            Value::Array(vec![]),
-            "a trial that was cut short says nothing"
-        );
-        assert_eq!(report["chosen"], Value::Null);
-        assert!(!folder.path().join("result/fixed.toml").exists());
     }
 }

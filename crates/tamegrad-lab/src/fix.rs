@@ -68,6 +68,8 @@ pub struct EarlierTrial {
 pub enum News<'a> {
     /// A step of a run.
     Step(&'a Stage, Progress, &'a Run),
+    /// The run as given has ended.
+    Given(&'a Trained),
     /// A trial has ended.
     Tried(&'a Trial),
 }
@@ -136,9 +138,10 @@ pub fn fix(
     tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Fix, FixError> {
     let observe =
-        TrainOptions { mode: Mode::Observe, steps_max: None, stop_after_alarm: None, cancel };
+        TrainOptions::new(Mode::Observe, cancel);
     let until_clear = TrainOptions { stop_after_alarm: Some(AFTER_ALARM_STEPS), ..observe };
     let given = train(&file.recipe, &until_clear, &mut |p, r| tell(News::Step(&Stage::Given, p, r)))?;
+    tell(News::Given(&given));
     let mut found = Fix { given, trials: Vec::new(), chosen: None, cancelled: false };
     if found.given.diagnosis.verdict.is_explosion() {
         found.trials = try_all(file, &found.given, earlier, &observe, tell)?;

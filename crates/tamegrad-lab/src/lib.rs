@@ -33,6 +33,7 @@
 
 pub mod cases;
 pub mod changes;
+mod checkpoint;
 pub mod data;
 pub mod fix;
 pub mod init;

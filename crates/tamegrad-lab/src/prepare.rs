@@ -24,6 +24,12 @@ pub enum SetupError {
     /// Too few rows for a batch.
     #[error("got no rows to train on; hint: lower data.test_fraction")]
     NoRows,
+    /// The checkpoint to go on from is damaged, or that of another recipe or version.
+    #[error("the checkpoint cannot be used: {reason}; hint: start the run anew, without --resume")]
+    Checkpoint {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A case of the evaluation is no recipe.
     #[error("case {name} is no recipe: {reason}")]
     Case {

@@ -1,11 +1,12 @@
 //! Trains a recipe under guard.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tamegrad::{Diagnosis, GuardConfig, Mode, Run, Step};
 use tamegrad_burn::{Guard, Probes, see_input, weights_hash};
 
+use crate::checkpoint::{self, Position};
 use crate::model::Network;
 use crate::prepare::{Prepared, SetupError, clip, loss, optimizer, prepare};
 use crate::recipe::Recipe;
@@ -13,7 +14,7 @@ use crate::schedule::learning_rate;
 use crate::with_network::{WithNetwork, with_network};
 
 /// How a recipe is trained.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct TrainOptions<'a> {
     /// What the guard may do.
     pub mode: Mode,
@@ -23,6 +24,18 @@ pub struct TrainOptions<'a> {
     pub stop_after_alarm: Option<u64>,
     /// When it becomes true the run stops at the next step, and what was recorded is returned.
     pub cancel: &'a AtomicBool,
+    /// The checkpoint to go on from.
+    pub resume: Option<&'a [u8]>,
+    /// Takes the checkpoints that are made every ten seconds, and when the run is cancelled.
+    pub checkpoints: Option<&'a dyn Fn(&[u8])>,
+}
+
+impl<'a> TrainOptions<'a> {
+    /// The whole of a run in this mode, from its start.
+    pub fn new(mode: Mode, cancel: &'a AtomicBool) -> Self {
+        let (resume, checkpoints) = (None, None);
+        Self { mode, steps_max: None, stop_after_alarm: None, cancel, resume, checkpoints }
+    }
 }
 
 /// Where a run stands, after each step.
@@ -64,14 +77,18 @@ const NONFINITE_MAX: u32 = 20;
 
 /// Trains a recipe; calls `progress` after each step, with what the guard has recorded up to it.
 ///
+/// A run that goes on from a checkpoint ends as it would have without the interruption, to the bit. In
+/// protect mode, snapshots are not part of a checkpoint: until the next one there is nothing to rewind to.
+///
 /// # Errors
-/// When the data cannot be loaded. A run that explodes is no error: the diagnosis says so.
+/// When the data cannot be loaded, or the checkpoint is not one of this recipe. A run that explodes is
+/// no error: the diagnosis says so.
 pub fn train(
     recipe: &Recipe,
     options: &TrainOptions<'_>,
     progress: &mut dyn FnMut(Progress, &Run),
 ) -> Result<Trained, SetupError> {
-    Ok(with_network(recipe, prepare(recipe)?, Training { recipe, options, progress }))
+    with_network(recipe, prepare(recipe)?, Training { recipe, options, progress })
 }
 
 /// A training run that is to be made.
@@ -82,9 +99,9 @@ struct Training<'a, 'b> {
 }
 
 impl WithNetwork for Training<'_, '_> {
-    type Output = Trained;
+    type Output = Result<Trained, SetupError>;
 
-    fn run<N: Network>(self, network: N, prepared: Prepared) -> Trained {
+    fn run<N: Network>(self, network: N, prepared: Prepared) -> Self::Output {
         run(network, prepared, self.recipe, self.options, self.progress)
     }
 }
@@ -95,8 +112,8 @@ fn run<N: Network>(
     recipe: &Recipe,
     options: &TrainOptions<'_>,
     progress: &mut dyn FnMut(Progress, &Run),
-) -> Trained {
-    let started = Instant::now();
+) -> Result<Trained, SetupError> {
+    let mut started = Instant::now();
     let config = GuardConfig { mode: options.mode, ..GuardConfig::default() };
     let mut guard = Guard::new(&model, config)
         .with_layers(model.layers())
@@ -107,9 +124,13 @@ fn run<N: Network>(
     let planned = prepared.planned_steps;
     let steps = options.steps_max.map_or(planned, |max| max.min(planned));
     let per_epoch = prepared.batches.batches_per_epoch();
-    // Batches that a rewind left behind are not used again.
-    let (mut step, mut skipped_batches, mut taken, mut nonfinite) = (0, 0, 0, 0);
-    let mut metric = None;
+    let mut at = Position::default();
+    if let Some(bytes) = options.resume {
+        (at, model, optimizer) = checkpoint::load(bytes, model, optimizer, &mut guard)?;
+        started = started.checked_sub(seconds_of(at.seconds)).unwrap_or(started);
+    }
+    let Position { mut step, mut skipped_batches, mut taken, mut nonfinite, mut metric, .. } = at;
+    let mut keeper = checkpoint::Keeper::new(options.checkpoints);
     while step < steps && !options.cancel.load(Ordering::Relaxed) {
         if step.is_multiple_of(per_epoch) {
             let measured = prepared.metric(&model);
@@ -142,6 +163,9 @@ fn run<N: Network>(
             continue;
         }
         step += 1;
+        let seconds = seconds(started);
+        let position = Position { step, skipped_batches, taken, nonfinite, metric, seconds };
+        keeper.save(false, &position, &model, &optimizer, &guard);
         let unprotected = options.mode != Mode::Protect;
         if guard.should_stop()
             || (unprotected && nonfinite >= NONFINITE_MAX)
@@ -150,15 +174,30 @@ fn run<N: Network>(
             break;
         }
     }
-    Trained {
+    let cancelled = options.cancel.load(Ordering::Relaxed);
+    if cancelled {
+        let seconds = seconds(started);
+        let position = Position { step, skipped_batches, taken, nonfinite, metric, seconds };
+        keeper.save(true, &position, &model, &optimizer, &guard);
+    }
+    Ok(Trained {
         diagnosis: guard.diagnosis().into_diagnosis(),
         run: guard.run().clone(),
         metric: prepared.metric(&model),
         weights_hash: weights_hash(&model),
         steps: taken,
-        seconds: started.elapsed().as_secs_f64(),
-        cancelled: options.cancel.load(Ordering::Relaxed),
-    }
+        seconds: seconds(started),
+        cancelled,
+    })
+}
+
+/// A span of a checkpoint, which may be damaged.
+fn seconds_of(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+fn seconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64()
 }
 
 /// Whether enough was seen after the first alarm, and the run did not recover by itself.

@@ -168,6 +168,37 @@ mod tests {
     }
 
     #[test]
+    fn no_verdict_is_milder_than_the_alarms_of_the_run() {
+        let calm = vec![1.0; 40];
+        let mut log = log_of(&[("loss", &calm[..])]);
+        let mut exploded = log_of(&[("loss", &[&calm[..], &[f64::NAN; 4]].concat()[..])]);
+        let format = Format::named("tamegrad run");
+        let verdict = |log: &Log| read_verdict(log, &format, &[]).unwrap().diagnosis;
+        let healthy = verdict(&log);
+        assert_eq!(healthy.verdict, Verdict::Healthy);
+        let recorded = |diagnosis: &Diagnosis, alarm_since| {
+            let diagnosis = Some(diagnosis.clone());
+            Some(Recorded { diagnosis, alarm_since, ending: Ending::Unended, last: None })
+        };
+        log.recorded = recorded(&healthy, None);
+        assert_eq!(verdict(&log).verdict, Verdict::Healthy);
+        // An alarm came after the last diagnosis.
+        log.recorded = recorded(&healthy, Some(41));
+        let found = verdict(&log);
+        assert_eq!((found.verdict, found.onset), (Verdict::Exploding, Some(Step(41))));
+        // What the guard said counts, also where the log would say less.
+        log.recorded = recorded(&verdict(&exploded), None);
+        assert_eq!(verdict(&log).verdict, Verdict::Exploded);
+        // An early diagnosis says nothing of what came later, unless the run has ended.
+        let early = Diagnosis { verdict: Verdict::TooEarly, ..healthy };
+        exploded.recorded = recorded(&early, None);
+        assert_eq!(verdict(&exploded).verdict, Verdict::Exploded);
+        let Some(ended) = &mut exploded.recorded else { unreachable!() };
+        ended.ending = Ending::Completed;
+        assert_eq!(verdict(&exploded).verdict, Verdict::TooEarly);
+    }
+
+    #[test]
     fn what_is_missing_is_said_with_the_option_that_shows_it() {
         let log = log_of(&[("loss", &[2.0, 1.9, 1.8, f64::NAN])]);
         let format = Format { hides: Some("NaN is hidden"), ..Format::named("made") };

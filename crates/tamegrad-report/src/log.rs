@@ -316,6 +316,30 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_did_not_end_is_told_with_its_last_step() {
+        let end = |state, how| {
+            let (last_step, last_wall) = (Some(1412), Some(1.7e9));
+            Some(RunEnd { state, how, last_step, last_wall })
+        };
+        let told = |end| {
+            with_run(&[2.0, 1.9, 1.8], |run| {
+                let run = LogRun { end, ..*run };
+                (block(&run, &Style::plain(80)), line(&run, &Style::plain(80)))
+            })
+        };
+        let (block, line) = told(end("did-not-end", None));
+        let words = "did not end; last seen step 1,412 at 2023-11-14T22:13:20Z";
+        assert!(block.contains(&format!("End            {words}\n")), "{block}");
+        assert!(line.ends_with(&format!(", {words})\n")), "{line}");
+        let (block, _) = told(end("stopped", Some("stopped by SIGTERM")));
+        assert!(block.contains("End            stopped by SIGTERM; last seen step"), "{block}");
+        let (block, _) = told(end("running", None));
+        assert!(block.contains("is still running; last seen step 1,412"), "{block}");
+        let (block, _) = told(end("completed", None));
+        assert!(!block.contains("End "), "{block}");
+    }
+
+    #[test]
     fn times_are_utc() {
         assert_eq!(utc(1.7e9).as_deref(), Some("2023-11-14T22:13:20Z"));
         assert_eq!((utc(-1.0), utc(f64::NAN), utc(1e300)), (None, None, None));

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::place::remove;
+use super::disk::{self, remove};
 use super::stream::Appender;
 use super::table::Table;
-use super::{RunError, place};
+use super::RunError;
 
 /// Rows in the file beside the stream at which it is written anew, if it holds twice what it must.
 const RECENT_ROWS_MIN: usize = 4096;
@@ -49,12 +49,12 @@ impl<T: Table> Journal<T> {
                 recent.sync()
             }
             _ => {
-                let fresh = place::fresh(&self.recent_path);
+                let fresh = disk::fresh(&self.recent_path);
                 remove(&fresh)?;
                 let mut recent = Appender::create(fresh.clone())?;
                 recent.append(held)?;
                 recent.sync()?;
-                place::rename(&fresh, &self.recent_path)?;
+                disk::rename(&fresh, &self.recent_path)?;
                 self.recent = Some(recent);
                 self.recent_rows = held.len();
                 Ok(())

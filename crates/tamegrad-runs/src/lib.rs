@@ -32,13 +32,17 @@
 //! ```
 
 mod batch;
+mod disk;
 mod error;
 #[cfg(feature = "parquet")]
 mod export;
 mod journal;
+mod kind;
 mod keeper;
 mod notice;
 mod place;
+#[cfg(test)]
+mod power;
 mod read;
 mod recorder;
 mod state;
@@ -52,12 +56,14 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use disk::overwrite;
 pub use error::ReadError;
 #[cfg(feature = "parquet")]
 pub use export::export;
 pub use keeper::end_all;
+pub use kind::{Kind, RUN, SEARCH, SEARCH_FILE, TRIALS_FILE};
 pub use notice::{NOTICES_MAX, Notice, Notices};
-pub use place::{Existing, Kind, Place, overwrite};
+pub use place::{Existing, Place};
 pub use read::{Contents, EVENTS_MAX, ROWS_READ_MAX, RunFolder};
 pub use recorder::Recorder;
 pub use state::{COMPLETED, Ending, State};
@@ -74,31 +80,6 @@ const EVENTS_FILE: &str = "events.jsonl";
 const STATE_FILE: &str = "diagnosis.json";
 const LOCK_FILE: &str = "lock";
 
-/// A run folder.
-pub const RUN: Kind = Kind {
-    marker: INFO_FILE,
-    files: &[
-        INFO_FILE,
-        "run.json.new",
-        STEPS_FILE,
-        TENSORS_FILE,
-        RECENT_STEPS_FILE,
-        "steps.recent.arrows.new",
-        RECENT_TENSORS_FILE,
-        "tensors.recent.arrows.new",
-        EVENTS_FILE,
-        STATE_FILE,
-        "diagnosis.json.new",
-        LOCK_FILE,
-        // Written beside the run by `train` and `export`.
-        "report.json",
-        "report.json.new",
-        "steps.parquet",
-        "tensors.parquet",
-    ],
-    folders: &[],
-};
-
 /// Whether a folder with files of these names is a run folder.
 pub fn is_run_folder(names: &[String]) -> bool {
     [INFO_FILE, STEPS_FILE].iter().all(|wanted| names.iter().any(|name| name == wanted))
@@ -108,7 +89,7 @@ pub fn is_run_folder(names: &[String]) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The operating system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot write {}: {source}", path.display())]
     Io {
         /// Which file or folder.
         path: PathBuf,

@@ -6,7 +6,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::stream::own_file;
+use super::disk::own_file;
+use super::kind::{Kind, RUN, SEARCH};
 use super::{LOCK_FILE, RunError};
 
 /// What to do where the folder already holds a run.
@@ -21,17 +22,6 @@ pub enum Existing {
     Resume,
     /// Refuse.
     Refuse,
-}
-
-/// What a folder of ours holds. A folder with anything else is not ours to write to.
-#[derive(Debug, Clone, Copy)]
-pub struct Kind {
-    /// The file that makes it one.
-    pub marker: &'static str,
-    /// The files that it may hold, those included that were half-written when the writer was killed.
-    pub files: &'static [&'static str],
-    /// The folders that it may hold, and what they may hold.
-    pub folders: &'static [(&'static str, &'static Kind)],
 }
 
 /// A folder that this process alone writes to.
@@ -95,7 +85,9 @@ impl Place {
 
     /// Takes a folder that is empty or not there yet.
     fn claim_free(folder: &Path, kind: &Kind) -> Result<Self, RunError> {
-        let is_taken = || folder.join(kind.marker).symlink_metadata().is_ok();
+        // By something of either kind.
+        let is_there = |kind: &Kind| folder.join(kind.marker).symlink_metadata().is_ok();
+        let is_taken = || [RUN, SEARCH].iter().any(is_there);
         let exists = || RunError::Exists { path: folder.to_owned() };
         if is_taken() {
             // Locked by another writer, or by none.
@@ -249,57 +241,4 @@ pub(super) fn is_being_written(folder: &Path) -> bool {
     own_file(&path).is_ok()
         && File::open(&path)
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-}
-
-/// Writes a file in one go: readers see the old one or the new one, also after a power cut. Nothing is
-/// written through a link.
-///
-/// # Errors
-/// [`RunError::Io`] if the system refuses; the file is then as it was.
-pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    let fresh = fresh(path);
-    let write = || {
-        remove(&fresh)?;
-        let file = OpenOptions::new().write(true).create_new(true).open(&fresh);
-        let mut file = file.map_err(|error| RunError::io(&fresh, error))?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_data());
-        written.map_err(|error| RunError::io(&fresh, error))?;
-        rename(&fresh, path)
-    };
-    // A half-written one is of no use to anybody.
-    write().inspect_err(|_| drop(fs::remove_file(&fresh)))
-}
-
-/// The name under which the next content of a file is written.
-pub(super) fn fresh(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    path.with_file_name(name)
-}
-
-/// Gives a file that is on the disk its name, and waits until the disk has that, too.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), RunError> {
-    fs::rename(from, to).map_err(|error| RunError::io(to, error))?;
-    sync_folder(to.parent().unwrap_or(Path::new(".")))
-}
-
-/// Waits until the disk has the names in a folder.
-pub(super) fn sync_folder(folder: &Path) -> Result<(), RunError> {
-    #[cfg(unix)]
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some file systems cannot do that for a folder.
-        Err(error) if error.kind() != io::ErrorKind::InvalidInput => {
-            return Err(RunError::io(folder, error));
-        }
-        _ => {}
-    }
-    let _ = folder;
-    Ok(())
-}
-
-pub(super) fn remove(path: &Path) -> Result<(), RunError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(RunError::io(path, error)),
-        _ => Ok(()),
-    }
 }

@@ -36,6 +36,8 @@ pub struct Recorder {
     keeper: Keeper,
     /// Whether the next step is the first after an interruption.
     is_resumed: bool,
+    /// The last step before it. A run that goes on from an earlier checkpoint takes some steps again.
+    resumed_at: Option<(u32, u64)>,
     /// Findings and actions of the run that were handed over.
     findings: usize,
     actions: usize,
@@ -56,7 +58,8 @@ impl Recorder {
         let writer = RunWriter::begin(folder, &info, existing)?;
         Ok(Self {
             folder: writer.folder().to_owned(),
-            is_resumed: writer.is_resumed(),
+            is_resumed: writer.resumed_at().is_some(),
+            resumed_at: writer.resumed_at(),
             info: Some(info),
             keeper: Keeper::start(writer)?,
             findings: 0,
@@ -78,10 +81,22 @@ impl Recorder {
         self.keeper.news()
     }
 
+    /// Ends a run that could not begin: its folder is removed if no step was handed over. Returns whether
+    /// it was.
+    pub fn discard(self) -> bool {
+        let Self { folder, info, keeper, resumed_at, .. } = self;
+        drop(keeper);
+        // Without a step, all that is there was made by `begin`.
+        info.is_some() && resumed_at.is_none() && std::fs::remove_dir_all(folder).is_ok()
+    }
+
     /// Hands over the latest step of a run, and what was found and done since the previous call.
     pub fn take(&mut self, run: &Run) {
         let record = run.record();
         let Some(row) = record.now() else { return };
+        if self.resumed_at.is_some_and(|last| (row.segment, row.step.0) <= last) {
+            return;
+        }
         if std::mem::take(&mut self.is_resumed) {
             // What the guard remembers of the run before is in the folder.
             let (findings, actions) = (run.findings(), run.actions());

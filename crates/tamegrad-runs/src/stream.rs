@@ -4,8 +4,8 @@
 //! before it follows it: the crate's own reader trusts the offsets that a file gives.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use arrow_ipc::{Message, MessageHeader, MetadataVersion, Precision, root_as_mess
 
 use super::RunError;
 use super::batch::{Batch, Column, Kind};
+use super::disk::GrowingFile;
 use super::table::Table;
 use crate::error::ReadError;
 use crate::notice::{NOTICES_MAX, Notice};
@@ -31,71 +32,6 @@ const BODY_MAX: usize = 64 * 1024 * 1024;
 const BATCH_ROWS: usize = 1 << 16;
 /// Places that look like a message and are none, after which the search for the next one ends.
 const CANDIDATES_MAX: usize = 1000;
-
-/// A file that only grows, and never by half a piece.
-#[derive(Debug)]
-pub(super) struct GrowingFile {
-    path: PathBuf,
-    file: File,
-    len: u64,
-    /// Whether the disk may not have all of it yet.
-    is_unsynced: bool,
-}
-
-impl GrowingFile {
-    /// Makes a file. One that is already there is refused, so nothing is written through a link.
-    pub(super) fn create(path: PathBuf) -> Result<Self, RunError> {
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = file.map_err(|error| RunError::io(&path, error))?;
-        Ok(Self { path, file, len: 0, is_unsynced: true })
-    }
-
-    /// Opens a file that is there, and cuts it at `len`.
-    pub(super) fn resume(path: PathBuf, len: u64) -> Result<Self, RunError> {
-        let open = || {
-            own_file(&path)?;
-            let mut file = OpenOptions::new().write(true).open(&path)?;
-            file.set_len(len)?;
-            file.seek(SeekFrom::Start(len))?;
-            Ok(file)
-        };
-        let file = open().map_err(|error| RunError::io(&path, error))?;
-        Ok(Self { path, file, len, is_unsynced: true })
-    }
-
-    /// Adds a piece; if that fails, the file is as it was.
-    pub(super) fn append(&mut self, piece: &[u8]) -> Result<(), RunError> {
-        self.is_unsynced = true;
-        match self.file.write_all(piece) {
-            Ok(()) => {
-                self.len += piece.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                // If this fails as well, the next reader cuts the tail.
-                let _ = self.file.set_len(self.len).and(self.file.seek(SeekFrom::Start(self.len)));
-                Err(RunError::io(&self.path, error))
-            }
-        }
-    }
-
-    /// Waits until the disk has it.
-    pub(super) fn sync(&mut self) -> Result<(), RunError> {
-        if self.is_unsynced {
-            self.file.sync_data().map_err(|error| RunError::io(&self.path, error))?;
-            self.is_unsynced = false;
-        }
-        Ok(())
-    }
-}
-
-/// Refuses what is no regular file: a link would lead out of the folder.
-pub(super) fn own_file(path: &Path) -> io::Result<()> {
-    if path.symlink_metadata()?.is_file() {
-        return Ok(());
-    }
-    Err(io::Error::other("got a link or a folder, want a regular file"))
-}
 
 /// Rows on their way into a stream.
 pub(super) struct Appender<T> {
@@ -117,6 +53,8 @@ impl<T: Table> Appender<T> {
         let schema = encoder::<T>(&path)?.get_ref().clone();
         let mut file = GrowingFile::create(path)?;
         file.append(&schema)?;
+        // A stream without its schema could not be read at all.
+        file.sync()?;
         Self::of(file)
     }
 
@@ -126,7 +64,7 @@ impl<T: Table> Appender<T> {
     }
 
     fn of(file: GrowingFile) -> Result<Self, RunError> {
-        let mut encoder = encoder::<T>(&file.path)?;
+        let mut encoder = encoder::<T>(file.path())?;
         // The schema: the file has it.
         encoder.get_mut().clear();
         Ok(Self { file, encoder, rows: Vec::new() })
@@ -166,7 +104,7 @@ impl<T: Table> Appender<T> {
     /// Writes the rows that wait and the end mark.
     pub(super) fn finish(&mut self) -> Result<(), RunError> {
         self.flush()?;
-        self.encoder.finish().map_err(|error| RunError::encode(&self.file.path, error))?;
+        self.encoder.finish().map_err(|error| RunError::encode(self.file.path(), error))?;
         let bytes = std::mem::take(self.encoder.get_mut());
         self.file.append(&bytes)?;
         self.file.sync()
@@ -182,7 +120,7 @@ fn append<T: Table>(
     let encoded = RecordBatch::try_new(Arc::new(T::schema()), T::columns(rows))
         .and_then(|batch| encoder.write(&batch));
     let bytes = std::mem::take(encoder.get_mut());
-    encoded.map_err(|error| RunError::encode(&file.path, error))?;
+    encoded.map_err(|error| RunError::encode(file.path(), error))?;
     file.append(&bytes)
 }
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::notice::Notice;
-use crate::place::remove;
+use crate::disk::remove;
 
 fn step(step: u64) -> StepRow {
     StepRow {

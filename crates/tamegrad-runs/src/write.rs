@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::journal::Journal;
-use super::place::{Existing, Place, overwrite, remove, sync_folder};
+use super::disk::{GrowingFile, overwrite, remove, sync_folder};
+use super::place::{Existing, Place};
 use super::read::{InfoFile, read_events, read_info, read_recent};
 use super::state::State;
-use super::stream::{Appender, GrowingFile, read_rows};
+use super::stream::{Appender, read_rows};
 use super::table::{Event, RunInfo, StepRow, Table, TensorRecord, TensorRow};
 use super::thin::{Bounds, StepThinning, TensorThinning};
 use super::{
@@ -89,7 +90,7 @@ pub struct RunWriter {
     batched: Instant,
     tensors_saved: Instant,
     tensors_took: Duration,
-    is_resumed: bool,
+    resumed_at: Option<(u32, u64)>,
     is_finished: bool,
 }
 
@@ -171,7 +172,7 @@ impl RunWriter {
             last.as_ref().map(Table::place).max(last_record).max(recent.last().map(Table::place));
         writer.last_wall = last.map_or(f64::NAN, |row| row.wall);
         writer.notices = notices;
-        writer.is_resumed = true;
+        writer.resumed_at = writer.last;
         for records in recent.chunk_by(|a, b| (a.segment, a.step) == (b.segment, b.step)) {
             writer.hold(records.to_vec());
         }
@@ -210,7 +211,7 @@ impl RunWriter {
             batched: now,
             tensors_saved: now,
             tensors_took: Duration::ZERO,
-            is_resumed: false,
+            resumed_at: None,
             is_finished: false,
         }
     }
@@ -227,9 +228,9 @@ impl RunWriter {
         self.place.folder()
     }
 
-    /// Whether it goes on with an earlier run.
-    pub(super) fn is_resumed(&self) -> bool {
-        self.is_resumed
+    /// The last step of the earlier run that it goes on with.
+    pub(super) fn resumed_at(&self) -> Option<(u32, u64)> {
+        self.resumed_at
     }
 
     /// What [`RunWriter::resume`] found broken and cut off.

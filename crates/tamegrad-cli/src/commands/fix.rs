@@ -13,7 +13,8 @@ use tamegrad_lab::{Fix as Found, fix};
 use tamegrad_report::json::{ChosenReport, DiagnosisReport, FixReport, FixedReport, TrialReport};
 use tamegrad_report::{describe_change, markdown, number, terminal};
 use tamegrad_runs::{
-    COMPLETED, Existing, Kind, Place, RUN, ReadError, Recorder, RunError, RunInfo, overwrite,
+    COMPLETED, Existing, Place, ReadError, Recorder, RunError, RunInfo, SEARCH, SEARCH_FILE,
+    TRIALS_FILE, overwrite,
 };
 
 use super::recipe::{exit_code, read_recipe, run_info};
@@ -35,8 +36,15 @@ pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<u8, Failure> {
         }
         search.take(&news);
         bar.tell(search.news());
-    })?;
+    });
     bar.clear();
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            search.discard();
+            return Err(error.into());
+        }
+    };
     let report = report(&found);
     let json = to_json(&report)?;
     let diff = found.chosen.as_ref().map_or("", |chosen| &chosen.diff);
@@ -56,27 +64,7 @@ pub(crate) fn run(args: &Fix, cancel: &AtomicBool) -> Result<u8, Failure> {
     })
 }
 
-const SEARCH_FILE: &str = "search.json";
-const TRIALS_FILE: &str = "trials.jsonl";
 const REPORT_FILES: [&str; 3] = ["report.md", "report.json", "fixed.toml"];
-
-/// The folder of a search.
-const SEARCH: Kind = Kind {
-    marker: SEARCH_FILE,
-    files: &[
-        SEARCH_FILE,
-        "search.json.new",
-        TRIALS_FILE,
-        "report.md",
-        "report.md.new",
-        "report.json",
-        "report.json.new",
-        "fixed.toml",
-        "fixed.toml.new",
-        "lock",
-    ],
-    folders: &[("given", &RUN), ("fixed", &RUN)],
-};
 
 /// What a search is about: the contents of `search.json`.
 #[derive(Serialize, Deserialize)]
@@ -174,6 +162,14 @@ impl Search {
                     given.take(run);
                 }
             }
+            News::Given(given) => {
+                // At once: a search that is killed later keeps the whole run.
+                let recorder = self.given.take();
+                let how = if given.cancelled { signals::how() } else { COMPLETED };
+                let ended = recorder
+                    .map(|recorder| recorder.finish_as(how, &given.diagnosis, &given.run).map(drop));
+                self.note(ended.unwrap_or(Ok(())));
+            }
             News::Step(Stage::Trial(..), ..) => {}
             News::Step(Stage::Final(remedy), _, run) => {
                 if self.last.as_ref().is_none_or(|(begun, _)| begun != remedy) {
@@ -205,6 +201,18 @@ impl Search {
         }
     }
 
+    /// Ends what could not begin. Nothing is left of it.
+    fn discard(mut self) {
+        let is_empty = self.earlier.is_empty() && self.last.is_none();
+        if let Some(given) = self.given.take()
+            && given.discard()
+            && is_empty
+        {
+            // It was made by this command.
+            let _ = std::fs::remove_dir_all(self.place.folder());
+        }
+    }
+
     fn note(&mut self, result: Result<(), RunError>) {
         if let Err(error) = result {
             self.error.get_or_insert(error);
@@ -219,11 +227,6 @@ impl Search {
     /// Ends the runs and writes the reports. Returns where all of it is.
     fn finish(mut self, found: &Found, json: &str, document: &str) -> Result<PathBuf, Failure> {
         let folder = self.place.folder().to_owned();
-        let how = if found.cancelled { signals::how() } else { COMPLETED };
-        let given = self.given.take().map(|given| {
-            given.finish_as(how, &found.given.diagnosis, &found.given.run).map(drop)
-        });
-        self.note(given.unwrap_or(Ok(())));
         match (&found.chosen, self.last.take()) {
             (Some(Chosen { trained, .. }), Some((_, recorder))) => {
                 let ended = recorder.finish(&trained.diagnosis, &trained.run).map(drop);

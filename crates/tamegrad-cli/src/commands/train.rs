@@ -1,11 +1,13 @@
 //! `tamegrad train`: train a recipe under guard.
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use tamegrad::Mode;
 use tamegrad_lab::{TrainOptions, train};
 use tamegrad_report::{json, number, terminal};
-use tamegrad_runs::{COMPLETED, Recorder, overwrite};
+use tamegrad_runs::{COMPLETED, ReadError, Recorder, RunFolder, RunInfo, overwrite};
 
 use super::recipe::{exit_code, read_recipe, run_info};
 use super::to_json;
@@ -22,19 +24,38 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
         GuardMode::Observe => Mode::Observe,
         GuardMode::Protect => Mode::Protect,
     };
-    let options = TrainOptions { mode, steps_max: None, stop_after_alarm: None, cancel };
     let wanted = args.output.folder(&file);
-    let mut recorder = Recorder::begin(&wanted, run_info(&file, mode), args.output.existing())?;
+    let info = run_info(&file, mode);
+    let resume = if args.output.resume { interrupted(&wanted, &info)? } else { None };
+    let mut recorder = Recorder::begin(&wanted, info, args.output.existing())?;
+    let checkpoint = recorder.folder().join(CHECKPOINT_FILE);
+    // One that cannot be written is no loss: the one before it is still there.
+    let keep = |bytes: &[u8]| drop(overwrite(&checkpoint, bytes));
+    let options = TrainOptions {
+        resume: resume.as_deref(),
+        checkpoints: Some(&keep),
+        ..TrainOptions::new(mode, cancel)
+    };
     let mut bar = Bar::new(args.common.quiet || args.common.json);
     let trained = train(&file.recipe, &options, &mut |progress, run| {
         bar.show(&file.recipe.name, progress);
         recorder.take(run);
         bar.tell(recorder.news());
-    })?;
+    });
     bar.clear();
+    let trained = match trained {
+        Ok(trained) => trained,
+        Err(error) => {
+            recorder.discard();
+            return Err(error.into());
+        }
+    };
     let how = if trained.cancelled { signals::how() } else { COMPLETED };
     let report = json::train(&trained.diagnosis, Some(trained.metric), &trained.weights_hash);
     let report = to_json(&report)?;
+    if !trained.cancelled {
+        let _ = std::fs::remove_file(&checkpoint);
+    }
     // A diagnosis is printed also where nothing could be written.
     let written = recorder.finish_as(how, &trained.diagnosis, &trained.run).and_then(|folder| {
         overwrite(&folder.join("report.json"), report.as_bytes()).map(|()| folder)
@@ -60,4 +81,23 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
     }
     written?;
     Ok(if trained.cancelled { signals::exit_code() } else { exit_code(trained.diagnosis.verdict) })
+}
+
+const CHECKPOINT_FILE: &str = "checkpoint.bin";
+
+/// The last checkpoint of a run that was interrupted; `None` if it came to none, and begins anew.
+fn interrupted(folder: &Path, info: &RunInfo) -> Result<Option<Vec<u8>>, Failure> {
+    let run = RunFolder::open(folder)?;
+    let guard = |info: &RunInfo| info.environment.get("guard").cloned();
+    if run.info.recipe != info.recipe || guard(&run.info) != guard(info) {
+        return Err(Failure::OtherRecipe { folder: folder.to_owned() });
+    }
+    if run.state()?.is_some_and(|state| state.end.as_deref() == Some(COMPLETED)) {
+        return Err(Failure::Completed { folder: folder.to_owned() });
+    }
+    let path = folder.join(CHECKPOINT_FILE);
+    match std::fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        bytes => bytes.map(Some).map_err(|source| ReadError::Io { path, source }.into()),
+    }
 }

@@ -104,7 +104,7 @@ pub(super) fn run(case: &Case, cancel: &AtomicBool) -> Result<Outcome, SetupErro
     let chance = chance_loss(&recipe)?;
     let mut rivals = Rivals::new();
     let mut harm = Harm::new(&recipe, chance);
-    let options = |mode| TrainOptions { mode, steps_max: None, stop_after_alarm: None, cancel };
+    let options = |mode| TrainOptions::new(mode, cancel);
     let watched = train(&recipe, &options(Mode::Observe), &mut |progress, run| {
         if let Some(seen) = Seen::latest(run.record(), progress.steps) {
             harm.see(seen.step, seen.loss);

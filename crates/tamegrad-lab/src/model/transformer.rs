@@ -248,10 +248,8 @@ mod tests {
             let recipe = recipe::parse(&of(name).recipe, None).expect("a recipe");
             let cancel = std::sync::atomic::AtomicBool::new(false);
             let options = crate::TrainOptions {
-                mode: tamegrad::Mode::Observe,
                 steps_max: Some(1),
-                stop_after_alarm: None,
-                cancel: &cancel,
+                ..crate::TrainOptions::new(tamegrad::Mode::Observe, &cancel)
             };
             let run = crate::train(&recipe, &options, &mut |_, _| {}).expect("it runs");
             let (_, trace) = run.run.record().first_trace().expect("probes");

@@ -29,6 +29,42 @@ fn the_least_force_that_works_is_trained_to_the_end_and_its_recipe_stays_healthy
 }
 
 #[test]
+fn a_search_that_goes_on_tries_only_what_was_not_tried() {
+    let file = recipe::read(&shipped("exploding-regression.toml")).unwrap();
+    let (mut tried, cancel) = (Vec::new(), AtomicBool::new(false));
+    fix(&file, &[], &cancel, &mut |news| {
+        let News::Tried(trial) = news else { return };
+        tried.push(EarlierTrial {
+            remedy: trial.proposal.label(),
+            verdict: trial.verdict,
+            metric: trial.metric,
+            steps: trial.steps,
+            seconds: trial.seconds,
+            learns: trial.learns,
+        });
+        // As if it were killed after the third.
+        cancel.store(tried.len() == 3, Ordering::Relaxed);
+    })
+    .unwrap();
+    assert_eq!(tried.len(), 3);
+    let mut again = Vec::new();
+    let found = fix(&file, &tried, &AtomicBool::new(false), &mut |news| {
+        if let News::Tried(trial) = news {
+            again.push(trial.proposal.label());
+        }
+    })
+    .unwrap();
+    assert!(!again.is_empty() && tried.iter().all(|known| !again.contains(&known.remedy)));
+    let whole = fix(&file, &[], &AtomicBool::new(false), &mut |_| {}).unwrap();
+    let labels = |found: &tamegrad_lab::Fix| {
+        found.trials.iter().map(|trial| (trial.proposal.label(), trial.verdict)).collect::<Vec<_>>()
+    };
+    assert_eq!(labels(&found), labels(&whole));
+    let text = |found: tamegrad_lab::Fix| found.chosen.map(|chosen| chosen.text);
+    assert_eq!(text(found), text(whole));
+}
+
+#[test]
 fn a_healthy_recipe_is_left_alone() {
     let text = "name = \"t\"\n\
         [data.circles]\nsamples = 400\nnoise = 0.05\nfactor = 0.3\n\

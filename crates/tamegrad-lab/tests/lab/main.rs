@@ -22,7 +22,7 @@ fn run(recipe: &Recipe, mode: Mode) -> Trained {
 /// Trains a recipe for at most so many steps.
 fn run_for(recipe: &Recipe, mode: Mode, steps_max: Option<u64>) -> Trained {
     let cancel = AtomicBool::new(false);
-    let options = TrainOptions { mode, steps_max, stop_after_alarm: None, cancel: &cancel };
+    let options = TrainOptions { steps_max, ..TrainOptions::new(mode, &cancel) };
     train(recipe, &options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -24,10 +24,8 @@ fn the_planted_cause_and_layer_are_found() {
         let file = recipe::read(&shipped(&format!("{name}.toml"))).unwrap();
         let cancel = AtomicBool::new(false);
         let options = TrainOptions {
-            mode: Mode::Observe,
-            steps_max: None,
             stop_after_alarm: Some(100),
-            cancel: &cancel,
+            ..TrainOptions::new(Mode::Observe, &cancel)
         };
         let run = train(&file.recipe, &options, &mut |_, _| {}).unwrap();
         let found = &run.diagnosis;
