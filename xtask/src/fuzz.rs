@@ -63,7 +63,17 @@ pub(crate) fn fuzz(root: &Path, options: &Options) -> Result<(), String> {
     let start = Instant::now();
     build(root, &place, &chosen)?;
     println!("built in {:.1} s", start.elapsed().as_secs_f64());
-    chosen.iter().try_for_each(|target| run(root, &place, target, options.seconds))
+    let limit = format!("-max_total_time={}", options.seconds);
+    chosen.iter().try_for_each(|target| run(root, &place, target, &limit))
+}
+
+/// [`fuzz`] of all targets with so many inputs each, whatever time that takes.
+pub(crate) fn inputs(root: &Path, count: NonZeroU32) -> Result<(), String> {
+    let known = targets(root)?;
+    let place = Place::new(root, host()?);
+    build(root, &place, &known)?;
+    let limit = format!("-runs={count}");
+    known.iter().try_for_each(|target| run(root, &place, target, &limit))
 }
 
 /// The names of all targets, sorted.
@@ -150,8 +160,8 @@ pub(crate) fn has_cpp_compiler(install: bool) -> bool {
     debian::is_there_or_installed("g++", install, || debian::runs(&program, &["--version"]))
 }
 
-/// Runs a target for so many seconds, from its seeds and from what earlier runs kept.
-fn run(root: &Path, place: &Place, target: &str, seconds: NonZeroU32) -> Result<(), String> {
+/// Runs a target up to a limit, from its seeds and from what earlier runs kept.
+fn run(root: &Path, place: &Place, target: &str, limit: &str) -> Result<(), String> {
     let (corpus, findings) = (place.corpus(target), place.findings(target));
     let scratch = Scratch::new(&place.folder, target)?;
     for folder in [&corpus, &findings] {
@@ -160,7 +170,7 @@ fn run(root: &Path, place: &Place, target: &str, seconds: NonZeroU32) -> Result<
     let (program, log) = (place.program(target), place.folder.join(format!("{target}.log")));
     let output = create(&log)?;
     let mut command = Command::new(&program);
-    command.args(LIMITS).arg(format!("-max_total_time={seconds}"));
+    command.args(LIMITS).arg(limit);
     command.arg(joined("-artifact_prefix=", findings.join("").as_os_str()));
     command.arg(&corpus).arg(root.join("fuzz/seeds").join(target));
     command.env("TMPDIR", &scratch.folder).stdout(Stdio::null()).stderr(output);
@@ -169,7 +179,7 @@ fn run(root: &Path, place: &Place, target: &str, seconds: NonZeroU32) -> Result<
         .map_err(|error| format!("{} could not be started: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
     if status.success() {
-        println!("{target}: {}", inputs(&text));
+        println!("{target}: {}", inputs_read(&text));
         return Ok(());
     }
     Err(match finding(&text) {
@@ -186,7 +196,7 @@ fn run(root: &Path, place: &Place, target: &str, seconds: NonZeroU32) -> Result<
 }
 
 /// How many inputs were read, in words.
-fn inputs(log: &str) -> String {
+fn inputs_read(log: &str) -> String {
     // `#81921 DONE cov: 3263 ft: ...`
     let done = log.lines().rev().find_map(|line| line.strip_prefix('#')?.split_once("DONE"));
     let count = done.map_or("?", |(count, _)| count.trim());
@@ -286,7 +296,7 @@ mod tests {
     #[test]
     fn what_the_fuzzer_says_is_read() {
         let good = "INFO: Seed: 1\n#2\tINITED cov: 7\n#81921\tDONE   cov: 3263 ft: 11175\nDone\n";
-        assert_eq!(inputs(good), "81921 inputs, 3263 edges taken");
+        assert_eq!(inputs_read(good), "81921 inputs, 3263 edges taken");
         assert_eq!(finding(good), None);
         let bad = "thread '<unnamed>' panicked at crates/x.rs:1:2:\nattempt to add with overflow\n\
                    note: run\n==7== ERROR: libFuzzer: deadly signal\n\

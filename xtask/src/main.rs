@@ -10,6 +10,7 @@ mod open_run;
 mod python;
 mod test;
 mod tidy;
+mod trust;
 mod valgrind;
 mod venv;
 
@@ -46,11 +47,19 @@ Commands:
   bench torch  the process time of torch training steps, watched and bare in turns
   python       the wheel built, its tests and examples in an environment with torch; a part of
                `test`
+  trust        what docs/guarantees.md promises: processes killed at random moments, disks that fail,
+               promises broken on purpose, inputs that a fuzzer makes up; takes hours
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
 
 Options of fuzz:
   --seconds N  how long each target runs; 60 if not given
+
+Options of trust:
+  --kills N    how often each kind of process is killed; 500 if not given
+  --faults N   how often each fault is tried; 20 if not given
+  --inputs N   inputs of each fuzz target; 10 million if not given
+  --no-torch   no torch run is killed
 
 Options of bench:
   --json       print one JSON object in place of the table
@@ -91,6 +100,7 @@ fn perform(root: &Path, task: Task) -> Result<ExitCode, String> {
         Task::Valgrind => valgrind::valgrind(root)?,
         Task::Fuzz(options) => fuzz::fuzz(root, &options)?,
         Task::Python => python::test(root)?,
+        Task::Trust(options) => trust::trust(root, &options)?,
         Task::Bench(bench) => bench::bench(root, &bench)?,
         Task::BurnNext(version) => burn_next::burn_next(root, &version)?,
         Task::Help => print!("{USAGE}"),
@@ -106,6 +116,7 @@ enum Task {
     OpenRun,
     Fuzz(fuzz::Options),
     Valgrind,
+    Trust(trust::Options),
     Python,
     Bench(Bench),
     BurnNext(String),
@@ -121,6 +132,7 @@ fn parse(words: &[&str]) -> Result<Task, String> {
         ["tidy"] => Ok(Task::Tidy),
         ["open-run"] => Ok(Task::OpenRun),
         ["valgrind"] => Ok(Task::Valgrind),
+        ["trust", ref rest @ ..] => trust::parse(rest).map(Task::Trust),
         ["fuzz", ref rest @ ..] => fuzz::parse(rest).map(Task::Fuzz),
         ["python"] => Ok(Task::Python),
         ["bench", ref rest @ ..] => bench::parse(rest).map(Task::Bench),
@@ -201,6 +213,7 @@ mod tests {
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),
             (&["bench"], Err("no bench given, want `logs`, `observe`, `stats` or `torch`")),
             (&["fuzz", "text"], Ok(Task::Fuzz(fuzz::parse(&["text"]).expect("options")))),
+            (&["trust", "--kills"], Err("--kills: got nothing, want a number from 1")),
             (&["eval", "cases"], Ok(Task::Eval(vec!["cases".to_owned()]))),
             (&["help"], Ok(Task::Help)),
             (&["--help"], Ok(Task::Help)),

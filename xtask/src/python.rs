@@ -67,7 +67,7 @@ pub(crate) fn bench(root: &Path, rounds: usize) -> Result<(), String> {
 
 /// A Python with torch, the packages for the tests, and a wheel of this state of the code, built with
 /// the cargo profile `profile`: `ci` shares what the tests of the crates have built.
-fn installed(root: &Path, profile: &str) -> Result<std::path::PathBuf, String> {
+pub(crate) fn installed(root: &Path, profile: &str) -> Result<std::path::PathBuf, String> {
     let python = venv::python_with_torch(root)?;
     let mark = root.join(MARK);
     let wanted = PACKAGES.join("\n");

@@ -6,6 +6,7 @@ mod cases;
 mod logs;
 mod loops;
 mod score;
+mod trust;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ enum What {
     /// Train burn loops as users write them, each with a planted fault, and train them anew with the
     /// first remedy
     Loops(Loops),
+    /// Kill processes that write runs at random moments, break their disks, and look at what is left;
+    /// exit code 1 if a promise was not kept
+    Trust(Trust),
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,6 +79,24 @@ struct Loops {
 }
 
 #[derive(Debug, clap::Args)]
+struct Trust {
+    /// The program `tamegrad`
+    #[arg(long, value_name = "PATH")]
+    program: PathBuf,
+    /// A Python that has torch and tamegrad; without it no torch run is killed
+    #[arg(long, value_name = "PATH")]
+    torch: Option<PathBuf>,
+    /// How often each kind of process is killed
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    kills: u64,
+    /// How often each fault is tried
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    faults: u64,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
 struct Output {
     /// Print one JSON object
     #[arg(long)]
@@ -99,6 +121,7 @@ fn main() -> ExitCode {
         What::Logs(logs) => logs::run(logs),
         What::Cases(cases) => cases::run(cases, &CANCEL),
         What::Loops(loops) => loops::run(loops, &CANCEL),
+        What::Trust(trust) => trust::run(trust, &CANCEL),
     };
     match result {
         Ok(scored) => {

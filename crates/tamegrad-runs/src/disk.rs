@@ -38,6 +38,13 @@ impl GrowingFile {
         Ok(Self { path, file, len, is_unsynced: true })
     }
 
+    /// Gives the file another name; what had that name is gone.
+    pub(super) fn rename(&mut self, to: &Path) -> Result<(), RunError> {
+        rename(&self.path, to)?;
+        self.path = to.to_owned();
+        Ok(())
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -90,7 +97,7 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
         let mut file = GrowingFile::create(fresh.clone())?;
         file.append(bytes)?;
         file.sync()?;
-        rename(&fresh, path)
+        file.rename(path)
     };
     // A half-written one is of no use to anybody.
     write().inspect_err(|_| drop(fs::remove_file(&fresh)))
@@ -104,7 +111,7 @@ pub(super) fn fresh(path: &Path) -> PathBuf {
 }
 
 /// Gives a file that is on the disk its name, and waits until the disk has that, too.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), RunError> {
+fn rename(from: &Path, to: &Path) -> Result<(), RunError> {
     fs::rename(from, to).map_err(|error| RunError::io(to, error))?;
     trace(|| Op::Rename(from.to_owned(), to.to_owned()));
     sync_folder(to.parent().unwrap_or(Path::new(".")))
@@ -120,7 +127,9 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), RunError> {
         }
         _ => {}
     }
-    trace(|| Op::SyncFolder(folder.to_owned()));
+    #[cfg(not(unix))]
+    let _ = folder;
+    trace(|| Op::SyncFolder);
     Ok(())
 }
 
@@ -143,7 +152,7 @@ pub(super) enum Op {
     Sync(PathBuf),
     Rename(PathBuf, PathBuf),
     Remove(PathBuf),
-    SyncFolder(PathBuf),
+    SyncFolder,
 }
 
 #[cfg(test)]

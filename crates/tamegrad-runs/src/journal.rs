@@ -54,7 +54,7 @@ impl<T: Table> Journal<T> {
                 let mut recent = Appender::create(fresh.clone())?;
                 recent.append(held)?;
                 recent.sync()?;
-                disk::rename(&fresh, &self.recent_path)?;
+                recent.rename(&self.recent_path)?;
                 self.recent = Some(recent);
                 self.recent_rows = held.len();
                 Ok(())

@@ -369,6 +369,25 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_goes_on_has_each_step_and_finding_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = begin(folder.path());
+        run_of(62, 60..64, &mut recorder);
+        // As after a kill: without an end.
+        drop(recorder);
+        let resumed = Recorder::begin(folder.path(), RunInfo::default(), Existing::Resume);
+        let mut recorder = resumed.unwrap();
+        // It takes up where a checkpoint was, before the last step.
+        let guard = run(&mut recorder);
+        recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
+        let contents = RunFolder::open(folder.path()).unwrap().contents();
+        let steps: Vec<u64> = contents.steps.iter().map(|row| row.step).collect();
+        assert_eq!(steps, (0..64).collect::<Vec<_>>());
+        let findings = contents.events.iter().filter(|event| event.kind == "finding").count();
+        assert_eq!(findings, guard.run().findings().len());
+    }
+
+    #[test]
     fn a_run_that_overwrites_takes_the_place_when_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let wanted = folder.path().join("x");

@@ -96,6 +96,11 @@ impl<T: Table> Appender<T> {
             .try_for_each(|rows| append(&mut self.file, &mut self.encoder, rows))
     }
 
+    /// Gives the file another name; what had that name is gone.
+    pub(super) fn rename(&mut self, to: &Path) -> Result<(), RunError> {
+        self.file.rename(to)
+    }
+
     /// Waits until the disk has what was written.
     pub(super) fn sync(&mut self) -> Result<(), RunError> {
         self.file.sync()

@@ -1,0 +1,96 @@
+//! `cargo xtask trust`: whether what docs/guarantees.md promises holds. It takes hours; a short set of it is
+//! a part of `test`.
+
+mod mutants;
+
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use crate::{cargo, fuzz, number, python, run, run_cargo};
+
+/// How often everything is tried.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Options {
+    kills: NonZeroU32,
+    faults: NonZeroU32,
+    /// Inputs of each fuzz target.
+    inputs: NonZeroU32,
+    /// Whether the promises that a torch run needs are tried.
+    torch: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let count = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        Self { kills: count(500), faults: count(20), inputs: count(10_000_000), torch: true }
+    }
+}
+
+/// Reads what follows `trust` on the command line.
+pub(crate) fn parse(words: &[&str]) -> Result<Options, String> {
+    let mut options = Options::default();
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        match word {
+            "--kills" => options.kills = number(word, words.next())?,
+            "--faults" => options.faults = number(word, words.next())?,
+            "--inputs" => options.inputs = number(word, words.next())?,
+            "--no-torch" => options.torch = false,
+            _ => return Err(format!("unexpected argument `{word}`")),
+        }
+    }
+    Ok(options)
+}
+
+/// Tries all promises, and prints the tables of docs/guarantees.md.
+///
+/// # Errors
+/// A sentence about the first part of which something did not hold or could not be tried.
+pub(crate) fn trust(root: &Path, options: &Options) -> Result<(), String> {
+    println!("Licences and sources of the dependencies (deny.toml)");
+    supply_chain(root)?;
+
+    println!("\nPromises that are broken on purpose: a test has to fail for each");
+    mutants::all(root)?;
+
+    println!("\nKills and faults");
+    run_cargo(root, "build --release --quiet -p tamegrad-cli")?;
+    let program = format!("target/release/tamegrad{}", std::env::consts::EXE_SUFFIX);
+    let mut command = cargo(root, "run --release --quiet -p tamegrad-eval -- trust --program");
+    command.arg(root.join(program));
+    command.args(["--kills", &options.kills.to_string()]);
+    command.args(["--faults", &options.faults.to_string()]);
+    if options.torch {
+        command.arg("--torch").arg(python::installed(root, "release")?);
+    }
+    run(&mut command, "kills and faults")?;
+
+    println!("\nInputs that a fuzzer makes up");
+    fuzz::inputs(root, options.inputs)
+}
+
+/// `cargo deny`, where it is installed.
+fn supply_chain(root: &Path) -> Result<(), String> {
+    let is_there = cargo(root, "deny --version").output().is_ok_and(|told| told.status.success());
+    if !is_there {
+        println!("not tried: there is no cargo-deny; hint: cargo install cargo-deny");
+        return Ok(());
+    }
+    // Without the advisories: their database is a download of its own.
+    run_cargo(root, "deny --all-features check bans licenses sources")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_often_everything_is_tried_can_be_said() {
+        let options = parse(&["--kills", "3", "--faults", "1", "--inputs", "1000", "--no-torch"]);
+        let count = |count| NonZeroU32::new(count).expect("not 0");
+        let (kills, faults, inputs) = (count(3), count(1), count(1000));
+        assert_eq!(options, Ok(Options { kills, faults, inputs, torch: false }));
+        assert_eq!(parse(&["--kills"]), Err("--kills: got nothing, want a number from 1".into()));
+        assert_eq!(parse(&["all"]), Err("unexpected argument `all`".into()));
+    }
+}
