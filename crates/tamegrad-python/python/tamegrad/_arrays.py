@@ -44,10 +44,7 @@ class ArrayGuard:
             self._know(gradients)
             rows = [(name, None, _dims(array) >= 2, None) for name, array in gradients.items()]
             self._core = Core(rows, [], planned_steps=self._total_steps)
-        if not self._known.issuperset(gradients):
-            new = next(name for name in gradients if name not in self._known)
-            raise ValueError(f"gradients: got the new name {new!r}, want those of the first step")
-        arrays = list(map(gradients.get, self._names))
+        arrays = self._in_order(gradients)
         for index in self._scan.tensors(arrays):
             if not self._scan.put_tensor(index, readable(arrays[index], self._names[index])):
                 raise TypeError(_cannot(arrays[index], self._names[index]))
@@ -94,6 +91,15 @@ class ArrayGuard:
         """Takes these as the names of the run, in this order."""
         self._names = list(names)
         self._known = set(self._names)
+
+    def _in_order(self, gradients: Mapping[str, Any]) -> list[Any]:
+        """The arrays in the order of the names; ``None`` for those that are absent."""
+        if list(gradients) == self._names:
+            return list(gradients.values())
+        new = next((name for name in gradients if name not in self._known), None)
+        if new is not None:
+            raise ValueError(f"gradients: got the new name {new!r}, want those of the first step")
+        return [gradients.get(name) for name in self._names]
 
     def _updates(self, norms: Mapping[str, tuple[float, float]] | None) -> Updates | None:
         if norms is None:
