@@ -34,6 +34,7 @@
 pub mod cases;
 pub mod changes;
 pub mod data;
+mod file;
 pub mod fix;
 pub mod init;
 pub mod model;
