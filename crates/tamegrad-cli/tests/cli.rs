@@ -190,6 +190,24 @@ fn train_prints_the_promised_keys_and_the_guard_leaves_a_healthy_run_alone() {
 }
 
 #[test]
+fn the_weights_do_not_depend_on_the_number_of_threads() {
+    const CONV: &str = "name = \"conv\"\nseed = 3\ndata.digits = {}\n\
+        model.conv = { channels = [8], kernel = 3, dense = [64] }\n\
+        optimizer.adam.learning_rate = 0.003\ntraining = { batch = 256, epochs = 2 }\n";
+    let folder = folder(&[("curve.toml", HEALTHY), ("conv.toml", CONV)]);
+    for recipe in ["curve.toml", "conv.toml"] {
+        let hashes = ["1", "2", "2", "3"].map(|threads| {
+            let mut command = command(folder.path());
+            command.env("RAYON_NUM_THREADS", threads).args(["train", recipe, "--json"]);
+            let output = command.output().expect("the binary starts");
+            let ran = check(output.status.code(), &output.stdout, &output.stderr, &[recipe]);
+            ran.json()["weights_hash"].as_str().expect("text").to_owned()
+        });
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{recipe}: {hashes:?}");
+    }
+}
+
+#[test]
 fn the_seed_of_the_command_line_takes_the_place_of_the_recipes() {
     let folder = folder(&[("curve.toml", HEALTHY)]);
     let hash = |seed: &[&str]| {
@@ -811,6 +829,75 @@ fn what_cannot_run_exits_2_and_says_what_to_do() {
         assert_eq!(ran.stdout, "", "{args:?}");
         for word in words {
             assert!(ran.stderr.contains(word), "{args:?}: no {word:?} in\n{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_recipe_that_needs_more_memory_than_any_machine_has_is_refused_with_its_line() {
+    let folder = folder(&[]);
+    let digits = "[data.digits]\n";
+    let long = "[data.adding]\nsamples = 10000\nlength = 10000\n";
+    let wide = "[data.blobs]\nsamples = 16384\ncenters = 2\nfeatures = 65536\nstd = 1.0\nimage = \
+                [1, 256, 256]\n";
+    for (model, place, words) in [
+        (format!("{digits}[model.mlp]\ndepth = 500\nwidth = 8192"), "6:9", "for the weights"),
+        (
+            format!("{digits}[model.conv]\nchannels = [8192, 8192]\nkernel = 31"),
+            "5:19",
+            "for the weights",
+        ),
+        (
+            format!("{wide}[model.conv]\nchannels = [8192, 8192]\nkernel = 31"),
+            "10:13",
+            "for what a batch keeps",
+        ),
+        (format!("{long}[model.rnn]\nhidden = 8192\ncell = \"lstm\""), "5:10", "for what a batch"),
+        (
+            format!("{long}[model.transformer]\ndepth = 200\nwidth = 8192\nheads = 8192"),
+            "5:10",
+            "for what a batch keeps",
+        ),
+    ] {
+        let text = format!(
+            "name = \"large\"\noptimizer.adam.learning_rate = 0.1\n{model}\n[training]\nbatch = \
+             1000\nepochs = 2\n"
+        );
+        fs::write(folder.path().join("large.toml"), &text).expect("a file");
+        for command in ["train", "fix", "preflight"] {
+            let ran = run(folder.path(), &[command, "large.toml"]);
+            assert_eq!(ran.code, 2, "{text}\n{}", ran.stderr);
+            let shown = ["got a run that needs about", words, "make this smaller"];
+            for word in [&[&*format!("large.toml:{place}: ")][..], &shown].concat() {
+                assert!(ran.stderr.contains(word), "{command}: no {word:?} in\n{}", ran.stderr);
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_neither_waited_for_nor_read_without_end() {
+    let folder = folder(&[]);
+    let path = |name: &str| folder.path().join(name);
+    let pipe = std::process::Command::new("mkfifo").arg(path("pipe")).status().expect("mkfifo");
+    assert!(pipe.success());
+    for (odd, kind) in [("/dev/zero", "a device"), ("pipe", "a named pipe"), (".", "a directory")] {
+        let table = OWN_TABLE.replace("table.csv", odd);
+        let images = format!("{{ images = \"{odd}\", labels = \"{odd}\" }}");
+        let images = BLOBS.replace(
+            "data.blobs = { samples = 200, centers = 3, features = 2, std = 1.0 }",
+            &format!("data.idx = {images}"),
+        );
+        fs::write(path("table.toml"), table).expect("a file");
+        fs::write(path("images.toml"), images).expect("a file");
+        for recipe in [odd, "table.toml", "images.toml"] {
+            for command in ["train", "fix", "preflight"] {
+                let ran = run(folder.path(), &[command, recipe]);
+                assert_eq!(ran.code, 2, "{command} {recipe} of {odd}: {}", ran.stderr);
+                let told = format!("{kind}, not a file");
+                assert!(ran.stderr.contains(&told), "{command} {recipe}: {}", ran.stderr);
+            }
         }
     }
 }

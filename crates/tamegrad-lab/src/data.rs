@@ -25,6 +25,7 @@ pub use error::DataError;
 pub use scaling::Scaling;
 
 use crate::recipe::Source;
+use crate::recipe::memory::Samples;
 
 /// Reads or generates the data of `source`. `seed` decides generated numbers and drawn splits.
 ///
@@ -101,6 +102,21 @@ pub enum Targets {
         /// Numbers a row.
         width: usize,
     },
+}
+
+impl Dataset {
+    /// Its sizes.
+    pub(crate) fn samples(&self) -> Samples {
+        Samples {
+            train: self.train.rows(),
+            test: self.test.rows(),
+            shape: self.train.input_shape.clone(),
+            outputs: match &self.train.targets {
+                Targets::Classes { classes, .. } => *classes,
+                Targets::Values { width, .. } => *width,
+            },
+        }
+    }
 }
 
 impl Table {
@@ -229,6 +245,13 @@ mod tests {
                 assert_eq!(part.inputs.len(), rows * part.input_width(), "{source:?}");
                 assert!(part.inputs.iter().all(|x| x.is_finite()), "{source:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_sizes_are_known_before_anything_is_generated() {
+        for (source, ..) in generated() {
+            assert_eq!(source.samples(), Some(load(&source, 1).unwrap().samples()), "{source:?}");
         }
     }
 

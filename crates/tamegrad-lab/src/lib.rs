@@ -35,6 +35,7 @@ pub mod cases;
 pub mod changes;
 mod checkpoint;
 pub mod data;
+mod file;
 pub mod fix;
 pub mod init;
 pub mod model;

@@ -39,15 +39,6 @@ pub struct Shape {
     pub outputs: usize,
 }
 
-/// The steps of a sample and the numbers of each: the rows of an image, single numbers of the rest.
-pub(crate) fn sequence(shape: &Shape) -> [usize; 2] {
-    match shape.input[..] {
-        [steps, features] => [steps, features],
-        [channels, height, width] => [height, channels * width],
-        ref other => [other.iter().product(), 1],
-    }
-}
-
 /// Casts all float tensors of a model, running statistics included.
 pub(crate) fn cast<N: Network>(model: N, dtype: FloatDType) -> N {
     struct Caster(FloatDType);

@@ -13,6 +13,8 @@ use tamegrad_burn::{Clip, Lagged, Probes, default_device};
 
 use crate::data::{self, Batches, DataError, Dataset, Table, Targets};
 use crate::model::{Network, Shape};
+use crate::recipe::check::Conflict;
+use crate::recipe::memory::{self, Samples};
 use crate::recipe::{self, ClipBy, Dtype, Fault, Loss, Optimizer, Recipe, Regularise, Scale};
 
 /// Why a recipe cannot be run.
@@ -30,6 +32,16 @@ pub enum SetupError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It needs more memory than there is.
+    #[error("`{key}`: {message}; hint: {hint}")]
+    Memory {
+        /// The key of the recipe that makes it so large.
+        key: String,
+        /// What it needs, and what there is.
+        message: String,
+        /// A next step.
+        hint: &'static str,
+    },
     /// A case of the evaluation is no recipe.
     #[error("case {name} is no recipe: {reason}")]
     Case {
@@ -38,6 +50,12 @@ pub enum SetupError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl From<Conflict> for SetupError {
+    fn from(Conflict { path: key, message, help: hint }: Conflict) -> Self {
+        SetupError::Memory { key, message, hint }
+    }
 }
 
 /// A recipe with its data loaded.
@@ -68,6 +86,9 @@ enum BatchTargets {
 
 /// Loads and scales the data of a recipe.
 pub(crate) fn prepare(recipe: &Recipe) -> Result<Prepared, SetupError> {
+    if let Some(excess) = memory::excess(recipe, None) {
+        return Err(excess.into());
+    }
     let mut dataset = data::load(&recipe.data, recipe.seed)?;
     if recipe.scale.input == Scale::Standard {
         dataset.standardise_inputs();
@@ -80,13 +101,15 @@ pub(crate) fn prepare(recipe: &Recipe) -> Result<Prepared, SetupError> {
     if rows == 0 {
         return Err(SetupError::NoRows);
     }
+    if recipe.data.samples().is_none()
+        && let Some(excess) = memory::excess(recipe, Some(&dataset.samples()))
+    {
+        return Err(excess.into());
+    }
     let batches = Batches::new(rows, recipe.training.batch, recipe.seed);
-    let outputs = match &dataset.train.targets {
-        Targets::Classes { classes, .. } => *classes,
-        Targets::Values { width, .. } => *width,
-    };
+    let Samples { shape: input, outputs, .. } = dataset.samples();
     Ok(Prepared {
-        shape: Shape { input: dataset.train.input_shape.clone(), outputs },
+        shape: Shape { input, outputs },
         planned_steps: recipe.training.epochs.saturating_mul(batches.batches_per_epoch()),
         batches,
         dataset,
@@ -138,10 +161,11 @@ impl Prepared {
     pub(crate) fn metric<N: Network>(&self, model: &N) -> f64 {
         let model = model.valid();
         let test = &self.dataset.test;
-        let outputs = predict(&model, test, self.dtype, &self.device.clone().inner());
+        let device = self.device.clone().inner();
+        let outputs = outputs(&model, test, self.dtype, &device);
         match &test.targets {
-            Targets::Classes { labels, classes } => accuracy(&outputs, labels, *classes),
-            Targets::Values { values, .. } => r_squared(&outputs, values),
+            Targets::Classes { labels, classes } => accuracy(outputs, labels, *classes),
+            Targets::Values { values, .. } => r_squared(outputs, values),
         }
     }
 }
@@ -154,34 +178,43 @@ fn largest(dtype: FloatDType) -> f64 {
     }
 }
 
-/// Rows of a test batch: enough to be quick, few enough to need little memory.
-const TEST_ROWS: usize = 512;
-
-fn predict<N: Network>(model: &N, table: &Table, dtype: FloatDType, device: &Device) -> Vec<f32> {
-    let rows: Vec<u32> = (0..table.rows() as u32).collect();
-    let batches = rows.chunks(TEST_ROWS).flat_map(|rows| {
-        let (inputs, _) = table.gather(rows);
+/// The outputs of all rows, a batch of rows at a time: those of all together may be too many to keep.
+fn outputs<N: Network>(
+    model: &N,
+    table: &Table,
+    dtype: FloatDType,
+    device: &Device,
+) -> impl Iterator<Item = Vec<f32>> {
+    let rows = table.rows() as u32;
+    let starts = (0..rows).step_by(memory::TEST_ROWS);
+    starts.map(move |start| {
+        let end = start.saturating_add(memory::TEST_ROWS as u32).min(rows);
+        let (inputs, _) = table.gather(&(start..end).collect::<Vec<_>>());
         let inputs = matrix(inputs, table.input_width(), device).cast(dtype);
         let outputs = model.forward(inputs, &Probes::unarmed());
-        outputs.into_data().iter::<f32>().collect::<Vec<_>>()
-    });
-    batches.collect()
+        outputs.into_data().iter::<f32>().collect()
+    })
 }
 
-fn accuracy(outputs: &[f32], labels: &[u32], classes: usize) -> f64 {
-    let right = outputs.chunks(classes.max(1)).zip(labels).filter(|(scores, label)| {
-        // A NaN score is never the largest; where all are NaN nothing is right.
-        let best = scores.iter().enumerate().filter(|(_, s)| !s.is_nan());
-        best.max_by(|a, b| a.1.total_cmp(b.1)).is_some_and(|(class, _)| class == **label as usize)
+fn accuracy(outputs: impl Iterator<Item = Vec<f32>>, labels: &[u32], classes: usize) -> f64 {
+    let mut left = labels.iter();
+    let right = outputs.map(|outputs| {
+        let right = outputs.chunks(classes.max(1)).zip(&mut left).filter(|(scores, label)| {
+            // A NaN score is never the largest; where all are NaN nothing is right.
+            let best = scores.iter().enumerate().filter(|(_, s)| !s.is_nan());
+            let best = best.max_by(|a, b| a.1.total_cmp(b.1));
+            best.is_some_and(|(class, _)| class == **label as usize)
+        });
+        right.count()
     });
-    right.count() as f64 / labels.len().max(1) as f64
+    right.sum::<usize>() as f64 / labels.len().max(1) as f64
 }
 
-fn r_squared(outputs: &[f32], values: &[f32]) -> f64 {
+fn r_squared(outputs: impl Iterator<Item = Vec<f32>>, values: &[f32]) -> f64 {
     let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len().max(1) as f64;
     let squares = |pairs: &mut dyn Iterator<Item = f64>| pairs.map(|e| e * e).sum::<f64>();
     let error =
-        squares(&mut outputs.iter().zip(values).map(|(o, v)| f64::from(*o) - f64::from(*v)));
+        squares(&mut outputs.flatten().zip(values).map(|(o, v)| f64::from(o) - f64::from(*v)));
     let total = squares(&mut values.iter().map(|v| f64::from(*v) - mean));
     1.0 - error / total.max(f64::MIN_POSITIVE)
 }
@@ -343,16 +376,19 @@ mod tests {
 
     #[test]
     fn accuracy_counts_the_largest_score() {
-        let outputs = [0.1, 0.9, 2.0, 1.0, f32::NAN, f32::NAN, f32::NAN, -1.0];
-        assert_eq!(accuracy(&outputs, &[1, 1, 0, 1], 2), 0.5);
+        let outputs = [vec![0.1, 0.9, 2.0, 1.0], vec![f32::NAN, f32::NAN, f32::NAN, -1.0]];
+        assert_eq!(accuracy(outputs.into_iter(), &[1, 1, 0, 1], 2), 0.5);
     }
 
     #[test]
     fn r_squared_is_one_for_perfect_and_zero_for_the_mean() {
         let values = [1.0, 2.0, 6.0];
+        let of = |outputs: [f32; 3]| {
+            r_squared([outputs[..2].to_vec(), outputs[2..].to_vec()].into_iter(), &values)
+        };
         for (outputs, score) in [(values, 1.0), ([3.0; 3], 0.0)] {
-            assert!((r_squared(&outputs, &values) - score).abs() < 1e-12);
+            assert!((of(outputs) - score).abs() < 1e-12);
         }
-        assert!(r_squared(&[f32::NAN; 3], &values).is_nan());
+        assert!(of([f32::NAN; 3]).is_nan());
     }
 }

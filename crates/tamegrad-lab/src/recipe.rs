@@ -46,11 +46,12 @@
 //! (data, model, optimizer, `init`, fault) its name is that of a table, which holds its keys.
 
 mod allowed;
-mod check;
+pub(crate) mod check;
 pub mod diff;
 pub mod edit;
 mod error;
 mod fault;
+pub(crate) mod memory;
 mod model;
 mod near;
 mod number;
@@ -62,6 +63,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
+
+use crate::file;
 
 pub use error::RecipeError;
 pub use fault::Fault;
@@ -129,14 +132,21 @@ pub struct RecipeFile {
     pub recipe: Recipe,
 }
 
+/// Most bytes of a recipe: a hundred times the largest that a person writes.
+const BYTES_MAX: u64 = 4 << 20;
+
 /// Reads the recipe at `path`.
 ///
 /// # Errors
-/// When the file cannot be read, is not UTF-8, or is not a recipe (see [`parse`]).
+/// When the file cannot be read, is not UTF-8, is not a recipe (see [`parse`]), or when the run needs more
+/// memory than there is.
 pub fn read(path: &Path) -> Result<RecipeFile, RecipeError> {
-    let bytes = std::fs::read(path).map_err(|error| RecipeError::unreadable(path, &error))?;
+    let bytes = file::read(path, BYTES_MAX);
+    let bytes = bytes.map_err(|error| RecipeError::unreadable(path, &error))?;
     let text = String::from_utf8(bytes).map_err(|error| RecipeError::not_utf8(path, &error))?;
-    let recipe = parse(&text, Some(path))?;
+    let recipe = parse_with(&text, Some(path), |recipe| {
+        check::conflict(recipe).or_else(|| memory::excess(recipe, None))
+    })?;
     Ok(RecipeFile { text, path: path.to_path_buf(), recipe })
 }
 
@@ -147,11 +157,19 @@ pub fn read(path: &Path) -> Result<RecipeFile, RecipeError> {
 /// When `text` is not TOML, has an unknown key, lacks one, or has a value of the wrong type, out of
 /// range or at odds with another value. Of several errors one is told.
 pub fn parse(text: &str, path: Option<&Path>) -> Result<Recipe, RecipeError> {
+    parse_with(text, path, check::conflict)
+}
+
+fn parse_with(
+    text: &str,
+    path: Option<&Path>,
+    conflict: impl FnOnce(&Recipe) -> Option<check::Conflict>,
+) -> Result<Recipe, RecipeError> {
     let fail = |told| RecipeError::new(text, path, told);
     let table = DeTable::parse(text).map_err(|error| fail(error::syntax(&error)))?;
     let mut recipe = Recipe::deserialize(Deserializer::from(table.clone()))
         .map_err(|error| fail(error::refused(text, table.get_ref(), &error)))?;
-    if let Some(conflict) = check::conflict(&recipe) {
+    if let Some(conflict) = conflict(&recipe) {
         return Err(fail(error::at_odds(table.get_ref(), conflict)));
     }
     if let Some(folder) = path.and_then(Path::parent) {

@@ -268,6 +268,10 @@ impl Guard {
 
     /// The findings from a position on.
     fn findings(&self, from: usize) -> Vec<FindingRow> {
+        if from >= self.finding_count() {
+            // The names below are copies of all.
+            return Vec::new();
+        }
         let names = self.core.record().names();
         let layout = self.core.record().layout();
         let name = |place: Place| names.name(place).map(str::to_owned);

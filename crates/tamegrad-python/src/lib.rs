@@ -7,10 +7,11 @@
 
 #![allow(
     unsafe_code,
-    reason = "the memory of tensors belongs to Python: `dlpack.rs` and `memory.rs`"
+    reason = "the memory of tensors belongs to Python: `memory.rs` and what it asks"
 )]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod array_struct;
 mod command;
 mod decision;
 mod dlpack;

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tamegrad_stats::{TensorMut, TensorRef};
 
+use crate::array_struct;
 use crate::dlpack::{self, Borrow, DlTensor};
 
 /// The type of the elements.
@@ -131,6 +132,7 @@ impl Finder {
     fn place_of(&mut self, tensor: &Bound<'_, PyAny>) -> Option<Place> {
         match self.way_of(tensor) {
             Way::Lent(borrow) => lent(tensor, borrow),
+            Way::Numpy => by_array_struct(tensor).or_else(|| by_array_interface(tensor)),
             Way::Told => by_array_interface(tensor).or_else(|| by_methods(tensor)),
         }
     }
@@ -140,7 +142,11 @@ impl Finder {
         match &self.latest {
             Some((known, way)) if known.as_ptr() == kind.as_ptr() => *way,
             _ => {
-                let way = dlpack::borrow_of(&kind).map_or(Way::Told, Way::Lent);
+                let way = match dlpack::borrow_of(&kind) {
+                    Some(borrow) => Way::Lent(borrow),
+                    None if array_struct::is_ndarray(&kind) => Way::Numpy,
+                    None => Way::Told,
+                };
                 self.latest = Some((kind.into_any().unbind(), way));
                 way
             }
@@ -153,6 +159,8 @@ impl Finder {
 enum Way {
     /// By the function of DLPack's interface.
     Lent(Borrow),
+    /// As numpy's own arrays tell it.
+    Numpy,
     /// By attributes and methods of the object.
     Told,
 }
@@ -226,6 +234,18 @@ fn dense_len(shape: &[i64], strides: &[i64]) -> Option<usize> {
             fits
         })
         .then_some(len)
+}
+
+/// The memory of one of numpy's own arrays, if it is contiguous.
+fn by_array_struct(array: &Bound<'_, PyAny>) -> Option<Place> {
+    let (start, len, bytes) = array_struct::contiguous_floats(array)?;
+    let kind = match bytes {
+        4 => Kind::F32,
+        8 => Kind::F64,
+        2 => Kind::F16,
+        _ => return None,
+    };
+    Place::new(start, len, kind)
 }
 
 /// The memory that `__array_interface__` tells (numpy and what follows it).

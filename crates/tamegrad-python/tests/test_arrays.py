@@ -61,6 +61,26 @@ def test_norms_are_those_of_the_elements():
     assert guard._scan.norm() == pytest.approx(2.0 * math.sqrt(12))
 
 
+class Name(str):
+    """A name that counts how often it is compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Name.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_a_step_costs_the_same_for_each_of_many_arrays():
+    names, array = range(2000), numpy.ones(3, dtype=numpy.float32)
+    guard = tamegrad.ArrayGuard()
+    for step in range(3):
+        # Names made anew, as by a loop that flattens a tree.
+        guard.observe(step, 1.0, {Name(f"layers.{index}"): array for index in names})
+    assert Name.compared < 10 * 3 * len(names)
+
+
 def test_one_guard_for_the_process_begins_anew_with_the_steps():
     for _ in range(2):
         for step in range(3):

@@ -104,10 +104,28 @@ def test_a_gradient_is_read_where_it_lies_now():
 def test_numpy_arrays_are_read_in_place():
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(12, dtype=numpy.float32).reshape(3, 4)
+    unaligned = numpy.frombuffer(bytes(50), numpy.float32, 12, offset=1).reshape(3, 4)
+    in_place = [
+        array,
+        array.T,
+        array.astype(numpy.float64),
+        array.astype(numpy.float16),
+        array.view(numpy.matrix),
+        array.reshape(3, 2, 2).transpose(1, 0, 2),
+    ]
+    given_back = [
+        array[:, 1],
+        array.astype(numpy.int64),
+        array.astype(">f4"),
+        array.astype(numpy.longdouble),
+        unaligned,
+    ]
     scan = Scan()
-    assert scan.tensors([array, array.T, array[:, 1], array.astype(numpy.int64)]) == [2, 3]
-    assert scan.get(0) == scan.get(1)
-    assert scan.get(0)[4] == pytest.approx(math.sqrt(506.0))
+    assert scan.tensors(in_place + given_back) == list(range(6, 11))
+    assert {scan.get(index) for index in range(6)} == {scan.get(0)}
+    assert scan.get(0) == (12, 0, 0, 1, pytest.approx(math.sqrt(506.0)), 11.0, 5.5)
+    assert scan.tensors([numpy.float32([]), numpy.array(-2.5)]) == []
+    assert [scan.get(index)[0] for index in range(2)] == [0, 1]
 
 
 def test_torch_without_the_exchange_interface_is_read_by_its_methods():

@@ -467,12 +467,14 @@ impl Record {
     /// enter winsorised; losses and gains enter only while the run is calm, batches until the first
     /// alarm.
     pub(crate) fn settle(&mut self, is_calm: bool, is_alarmed: bool) {
-        for track in self.tensors.iter_mut().chain([&mut self.total]) {
+        let take_norm = |track: &mut TensorTrack| {
             if let Some(stats) = track.latest.filter(TensorStats::is_finite) {
                 track.take_norm(stats.l2);
             }
-        }
+        };
+        take_norm(&mut self.total);
         for (track, info) in self.tensors.iter_mut().zip(&self.layout.tensors) {
+            take_norm(track);
             let counts = |update: &Update| {
                 update.nonfinite == 0
                     && update.ratio() > 0.0
@@ -566,7 +568,11 @@ impl Record {
         }
         let is_broken = |stats: &Option<TensorStats>| stats.is_some_and(|stats| !stats.is_finite());
         let broken_input = self.batch.inputs.iter().position(|(_, track)| is_broken(&track.latest));
-        let broken_gradient = || self.nearest_to_loss(|track| is_broken(&track.latest));
+        // The whole gradient tells whether any is broken, without a look at each.
+        let broken_gradient = || {
+            let is_any = is_broken(&self.total.latest);
+            is_any.then(|| self.nearest_to_loss(|track| is_broken(&track.latest))).flatten()
+        };
         let at = if let Some(input) = broken_input {
             Some(NonFiniteAt::Input(input))
         } else if is_broken(&seen.targets) {

@@ -1,9 +1,8 @@
 //! A user's own table: a comma-separated file with a header row and a target column.
 //!
 //! The format is RFC 4180; a byte-order mark, either line ending, blank lines and spaces around a
-//! cell (but not between a comma and a quote) are accepted. `nan` and `inf` are numbers here, and
-//! a number too large for `f32` is an infinity: they make gradients explode, so they are shown to
-//! the training and not refused.
+//! cell (but not between a comma and a quote) are accepted. A number that is missing, not finite or too
+//! large for `f32` would make every gradient NaN or Inf, so it is refused with its line and column.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +13,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::split::split;
 use super::{DataError, Dataset, Table, Targets, parameter};
-use crate::recipe::Task;
+use crate::file;
+use crate::recipe::{Task, memory};
 
 /// Reads the file and holds out `test_fraction` of its rows, drawn by `seed`. Inputs
 /// `[columns - 1]` in the order of the header, without the target. Class names become numbers in
@@ -27,13 +27,30 @@ pub(super) fn load(
     seed: u64,
 ) -> Result<Dataset, DataError> {
     parameter::test_fraction(test_fraction)?;
-    let bytes = std::fs::read(path).map_err(|error| DataError::Unreadable {
+    // As text, as numbers, and as the numbers of both parts, it is there five times.
+    let most = memory::free_bytes().map_or(u64::MAX, |free| free / 5);
+    let bytes = file::read(path, most).map_err(|error| DataError::Unreadable {
         path: path.to_owned(),
         reason: error.to_string(),
         hint: "check `path` in the recipe; it is relative to the recipe's folder",
     })?;
     let table = File::new(path, &bytes).read(target, task)?;
     Ok(split(&table, test_fraction, &mut ChaCha8Rng::seed_from_u64(seed)))
+}
+
+/// Up to so many classes may have a row each.
+const CLASSES_FEW: usize = 1000;
+/// Characters of a cell and names of columns that an error shows.
+const SHOWN: usize = 40;
+
+/// A cell or a name as an error shows it: on one line, and not for ever.
+fn shown(text: &str) -> String {
+    let (mut rest, mut out) = (text.chars(), String::new());
+    rest.by_ref().take(SHOWN).for_each(|c| match c {
+        _ if c.is_control() => out.extend(c.escape_default()),
+        _ => out.push(c),
+    });
+    if rest.next().is_some() { out + "..." } else { out }
 }
 
 /// The bytes of a file, with its path for errors.
@@ -49,6 +66,10 @@ impl<'a> File<'a> {
     }
 
     fn read(&self, target: &str, task: Task) -> Result<Table, DataError> {
+        if let Some(at) = self.bytes.iter().position(|byte| *byte == 0) {
+            let hint = "save the file as text in UTF-8";
+            return Err(self.layout(self.line_at(at), "a NUL byte", "text", hint));
+        }
         let mut reader = ReaderBuilder::new().trim(Trim::All).from_reader(self.bytes);
         let header = reader.headers().map_err(|error| self.malformed(&error))?.clone();
         let target = self.target_column(&header, target)?;
@@ -111,8 +132,11 @@ impl<'a> File<'a> {
         let one_column = header.len() == 1;
         DataError::NoTargetColumn {
             path: self.path.to_owned(),
-            got: target.to_owned(),
-            columns: header.iter().map(|name| format!("`{name}`")).collect(),
+            got: shown(target),
+            columns: {
+                let names = header.iter().take(SHOWN).map(|name| format!("`{}`", shown(name)));
+                names.chain((header.len() > SHOWN).then(|| "...".to_owned())).collect()
+            },
             hint: if one_column {
                 "columns are separated by commas, not by semicolons or tabs"
             } else {
@@ -122,8 +146,13 @@ impl<'a> File<'a> {
     }
 
     fn number(&self, cell: &str, column: &str, record: &StringRecord) -> Result<f32, DataError> {
-        let hint = "write `nan` where a value is missing, and give text columns numbers";
-        cell.parse().map_err(|_| self.cell(cell, column, record, "a number", hint))
+        let (want, hint) = match cell.parse::<f32>() {
+            Ok(number) if number.is_finite() => return Ok(number),
+            Ok(_) => ("a finite number, at most 3.4e38", "fill in a value or remove the row"),
+            Err(_) if cell.is_empty() => ("a number", "fill in the value or remove the row"),
+            Err(_) => ("a number", "give columns of text numbers, or leave them out"),
+        };
+        Err(self.cell(cell, column, record, want, hint))
     }
 
     fn class_name(
@@ -148,9 +177,14 @@ impl<'a> File<'a> {
         let sorted: BTreeSet<_> = names.iter().map(key).collect();
         let order: Vec<_> = sorted.into_iter().collect();
         if order.len() < 2 {
-            let got = format!("only the class `{}`", names[0]);
+            let got = format!("only the class `{}`", shown(&names[0]));
             let hint = "check `target`, or set `task` to regression";
             return Err(self.layout(1, &got, "at least 2 classes", hint));
+        }
+        if order.len() > CLASSES_FEW && 2 * order.len() > names.len() {
+            let got = format!("{} classes in {} rows", order.len(), names.len());
+            let hint = "a column of values to predict needs `task` = \"regression\"";
+            return Err(self.layout(1, &got, "at least 2 rows of each class", hint));
         }
         let number = |name| order.partition_point(|other| *other < key(name)) as u32;
         Ok(Targets::Classes { labels: names.iter().map(number).collect(), classes: order.len() })
@@ -167,8 +201,8 @@ impl<'a> File<'a> {
         DataError::Cell {
             path: self.path.to_owned(),
             line: self.line(record.position()),
-            column: column.to_owned(),
-            got: got.to_owned(),
+            column: shown(column),
+            got: shown(got),
             want,
             hint,
         }
@@ -199,7 +233,12 @@ impl<'a> File<'a> {
     fn line(&self, position: Option<&Position>) -> usize {
         let start = position.map_or(0, |position| position.byte() as usize).min(self.bytes.len());
         let blank = self.bytes[start..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-        1 + self.bytes[..start + blank].iter().filter(|&&byte| byte == b'\n').count()
+        self.line_at(start + blank)
+    }
+
+    /// Line of a byte, from 1.
+    fn line_at(&self, byte: usize) -> usize {
+        1 + self.bytes[..byte].iter().filter(|&&byte| byte == b'\n').count()
     }
 }
 
@@ -243,14 +282,47 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_not_finite_are_kept() {
-        let table = read("a,y\nnan,1\nNaN,inf\n-inf,nan\n1e39,2\n", "y", Task::Regression).unwrap();
-        let x = &table.inputs;
-        assert!(x[0].is_nan() && x[1].is_nan());
-        assert_eq!(x[2..], [f32::NEG_INFINITY, f32::INFINITY]);
-        let Targets::Values { values, .. } = &table.targets else { panic!("values") };
-        assert_eq!((values[0], values[1], values[3]), (1.0, f32::INFINITY, 2.0));
-        assert!(values[2].is_nan());
+    fn a_number_that_is_not_finite_is_named() {
+        for (cell, told) in [
+            ("nan", "got `nan`, want a finite number"),
+            ("-Inf", "got `-Inf`, want a finite number"),
+            ("1e39", "got `1e39`, want a finite number, at most 3.4e38"),
+            ("", "got ``, want a number; hint: fill in the value or remove the row"),
+        ] {
+            let text = format!("a,y\n1,2\n{cell},4\n");
+            let error = read(text, "y", Task::Regression).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("t.csv:3: column `a`: {told}")), "{error}");
+            let text = format!("a,y\n1,{cell}\n3,4\n");
+            let error = read(text, "y", Task::Regression).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("t.csv:2: column `y`: {told}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_class_for_each_row_is_taken_for_values() {
+        let rows = |count: u32, of: u32| {
+            let rows = (0..count).map(|row| format!("{row},{}\n", row / of));
+            read(format!("a,y\n{}", rows.collect::<String>()), "y", Task::Classification)
+        };
+        let error = rows(1500, 1).unwrap_err().to_string();
+        assert!(error.contains("got 1500 classes in 1500 rows, want at least 2 rows"), "{error}");
+        for (count, of, want) in [(1000, 1, 1000), (3000, 2, 1500)] {
+            let Targets::Classes { classes, .. } = rows(count, of).unwrap().targets else {
+                panic!("classes")
+            };
+            assert_eq!(classes, want);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_shown_in_a_line_is_not() {
+        let long = "x".repeat(9000);
+        let text = format!("a,y\n1,2\n\u{1b}[31m\t{long},4\n");
+        let error = read(text, "y", Task::Regression).unwrap_err().to_string();
+        assert!(error.contains("got `\\u{1b}[31m\\txxx") && error.len() < 200, "{error}");
+        let header: String = (0..9000).map(|column| format!("column-{column},")).collect();
+        let error = read(format!("{header}z\n"), "y", Task::Regression).unwrap_err().to_string();
+        assert!(error.contains("`column-39`, ...; hint") && error.len() < 900, "{error}");
     }
 
     #[test]
@@ -281,12 +353,14 @@ mod tests {
             let mut lines = vec!["1,2"; line];
             lines[0] = "a,y";
             lines[line - 1] = "1,x";
-            let message = "column `y`: got `x`, want a number; hint: write `nan`";
+            let message = "column `y`: got `x`, want a number; hint: give columns of text";
             let text = lines.join(end);
             check(text.as_bytes(), Task::Regression, &format!("t.csv:{told}: {message}"));
         }
         let no_semicolons = "want one of: `a;y`; hint: columns are separated by commas";
-        let regression: [(&[u8], &str); 13] = [
+        let regression: [(&[u8], &str); 15] = [
+            (b"a,y\n1,2\n1\0,2\n", "t.csv:3: got a NUL byte, want text; hint: save the file as"),
+            (b"\xff\xfea\0,\0y\0\n\0", "t.csv:1: got a NUL byte, want text; hint: save the"),
             ("\u{feff}a,y\n1,x\n".as_bytes(), "t.csv:2: column `y`: got `x`"),
             (b"a,y\n\"1\n\",2\n?,2\n", "t.csv:4: column `a`: got `?`"),
             (

@@ -4,7 +4,6 @@
 //! the type 0x08 for unsigned bytes, the number of dimensions), each dimension as a big-endian
 //! `u32`, then the values, the last dimension fastest.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -14,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::split::split;
 use super::{DataError, Dataset, Table, Targets, parameter};
+use crate::file;
 
 /// Magic numbers of unsigned bytes; the last digit is the number of dimensions.
 const IMAGES: u32 = 0x0803;
@@ -152,7 +152,7 @@ fn read(path: &Path, want: u32) -> Result<(Vec<usize>, Vec<u8>), DataError> {
 
 /// What a file holds, at most one byte more than the largest that is taken.
 fn unpacked(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = BufReader::new(File::open(path)?);
+    let mut file = BufReader::new(file::open(path)?);
     let is_packed = file.fill_buf()?.starts_with(&GZIP);
     let reader: Box<dyn Read> =
         if is_packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };

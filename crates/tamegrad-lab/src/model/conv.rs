@@ -12,7 +12,7 @@ use tamegrad_burn::Probes;
 
 use super::block::{Dense, Ending, Norm, infos};
 use super::{Network, Shape, linear, output_init};
-use crate::recipe;
+use crate::recipe::{self, memory};
 
 /// A convolutional network. Each convolution keeps height and width; where both are at least 4, a
 /// maximum over 2 x 2 halves them afterwards. Tensors: `convs.0.conv.weight`
@@ -45,10 +45,7 @@ impl Conv {
         rng: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
-        let image = match shape.input[..] {
-            [channels, height, width] => [channels, height, width],
-            ref other => [1, 1, other.iter().product()],
-        };
+        let image = memory::image(&shape.input);
         let ending = Ending {
             activation: recipe.activation,
             normalisation: recipe.normalisation,
@@ -57,7 +54,7 @@ impl Conv {
         let [mut channels, mut height, mut width] = image;
         let mut convs = Vec::new();
         for &out in &recipe.channels {
-            let pools = height >= 4 && width >= 4;
+            let pools = memory::pools(height, width);
             convs.push(Convolution {
                 conv: convolution(channels, out, recipe, rng, device),
                 norm: Norm::new(recipe.normalisation, out, device),

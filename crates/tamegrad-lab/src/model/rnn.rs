@@ -7,8 +7,9 @@ use rand_chacha::ChaCha8Rng;
 use tamegrad::LayerInfo;
 use tamegrad_burn::Probes;
 
-use super::{Network, Shape, activate, activation_kind, linear, output_init, sequence};
+use super::{Network, Shape, activate, activation_kind, linear, output_init};
 use crate::init::{parameter, spectral_radius};
+use crate::recipe::memory::sequence;
 use crate::recipe::{self, Cell as Kind};
 
 /// A recurrent network; output = W_out h_T + c. Tensors: `cell.input.weight`
@@ -95,7 +96,7 @@ impl Rnn {
     /// Draws the weights of a recipe's network. A sample that is no sequence is taken as one of
     /// its rows.
     pub fn new(recipe: &recipe::Rnn, shape: &Shape, rng: &mut ChaCha8Rng, device: &Device) -> Self {
-        let sequence = sequence(shape);
+        let sequence = sequence(&shape.input);
         let (hidden, activation) = (recipe.hidden, recipe.activation);
         let gates = match recipe.cell {
             Kind::Plain => 1,

@@ -8,8 +8,9 @@ use tamegrad::{LayerInfo, NormalisationKind};
 use tamegrad_burn::Probes;
 
 use super::block::Norm;
-use super::{Network, Shape, activate, activation_kind, linear, output_init, sequence};
+use super::{Network, Shape, activate, activation_kind, linear, output_init};
 use crate::init;
+use crate::recipe::memory::sequence;
 use crate::recipe::{self, Activation, Place};
 
 /// A transformer encoder (Vaswani et al. 2017). Tensors: `embed.weight` `[features, width]`,
@@ -62,7 +63,7 @@ impl Transformer {
         rng: &mut ChaCha8Rng,
         device: &Device,
     ) -> Self {
-        let sequence = sequence(shape);
+        let sequence = sequence(&shape.input);
         let (width, init) = (recipe.width, &recipe.init);
         let norm = || Norm::new(recipe.normalisation, width, device);
         let mut map =

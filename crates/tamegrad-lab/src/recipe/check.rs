@@ -2,14 +2,14 @@
 
 use super::{Cell, Init, Loss, Mlp, Model, Recipe, Rnn, Source, Task, Transformer};
 
-/// A value that another one forbids.
-pub(super) struct Conflict {
+/// A value that another one, or the machine, forbids.
+pub(crate) struct Conflict {
     /// Dotted path of the value.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// What is there, and what should be.
-    pub(super) message: String,
+    pub(crate) message: String,
     /// What to do next; empty when the message says all.
-    pub(super) help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 impl Conflict {

@@ -89,12 +89,19 @@ pub(super) fn syntax(error: &Error) -> Told {
     (error.span().unwrap_or(0..0), message, help)
 }
 
-/// Of a value that another one forbids.
+/// Of a value that another one, or the machine, forbids; of one that is not there, its table is shown.
 pub(super) fn at_odds(table: &DeTable<'_>, conflict: Conflict) -> Told {
     let Conflict { path, message, help } = conflict;
     let entries = entries(table);
-    let at = entries.iter().find(|entry| entry.path == path);
-    (at.map_or(0..0, |entry| entry.value.span()), message, help.to_owned())
+    let mut of = &*path;
+    let at = loop {
+        match entries.iter().find(|entry| entry.path == of) {
+            None if !of.is_empty() => of = split(of).0,
+            at => break at,
+        }
+    };
+    let span = at.map_or(0..0, |at| if of == path { at.value.span() } else { at.key.clone() });
+    (span, message, help.to_owned())
 }
 
 /// Of a table that serde refused.

@@ -82,13 +82,13 @@ pub struct LayerOverride {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conv {
-    /// Output channels of each convolution, 1 to 8192; at least one convolution.
+    /// Output channels of each convolution, 1 to 8192; one to 500 convolutions.
     #[serde(deserialize_with = "number::widths_at_least_one")]
     pub channels: Vec<usize>,
     /// Side of the square kernel in pixels: odd, 1 to 31.
     #[serde(deserialize_with = "number::odd_kernel")]
     pub kernel: usize,
-    /// Units of each hidden dense layer after the convolutions, 1 to 8192. Default: no such layer.
+    /// Units of each hidden dense layer after the convolutions, 1 to 8192; up to 500. Default: none.
     #[serde(default, deserialize_with = "number::widths")]
     pub dense: Vec<usize>,
     /// Of each convolution and hidden dense layer. Default relu.

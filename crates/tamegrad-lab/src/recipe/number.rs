@@ -80,9 +80,17 @@ struct Whole<const HIGH: i64>(#[serde(deserialize_with = "integer::<_, _, 1, HIG
 #[derive(Deserialize)]
 struct Finite(#[serde(deserialize_with = "finite")] f64);
 
+/// Most layers of one kind.
+const LAYERS_MAX: usize = 500;
+
 /// Sizes of layers; the list may be empty.
 pub(super) fn widths<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<usize>, D::Error> {
-    Ok(Vec::<Whole<8192>>::deserialize(from)?.into_iter().map(|width| width.0).collect())
+    let widths = Vec::<Whole<8192>>::deserialize(from)?;
+    if widths.len() > LAYERS_MAX {
+        let want = format_args!("an array of at most {LAYERS_MAX} whole numbers");
+        return Err(D::Error::custom(want));
+    }
+    Ok(widths.into_iter().map(|width| width.0).collect())
 }
 
 /// Channels, height and width, for a key that may be absent.

@@ -3,6 +3,7 @@
 mod faults;
 mod fix;
 mod guard;
+mod odd;
 mod preflight;
 mod recipes;
 mod remedies;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ._core import Guard as Core
@@ -16,7 +16,7 @@ class ArrayGuard:
 
     def __init__(self, *, total_steps: int | None = None) -> None:
         self._total_steps = total_steps
-        self._names: list[str] = []
+        self._know(())
         self._core: Core | None = None
         self._scan = Scan()
         self.last_step = -1
@@ -41,15 +41,10 @@ class ArrayGuard:
         Raises ``TypeError`` if a gradient is not an array of floats, and ``ValueError`` for a new name.
         """
         if self._core is None:
-            self._names = list(gradients)
+            self._know(gradients)
             rows = [(name, None, _dims(array) >= 2, None) for name, array in gradients.items()]
             self._core = Core(rows, [], planned_steps=self._total_steps)
-        unknown = [name for name in gradients if name not in self._names]
-        if unknown:
-            raise ValueError(
-                f"gradients: got the new name {unknown[0]!r}, want those of the first step"
-            )
-        arrays = [gradients.get(name) for name in self._names]
+        arrays = self._in_order(gradients)
         for index in self._scan.tensors(arrays):
             if not self._scan.put_tensor(index, readable(arrays[index], self._names[index])):
                 raise TypeError(_cannot(arrays[index], self._names[index]))
@@ -89,7 +84,22 @@ class ArrayGuard:
         restored = None
         if core is not None:
             restored = Core.restored(core, names, planned_steps=self._total_steps)
-        self._core, self._names, self.last_step = restored, names, last_step
+        self._core, self.last_step = restored, last_step
+        self._know(names)
+
+    def _know(self, names: Iterable[str]) -> None:
+        """Takes these as the names of the run, in this order."""
+        self._names = list(names)
+        self._known = set(self._names)
+
+    def _in_order(self, gradients: Mapping[str, Any]) -> list[Any]:
+        """The arrays in the order of the names; ``None`` for those that are absent."""
+        if list(gradients) == self._names:
+            return list(gradients.values())
+        new = next((name for name in gradients if name not in self._known), None)
+        if new is not None:
+            raise ValueError(f"gradients: got the new name {new!r}, want those of the first step")
+        return [gradients.get(name) for name in self._names]
 
     def _updates(self, norms: Mapping[str, tuple[float, float]] | None) -> Updates | None:
         if norms is None:
