@@ -47,8 +47,9 @@ Commands:
   bench torch  the process time of torch training steps, watched and bare in turns
   python       the wheel built, its tests and examples in an environment with torch; a part of
                `test`
-  trust        what docs/guarantees.md promises: processes killed at random moments, disks that fail,
-               promises broken on purpose, inputs that a fuzzer makes up; takes hours
+  trust [PART] what docs/guarantees.md promises: processes killed at random moments, disks that fail,
+               promises broken on purpose, inputs that a fuzzer makes up; takes
+               hours; the parts are dependencies, mutants, kills and fuzz
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
 

@@ -57,7 +57,7 @@ impl<'a, M: Module, L: Fn(&M, &Probes) -> Tensor<1>> Ray<'a, M, L> {
     fn new(before: &'a M, after: &'a M, loss: &'a L) -> Self {
         // Not along the update by 0: of one that is not finite that is NaN. The copy has running
         // statistics of its own.
-        let model = before.valid().train();
+        let model = before.valid().train().no_grad();
         let value = loss(&model, &Probes::unarmed()).inner();
         let epsilon = value.dtype().finfo().map_or(f64::from(f32::EPSILON), |info| info.epsilon);
         let start = value.into_scalar::<f64>();
@@ -65,7 +65,8 @@ impl<'a, M: Module, L: Fn(&M, &Probes) -> Tensor<1>> Ray<'a, M, L> {
     }
 
     fn at(&self, multiple: f64) -> f64 {
-        let model = updates::along(self.before, self.after, multiple);
+        // Without gradients: burn keeps what a backward pass needs until one is made.
+        let model = updates::along(self.before, self.after, multiple).no_grad();
         (self.loss)(&model, &Probes::unarmed()).inner().into_scalar::<f64>()
     }
 

@@ -3,7 +3,8 @@
 //! It is told on standard input what to do, a line `MODEL STEPS` each, takes so many steps of each
 //! kind, one of each in turn, and answers with five medians of the milliseconds of process time of
 //! a step: bare, observed without probes, observed with the probes at their default interval,
-//! protected without probes, and bare once more. A line that makes no sense is answered by `error: ` and why.
+//! protected without probes, and bare once more. A sixth number is that of a step that is observed and
+//! recorded to a run folder, in blocks of two seconds, so that the thread that writes is counted. A line that makes no sense is answered by `error: ` and why.
 
 use std::io::{self, BufRead, Write};
 use std::num::NonZeroU64;
@@ -98,17 +99,21 @@ fn make(name: &str) -> Result<Box<dyn Steps>, String> {
     }
 }
 
-/// Number of the runs.
+/// Number of the runs that take turns; one more is recorded.
 const RUNS: usize = 5;
+/// Process time of a block of steps.
+const BLOCK_SECONDS: f64 = 2.0;
 
 /// Runs of one model that take their steps in turn.
 trait Steps {
-    /// The times of a step: bare, observed, observed with probes, protected, bare.
-    fn milliseconds(&mut self, steps: u64) -> Result<[f64; RUNS], String>;
+    /// The times of a step: bare, observed, observed with probes, protected, bare, recorded.
+    fn milliseconds(&mut self, steps: u64) -> Result<[f64; RUNS + 1], String>;
 }
 
 struct Runs<N: Network> {
-    runs: [Option<Guarded<N>>; RUNS],
+    runs: [Option<Guarded<N>>; RUNS + 1],
+    /// Where the last run is recorded.
+    _folder: tempfile::TempDir,
     inputs: Tensor<2>,
     labels: Tensor<1, Int>,
     step: u64,
@@ -135,9 +140,14 @@ impl<N: Network> Runs<N> {
         };
         let with_probes = Some(GuardConfig::default());
         let (observed, protected) = (guarded(Mode::Observe), guarded(Mode::Protect));
-        let runs = [None, observed, with_probes, protected, None].map(run);
+        let mut runs = [None, observed.clone(), with_probes, protected, None, observed].map(run);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        if let Some(recorded) = &mut runs[RUNS] {
+            recorded.guard = recorded.guard.take().map(|guard| guard.record_to(folder.path()));
+        }
         Self {
             runs,
+            _folder: folder,
             inputs: Tensor::random(inputs, Distribution::Normal(0.0, 1.0), &device),
             labels: Tensor::from_data(&labels[..], &device),
             step: 0,
@@ -181,8 +191,20 @@ struct Guarded<N: Network> {
     optimizer: ModuleOptimizer,
 }
 
+impl<N: Network> Runs<N> {
+    /// The mean milliseconds of a step in a block, with what other threads do meanwhile.
+    fn block(&mut self, which: usize) -> f64 {
+        let (start, mut steps) = (process_seconds(), 0_u32);
+        while process_seconds() - start < BLOCK_SECONDS {
+            self.timed_step(which);
+            steps += 1;
+        }
+        1e3 * (process_seconds() - start) / f64::from(steps)
+    }
+}
+
 impl<N: Network> Steps for Runs<N> {
-    fn milliseconds(&mut self, steps: u64) -> Result<[f64; RUNS], String> {
+    fn milliseconds(&mut self, steps: u64) -> Result<[f64; RUNS + 1], String> {
         let every = GuardConfig::default().trace_every;
         let (mut plain, mut probed): ([Vec<f64>; RUNS], Vec<f64>) = Default::default();
         for _ in 0..steps {
@@ -199,6 +221,7 @@ impl<N: Network> Steps for Runs<N> {
             }
             self.step += 1;
         }
+        let (alone, recorded) = (self.block(1), self.block(RUNS));
         let guards = self.runs.iter().flatten().filter_map(|run| run.guard.as_ref());
         if guards.into_iter().any(|guard| guard.run().first_alarm().is_some()) {
             return Err("an alarm has ended the calm".to_owned());
@@ -211,7 +234,7 @@ impl<N: Network> Steps for Runs<N> {
         let probed = median(probed).ok_or_else(|| format!("got {steps} steps, want {every}"))?;
         let part = 1.0 / every as f64;
         let gains = (1.0 - part) * between + part * probed;
-        Ok([bare, observed, gains, protected, control])
+        Ok([bare, observed, gains, protected, control, observed * recorded / alone])
     }
 }
 

@@ -171,7 +171,7 @@ impl Keeper {
         let is_first = message.info.is_some();
         let is_urgent = message.is_urgent || is_first;
         queue.messages.push(message);
-        // The thread looks by itself twice a second: to wake it in each step would cost the training
+        // The thread looks by itself four times a second: to wake it in each step would cost the training
         // more than the rest.
         if is_urgent {
             queue.is_urgent = true;
@@ -248,7 +248,7 @@ fn keep(mut writer: RunWriter, shared: &Shared) {
         let saved = if is_urgent { writer.save() } else { writer.save_when_due() };
         let news = match (result.and(saved), is_in_trouble) {
             (Err(error), false) => Some(format!(
-                "the run is not recorded at present: {error}; hint: writing is tried again twice a second"
+                "the run is not recorded at present: {error}; hint: writing is tried again four times a second"
             )),
             (Ok(()), true) => Some("the run is recorded again".to_owned()),
             (result, _) => {

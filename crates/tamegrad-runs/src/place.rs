@@ -140,8 +140,15 @@ impl Place {
         Ok(target.clone())
     }
 
-    /// Whether the folder is still the one that was claimed.
-    pub(super) fn is_there(&self) -> bool {
+    /// Refuses to write by name to a folder that is no longer the one that was claimed.
+    pub(super) fn check(&self) -> Result<(), RunError> {
+        if self.is_there() {
+            return Ok(());
+        }
+        Err(RunError::Gone { path: self.folder.clone() })
+    }
+
+    fn is_there(&self) -> bool {
         let path = self.folder.join(LOCK_FILE);
         match (&self.lock, path.symlink_metadata()) {
             (Some(lock), Ok(found)) => lock.metadata().is_ok_and(|held| is_same(&held, &found)),

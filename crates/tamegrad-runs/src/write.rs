@@ -18,7 +18,7 @@ use super::{
 use crate::notice::Notice;
 
 /// How often the rows that wait are put on the disk.
-pub(super) const SAVE_EVERY: Duration = Duration::from_millis(500);
+pub(super) const SAVE_EVERY: Duration = Duration::from_millis(250);
 /// Steps that wait make a batch at this number.
 const BATCH_STEPS: usize = 256;
 /// They also make one after a hundredth of the time that the run has taken, within these limits: a run
@@ -55,7 +55,7 @@ impl Lost {
 
 /// The one writer of a run folder.
 ///
-/// What waits is written every half second, and by [`RunWriter::save`] at once, so that the disk has it
+/// What waits is written four times a second, and by [`RunWriter::save`] at once, so that the disk has it
 /// even after a power cut. A write that fails is tried again; what waits meanwhile is bounded, and what
 /// is given up is counted in the run. Dropping the writer saves but leaves the run open, as after a
 /// crash; [`RunWriter::finish`] ends it.
@@ -253,6 +253,7 @@ impl RunWriter {
     /// # Errors
     /// [`RunError`] if it could not be written; the earlier description is still there.
     pub fn describe(&mut self, info: &RunInfo) -> Result<(), RunError> {
+        self.place.check()?;
         write_info(self.place.folder(), info)
     }
 
@@ -364,6 +365,7 @@ impl RunWriter {
     /// # Errors
     /// [`RunError`] if it could not be written; what was known before is still there.
     pub fn state(&mut self, state: &State) -> Result<(), RunError> {
+        self.place.check()?;
         let path = self.place.folder().join(STATE_FILE);
         let text = serde_json::to_vec_pretty(state).map_err(|e| RunError::encode(&path, e))?;
         overwrite(&path, &text)
@@ -379,7 +381,7 @@ impl RunWriter {
         result
     }
 
-    /// [`RunWriter::save`] if half a second has passed since the last.
+    /// [`RunWriter::save`] if a quarter of a second has passed since the last.
     ///
     /// # Errors
     /// As [`RunWriter::save`].
@@ -395,9 +397,7 @@ impl RunWriter {
     fn try_save(&mut self, is_urgent: bool) -> Result<(), RunError> {
         let now = Instant::now();
         self.saved = now;
-        if !self.place.is_there() {
-            return Err(RunError::Gone { path: self.place.folder().to_owned() });
-        }
+        self.place.check()?;
         // The reason of a finding before the finding.
         let steps = self.save_steps(now);
         let tensors = self.save_tensors(now, is_urgent);
@@ -475,9 +475,7 @@ impl RunWriter {
 
     /// [`RunWriter::finish`] with what is known of the run at its end.
     pub(super) fn finish_with(mut self, state: Option<State>) -> Result<PathBuf, RunError> {
-        if !self.place.is_there() {
-            return Err(RunError::Gone { path: self.place.folder().to_owned() });
-        }
+        self.place.check()?;
         self.tensor_thinning.drain(self.tensors.stream.rows());
         if self.step_thinning.dropped + self.tensor_thinning.dropped > 0 {
             self.say_thinned()?;
