@@ -91,12 +91,15 @@ def waits(run: str) -> None:
 
 
 def waits_in_c(run: str) -> None:
-    """No instruction of Python comes before the end."""
+    """No instruction of Python follows."""
     guard = begin(run)
     steps(*guard, 30)
     print("ready", flush=True)
-    # With the interpreter's lock held, as in a library that is stuck.
-    ctypes.PyDLL(None).sleep(60)
+    # A deadlock, with the interpreter's lock held.
+    library, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(256)
+    library.pthread_mutex_init(mutex, None)
+    for _ in range(2):
+        library.pthread_mutex_lock(mutex)
 
 
 def handled(run: str) -> None:

@@ -19,6 +19,7 @@ from ._telling import TamegradWarning, warn
 
 IfRunExists = Literal["number", "overwrite", "resume"]
 
+_of_sys = vars(sys).get
 _COMPLETED = "completed"
 _CTRL_C = "stopped by Ctrl-C"
 
@@ -104,7 +105,7 @@ def _tell(message: str) -> None:
 
 def _exception() -> BaseException | None:
     """The exception that is on its way, or the last one that ended a script or a cell."""
-    return sys.exc_info()[1] or getattr(sys, "last_value", None)
+    return sys.exc_info()[1] or _of_sys("last_value")
 
 
 def _words(error: BaseException | None) -> str:
