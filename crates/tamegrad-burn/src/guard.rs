@@ -228,7 +228,9 @@ impl<M: Module> Guard<M> {
             environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
             ..RunInfo::default()
         };
-        match Recorder::begin(folder, info, existing) {
+        // A program that changes its folder later goes on in the same run.
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        match Recorder::begin(&folder, info, existing) {
             Ok(recorder) => self.recorder = Some(recorder),
             Err(error) => {
                 self.note(format!("the run is not recorded: {error}"));

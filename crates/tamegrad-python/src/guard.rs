@@ -23,7 +23,7 @@ const IN_PLACE: Cadence = Cadence::IN_PLACE;
 /// The guard of one run: it sees numbers, and says what shall be done.
 #[pyclass(module = "tamegrad._core")]
 pub(crate) struct Guard {
-    core: tamegrad::Guard,
+    pub(crate) core: tamegrad::Guard,
     /// The step whose update is still to come.
     open: Option<OpenStep>,
     /// The step whose update is made anew.

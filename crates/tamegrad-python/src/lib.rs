@@ -7,7 +7,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "the memory of tensors belongs to Python: `memory.rs` and what it asks"
+    reason = "the memory of tensors belongs to Python: `memory.rs` and what it asks; `signals.rs`"
 )]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
@@ -20,7 +20,9 @@ mod layout;
 mod memory;
 mod numbers;
 mod preflight;
+mod record;
 mod scan;
+mod signals;
 mod trace;
 mod units;
 mod updates;
@@ -38,6 +40,8 @@ mod _core {
     use crate::guard::Guard;
     #[pymodule_export]
     use crate::preflight::{Preflight, critical_multiple};
+    #[pymodule_export]
+    use crate::record::{Recorder, end_runs};
     #[pymodule_export]
     use crate::scan::Scan;
     #[pymodule_export]

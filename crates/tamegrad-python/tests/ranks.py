@@ -45,7 +45,8 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     if fault == "bug":
         tamegrad._ranks._PATIENCE = timedelta(seconds=5)
-    guard = tamegrad.watch(model, optimizer, mode, strict=fault != "bug") if mode else None
+    options = {"strict": fault != "bug", "run": os.environ.get("RUN")}
+    guard = tamegrad.watch(model, optimizer, mode, **options) if mode else None
     norms, oracle = [], []
     for step, (x, y) in enumerate(batches(steps, size=64)):
         half = slice(rank * 32, rank * 32 + 32) if kind != "single" else slice(None)
@@ -81,7 +82,9 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
             "actions": acted(guard),
             "stopped": guard._detached,
             "culprits": guard.culprit_ranks,
+            "run_folder": guard.run_folder and str(guard.run_folder),
         }
+        guard.close()
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -33,12 +34,12 @@ class Module(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-def run(mode, poisoned=None, manual=False, folder=None, resume=None):
+def run(mode, poisoned=None, manual=False, folder=None, resume=None, also=(), **options):
     from tamegrad.integrations.lightning import TamegradCallback
 
     module = Module(poisoned, manual)
-    callback = TamegradCallback(mode, strict=True) if mode else None
-    callbacks = [callback] if callback else []
+    callback = TamegradCallback(mode, strict=True, **options) if mode else None
+    callbacks = [callback, *also] if callback else []
     if folder is not None:
         save = pl.callbacks.ModelCheckpoint(folder, "at", every_n_train_steps=20, save_top_k=-1)
         callbacks.append(save)
@@ -78,6 +79,31 @@ def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
     seen = [[(f.sign, f.step) for f in run.guard.findings()] for run in (whole, resumed)]
     assert seen[0] == seen[1]
     assert resumed.diagnosis().onset == 12
+
+
+def ending(folder):
+    state = json.loads((folder / "diagnosis.json").read_text())
+    return state["step"], state["end"], state["diagnosis"]["onset_step"]
+
+
+def test_a_run_is_recorded_and_goes_on_in_its_folder_when_it_is_resumed(tmp_path):
+    checkpoints, record = tmp_path / "checkpoints", tmp_path / "x"
+    run("observe", poisoned=12, folder=checkpoints, run=record)
+    assert ending(record) == (39, "completed", 12)
+    run("observe", poisoned=12, resume=checkpoints / "at.ckpt", run=record)
+    assert ending(record) == (39, "completed", 12)
+    assert not (tmp_path / "x-2").exists()
+
+
+def test_an_exception_ends_the_recorded_run(tmp_path):
+    class Failing(pl.Callback):
+        def on_train_batch_end(self, *args):
+            if args[-1] == 20:
+                raise KeyError("a secret")
+
+    with pytest.raises(KeyError):
+        run("observe", run=tmp_path / "x", also=[Failing()])
+    assert ending(tmp_path / "x") == (20, "exception: KeyError", None)
 
 
 def test_there_is_nothing_to_diagnose_before_the_run():

@@ -16,12 +16,12 @@ import tamegrad
 HERE = Path(__file__).parent
 
 
-def run(tmp_path: Path, kind: str, mode: str, fault: str = "-") -> list[dict]:
-    """The reports of both ranks."""
+def run(tmp_path: Path, kind: str, mode: str, fault: str = "-", **more: str) -> list[dict]:
+    """The reports of both ranks; ``more`` are variables of the environment."""
     report = tmp_path / f"{kind}-{mode}-{fault}"
     arguments = [str(HERE / "ranks.py"), kind, mode, fault]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "REPORT": str(report), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "REPORT": str(report), "OMP_NUM_THREADS": "1", **more}
     done = subprocess.run(
         command + arguments,
         env=environment,
@@ -61,6 +61,23 @@ def test_all_ranks_leave_out_the_step_that_one_has_broken(tmp_path, kind):
     assert all(weight == weight for weight in reports[0]["weights"])
     assert [r["culprits"] for r in reports] == [[1], [1]]
     assert reports[0]["text"] == reports[1]["text"]
+
+
+def test_the_first_rank_records_the_run_of_all(tmp_path, kind):
+    folder = tmp_path / "x"
+    reports = run(tmp_path, kind, "protect", fault="1", RUN=str(folder))
+    assert [r["run_folder"] for r in reports] == [str(folder), None]
+    assert [path.name for path in tmp_path.glob("x*")] == ["x"]
+    known = json.loads((folder / "diagnosis.json").read_text())
+    assert (known["step"], known["end"]) == (29, "completed")
+    assert known["diagnosis"]["onset_step"] == reports[0]["onset"] == 20, (
+        "of the other rank's batch"
+    )
+    events = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+    named = [(e["step"], e["data"]["ranks"]) for e in events if e["kind"] == "ranks"]
+    assert named == [(20, [1])]
+    environment = json.loads((folder / "run.json").read_text())["environment"]
+    assert (environment["rank"], environment["ranks"]) == ("0", "2")
 
 
 def test_gains_name_the_layer_and_seeing_them_changes_nothing(tmp_path, kind):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -108,3 +109,12 @@ def test_a_resumed_run_goes_on_with_what_was_seen(tmp_path):
     with pytest.warns(UserWarning, match="nothing is known about the steps before"):
         _, anew = run(tmp_path / "parts", "observe", settings=saves, resume=str(saved.parent))
     assert anew.guard.step_number == 10
+
+
+def test_a_run_is_recorded_and_goes_on_in_its_folder_when_it_is_resumed(tmp_path):
+    saves, record = {"save_strategy": "steps", "save_steps": 10}, tmp_path / "x"
+    run(tmp_path, "observe", poisoned=12, settings={**saves, "max_steps": 20}, run=record)
+    run(tmp_path, "observe", poisoned=12, settings=saves, resume=True, run=record)
+    state = json.loads((record / "diagnosis.json").read_text())
+    assert (state["step"], state["end"], state["diagnosis"]["onset_step"]) == (29, "completed", 12)
+    assert not (tmp_path / "x-2").exists()

@@ -171,7 +171,7 @@ impl Keeper {
         let is_first = message.info.is_some();
         let is_urgent = message.is_urgent || is_first;
         queue.messages.push(message);
-        // The thread looks by itself four times a second: to wake it in each step would cost the training
+        // The thread looks by itself some times a second: to wake it in each step would cost the training
         // more than the rest.
         if is_urgent {
             queue.is_urgent = true;
@@ -278,11 +278,12 @@ fn finish(
     writer.finish_with(end.known.or(latest).map(|known| known.state(Some(&how))))
 }
 
-/// Waits for something to do, at most for the time between two saves.
+/// Waits for something to do, at most for half of the time between two saves: a save that is not due yet
+/// is not put off for long.
 fn next(shared: &Shared) -> (Vec<Message>, Lost, bool, Option<End>) {
     let queue = shared.queue();
     let is_idle = |queue: &mut Queue| !queue.is_urgent && queue.end.is_none();
-    let waited = shared.changed.wait_timeout_while(queue, SAVE_EVERY, is_idle);
+    let waited = shared.changed.wait_timeout_while(queue, SAVE_EVERY / 2, is_idle);
     let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
     queue.bytes = 0;
     let messages = std::mem::take(&mut queue.messages);

@@ -32,8 +32,10 @@ const DIAGNOSE_REST: u32 = 200;
 #[derive(Debug)]
 pub struct Recorder {
     folder: PathBuf,
-    info: Option<RunInfo>,
+    info: RunInfo,
     keeper: Keeper,
+    /// How many tensors the description of the run names; `None` before the first step.
+    described: Option<usize>,
     /// Whether the next step is the first after an interruption.
     is_resumed: bool,
     /// The last step before it. A run that goes on from an earlier checkpoint takes some steps again.
@@ -41,6 +43,8 @@ pub struct Recorder {
     /// Findings and actions of the run that were handed over.
     findings: usize,
     actions: usize,
+    /// What was noted since the previous step.
+    notes: Vec<Event>,
     /// Signs that have raised an alarm.
     alarmed: HashSet<SignName>,
     began: Instant,
@@ -50,7 +54,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins a run: its folder, lock and `run.json` are on the disk when this returns. The tensors of
-    /// `info` are taken from the record, at the first step.
+    /// `info` are taken from the record, at the first step and where it gets more.
     ///
     /// # Errors
     /// [`RunError`] if nothing can be written there, for the reasons of [`RunWriter::begin`].
@@ -60,10 +64,12 @@ impl Recorder {
             folder: writer.folder().to_owned(),
             is_resumed: writer.resumed_at().is_some(),
             resumed_at: writer.resumed_at(),
-            info: Some(info),
+            info,
             keeper: Keeper::start(writer)?,
+            described: None,
             findings: 0,
             actions: 0,
+            notes: Vec::new(),
             alarmed: HashSet::new(),
             began: Instant::now(),
             diagnosed: None,
@@ -84,10 +90,16 @@ impl Recorder {
     /// Ends a run that could not begin: its folder is removed if no step was handed over. Returns whether
     /// it was.
     pub fn discard(self) -> bool {
-        let Self { folder, info, keeper, resumed_at, .. } = self;
+        let Self { folder, described, keeper, resumed_at, .. } = self;
         drop(keeper);
         // Without a step, all that is there was made by `begin`.
-        info.is_some() && resumed_at.is_none() && std::fs::remove_dir_all(folder).is_ok()
+        described.is_none() && resumed_at.is_none() && std::fs::remove_dir_all(folder).is_ok()
+    }
+
+    /// Adds what an integration has found out beside the guard. It goes with the step that is handed over
+    /// next.
+    pub fn note(&mut self, event: Event) {
+        self.notes.push(event);
     }
 
     /// Hands over the latest step of a run, and what was found and done since the previous call.
@@ -116,7 +128,7 @@ impl Recorder {
         for alarm in alarms() {
             is_new |= self.alarmed.insert(alarm.sign);
         }
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.notes);
         if !findings.is_empty() {
             let names = record.names();
             events.extend(findings.iter().map(|finding| finding_event(finding, &names)));
@@ -127,7 +139,11 @@ impl Recorder {
             text: action(decision, record),
             data: Value::Null,
         }));
-        let info = self.info.take().map(|info| RunInfo { tensors: tensors(record), ..info });
+        // An optimizer may get parameters later.
+        let count = record.layout().tensors.len();
+        let is_described = self.described.replace(count) == Some(count);
+        let info =
+            (!is_described).then(|| RunInfo { tensors: tensors(record), ..self.info.clone() });
         let known = (is_new || self.is_diagnosis_due()).then(|| self.diagnose(run));
         self.keeper.take(Message {
             row: StepRow {
@@ -355,6 +371,27 @@ mod tests {
     }
 
     #[test]
+    fn tensors_that_come_later_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = begin(folder.path());
+        let mut guard = run_of(3, 9..9, &mut recorder);
+        guard.add_tensors(vec![tamegrad::TensorInfo {
+            name: "head.weight".to_owned(),
+            layer: None,
+            is_matrix: true,
+            fan_in: None,
+        }]);
+        let gradients = [Some(TensorStats { len: 4, ..TensorStats::default() }); 2];
+        let seen = Observation { step: Step(3), gradients: &gradients, ..Observation::default() };
+        guard.observe(&seen, &[]);
+        recorder.take(guard.run());
+        recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
+        let run = RunFolder::open(folder.path()).unwrap();
+        let named: Vec<_> = run.info.tensors.iter().map(|t| (&*t.name, t.len)).collect();
+        assert_eq!(named, [("fc1.weight", 4), ("head.weight", 4)]);
+    }
+
+    #[test]
     fn a_second_run_of_a_name_gets_a_number() {
         let folder = tempfile::tempdir().unwrap();
         let wanted = folder.path().join("x");
@@ -405,7 +442,8 @@ mod tests {
         assert_eq!(written, wanted);
         assert_eq!(RunFolder::open(&wanted).unwrap().info.recipe.as_deref(), Some("second"));
         assert!(!wanted.join("report.json").exists());
-        let names: Vec<_> = folder.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            folder.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["x"]);
     }
 
@@ -414,9 +452,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut recorder = begin(folder.path());
         let guard = run(&mut recorder);
-        let is_told = |run: &RunFolder| {
-            run.contents().events.iter().any(|event| event.kind == "finding")
-        };
+        let is_told =
+            |run: &RunFolder| run.contents().events.iter().any(|event| event.kind == "finding");
         let killed = wait_until(folder.path(), is_told);
         assert!(killed.is_being_written());
         let state = killed.state().unwrap().unwrap();

@@ -107,8 +107,7 @@ impl RunWriter {
     }
 
     /// [`RunWriter::create`] with a choice of what is done about an earlier run there;
-    /// [`RunWriter::folder`] then tells where the run is written. An earlier run that is to be resumed
-    /// keeps its description.
+    /// [`RunWriter::folder`] then tells where the run is written.
     ///
     /// # Errors
     /// As [`RunWriter::create`].

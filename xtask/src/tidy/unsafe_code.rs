@@ -9,7 +9,7 @@ use super::{
 const ALLOWED: &[&str] = &[
     // the kernels: vector instructions chosen at run time, a counting allocator in a test
     "crates/tamegrad-stats",
-    // the memory of Python's tensors, lent through DLPack's C interface
+    // the memory of Python's tensors, lent through DLPack's C interface; a handler of signals
     "crates/tamegrad-python",
 ];
 

@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ._core import Guard as Core
 from ._core import Scan, Updates
+from ._record import IfRunExists, Recording
 from .diagnosis import Diagnosis, Finding
 
 
 class ArrayGuard:
-    """The guard of a run whose gradients are passed as named arrays. It observes and never acts."""
+    """The guard of a run whose gradients are passed as named arrays. It observes and never acts.
 
-    def __init__(self, *, total_steps: int | None = None) -> None:
+    ``run`` and ``if_run_exists`` are those of :func:`tamegrad.watch`::
+
+        with tamegrad.ArrayGuard(run="runs/first") as guard:
+            guard.observe(0, 2.3, {"w": numpy.ones(3)})
+    """
+
+    def __init__(
+        self,
+        *,
+        total_steps: int | None = None,
+        run: str | os.PathLike[str] | None = None,
+        if_run_exists: IfRunExists = "number",
+    ) -> None:
         self._total_steps = total_steps
         self._know(())
         self._core: Core | None = None
         self._scan = Scan()
         self.last_step = -1
+        self._recording = None
+        if run is not None:
+            self._recording = Recording(run, if_run_exists, "arrays", {"guard": "observe"})
+            self._recording.belongs_to(self)
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The folder in which the run is recorded."""
+        return None if self._recording is None else self._recording.folder
+
+    def close(self) -> None:
+        """Ends the run if it is recorded. The diagnosis remains available."""
+        if self._recording is not None:
+            self._recording.end(self._core)
+
+    def __enter__(self) -> ArrayGuard:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def observe(
         self,
@@ -58,6 +93,8 @@ class ArrayGuard:
         )
         self._core.observe_update(self._updates(updates))
         self.last_step = step
+        if self._recording is not None:
+            self._recording.take(self._core)
         return [Finding._of(row) for row in self._core.findings(before)]
 
     def diagnosis(self) -> Diagnosis:
@@ -115,18 +152,29 @@ class ArrayGuard:
         return updates
 
 
-_run = ArrayGuard()
+_run: ArrayGuard | None = None
 
 
-def observe(step: int, loss: float | None, gradients: Mapping[str, Any], **more: Any) -> ArrayGuard:
+def observe(
+    step: int,
+    loss: float | None,
+    gradients: Mapping[str, Any],
+    *,
+    run: str | os.PathLike[str] | None = None,
+    if_run_exists: IfRunExists = "number",
+    **more: Any,
+) -> ArrayGuard:
     """Calls :meth:`ArrayGuard.observe` on one guard for the whole process; returns that guard.
 
-    A step that is not after the last one begins a new run. For several runs at once, create an
-    :class:`ArrayGuard` for each.
+    A step that is not after the last one begins a new run, and ends the one before. ``run`` and
+    ``if_run_exists`` are those of :func:`tamegrad.watch`, and count where a run begins. For several runs at
+    once, create an :class:`ArrayGuard` for each.
     """
     global _run
-    if step <= _run.last_step:
-        _run = ArrayGuard()
+    if _run is None or step <= _run.last_step:
+        if _run is not None:
+            _run.close()
+        _run = ArrayGuard(run=run, if_run_exists=if_run_exists)
     _run.observe(step, loss, gradients, **more)
     return _run
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 _Numbers = tuple[int, int, int, int, float, float, float]
@@ -17,6 +18,7 @@ UPDATES_EVERY: int
 COPY_KEPT_STEPS: int
 
 def run_command(arguments: list[str]) -> int: ...
+def end_runs(how: str) -> list[Path]: ...
 def clip_units(gradient: Any, weights: Any, units: int, ratio: float, eps: float) -> bool: ...
 def critical_multiple(
     start: float, epsilon: float, loss_at: Callable[[float], float]
@@ -92,6 +94,21 @@ class Preflight:
     def gains(self) -> list[tuple[str, float | None, float | None, bool]]: ...
     def text(self, *, width: int = 100, colour: bool = False) -> str: ...
     def json(self) -> str: ...
+
+class Recorder:
+    folder: Path
+
+    def __init__(
+        self,
+        folder: str,
+        existing: str,
+        source: str,
+        environment: dict[str, str],
+        sees_signals: bool,
+    ) -> None: ...
+    def name_ranks(self, step: int, ranks: list[int]) -> None: ...
+    def take(self, guard: Guard) -> str | None: ...
+    def finish(self, guard: Guard | None, how: str) -> str | None: ...
 
 class Decision:
     action: str

@@ -120,6 +120,15 @@ def updates(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[float,
     return found
 
 
+def names(parameters: list[torch.Tensor]) -> str:
+    """The devices that hold the parameters, in words."""
+
+    def name(device: torch.device) -> str:
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+    return ", ".join(sorted({name(device) for device in {p.device for p in parameters}}))
+
+
 def _numbers(tensor: torch.Tensor, row: tuple[float, float] | None) -> Numbers:
     if row is None:
         return 0, 0, 0, 0, 0.0, 0.0, 0.0

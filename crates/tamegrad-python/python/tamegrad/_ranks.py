@@ -172,6 +172,13 @@ class Ranks:
         return moved.to("cpu")
 
 
+def rank_and_size(group: Any) -> tuple[int, int]:
+    """The rank of this process among those of a group, of all if none is given, and their number."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(group), dist.get_world_size(group)
+
+
 _ROW = 8
 """Numbers that are sent of a tensor: whether it is there, and its seven."""
 

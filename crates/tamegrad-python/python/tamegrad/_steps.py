@@ -167,6 +167,11 @@ class Steps:
         self.core.observe_update(None)
         self._teller.tell(self.core)
 
+    def settle_alone(self) -> None:
+        """Does so at the end of a run, unless there are other ranks: they may have gone."""
+        if self._ranks.size == 1:
+            self.settle()
+
     def take_newcomers(self) -> None:
         """Watches the parameters that the optimizers hold by now as well."""
         added = self._watched.take_newcomers()
@@ -275,6 +280,8 @@ class Steps:
             self._culprits_sought = True
             largest = merged(numbers for _, numbers in inputs)
             self.culprits = self._ranks.culprits(loss, largest, self.passes.calls)
+            if self.culprits and self._teller.recording is not None:
+                self._teller.recording.name_ranks(step.number, self.culprits)
         if self.core.wants_repeated_trace():
             # The pass is repeated with a look at every layer, on the same inputs.
             trace = self.passes.repeated()

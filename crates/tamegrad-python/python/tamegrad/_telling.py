@@ -6,11 +6,14 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._core import Guard as Core
 from ._core import Scan
 from .diagnosis import Finding
+
+if TYPE_CHECKING:
+    from ._record import Recording
 
 _OURS = ("tamegrad", "torch")
 
@@ -42,9 +45,14 @@ class Teller:
         self._loggers = list(loggers)
         self._log_every = max(log_every, 1)
         self._warned: set[str] = set()
+        self.recording: Recording | None = None
+        """What writes the run to its folder."""
 
     def tell(self, core: Core) -> None:
-        """Passes the findings on that were not before; warns of the first alarm."""
+        """Passes on the step that has ended, and the findings that were not before; warns of the first
+        alarm."""
+        if self.recording is not None:
+            self.recording.take(core)
         if core.finding_count() == self.told:
             return
         rows = core.findings(self.told)
@@ -88,7 +96,12 @@ class Teller:
         key = once_for or message
         if key not in self._warned:
             self._warned.add(key)
-            warnings.warn(message, TamegradWarning, stacklevel=_level_of_caller())
+            warn(message)
+
+
+def warn(message: str) -> None:
+    """Warns, at the line that called tamegrad."""
+    warnings.warn(message, TamegradWarning, stacklevel=_level_of_caller())
 
 
 def _level_of_caller() -> int:

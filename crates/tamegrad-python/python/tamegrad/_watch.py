@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from ._core import SNAPSHOT_EVERY, SNAPSHOTS_MAX, TRACE_EVERY
 from ._optimizers import resolved
+from ._record import IfRunExists
 from ._telling import Teller
 from .diagnosis import Finding
 from .guard import Guard
@@ -32,6 +34,8 @@ def watch(
     snapshot_every: int = SNAPSHOT_EVERY,
     snapshots_max: int = SNAPSHOTS_MAX,
     process_group: Any = None,
+    run: str | os.PathLike[str] | None = None,
+    if_run_exists: IfRunExists = "number",
     strict: bool = False,
 ) -> Guard:
     """Attaches a guard to a training loop.
@@ -52,8 +56,16 @@ def watch(
     An error inside tamegrad ends the watching, never the training, unless ``strict`` is set: the error
     is logged to the logger ``tamegrad``, and the diagnosis begins with it.
 
+    ``run`` is a folder in which the run is recorded while it goes on, for ``tamegrad diagnose``, ``watch``
+    and ``export``. If it holds a run already, ``if_run_exists`` says what to do: ``"number"`` writes to
+    the next free name (``x-2``; :attr:`Guard.run_folder` tells it), ``"overwrite"`` takes the place of
+    the earlier run when this one ends, and ``"resume"`` goes on with it. Raises ``OSError`` if nothing
+    can be written there; later, a disk that fails is warned of and never stops the training::
+
+        guard = tamegrad.watch(model, optimizer, run="runs/first")
+
     With several ranks (DDP, FSDP2), call this on every rank: the guards create a process group of
-    their own with all ranks, unless ``process_group`` gives one.
+    their own with all ranks, unless ``process_group`` gives one. Rank 0 records the run of all.
     """
     if mode not in _MODES:
         raise ValueError(f"mode: got {mode!r}, want one of {', '.join(map(repr, _MODES))}")
@@ -78,4 +90,6 @@ def watch(
         scaler=scaler,
         on_rewind=on_rewind,
         process_group=process_group,
+        run=run,
+        if_run_exists=if_run_exists,
     )

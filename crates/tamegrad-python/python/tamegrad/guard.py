@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from . import _checks, _clipping
+from . import _checks, _clipping, _device, _ranks
 from ._hooks import StepHooks
 from ._optimizers import Newcomers
+from ._record import IfRunExists, Recording
 from ._steps import Clip, Steps
 from ._telling import CallbackError, Teller
 from ._watched import Watched
@@ -38,6 +41,8 @@ class Guard:
         *,
         strict: bool,
         options: dict[str, Any],
+        run: str | os.PathLike[str] | None = None,
+        if_run_exists: IfRunExists = "number",
         **parts: Any,
     ) -> None:
         """``options`` are those of the core, and ``parts`` what else :class:`Steps` is given."""
@@ -59,6 +64,10 @@ class Guard:
             closes=functools.partial(self._safely, self._steps.close),
         )
         self._newcomers = Newcomers(self._adopt)
+        self._recording = None
+        if run is not None:
+            self._recording = self._record(run, if_run_exists, parts["process_group"])
+        teller.recording = self._recording
         _live.add(self)
         self._steps.passes.attach()
         self._steps.scaling.attach()
@@ -200,6 +209,11 @@ class Guard:
         return self._steps.passes.tells_loss
 
     @property
+    def run_folder(self) -> Path | None:
+        """The folder in which the run is recorded, if this rank records it."""
+        return None if self._recording is None else self._recording.folder
+
+    @property
     def step_number(self) -> int:
         """Number of the next step."""
         return self._steps.step.number
@@ -257,19 +271,56 @@ class Guard:
         """
         self._steps.restore(state, is_attached=not self._detached)
 
+    def close(self) -> None:
+        """Ends the watching: removes every hook, and ends the run if it is recorded. The diagnosis
+        remains available.
+
+        Without this call, a recorded run ends when its process ends or when model, optimizer and guard
+        are collected. In a ``with`` block the end of the block closes the guard::
+
+            with tamegrad.watch(model, optimizer, run="runs/first") as guard:
+                ...
+        """
+        self.detach()
+
     def detach(self) -> None:
-        """Removes every hook. The diagnosis remains available."""
-        self._detached = True
-        _live.discard(self)
-        self._hooks.detach_all()
-        self._newcomers.detach()
-        self._steps.detach()
+        """The same as :meth:`close`."""
+        try:
+            if self._recording is not None and self.failure is None:
+                self._safely(self._steps.settle_alone)
+        finally:
+            self._detached = True
+            _live.discard(self)
+            self._hooks.detach_all()
+            self._newcomers.detach()
+            self._steps.detach()
+            if self._recording is not None:
+                how = self.failure and "tamegrad stopped watching"
+                self._recording.end(self._steps.core, how)
 
     def __enter__(self) -> Guard:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.detach()
+        self.close()
+
+    def _record(
+        self, run: str | os.PathLike[str], if_run_exists: IfRunExists, group: Any
+    ) -> Recording | None:
+        """Begins to record, on the first rank only: it has the numbers of all."""
+        rank, ranks = _ranks.rank_and_size(group)
+        if rank != 0:
+            return None
+        environment = {
+            "torch": torch.__version__,
+            "device": _device.names(self._watched.parameters),
+            "guard": self.mode,
+            "rank": str(rank),
+            "ranks": str(ranks),
+        }
+        recording = Recording(run, if_run_exists, "torch", environment)
+        recording.belongs_to(self)
+        return recording
 
     # --- hooks -------------------------------------------------------------------------------
 
@@ -347,4 +398,4 @@ def _let_go_of(parameters: list[torch.Tensor]) -> None:
     wanted = set(map(id, parameters))
     for guard in list(_live):
         if not wanted.isdisjoint(map(id, guard._watched.parameters)):
-            guard.detach()
+            guard.close()

@@ -27,8 +27,10 @@ class GuardHolder:
         return self.guard.diagnosis()
 
     def _begin(self, model: Any, optimizers: Any, **known: Any) -> None:
-        """Watches, and goes on where the guard of a checkpoint stood; ``known`` are options that the
-        library tells and the user may override."""
+        """Watches, and goes on where the guard of a checkpoint stood, in the folder of its run;
+        ``known`` are options that the library tells and the user may override."""
+        if self._saved is not None:
+            known["if_run_exists"] = "resume"
         self.guard = watch(model, optimizers, self._mode, **{**known, **self._options})
         saved, self._saved = self._saved, None
         if saved is not None:
@@ -40,4 +42,4 @@ class GuardHolder:
 
     def _end(self) -> None:
         if self.guard is not None:
-            self.guard.detach()
+            self.guard.close()
