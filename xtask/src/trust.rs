@@ -35,7 +35,13 @@ enum Part {
 impl Default for Options {
     fn default() -> Self {
         let count = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
-        Self { kills: count(500), faults: count(20), inputs: count(10_000_000), torch: true, only: None }
+        Self {
+            kills: count(500),
+            faults: count(20),
+            inputs: count(10_000_000),
+            torch: true,
+            only: None,
+        }
     }
 }
 

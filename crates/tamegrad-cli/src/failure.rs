@@ -14,7 +14,9 @@ use tamegrad_runs::{ReadError, RunError};
 
 fn way_out(error: &RunError) -> &'static str {
     match error {
-        RunError::Io { .. } | RunError::NotOurs { .. } => "; hint: choose another folder with --out",
+        RunError::Io { .. } | RunError::NotOurs { .. } => {
+            "; hint: choose another folder with --out"
+        }
         _ => "",
     }
 }

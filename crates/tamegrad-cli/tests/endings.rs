@@ -132,7 +132,10 @@ fn a_signal_stops_the_run_which_reports_what_it_has() {
         assert_eq!(json(&out.join("diagnosis.json"))["end"], words);
         let (found, code) = diagnose(folder.path(), name);
         assert_eq!((&found["verdict"], code), (&"healthy".into(), Some(0)));
-        assert_eq!((&found["end"]["state"], &found["end"]["how"]), (&"stopped".into(), &words.into()));
+        assert_eq!(
+            (&found["end"]["state"], &found["end"]["how"]),
+            (&"stopped".into(), &words.into())
+        );
     }
 }
 

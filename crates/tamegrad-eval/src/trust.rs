@@ -165,11 +165,7 @@ pub(crate) fn run(args: &Trust, cancel: &AtomicBool) -> Result<Scored, Box<dyn E
     lines.extend(faults::all(&mut bench, args.faults));
     bar.finish_and_clear();
     let holds = lines.iter().all(|line| line.held == line.tries);
-    let text = if args.output.json {
-        serde_json::to_string(&lines)? + "\n"
-    } else {
-        table(&lines)
-    };
+    let text = if args.output.json { serde_json::to_string(&lines)? + "\n" } else { table(&lines) };
     Ok(Scored { text, exit_code: u8::from(!holds) })
 }
 

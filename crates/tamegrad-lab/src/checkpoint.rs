@@ -92,7 +92,8 @@ pub(crate) fn load<N: Network>(
     optimizer: ModuleOptimizer,
     guard: &mut Guard<N>,
 ) -> Result<(Position, N, ModuleOptimizer), SetupError> {
-    let broken = |error: &dyn std::fmt::Display| SetupError::Checkpoint { reason: error.to_string() };
+    let broken =
+        |error: &dyn std::fmt::Display| SetupError::Checkpoint { reason: error.to_string() };
     let checkpoint: Checkpoint = postcard::from_bytes(bytes).map_err(|error| broken(&error))?;
     let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(checkpoint.model));
     let record = record.map_err(|error| broken(&error))?;

@@ -137,10 +137,10 @@ pub fn fix(
     cancel: &AtomicBool,
     tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Fix, FixError> {
-    let observe =
-        TrainOptions::new(Mode::Observe, cancel);
+    let observe = TrainOptions::new(Mode::Observe, cancel);
     let until_clear = TrainOptions { stop_after_alarm: Some(AFTER_ALARM_STEPS), ..observe };
-    let given = train(&file.recipe, &until_clear, &mut |p, r| tell(News::Step(&Stage::Given, p, r)))?;
+    let given =
+        train(&file.recipe, &until_clear, &mut |p, r| tell(News::Step(&Stage::Given, p, r)))?;
     tell(News::Given(&given));
     let mut found = Fix { given, trials: Vec::new(), chosen: None, cancelled: false };
     if found.given.diagnosis.verdict.is_explosion() {

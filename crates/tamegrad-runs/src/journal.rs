@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::RunError;
 use super::disk::{self, remove};
 use super::stream::Appender;
 use super::table::Table;
-use super::RunError;
 
 /// Rows in the file beside the stream at which it is written anew, if it holds twice what it must.
 const RECENT_ROWS_MIN: usize = 4096;

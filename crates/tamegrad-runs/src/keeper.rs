@@ -266,11 +266,7 @@ fn keep(mut writer: RunWriter, shared: &Shared) {
     shared.changed.notify_all();
 }
 
-fn finish(
-    mut writer: RunWriter,
-    end: End,
-    latest: Option<Known>,
-) -> Result<PathBuf, RunError> {
+fn finish(mut writer: RunWriter, end: End, latest: Option<Known>) -> Result<PathBuf, RunError> {
     let Some(how) = end.how else {
         let folder = writer.folder().to_owned();
         return writer.save().map(|()| folder);

@@ -37,8 +37,8 @@ mod error;
 #[cfg(feature = "parquet")]
 mod export;
 mod journal;
-mod kind;
 mod keeper;
+mod kind;
 mod notice;
 mod place;
 #[cfg(test)]
@@ -166,7 +166,11 @@ pub enum RunError {
 }
 
 fn lost_words(lost: &Lost) -> String {
-    if *lost == Lost::default() { String::new() } else { format!("; {} steps are lost", lost.steps) }
+    if *lost == Lost::default() {
+        String::new()
+    } else {
+        format!("; {} steps are lost", lost.steps)
+    }
 }
 
 impl RunError {

@@ -16,17 +16,19 @@ struct OnDisk {
 
 /// What is left after a power cut behind an operation. Of the pieces of each file that were not synced a
 /// part is left, then zeros or nothing, and of the names that were not synced only the first few.
-fn after_the_cut(done: &[Op], choice: &mut impl FnMut(usize) -> usize) -> HashMap<PathBuf, Vec<u8>> {
+fn after_the_cut(
+    done: &[Op],
+    choice: &mut impl FnMut(usize) -> usize,
+) -> HashMap<PathBuf, Vec<u8>> {
     let mut files: Vec<OnDisk> = Vec::new();
     let mut names: HashMap<PathBuf, usize> = HashMap::new();
     // Changes of names that the disk may not have yet.
     let (mut kept, mut pending) = (names.clone(), Vec::new());
-    let apply = |names: &mut HashMap<PathBuf, usize>, change: &(PathBuf, Option<usize>)| {
-        match change.1 {
+    let apply =
+        |names: &mut HashMap<PathBuf, usize>, change: &(PathBuf, Option<usize>)| match change.1 {
             Some(file) => drop(names.insert(change.0.clone(), file)),
             None => drop(names.remove(&change.0)),
-        }
-    };
+        };
     for op in done {
         let changes: Vec<(PathBuf, Option<usize>)> = match op {
             Op::Create(path) => {
@@ -43,7 +45,9 @@ fn after_the_cut(done: &[Op], choice: &mut impl FnMut(usize) -> usize) -> HashMa
                 vec![]
             }
             // The folder that is synced is that of the run: the test writes to no other.
-            Op::Rename(from, to) => vec![(to.clone(), names.get(from).copied()), (from.clone(), None)],
+            Op::Rename(from, to) => {
+                vec![(to.clone(), names.get(from).copied()), (from.clone(), None)]
+            }
             Op::Remove(path) => vec![(path.clone(), None)],
             Op::SyncFolder => {
                 kept = names.clone();
@@ -111,7 +115,8 @@ fn after_a_power_cut_at_any_point_what_was_saved_is_there() {
     // A generator of its own: the cut and what is left are the same in every run of the test.
     let mut state = 1_u64;
     let mut choice = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below.max(1)
     };
     let begun = saved[0].0;
@@ -129,7 +134,8 @@ fn after_a_power_cut_at_any_point_what_was_saved_is_there() {
         let tensors: u64 = contents.tensors.iter().map(|row| u64::from(row.steps)).sum();
         assert!(tensors >= steps, "cut {cut}: {tensors} of {steps} rows of the tensor");
         assert!(contents.events.len() >= events, "cut {cut}: an event is missing");
-        let known = run.state().expect("whole or not there").map(|state| state.diagnosis["alarms"].clone());
+        let known =
+            run.state().expect("whole or not there").map(|state| state.diagnosis["alarms"].clone());
         let told = contents.events.iter().filter(|event| event.kind.is_empty()).count() as u64;
         assert!(known.and_then(|alarms| alarms.as_u64()).unwrap_or(0) >= told, "cut {cut}: milder");
         // And a writer goes on with it.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::stream::read_rows;
-use super::table::{Event, RunInfo, StepRow, Table, TensorRecord};
 use super::place::is_being_written;
 use super::state::{COMPLETED, Ending, State};
+use super::stream::read_rows;
+use super::table::{Event, RunInfo, StepRow, Table, TensorRecord};
 use super::{
     EVENTS_FILE, INFO_FILE, RECENT_STEPS_FILE, RECENT_TENSORS_FILE, STATE_FILE, STEPS_FILE,
     TENSORS_FILE,

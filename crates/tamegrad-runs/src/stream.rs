@@ -92,8 +92,7 @@ impl<T: Table> Appender<T> {
 
     /// Writes rows that do not wait with the others.
     pub(super) fn append(&mut self, rows: &[T]) -> Result<(), RunError> {
-        rows.chunks(BATCH_ROWS)
-            .try_for_each(|rows| append(&mut self.file, &mut self.encoder, rows))
+        rows.chunks(BATCH_ROWS).try_for_each(|rows| append(&mut self.file, &mut self.encoder, rows))
     }
 
     /// Gives the file another name; what had that name is gone.

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::notice::Notice;
 use crate::disk::remove;
+use crate::notice::Notice;
 
 fn step(step: u64) -> StepRow {
     StepRow {
@@ -379,7 +379,11 @@ fn what_cannot_be_written_is_kept_and_the_gap_is_said() {
     let read = contents(folder.path());
     assert_eq!(steps_of(&read), (0..12).collect::<Vec<_>>());
     let said = read.events.iter().find(|event| event.kind == "not-written").unwrap();
-    assert!(said.text.starts_with("nothing could be written from step 8 to step 11"), "{}", said.text);
+    assert!(
+        said.text.starts_with("nothing could be written from step 8 to step 11"),
+        "{}",
+        said.text
+    );
     assert_eq!(said.data["steps"], 0);
 }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::journal::Journal;
 use super::disk::{GrowingFile, overwrite, remove, sync_folder};
+use super::journal::Journal;
 use super::place::{Existing, Place};
 use super::read::{InfoFile, read_events, read_info, read_recent};
 use super::state::State;
@@ -147,11 +147,10 @@ impl RunWriter {
             read_recent(&path(RECENT_STEPS_FILE), last_place, &mut notices);
         let mut thinning = TensorThinning::new(Bounds::default());
         let mut last_record = None;
-        let tensors_end =
-            read_rows(&path(TENSORS_FILE), &mut notices, |record: TensorRecord| {
-                thinning.count(&record);
-                last_record = Some(record.place());
-            })?;
+        let tensors_end = read_rows(&path(TENSORS_FILE), &mut notices, |record: TensorRecord| {
+            thinning.count(&record);
+            last_record = Some(record.place());
+        })?;
         let recent: Vec<TensorRecord> =
             read_recent(&path(RECENT_TENSORS_FILE), last_record, &mut notices);
         let events_end = read_events(&path(EVENTS_FILE), &mut notices, |_| {})?;

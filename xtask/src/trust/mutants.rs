@@ -102,7 +102,8 @@ pub(super) fn all(root: &Path) -> Result<(), String> {
     }
     for mutant in MUTANTS {
         let path = copy.join(mutant.file);
-        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", mutant.file))?;
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", mutant.file))?;
         let broken = text.replacen(mutant.from, mutant.to, 1);
         if broken == text {
             return Err(format!("{} has no `{}`", mutant.file, mutant.from));

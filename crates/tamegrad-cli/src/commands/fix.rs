@@ -147,8 +147,7 @@ impl Search {
         let lines: String = earlier.iter().map(line).collect();
         overwrite(&path(TRIALS_FILE), lines.as_bytes())?;
         let trials = OpenOptions::new().append(true).open(path(TRIALS_FILE));
-        let trials =
-            trials.map_err(|error| Failure::Write { path: path(TRIALS_FILE), error })?;
+        let trials = trials.map_err(|error| Failure::Write { path: path(TRIALS_FILE), error })?;
         remove_run(&path("fixed"))?;
         let info = run_info(file, Mode::Observe);
         let given = Some(record(&path("given"), &info)?);
@@ -166,8 +165,9 @@ impl Search {
                 // At once: a search that is killed later keeps the whole run.
                 let recorder = self.given.take();
                 let how = if given.cancelled { signals::how() } else { COMPLETED };
-                let ended = recorder
-                    .map(|recorder| recorder.finish_as(how, &given.diagnosis, &given.run).map(drop));
+                let ended = recorder.map(|recorder| {
+                    recorder.finish_as(how, &given.diagnosis, &given.run).map(drop)
+                });
                 self.note(ended.unwrap_or(Ok(())));
             }
             News::Step(Stage::Trial(..), ..) => {}
@@ -332,12 +332,7 @@ fn report(found: &Found) -> FixReport {
 }
 
 /// What the screen shows: the diagnosis, the trials, the choice, the difference, the files.
-fn story(
-    found: &Found,
-    report: &FixReport,
-    file: &RecipeFile,
-    folder: Option<&Path>,
-) -> String {
+fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: Option<&Path>) -> String {
     let style = screen::style();
     let mut text = terminal::diagnosis(&found.given.diagnosis, &found.given.run, &style);
     if !found.trials.is_empty() {

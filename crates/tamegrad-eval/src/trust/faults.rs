@@ -18,12 +18,25 @@ const A_WHILE: Duration = Duration::from_millis(1300);
 /// All faults, each tried so many times.
 pub(super) fn all(bench: &mut Bench<'_>, tries: u64) -> Vec<Line> {
     let mut lines = vec![
-        bench.line("A folder that is moved or removed: training goes on, the diagnosis is kept",
-            tries, "", gone),
-        bench.line("A folder that is not ours, a link, a file in the way: refused before training",
-            tries, "", refused),
+        bench.line(
+            "A folder that is moved or removed: training goes on, the diagnosis is kept",
+            tries,
+            "",
+            gone,
+        ),
+        bench.line(
+            "A folder that is not ours, a link, a file in the way: refused before training",
+            tries,
+            "",
+            refused,
+        ),
         bench.line("A second writer is refused, and the first goes on", tries, "", locked),
-        bench.line("A run that overwrites and is killed leaves the earlier run", tries, "", overwritten),
+        bench.line(
+            "A run that overwrites and is killed leaves the earlier run",
+            tries,
+            "",
+            overwritten,
+        ),
     ];
     let promises = [
         "A disk that is full for a while: nothing is lost, and the gap is told",

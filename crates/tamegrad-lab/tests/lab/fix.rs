@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad::Verdict;
-use tamegrad_lab::recipe::RecipeFile;
 use tamegrad_lab::fix::{EarlierTrial, News};
+use tamegrad_lab::recipe::RecipeFile;
 use tamegrad_lab::{fix, recipe};
 
 use crate::shipped;
