@@ -1,6 +1,7 @@
 //! The progress bar of a run, with its live loss and gradient norm.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tamegrad_lab::Progress;
@@ -25,6 +26,9 @@ impl Bar {
             };
             bar.set_style(style.with_key("rate", rate).progress_chars("━╸ "));
         }
+        // Large data or a large model take a while before the first step.
+        bar.set_message("preparing the data and the model");
+        bar.enable_steady_tick(Duration::from_millis(200));
         Self { bar, stage: String::new() }
     }
 
