@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use tamegrad_report::printable;
 
 use args::{Args, Command};
 
@@ -29,12 +30,15 @@ static CANCEL: AtomicBool = AtomicBool::new(false);
 /// It takes the process for its own: it prints, and handles Ctrl-C from here on; a second Ctrl-C
 /// ends the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let args = match Args::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
         Err(message) => {
-            // Where nobody reads it there is nothing more to be said.
-            let _ = message.print();
-            return if message.use_stderr() { commands::COULD_NOT_RUN } else { commands::HEALTHY };
+            // It repeats the arguments.
+            let plain = |of: &OsString| OsString::from(&*printable(&of.to_string_lossy()));
+            return usage(
+                &Args::try_parse_from(arguments.iter().map(plain)).err().unwrap_or(message),
+            );
         }
     };
     // Without the handler Ctrl-C ends the program at once, which is no reason not to run.
@@ -65,10 +69,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Export(_) => Err(not_built("export", "parquet")),
         Command::Explain(explain) => commands::explain::run(&explain),
     };
-    result.unwrap_or_else(|failure| {
+    let code = result.unwrap_or_else(|failure| {
         failure::show(&failure);
         commands::COULD_NOT_RUN
-    })
+    });
+    let is_lost = screen::is_output_lost() && code != commands::STOPPED;
+    if is_lost { commands::COULD_NOT_RUN } else { code }
+}
+
+/// Prints help, or what is wrong with the arguments.
+fn usage(message: &clap::Error) -> u8 {
+    let printed = message.print();
+    if message.use_stderr() {
+        // Where nobody reads it there is nothing more to be said.
+        return commands::COULD_NOT_RUN;
+    }
+    screen::check(printed);
+    if screen::is_output_lost() { commands::COULD_NOT_RUN } else { commands::HEALTHY }
 }
 
 /// The failure of a command that this build leaves out.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tamegrad_logs::{Checkpoint, ReadError, TensorReport, scan_checkpoint};
 use tamegrad_report::checkpoint::{self, CheckpointReport, ScannedTensor, UnscannedTensor};
 
-use super::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED};
+use super::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED, to_json_line};
 use crate::args::Scan;
 use crate::failure::{self, Failure};
 use crate::progress::BytesBar;
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Scan, cancel: &AtomicBool) -> Result<u8, Failure> {
         is_broken |= !report.broken.is_empty();
         is_unread |= !report.notices.is_empty();
         if args.json {
-            screen::print(&(serde_json::to_string(&report).map_err(Failure::Json)? + "\n"));
+            screen::print(&to_json_line(&report)?);
         } else if !args.quiet {
             let gap = if index > 0 { "\n" } else { "" };
             let text = checkpoint::text(&report, args.all, &screen::style());
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Scan, cancel: &AtomicBool) -> Result<u8, Failure> {
 
 fn scan(path: &Path, bar: &BytesBar, cancel: &AtomicBool) -> Result<Checkpoint, ReadError> {
     let name = path.file_name().unwrap_or(path.as_os_str());
-    bar.start(name.to_string_lossy().into_owned());
+    bar.start(&name.to_string_lossy());
     scan_checkpoint(path, |done, total| {
         bar.show(done, total);
         if cancel.load(Ordering::Relaxed) {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tamegrad_lab::Progress;
+use tamegrad_report::printable;
 
 use super::new_bar;
 
@@ -33,7 +34,7 @@ impl Bar {
         if self.stage != stage {
             self.stage = stage.to_owned();
             self.bar.reset();
-            self.bar.set_prefix(self.stage.clone());
+            self.bar.set_prefix(printable(stage).into_owned());
         }
         self.bar.set_length(progress.steps);
         self.bar.set_position(progress.step);
