@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use tamegrad_logs::Role;
 
-use crate::commands::watch::Exec;
+use crate::delivery::Exec;
 #[cfg(feature = "webhook")]
-use crate::commands::watch::check_webhook;
+use crate::delivery::check_webhook;
 
 /// Detects, explains and fixes exploding gradients in neural-network training.
 ///

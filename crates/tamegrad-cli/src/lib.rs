@@ -8,6 +8,7 @@
 
 mod args;
 mod commands;
+mod delivery;
 mod failure;
 mod progress;
 mod screen;

@@ -1,7 +1,5 @@
 //! `tamegrad watch`: the verdict on a log that is still growing.
 
-mod delivery;
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +13,9 @@ use tamegrad_report::printable;
 use crate::args::Watch;
 use crate::commands::diagnose::with_run;
 use crate::commands::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED, to_json_line};
+use crate::delivery::{Deliveries, Delivery};
 use crate::failure::Failure;
 use crate::screen;
-
-pub(crate) use self::delivery::Exec;
-#[cfg(feature = "webhook")]
-pub(crate) use self::delivery::check_webhook;
-use self::delivery::{Deliveries, Delivery};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

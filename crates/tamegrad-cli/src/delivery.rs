@@ -29,7 +29,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 type Work = Box<dyn FnOnce(&AtomicBool) -> Result<(), String> + Send>;
 
 /// One delivery.
-pub(super) struct Delivery {
+pub(crate) struct Delivery {
     /// What is said before the reason if it fails.
     failed: String,
     /// How long it may still take when watching ends.
@@ -39,7 +39,7 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// Runs a program with these variables in its environment.
-    pub(super) fn exec(exec: &Exec, environment: Vec<(&'static str, String)>) -> Self {
+    pub(crate) fn exec(exec: &Exec, environment: Vec<(&'static str, String)>) -> Self {
         let failed = format!("`{}` failed", exec.text);
         let exec = exec.clone();
         let work: Work = Box::new(move |stop| exec.run(&environment, EXEC_TIMEOUT, stop));
@@ -48,7 +48,7 @@ impl Delivery {
 
     /// Posts a text to a webhook. The URL may be a secret, so only its host is named.
     #[cfg(feature = "webhook")]
-    pub(super) fn post(url: &str, text: &str) -> Self {
+    pub(crate) fn post(url: &str, text: &str) -> Self {
         let uri: Option<ureq::http::Uri> = url.parse().ok();
         let host = uri.and_then(|uri| Some(uri.host()?.to_owned())).unwrap_or_default();
         let failed = format!("the alarm could not be sent to the webhook at {host}");
@@ -67,7 +67,7 @@ struct UnderWay {
 
 /// Deliveries that are not yet done.
 #[derive(Default)]
-pub(super) struct Deliveries {
+pub(crate) struct Deliveries {
     under_way: Vec<UnderWay>,
     waiting: VecDeque<Delivery>,
     /// Set when nobody waits any longer.
@@ -76,13 +76,13 @@ pub(super) struct Deliveries {
 
 impl Deliveries {
     /// Starts a delivery, or lets it wait for its turn.
-    pub(super) fn add(&mut self, delivery: Delivery) {
+    pub(crate) fn add(&mut self, delivery: Delivery) {
         self.waiting.push_back(delivery);
         self.tend();
     }
 
     /// Says what failed, and starts what can be started.
-    pub(super) fn tend(&mut self) {
+    pub(crate) fn tend(&mut self) {
         for UnderWay { failed, thread, .. } in
             self.under_way.extract_if(.., |delivery| delivery.thread.is_finished())
         {
@@ -101,7 +101,7 @@ impl Deliveries {
 
     /// Waits for what is not yet done, each for as long as it may take at the end, and says what was
     /// not done by then.
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let began = Instant::now();
         let late = |failed: &str, at_end: Duration| {
             let is_late = began.elapsed() >= at_end;
