@@ -1,9 +1,14 @@
 //! The arguments.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tamegrad_logs::Role;
+
+use crate::delivery::Exec;
+#[cfg(feature = "webhook")]
+use crate::delivery::check_webhook;
 
 /// Detects, explains and fixes exploding gradients in neural-network training.
 ///
@@ -187,10 +192,21 @@ pub(crate) enum OutputFormat {
     Github,
 }
 
+/// Seconds of any length that a clock can count.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| format!("got `{text}`, want a number of seconds from 0 up, such as 600"))
+}
+
 fn mapping(text: &str) -> Result<(Role, String), String> {
     let (role, name) = text
         .split_once('=')
         .ok_or_else(|| format!("got `{text}`, want ROLE=NAME, such as loss=train/objective"))?;
+    if name.is_empty() {
+        return Err(format!(
+            "got no name for `{role}`, want ROLE=NAME, such as loss=train/objective"
+        ));
+    }
     Ok((role.parse()?, name.to_owned()))
 }
 
@@ -204,16 +220,18 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
     pub(crate) map: Vec<(Role, String)>,
     #[cfg(feature = "webhook")]
-    /// POST each alarm to this URL as JSON with a `text` field, as Slack's incoming webhooks expect
-    #[arg(long, value_name = "URL")]
+    /// POST each alarm to this URL as JSON with a `text` field, as Slack's incoming webhooks expect;
+    /// what fails is tried again twice
+    #[arg(long, value_name = "URL", value_parser = check_webhook)]
     pub(crate) webhook: Option<String>,
-    /// Run this shell command at each alarm, with TAMEGRAD_PATH, TAMEGRAD_VERDICT,
-    /// TAMEGRAD_ONSET_STEP and TAMEGRAD_TEXT in its environment
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) exec: Option<String>,
+    /// Run this program at each alarm, for at most 60 seconds, with TAMEGRAD_PATH, TAMEGRAD_VERDICT,
+    /// TAMEGRAD_ONSET_STEP and TAMEGRAD_TEXT in its environment. Words are split as a shell splits
+    /// them, but no shell is run: for `$NAME`, `|` or `>`, give a script or `sh -c '...'`
+    #[arg(long, value_name = "COMMAND", value_parser = Exec::parse)]
+    pub(crate) exec: Option<Exec>,
     /// Stop when nothing has been written for this many seconds [default: watch until Ctrl-C]
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) idle: Option<f64>,
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
+    pub(crate) idle: Option<Duration>,
     /// Print one JSON object per alarm, one per line
     #[arg(long)]
     pub(crate) json: bool,

@@ -15,7 +15,8 @@ pub(crate) mod scan;
 pub(crate) mod train;
 pub(crate) mod watch;
 
-#[cfg(feature = "train")]
+use tamegrad::Verdict;
+
 use crate::failure::Failure;
 
 /// Exit code: nothing was found, or what was found is cured.
@@ -24,11 +25,56 @@ pub(crate) const HEALTHY: u8 = 0;
 pub(crate) const FOUND: u8 = 1;
 /// Exit code: the command could not run; for `scan`, not read all.
 pub(crate) const COULD_NOT_RUN: u8 = 2;
-/// Exit code: stopped by Ctrl-C, as shells have it (128 and the number of the signal).
-pub(crate) const STOPPED: u8 = 130;
+
+/// The exit code of a verdict: of a run that was trained, and of one that was read from its log.
+pub(crate) fn exit_code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Healthy | Verdict::Recovered | Verdict::NotLearning | Verdict::TooEarly => HEALTHY,
+        Verdict::Exploding | Verdict::Exploded | Verdict::Dead => FOUND,
+    }
+}
+
+/// The exit code of a log: 2 rather than 0 where what could not be read may hide an explosion.
+pub(crate) fn exit_code_of_log(verdict: Verdict, is_partly_read: bool) -> u8 {
+    match exit_code(verdict) {
+        HEALTHY if is_partly_read => COULD_NOT_RUN,
+        code => code,
+    }
+}
+
+/// The exit code of several logs: an explosion counts most, then what could not be read.
+pub(crate) fn exit_code_of_all(codes: impl IntoIterator<Item = u8>) -> u8 {
+    let weight = |code: &u8| [HEALTHY, COULD_NOT_RUN, FOUND].iter().position(|of| of == code);
+    codes.into_iter().max_by_key(weight).unwrap_or(HEALTHY)
+}
 
 #[cfg(feature = "train")]
 /// A report as JSON text.
 pub(crate) fn to_json<T: serde::Serialize>(report: &T) -> Result<String, Failure> {
     tamegrad_report::json::to_string(report).map_err(Failure::Json)
+}
+
+/// A report as a line of JSON.
+pub(crate) fn to_json_line<T: serde::Serialize>(report: &T) -> Result<String, Failure> {
+    tamegrad_report::json::to_line(report).map_err(Failure::Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explosion_counts_more_than_what_could_not_be_read() {
+        for (codes, want) in [
+            (&[][..], HEALTHY),
+            (&[HEALTHY, COULD_NOT_RUN, HEALTHY], COULD_NOT_RUN),
+            (&[COULD_NOT_RUN, FOUND, HEALTHY], FOUND),
+        ] {
+            assert_eq!(exit_code_of_all(codes.iter().copied()), want, "{codes:?}");
+        }
+        assert_eq!(exit_code_of_log(Verdict::Healthy, true), COULD_NOT_RUN);
+        assert_eq!(exit_code_of_log(Verdict::TooEarly, true), COULD_NOT_RUN);
+        assert_eq!(exit_code_of_log(Verdict::Dead, true), FOUND);
+        assert_eq!(exit_code_of_log(Verdict::Recovered, false), HEALTHY);
+    }
 }

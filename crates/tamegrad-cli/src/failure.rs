@@ -124,5 +124,5 @@ pub(crate) fn show(failure: &Failure) {
     {
         return in_text::show(error);
     }
-    eprintln!("error: {failure}");
+    crate::screen::say(&format!("error: {failure}"));
 }

@@ -8,6 +8,7 @@
 
 mod args;
 mod commands;
+mod delivery;
 mod failure;
 mod progress;
 mod screen;
@@ -16,6 +17,7 @@ mod signals;
 use std::ffi::OsString;
 
 use clap::Parser;
+use tamegrad_report::printable;
 
 use args::{Args, Command};
 
@@ -26,12 +28,15 @@ use args::{Args, Command};
 /// It takes the process for its own: it prints, and handles these signals from here on; a second one
 /// ends the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let args = match Args::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
         Err(message) => {
-            // Where nobody reads it there is nothing more to be said.
-            let _ = message.print();
-            return if message.use_stderr() { commands::COULD_NOT_RUN } else { commands::HEALTHY };
+            // It repeats the arguments.
+            let plain = |of: &OsString| OsString::from(&*printable(&of.to_string_lossy()));
+            return usage(
+                &Args::try_parse_from(arguments.iter().map(plain)).err().unwrap_or(message),
+            );
         }
     };
     let cancel = signals::listen();
@@ -57,10 +62,24 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Export(_) => Err(not_built("export", "parquet")),
         Command::Explain(explain) => commands::explain::run(&explain),
     };
-    result.unwrap_or_else(|failure| {
+    let code = result.unwrap_or_else(|failure| {
         failure::show(&failure);
         commands::COULD_NOT_RUN
-    })
+    });
+    // What a signal has stopped keeps its exit code.
+    let is_lost = screen::is_output_lost() && code <= commands::COULD_NOT_RUN;
+    if is_lost { commands::COULD_NOT_RUN } else { code }
+}
+
+/// Prints help, or what is wrong with the arguments.
+fn usage(message: &clap::Error) -> u8 {
+    let printed = message.print();
+    if message.use_stderr() {
+        // Where nobody reads it there is nothing more to be said.
+        return commands::COULD_NOT_RUN;
+    }
+    screen::check(printed);
+    if screen::is_output_lost() { commands::COULD_NOT_RUN } else { commands::HEALTHY }
 }
 
 /// The failure of a command that this build leaves out.

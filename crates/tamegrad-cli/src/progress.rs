@@ -3,7 +3,10 @@
 #[cfg(feature = "train")]
 pub(crate) mod run;
 
+use std::path::Path;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tamegrad_report::printable;
 
 fn new_bar(hidden: bool) -> ProgressBar {
     let bar = ProgressBar::new(1);
@@ -33,9 +36,9 @@ impl BytesBar {
     }
 
     /// Starts again with another name before the bar.
-    pub(crate) fn start(&self, name: String) {
+    pub(crate) fn start(&self, name: &str) {
         self.bar.reset();
-        self.bar.set_prefix(name);
+        self.bar.set_prefix(printable(name).into_owned());
     }
 
     /// Shows how much is done.
@@ -51,11 +54,34 @@ impl BytesBar {
 }
 
 /// A bar over a known number of files, on the standard error stream.
-pub(crate) fn files(count: usize, hidden: bool) -> ProgressBar {
-    let bar = new_bar(hidden || count < 5);
-    bar.set_length(count as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
-        bar.set_style(style.progress_chars("━╸ "));
+pub(crate) struct FilesBar {
+    bar: ProgressBar,
+}
+
+impl FilesBar {
+    /// A bar; hidden when asked, for few files, or when the stream is no terminal.
+    pub(crate) fn new(count: usize, hidden: bool) -> Self {
+        let bar = new_bar(hidden || count < 5);
+        bar.set_length(count as u64);
+        if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        Self { bar }
     }
-    bar
+
+    /// Shows the file that is read now.
+    pub(crate) fn show(&self, path: &Path) {
+        self.bar.set_message(printable(&path.display().to_string()).into_owned());
+    }
+
+    /// Counts a file, and takes the bar off the screen while something is told of it.
+    pub(crate) fn tell(&self, tell: impl FnOnce()) {
+        self.bar.inc(1);
+        self.bar.suspend(tell);
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
 }

@@ -1,5 +1,12 @@
 //! Runs the binary as a user does: arguments in; exit code, screen and files out.
 
+#[cfg(unix)]
+#[path = "cli/faults.rs"]
+mod faults;
+#[cfg(unix)]
+#[path = "cli/watch.rs"]
+mod watch;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -652,7 +659,7 @@ fn watch_alarms_while_the_log_grows() {
         let mut file = fs::OpenOptions::new().append(true).open(&log).expect("the log");
         file.write_all(away.as_bytes()).expect("the rest");
     });
-    let exec = "printf '%s %s' $TAMEGRAD_VERDICT $TAMEGRAD_ONSET_STEP > told";
+    let exec = "sh -c 'printf \"%s %s\" $TAMEGRAD_VERDICT $TAMEGRAD_ONSET_STEP > told'";
     let args = ["watch", "log.csv", "--idle", "3", "--webhook", &url, "--exec", exec];
     let ran = run(folder.path(), &args);
     writer.join().expect("the writer");

@@ -8,13 +8,12 @@
 use std::error::Error;
 use std::fs::File;
 use std::hint::black_box;
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{self, BufRead, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use rayon::prelude::*;
 use tamegrad_logs::{Source, read_verdict, scan_checkpoint};
-use tamegrad_stats::MappedFile;
 
 /// Bytes of the event file.
 const EVENT_BYTES: u64 = 500 << 20;
@@ -27,7 +26,7 @@ const CHECKPOINT_BYTES: u64 = 4 << 30;
 const TENSOR_BYTES: u64 = 64 << 20;
 
 /// Bytes that one thread sums at a time in the plain read.
-const READ_BYTES: usize = 1 << 18;
+const READ_BYTES: u64 = 1 << 20;
 
 fn main() -> io::Result<()> {
     // `cargo test --benches` starts this as well, and asks for nothing.
@@ -73,8 +72,18 @@ fn diagnose(path: &Path) -> Result<(), Box<dyn Error>> {
 
 /// The sum of all bytes as whole numbers, by the threads that a scan has.
 fn read(path: &Path) -> io::Result<u32> {
-    let file = MappedFile::open(path)?;
-    Ok(file.bytes().par_chunks(READ_BYTES).map(plain_sum).reduce(|| 0, u32::wrapping_add))
+    let len = path.metadata()?.len();
+    let sum = |buffer: &mut Vec<u8>, piece: u64| {
+        let offset = piece * READ_BYTES;
+        buffer.resize(READ_BYTES.min(len - offset) as usize, 0);
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(buffer)?;
+        Ok(plain_sum(buffer))
+    };
+    let pieces = (0..len.div_ceil(READ_BYTES)).into_par_iter();
+    let sums = pieces.map_init(Vec::new, sum);
+    sums.try_reduce(|| 0, |a, b| Ok(a.wrapping_add(b)))
 }
 
 /// 64 running sums: enough to be bound by memory alone.

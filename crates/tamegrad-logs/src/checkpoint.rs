@@ -8,17 +8,16 @@ mod shards;
 mod tests;
 
 use std::collections::HashSet;
-use std::ops::Range;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use tamegrad_stats::{ListStats, MappedFile, TensorBytes, TensorStats, merge, scan_list};
+use tamegrad_stats::{TensorStats, merge, scan_file};
 
+use crate::files;
 use header::Entry;
 use shards::Shards;
 use tamegrad_runs::{Notice, Notices, ReadError};
-
-/// Bytes that are scanned between two reports of progress, unless one tensor alone has more.
-const GROUP_BYTES: usize = 256 << 20;
 
 /// A checkpoint as scanned.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,10 +59,9 @@ impl TensorReport {
 
 /// Scans a safetensors file, a `*.safetensors.index.json` with its shards, or a folder that holds
 /// either: in a folder without an index, every `*.safetensors` file. `progress` gets the bytes done and
-/// the total, about every 256 MiB.
+/// the total after each tensor.
 ///
-/// The data is mapped, not read into memory, and scanned with the threads of the caller's rayon pool.
-/// It is scanned at most once, however many tensors claim it: overlapping tensors are left out.
+/// The data is read in pieces and scanned with the threads of the caller's rayon pool. It is scanned at most once, however many tensors claim it: overlapping tensors are left out.
 ///
 /// # Errors
 /// [`ReadError`] if the file, the index or the folder cannot be used at all. A shard that cannot be
@@ -86,11 +84,24 @@ pub fn scan_checkpoint(
     let total = opened.iter().map(|(_, _, entries)| bytes_of(entries) as u64).sum();
     let (mut files, mut tensors, mut done) = (Vec::new(), Vec::new(), 0);
     progress(done, total);
-    for (path, map, entries) in opened {
-        scan_file(&map, &entries, files.len(), &mut tensors, |bytes| {
-            done += bytes as u64;
-            progress(done, total);
-        });
+    for (path, file, entries) in opened {
+        for entry in &entries {
+            match scan_entry(&file, entry) {
+                Ok(stats) => tensors.push(report(entry, files.len(), stats)),
+                Err(error) => {
+                    let why = match error.kind() {
+                        ErrorKind::UnexpectedEof => "the file was cut while it was read".to_owned(),
+                        _ => error.to_string(),
+                    };
+                    let text = format!("{} is left out: {why}", quoted(&entry.name));
+                    notices.push(&path, Some(entry.range.start as u64), text);
+                }
+            }
+            if entry.bytes_to_scan() > 0 {
+                done += entry.bytes_to_scan() as u64;
+                progress(done, total);
+            }
+        }
         files.push(path);
     }
     notice_missing(&shards, &files, &tensors, &mut notices);
@@ -98,70 +109,24 @@ pub fn scan_checkpoint(
     Ok(Checkpoint { files, tensors, total, notices: notices.finish() })
 }
 
-fn open(path: &Path, notices: &mut Notices) -> Result<(MappedFile, Vec<Entry>), ReadError> {
-    let map = MappedFile::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => {
-            ReadError::broken(path, 0, "an empty file", header::WANTED)
-        }
-        _ => ReadError::io(path, error),
-    })?;
-    let entries = header::read(path, map.bytes(), notices)?;
-    Ok((map, entries))
-}
-
-fn scan_file(
-    map: &MappedFile,
-    entries: &[Entry],
-    file: usize,
-    tensors: &mut Vec<TensorReport>,
-    mut scanned: impl FnMut(usize),
-) {
-    let mut list = ListStats::default();
-    let mut groups = groups(entries).peekable();
-    while let Some(group) = groups.next() {
-        // The disk reads the next group while this one is scanned.
-        if let Some(next) = groups.peek() {
-            map.prefetch(extent(next));
-        }
-        let stats = scan_group(map.bytes(), group, &mut list);
-        tensors.extend(group.iter().zip(stats).map(|(entry, stats)| report(entry, file, stats)));
-        scanned(group.iter().map(Entry::bytes_to_scan).sum());
+/// The file with the tensors that it holds.
+fn open(path: &Path, notices: &mut Notices) -> Result<(File, Vec<Entry>), ReadError> {
+    let fail = |error| ReadError::io(path, error);
+    let mut file = files::open(path).map_err(fail)?;
+    let len = file.metadata().map_err(fail)?.len();
+    if len == 0 {
+        return Err(ReadError::broken(path, 0, "an empty file", header::WANTED));
     }
+    let start = header::read_start(&mut file).map_err(fail)?;
+    let entries = header::read(path, &start, usize::try_from(len).unwrap_or(usize::MAX), notices)?;
+    Ok((file, entries))
 }
 
-/// The entries in runs of about [`GROUP_BYTES`].
-fn groups(mut entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
-    std::iter::from_fn(move || {
-        let mut bytes = 0_usize;
-        let count = entries.iter().take_while(|entry| {
-            let fits = bytes == 0 || bytes + entry.bytes_to_scan() <= GROUP_BYTES;
-            bytes += entry.bytes_to_scan();
-            fits
-        });
-        let (group, rest) = entries.split_at(count.count());
-        entries = rest;
-        (!group.is_empty()).then_some(group)
-    })
-}
-
-/// The bytes from the first to the last of a group.
-fn extent(group: &[Entry]) -> Range<usize> {
-    let start = group.first().map_or(0, |entry| entry.range.start);
-    start..group.last().map_or(start, |entry| entry.range.end)
-}
-
-/// The statistics of each entry, `None` for types that are not scanned.
-fn scan_group(bytes: &[u8], group: &[Entry], list: &mut ListStats) -> Vec<Option<TensorStats>> {
-    let tensor = |entry: &Entry| TensorBytes::new(entry.element?, bytes.get(entry.range.clone())?);
-    let tensors: Vec<_> = group.iter().map(tensor).collect();
-    let aligned: Vec<_> = tensors.iter().map(|tensor| tensor.as_ref()?.as_tensor()).collect();
-    scan_list(&aligned.iter().flatten().copied().collect::<Vec<_>>(), list);
-    let mut listed = list.tensors().iter();
-    let stats = tensors.iter().zip(&aligned).map(|(tensor, aligned)| match aligned {
-        Some(_) => listed.next().copied(),
-        None => tensor.as_ref().map(TensorBytes::scan),
-    });
-    stats.collect()
+/// The statistics of an entry, `None` for types that are not scanned.
+fn scan_entry(file: &File, entry: &Entry) -> io::Result<Option<TensorStats>> {
+    let Some(element) = entry.element else { return Ok(None) };
+    let count = entry.range.len() / element.size();
+    scan_file(file, entry.range.start as u64, count, element).map(Some)
 }
 
 fn report(entry: &Entry, file: usize, stats: Option<TensorStats>) -> TensorReport {

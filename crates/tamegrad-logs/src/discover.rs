@@ -1,15 +1,15 @@
 //! The runs below a path: folders are walked, files are recognised by content and grouped.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Read;
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use crate::files::entries;
+use crate::files::{entries, files_below, not_a_file, open};
 use crate::log::{Log, LogBuilder};
-use crate::readers::{Format, Growing, HEAD_BYTES, Head, READERS, Reader};
+use crate::readers::{Format, Growing, HEAD_BYTES, Head, LONG_HEAD_BYTES, READERS, Reader};
 use crate::roles::Map;
 
 /// One run: the files that hold it and the reader for them.
@@ -42,6 +42,15 @@ impl Source {
     fn open_named(path: &Path, named: &[String]) -> Result<Self, ReadError> {
         let fail = |error| ReadError::io(path, error);
         let metadata = fs::metadata(path).map_err(fail)?;
+        if let Some(found) = not_a_log(&metadata) {
+            let wanted =
+                "a file or a folder; hint: write what comes from it to a file, and name that";
+            return Err(ReadError::Unknown {
+                path: path.to_owned(),
+                found: found.to_owned(),
+                wanted,
+            });
+        }
         let found = if metadata.is_dir() {
             recognise_folder(path, &entries(path).map_err(fail)?)
                 .ok_or_else(|| "a folder".to_owned())
@@ -66,6 +75,17 @@ impl Source {
     /// The files, or the one folder, that hold the run.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
+    }
+
+    /// The files that hold the run: of a folder, those in it at any depth. Links are not followed.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for path in &self.paths {
+            if !path.is_dir() || files_below(path, &mut files).is_err() {
+                files.push(path.clone());
+            }
+        }
+        files
     }
 
     /// The path that names the run: its file or folder, or the folder of its files if there are several.
@@ -157,6 +177,11 @@ fn walk(folder: &Path, named: &[String], sources: &mut Vec<Source>, errors: &mut
     }
 }
 
+/// What a path leads to that can hold no log, in words.
+fn not_a_log(metadata: &Metadata) -> Option<&'static str> {
+    not_a_file(&metadata.file_type()).filter(|_| !metadata.is_dir())
+}
+
 fn unknown(path: &Path, found: String) -> ReadError {
     let wanted = "a training log; hint: for your own CSV or JSON lines, say which column is the loss \
                   with `--map loss=NAME`";
@@ -172,14 +197,29 @@ fn recognise_folder(folder: &Path, entries: &[PathBuf]) -> Option<&'static Reade
 /// The reader of a file, or what the file looks like.
 fn recognise(path: &Path, named: &[String]) -> Result<Result<&'static Reader, String>, ReadError> {
     let fail = |error| ReadError::io(path, error);
-    let file = fs::File::open(path).map_err(fail)?;
-    let mut bytes = Vec::new();
-    file.take(HEAD_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
-    let is_whole = bytes.len() <= HEAD_BYTES;
-    bytes.truncate(HEAD_BYTES);
+    let (bytes, is_whole) = read_head(path).map_err(fail)?;
     let head = Head { path, bytes: &bytes, is_whole, named };
     let found = READERS.iter().find(|reader| (reader.recognises)(&head));
     Ok(found.ok_or_else(|| looks_like(&bytes)))
+}
+
+/// The start of a file, and whether it is all of it. Of a text it goes on until it holds two lines: a
+/// header or a record may be long, and one line does not make a log.
+fn read_head(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    let mut file = open(path)?;
+    let (mut bytes, mut lines) = (Vec::new(), 0);
+    loop {
+        let seen = bytes.len();
+        file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+        let new = bytes.get(seen..).unwrap_or_default();
+        if new.len() < HEAD_BYTES {
+            return Ok((bytes, true));
+        }
+        lines += memchr::memchr_iter(b'\n', new).count();
+        if lines >= 2 || new.contains(&0) || bytes.len() >= LONG_HEAD_BYTES {
+            return Ok((bytes, false));
+        }
+    }
 }
 
 fn looks_like(bytes: &[u8]) -> String {

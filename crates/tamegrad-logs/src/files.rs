@@ -1,7 +1,7 @@
 //! The files of one run, read one after the other: a bad one does not take the others with it.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, FileType};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::{Notice, ReadError};
@@ -17,12 +17,14 @@ pub(crate) fn read_each(
 ) -> Result<(), ReadError> {
     let mut first = None;
     for path in paths {
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let result = match opened {
-            Ok((len, file)) => read(path, file, len, log),
+        let len = fs::metadata(path).map_or(0, |about| about.len());
+        log.saw(len);
+        let result = match open(path) {
+            Ok(file) => read(path, file, len, log),
             Err(error) => Err(ReadError::io(path, error)),
         };
         if let Err(error) = result {
+            log.lose(len);
             log.add(Notice::from(&error));
             first.get_or_insert(error);
         }
@@ -31,6 +33,50 @@ pub(crate) fn read_each(
         Some(error) if log.is_empty() => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Opens a regular file. Whatever else has a path may never end, or never begin: to open a pipe is to
+/// wait for its other side.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    match not_a_file(&fs::metadata(path)?.file_type()) {
+        None => File::open(path),
+        Some(found) => {
+            Err(io::Error::new(ErrorKind::InvalidInput, format!("got {found}, want a file")))
+        }
+    }
+}
+
+/// What is not a regular file, in words; `None` if it is one.
+pub(crate) fn not_a_file(kind: &FileType) -> Option<&'static str> {
+    if kind.is_file() {
+        return None;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let is_device = kind.is_char_device() || kind.is_block_device();
+        for (is_so, found) in
+            [(kind.is_fifo(), "a pipe"), (kind.is_socket(), "a socket"), (is_device, "a device")]
+        {
+            if is_so {
+                return Some(found);
+            }
+        }
+    }
+    Some(if kind.is_dir() { "a folder" } else { "no regular file" })
+}
+
+/// The files in a folder, at any depth. Links are not followed: they could lead in a circle.
+pub(crate) fn files_below(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        match entry.file_type() {
+            // A folder that is gone again has no files.
+            Ok(kind) if kind.is_dir() => drop(files_below(&entry.path(), files)),
+            Ok(kind) if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The paths in a folder, in order: a name need not be UTF-8.

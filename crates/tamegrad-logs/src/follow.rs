@@ -1,12 +1,12 @@
 //! A run that is still being written: each look reads only what came since the last one.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use tamegrad_runs::ReadError;
 
 use crate::discover::Source;
+use crate::files::open;
 use crate::log::Log;
 use crate::readers::Growing;
 
@@ -77,7 +77,7 @@ struct Growth {
 impl Growth {
     /// Reads on to the end; `None` where the file is not the one that was read before, or is damaged.
     fn read(&mut self, path: &Path, points: usize) -> io::Result<Option<Log>> {
-        let mut file = File::open(path)?;
+        let mut file = open(path)?;
         file.seek(SeekFrom::Start(self.offset - self.known.len() as u64))?;
         let (mut before, mut rest) = (Vec::new(), Vec::new());
         file.by_ref().take(self.known.len() as u64).read_to_end(&mut before)?;
@@ -104,6 +104,7 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write;
 
     /// Writes a log in pieces cut at any byte; after each the follower must read what a whole read

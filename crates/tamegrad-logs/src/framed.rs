@@ -21,6 +21,8 @@ pub(crate) enum Item<'a> {
     Record(u64, &'a [u8]),
     /// Something that was left out.
     Fault(u64, String),
+    /// A record that the end of the file cuts short.
+    Cut(u64, String),
 }
 
 /// A stream of such records.
@@ -39,33 +41,49 @@ pub(crate) enum Taken {
     No(String),
 }
 
-/// Gives each record of a file to `take`, and notes what was left out.
+/// Gives each record of a file of `len` bytes to `take`, and notes what was left out.
 ///
 /// # Errors
 /// [`ReadError`] if the stream fails, or has something and no record.
 #[inline]
 pub(crate) fn read_records(
     path: &Path,
+    len: u64,
     mut stream: impl Framed,
     wanted: &'static str,
     log: &mut LogBuilder,
     mut take: impl FnMut(&[u8], &mut LogBuilder) -> Taken,
 ) -> Result<(), ReadError> {
     let (mut is_any, mut first_fault) = (false, None);
+    // Where what is lost begins; it ends at the next good record.
+    let mut lost_from: Option<u64> = None;
     while let Some(item) = stream.next().map_err(|error| ReadError::io(path, error))? {
         let (offset, text) = match item {
-            Item::Record(offset, record) => match take(record, log) {
-                Taken::Whole => {
-                    is_any = true;
-                    continue;
+            Item::Record(offset, record) => {
+                log.lose(lost_from.take().map_or(0, |from| offset.saturating_sub(from)));
+                match take(record, log) {
+                    Taken::Whole => {
+                        is_any = true;
+                        continue;
+                    }
+                    Taken::InPart(text) => {
+                        is_any = true;
+                        (offset, text)
+                    }
+                    Taken::No(text) => {
+                        lost_from = Some(offset);
+                        (offset, text)
+                    }
                 }
-                Taken::InPart(text) => {
-                    is_any = true;
-                    (offset, text)
-                }
-                Taken::No(text) => (offset, text),
-            },
-            Item::Fault(offset, text) => (offset, text),
+            }
+            Item::Fault(offset, text) => {
+                lost_from.get_or_insert(offset);
+                (offset, text)
+            }
+            Item::Cut(offset, text) => {
+                log.lose(lost_from.take().map_or(0, |from| offset.saturating_sub(from)));
+                (offset, text)
+            }
         };
         // It is the error of the file if no record follows.
         if is_any || first_fault.is_some() {
@@ -74,6 +92,7 @@ pub(crate) fn read_records(
             first_fault = Some((offset, text));
         }
     }
+    log.lose(lost_from.map_or(0, |from| len.saturating_sub(from)));
     match first_fault {
         Some((offset, found)) if !is_any => Err(ReadError::broken(path, offset, found, wanted)),
         first_fault => {

@@ -51,7 +51,7 @@ mod wire;
 pub use checkpoint::{Checkpoint, TensorReport, scan_checkpoint};
 pub use discover::{Source, discover, discover_mapped};
 pub use follow::Follower;
-pub use log::{Log, LogBuilder, POINTS_MAX, Point, Recorded, SERIES_MAX, Series};
+pub use log::{Damage, Log, LogBuilder, POINTS_MAX, Point, Recorded, SERIES_MAX, Series};
 pub use readers::Format;
 pub use roles::{Map, Role, Roles};
 pub use tamegrad_runs::{Ending, NOTICES_MAX, Notice, ReadError};

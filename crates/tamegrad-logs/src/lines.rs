@@ -7,7 +7,8 @@ use memchr::memchr2;
 /// Bytes of a line that are kept; the rest of a longer line is passed over.
 pub(crate) const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes that are read at a time.
+/// Bytes that are read at a time, at first and later.
+const CHUNK_MIN: usize = 64 << 10;
 const CHUNK: usize = 1 << 20;
 
 /// A line without its end.
@@ -44,10 +45,13 @@ pub(crate) fn each_line_of(
     most: usize,
     mut each: impl FnMut(Line<'_>) -> bool,
 ) -> Result<(), (u64, io::Error)> {
-    let mut buffer = vec![0; most + (64 << 10)];
+    let (mut buffer, mut chunk) = (Vec::new(), CHUNK_MIN);
     let (mut filled, mut skipping) = (0, false);
     loop {
-        let space = buffer.len().min(filled + CHUNK);
+        // No more than is needed: most files are small, and there may be many.
+        let space = (filled + chunk).min(most + CHUNK_MIN);
+        buffer.resize(space.max(buffer.len()), 0);
+        chunk = CHUNK.min(2 * chunk);
         let read = match input.read(buffer.get_mut(filled..space).unwrap_or_default()) {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -82,6 +86,20 @@ pub(crate) fn each_line_of(
         filled -= kept_from;
         offset += kept_from as u64;
     }
+}
+
+impl Line<'_> {
+    /// Its bytes and that of its end.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64 + u64::from(self.is_ended)
+    }
+}
+
+/// How many of these bytes are in no text, of whatever encoding that has ASCII in it: they are what a
+/// crash or a bad disk left.
+pub(crate) fn bad_bytes(bytes: &[u8]) -> u64 {
+    let is_bad = |byte: &u8| matches!(byte, 0..=6 | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f | 0xff);
+    bytes.iter().map(|byte| u64::from(is_bad(byte))).sum()
 }
 
 /// How many of these bytes are whole lines.

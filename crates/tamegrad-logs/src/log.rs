@@ -40,6 +40,8 @@ pub struct Log {
     pub notices: Vec<Notice>,
     /// What a guard that saw the run itself left of it; only tamegrad's own runs have it.
     pub recorded: Option<Recorded>,
+    /// How much of it was damaged.
+    pub damage: Damage,
 }
 
 /// What a run folder knows of its run beside the numbers.
@@ -53,6 +55,36 @@ pub struct Recorded {
     pub ending: Ending,
     /// The last step that was seen, and when, in seconds since 1970.
     pub last: Option<(u64, f64)>,
+}
+
+/// How much of a log could not be used because it is damaged, in bytes or, of a database, in rows.
+///
+/// Neither a record that is cut short by the end of the file nor the lines of other programs in a text
+/// are damage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// What was left out.
+    pub left_out: u64,
+    /// What there was, as far as it is known.
+    pub of: u64,
+    /// Whether nobody knows how much more there would have been.
+    pub is_open: bool,
+}
+
+impl Damage {
+    /// So many times as large as what was left out is a log that counts as read.
+    const READ: u64 = 20;
+
+    /// The share that was left out, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        if self.of == 0 { 0.0 } else { (self.left_out as f64 / self.of as f64).min(1.0) }
+    }
+
+    /// Whether so much is missing, more than a twentieth or nobody knows how much, that a log without
+    /// an alarm need not be healthy.
+    pub fn is_partly_read(&self) -> bool {
+        self.is_open || self.left_out.saturating_mul(Self::READ) > self.of
+    }
 }
 
 /// Points kept of one log: 96 MB of them, up to twice that while they grow.
@@ -155,6 +187,26 @@ impl LogBuilder {
         self.notices.push(path, offset, text);
     }
 
+    /// Counts bytes or rows that were there.
+    pub(crate) fn saw(&mut self, count: u64) {
+        self.log.damage.of += count;
+    }
+
+    /// Counts, of those that were there, such as are damaged and left out.
+    pub(crate) fn lose(&mut self, count: u64) {
+        self.log.damage.left_out += count;
+    }
+
+    /// What is damaged of what was read so far.
+    pub(crate) fn damage(&self) -> Damage {
+        self.log.damage
+    }
+
+    /// Notes that what is missing cannot be counted.
+    pub(crate) fn lose_the_rest(&mut self) {
+        self.log.damage.is_open = true;
+    }
+
     /// Adds a notice.
     pub(crate) fn add(&mut self, notice: Notice) {
         self.notices.add(notice);
@@ -177,7 +229,7 @@ impl LogBuilder {
         let series: Vec<Series> = self.log.series.iter().map(ending).collect();
         Self {
             points: series.iter().map(|series| series.points.len()).sum(),
-            log: Log { series, notices: Vec::new(), recorded: None },
+            log: Log { series, damage: self.log.damage, ..Log::default() },
             places: self.places.clone(),
             nameless: self.nameless,
             notices: self.notices.clone(),

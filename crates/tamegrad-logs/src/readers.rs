@@ -31,7 +31,7 @@ use crate::log::{Log, LogBuilder};
 pub struct Head<'a> {
     /// Where the file is; a hint where content says too little.
     pub path: &'a Path,
-    /// Its first bytes, at most [`HEAD_BYTES`].
+    /// Its first bytes: [`HEAD_BYTES`], or more of a text whose first two lines are longer.
     pub bytes: &'a [u8],
     /// Whether these are all of them.
     pub is_whole: bool,
@@ -41,6 +41,8 @@ pub struct Head<'a> {
 
 /// Bytes of a file that are looked at to recognise its format.
 pub const HEAD_BYTES: usize = 64 * 1024;
+/// Bytes that are looked at of a text whose first lines are longer than that.
+pub(crate) const LONG_HEAD_BYTES: usize = 16 << 20;
 
 /// A log format: its name, and what else its writers could log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +156,29 @@ mod tests {
         let mut log = LogBuilder::new();
         (reader.read)(&[path], &mut log).unwrap();
         log.finish()
+    }
+
+    /// Damages the middle of a file and cuts its end: the former counts, the latter does not.
+    #[track_caller]
+    pub(super) fn check_damage(reader: &Reader, name: &str, whole: &[u8]) {
+        let len = whole.len();
+        assert_eq!(read_text(reader, name, whole).damage.share(), 0.0);
+        let cut = read_text(reader, name, &whole[..len - 3]);
+        assert_eq!((cut.damage.share(), cut.damage.is_partly_read()), (0.0, false));
+        let mut state = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(len)
+        .collect();
+        for filling in [noise, vec![0; len], vec![0xff; len]] {
+            let mut bytes = whole.to_vec();
+            bytes[len / 5..4 * len / 5].copy_from_slice(&filling[len / 5..4 * len / 5]);
+            let damage = read_text(reader, name, &bytes).damage;
+            assert!(damage.is_partly_read(), "{damage:?} of {len}, {}", filling[0]);
+            assert!((0.4..0.9).contains(&damage.share()), "{damage:?} of {len}, {}", filling[0]);
+        }
     }
 
     /// Compares all series, each as `name: step:value ...`, with lines.

@@ -8,7 +8,7 @@ use crate::json::number as json_number;
 use crate::number::{count, counted, number};
 use crate::style::{Style, Tone};
 use crate::table;
-use crate::text::{join, wrap};
+use crate::text::{join, printable, wrap};
 
 /// Rows of sound tensors that the table has unless all are asked for.
 const SOUND_MAX: usize = 20;
@@ -149,9 +149,9 @@ fn row(tensor: &ScannedTensor, style: &Style) -> Vec<String> {
         mark(count(tensor.infs), tensor.infs > 0),
         percent(tensor.zeros, tensor.len),
         headroom(tensor.headroom_log2),
-        printable(&tensor.dtype),
+        printable(&tensor.dtype).into_owned(),
         shape(&tensor.shape),
-        mark(printable(&tensor.name), tensor.is_broken()),
+        mark(printable(&tensor.name).into_owned(), tensor.is_broken()),
     ]
 }
 
@@ -190,7 +190,7 @@ fn not_scanned(report: &CheckpointReport, style: &Style) -> Vec<String> {
     let line = |(dtype, names): (&str, Vec<&str>)| {
         let total = counted(names.len() as u64, "tensor");
         let mut shown: Vec<String> =
-            names.iter().take(NAMES_MAX).map(|name| printable(name)).collect();
+            names.iter().take(NAMES_MAX).map(|name| printable(name).into_owned()).collect();
         if names.len() > NAMES_MAX {
             shown.push("…".into());
         }
@@ -198,18 +198,6 @@ fn not_scanned(report: &CheckpointReport, style: &Style) -> Vec<String> {
         wrap(&text, "not scanned: ", style.line())
     };
     types.into_iter().flat_map(line).collect()
-}
-
-/// Text of a file as a terminal may get it: what does not print is spelled out, `\u{1b}`.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            ' '..='~' => shown.push(character),
-            other => shown.extend(other.escape_debug()),
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub(crate) mod number;
 use serde::Serialize;
 use tamegrad::{Diagnosis, Verdict};
 
+use crate::text::printable_json;
+
 pub(crate) use diagnosis::gains;
 pub use diagnosis::{
     AgainstReport, CauseReport, ChainReport, DiagnosisReport, FindingReport, GainReport,
@@ -85,12 +87,21 @@ pub fn train(diagnosis: &Diagnosis, metric: Option<f64>, weights_hash: &str) -> 
     TrainReport { diagnosis, weights_hash: weights_hash.to_owned() }
 }
 
-/// A report as indented JSON that ends with a line break.
+/// A report as indented JSON that ends with a line break. Characters that command a terminal are
+/// escaped, also those that JSON allows in a string.
 ///
 /// # Errors
 /// When the value's `Serialize` fails, which that of no report in this module does.
 pub fn to_string<T: Serialize>(report: &T) -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(report).map(|text| text + "\n")
+    serde_json::to_string_pretty(report).map(|text| printable_json(text) + "\n")
+}
+
+/// As [`to_string`], on one line.
+///
+/// # Errors
+/// As [`to_string`].
+pub fn to_line<T: Serialize>(report: &T) -> Result<String, serde_json::Error> {
+    serde_json::to_string(report).map(|text| printable_json(text) + "\n")
 }
 
 fn verdict_name<S: serde::Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {

@@ -41,4 +41,5 @@ mod words;
 pub use change::describe_change;
 pub use number::number;
 pub use style::Style;
+pub use text::{printable, printable_lines};
 pub use words::{measure, title, why};

@@ -8,9 +8,9 @@ use tamegrad::{Diagnosis, Verdict};
 
 use crate::json::{DiagnosisReport, number};
 use crate::number::{count, counted};
-use crate::style::Style;
+use crate::style::{Style, Tone};
 use crate::terminal::{self, curve_of, labelled, listed, tone};
-use crate::text::{join, wrap};
+use crate::text::{join, printable, wrap};
 use crate::{change, words};
 
 /// A log and its diagnosis.
@@ -36,6 +36,10 @@ pub struct LogRun<'a> {
     pub missing: &'a [String],
     /// What was left out while reading.
     pub notices: &'a [String],
+    /// The share of the log that is damaged and was left out, from 0 to 1.
+    pub left_out: f64,
+    /// Whether what was left out may hide an explosion.
+    pub is_partly_read: bool,
 }
 
 /// How a run stands.
@@ -61,6 +65,7 @@ impl RunEnd<'_> {
             (_, Some(how)) => how,
             (_, None) => "did not end",
         };
+        let state = printable(state);
         let Some(step) = self.last_step else { return Some(format!("{state}; no step was seen")) };
         let time = self.last_wall.and_then(utc).map_or(String::new(), |time| format!(" at {time}"));
         Some(format!("{state}; last seen step {}{time}", count(step)))
@@ -74,8 +79,8 @@ const NOTICES_SHOWN: usize = 5;
 /// supports them. Every line ends with a line break.
 pub fn block(run: &LogRun<'_>, style: &Style) -> String {
     let found = run.diagnosis;
-    let verdict = style.paint(tone(found.verdict), &found.verdict.as_str().to_uppercase());
-    let title = format!("{} ({})", run.path, run.format);
+    let verdict = headline(run, style);
+    let title = format!("{} ({})", printable(run.path), run.format);
     let mut lines = wrap(&title, &format!("{verdict}  "), style.line());
     if let Some(end) = run.end.and_then(|end| end.words()) {
         lines.extend(labelled("End", &end, style));
@@ -95,11 +100,35 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
     lines.extend(signs(found, style));
     lines.extend(terminal::remedies(found, style));
     lines.extend(listed("Missing", run.missing.iter().cloned(), style));
+    let share = run.is_partly_read.then(|| share(run));
     let more = run.notices.len().saturating_sub(NOTICES_SHOWN);
     let more = (more > 0).then(|| format!("and {more} more"));
     let notices = run.notices.iter().take(NOTICES_SHOWN).cloned().chain(more);
+    let notices = share.into_iter().chain(notices);
     lines.extend(listed("Left out", notices, style));
     join(lines)
+}
+
+/// The verdict, and whether it rests on a part of the log.
+fn headline(run: &LogRun<'_>, style: &Style) -> String {
+    let verdict = run.diagnosis.verdict;
+    let (tone, text) = match (run.is_partly_read, verdict.is_explosion()) {
+        (false, _) => (tone(verdict), verdict.as_str().to_uppercase()),
+        (true, true) => {
+            (tone(verdict), format!("{}, partly read", verdict.as_str().to_uppercase()))
+        }
+        (true, false) => {
+            (Tone::Strain, format!("PARTLY READ, {} in what was read", verdict.as_str()))
+        }
+    };
+    style.paint(tone, &text)
+}
+
+/// How much of the log is missing.
+fn share(run: &LogRun<'_>) -> String {
+    // The share that is known can be 0 where the rest cannot be read.
+    let percent = (100.0 * run.left_out).ceil();
+    format!("at least {percent}% of the log, which is damaged")
 }
 
 /// The signs that are up, the one that decided first.
@@ -146,6 +175,7 @@ fn utc(seconds: f64) -> Option<String> {
 pub fn github(run: &LogRun<'_>) -> Option<String> {
     let found = run.diagnosis;
     let level = match found.verdict {
+        _ if run.is_partly_read && !found.verdict.is_explosion() => "warning",
         Verdict::Healthy | Verdict::NotLearning | Verdict::TooEarly => return None,
         Verdict::Recovered => "warning",
         Verdict::Exploding | Verdict::Exploded | Verdict::Dead => "error",
@@ -153,9 +183,13 @@ pub fn github(run: &LogRun<'_>) -> Option<String> {
     let numbers = found.alarm().map(|alarm| words::measures(&alarm.evidence, &found.names));
     let remedy = advice(found).map_or(String::new(), |advice| format!("; {advice}"));
     let verdict = found.verdict.as_str();
-    let message = format!("{verdict} at {}: {}{remedy}", when(run), numbers.unwrap_or_default());
-    // As the workflow commands want it: percent, carriage return and line feed are escaped.
-    let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let message = if found.verdict.is_explosion() {
+        format!("{verdict} at {}: {}{remedy}", when(run), numbers.unwrap_or_default())
+    } else {
+        format!("partly read, {verdict} in what was read: left out {}", share(run))
+    };
+    // As the workflow commands want it: percent signs are escaped. Line ends are spelled out.
+    let escape = |text: &str| printable(text).replace('%', "%25");
     let property = escape(run.path).replace(':', "%3A").replace(',', "%2C");
     Some(format!("::{level} file={property},title=tamegrad: {verdict}::{}\n", escape(&message)))
 }
@@ -181,6 +215,11 @@ pub struct LogReport<'a> {
     pub missing: Vec<String>,
     /// What was left out while reading.
     pub notices: Vec<String>,
+    /// The share of the log that is damaged and was left out, from 0 to 1.
+    #[serde(with = "number")]
+    pub left_out: f64,
+    /// Whether what was left out may hide an explosion.
+    pub partly_read: bool,
 }
 
 /// A series of a log.
@@ -215,22 +254,25 @@ pub fn report<'a>(run: &LogRun<'a>) -> LogReport<'a> {
         series: run.series.iter().map(series).collect(),
         missing: run.missing.to_vec(),
         notices: run.notices.to_vec(),
+        left_out: run.left_out,
+        partly_read: run.is_partly_read,
     }
 }
 
 /// A line about a log without an alarm, for lists of many.
 pub fn line(run: &LogRun<'_>, style: &Style) -> String {
-    let verdict = run.diagnosis.verdict;
     let records = run.loss.or(run.grad_norm).map_or(0, |(_, samples)| samples.len());
     let up = run.diagnosis.signs.iter().filter(|sign| sign.count > 0);
     let strains = up.map(|sign| format!(", {}", sign.sign.as_str()));
+    let left_out = run.is_partly_read.then(|| format!("; left out {}", share(run)));
     format!(
-        "{}  {} ({}, {}{}{})\n",
-        style.paint(tone(verdict), &verdict.as_str().to_uppercase()),
-        run.path,
+        "{}  {} ({}, {}{}{}{})\n",
+        headline(run, style),
+        printable(run.path),
         run.format,
         counted(records as u64, "record"),
         strains.collect::<String>(),
+        left_out.unwrap_or_default(),
         run.end.and_then(|end| end.words()).map_or(String::new(), |end| format!(", {end}"))
     )
 }
@@ -263,7 +305,52 @@ mod tests {
             series: &[("loss".to_owned(), loss.len() as u64), ("epoch".to_owned(), 9)],
             missing: &["no gradient norm".to_owned()],
             notices: &[],
+            left_out: 0.0,
+            is_partly_read: false,
         })
+    }
+
+    #[test]
+    fn a_log_of_which_much_is_missing_is_not_called_healthy() {
+        let calm = [2.0; 60];
+        let (block, line, github) = with_run(&calm, |run| {
+            let run = LogRun { left_out: 0.943, is_partly_read: true, ..*run };
+            let style = Style::plain(80);
+            (block(&run, &style), line(&run, &style), github(&run).unwrap())
+        });
+        let headline = "PARTLY READ, healthy in what was read  runs/a,b.csv (csv";
+        assert!(block.starts_with(headline), "{block}");
+        assert!(block.contains("at least 95% of the log, which is damaged\n"), "{block}");
+        assert!(line.starts_with(headline), "{line}");
+        assert!(github.starts_with("::warning file=runs/a%2Cb.csv,"), "{github}");
+        assert!(
+            github.ends_with(
+                "::partly read, healthy in what was read: left out at least 95%25 of \
+             the log, which is damaged\n"
+            ),
+            "{github}"
+        );
+
+        let broken = [&[2.0; 12][..], &[900.0, f64::NAN, f64::NAN]].concat();
+        let line = with_run(&broken, |run| {
+            super::line(&LogRun { is_partly_read: true, ..*run }, &Style::plain(80))
+        });
+        assert!(line.starts_with("EXPLODED, partly read  "), "{line}");
+    }
+
+    #[test]
+    fn a_path_cannot_make_lines_of_its_own() {
+        let style = Style::plain(80);
+        for values in [&[2.0; 60][..], &[f64::NAN; 3]] {
+            let texts = with_run(values, |run| {
+                let run = LogRun { path: "a\nHEALTHY  b\x1b]0;x\x07", ..*run };
+                [line(&run, &style), block(&run, &style), github(&run).unwrap_or_default()]
+            });
+            for text in texts.iter().filter(|text| !text.is_empty()) {
+                assert!(text.contains(r"a\u{a}HEALTHY"), "{text}");
+                assert!(text.contains(r"b\u{1b}]0;x\u{7}"), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::change::describe_change;
 use crate::json::{FixReport, FixedReport};
 use crate::number::{count, known, number};
 use crate::style::Style;
+use crate::text::printable_lines;
 use crate::{chain, words};
 
 /// Layers up to which the table of gains holds them all; beyond it only the marked ones.
@@ -30,7 +31,9 @@ pub fn fix(report: &FixReport, diagnosis: &Diagnosis, run: &Run, diff: &str) -> 
         measured(report, diagnosis, run),
     ];
     let sections = sections.iter().filter(|section| !section.is_empty());
-    sections.map(|section| section.trim_end().to_owned() + "\n").collect::<Vec<_>>().join("\n")
+    let sections = sections.map(|section| section.trim_end().to_owned() + "\n");
+    let document = sections.collect::<Vec<_>>().join("\n");
+    printable_lines(&document, &Style::default()).into_owned()
 }
 
 fn summary(report: &FixReport, diagnosis: &Diagnosis) -> String {

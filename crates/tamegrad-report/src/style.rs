@@ -25,6 +25,24 @@ pub(crate) enum Tone {
     Quiet,
 }
 
+/// Ends a colour.
+const RESET: &str = "\x1b[0m";
+
+impl Tone {
+    const ALL: [Self; 5] = [Self::Heading, Self::Alarm, Self::Strain, Self::Good, Self::Quiet];
+
+    /// The colour sequence that begins it.
+    fn sequence(self) -> &'static str {
+        match self {
+            Self::Heading => "\x1b[1m",
+            Self::Alarm => "\x1b[1;31m",
+            Self::Strain => "\x1b[33m",
+            Self::Good => "\x1b[32m",
+            Self::Quiet => "\x1b[2m",
+        }
+    }
+}
+
 impl Style {
     /// The narrowest line that tables and chains still fit in.
     pub const WIDTH_MIN: usize = 40;
@@ -44,14 +62,13 @@ impl Style {
         if !self.colour || text.is_empty() {
             return text.to_owned();
         }
-        let code = match tone {
-            Tone::Heading => "1",
-            Tone::Alarm => "1;31",
-            Tone::Strain => "33",
-            Tone::Good => "32",
-            Tone::Quiet => "2",
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
+        format!("{}{text}{RESET}", tone.sequence())
+    }
+
+    /// The colour sequence that a text begins with, if this style writes it.
+    pub(crate) fn sequence_at_start(&self, text: &str) -> Option<&'static str> {
+        let own = Tone::ALL.map(Tone::sequence).into_iter().chain([RESET]);
+        own.filter(|_| self.colour).find(|sequence| text.starts_with(sequence))
     }
 }
 

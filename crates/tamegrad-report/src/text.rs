@@ -1,6 +1,81 @@
-//! Lines of text: their visible width, and breaking them between words.
+//! Lines of text: their visible width, breaking them between words, and what may be shown of a name.
+
+use std::borrow::Cow;
 
 use crate::style::{Style, Tone};
+
+/// Text from outside, such as a name, as a part of a line: characters that would command the
+/// terminal or reorder what is beside them are spelled out, a line break too, as `\u{1b}`.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    spelled_out(
+        text,
+        |character| !is_command(character),
+        |character| character.escape_unicode().to_string(),
+    )
+}
+
+/// Lines as a screen may get them: as [`printable`], but for line breaks, tabs and, in a style with
+/// colours, the colour sequences that this crate writes.
+pub fn printable_lines<'a>(text: &'a str, style: &Style) -> Cow<'a, str> {
+    if !text.contains(is_command_in_lines) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(is_command_in_lines) {
+        let (before, from) = rest.split_at(at);
+        shown.push_str(before);
+        let sequence = style.sequence_at_start(from);
+        let len = sequence.map_or_else(|| from.chars().next().map_or(0, char::len_utf8), str::len);
+        let (command, after) = from.split_at(len);
+        match sequence {
+            Some(sequence) => shown.push_str(sequence),
+            None => shown.push_str(&printable(command)),
+        }
+        rest = after;
+    }
+    Cow::Owned(shown + rest)
+}
+
+/// JSON in which [`printable`] finds nothing to spell out: in JSON such a character, other than the
+/// line breaks between objects, stands in a string and may be written as `\u007f`.
+pub(crate) fn printable_json(json: String) -> String {
+    let spell = |character: char| format!("\\u{:04x}", u32::from(character));
+    let spelled = match spelled_out(&json, |character| !is_command_in_lines(character), spell) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(spelled) => Some(spelled),
+    };
+    spelled.unwrap_or(json)
+}
+
+fn spelled_out(
+    text: &str,
+    is_plain: impl Fn(char) -> bool,
+    spell: impl Fn(char) -> String,
+) -> Cow<'_, str> {
+    if text.chars().all(&is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_plain(character) {
+            shown.push(character);
+        } else {
+            shown.push_str(&spell(character));
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether a terminal acts on a character rather than showing it: control characters, the two line
+/// ends of Unicode, and those that change the direction of the text around them.
+fn is_command(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn is_command_in_lines(character: char) -> bool {
+    is_command(character) && !matches!(character, '\n' | '\t')
+}
 
 /// Number of characters that are seen: all but those of colour sequences.
 pub(crate) fn visible_width(text: &str) -> usize {
@@ -71,6 +146,44 @@ pub(crate) fn section(heading: &str, paragraphs: &[&str], style: &Style) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_cannot_command_a_terminal() {
+        for (name, shown) in [
+            ("fc1.weight", "fc1.weight"),
+            ("größe 層 é", "größe 層 é"),
+            ("a\x1b]0;x\x07b", r"a\u{1b}]0;x\u{7}b"),
+            ("a\nHEALTHY\r\t", r"a\u{a}HEALTHY\u{d}\u{9}"),
+            ("del\x7f csi\u{9b}2J", r"del\u{7f} csi\u{9b}2J"),
+            ("a\u{202e}vsc\u{2066}b\u{2028}", r"a\u{202e}vsc\u{2066}b\u{2028}"),
+        ] {
+            assert_eq!(printable(name), shown);
+            let lines = format!("{name}\n");
+            let kept = shown.replace(r"\u{a}", "\n").replace(r"\u{9}", "\t") + "\n";
+            assert_eq!(printable_lines(&lines, &Style::plain(80)), kept);
+        }
+    }
+
+    #[test]
+    fn of_sequences_only_own_colours_pass_and_only_where_there_are_colours() {
+        let coloured = Style { colour: true, width: 80 };
+        for tone in [Tone::Heading, Tone::Alarm, Tone::Strain, Tone::Good, Tone::Quiet] {
+            let text = coloured.paint(tone, "bad\x1b[2J");
+            let shown = printable_lines(&text, &coloured).into_owned();
+            assert_eq!(shown, text.replace("\x1b[2J", r"\u{1b}[2J"));
+            assert_eq!(printable_lines(&text, &Style::plain(80)).find('\x1b'), None);
+        }
+        assert_eq!(printable_lines("\x1b[8mhidden", &coloured), r"\u{1b}[8mhidden");
+    }
+
+    #[test]
+    fn json_stays_the_same_value() {
+        let name = "a\x1b\x7f\u{9b}\u{202e}\n\"\\b";
+        let json = serde_json::json!({ "name": name, "list": [1] });
+        let text = printable_json(serde_json::to_string_pretty(&json).unwrap());
+        assert_eq!(printable_lines(&text, &Style::plain(80)), text);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), json);
+    }
 
     #[test]
     fn colour_sequences_have_no_width() {

@@ -77,6 +77,14 @@ impl GrowingFile {
     }
 }
 
+/// Opens a file to read it. A pipe or a device is refused: reading it would wait, or never end.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    if path.metadata()?.is_file() {
+        return File::open(path);
+    }
+    Err(io::Error::other("got no regular file, want a file of a run folder"))
+}
+
 /// Refuses what is no regular file: a link would lead out of the folder.
 pub(super) fn own_file(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_file() {

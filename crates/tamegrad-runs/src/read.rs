@@ -1,11 +1,11 @@
 //! Reads a run folder, finished or not, as far as it is intact.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::disk;
 use super::place::is_being_written;
 use super::state::{COMPLETED, Ending, State};
 use super::stream::read_rows;
@@ -75,7 +75,9 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), info: read_info(path)? })
     }
 
-    /// Reads the steps in their order, one at a time; what is broken is left out and noted.
+    /// Reads the steps in their order, one at a time; what is broken is left out and noted. Returns how
+    /// many bytes are broken; the end of a file that is still written, or was when the writer was killed, is
+    /// not.
     ///
     /// # Errors
     /// [`ReadError`] if the file cannot be read at all.
@@ -83,7 +85,7 @@ impl RunFolder {
         &self,
         notices: &mut Vec<Notice>,
         visit: impl FnMut(StepRow),
-    ) -> Result<(), ReadError> {
+    ) -> Result<u64, ReadError> {
         self.visit(STEPS_FILE, RECENT_STEPS_FILE, notices, visit)
     }
 
@@ -95,7 +97,7 @@ impl RunFolder {
         &self,
         notices: &mut Vec<Notice>,
         visit: impl FnMut(TensorRecord),
-    ) -> Result<(), ReadError> {
+    ) -> Result<u64, ReadError> {
         self.visit(TENSORS_FILE, RECENT_TENSORS_FILE, notices, visit)
     }
 
@@ -105,7 +107,7 @@ impl RunFolder {
         recent: &str,
         notices: &mut Vec<Notice>,
         mut visit: impl FnMut(T),
-    ) -> Result<(), ReadError> {
+    ) -> Result<u64, ReadError> {
         // The last rows first: a writer moves rows from there to the stream, so that the other order
         // could miss some. Those that are seen twice are passed over.
         let recent = read_recent(&self.path.join(recent), None, notices);
@@ -115,7 +117,7 @@ impl RunFolder {
             visit(row);
         });
         recent.into_iter().filter(|row: &T| Some(row.place()) > last).for_each(visit);
-        result.map(drop)
+        result.map(|read| read.broken)
     }
 
     /// What was known of the run when it was last written: the guard's diagnosis, and how the run ended.
@@ -125,7 +127,7 @@ impl RunFolder {
     /// [`ReadError`] if it cannot be read.
     pub fn state(&self) -> Result<Option<State>, ReadError> {
         let path = self.path.join(STATE_FILE);
-        let file = match File::open(&path) {
+        let file = match disk::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(|error| ReadError::io(&path, error))?,
         };
@@ -175,8 +177,8 @@ impl RunFolder {
         let (mut steps, mut tensors) = (Bounded::default(), Bounded::default());
         let (mut events, mut further) = (Vec::new(), 0_u64);
         let results = [
-            self.visit_steps(&mut notices, |row| steps.push(row)),
-            self.visit_tensors(&mut notices, |row| tensors.push(row)),
+            self.visit_steps(&mut notices, |row| steps.push(row)).map(drop),
+            self.visit_tensors(&mut notices, |row| tensors.push(row)).map(drop),
             self.visit_events(&mut notices, |event| {
                 if events.len() < EVENTS_MAX { events.push(event) } else { further += 1 }
             }),
@@ -248,7 +250,7 @@ pub(super) fn read_info(folder: &Path) -> Result<RunInfo, ReadError> {
     let path = folder.join(INFO_FILE);
     let io = |error| ReadError::io(&path, error);
     let mut text = Vec::new();
-    File::open(&path).map_err(io)?.take(INFO_BYTES_MAX).read_to_end(&mut text).map_err(io)?;
+    disk::open(&path).map_err(io)?.take(INFO_BYTES_MAX).read_to_end(&mut text).map_err(io)?;
     let wanted = "the description of a tamegrad run, version 1";
     let broken = |found: String| ReadError::broken(&path, 0, found, wanted);
     let file: InfoFile =
@@ -289,7 +291,7 @@ pub(super) fn read_events(
     mut visit: impl FnMut(Event),
 ) -> Result<u64, ReadError> {
     let io = |error| ReadError::io(path, error);
-    let mut file = BufReader::new(File::open(path).map_err(io)?);
+    let mut file = BufReader::new(disk::open(path).map_err(io)?);
     let mut note = |offset, text| {
         if notices.len() < NOTICES_MAX {
             notices.push(Notice { path: path.to_owned(), offset: Some(offset), text });

@@ -17,7 +17,7 @@ use arrow_ipc::{Message, MessageHeader, MetadataVersion, Precision, root_as_mess
 
 use super::RunError;
 use super::batch::{Batch, Column, Kind};
-use super::disk::GrowingFile;
+use super::disk::{self, GrowingFile};
 use super::table::Table;
 use crate::error::ReadError;
 use crate::notice::{NOTICES_MAX, Notice};
@@ -145,15 +145,13 @@ enum Found {
 
 /// Reads the rows of a stream in order; what is no whole batch is left out and noted.
 ///
-/// Returns the length up to which the stream holds messages, without the mark of its end: there a
-/// writer goes on.
 pub(super) fn read_rows<T: Table>(
     path: &Path,
     notices: &mut Vec<Notice>,
     mut visit: impl FnMut(T),
-) -> Result<u64, ReadError> {
+) -> Result<Rows, ReadError> {
     let io = |error| ReadError::io(path, error);
-    let file = File::open(path).map_err(io)?;
+    let file = disk::open(path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();
     let mut stream = Stream::<T> {
         file: BufReader::new(file),
@@ -170,7 +168,7 @@ pub(super) fn read_rows<T: Table>(
     let broken = |offset, found: String| {
         ReadError::broken(path, offset, found, "the schema of an Arrow IPC stream")
     };
-    let mut whole = 0;
+    let mut read = Rows { whole: 0, broken: 0 };
     loop {
         let start = stream.offset;
         let trouble = match stream.next().map_err(io)? {
@@ -179,9 +177,12 @@ pub(super) fn read_rows<T: Table>(
             Found::Trouble(trouble) => trouble,
             Found::Message { meta, body } => {
                 match stream.take(&meta, body, &mut visit) {
-                    Ok(()) => whole = stream.offset,
+                    Ok(()) => read.whole = stream.offset,
                     Err(trouble) if stream.layout.is_empty() => return Err(broken(start, trouble)),
-                    Err(trouble) => note(start, format!("{trouble}: left out")),
+                    Err(trouble) => {
+                        read.broken += stream.offset - start;
+                        note(start, format!("{trouble}: left out"));
+                    }
                 }
                 continue;
             }
@@ -190,6 +191,7 @@ pub(super) fn read_rows<T: Table>(
             return Err(broken(start, trouble));
         }
         if stream.search(start).map_err(io)? {
+            read.broken += stream.offset - start;
             note(start, format!("{trouble}: {} bytes are left out", stream.offset - start));
         } else {
             let text = format!(
@@ -198,13 +200,26 @@ pub(super) fn read_rows<T: Table>(
                 len - start
             );
             note(start, text);
+            if !stream.begins_a_message(start).map_err(io)? {
+                read.broken += len - start;
+            }
             break;
         }
     }
     if stream.layout.is_empty() {
         return Err(broken(0, "the end of the file".to_owned()));
     }
-    Ok(whole)
+    Ok(read)
+}
+
+/// What was read of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    /// The length up to which the stream holds messages, without the mark of its end: there a writer goes
+    /// on.
+    pub(super) whole: u64,
+    /// Bytes that are broken, without a message that the end of the file cuts.
+    pub(super) broken: u64,
 }
 
 struct Stream<T> {
@@ -217,6 +232,15 @@ struct Stream<T> {
 }
 
 impl<T: Table> Stream<T> {
+    /// Whether what is at an offset may be a message that is cut.
+    fn begins_a_message(&mut self, offset: u64) -> io::Result<bool> {
+        let mut head = [0; 4];
+        self.file.seek(SeekFrom::Start(offset))?;
+        let read = self.len.saturating_sub(offset).min(4) as usize;
+        self.file.read_exact(&mut head[..read])?;
+        Ok(head[..read] == MARK[..read])
+    }
+
     /// What is at the place; after a message or a mark, the place is behind it.
     fn next(&mut self) -> io::Result<Found> {
         let left = self.len - self.offset;

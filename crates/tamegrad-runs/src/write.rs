@@ -155,9 +155,9 @@ impl RunWriter {
             read_recent(&path(RECENT_TENSORS_FILE), last_record, &mut notices);
         let events_end = read_events(&path(EVENTS_FILE), &mut notices, |_| {})?;
 
-        let mut steps = Appender::resume(path(STEPS_FILE), steps_end)?;
+        let mut steps = Appender::resume(path(STEPS_FILE), steps_end.whole)?;
         steps.rows().extend(&recent_steps);
-        let tensors = Appender::resume(path(TENSORS_FILE), tensors_end)?;
+        let tensors = Appender::resume(path(TENSORS_FILE), tensors_end.whole)?;
         let events = GrowingFile::resume(path(EVENTS_FILE), events_end)?;
         let last = recent_steps.last().copied().or(last);
         let mut writer = Self::new(place, steps, tensors, events);

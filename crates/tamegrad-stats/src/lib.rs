@@ -5,7 +5,7 @@
 //! f32 the norm of values of 1e20 would be infinite and that of values of 1e-30 zero; [`scan`] is
 //! right in both cases. NaN and infinity are counted separately and never enter a norm, and a clip
 //! by norm that meets one reports it and writes nothing. [`update_of`] measures the size of an
-//! update. [`MappedFile`] and [`TensorBytes`] read tensors in files.
+//! update. [`scan_file`] reads tensors in files.
 //!
 //! No function panics, and the same values in the same order give bit-identical results.
 //!
@@ -24,35 +24,30 @@
 //! assert_eq!((weight, bias), ([3.0, 0.0], [4.0]));
 //! ```
 
-#![allow(
-    unsafe_code,
-    reason = "vector instructions are chosen at run time: `isa.rs`; files are mapped: `mapped.rs`"
-)]
+#![allow(unsafe_code, reason = "vector instructions are chosen at run time: `isa.rs`")]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
-mod bytes;
 mod clip;
 mod element;
 mod histogram;
+mod in_file;
 mod isa;
 mod kernel;
 mod list;
-mod mapped;
 mod scan;
 mod sum;
 mod threads;
 mod units;
 mod update;
 
-pub use bytes::{ElementType, TensorBytes};
 pub use clip::{
     Clip, TensorClips, ValueClip, clip_global_norm, clip_tensor_norm, clip_tensor_norms,
     clip_value, clip_values, global_norm_factor, scale, scale_list,
 };
 pub use element::Element;
 pub use histogram::{Histogram, Sampling};
+pub use in_file::{ElementType, scan_file};
 pub use list::{ListStats, TensorMut, TensorRef, scan_list, scan_list_with_histograms};
-pub use mapped::MappedFile;
 pub use scan::{TensorStats, merge, scan};
 pub use units::{UnitClip, UnitError, UnitLimits, clip_units};
 pub use update::{

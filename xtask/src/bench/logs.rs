@@ -179,9 +179,9 @@ fn rows(logs: &Rounds<What>, scans: &Rounds<What>) -> Vec<Row> {
         row("diagnose, 500 MB of events", logs, Diagnose, Diagnose, "diagnose"),
         row("tensorboard-data-server", logs, DataServer, Diagnose, "diagnose"),
         row("scan, 4 GB of f32", scans, ScanF32, ScanF32, "scan"),
-        row("plain read of the mapped file", scans, ReadF32, ScanF32, "scan"),
+        row("plain read of the file", scans, ReadF32, ScanF32, "scan"),
         row("scan, 4 GB of bf16", scans, ScanBf16, ScanBf16, "scan"),
-        row("plain read of the mapped file", scans, ReadBf16, ScanBf16, "scan"),
+        row("plain read of the file", scans, ReadBf16, ScanBf16, "scan"),
     ]
     .into_iter()
     .flatten()
@@ -227,7 +227,7 @@ mod tests {
         let with = ratios(Some(200.0));
         assert_eq!(with.len(), 6);
         assert_eq!(with[1], ("tensorboard-data-server", Some(4.0)));
-        assert_eq!(with[3], ("plain read of the mapped file", Some(0.9)));
+        assert_eq!(with[3], ("plain read of the file", Some(0.9)));
         let without = ratios(None);
         assert_eq!(without.len(), 5);
         assert!(without.iter().all(|(what, _)| *what != "tensorboard-data-server"));

@@ -1,86 +1,85 @@
 //! `tamegrad diagnose`: diagnose runs from the logs that people already have.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tamegrad::Verdict;
 use tamegrad_logs::{Ending, Log, Map, Recorded, Series, Source, discover_mapped, read_verdict};
 use tamegrad_report::log::{self, LogRun};
+use tamegrad_report::printable;
 
 use crate::args::{Diagnose, OutputFormat};
-use crate::commands::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED};
+use crate::commands::{COULD_NOT_RUN, HEALTHY, exit_code_of_all, exit_code_of_log, to_json_line};
 use crate::failure::Failure;
-use crate::{progress, screen};
+use crate::progress::FilesBar;
+use crate::{screen, signals};
 
-/// Diagnoses every run of the paths: 0 all healthy, 1 an explosion found, 2 something could not be
-/// read and nothing was found.
+/// Diagnoses every run of the paths: 0 no explosion, 1 an explosion found, 2 none found, but something
+/// could not be read.
 pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<u8, Failure> {
     let mut sources = Vec::new();
-    let mut unread = 0_usize;
+    let mut codes = vec![HEALTHY];
     for path in &args.paths {
         let (found, errors) = discover_mapped(path, &args.map);
         sources.extend(found);
         for error in errors {
-            eprintln!("error: {error}");
-            unread += 1;
+            screen::say(&format!("error: {error}"));
+            codes.push(COULD_NOT_RUN);
         }
     }
-    let bar = progress::files(sources.len(), args.quiet);
+    let bar = FilesBar::new(sources.len(), args.quiet);
     let is_alone = sources.len() == 1;
-    let mut found = false;
     for source in &sources {
         if cancel.load(Ordering::Relaxed) {
-            bar.finish_and_clear();
-            return Ok(STOPPED);
+            bar.clear();
+            return Ok(signals::exit_code());
         }
-        bar.set_message(source.path().display().to_string());
-        let told = source.read().map_err(|error| error.to_string()).and_then(|log| {
-            if args.list {
-                Ok((false, list(source, &log)))
-            } else {
-                diagnose(args, source, &log, is_alone)
-            }
-        });
-        bar.inc(1);
-        bar.suspend(|| match told {
-            Ok((is_explosion, text)) => {
-                found |= is_explosion;
+        bar.show(source.path());
+        let read = source.read().map_err(|error| error.to_string());
+        let told = read.and_then(|log| diagnose(args, source, &log, is_alone));
+        bar.tell(|| match told {
+            Ok((code, text)) => {
+                codes.push(code);
                 if !args.quiet {
                     screen::print(&text);
+                } else if code == COULD_NOT_RUN {
+                    screen::say(&format!("error: {}: partly read", source.path().display()));
                 }
             }
             Err(error) => {
-                unread += 1;
-                eprintln!("error: {}: {error}", source.path().display());
+                codes.push(COULD_NOT_RUN);
+                screen::say(&format!("error: {}: {error}", source.path().display()));
             }
         });
     }
-    bar.finish_and_clear();
-    Ok(match (found, unread) {
-        (true, _) => FOUND,
-        (false, 0) => HEALTHY,
-        (false, _) => COULD_NOT_RUN,
-    })
+    bar.clear();
+    Ok(exit_code_of_all(codes))
 }
 
-/// Whether an explosion was found, and what is told of it.
+/// The exit code of a log, and what is told of it.
 fn diagnose(
     args: &Diagnose,
     source: &Source,
     log: &Log,
     is_alone: bool,
-) -> Result<(bool, String), String> {
+) -> Result<(u8, String), String> {
+    if args.list {
+        return Ok((
+            exit_code_of_log(Verdict::TooEarly, log.damage.is_partly_read()),
+            list(source, log),
+        ));
+    }
     with_run(source, log, &args.map, |run| {
-        let is_explosion = run.diagnosis.verdict.is_explosion();
+        let verdict = run.diagnosis.verdict;
         let text = if args.json {
-            serde_json::to_string(&log::report(run)).map_err(|error| error.to_string())? + "\n"
+            to_json_line(&log::report(run)).map_err(|error| error.to_string())?
         } else if args.format == OutputFormat::Github {
             log::github(run).unwrap_or_default()
-        } else if is_explosion || is_alone {
+        } else if verdict.is_explosion() || is_alone {
             log::block(run, &screen::style()) + if is_alone { "" } else { "\n" }
         } else {
             log::line(run, &screen::style())
         };
-        Ok((is_explosion, text))
+        Ok((exit_code_of_log(verdict, run.is_partly_read), text))
     })
 }
 
@@ -92,6 +91,13 @@ pub(crate) fn with_run<R>(
     then: impl FnOnce(&LogRun<'_>) -> Result<R, String>,
 ) -> Result<R, String> {
     let reading = read_verdict(log, source.format(), map)?;
+    if log.recorded.as_ref().is_some_and(|recorded| recorded.last.is_none()) {
+        return Err(
+            "no step was recorded: the run did not come to its first step, or ended before it \
+                    was written"
+                .to_owned(),
+        );
+    }
     if reading.loss.is_empty() && reading.grad_norm.is_empty() {
         return Err(format!(
             "got {} series, want a loss or a gradient norm; hint: list them with --list, then name \
@@ -118,6 +124,8 @@ pub(crate) fn with_run<R>(
         series: &series,
         missing: &reading.missing,
         notices: &notices,
+        left_out: log.damage.share(),
+        is_partly_read: log.damage.is_partly_read(),
     })
 }
 
@@ -138,7 +146,8 @@ fn name(series: Option<&Series>) -> Option<&str> {
 
 /// The series of a log: name, number of points, first and last value.
 fn list(source: &Source, log: &Log) -> String {
-    let mut text = format!("{} ({})\n", Path::new(source.path()).display(), source.format().name);
+    let path = source.path().display().to_string();
+    let mut text = format!("{} ({})\n", printable(&path), source.format().name);
     for series in &log.series {
         let value = |point: Option<&tamegrad_logs::Point>| {
             point.map_or("-".to_owned(), |point| format!("{} at {}", point.value, point.step))
@@ -146,7 +155,7 @@ fn list(source: &Source, log: &Log) -> String {
         let estimated = if series.estimated { ", estimated" } else { "" };
         text.push_str(&format!(
             "  {}: {} points{estimated}, {} to {}\n",
-            series.name,
+            printable(&series.name),
             series.points.len() as u64 + series.thinned,
             value(series.points.first()),
             value(series.points.last())

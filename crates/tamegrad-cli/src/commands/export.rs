@@ -1,5 +1,6 @@
 //! `tamegrad export`: a run folder as Parquet.
 
+use tamegrad_report::printable;
 use tamegrad_runs::{RunFolder, export};
 
 use super::{COULD_NOT_RUN, HEALTHY};
@@ -13,10 +14,11 @@ pub(crate) fn run(args: &Export) -> Result<u8, Failure> {
     let run = RunFolder::open(&args.run)?;
     let notices = export(&run, out)?;
     for notice in &notices {
-        eprintln!("{notice}");
+        screen::say(&notice.to_string());
     }
     for file in ["steps.parquet", "tensors.parquet"] {
-        screen::print(&format!("{}\n", out.join(file).display()));
+        let path = out.join(file).display().to_string();
+        screen::print(&format!("{}\n", printable(&path)));
     }
     Ok(if notices.is_empty() { HEALTHY } else { COULD_NOT_RUN })
 }

@@ -2,22 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use tamegrad::{Mode, Verdict};
+use tamegrad::Mode;
 use tamegrad_lab::recipe::edit::{self, Edit, EditValue};
 use tamegrad_lab::recipe::{self, RecipeFile};
 use tamegrad_runs::{Existing, RunInfo};
 
-use super::{FOUND, HEALTHY};
+pub(crate) use super::exit_code;
 use crate::args::{Common, Output};
 use crate::failure::Failure;
-
-/// The exit code of a run: 0 when it ended well (healthy, recovered, too early to say).
-pub(crate) fn exit_code(verdict: Verdict) -> u8 {
-    match verdict {
-        Verdict::Healthy | Verdict::Recovered | Verdict::NotLearning | Verdict::TooEarly => HEALTHY,
-        Verdict::Exploding | Verdict::Exploded | Verdict::Dead => FOUND,
-    }
-}
 
 /// Reads the recipe, with the seed of the command line written into its text.
 pub(crate) fn read_recipe(common: &Common) -> Result<RecipeFile, Failure> {

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tamegrad_logs::{Checkpoint, ReadError, TensorReport, scan_checkpoint};
 use tamegrad_report::checkpoint::{self, CheckpointReport, ScannedTensor, UnscannedTensor};
 
-use super::{COULD_NOT_RUN, FOUND, HEALTHY, STOPPED};
+use super::{COULD_NOT_RUN, FOUND, HEALTHY, to_json_line};
 use crate::args::Scan;
 use crate::failure::{self, Failure};
 use crate::progress::BytesBar;
-use crate::screen;
+use crate::{screen, signals};
 
 /// Scans one path after another. Exit code 1 when a tensor holds NaN or Inf, 2 when anything could
 /// not be read, also beside such a tensor.
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Scan, cancel: &AtomicBool) -> Result<u8, Failure> {
         is_broken |= !report.broken.is_empty();
         is_unread |= !report.notices.is_empty();
         if args.json {
-            screen::print(&(serde_json::to_string(&report).map_err(Failure::Json)? + "\n"));
+            screen::print(&to_json_line(&report)?);
         } else if !args.quiet {
             let gap = if index > 0 { "\n" } else { "" };
             let text = checkpoint::text(&report, args.all, &screen::style());
@@ -52,13 +52,13 @@ pub(crate) fn run(args: &Scan, cancel: &AtomicBool) -> Result<u8, Failure> {
 
 fn scan(path: &Path, bar: &BytesBar, cancel: &AtomicBool) -> Result<Checkpoint, ReadError> {
     let name = path.file_name().unwrap_or(path.as_os_str());
-    bar.start(name.to_string_lossy().into_owned());
+    bar.start(&name.to_string_lossy());
     scan_checkpoint(path, |done, total| {
         bar.show(done, total);
         if cancel.load(Ordering::Relaxed) {
             // Half a scan says nothing, and there is nothing to put away.
             bar.clear();
-            std::process::exit(STOPPED.into());
+            std::process::exit(signals::exit_code().into());
         }
     })
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tamegrad_lab::Progress;
+use tamegrad_report::printable;
 
 use super::new_bar;
+use crate::screen;
 
 /// A bar on the standard error stream, for one run after another.
 pub(crate) struct Bar {
@@ -37,7 +39,7 @@ impl Bar {
         if self.stage != stage {
             self.stage = stage.to_owned();
             self.bar.reset();
-            self.bar.set_prefix(self.stage.clone());
+            self.bar.set_prefix(printable(stage).into_owned());
         }
         self.bar.set_length(progress.steps);
         self.bar.set_position(progress.step);
@@ -52,7 +54,7 @@ impl Bar {
     /// Tells something above the bar.
     pub(crate) fn tell(&self, text: Option<String>) {
         if let Some(text) = text {
-            self.bar.suspend(|| eprintln!("warning: {text}"));
+            self.bar.suspend(|| screen::say(&format!("warning: {text}")));
         }
     }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
@@ -51,17 +53,32 @@ impl Entry {
     }
 }
 
-/// The tensors of a file in the order of their data, none overlapping another.
+/// The start of a file: its header, as far as it is there, or what tells what else the file is.
+pub(super) fn read_start(file: &mut File) -> io::Result<Vec<u8>> {
+    /// Bytes by which other files are known.
+    const OTHERS_BYTES: u64 = 32;
+    let mut start = Vec::new();
+    file.by_ref().take(OTHERS_BYTES).read_to_end(&mut start)?;
+    if let Some((length, _)) = start.split_first_chunk::<LENGTH_BYTES>() {
+        let header = u64::from_le_bytes(*length).min(HEADER_BYTES_MAX as u64);
+        let more = (LENGTH_BYTES as u64 + header).saturating_sub(start.len() as u64);
+        file.take(more).read_to_end(&mut start)?;
+    }
+    Ok(start)
+}
+
+/// The tensors of a file in the order of their data, none overlapping another, from its start and its
+/// length.
 ///
 /// # Errors
 /// [`ReadError::Broken`] if no header can be read; what is wrong with single tensors is noted.
 pub(super) fn read(
     path: &Path,
-    file: &[u8],
+    start: &[u8],
+    file_end: usize,
     notices: &mut Notices,
 ) -> Result<Vec<Entry>, ReadError> {
-    // A copy: what was checked must not change while another process writes to the file.
-    let header = &*header(path, file)?.to_vec();
+    let header = header(path, start)?;
     let before = notices.count();
     let mut raw = Vec::new();
     if let Err(error) = raw_entries(header, &mut raw) {
@@ -73,15 +90,15 @@ pub(super) fn read(
         let text = format!("got {found}; the tensors after this place are unknown");
         notices.push(path, Some(offset as u64), text);
     }
-    let entries = entries(path, header, &raw, file.len(), notices);
+    let entries = entries(path, header, &raw, file_end, notices);
     let entries = without_overlaps(path, entries, notices);
     if notices.count() == before {
-        note_holes(path, &entries, LENGTH_BYTES + header.len()..file.len(), notices);
+        note_holes(path, &entries, LENGTH_BYTES + header.len()..file_end, notices);
     }
     Ok(entries)
 }
 
-/// The bytes of the header.
+/// The bytes of the header in the start of the file.
 fn header<'a>(path: &Path, file: &'a [u8]) -> Result<&'a [u8], ReadError> {
     let fault = |offset: usize, found: String, wanted| {
         Err(ReadError::broken(path, offset as u64, found, wanted))

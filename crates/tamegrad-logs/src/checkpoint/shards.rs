@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
@@ -13,7 +13,7 @@ use tamegrad_runs::{Notices, ReadError};
 
 use super::header::{message, offset_of};
 use super::quoted;
-use crate::files::entries;
+use crate::files::{entries, open};
 
 /// The longest index that is read, as for a header.
 const INDEX_BYTES_MAX: u64 = 100_000_000;
@@ -126,7 +126,7 @@ fn of_index(path: &Path, len: u64, notices: &mut Notices) -> Result<Shards, Read
         Err(ReadError::broken(path, offset as u64, found, WANTED_INDEX))
     };
     let mut text = Vec::new();
-    let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
+    let file = open(path).map_err(|error| ReadError::io(path, error))?;
     // One byte more tells a file that is longer, also where its length is not known.
     file.take(INDEX_BYTES_MAX + 1)
         .read_to_end(&mut text)

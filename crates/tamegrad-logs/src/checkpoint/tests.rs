@@ -173,20 +173,24 @@ fn progress_ends_with_all_bytes_that_are_scanned() {
 }
 
 #[test]
-fn groups_are_bounded_and_hold_every_entry_once() {
-    let entry = |bytes: usize, element| Entry { element, range: 0..bytes, ..Entry::default() };
-    let scanned = |bytes| entry(bytes, Some(tamegrad_stats::ElementType::F32));
-    let entries = [
-        scanned(GROUP_BYTES / 2),
-        scanned(GROUP_BYTES / 2),
-        scanned(4),
-        entry(9 * GROUP_BYTES, None),
-        scanned(3 * GROUP_BYTES),
-        scanned(0),
-        scanned(4),
-    ];
-    assert_eq!(groups(&entries).map(<[Entry]>::len).collect::<Vec<_>>(), [2, 2, 1, 2]);
-    assert_eq!(groups(&[]).count(), 0);
+fn a_file_that_is_cut_while_it_is_read_is_said() {
+    let values: Vec<f32> = vec![1.0; 600_000];
+    let bytes = f32s(&values);
+    let tensors: [(&str, &str, &[u64], &[u8]); 2] =
+        ["a", "b"].map(|name| (name, "F32", &[600_000_u64][..], &bytes[..]));
+    let folder = folder(&[("a.safetensors", &safetensors(&tensors))]);
+    let file = fs::OpenOptions::new().write(true).open(folder.path().join("a.safetensors"));
+    let file = file.unwrap();
+    let checkpoint = scan_checkpoint(folder.path(), |done, _| {
+        // Nothing is read yet of the data; its second half goes.
+        if done == 0 {
+            file.set_len(bytes.len() as u64 + 8192).unwrap();
+        }
+    });
+    let checkpoint = checkpoint.unwrap();
+    assert_eq!(norms(&checkpoint), [("a", 600_000_f64.sqrt())]);
+    let text = "\"b\" is left out: the file was cut while it was read";
+    assert_eq!(notices(&checkpoint).iter().map(|(_, text)| *text).collect::<Vec<_>>(), [text]);
 }
 
 // shards
@@ -356,7 +360,7 @@ fn a_pipe_is_not_waited_for() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     if made.is_ok_and(|status| status.success()) {
         let error = scan_checkpoint(&pipe, |_, _| {}).unwrap_err().to_string();
-        assert!(error.ends_with("pipe.safetensors: not a regular file"), "{error}");
+        assert!(error.ends_with("pipe.safetensors: got a pipe, want a file"), "{error}");
     }
 }
 

@@ -3,13 +3,13 @@
 //! A line is a number, or a number and how many items it is of, as `2.5,32`.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use crate::files::entries;
+use crate::files::{entries, open};
 use crate::lines::{Line, each_line};
 use crate::log::{LogBuilder, Point};
 use crate::number::parse_number_bytes;
@@ -59,6 +59,7 @@ fn read_split(folder: &Path, log: &mut LogBuilder) {
                 counts.entry(metric).or_insert_with(|| (starts(&path) == 1, 0));
             let step = is_one_an_epoch.then_some(epoch);
             if let Err(error) = read_metric(&path, &name, step, records, log) {
+                log.lose_the_rest();
                 log.notice(&path, None, format!("{error}; what comes before it is used"));
             }
         }
@@ -73,7 +74,8 @@ fn read_metric(
     records: &mut i64,
     log: &mut LogBuilder,
 ) -> io::Result<()> {
-    let read = each_line(File::open(path)?, 0, |Line { bytes, offset, .. }| {
+    let read = each_line(open(path)?, 0, |line @ Line { bytes, offset, .. }| {
+        log.saw(line.len());
         if bytes.trim_ascii().is_empty() {
             return true;
         }
@@ -86,6 +88,7 @@ fn read_metric(
                 let start = bytes.get(..40).unwrap_or(bytes.trim_ascii_end());
                 let text = format!("got {:?}, want a number", String::from_utf8_lossy(start));
                 log.notice(path, Some(offset), text);
+                log.lose(if line.is_ended { line.len() } else { 0 });
             }
         }
         *records += 1;
@@ -104,7 +107,7 @@ fn number(line: &[u8]) -> Option<f64> {
 
 /// How many records a file starts with, up to two.
 fn starts(path: &Path) -> usize {
-    let Ok(file) = File::open(path) else { return 0 };
+    let Ok(file) = open(path) else { return 0 };
     let mut count = 0;
     // What cannot be read starts with none.
     let _ = each_line(file, 0, |line| {

@@ -5,13 +5,13 @@
 //! where a file was cut and written on, must not take the rest of the file for one field.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
-use crate::lines::{LINE_BYTES_MAX, Line, each_line, whole_lines};
+use crate::files::open;
+use crate::lines::{LINE_BYTES_MAX, Line, bad_bytes, each_line, whole_lines};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number_bytes;
 use crate::readers::{Format, Growing, Head, Reader};
@@ -46,7 +46,7 @@ fn recognises(head: &Head<'_>) -> bool {
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
-        let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
+        let file = open(path).map_err(|error| ReadError::io(path, error))?;
         let mut table = Table::new(std::mem::take(log), path);
         let ended = table.read(file, 0);
         *log = table.rows.log;
@@ -61,7 +61,10 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
                 return Err(ReadError::broken(path, 0, found, wanted));
             }
             Err(error) if log.is_empty() => return Err(ReadError::io(path, error)),
-            Err(error) => log.notice(path, None, format!("{error}; what comes before it is used")),
+            Err(error) => {
+                log.lose_the_rest();
+                log.notice(path, None, format!("{error}; what comes before it is used"));
+            }
             Ok(()) => {}
         }
     }
@@ -157,8 +160,11 @@ impl Table {
     /// Reads up to the end, or to where it is clear that there is no header. The input begins at an
     /// offset of the file.
     fn read(&mut self, input: impl Read, offset: u64) -> io::Result<()> {
-        each_line(input, offset, |line| line.bytes.trim_ascii().is_empty() || self.line(line))
-            .map_err(|(_, error)| error)
+        let read = each_line(input, offset, |line| {
+            self.rows.log.saw(line.len());
+            line.bytes.trim_ascii().is_empty() || self.line(line)
+        });
+        read.map_err(|(_, error)| error)
     }
 
     /// Takes in a line. False if it should have been the header and is none.
@@ -176,6 +182,7 @@ impl Table {
         let (count, words) = header.fill(line, &mut self.row);
         if about.is_cut {
             let text = format!("got a line of more than {LINE_BYTES_MAX} bytes; it is left out");
+            self.rows.log.lose(about.len());
             self.odd(about, text);
         } else if count < wanted && !about.is_ended {
             let text = format!(
@@ -188,11 +195,13 @@ impl Table {
             match Header::of(line, &self.rows.log) {
                 Some(header) => self.header = Some(header),
                 None if words > 0 => {
+                    self.rows.log.lose(about.len());
                     self.odd(about, "got a line without numbers; it is left out".to_owned());
                 }
                 None => {}
             }
         } else {
+            self.rows.log.lose(bad_bytes(line));
             if count == wanted {
                 self.good += 1;
             } else {
@@ -246,7 +255,9 @@ fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::tests::{change, compare, knows, points, read_text, survives};
+    use crate::readers::tests::{
+        change, check_damage, compare, knows, points, read_text, survives,
+    };
     use proptest::prelude::*;
 
     /// Reads a text and compares `name: step:value ...` of all series, one a line.
@@ -256,6 +267,12 @@ mod tests {
         compare(&log, want);
         let got: Vec<u64> = log.notices.iter().filter_map(|notice| notice.offset).collect();
         assert_eq!(got, notices, "{:?}", log.notices);
+    }
+
+    #[test]
+    fn what_is_damaged_is_counted() {
+        let rows: String = (0..8000).map(|step| format!("{step},2.5,0.125\n")).collect();
+        check_damage(&READER, "a.csv", format!("step,loss,lr\n{rows}").as_bytes());
     }
 
     #[test]

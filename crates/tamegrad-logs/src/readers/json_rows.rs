@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
+use crate::files::open;
 use crate::json::{Event, Json, JsonError};
-use crate::lines::whole_lines;
+use crate::lines::{bad_bytes, whole_lines};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number;
 use crate::readers::{Format, Growing, Head, Reader};
@@ -87,7 +88,7 @@ pub(super) fn read_file(
     only: Option<&str>,
     log: &mut LogBuilder,
 ) -> Result<(), ReadError> {
-    let mut file = File::open(path).map_err(|error| ReadError::io(path, error))?;
+    let mut file = open(path).map_err(|error| ReadError::io(path, error))?;
     let mut bytes = Vec::new();
     let mut got = file.by_ref().take(FIRST_RECORD_BYTES_MAX).read_to_end(&mut bytes);
     let layout = if only.is_some() { Layout::Document } else { layout(&bytes, path) };
@@ -98,11 +99,18 @@ pub(super) fn read_file(
         ended
     } else {
         got = got.and_then(|_| file.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes));
-        read_layout(layout, &bytes, only, &mut rows)
+        counted(&bytes, &mut rows, |rows| {
+            let ended = read_layout(layout, &bytes, only, rows);
+            if let Err(JsonError { offset, found: Some(_) }) = &ended {
+                rows.log.lose((bytes.len() as u64).saturating_sub(*offset));
+            }
+            ended
+        })
     };
     *log = rows.log;
     if !log.is_empty() {
         if let Err(error) = got {
+            log.lose_the_rest();
             log.notice(path, None, format!("{error}; what comes before it is used"));
         } else if let Err(error) = ended {
             log.notice(path, Some(error.offset), error.to_string());
@@ -136,15 +144,26 @@ fn read_lines(
         let got = file.by_ref().take(CHUNK).read_to_end(&mut bytes);
         if !matches!(got, Ok(1..)) {
             let json = Json::new(&bytes).at(offset).one_line_each(true);
-            return (got, read_records(json, rows, &mut records));
+            return (got, counted(&bytes, rows, |rows| read_records(json, rows, &mut records)));
         }
     }
+}
+
+/// Counts bytes that are read, and of those that were not left out such as no text contains: they can
+/// stand in a name.
+fn counted<R>(bytes: &[u8], rows: &mut Rows, read: impl FnOnce(&mut Rows) -> R) -> R {
+    rows.log.saw(bytes.len() as u64);
+    let before = rows.log.damage().left_out;
+    let result = read(rows);
+    let left_out = rows.log.damage().left_out - before;
+    rows.log.lose(bad_bytes(bytes).saturating_sub(left_out));
+    result
 }
 
 /// Reads whole lines that begin at an offset of the file.
 fn take_lines(bytes: &[u8], offset: u64, rows: &mut Rows, records: &mut Records) {
     let json = Json::new(bytes).at(offset).one_line_each(true);
-    if let Err(error) = read_records(json, rows, records) {
+    if let Err(error) = counted(bytes, rows, |rows| read_records(json, rows, records)) {
         rows.notice(error.offset, error.to_string());
     }
 }
@@ -222,7 +241,7 @@ struct GrowingLines {
 
 fn grow(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(FIRST_RECORD_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    open(path).ok()?.take(FIRST_RECORD_BYTES_MAX).read_to_end(&mut bytes).ok()?;
     let is_lines = layout(&bytes, path) == Layout::Lines;
     let (rows, records) = (Rows::new(log, path), Records::default());
     is_lines.then(|| Box::new(GrowingLines { rows, records }) as Box<dyn Growing>)
@@ -252,6 +271,7 @@ fn read_records(
     loop {
         row.clear();
         name.clear();
+        let start = json.offset();
         let record = match json.next() {
             Ok(Event::End) => return Ok(()),
             Ok(Event::ObjectStart) => read_record(&mut json, row, name),
@@ -266,6 +286,7 @@ fn read_records(
             Err(error @ JsonError { found: Some(_), .. }) => {
                 rows.notice(error.offset, format!("{error}; this record is left out"));
                 json.seek_line();
+                rows.log.lose(json.offset() - start);
             }
             Err(error) => return Err(error),
         }
@@ -516,7 +537,9 @@ impl Document<'_> {
             return Err(error);
         }
         self.rows.notice(error.offset, format!("{error}; this record is left out"));
-        if self.json.seek_object(depth) {
+        let is_more = self.json.seek_object(depth);
+        self.rows.log.lose(self.json.offset() - error.offset);
+        if is_more {
             return Ok(());
         }
         Err(JsonError { offset: self.json.offset(), found: None })
@@ -590,7 +613,9 @@ fn are_over_steps(columns: &[(String, Column)], record: Option<&Row>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readers::tests::{change, compare, knows, points, read_text, survives};
+    use crate::readers::tests::{
+        change, check_damage, compare, knows, points, read_text, survives,
+    };
     use proptest::prelude::*;
 
     /// Reads a text and compares `name: step:value ...` of all series, one a line.
@@ -608,6 +633,14 @@ mod tests {
         let got: Vec<_> = log.notices.iter().map(|notice| notice.offset).collect();
         let offsets: Vec<_> = offsets.iter().map(|&offset| Some(offset as u64)).collect();
         assert_eq!(got, offsets, "{:?}", log.notices);
+    }
+
+    #[test]
+    fn what_is_damaged_is_counted() {
+        let row = |step| format!("{{\"step\": {step}, \"loss\": 2.5}}");
+        let rows: Vec<String> = (0..8000).map(row).collect();
+        check_damage(&READER, "a.jsonl", rows.join("\n").as_bytes());
+        check_damage(&READER, "a.json", format!("[{}]", rows.join(",\n")).as_bytes());
     }
 
     #[test]

@@ -81,6 +81,7 @@ fn push_row(
     let value = if is_nan { Some(f64::NAN) } else { sqlite::number(row.get_ref(1)?) };
     let (Some(key), Some(value)) = (sqlite::text(row.get_ref(0)?), value) else {
         log.notice(path, None, format!("row {number} of metrics lacks a name or a number"));
+        log.lose(1);
         return Ok(());
     };
     let wall = sqlite::number(row.get_ref(2)?).map_or(f64::NAN, |milliseconds| milliseconds / 1e3);

@@ -1,13 +1,13 @@
 //! MLflow's file store: a folder for each run.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tamegrad_runs::ReadError;
 
 use super::{Format, Reader};
-use crate::files::entries;
+use crate::files::{entries, open};
 use crate::lines::{Line, each_line};
 use crate::log::{LogBuilder, Point};
 
@@ -29,7 +29,7 @@ fn recognises_folder(folder: &Path, names: &[String]) -> bool {
         return false;
     }
     let mut text = String::new();
-    let read = File::open(folder.join("meta.yaml"))
+    let read = open(&folder.join("meta.yaml"))
         .and_then(|file| file.take(super::HEAD_BYTES as u64).read_to_string(&mut text));
     let names_run = |line: &str| line.starts_with("run_id:") || line.starts_with("run_uuid:");
     read.is_ok() && text.lines().any(names_run)
@@ -64,6 +64,7 @@ fn read_metrics(
         };
         // The other metrics still count.
         if let Err(error) = result {
+            log.lose_the_rest();
             log.notice(&path, None, error.to_string());
         }
     }
@@ -71,7 +72,8 @@ fn read_metrics(
 }
 
 fn read_metric(path: &Path, name: &str, log: &mut LogBuilder) -> std::io::Result<()> {
-    let read = each_line(File::open(path)?, 0, |Line { bytes, offset, .. }| {
+    let read = each_line(open(path)?, 0, |line @ Line { bytes, offset, .. }| {
+        log.saw(line.len());
         match point(bytes) {
             Some(point) => log.push(name, point),
             None if bytes.trim_ascii().is_empty() => {}
@@ -80,6 +82,7 @@ fn read_metric(path: &Path, name: &str, log: &mut LogBuilder) -> std::io::Result
                 let found = String::from_utf8_lossy(start.trim_ascii()).into_owned();
                 let text = format!("got {found:?}, want a time, a number and a step");
                 log.notice(path, Some(offset), text);
+                log.lose(if line.is_ended { line.len() } else { 0 });
             }
         }
         true

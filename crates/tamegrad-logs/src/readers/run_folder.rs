@@ -21,10 +21,12 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
         // Before the rows: what they have beyond it came later.
         let state = run.state();
         let mut last = None;
-        run.visit_steps(&mut notices, |row| {
+        let broken = run.visit_steps(&mut notices, |row| {
             last = Some((row.step, row.wall));
             push_step(&row, log);
         })?;
+        log.saw(path.join("steps.arrows").metadata().map_or(0, |file| file.len()));
+        log.lose(broken);
         let places: Vec<usize> =
             run.info.tensors.iter().map(|t| log.place(&format!("grad_norm/{}", t.name))).collect();
         let mut unknown = 0_u64;
@@ -60,7 +62,7 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
             log.notice(path, None, text);
         }
         // The steps count without the tensors and the events.
-        for error in [result, events].into_iter().filter_map(Result::err) {
+        for error in [result.map(drop), events].into_iter().filter_map(Result::err) {
             log.notice(path, None, error.to_string());
         }
     }
@@ -135,6 +137,27 @@ mod tests {
         let norms = &log.series("grad_norm/fc1.weight").unwrap().points;
         assert_eq!(norms.iter().map(|point| point.value).collect::<Vec<_>>(), [0.0, 1.0, 2.0]);
         assert_eq!(log.notices, []);
+    }
+
+    #[test]
+    fn what_is_damaged_is_counted_and_a_cut_end_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = RunWriter::create(folder.path(), &RunInfo::default()).unwrap();
+        for step in 0..600 {
+            run.step(&StepRow { step, loss: Some(0.5), ..StepRow::default() }).unwrap();
+        }
+        run.finish().unwrap();
+        let path = folder.path().join("steps.arrows");
+        let whole = std::fs::read(&path).unwrap();
+        let damage = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Source::open(folder.path()).unwrap().read().unwrap().damage
+        };
+        assert!(!damage(&whole).is_partly_read());
+        assert!(!damage(&whole[..whole.len() - 20]).is_partly_read());
+        let mut overwritten = whole.clone();
+        overwritten[2000..].fill(0x5A);
+        assert!(damage(&overwritten).is_partly_read());
     }
 
     #[test]

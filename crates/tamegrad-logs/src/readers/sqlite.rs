@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 use tamegrad_runs::ReadError;
 
 use super::Head;
+use crate::files::open as open_file;
 use crate::log::LogBuilder;
 
 /// What every SQLite file begins with.
@@ -128,6 +128,7 @@ pub(super) fn visit(
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             number += 1;
+            log.saw(1);
             take(row, number, log)?;
         }
         Ok(())
@@ -138,6 +139,7 @@ pub(super) fn visit(
         Err(error) => {
             let text = format!("the rows after number {number} are left out: {}", why(&error));
             log.notice(path, None, text);
+            log.lose_the_rest();
             Ok(())
         }
     }
@@ -189,7 +191,7 @@ pub(super) fn name(cell: ValueRef<'_>) -> String {
 /// Whether the header says that changes go to a file beside it.
 fn uses_wal(path: &Path) -> bool {
     let mut header = [0; 20];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    let read = open_file(path).and_then(|mut file| file.read_exact(&mut header));
     read.is_ok() && header[18..] == [2, 2]
 }
 

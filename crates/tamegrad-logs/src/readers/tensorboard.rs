@@ -98,7 +98,7 @@ impl Run {
             return Err(ReadError::broken(path, 0, "an empty file", WANTED));
         }
         let frames = Frames::new(stream, len);
-        let read = framed::read_records(path, frames, WANTED, log, |event, log| {
+        let read = framed::read_records(path, len, frames, WANTED, log, |event, log| {
             match self.event(event, log) {
                 Ok(()) => Taken::Whole,
                 Err(Malformed) => Taken::No("a record that is not an event; left out".to_owned()),
@@ -240,7 +240,7 @@ mod tests {
     use super::frames::frame;
     use super::*;
     use crate::log::Log;
-    use crate::readers::tests::{change, knows, words};
+    use crate::readers::tests::{change, check_damage, knows, words};
     use crate::wire::write::{message, varint};
     use proptest::prelude::*;
 
@@ -314,6 +314,12 @@ mod tests {
 
     fn check(files: &[Vec<u8>], want: &[&str]) {
         assert_eq!(words(&read_bytes(files).unwrap()), want);
+    }
+
+    #[test]
+    fn what_is_damaged_is_counted() {
+        let events = (0..8000).map(|step| event(step, &[scalar("loss", 2.5), scalar("lr", 1e-3)]));
+        check_damage(&READER, "a.tfevents.1", &events.collect::<Vec<_>>().concat());
     }
 
     #[test]

@@ -14,7 +14,6 @@ mod table;
 mod words;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -29,7 +28,8 @@ use self::steps::{Kind, Position, Track};
 use self::table::Table;
 use self::words::Stop;
 use super::{Format, Growing, Head, Reader};
-use crate::lines::Line;
+use crate::files::open;
+use crate::lines::{Line, bad_bytes};
 use crate::log::{Log, LogBuilder, Point};
 
 /// Text logs.
@@ -71,7 +71,7 @@ fn recognises(head: &Head<'_>) -> bool {
         return false;
     }
     // Nothing yet, as after a long listing of settings.
-    File::open(head.path).is_ok_and(|file| {
+    open(head.path).is_ok_and(|file| {
         is_enough(&training_lines(head.path, file.take(PREAMBLE_BYTES_MAX), is_enough))
     })
 }
@@ -110,11 +110,12 @@ fn training_lines(
 
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
-        let file = File::open(path).map_err(|error| ReadError::io(path, error))?;
+        let file = open(path).map_err(|error| ReadError::io(path, error))?;
         let mut reading = Reading::new(path, std::mem::take(log));
         let end = reading.lines(file, 0);
         *log = reading.finish();
         if let Err((offset, error)) = end {
+            log.lose_the_rest();
             log.notice(path, Some(offset), format!("{error}; what comes before it is used"));
         }
     }
@@ -218,7 +219,10 @@ impl Reading {
 
     fn line(&mut self, line: &Line<'_>) {
         self.lines += 1;
+        self.log.saw(line.len());
         self.notice_damage(line);
+        let bad = bad_bytes(line.bytes);
+        let before = self.found.all;
         let mut plain = std::mem::take(&mut self.plain);
         let bytes = lines::without_escapes(line.bytes, &mut plain);
         let is_row = self.table.is_some() && starts_as_row(bytes);
@@ -230,6 +234,8 @@ impl Reading {
             self.marks = marks;
         }
         self.plain = plain;
+        let is_used = self.found.all > before;
+        self.log.lose(if bad > 0 && !is_used { line.len() } else { bad });
     }
 
     fn mark(&mut self, line: &[u8], is_row: bool, marks: &mut Marks) {

@@ -47,6 +47,7 @@ fn read_database(path: &Path, log: &mut LogBuilder) -> Result<(), ReadError> {
         *count += 1;
         if let Err(text) = push_row(row, *count - 1, prefix, log)? {
             log.notice(path, None, format!("row {number} of metrics is left out: {text}"));
+            log.lose(1);
         }
         Ok(())
     })?;

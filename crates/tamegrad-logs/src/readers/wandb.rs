@@ -99,7 +99,7 @@ impl Run {
         // The header is part of the first block.
         let stream = HEADER.chain(stream);
         let records = Records::new(stream, len, HEADER.len() as u64).map_err(fail)?;
-        let read = framed::read_records(path, records, WANTED, log, |record, log| {
+        let read = framed::read_records(path, len, records, WANTED, log, |record, log| {
             self.record(record, log).map_or_else(Taken::InPart, |()| Taken::Whole)
         });
         self.places.note_left_out(path, log);
@@ -326,7 +326,7 @@ fn numbers(json: &mut Jiter<'_>, into: &mut Vec<f64>) -> JiterResult<()> {
 mod tests {
     use super::*;
     use crate::log::Log;
-    use crate::readers::tests::{change, knows, words};
+    use crate::readers::tests::{change, check_damage, knows, words};
     use crate::wire::write::message;
     use proptest::prelude::*;
 
@@ -370,6 +370,13 @@ mod tests {
 
     fn check(records: &[Vec<u8>], want: &[&str]) {
         assert_eq!(words(&read_bytes(&file(records)).unwrap()), want);
+    }
+
+    #[test]
+    fn what_is_damaged_is_counted() {
+        let records: Vec<Vec<u8>> =
+            (0..8000).map(|step| history(Some(step), &[("loss", "2.5"), ("lr", "1e-3")])).collect();
+        check_damage(&READER, RUN, &file(&records));
     }
 
     #[test]

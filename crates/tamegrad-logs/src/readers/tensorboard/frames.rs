@@ -135,14 +135,19 @@ impl<R: Read> Framed for Frames<R> {
                 let is_found = self.pass(&fault)?;
                 let left_out = self.window.offset() - offset;
                 let upto = if is_found { "next record" } else { "end of the file" };
-                let text = match fault {
-                    Fault::Cut if !is_found => format!(
-                        "a record cut short by the end of the file ({left_out} bytes of it are \
-                         there); everything before it is used"
-                    ),
-                    fault => format!("{fault}; left out {left_out} bytes up to the {upto}"),
-                };
-                Ok(Some(Item::Fault(offset, text)))
+                Ok(Some(match fault {
+                    Fault::Cut if !is_found => {
+                        let text = format!(
+                            "a record cut short by the end of the file ({left_out} bytes of it are \
+                             there); everything before it is used"
+                        );
+                        Item::Cut(offset, text)
+                    }
+                    fault => {
+                        let text = format!("{fault}; left out {left_out} bytes up to the {upto}");
+                        Item::Fault(offset, text)
+                    }
+                }))
             }
         }
     }
@@ -209,7 +214,9 @@ mod tests {
         while let Some(frame) = frames.next().unwrap() {
             found.push(match frame {
                 Item::Record(_, payload) => String::from_utf8_lossy(payload).into_owned(),
-                Item::Fault(offset, text) => format!("!{offset} {text}"),
+                Item::Fault(offset, text) | Item::Cut(offset, text) => {
+                    format!("!{offset} {text}")
+                }
             });
         }
         found

@@ -37,12 +37,14 @@ impl Growing for Events {
     }
 
     fn take(&mut self, bytes: &[u8], offset: u64) {
+        self.log.saw(bytes.len() as u64);
         let mut rest = bytes;
         while let Some(frame) = frame_len(rest).and_then(|len| rest.get(..len)) {
             let payload = frame.get(HEADER..frame.len() - 4).unwrap_or_default();
             if self.run.event(payload, &mut self.log).is_err() {
                 let at = offset + (bytes.len() - rest.len()) as u64;
                 self.log.notice(&self.path, Some(at), "a record that is not an event; left out");
+                self.log.lose(frame.len() as u64);
             }
             rest = &rest[frame.len()..];
         }

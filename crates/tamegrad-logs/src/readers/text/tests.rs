@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::log::Log;
 use crate::readers::HEAD_BYTES;
-use crate::readers::tests::knows;
+use crate::readers::tests::{check_damage, knows};
 
 fn read_bytes(bytes: &[u8]) -> Log {
     let mut reading = Reading::new(Path::new("run.log"), LogBuilder::new());
@@ -29,6 +29,12 @@ fn check(lines: &str, want: &str) {
     let want: String = want.lines().map(|line| format!("{}\n", line.trim())).collect();
     let want = want.trim_start_matches('\n');
     assert_eq!(got, want, "\nfrom:\n{lines}");
+}
+
+#[test]
+fn what_is_damaged_is_counted() {
+    let lines: String = (0..8000).map(|step| format!("step {step}: loss 2.5\n\nsaved\n")).collect();
+    check_damage(&TEXT, "a.log", lines.as_bytes());
 }
 
 #[test]

@@ -49,6 +49,10 @@ enum Chunk {
         text: String,
         len: usize,
     },
+    /// The end of the file, inside of a chunk of which so many bytes are there.
+    Cut {
+        len: usize,
+    },
     /// The end of the file.
     End,
 }
@@ -102,13 +106,16 @@ impl<R: Read> Records<R> {
             if block.is_empty() {
                 return Ok(Chunk::End);
             }
-            // A writer that flushes whole blocks leaves zeros behind its last record.
-            let is_filling =
-                block.len() < HEADER || block.first_chunk() == Some(&[0; HEADER]) && is_zero(block);
-            if !is_filling {
+            // A writer that flushes whole blocks leaves zeros behind its last record. A block of
+            // nothing else is what a crash leaves.
+            let is_zero = block.first_chunk() == Some(&[0; HEADER]) && is_zero(block);
+            if block.len() >= HEADER && !is_zero {
                 return Ok(judge(block, room));
             }
             let len = block.len();
+            if is_zero && room as u64 == BLOCK {
+                return Ok(Chunk::Fault { text: format!("{len} zero bytes; left out"), len });
+            }
             self.window.advance(len);
         }
     }
@@ -118,10 +125,16 @@ impl<R: Read> Framed for Records<R> {
     fn next(&mut self) -> io::Result<Option<Item<'_>>> {
         loop {
             self.window.advance(std::mem::take(&mut self.used));
+            let chunk = self.chunk()?;
             let offset = self.window.offset();
-            let (kind, len) = match self.chunk()? {
+            let (kind, len) = match chunk {
                 Chunk::Whole { kind, len } => (kind, len),
-                Chunk::End => return Ok(self.end().map(|text| Item::Fault(self.offset, text))),
+                Chunk::End => return Ok(self.end().map(|text| Item::Cut(self.offset, text))),
+                Chunk::Cut { len } => {
+                    self.used = len;
+                    self.parts = Parts::Lost;
+                    return Ok(Some(Item::Cut(offset, CUT.to_owned())));
+                }
                 Chunk::Fault { text, len } => {
                     self.used = len;
                     self.parts = Parts::Lost;
@@ -170,7 +183,7 @@ fn judge(block: &[u8], room: usize) -> Chunk {
         if block.len() == HEADER {
             return Chunk::End;
         }
-        return Chunk::Fault { text: CUT.to_owned(), len: block.len() };
+        return Chunk::Cut { len: block.len() };
     };
     let got = crc(kind, data);
     if got != sum {
@@ -259,7 +272,9 @@ mod tests {
             found.push(match item {
                 Item::Record(_, record) if record.len() > 40 => record.len().to_string(),
                 Item::Record(_, record) => String::from_utf8_lossy(record).into_owned(),
-                Item::Fault(offset, text) => format!("!{offset} {text}"),
+                Item::Fault(offset, text) | Item::Cut(offset, text) => {
+                    format!("!{offset} {text}")
+                }
             });
         }
         found
@@ -282,7 +297,15 @@ mod tests {
             // The bare header of a chunk, a part of one, zeros to the end of the block and beyond.
             ([log(&["one"]), chunk(FULL, b"two")[..7].to_vec()].concat(), &["one"]),
             ([log(&["one"]), chunk(FULL, b"two")[..5].to_vec()].concat(), &["one"]),
-            ([log(&["one"]), vec![0; 70_000]].concat(), &["one"]),
+            ([log(&["one"]), vec![0; 32_751]].concat(), &["one"]),
+            (
+                [log(&["one"]), vec![0; 32_751 + 40_000], log(&["two"])[7..].to_vec()].concat(),
+                &[
+                    "one",
+                    "!32768 32768 zero bytes; left out",
+                    "!65536 a chunk with checksum d202ef8d, want 00000000; left out 7242 bytes",
+                ],
+            ),
         ];
         for (bytes, want) in cases {
             assert_eq!(read(bytes), *want);
