@@ -10,6 +10,7 @@ use tamegrad_burn::Guard;
 
 use crate::model::Network;
 use crate::prepare::SetupError;
+use crate::train::TakeCheckpoint;
 
 /// How often a checkpoint is made.
 const EVERY: Duration = Duration::from_secs(10);
@@ -37,13 +38,13 @@ struct Checkpoint {
 
 /// Says when a checkpoint is due.
 pub(crate) struct Keeper<'a> {
-    take: Option<&'a dyn Fn(&[u8])>,
+    take: Option<TakeCheckpoint<'a>>,
     saved: Instant,
     took: Duration,
 }
 
 impl<'a> Keeper<'a> {
-    pub(crate) fn new(take: Option<&'a dyn Fn(&[u8])>) -> Self {
+    pub(crate) fn new(take: Option<TakeCheckpoint<'a>>) -> Self {
         Self { take, saved: Instant::now(), took: Duration::ZERO }
     }
 

@@ -50,4 +50,4 @@ pub use fix::{Fix, FixError, fix};
 pub use preflight::preflight;
 pub use prepare::SetupError;
 pub use tamegrad_burn::device_name;
-pub use train::{Progress, TrainOptions, Trained, train};
+pub use train::{Progress, TakeCheckpoint, TrainOptions, Trained, train};

@@ -13,6 +13,9 @@ use crate::recipe::Recipe;
 use crate::schedule::learning_rate;
 use crate::with_network::{WithNetwork, with_network};
 
+/// What takes a checkpoint as it is made.
+pub type TakeCheckpoint<'a> = &'a dyn Fn(&[u8]);
+
 /// How a recipe is trained.
 #[derive(Clone, Copy)]
 pub struct TrainOptions<'a> {
@@ -27,7 +30,7 @@ pub struct TrainOptions<'a> {
     /// The checkpoint to go on from.
     pub resume: Option<&'a [u8]>,
     /// Takes the checkpoints that are made every ten seconds, and when the run is cancelled.
-    pub checkpoints: Option<&'a dyn Fn(&[u8])>,
+    pub checkpoints: Option<TakeCheckpoint<'a>>,
 }
 
 impl<'a> TrainOptions<'a> {

@@ -513,7 +513,8 @@ mod tests {
         recorder.finish(&guard.diagnosis(), guard.run()).unwrap();
         let run = RunFolder::open(folder.path()).unwrap();
         assert_eq!(run.contents().steps.len(), 40);
-        assert!(run.state().unwrap().is_some());
+        let state = run.state().unwrap();
+        assert_eq!(state.and_then(|state| state.end).as_deref(), Some(COMPLETED));
     }
 
     #[test]

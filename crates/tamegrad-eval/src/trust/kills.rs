@@ -55,7 +55,7 @@ fn killed(folder: &Path, at: f64) -> Tried {
 
 fn train(bench: &mut Bench<'_>, number: u64) -> Tried {
     // Every fourth explodes and goes on, which makes events and fills the files.
-    let recipe = if number % 4 == 0 { EXPLODING } else { CURVE };
+    let recipe = if number.is_multiple_of(4) { EXPLODING } else { CURVE };
     let recipe = recipe.replace("epochs = 60", "epochs = 1000000");
     let place = folder(&recipe)?;
     let mut child = bench.start(place.path(), &["train", "r.toml", "-q", "--out", "x"])?;
@@ -135,7 +135,7 @@ fn stop(bench: &mut Bench<'_>, number: u64) -> Tried {
 fn torch(bench: &mut Bench<'_>, number: u64) -> Tried {
     let place = folder(TORCH_RUN)?;
     let out = place.path().join("x");
-    let kind = if number % 4 == 0 { "explode" } else { "calm" };
+    let kind = if number.is_multiple_of(4) { "explode" } else { "calm" };
     let Some(python) = bench.torch else { return Ok(None) };
     let mut child = Command::new(python)
         .args([&text(&place.path().join("r.toml")), &text(&out), kind])

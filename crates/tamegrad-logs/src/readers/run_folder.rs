@@ -157,7 +157,8 @@ mod tests {
         assert!(!damage(&whole[..whole.len() - 20]).is_partly_read());
         let mut overwritten = whole.clone();
         let marks = whole.windows(4).enumerate().filter(|(_, bytes)| *bytes == [0xFF; 4]);
-        let (batch, _) = marks.skip(1).find(|(at, _)| *at > 100).expect("a batch behind the schema");
+        let (batch, _) =
+            marks.skip(1).find(|(at, _)| *at > 100).expect("a batch behind the schema");
         overwritten[batch..].fill(0x5A);
         assert!(damage(&overwritten).is_partly_read());
     }
