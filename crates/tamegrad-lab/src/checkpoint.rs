@@ -10,12 +10,14 @@ use tamegrad_burn::Guard;
 
 use crate::model::Network;
 use crate::prepare::SetupError;
-use crate::train::TakeCheckpoint;
 
 /// How often a checkpoint is made.
 const EVERY: Duration = Duration::from_secs(10);
 /// Making it takes at most this part of the time.
 const REST: u32 = 50;
+
+/// What takes a checkpoint as it is made.
+pub type TakeCheckpoint<'a> = &'a dyn Fn(&[u8]);
 
 /// Where a run stands, beside its weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

@@ -46,8 +46,9 @@ mod schedule;
 mod train;
 mod with_network;
 
+pub use checkpoint::TakeCheckpoint;
 pub use fix::{Fix, FixError, fix};
 pub use preflight::preflight;
 pub use prepare::SetupError;
 pub use tamegrad_burn::device_name;
-pub use train::{Progress, TakeCheckpoint, TrainOptions, Trained, train};
+pub use train::{Progress, TrainOptions, Trained, train};

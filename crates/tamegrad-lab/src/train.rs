@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 use tamegrad::{Diagnosis, GuardConfig, Mode, Run, Step};
 use tamegrad_burn::{Guard, Probes, see_input, weights_hash};
 
-use crate::checkpoint::{self, Position};
+use crate::checkpoint::{self, Position, TakeCheckpoint};
 use crate::model::Network;
 use crate::prepare::{Prepared, SetupError, clip, loss, optimizer, prepare};
 use crate::recipe::Recipe;
 use crate::schedule::learning_rate;
 use crate::with_network::{WithNetwork, with_network};
-
-/// What takes a checkpoint as it is made.
-pub type TakeCheckpoint<'a> = &'a dyn Fn(&[u8]);
 
 /// How a recipe is trained.
 #[derive(Clone, Copy)]

@@ -232,32 +232,30 @@ fn keep(mut writer: RunWriter, shared: &Shared) {
     let mut is_in_trouble = false;
     let end = loop {
         let (messages, lost, is_urgent, end) = next(shared);
-        let mut result = Ok(());
         writer.count_lost(lost);
         for mut message in messages {
             // Before the events: what is on the disk is never milder than they are.
             if let Some(known) = message.known.take() {
-                result = result.and(writer.state(&known.state(None)));
+                // What cannot be written waits in the writer, which tries again.
+                let _ = writer.state(&known.state(None));
                 latest = Some(known);
             }
-            result = result.and(write(&mut writer, message));
+            write(&mut writer, message);
         }
         if let Some(end) = end {
             break end;
         }
-        let saved = if is_urgent { writer.save() } else { writer.save_when_due() };
-        let news = match (result.and(saved), is_in_trouble) {
-            (Err(error), false) => Some(format!(
-                "the run is not recorded at present: {error}; hint: writing is tried again four times a second"
-            )),
-            (Ok(()), true) => Some("the run is recorded again".to_owned()),
-            (result, _) => {
-                is_in_trouble = result.is_err();
-                continue;
-            }
+        let _ = if is_urgent { writer.save() } else { writer.save_when_due() };
+        let news = match (writer.trouble(), is_in_trouble) {
+            (Some(error), false) => format!(
+                "the run is not recorded at present: {error}; hint: writing is tried again four times \
+                 a second"
+            ),
+            (None, true) => "the run is recorded again".to_owned(),
+            _ => continue,
         };
         is_in_trouble = !is_in_trouble;
-        shared.queue().news = news;
+        shared.queue().news = Some(news);
     };
     let outcome = finish(writer, end, latest);
     let mut queue = shared.queue();
@@ -287,12 +285,18 @@ fn next(shared: &Shared) -> (Vec<Message>, Lost, bool, Option<End>) {
     (messages, std::mem::take(&mut queue.lost), is_urgent, queue.end.take())
 }
 
-fn write(writer: &mut RunWriter, message: Message) -> Result<(), RunError> {
+/// Hands a step to the writer. What cannot be written waits there, and is told by its trouble.
+fn write(writer: &mut RunWriter, message: Message) {
     let Message { row, tensors, events, is_incident, info, .. } = message;
-    let described = info.map_or(Ok(()), |info| writer.describe(&info));
-    let stepped = writer.step(&row);
-    let gradients = if tensors.is_empty() { Ok(()) } else { writer.tensors(row.step, &tensors) };
-    let incident = if is_incident { writer.incident(row.step) } else { Ok(()) };
-    let told = events.iter().try_for_each(|event| writer.event(event));
-    described.and(stepped).and(gradients).and(incident).and(told)
+    let _ = info.map_or(Ok(()), |info| writer.describe(&info));
+    let _ = writer.step(&row);
+    if !tensors.is_empty() {
+        let _ = writer.tensors(row.step, &tensors);
+    }
+    if is_incident {
+        let _ = writer.incident(row.step);
+    }
+    for event in &events {
+        let _ = writer.event(event);
+    }
 }

@@ -1,7 +1,10 @@
 //! Writes a run folder while the run goes on.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use serde::Serialize;
 
 use super::disk::{GrowingFile, overwrite, remove, sync_folder};
 use super::journal::Journal;
@@ -67,6 +70,8 @@ pub struct RunWriter {
     events: GrowingFile,
     /// Lines that could not be written yet.
     event_lines: Vec<u8>,
+    /// The contents of whole files that could not be written yet.
+    files: BTreeMap<&'static str, Vec<u8>>,
     step_thinning: StepThinning,
     tensor_thinning: TensorThinning,
     /// Steps that wait and that no file has.
@@ -192,6 +197,7 @@ impl RunWriter {
             tensors: Journal::new(tensors, recent_tensors),
             events,
             event_lines: Vec::new(),
+            files: BTreeMap::new(),
             step_thinning: StepThinning::new(bounds.step_rows, 0),
             tensor_thinning: TensorThinning::new(bounds),
             new_steps: 0,
@@ -249,10 +255,35 @@ impl RunWriter {
     /// Describes the run anew, once its tensors are known.
     ///
     /// # Errors
-    /// [`RunError`] if it could not be written; the earlier description is still there.
+    /// [`RunError`] if it could not be written; the earlier description is still there. It waits on.
     pub fn describe(&mut self, info: &RunInfo) -> Result<(), RunError> {
+        self.file(INFO_FILE, &InfoFile::new(info))
+    }
+
+    /// Writes a whole file in place of what it was.
+    fn file(&mut self, name: &'static str, contents: &impl Serialize) -> Result<(), RunError> {
+        let text = serde_json::to_vec_pretty(contents)
+            .map_err(|error| RunError::encode(&self.place.folder().join(name), error))?;
+        self.files.insert(name, text);
+        let result = self.write_files();
+        if result.is_err() {
+            self.note_outcome(&result);
+        }
+        result
+    }
+
+    fn write_files(&mut self) -> Result<(), RunError> {
         self.place.check()?;
-        write_info(self.place.folder(), info)
+        while let Some((name, text)) = self.files.first_key_value() {
+            overwrite(&self.place.folder().join(name), text)?;
+            self.files.pop_first();
+        }
+        Ok(())
+    }
+
+    /// Why nothing can be written at present.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_ref().map(|(_, _, error)| error.as_str())
     }
 
     /// Adds a step. Its segment is raised where the step does not come after the last one.
@@ -361,12 +392,9 @@ impl RunWriter {
     /// Writes what is known of the run so far, in place of what was known before.
     ///
     /// # Errors
-    /// [`RunError`] if it could not be written; what was known before is still there.
+    /// [`RunError`] if it could not be written; what was known before is still there. It waits on.
     pub fn state(&mut self, state: &State) -> Result<(), RunError> {
-        self.place.check()?;
-        let path = self.place.folder().join(STATE_FILE);
-        let text = serde_json::to_vec_pretty(state).map_err(|e| RunError::encode(&path, e))?;
-        overwrite(&path, &text)
+        self.file(STATE_FILE, state)
     }
 
     /// Puts everything that waits on the disk.
@@ -396,11 +424,12 @@ impl RunWriter {
         let now = Instant::now();
         self.saved = now;
         self.place.check()?;
-        // The reason of a finding before the finding.
+        // The diagnosis before the events, and the reason of a finding before the finding.
+        let files = self.write_files();
         let steps = self.save_steps(now);
         let tensors = self.save_tensors(now, is_urgent);
         let events = self.write_events().and_then(|()| self.events.sync());
-        steps.and(tensors).and(events)
+        files.and(steps).and(tensors).and(events)
     }
 
     fn save_steps(&mut self, now: Instant) -> Result<(), RunError> {

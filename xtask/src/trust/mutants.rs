@@ -33,14 +33,14 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         promise: "an error in writing is told",
         file: "crates/tamegrad-runs/src/write.rs",
-        from: "steps.and(tensors).and(events)",
-        to: "steps.and(tensors).and(events).or(Ok(()))",
+        from: "files.and(steps).and(tensors).and(events)",
+        to: "files.and(steps).and(tensors).and(events).or(Ok(()))",
         package: "tamegrad-runs",
     },
     Mutant {
         promise: "the diagnosis so far is written at an alarm",
         file: "crates/tamegrad-runs/src/keeper.rs",
-        from: "result = result.and(writer.state(&known.state(None)));",
+        from: "let _ = writer.state(&known.state(None));",
         to: "",
         package: "tamegrad-runs",
     },
