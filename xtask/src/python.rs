@@ -13,6 +13,7 @@ const CRATE: &str = "crates/tamegrad-python";
 const PACKAGES: &[&str] = &[
     "maturin>=1.9,<2",
     "pytest>=9,<10",
+    "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",
     "lightning>=2.6",
     "transformers>=5",
@@ -44,7 +45,8 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     for rules in [&["check", "--quiet"][..], &["format", "--check", "--quiet"]] {
         run(Command::new(&python).args(["-m", "ruff"]).args(rules).current_dir(&folder))?;
     }
-    run(Command::new(&python).args(["-m", "pytest", "-q"]).current_dir(&folder))?;
+    // Many of the tests wait for processes that load torch: two at a time take half as long.
+    run(Command::new(&python).args(["-m", "pytest", "-q", "-n", "2"]).current_dir(&folder))?;
     for example in ["examples/digits.py", "examples/gpt_rate_jump.py"] {
         run(Command::new(&python).arg(example).current_dir(&folder))?;
     }
