@@ -153,7 +153,9 @@ def test_a_graph_that_is_kept_can_still_be_gone_back():
     assert weight.grad.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("held", [iter([1]), itertools.count(), (i for i in [1])], ids=["iterator", "count", "generator"])
+@pytest.mark.parametrize(
+    "held", [iter([1]), itertools.count(), (i for i in [1])], ids=["iterator", "count", "generator"]
+)
 def test_what_cannot_go_back_is_refused_before_anything_is_run(held):
     module = Holder()
     module.held = held

@@ -63,7 +63,7 @@ pub use export::export;
 pub use keeper::end_all;
 pub use kind::{Kind, RUN, SEARCH, SEARCH_FILE, TRIALS_FILE};
 pub use notice::{NOTICES_MAX, Notice, Notices};
-pub use place::{Existing, Place};
+pub use place::{Claimed, Existing, Place};
 pub use read::{Contents, EVENTS_MAX, ROWS_READ_MAX, RunFolder};
 pub use recorder::Recorder;
 pub use state::{COMPLETED, Ending, State};

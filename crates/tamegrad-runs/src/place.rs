@@ -167,6 +167,34 @@ impl Drop for Place {
     }
 }
 
+/// The folder of a run, for files beside the run: nothing is written to one that took its place.
+#[derive(Debug)]
+pub struct Claimed {
+    folder: PathBuf,
+    /// Of the lock file when the run began.
+    lock: fs::Metadata,
+}
+
+impl Claimed {
+    pub(super) fn new(folder: &Path) -> Result<Self, RunError> {
+        let path = folder.join(LOCK_FILE);
+        let lock = path.symlink_metadata().map_err(|error| RunError::io(&path, error))?;
+        Ok(Self { folder: folder.to_owned(), lock })
+    }
+
+    /// Writes a file of the folder in one go.
+    ///
+    /// # Errors
+    /// [`RunError::Gone`] if the folder is another one by now, [`RunError::Io`] if the system refuses.
+    pub fn overwrite(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
+        let found = self.folder.join(LOCK_FILE).symlink_metadata();
+        if !found.is_ok_and(|found| is_same(&self.lock, &found)) {
+            return Err(RunError::Gone { path: self.folder.clone() });
+        }
+        super::disk::overwrite(&self.folder.join(name), bytes)
+    }
+}
+
 #[cfg(unix)]
 fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -11,7 +11,7 @@ use tamegrad::{
 use tamegrad_report::json;
 
 use super::keeper::{Keeper, Known, Message};
-use super::place::Existing;
+use super::place::{Claimed, Existing};
 use super::state::{self, COMPLETED};
 use super::table::{Event, RunInfo, StepRow, TensorInfo, TensorRow};
 use super::{RunError, RunWriter};
@@ -75,6 +75,14 @@ impl Recorder {
             diagnosed: None,
             diagnosing_took: Duration::ZERO,
         })
+    }
+
+    /// The folder, for files beside the run.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] if it is gone already.
+    pub fn claimed(&self) -> Result<Claimed, RunError> {
+        Claimed::new(&self.folder)
     }
 
     /// The folder that is written.

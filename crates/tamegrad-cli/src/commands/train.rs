@@ -30,7 +30,8 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
     let mut recorder = Recorder::begin(&wanted, info, args.output.existing())?;
     let checkpoint = recorder.folder().join(CHECKPOINT_FILE);
     // One that cannot be written is no loss: the one before it is still there.
-    let keep = |bytes: &[u8]| drop(overwrite(&checkpoint, bytes));
+    let claimed = recorder.claimed()?;
+    let keep = |bytes: &[u8]| drop(claimed.overwrite(CHECKPOINT_FILE, bytes));
     let options = TrainOptions {
         resume: resume.as_deref(),
         checkpoints: Some(&keep),

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -94,15 +94,26 @@ impl Drop for Disk {
     }
 }
 
-/// A run that has begun and is to be stopped.
-fn started(bench: &Bench<'_>, place: &Path, out: &Path) -> Result<std::process::Child, String> {
-    let words = ["train", "r.toml", "--out", &text(out)];
-    let child = bench.start(place, &words)?;
-    wait_until("the first step", || out.join("diagnosis.json").exists())?;
-    Ok(child)
+/// A run that has begun. Where a promise is not kept, it is killed: it would train for ever.
+struct Started(Option<Child>);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
+    }
 }
 
-fn stopped(child: std::process::Child) -> Result<(Output, String), String> {
+fn started(bench: &Bench<'_>, place: &Path, out: &Path) -> Result<Started, String> {
+    let words = ["train", "r.toml", "--out", &text(out)];
+    let started = Started(Some(bench.start(place, &words)?));
+    wait_until("the first step", || out.join("diagnosis.json").exists())?;
+    Ok(started)
+}
+
+fn stopped(mut started: Started) -> Result<(Output, String), String> {
+    let child = started.0.take().ok_or("it was stopped already")?;
     signal(&child, "-TERM")?;
     let ended = end(child)?;
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
