@@ -28,7 +28,6 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
     let info = run_info(&file, mode);
     let resume = if args.output.resume { interrupted(&wanted, &info)? } else { None };
     let mut recorder = Recorder::begin(&wanted, info, args.output.existing())?;
-    let checkpoint = recorder.folder().join(CHECKPOINT_FILE);
     // One that cannot be written is no loss: the one before it is still there.
     let claimed = recorder.claimed()?;
     let keep = |bytes: &[u8]| drop(claimed.overwrite(CHECKPOINT_FILE, bytes));
@@ -54,11 +53,12 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
     let how = if trained.cancelled { signals::how() } else { COMPLETED };
     let report = json::train(&trained.diagnosis, Some(trained.metric), &trained.weights_hash);
     let report = to_json(&report)?;
-    if !trained.cancelled {
-        let _ = std::fs::remove_file(&checkpoint);
-    }
     // A diagnosis is printed also where nothing could be written.
     let written = recorder.finish_as(how, &trained.diagnosis, &trained.run).and_then(|folder| {
+        if !trained.cancelled {
+            // Only now: a run that is killed before its end was written goes on from here.
+            let _ = std::fs::remove_file(folder.join(CHECKPOINT_FILE));
+        }
         overwrite(&folder.join("report.json"), report.as_bytes()).map(|()| folder)
     });
     if args.common.json {
