@@ -1,7 +1,8 @@
 //! Why it happened: one file a cause. Each weighs the record and brings the numbers that show it.
 
 use crate::doc::enum_of_docs;
-use crate::evidence::Measure;
+use crate::evidence::{Measure, named_enum};
+use crate::inspection::{Experiment, Varied};
 use crate::observe::LayerId;
 use crate::origin::Origin;
 use crate::run::Run;
@@ -22,22 +23,36 @@ macro_rules! causes {
 }
 
 causes! {
+    /// A gradient that is a sum where a mean is meant.
+    accumulation => Accumulation,
     /// An activation that grows faster than its input.
     activation => Activation,
     /// A batch unlike its siblings, or non-finite data.
     data => Data,
+    /// An average over nothing.
+    empty_set => EmptySet,
     /// Initial weights whose gains multiply far from 1.
     initialisation => Initialisation,
+    /// The implementation of an operation, the compiler, or the hardware.
+    kernel => Kernel,
+    /// Labels outside the classes.
+    labels => Labels,
     /// A learning rate that is too high, or a jump of it.
     learning_rate => LearningRate,
+    /// A softmax over a row that is masked altogether.
+    masked_row => MaskedRow,
     /// Normalisation that is missing or itself multiplies gradients.
     normalisation => Normalisation,
+    /// The optimizer divides by 0.
+    optimizer_division => OptimizerDivision,
     /// Adam's second moment lags behind the gradient.
     optimizer_state => OptimizerState,
     /// The range of the number type.
     precision => Precision,
     /// A recurrent matrix that is multiplied at every time step.
     recurrence => Recurrence,
+    /// A function at a point where it is infinite.
+    singular_operation => SingularOperation,
     /// One huge update left a network that no longer learns.
     spike_then_dead => SpikeThenDead,
     /// Targets far from the scale of the network's output.
@@ -47,7 +62,82 @@ causes! {
 impl CauseName {
     /// Whether it may be the cause of what broke outside the model.
     fn is_outside_model(self) -> bool {
-        matches!(self, CauseName::Data | CauseName::UnscaledTarget)
+        use CauseName::{
+            Accumulation, Data, EmptySet, Kernel, Labels, MaskedRow, Precision, SingularOperation,
+            UnscaledTarget,
+        };
+        matches!(
+            self,
+            Accumulation
+                | Data
+                | EmptySet
+                | Kernel
+                | Labels
+                | MaskedRow
+                | Precision
+                | SingularOperation
+                | UnscaledTarget
+        )
+    }
+}
+
+named_enum! {
+    /// What a cause rests on, the firmest ground first. Causes are ranked by it.
+    Ground {
+        /// The step of the alarm was run again with one thing changed.
+        Experiment => "experiment",
+        /// Data that is not finite.
+        BrokenData => "broken-data",
+        /// Targets that are no class or no probability.
+        ImpossibleTargets => "impossible-targets",
+        /// The first NaN is an average over nothing.
+        EmptySet => "empty-set",
+        /// The first NaN is the softmax of a row that is masked altogether.
+        MaskedRow => "masked-row",
+        /// The optimizer's eps is 0 in the number type of its state.
+        LostEps => "lost-eps",
+        /// A batch far larger than those before.
+        UnlikeBatch => "unlike-batch",
+        /// A jump of the learning rate right before.
+        RateJump => "rate-jump",
+        /// The first value that is not finite overflowed a narrow number type.
+        NarrowType => "narrow-type",
+        /// Matrices far larger than any usual initialisation makes them.
+        WeightSize => "weight-size",
+        /// An activation that is known, or measured, to grow faster than its input.
+        Superlinear => "superlinear",
+        /// Targets far larger than outputs.
+        TargetSize => "target-size",
+        /// Gains that multiply over time steps.
+        TimeSteps => "time-steps",
+        /// The first value that is not finite comes from a function where it is infinite.
+        Operation => "operation",
+        /// One layer's gain stood out at the first step, and there it began.
+        StrayLayer => "stray-layer",
+        /// Gains that multiplied to a large number at the first step.
+        FirstGains => "first-gains",
+        /// A gradient that is a sum where a mean is meant.
+        SummedGradient => "summed-gradient",
+        /// A learning rate that rose over many steps.
+        RateRamp => "rate-ramp",
+        /// Batch norm without skip connections in a deep network.
+        BatchNormGains => "batch-norm-gains",
+        /// One layer's gain stood out at the first step, and it began elsewhere.
+        StrayElsewhere => "stray-elsewhere",
+        /// Updates that were too large before the alarm.
+        LargeUpdates => "large-updates",
+        /// An exponential that overflowed.
+        Exponential => "exponential",
+        /// A layer whose output overflowed in the first pass, or a loss scale that collapsed.
+        Overflow => "overflow",
+        /// Adam's second moment far below the squared gradient.
+        Lag => "lag",
+        /// Values close to the largest of their number type.
+        Headroom => "headroom",
+        /// No gradient and no progress after the alarm.
+        NoGradient => "no-gradient",
+        /// Gains that drifted apart in a deep network without normalisation.
+        DriftingGains => "drifting-gains",
     }
 }
 
@@ -56,8 +146,8 @@ impl CauseName {
 pub struct Cause {
     /// Which.
     pub name: CauseName,
-    /// How well the numbers support it, 0 to 1. Causes are ranked by it; it is no probability.
-    pub weight: f64,
+    /// What it rests on.
+    pub ground: Ground,
     /// The layer that it concerns, if it is one.
     pub layer: Option<LayerId>,
     /// The numbers.
@@ -66,8 +156,8 @@ pub struct Cause {
 
 impl Cause {
     /// A cause that concerns no layer.
-    pub fn new(name: CauseName, weight: f64, evidence: Vec<Measure>) -> Self {
-        Self { name, weight, layer: None, evidence }
+    pub fn new(name: CauseName, ground: Ground, evidence: Vec<Measure>) -> Self {
+        Self { name, ground, layer: None, evidence }
     }
 
     /// The same of a layer.
@@ -82,6 +172,38 @@ pub fn is_dead(run: &Run) -> bool {
     spike_then_dead::dead(run).is_some()
 }
 
+/// The cause that follows when the step of an alarm is run again with one thing changed at a time; `None`
+/// where the step does not break again, or whatever is changed.
+///
+/// ```
+/// use tamegrad::causes::{CauseName, by_experiments};
+/// use tamegrad::inspection::{Experiment, Varied};
+///
+/// let experiments = [(Varied::Again, false), (Varied::F32, true)];
+/// let experiments = experiments.map(|(varied, is_finite)| Experiment { varied, is_finite });
+/// assert_eq!(by_experiments(&experiments), Some(CauseName::Precision));
+/// ```
+pub fn by_experiments(experiments: &[Experiment]) -> Option<CauseName> {
+    let outcome = |varied| {
+        let of = experiments.iter().find(|experiment| experiment.varied == varied);
+        of.map(|experiment| experiment.is_finite)
+    };
+    let mends = |all: &[Varied]| all.iter().any(|varied| outcome(*varied) == Some(true));
+    let breaks = outcome(Varied::Again) == Some(false);
+    if outcome(Varied::Twice) == Some(false) {
+        return Some(CauseName::Kernel);
+    }
+    if breaks && mends(&[Varied::NoCompile, Varied::PlainAttention, Varied::Cpu]) {
+        return Some(CauseName::Kernel);
+    }
+    if breaks && mends(&[Varied::F32, Varied::NoAutocast]) {
+        return Some(CauseName::Precision);
+    }
+    let update_breaks = !breaks && outcome(Varied::Update) == Some(false);
+    (update_breaks && mends(&[Varied::LargerEps, Varied::F32State]))
+        .then_some(CauseName::OptimizerDivision)
+}
+
 /// Weighs all causes of an alarm, the best supported first. Empty when none is supported:
 /// "unknown" is an honest answer. Where it broke outside the model only the data can be a cause.
 /// Without an alarm only what is wrong from the start is weighed: targets that are not scaled.
@@ -93,7 +215,7 @@ pub fn weigh(run: &Run, origin: Option<&Origin>) -> Vec<Cause> {
     if origin.is_some_and(|origin| origin.place.is_loss()) {
         causes.retain(|cause| cause.name.is_outside_model());
     }
-    causes.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+    causes.sort_by_key(|cause| cause.ground);
     causes
 }
 
@@ -101,9 +223,33 @@ pub fn weigh(run: &Run, origin: Option<&Origin>) -> Vec<Cause> {
 #[cfg(test)]
 pub(crate) mod check {
     use crate::finding::{Finding, Severity, SignName};
+    use crate::inspection::{Inspection, Labels, Operand};
     use crate::observe::{LayerSample, LayerTrace, Layout, Observation, RunFacts, Step};
+    use crate::record::NonFiniteAt;
     use crate::run::Run;
-    use crate::signs::check::stats;
+    use crate::signs::check::{layout, stats};
+
+    /// A run whose second loss is NaN, and what its integration has found out about it.
+    pub(crate) fn looked_into(inspection: Inspection) -> Run {
+        let mut run = alarmed(layout(2), RunFacts::default(), 2, |step| Observation {
+            loss: Some(if step == 1 { f64::NAN } else { 1.0 }),
+            ..Observation::default()
+        });
+        run.record.first_nonfinite = Some((Step(1), NonFiniteAt::Loss));
+        run.record.inspection = Some(inspection);
+        run
+    }
+
+    /// Labels that are all fine.
+    pub(crate) fn labels(len: u64) -> Labels {
+        let (min, max, classes) = (0, 9, 10);
+        Labels { len, ignored: 0, min, max, classes, too_long: 0, is_summed: false }
+    }
+
+    /// An operand of elements that are not 0.
+    pub(crate) fn operand(len: u64) -> Operand {
+        Operand { dtype: "float32".into(), len, ..Operand::default() }
+    }
 
     /// A trace with these forward and backward gains; input and last delta of size 1.
     pub(crate) fn trace(forward: &[f64], backward: &[f64]) -> LayerTrace {

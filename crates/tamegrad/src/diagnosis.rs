@@ -4,6 +4,8 @@ use crate::causes::{self, Cause};
 use crate::chain::Chain;
 use crate::evidence::{Names, Place, named_enum};
 use crate::finding::{Finding, Reading, SignName};
+use crate::first::{self, FirstNonFinite};
+use crate::inspection::Operation;
 use crate::observe::Step;
 use crate::origin::{self, Origin};
 use crate::record::Row;
@@ -88,6 +90,10 @@ pub struct Diagnosis {
     pub recovered: Option<Step>,
     /// Where it began.
     pub origin: Option<Origin>,
+    /// The first value that was not finite.
+    pub first_nonfinite: Option<FirstNonFinite>,
+    /// The operation that made it.
+    pub operation: Option<Operation>,
     /// Why, the best supported cause first. Empty when unknown.
     pub causes: Vec<Cause>,
     /// The signs.
@@ -115,6 +121,8 @@ impl Diagnosis {
             onset: None,
             recovered: None,
             origin: None,
+            first_nonfinite: None,
+            operation: None,
             causes: Vec::new(),
             signs: summaries([]),
             decided_by: None,
@@ -188,6 +196,8 @@ pub fn diagnose(run: &Run) -> Diagnosis {
         decided_by: alarm.map(|alarm| alarm.sign),
         chain: run.telling_chain(),
         origin,
+        first_nonfinite: first::find(run),
+        operation: run.broken_by().and_then(|seen| seen.operation.clone()),
         causes,
         remedies,
         actions: run.action_count(),

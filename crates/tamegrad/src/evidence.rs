@@ -132,6 +132,30 @@ named_enum! {
         RecordsBeforeAlarm => "records-before-alarm",
         /// Powers of 2 between the largest number seen and the largest of the number type.
         HeadroomBits => "headroom-bits",
+        /// Smallest class number among the targets.
+        SmallestLabel => "smallest-label",
+        /// Largest class number among the targets.
+        LargestLabel => "largest-label",
+        /// Targets that the loss leaves out.
+        IgnoredLabels => "ignored-labels",
+        /// Targets over which a loss is a sum.
+        SummedLabels => "summed-labels",
+        /// Sequences of targets that are longer than their inputs.
+        LongTargets => "long-targets",
+        /// Smallest value in a batch's data.
+        SmallestElement => "smallest-element",
+        /// Elements that an average ran over.
+        AveragedElements => "averaged-elements",
+        /// Rows of a softmax of which every score is negative infinity.
+        MaskedRows => "masked-rows",
+        /// Elements that are 0.
+        ZeroElements => "zero-elements",
+        /// Elements below 0.
+        NegativeElements => "negative-elements",
+        /// Rows of a batch's data that are not finite.
+        BrokenRows => "broken-rows",
+        /// What the optimizer adds to its divisor, in the number type of its state.
+        OptimizerEps => "optimizer-eps",
         /// The largest relative change of the loss for a relative change of a weight matrix's scale.
         LossElasticity => "loss-elasticity",
     }
@@ -159,6 +183,10 @@ named_enum! {
         Descent => "descent",
         /// How many there are in all.
         Total => "total",
+        /// What it was set to.
+        Given => "given",
+        /// The gradient of one backward pass.
+        OnePass => "one-pass",
         /// The largest finite value of the number type.
         TypeMax => "type-max",
     }

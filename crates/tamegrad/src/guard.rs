@@ -6,6 +6,7 @@ use crate::cadence::Cadence;
 use crate::decision::{Decision, GradientAction, UpdateVerdict};
 use crate::diagnosis::{Diagnosis, diagnose};
 use crate::finding::Finding;
+use crate::inspection::Inspection;
 use crate::jump;
 use crate::ladder::Ladder;
 use crate::observe::{
@@ -216,6 +217,24 @@ impl Guard {
             .max_by(|a, b| a.1.total_cmp(&b.1));
         let alarm_lag = &mut self.run.record.alarm_lag;
         *alarm_lag = alarm_lag.or(largest);
+    }
+
+    /// Observes what the integration has found out about an alarm. It may be told in parts: what is known
+    /// already stays.
+    ///
+    /// ```
+    /// use tamegrad::inspection::{Inspection, Operation, OperationKind};
+    /// use tamegrad::{Guard, GuardConfig, Layout, Observation, RunFacts};
+    ///
+    /// let mut guard = Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
+    /// guard.observe(&Observation { loss: Some(f64::NAN), ..Observation::default() }, &[]);
+    /// let operation = Some(Operation::new(OperationKind::Log));
+    /// guard.observe_inspection(Inspection { operation, ..Inspection::default() });
+    /// assert_eq!(guard.diagnosis().cause(), Some("singular-operation"));
+    /// ```
+    pub fn observe_inspection(&mut self, found: Inspection) {
+        let known = self.run.record.inspection.take().unwrap_or_default();
+        self.run.record.inspection = Some(known.or(found));
     }
 
     /// The factor on the learning rate at the latest decision; exactly 1 if the guard leaves the rate

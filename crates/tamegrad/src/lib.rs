@@ -34,7 +34,9 @@ pub mod doc;
 pub mod evidence;
 pub mod explain;
 pub mod finding;
+pub mod first;
 pub mod guard;
+pub mod inspection;
 mod jump;
 mod ladder;
 pub mod logs;
@@ -55,6 +57,7 @@ pub use decision::{Decision, GradientAction};
 pub use diagnosis::{Diagnosis, Verdict, diagnose};
 pub use evidence::{Measure, Names, Place, Quantity, Reference};
 pub use finding::{Finding, Reading, Severity, SignName};
+pub use first::{FirstNonFinite, Stage};
 pub use guard::{Guard, GuardConfig, Mode};
 pub use observe::{
     ActivationKind, LayerId, LayerInfo, LayerSample, Layout, NamedInput, NormalisationKind,

@@ -177,6 +177,12 @@ impl Layout {
         self.layers.get(id.0).is_some_and(|layer| layer.recurrent)
     }
 
+    /// The layer of this name, of a module that is called several times the first.
+    pub(crate) fn layer_named(&self, name: &str) -> Option<LayerId> {
+        let is_of = |layer: &LayerInfo| layer.name.split('@').next() == Some(name);
+        self.layers.iter().position(is_of).map(LayerId)
+    }
+
     /// The layer that a tensor belongs to.
     pub fn layer_of(&self, id: TensorId) -> Option<LayerId> {
         self.tensors.get(id.0).and_then(|tensor| tensor.layer)

@@ -3,6 +3,7 @@
 use crate::chain::{Chain, Link, StandsOut, USUAL_GAIN, stands_out};
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::Finding;
+use crate::inspection::OperationKind;
 use crate::observe::{LayerId, LayerTrace, Step, TensorId};
 use crate::record::{NonFiniteAt, Record};
 use crate::rules::RULES;
@@ -75,6 +76,7 @@ const UNUSUAL_OUTPUT: f64 = 10.0;
 pub fn find(run: &Run) -> Option<Origin> {
     run.first_alarm()?;
     let broken = the_loss(run)
+        .or_else(|| broken_function(run))
         .or_else(|| producer(run))
         .or_else(|| broken_data(run))
         .or_else(|| broken_parameter(run));
@@ -92,6 +94,26 @@ pub fn find(run: &Run) -> Option<Origin> {
 fn first_nonfinite(run: &Run) -> Option<(Step, NonFiniteAt)> {
     let alarm = run.first_alarm()?.step;
     run.record.first_nonfinite.filter(|(step, _)| *step <= alarm)
+}
+
+/// The layer in which a function was called at a point where it is infinite or undefined, or the loss where
+/// no probes tell of the model. What overflows has been made large elsewhere.
+fn broken_function(run: &Run) -> Option<Origin> {
+    let (step, _) = first_nonfinite(run)?;
+    let operation = run.broken_by()?.operation.as_ref()?;
+    use OperationKind::{Attention, Exp, LogSoftmax, Mean, Softmax};
+    let is_at_fault = operation.kind.is_singular() && operation.kind != Exp
+        || matches!(operation.kind, Attention | LogSoftmax | Mean | Softmax);
+    if !is_at_fault || operation.overflows_narrow_type() {
+        return None;
+    }
+    let place = match &operation.module {
+        Some(module) => Place::Layer(run.record.layout.layer_named(module)?),
+        None if pass_at(&run.record, step).is_some() => return None,
+        None if operation.is_backward => Place::LossGradient,
+        None => Place::Loss,
+    };
+    Some(Origin::new(place, vec![first_seen(place, step)]))
 }
 
 /// The data, where no layer is known that they came to.

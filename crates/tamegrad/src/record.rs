@@ -5,6 +5,7 @@ use tamegrad_stats::TensorStats;
 use crate::batch::{BatchTrack, DataTrack};
 use crate::chain::Chain;
 use crate::evidence::{Names, Place};
+use crate::inspection::Inspection;
 use crate::observe::{
     LayerId, LayerTrace, Layout, Observation, RunFacts, Step, TensorId, TensorInfo, Update,
 };
@@ -162,6 +163,8 @@ pub struct Record {
     pub(crate) batch: BatchTrack,
     /// The largest lag of Adam's second moment at the first update from the first alarm on.
     pub(crate) alarm_lag: Option<(TensorId, f64)>,
+    /// What the integration has found out about the first alarm.
+    pub(crate) inspection: Option<Inspection>,
     /// Losses of the last [`LOSS_WINDOW`] calm steps.
     pub(crate) calm_losses: Window<LOSS_WINDOW>,
     /// Losses of the first five steps.
@@ -252,6 +255,11 @@ impl Record {
     /// The first non-finite value.
     pub fn first_nonfinite(&self) -> Option<(Step, NonFiniteAt)> {
         self.first_nonfinite
+    }
+
+    /// What the integration has found out about the first alarm.
+    pub fn inspection(&self) -> Option<&Inspection> {
+        self.inspection.as_ref()
     }
 
     /// The tensor in which Adam's second moment lagged most behind at the first alarm, with the RMS of

@@ -3,6 +3,7 @@
 use crate::causes::{Cause, CauseName};
 use crate::doc::enum_of_docs;
 use crate::evidence::{Measure, named_enum};
+use crate::inspection::{Inspection, OperationKind, SourceLine};
 use crate::observe::{ActivationKind, LayerId, Layout, RunFacts, Step};
 use crate::origin::Origin;
 use crate::run::Run;
@@ -35,6 +36,20 @@ macro_rules! remedies {
 remedies! {
     /// Leave a step out.
     skip_step => SkipStep treats [Data, OptimizerState],
+    /// Leave rows out of the data.
+    filter_rows => FilterRows treats [Data],
+    /// Make the labels fit the classes.
+    fix_labels => FixLabels treats [Labels],
+    /// Guard an average against an empty set.
+    drop_empty_batch => DropEmptyBatch treats [EmptySet],
+    /// Keep a function away from where it is infinite.
+    guard_operation => GuardOperation treats [SingularOperation],
+    /// Leave one entry of each row unmasked.
+    unmask_row => UnmaskRow treats [MaskedRow],
+    /// A larger eps in the optimizer.
+    optimizer_eps => OptimizerEps treats [OptimizerDivision],
+    /// Average the gradients of each step.
+    normalise_accumulation => NormaliseAccumulation treats [Accumulation],
     /// Clip the whole gradient's norm.
     clip_global_norm => ClipGlobalNorm treats [Recurrence, Data],
     /// Clip each tensor's norm.
@@ -59,6 +74,12 @@ remedies! {
     l1_penalty => L1Penalty treats [Normalisation],
     /// Fewer samples in a batch.
     smaller_batch => SmallerBatch treats [],
+    /// More samples in a batch.
+    larger_batch => LargerBatch treats [EmptySet],
+    /// A wider number type.
+    wider_type => WiderType treats [Precision, OptimizerDivision],
+    /// Another implementation of an operation.
+    other_kernel => OtherKernel treats [Kernel],
     /// Draw the weights anew by a rule that fits the activation.
     reinitialise => Reinitialise treats [Initialisation, Recurrence],
     /// Batch norm before or after the activation.
@@ -119,6 +140,18 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// Who carries a remedy out.
+    Grade {
+        /// The guard, at run time, in protect mode.
+        Automatic => "automatic",
+        /// `tamegrad fix`, or one call of the library.
+        OnRequest => "on-request",
+        /// The user, in the code or the data.
+        Advice => "advice",
+    }
+}
+
 /// A change of a run, as data. Integrations carry it out. All numbers in it are finite.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(
@@ -129,6 +162,53 @@ named_enum! {
 pub enum Change {
     /// The guard in protect mode: skip, scale, back off, rewind.
     Guard,
+    /// Leave rows out of the data, or repair them.
+    FilterRows {
+        /// Name of the input; `None`: the targets, or not known.
+        input: Option<String>,
+        /// Numbers of the rows in the batch of the alarm; empty where they are not known.
+        rows: Vec<u64>,
+    },
+    /// Make the labels fit the classes.
+    FixLabels {
+        /// Number of classes, where it is known.
+        classes: Option<u64>,
+    },
+    /// Divide by at least 1 in an average.
+    GuardAverage {
+        /// Where it stands.
+        line: Option<SourceLine>,
+    },
+    /// Keep a function away from where it is infinite.
+    GuardOperation {
+        /// The function.
+        operation: OperationKind,
+        /// Where it stands.
+        line: Option<SourceLine>,
+    },
+    /// Leave one entry of each row of a mask.
+    UnmaskRow {
+        /// Where the softmax stands.
+        line: Option<SourceLine>,
+    },
+    /// Set the optimizer's eps.
+    OptimizerEps {
+        /// The eps.
+        eps: f64,
+    },
+    /// Clear the gradients in each step.
+    ClearGradients,
+    /// Use the mean in place of the sum in the loss.
+    MeanLoss,
+    /// Drop the last, incomplete batch of an epoch.
+    DropLastBatch,
+    /// Use a wider number type.
+    WiderType {
+        /// Where the operation stands that needs it; `None` for the whole run.
+        line: Option<SourceLine>,
+    },
+    /// Use another implementation of an operation.
+    OtherKernel,
     /// Scale the whole gradient down to this L2 norm.
     ClipGlobalNorm {
         /// Largest norm of the whole gradient.
@@ -238,7 +318,26 @@ impl Proposal {
 
     /// Whether the guard does it at run time, in protect mode; all others are for `fix` or the user.
     pub fn is_automatic(&self) -> bool {
-        self.change == Change::Guard
+        self.grade() == Grade::Automatic
+    }
+
+    /// Who carries it out.
+    pub fn grade(&self) -> Grade {
+        match self.change {
+            Change::Guard => Grade::Automatic,
+            Change::FilterRows { .. }
+            | Change::FixLabels { .. }
+            | Change::GuardAverage { .. }
+            | Change::GuardOperation { .. }
+            | Change::UnmaskRow { .. }
+            | Change::ClearGradients
+            | Change::MeanLoss
+            | Change::DropLastBatch
+            | Change::WiderType { .. }
+            | Change::OtherKernel
+            | Change::Rewind { .. } => Grade::Advice,
+            _ => Grade::OnRequest,
+        }
     }
 }
 
@@ -250,6 +349,8 @@ pub(crate) struct Case<'a> {
     pub(crate) facts: RunFacts,
     pub(crate) origin: Option<&'a Origin>,
     pub(crate) causes: &'a [Cause],
+    /// What the integration has found out about the alarm.
+    pub(crate) inspection: Option<&'a Inspection>,
     pub(crate) onset: Option<Step>,
     /// The gradient norm that was usual while the run was calm; `None` where it never was.
     pub(crate) usual_norm: Option<f64>,
@@ -285,6 +386,7 @@ impl<'a> Case<'a> {
             facts,
             origin,
             causes,
+            inspection: record.inspection.as_ref(),
             onset,
             usual_norm: norm,
             usual_rms: norm.and_then(|_| record.tensors.iter().filter_map(rms).reduce(f64::max)),
@@ -300,6 +402,16 @@ impl<'a> Case<'a> {
     /// The best supported cause.
     pub(crate) fn first_cause(&self) -> Option<CauseName> {
         self.causes.first().map(|cause| cause.name)
+    }
+
+    /// Whether a cause is among those that are supported.
+    pub(crate) fn has_cause(&self, name: CauseName) -> bool {
+        self.causes.iter().any(|cause| cause.name == name)
+    }
+
+    /// Where the operation stands that made the first value that is not finite.
+    pub(crate) fn line(&self) -> Option<SourceLine> {
+        self.inspection?.operation.as_ref()?.line.clone()
     }
 
     /// The layer of the best supported cause, else the origin's.
@@ -376,7 +488,8 @@ pub(crate) fn two_digits(value: f64) -> f64 {
 /// Cases for the tests of the remedies.
 #[cfg(test)]
 pub(crate) mod check {
-    use super::{Case, Cause, Change, LayerId, Layout, Measure, Proposal};
+    use super::{Case, Cause, Change, Inspection, LayerId, Layout, Measure, Proposal};
+    use crate::causes::Ground;
     use crate::causes::check::alarmed;
     use crate::observe::{LayerInfo, NormalisationKind, Observation};
 
@@ -392,6 +505,7 @@ pub(crate) mod check {
         pub(crate) cause: CauseName,
         /// Of the cause.
         pub(crate) evidence: Vec<Measure>,
+        pub(crate) inspection: Option<Inspection>,
     }
 
     type Propose = fn(&Case<'_>) -> Vec<Proposal>;
@@ -400,7 +514,7 @@ pub(crate) mod check {
     pub(crate) fn exploded(cause: CauseName) -> Exploded {
         let facts = RunFacts::default();
         let activation = ActivationKind::Linear;
-        Exploded { layers: 3, activation, facts, cause, evidence: Vec::new() }
+        Exploded { layers: 3, activation, facts, cause, evidence: Vec::new(), inspection: None }
     }
 
     impl Exploded {
@@ -411,13 +525,15 @@ pub(crate) mod check {
                 ..LayerInfo::named(format!("layers.{i}"))
             };
             let layers = (0..self.layers).map(layer).collect();
-            let run =
+            let mut run =
                 alarmed(Layout { tensors: vec![], layers }, self.facts, 50, |_| Observation {
                     gradient_norm: Some(2.0),
                     learning_rate: Some(0.1),
                     ..Observation::default()
                 });
-            let causes = [Cause::new(self.cause, 1.0, self.evidence).of_layer(Some(LayerId(1)))];
+            run.record.inspection = self.inspection;
+            let cause = Cause::new(self.cause, Ground::Experiment, self.evidence);
+            let causes = [cause.of_layer(Some(LayerId(1)))];
             propose(&Case::of_run(&run, None, &causes))
         }
 

@@ -224,8 +224,15 @@ pub struct InitialisationRule {
     pub weight_gain: f64,
     /// Steps from the start in which an alarm is put down to such weights.
     pub steps: u64,
-    /// Records within which a log's explosion is put down to the initial state.
-    pub log_records: usize,
+}
+
+/// A gradient that is a sum where a mean is meant.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AccumulationRule {
+    /// Times the gradient of the only pass of a step from which on the whole gradient holds more than that.
+    pub uncleared: f64,
+    /// Labels over which a loss that is a sum is a fault.
+    pub labels: u64,
 }
 
 /// Normalisation that multiplies gradients, or is missing.
@@ -394,8 +401,12 @@ pub struct Rules {
     pub superlinear: SuperlinearRule,
     /// How far a learning rate is lowered.
     pub lower_rate: LowerRateRule,
+    /// A gradient that is a sum where a mean is meant.
+    pub accumulation: AccumulationRule,
     /// RMS of g^2/v above which Adam's second moment lags behind (Wortsman et al. 2023).
     pub lag: f64,
+    /// What an optimizer adds to its divisor where its state has 16 bits.
+    pub optimizer_eps: f64,
     /// Fraction of the number type's largest value above which values are too close to overflow.
     pub precision: f64,
     /// Product of backward gains over time steps.
@@ -471,7 +482,7 @@ pub const RULES: Rules = Rules {
         logs: RateCauseRule { jump: 3.0, within: 5, ramp: 1.5, over: 100 },
     },
     data: DataRule { ratio: 4.0, batches: 50 },
-    initialisation: InitialisationRule { product: 1e3, weight_gain: 5.0, steps: 5, log_records: 3 },
+    initialisation: InitialisationRule { product: 1e3, weight_gain: 5.0, steps: 5 },
     normalisation: NormalisationRule {
         layers: 10,
         harmful_product: 100.0,
@@ -480,7 +491,9 @@ pub const RULES: Rules = Rules {
     },
     superlinear: SuperlinearRule { last: 0.5, ratio: 4.0, rescaled: 0.1, degree: 1.5 },
     lower_rate: LowerRateRule { update: 0.01, critical: 4.0, cause: 0.1, other: 0.3, least: 1e-4 },
+    accumulation: AccumulationRule { uncleared: 1.5, labels: 8 },
     lag: 2.3,
+    optimizer_eps: 1e-4,
     precision: 1.0 / 8.0,
     recurrence: 30.0,
     dead: DeadRule { gradient: 1e-6, converged: 0.01 },

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::chain::Chain;
 use crate::decision::{Decision, GradientAction};
 use crate::finding::{Finding, Reading, SignName};
+use crate::inspection::Inspection;
 use crate::observe::{LayerTrace, Layout, Observation, RunFacts, Step};
 use crate::record::{NonFiniteAt, Record};
 use crate::rules::RULES;
@@ -143,6 +144,14 @@ impl Run {
         let mut before = rows.filter(|row| row.step < step);
         matches!(at, NonFiniteAt::Parameter(_))
             || before.any(|row| row.nonfinite_gradients > 0 && !was_skipped(row.step))
+    }
+
+    /// What the integration has found out about the first value that is not finite, if no alarm came before
+    /// it: after one, such a value is what the explosion has come to.
+    pub(crate) fn broken_by(&self) -> Option<&Inspection> {
+        let (step, _) = self.record.first_nonfinite?;
+        self.first_alarm().filter(|alarm| alarm.step >= step)?;
+        self.record.inspection.as_ref()
     }
 
     /// The passes that were probed, the one that shows the most first: at the alarm, the latest calm

@@ -1,6 +1,6 @@
 //! Cause: an activation that grows faster than its input (exp, x^2).
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::observe::{Layout, TensorId};
@@ -53,7 +53,7 @@ fn measured(run: &Run) -> Option<Cause> {
     let evidence = evidence.into_iter().find(|found| !found.is_empty())?;
     let tensor = evidence.first().and_then(|measure| measure.place.tensor());
     let layer = tensor.and_then(|id| record.layout.layer_of(id));
-    Some(Cause::new(CauseName::Activation, 0.94, evidence).of_layer(layer))
+    Some(Cause::new(CauseName::Activation, Ground::Superlinear, evidence).of_layer(layer))
 }
 
 /// The matrices whose outputs pass through such an activation: those that have more of an elasticity
@@ -91,7 +91,7 @@ fn known(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
     if let Some(largest) = gains.reduce(f64::max) {
         evidence.push(Measure::new(Quantity::LargestGain, largest).at(Place::Layer(layer)));
     }
-    Some(Cause::new(CauseName::Activation, 0.95, evidence).of_layer(Some(layer)))
+    Some(Cause::new(CauseName::Activation, Ground::Superlinear, evidence).of_layer(Some(layer)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Cause: a batch unlike its siblings, or data that is not finite.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
+use crate::evidence::{Measure, Quantity};
 use crate::origin::{Origin, first_seen};
 use crate::run::Run;
 
@@ -16,8 +17,9 @@ pub(crate) const DOC: Doc = Doc {
           such gradient stays in the second moment for thousands of steps.",
     rule: |rules| {
         format!(
-            "Non-finite inputs or targets are the cause, whatever else is found. Otherwise, the \
-             batch at the alarm and the one before it are checked. A batch is bad if the largest \
+            "Non-finite inputs or targets are the cause, whatever else is found, and so are \
+             label sequences that are longer than their inputs where the loss is infinite. \
+             Otherwise, the batch at the alarm and the one before it are checked. A batch is bad if the largest \
              magnitude or the RMS of one of its inputs, or its largest target, is above {} times \
              the median of the {} batches before.",
             rules.data.ratio, rules.data.batches,
@@ -33,13 +35,30 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let record = &run.record;
     let alarm = run.first_alarm()?.step;
-    let cause = |weight, measure| Some(Cause::new(CauseName::Data, weight, vec![measure]));
+    let cause = |ground, evidence| Some(Cause::new(CauseName::Data, ground, evidence));
     if let Some((step, place)) = record.broken_data()
         && step <= alarm
     {
-        return cause(1.0, first_seen(place, step));
+        let mut evidence = vec![first_seen(place, step)];
+        evidence.extend(broken_rows(run));
+        return cause(Ground::BrokenData, evidence);
     }
-    cause(0.97, record.batch.unlike_at_alarm()?)
+    if let Some(sequences) = too_long(run) {
+        return cause(Ground::BrokenData, vec![sequences]);
+    }
+    cause(Ground::UnlikeBatch, vec![record.batch.unlike_at_alarm()?])
+}
+
+/// How many rows of the data are not finite, for each input in which some are.
+fn broken_rows(run: &Run) -> Vec<Measure> {
+    let rows = run.record.inspection.iter().flat_map(|seen| &seen.rows);
+    rows.map(|broken| Measure::new(Quantity::BrokenRows, broken.count as f64)).collect()
+}
+
+/// Sequences of labels that their inputs are too short for: the loss of such a sequence is infinite.
+fn too_long(run: &Run) -> Option<Measure> {
+    let labels = run.broken_by()?.labels.filter(|labels| labels.too_long > 0)?;
+    Some(Measure::new(Quantity::LongTargets, labels.too_long as f64))
 }
 
 #[cfg(test)]
@@ -47,7 +66,7 @@ mod tests {
     use super::*;
     use crate::batch::{BatchTrack, DataTrack, INPUTS_MAX};
     use crate::causes::check::alarmed;
-    use crate::evidence::{Measure, Place, Quantity, Reference};
+    use crate::evidence::{Place, Reference};
     use crate::observe::{Layout, NamedInput, Observation, RunFacts};
     use crate::signs::check::stats;
 
@@ -71,8 +90,8 @@ mod tests {
         const NAN: f64 = f64::NAN;
         const INFINITY: f64 = f64::INFINITY;
         let (x, extra) = (Place::Input(0), Place::Input(1));
-        let unlike = |place| Some((0.97, Quantity::LargestElement, place));
-        let broken = |place| Some((1.0, Quantity::FirstNonFinite, place));
+        let unlike = |place| Some((Ground::UnlikeBatch, Quantity::LargestElement, place));
+        let broken = |place| Some((Ground::BrokenData, Quantity::FirstNonFinite, place));
         for (inputs, target, found) in [
             (&[("x", 1000.0)][..], 1.0, unlike(x)),
             (&[("x", 1.5)], 1.0, None),
@@ -84,8 +103,8 @@ mod tests {
             (&[("x", 1.0), ("extra", NAN)], 1.0, broken(extra)),
         ] {
             let cause = weigh(&run_with(inputs, target), None);
-            let told = cause.map(|cause| (cause.weight, cause.evidence[0]));
-            let told = told.map(|(weight, first)| (weight, first.quantity, first.place));
+            let told = cause.map(|cause| (cause.ground, cause.evidence[0]));
+            let told = told.map(|(ground, first)| (ground, first.quantity, first.place));
             assert_eq!(told, found, "{inputs:?} {target}");
         }
     }

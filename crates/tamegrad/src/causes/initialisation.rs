@@ -1,6 +1,6 @@
 //! Cause: initial weights whose gains multiply far from 1.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::chain::{Chain, Link, STANDS_OUT, USUAL_GAIN, stands_out};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
@@ -33,13 +33,12 @@ pub(crate) const DOC: Doc = Doc {
              growth from its input to its output takes the place of the product, unless something \
              in it normalises, is recurrent or grows faster than its input. Without probes: \
              supported when the run explodes within its first {} steps and the RMS of a weight \
-             matrix times the square root of its fan-in is above {}. In logs: supported when the explosion comes within {} records of the start.",
+             matrix times the square root of its fan-in is above {}.",
             rule.product,
             USUAL_GAIN.end(),
             rule.product,
             rule.steps,
             rule.weight_gain,
-            rule.log_records,
         )
     },
     example: "30 layers with 2 times the He spread: product of gains 1e9. One layer at 10 times: \
@@ -66,9 +65,9 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         .collect();
     if let Some(found) = stands_out(&links) {
         let is_origin = origin.is_some_and(|origin| origin.layer() == Some(found.layer));
-        let weight = if is_origin { 0.9 } else { 0.6 };
+        let ground = if is_origin { Ground::StrayLayer } else { Ground::StrayElsewhere };
         let evidence = vec![stands_out_measure(&found)];
-        let cause = Cause::new(CauseName::Initialisation, weight, evidence);
+        let cause = Cause::new(CauseName::Initialisation, ground, evidence);
         return Some(cause.of_layer(Some(found.layer)));
     }
     let branches = chain.ends.is_some();
@@ -87,7 +86,8 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         .at_step(chain.step)
         .over(links.len() as u64)
         .against(Reference::Limit, limit);
-    (growth > limit).then(|| Cause::new(CauseName::Initialisation, 0.85, vec![measure]))
+    (growth > limit)
+        .then(|| Cause::new(CauseName::Initialisation, Ground::FirstGains, vec![measure]))
 }
 
 /// By matrices that are far larger than any usual initialisation makes them, when the run explodes in its
@@ -111,7 +111,7 @@ fn by_size(run: &Run) -> Option<Cause> {
     let evidence: Vec<Measure> = large.iter().take(SHOWN_MAX).map(measure).collect();
     let only = large.first().filter(|_| large.len() == 1);
     let layer = only.and_then(|(id, _)| record.layout.layer_of(*id));
-    let cause = Cause::new(CauseName::Initialisation, 0.95, evidence).of_layer(layer);
+    let cause = Cause::new(CauseName::Initialisation, Ground::WeightSize, evidence).of_layer(layer);
     (is_early && !large.is_empty()).then_some(cause)
 }
 

@@ -1,6 +1,6 @@
 //! Cause: a learning rate that is too high, or a jump of it.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity, Reference};
 use crate::finding::SignName;
@@ -45,7 +45,7 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let (record, rule) = (&run.record, RULES.rate_cause.live);
     let alarm = run.first_alarm()?.step;
-    let cause = |weight, evidence| Some(Cause::new(CauseName::LearningRate, weight, evidence));
+    let cause = |ground, evidence| Some(Cause::new(CauseName::LearningRate, ground, evidence));
     let rates: Vec<(u64, f64)> = record
         .rows
         .iter()
@@ -60,7 +60,7 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
         .find(|pair| pair[0].1 > 0.0 && pair[1].1 >= rule.jump * pair[0].1);
     if let Some([(_, before), (_, after)]) = jump.filter(|_| !warm_up) {
         let rate = Measure::new(Quantity::LearningRate, *after);
-        return cause(0.96, vec![rate.against(Reference::Before, *before)]);
+        return cause(Ground::RateJump, vec![rate.against(Reference::Before, *before)]);
     }
     let within =
         |steps: u64| rates.iter().filter(move |(at, _)| alarm.0.saturating_sub(*at) <= steps);
@@ -71,9 +71,9 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
         && !warm_up
     {
         let rate = Measure::new(Quantity::LearningRate, *now).over(rule.over.min(alarm.0));
-        return cause(0.8, vec![rate.against(Reference::Before, *before)]);
+        return cause(Ground::RateRamp, vec![rate.against(Reference::Before, *before)]);
     }
-    large_updates(run).and_then(|evidence| cause(0.5, evidence))
+    large_updates(run).and_then(|evidence| cause(Ground::LargeUpdates, evidence))
 }
 
 /// Update ratios that were in trouble before or at the alarm, from the rows and the sign.
@@ -100,13 +100,13 @@ mod tests {
     use crate::causes::check::alarmed;
     use crate::observe::{Layout, Observation, RunFacts};
 
-    /// The weight of the cause in a run with these rates that alarms at its last step.
-    fn weight_of(steps: u64, rate: impl Fn(u64) -> f64) -> Option<f64> {
+    /// The ground of the cause in a run with these rates that alarms at its last step.
+    fn ground_of(steps: u64, rate: impl Fn(u64) -> f64) -> Option<Ground> {
         let run = alarmed(Layout::default(), RunFacts::default(), steps, |step| Observation {
             learning_rate: Some(rate(step)),
             ..Observation::default()
         });
-        weigh(&run, None).map(|cause| cause.weight)
+        weigh(&run, None).map(|cause| cause.ground)
     }
 
     #[test]
@@ -115,23 +115,23 @@ mod tests {
         let ramp = |step: u64| 0.01 * 1.01f64.powi(step as i32);
         let constant = |_: u64| 0.01;
         type Rate<'a> = &'a dyn Fn(u64) -> f64;
-        let rates: [(&str, Rate<'_>, Option<f64>); 3] = [
-            ("jump", &jump, Some(0.96)),
-            ("ramp", &ramp, Some(0.8)),
+        let rates: [(&str, Rate<'_>, Option<Ground>); 3] = [
+            ("jump", &jump, Some(Ground::RateJump)),
+            ("ramp", &ramp, Some(Ground::RateRamp)),
             ("constant", &constant, None),
         ];
-        for (name, rate, weight) in rates {
-            assert_eq!(weight_of(200, rate), weight, "{name}");
+        for (name, rate, ground) in rates {
+            assert_eq!(ground_of(200, rate), ground, "{name}");
         }
     }
 
     #[test]
     fn warming_up_is_no_jump() {
-        assert_eq!(weight_of(10, |step| 0.001 * step as f64), None);
-        assert_eq!(weight_of(3, |step| 10.0 * (step + 1) as f64), None, "an alarm on the way");
+        assert_eq!(ground_of(10, |step| 0.001 * step as f64), None);
+        assert_eq!(ground_of(3, |step| 10.0 * (step + 1) as f64), None, "an alarm on the way");
         let cosine = |step: u64| 1e-3 * (1.0 - (step as f64 / 200.0).cos());
-        assert_eq!(weight_of(90, cosine), None);
+        assert_eq!(ground_of(90, cosine), None);
         let jump = |step: u64| if step < 8 { 0.01 } else { 0.3 };
-        assert_eq!(weight_of(10, jump), Some(0.96), "a jump in the first steps");
+        assert_eq!(ground_of(10, jump), Some(Ground::RateJump), "a jump in the first steps");
     }
 }

@@ -1,6 +1,6 @@
 //! Cause: normalisation that is missing in a deep network, or that itself multiplies gradients.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::chain::Chain;
 use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity, Reference};
@@ -51,11 +51,11 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
         record.layout.layers.iter().filter(fits).count()
     };
     let first = record.first_chain()?;
-    let cause = |weight, evidence| Some(Cause::new(CauseName::Normalisation, weight, evidence));
+    let cause = |ground, evidence| Some(Cause::new(CauseName::Normalisation, ground, evidence));
     let batch_normed = layers(NormalisationKind::Batch, true);
     if batch_normed >= rule.layers && first.backward_product() > rule.harmful_product {
         return cause(
-            0.8,
+            Ground::BatchNormGains,
             vec![
                 Measure::new(Quantity::BatchNormLayers, batch_normed as f64),
                 Measure::new(Quantity::BackwardProduct, first.backward_product()),
@@ -74,7 +74,7 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     }
     let product = Measure::new(Quantity::BackwardProduct, now.backward_product());
     cause(
-        0.3,
+        Ground::DriftingGains,
         vec![
             Measure::new(Quantity::PlainLayers, plain as f64),
             product.against(Reference::First, first.backward_product()),
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn harmful_without_skip_connections_only() {
         for (residual, kind, weight) in [
-            (false, NormalisationKind::Batch, Some(0.8)),
+            (false, NormalisationKind::Batch, Some(Ground::BatchNormGains)),
             (true, NormalisationKind::Batch, None),
             (false, NormalisationKind::Layer, None),
         ] {
@@ -107,7 +107,7 @@ mod tests {
                 layer.residual = Some(residual);
             }
             let run = alarmed_by(layout, &trace(&[1.0; 50], &[1.21; 50]));
-            assert_eq!(weigh(&run, None).map(|cause| cause.weight), weight, "{residual} {kind:?}");
+            assert_eq!(weigh(&run, None).map(|cause| cause.ground), weight, "{residual} {kind:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Cause: Adam's second moment lags behind a gradient that has grown.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::origin::Origin;
@@ -36,7 +36,7 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let measure = Measure::new(Quantity::SecondMomentLag, lag)
         .at(Place::Tensor(tensor))
         .against(Reference::Limit, RULES.lag);
-    let cause = Cause::new(CauseName::OptimizerState, 0.45, vec![measure]);
+    let cause = Cause::new(CauseName::OptimizerState, Ground::Lag, vec![measure]);
     Some(cause.of_layer(record.layout.layer_of(tensor)))
 }
 

@@ -1,6 +1,6 @@
 //! Cause: the range of the number type.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::origin::{Origin, first_seen};
@@ -17,7 +17,9 @@ pub(crate) const DOC: Doc = Doc {
           Inf in f16, and Inf minus Inf is NaN.",
     rule: |rules| {
         format!(
-            "Supported when the largest magnitude in the probed outputs or the gradients at the \
+            "Supported when the operation that made the first value that is not finite overflowed a \
+             16-bit type, and gives finite values in a wider one. With less support, when the \
+             largest magnitude in the probed outputs or the gradients at the \
              alarm is above {} of the type's maximum, or when a layer's output overflowed at step \
              0. In logs: when the loss scale collapsed before the alarm.",
             rules.precision,
@@ -31,13 +33,18 @@ pub(crate) const DOC: Doc = Doc {
 
 /// Weighs the largest magnitude against the type's maximum.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    if let Some(cause) = operation(run).or_else(|| experiments(run)) {
+        return Some(cause);
+    }
     let record = &run.record;
     let max = record.facts.dtype_max?;
-    let cause = |weight, measure| Cause::new(CauseName::Precision, weight, vec![measure]);
+    let cause = |ground, measure| Cause::new(CauseName::Precision, ground, vec![measure]);
     if let Some((step, NonFiniteAt::Output(layer))) = record.first_nonfinite
         && step.0 == 0
     {
-        return Some(cause(0.5, first_seen(Place::Output(layer), step)).of_layer(Some(layer)));
+        return Some(
+            cause(Ground::Overflow, first_seen(Place::Output(layer), step)).of_layer(Some(layer)),
+        );
     }
     let traced = run.alarm_pass().into_iter().flat_map(|(_, trace)| &trace.layers);
     let outputs = traced.map(|layer| layer.output.max_abs);
@@ -45,7 +52,27 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let largest = outputs.chain(gradients).fold(0.0, f64::max);
     let largest =
         Measure::new(Quantity::LargestMagnitude, largest).against(Reference::TypeMax, max);
-    (largest.value > max * RULES.precision).then(|| cause(0.4, largest))
+    (largest.value > max * RULES.precision).then(|| cause(Ground::Headroom, largest))
+}
+
+/// The operation that made the first value that is not finite, where a wider number type has room for it.
+fn operation(run: &Run) -> Option<Cause> {
+    let operation = run.broken_by()?.operation.as_ref()?;
+    let largest = operation.operands.iter().filter_map(|operand| operand.largest);
+    let largest = largest.reduce(f64::max).unwrap_or(0.0);
+    let largest = Measure::new(Quantity::LargestElement, largest);
+    let evidence = operation.dtype_max.map(|max| largest.against(Reference::TypeMax, max));
+    let layer = operation.module.as_deref().and_then(|name| run.record.layout.layer_named(name));
+    let evidence = evidence.into_iter().collect();
+    operation
+        .overflows_narrow_type()
+        .then(|| Cause::new(CauseName::Precision, Ground::NarrowType, evidence).of_layer(layer))
+}
+
+fn experiments(run: &Run) -> Option<Cause> {
+    let experiments = &run.record.inspection.as_ref()?.experiments;
+    let shown = super::by_experiments(experiments) == Some(CauseName::Precision);
+    shown.then(|| Cause::new(CauseName::Precision, Ground::Experiment, Vec::new()))
 }
 
 #[cfg(test)]

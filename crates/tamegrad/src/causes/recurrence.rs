@@ -1,6 +1,6 @@
 //! Cause: a recurrent matrix that is multiplied at every time step.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity, Reference};
 use crate::observe::LayerId;
@@ -52,7 +52,10 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         time_step_product(product, count).at_step(step),
         Measure::new(Quantity::LyapunovExponent, exponent).against(Reference::Limit, 0.0),
     ];
-    Some(Cause::new(CauseName::Recurrence, 0.92, evidence).of_layer(at_origin.or(first)))
+    Some(
+        Cause::new(CauseName::Recurrence, Ground::TimeSteps, evidence)
+            .of_layer(at_origin.or(first)),
+    )
 }
 
 #[cfg(test)]

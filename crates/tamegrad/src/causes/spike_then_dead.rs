@@ -1,6 +1,6 @@
 //! Cause: one huge update left a network that no longer learns.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity, Reference};
 use crate::origin::Origin;
@@ -39,7 +39,7 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let (now, before) = dead(run)?;
     let norm = Measure::new(Quantity::InnerGradientNorm, now).against(Reference::Before, before);
-    Some(Cause::new(CauseName::SpikeThenDead, 0.35, vec![norm]))
+    Some(Cause::new(CauseName::SpikeThenDead, Ground::NoGradient, vec![norm]))
 }
 
 /// The gradient norm at the end and before the alarm, when the inner layers are dead: most

@@ -1,6 +1,6 @@
 //! Cause: regression targets far from the scale of the network's output.
 
-use super::{Cause, CauseName};
+use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::observe::{LayerId, Step};
@@ -51,7 +51,7 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     }?;
     let evidence = vec![size, Measure::new(Quantity::Loss, loss).at_step(Step(0))];
     let last = record.layout.layers.len().checked_sub(1).map(LayerId);
-    Some(Cause::new(CauseName::UnscaledTarget, 0.93, evidence).of_layer(last))
+    Some(Cause::new(CauseName::UnscaledTarget, Ground::TargetSize, evidence).of_layer(last))
 }
 
 /// The size of targets that are far from the scale of outputs.

@@ -1,7 +1,7 @@
 //! Why, and what to do, as far as a log can say.
 
 use super::{Alarm, History, Sample, step};
-use crate::causes::{Cause, CauseName};
+use crate::causes::{Cause, CauseName, Ground};
 use crate::diagnosis::Verdict;
 use crate::evidence::{Measure, Quantity, Reference};
 use crate::finding::SignName;
@@ -14,12 +14,7 @@ use crate::running::median;
 /// The causes that the log supports, the best supported first.
 pub(super) fn weigh(history: &History<'_>, alarms: &[Alarm]) -> Vec<Cause> {
     let Some(first) = alarms.first() else { return Vec::new() };
-    let found = [
-        learning_rate(history, first.onset),
-        precision(history, alarms),
-        initialisation(history, first),
-        dead(first),
-    ];
+    let found = [learning_rate(history, first.onset), precision(history, alarms), dead(first)];
     found.into_iter().flatten().collect()
 }
 
@@ -34,7 +29,7 @@ fn learning_rate(history: &History<'_>, onset: i64) -> Option<Cause> {
         .find(|pair| pair[0].value > 0.0 && pair[1].value >= rule.jump * pair[0].value)?;
     let rate = Measure::new(Quantity::LearningRate, jump[1].value).at_step(step(jump[1].step));
     let evidence = vec![rate.against(Reference::Before, jump[0].value)];
-    Some(Cause::new(CauseName::LearningRate, 0.96, evidence))
+    Some(Cause::new(CauseName::LearningRate, Ground::RateJump, evidence))
 }
 
 /// The loss scale collapsed.
@@ -43,22 +38,12 @@ fn precision(history: &History<'_>, alarms: &[Alarm]) -> Option<Cause> {
     alarms
         .first()
         .filter(|first| first.onset >= collapse.onset)
-        .map(|_| Cause::new(CauseName::Precision, 0.5, collapse.evidence))
-}
-
-/// It was so from the first records on.
-fn initialisation(history: &History<'_>, first: &Alarm) -> Option<Cause> {
-    let records = if history.loss.is_empty() { history.gradient_norm } else { history.loss };
-    let at = records.iter().position(|sample| sample.step >= first.onset)?;
-    let begins = records.first().filter(|sample| sample.step <= 1)?;
-    let before = Measure::new(Quantity::RecordsBeforeAlarm, at as f64).at_step(step(begins.step));
-    (at < RULES.initialisation.log_records)
-        .then(|| Cause::new(CauseName::Initialisation, 0.85, vec![before]))
+        .map(|_| Cause::new(CauseName::Precision, Ground::Overflow, collapse.evidence))
 }
 
 fn dead(first: &Alarm) -> Option<Cause> {
     (first.verdict == Verdict::Dead)
-        .then(|| Cause::new(CauseName::SpikeThenDead, 0.35, first.evidence.clone()))
+        .then(|| Cause::new(CauseName::SpikeThenDead, Ground::NoGradient, first.evidence.clone()))
 }
 
 /// What to do, best first.
@@ -77,6 +62,7 @@ pub(super) fn remedies(
         facts: RunFacts::default(),
         origin,
         causes,
+        inspection: None,
         usual_rms: None,
         onset: Some(step(first.onset)),
         usual_norm: usual(history.gradient_norm, first.onset),
@@ -117,7 +103,7 @@ mod tests {
 
         let broken = samples(&[f64::NAN; 9]);
         let start = History { loss: &broken, ..History::default() };
-        assert_eq!(causes_of(&start), [CauseName::Initialisation]);
+        assert_eq!(causes_of(&start), [], "a first record tells of no weights");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a first step shows, as the diagnosis that all other sources give.
 
 use super::{Direction, OverflowAt, Preflight, RULE, Warning, headroom_min};
-use crate::causes::{Cause, CauseName};
+use crate::causes::{Cause, CauseName, Ground};
 use crate::diagnosis::{Diagnosis, Seen, Verdict, summaries};
 use crate::evidence::{Measure, Names, Place, Quantity, Reference};
 use crate::finding::{Finding, Severity, SignName};
@@ -31,6 +31,7 @@ impl Preflight {
             facts: RunFacts::default(),
             origin: origin.as_ref(),
             causes: &causes,
+            inspection: None,
             usual_norm: None,
             usual_rms: None,
             learning_rate: None,
@@ -116,18 +117,18 @@ impl Preflight {
 
     /// The cause that a warning supports.
     fn cause(&self, warning: &Warning) -> Option<Cause> {
-        let (name, weight) = match warning {
-            Warning::Overflow(OverflowAt::Input) => (CauseName::Data, 1.0),
+        let (name, ground) = match warning {
+            Warning::Overflow(OverflowAt::Input) => (CauseName::Data, Ground::BrokenData),
             Warning::Overflow(OverflowAt::Output(_) | OverflowAt::Gradient(_))
-            | Warning::LittleHeadroom { .. } => (CauseName::Precision, 0.5),
-            Warning::Gains { .. } => (CauseName::Initialisation, 0.85),
+            | Warning::LittleHeadroom { .. } => (CauseName::Precision, Ground::Overflow),
+            Warning::Gains { .. } => (CauseName::Initialisation, Ground::FirstGains),
             Warning::LargeUpdate { .. }
             | Warning::BrokenUpdate { .. }
-            | Warning::LearningRate { .. } => (CauseName::LearningRate, 0.5),
+            | Warning::LearningRate { .. } => (CauseName::LearningRate, Ground::LargeUpdates),
             Warning::Overflow(_) | Warning::AbsurdGradient { .. } => return None,
         };
         let measure = self.measure(warning);
-        Some(Cause::new(name, weight, vec![measure]).of_layer(measure.place.layer()))
+        Some(Cause::new(name, ground, vec![measure]).of_layer(measure.place.layer()))
     }
 }
 

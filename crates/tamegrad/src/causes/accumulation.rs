@@ -1,0 +1,81 @@
+//! Cause: a gradient that is a sum where a mean is meant, or that was never cleared.
+
+use super::{Cause, CauseName, Ground};
+use crate::doc::Doc;
+use crate::evidence::{Measure, Quantity, Reference};
+use crate::inspection::{Accumulation, Labels};
+use crate::origin::Origin;
+use crate::rules::RULES;
+use crate::run::Run;
+
+/// The text of `explain`.
+pub(crate) const DOC: Doc = Doc {
+    name: "accumulation",
+    title: "The gradient is a sum where a mean is meant",
+    what: "The gradient grows with the number of samples, tokens or micro-batches that it is made of, \
+           or still holds the gradients of earlier steps.",
+    why: "A learning rate that suits the mean over 512 tokens is 512 times too high for their sum. \
+          Without zero_grad every step adds to what is there, so the gradient grows from step to \
+          step while each pass looks normal.",
+    rule: |rules| {
+        let rule = rules.accumulation;
+        format!(
+            "Supported when the gradient that the optimizer is given at the alarm has more than {} \
+             times the norm of that of the only backward pass since the last step; or when the loss \
+             is a sum over at least {} labels.",
+            rule.uncleared, rule.labels,
+        )
+    },
+    example: "1 backward pass of norm 0.8, but a gradient of norm 61: 75 steps without zero_grad.",
+    remedy: "Call optimizer.zero_grad() in every step, divide the loss by the number of micro-batches, \
+             and use reduction=\"mean\" or divide by the number of tokens of the whole step.",
+    source: "4 of 112 public reports of broken training whose outcome is known; Han and Han 2024, \
+             Bug Fixes in LLM Training: Gradient Accumulation (unsloth).",
+};
+
+/// Weighs what the gradient at the alarm is made of.
+pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    run.first_alarm()?;
+    let seen = run.record.inspection.as_ref()?;
+    let evidence = seen.accumulation.and_then(uncleared);
+    let evidence = evidence.or_else(|| seen.labels.and_then(summed))?;
+    Some(Cause::new(CauseName::Accumulation, Ground::SummedGradient, vec![evidence]))
+}
+
+fn uncleared(of: Accumulation) -> Option<Measure> {
+    let is_more = of.norm > RULES.accumulation.uncleared * of.norm_of_one;
+    let norm = Measure::new(Quantity::GradientNorm, of.norm);
+    let norm = norm.against(Reference::OnePass, of.norm_of_one);
+    (of.passes == 1 && of.norm_of_one > 0.0 && is_more).then_some(norm)
+}
+
+fn summed(labels: Labels) -> Option<Measure> {
+    let counted = labels.len.saturating_sub(labels.ignored);
+    let is_many = labels.is_summed && counted >= RULES.accumulation.labels;
+    is_many.then(|| Measure::new(Quantity::SummedLabels, counted as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::check::{labels, looked_into};
+    use crate::inspection::Inspection;
+
+    #[test]
+    fn a_gradient_that_holds_more_than_its_pass() {
+        for (passes, norm, found) in [(1, 61.0, true), (1, 0.9, false), (8, 6.0, false)] {
+            let accumulation = Some(Accumulation { passes, norm, norm_of_one: 0.8 });
+            let run = looked_into(Inspection { accumulation, ..Inspection::default() });
+            assert_eq!(weigh(&run, None).is_some(), found, "{passes} {norm}");
+        }
+    }
+
+    #[test]
+    fn a_sum_over_many_labels() {
+        for (is_summed, len, found) in [(true, 512, true), (false, 512, false), (true, 2, false)] {
+            let labels = Some(Labels { is_summed, ..labels(len) });
+            let run = looked_into(Inspection { labels, ..Inspection::default() });
+            assert_eq!(weigh(&run, None).is_some(), found, "{is_summed} {len}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Cause: a mean, or another average, over nothing.
+
+use super::{Cause, CauseName, Ground};
+use crate::doc::Doc;
+use crate::evidence::{Measure, Quantity, Reference};
+use crate::inspection::{Inspection, Operation, OperationKind};
+use crate::origin::Origin;
+use crate::run::Run;
+
+/// The text of `explain`.
+pub(crate) const DOC: Doc = Doc {
+    name: "empty-set",
+    title: "An average over nothing",
+    what: "The loss averages over a part of the batch, and in this batch that part is empty: all \
+           labels are ignored, no sample is positive, a mask is 0 everywhere. A standard deviation \
+           of one value is such an average too.",
+    why: "0 divided by 0 is NaN. Whether a batch has such an empty part is a matter of chance, so \
+          the run breaks after hours, with nothing unusual in the model.",
+    rule: |_| {
+        "Supported when the loss ignores all labels of the step of the alarm; or when the first \
+         value that is not finite comes from an average over no elements, from a standard deviation \
+         of a single element, or from a division of 0 by a sum or count that is 0."
+            .to_owned()
+    },
+    example: "Step 4,312: 96 of 96 labels are ignored, and the cross-entropy is the mean of nothing.",
+    remedy: "Divide by max(count, 1), or leave such batches out; where it happens often, use larger \
+             batches.",
+    source: "10 of 112 public reports of broken training whose outcome is known, such as \
+             pytorch/pytorch#70348.",
+};
+
+/// Weighs the labels and the operation that broke.
+pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    let seen = run.broken_by()?;
+    let evidence = ignored_labels(seen).or_else(|| average(seen.operation.as_ref()?))?;
+    Some(Cause::new(CauseName::EmptySet, Ground::EmptySet, vec![evidence]))
+}
+
+fn ignored_labels(seen: &Inspection) -> Option<Measure> {
+    let labels = seen.labels.filter(|labels| labels.ignored >= labels.len)?;
+    let ignored = Measure::new(Quantity::IgnoredLabels, labels.ignored as f64);
+    Some(ignored.against(Reference::Total, labels.len as f64))
+}
+
+/// The number of elements that the average ran over.
+fn average(operation: &Operation) -> Option<Measure> {
+    let first = operation.operands.first();
+    let len = first.map(|operand| operand.len);
+    let averaged = |len: u64| Some(Measure::new(Quantity::AveragedElements, len as f64));
+    match operation.kind {
+        OperationKind::Std if len == Some(1) => averaged(1),
+        OperationKind::Mean | OperationKind::Std | OperationKind::Loss if len == Some(0) => {
+            averaged(0)
+        }
+        OperationKind::Division => {
+            let [above, below, ..] = &operation.operands[..] else { return None };
+            let is_count = matches!(
+                below.made_by,
+                Some(OperationKind::Sum | OperationKind::Cast | OperationKind::Mask)
+            );
+            let is_zero = below.len > 0 && below.zeros == below.len;
+            let nothing = above.zeros == above.len && is_zero && (is_count || below.len == 1);
+            nothing.then(|| Measure::new(Quantity::AveragedElements, 0.0))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causes::check::{labels, looked_into, operand};
+    use crate::inspection::{Labels, Operand};
+
+    #[test]
+    fn all_labels_are_ignored() {
+        for (ignored, found) in [(31, false), (32, true)] {
+            let labels = Some(Labels { ignored, ..labels(32) });
+            let run = looked_into(Inspection { labels, ..Inspection::default() });
+            assert_eq!(weigh(&run, None).is_some(), found, "{ignored}");
+        }
+    }
+
+    #[test]
+    fn averages_over_nothing() {
+        let zeros = |len| Operand { zeros: len, ..operand(len) };
+        let count = |len| Operand { made_by: Some(OperationKind::Sum), ..zeros(len) };
+        for (name, kind, operands, found) in [
+            ("mean of nothing", OperationKind::Mean, vec![operand(0)], true),
+            ("mean of something", OperationKind::Mean, vec![operand(4)], false),
+            ("deviation of one", OperationKind::Std, vec![operand(1)], true),
+            ("deviation of equals", OperationKind::Std, vec![operand(9)], false),
+            ("0 by a count of 0", OperationKind::Division, vec![zeros(1), count(1)], true),
+            ("rows of 0 by counts of 0", OperationKind::Division, vec![zeros(9), count(9)], true),
+            ("1 by 0", OperationKind::Division, vec![operand(1), count(1)], false),
+            ("0 by some values of 0", OperationKind::Division, vec![zeros(9), zeros(9)], false),
+        ] {
+            let operation = Some(Operation { operands, ..Operation::new(kind) });
+            let run = looked_into(Inspection { operation, ..Inspection::default() });
+            assert_eq!(weigh(&run, None).is_some(), found, "{name}");
+        }
+    }
+}
