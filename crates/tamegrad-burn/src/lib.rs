@@ -35,7 +35,7 @@
 
 mod change;
 mod clip;
-mod code;
+
 mod critical;
 mod device;
 mod device_scan;
@@ -58,7 +58,7 @@ mod snapshot;
 mod updates;
 
 pub use clip::Clip;
-pub use code::burn_code;
+
 pub use device::{default_device, device_name};
 pub use guard::{Guard, StepOutcome};
 pub use input::{input, named_input, see_input};

@@ -5,10 +5,8 @@ use std::ops::Deref;
 
 use tamegrad::remedies::Proposal;
 use tamegrad::{Diagnosis, Run};
+use tamegrad_report::code::{Framework, code};
 use tamegrad_report::{Style, terminal};
-
-use crate::code::burn_code;
-
 /// Characters in a line of a report.
 const WIDTH: usize = 100;
 /// Remedies that are shown as code.
@@ -25,11 +23,11 @@ pub struct Report {
 impl Report {
     pub(crate) fn new(diagnosis: Diagnosis, run: &Run, notices: &[String]) -> Self {
         let mut text = terminal::diagnosis(&diagnosis, run, &Style::plain(WIDTH));
-        let code = |proposal: &Proposal| {
-            let code = burn_code(&proposal.change)?;
+        let lines_of = |proposal: &Proposal| {
+            let code = code(&proposal.change, Framework::Burn)?;
             Some(format!("  // {}\n  {code}\n", proposal.label()))
         };
-        let lines: String = diagnosis.remedies.iter().filter_map(code).take(CODE_MAX).collect();
+        let lines: String = diagnosis.remedies.iter().filter_map(lines_of).take(CODE_MAX).collect();
         if !lines.is_empty() {
             text.push_str(&format!("\nThe first of them in burn\n{lines}"));
         }

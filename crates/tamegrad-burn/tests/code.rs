@@ -12,7 +12,8 @@ use burn::tensor::activation::{self, relu};
 use burn::tensor::{Device, Tensor};
 use tamegrad::Step;
 use tamegrad::remedies::{Change, NormPlace, Scheme};
-use tamegrad_burn::{Clip, Guard, burn_code};
+use tamegrad_burn::{Clip, Guard};
+use tamegrad_report::code::{Framework, code};
 
 /// What a program has of its own.
 struct Given<'a> {
@@ -82,9 +83,9 @@ fn every_line_that_a_report_shows_is_one_that_compiles() {
         Change::Activation { name: "relu".to_owned(), layer: None },
         Change::Reinitialise { scheme: Scheme::He, layer: None },
     ] {
-        let code = burn_code(&change).expect("a line");
+        let code = code(&change, Framework::Burn).expect("a line");
         let is_there = source.lines().any(|line| line.trim() == code);
         assert!(is_there, "`lines` has no `{code}`");
     }
-    assert_eq!(burn_code(&Change::Depth { layers: 3 }), None);
+    assert_eq!(code(&Change::Depth { layers: 3 }, Framework::Burn), None);
 }

@@ -10,8 +10,20 @@ use crate::recipe::{Activation, ClipBy, Model, NormalisationKind, Recipe, Scale}
 pub fn edits(change: &Change, recipe: &Recipe) -> Option<Vec<Edit>> {
     let optimizer = |key: &str| format!("optimizer.{}.{key}", recipe.optimizer.name());
     match change {
-        // What the guard does at run time is no part of a recipe.
-        Change::Guard | Change::Rewind { .. } => None,
+        // What the guard does at run time, or the user in code and data, is no part of a recipe.
+        Change::Guard
+        | Change::Rewind { .. }
+        | Change::FilterRows { .. }
+        | Change::FixLabels { .. }
+        | Change::GuardAverage { .. }
+        | Change::GuardOperation { .. }
+        | Change::UnmaskRow { .. }
+        | Change::OptimizerEps { .. }
+        | Change::ClearGradients
+        | Change::MeanLoss
+        | Change::DropLastBatch
+        | Change::WiderType { .. }
+        | Change::OtherKernel => None,
         Change::ClipGlobalNorm { max_norm } => clip(ClipBy::GlobalNorm, *max_norm, recipe),
         Change::ClipTensorNorm { max_norm } => clip(ClipBy::TensorNorm, *max_norm, recipe),
         Change::ClipValue { limit } => clip(ClipBy::Value, *limit, recipe),

@@ -1,13 +1,43 @@
 //! A change of a run in a few words, such as `clip by global norm at 2.1`.
 
+use tamegrad::inspection::{OperationKind, SourceLine};
 use tamegrad::remedies::{Change, Scheme};
 
 use crate::number::{count, counted, number};
+use crate::words;
 
 /// What a remedy changes, in a few words: `batch norm before the activation`, `relu in layers.17`.
 pub fn describe_change(change: &Change) -> String {
     match change {
         Change::Guard => "the guard in protect mode".into(),
+        Change::FilterRows { rows, .. } if rows.is_empty() => {
+            "leave out or repair the rows of the batch that are unlike the others".into()
+        }
+        Change::FilterRows { input, rows } => {
+            let of = input.as_ref().map_or(String::new(), |name| format!(" of input {name}"));
+            let rows: Vec<String> = rows.iter().map(|row| count(*row)).collect();
+            format!("leave out or repair rows {}{of}", rows.join(", "))
+        }
+        Change::FixLabels { classes: Some(classes) } => {
+            format!("number the labels from 0 to {}", count(classes.saturating_sub(1)))
+        }
+        Change::FixLabels { classes: None } => "make the labels fit the loss function".into(),
+        Change::GuardAverage { line } => {
+            format!("divide by at least 1 in the average{}", at(line))
+        }
+        Change::GuardOperation { operation, line } => {
+            format!("{}{}", guarded(*operation), at(line))
+        }
+        Change::UnmaskRow { line } => {
+            format!("leave one entry of each row unmasked{}", at(line))
+        }
+        Change::OptimizerEps { eps } => format!("eps of {} in the optimizer", number(*eps)),
+        Change::ClearGradients => "clear the gradients in every step".into(),
+        Change::MeanLoss => "use the mean over the labels as the loss".into(),
+        Change::DropLastBatch => "drop the last, incomplete batch, or use larger batches".into(),
+        Change::WiderType { line: None } => "bfloat16 or float32 in place of float16".into(),
+        Change::WiderType { line } => format!("float32 for the operation{}", at(line)),
+        Change::OtherKernel => "another kernel or version".into(),
         Change::ClipGlobalNorm { max_norm } => {
             format!("clip by global norm at {}", number(*max_norm))
         }
@@ -43,6 +73,23 @@ pub fn describe_change(change: &Change) -> String {
     }
 }
 
+/// Where a change is to be made.
+fn at(line: &Option<SourceLine>) -> String {
+    line.as_ref().map_or(String::new(), |line| format!(" in {}", words::line_of(line)))
+}
+
+fn guarded(operation: OperationKind) -> &'static str {
+    match operation {
+        OperationKind::Log => "clamp the input of the logarithm above 0",
+        OperationKind::Exp => "clamp the input of the exponential",
+        OperationKind::Division => "add an eps to the divisor",
+        OperationKind::InverseTrigonometric => "clamp the input inside the function's domain",
+        OperationKind::Std => "add an eps to the variance before the square root",
+        OperationKind::Norm => "add an eps to the input of the norm",
+        _ => "add an eps to the function's input",
+    }
+}
+
 fn scheme_name(scheme: Scheme) -> &'static str {
     match scheme {
         Scheme::He => "He",
@@ -66,6 +113,24 @@ mod tests {
         let layer = || Some("layers.17".to_owned());
         for (change, words) in [
             (Change::Guard, "the guard in protect mode"),
+            (
+                Change::FilterRows { input: Some("x".into()), rows: vec![3, 1700] },
+                "leave out or repair rows 3, 1,700 of input x",
+            ),
+            (Change::FixLabels { classes: Some(10) }, "number the labels from 0 to 9"),
+            (
+                Change::GuardOperation {
+                    operation: OperationKind::Sqrt,
+                    line: Some(SourceLine {
+                        file: "a.py".into(),
+                        line: 7,
+                        ..SourceLine::default()
+                    }),
+                },
+                "add an eps to the function's input in a.py, line 7",
+            ),
+            (Change::OptimizerEps { eps: 1e-4 }, "eps of 1e-4 in the optimizer"),
+            (Change::WiderType { line: None }, "bfloat16 or float32 in place of float16"),
             (Change::ClipGlobalNorm { max_norm: 2.1 }, "clip by global norm at 2.1"),
             (Change::ClipTensorNorm { max_norm: 0.5 }, "clip each tensor by norm at 0.5"),
             (Change::ClipValue { limit: 1e-4 }, "clip each element at 1e-4"),

@@ -5,6 +5,7 @@
 
 mod diagnosis;
 pub(crate) mod number;
+mod operation;
 
 use serde::Serialize;
 use tamegrad::{Diagnosis, Verdict};
@@ -13,10 +14,11 @@ use crate::text::printable_json;
 
 pub(crate) use diagnosis::gains;
 pub use diagnosis::{
-    AgainstReport, CauseReport, ChainReport, DiagnosisReport, FindingReport, GainReport,
-    MeasureReport, OriginReport, PlaceReport, RemedyReport, SCHEMA, SeenReport, SignReport,
-    SignState, finding,
+    AgainstReport, CauseReport, ChainReport, DiagnosisReport, FindingReport, FirstNonFiniteReport,
+    GainReport, MeasureReport, OriginReport, PlaceReport, RemedyReport, SCHEMA, SeenReport,
+    SignReport, SignState, finding,
 };
+pub use operation::{LineReport, OperandReport, OperationReport};
 
 /// One training run, as `train --json` tells it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -22,6 +22,7 @@ pub mod change;
 #[cfg(test)]
 mod check;
 pub mod checkpoint;
+pub mod code;
 pub mod explain;
 mod exploding;
 pub mod json;

@@ -95,7 +95,10 @@ fn why(diagnosis: &Diagnosis) -> String {
         vec![rank, words::cause(cause, names), words::measures(&cause.evidence, names)]
     });
     if diagnosis.causes.is_empty() {
-        return format!("## Why\n\n{}.\n", capital(words::no_cause(diagnosis)));
+        let list = words::checklist(diagnosis).iter().map(|text| format!("- {text}\n"));
+        let list: String = list.collect();
+        let list = if list.is_empty() { list } else { format!("\nCheck first:\n\n{list}") };
+        return format!("## Why\n\n{}.\n{list}", capital(words::no_cause(diagnosis)));
     }
     format!(
         "## Why\n\nCauses that the numbers support, best supported first.\n\n{}",

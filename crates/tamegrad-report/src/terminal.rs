@@ -90,6 +90,7 @@ fn head(diagnosis: &Diagnosis, run: &Run, style: &Style) -> Vec<String> {
     let mut lines = title(diagnosis, style);
     lines.extend(labelled("When", &onset, style));
     lines.extend(origin(diagnosis, style));
+    lines.extend(first(diagnosis, style));
     lines.extend(why(diagnosis, style));
     lines.extend(notes(run, style));
     lines
@@ -123,11 +124,24 @@ fn place_numbers(diagnosis: &Diagnosis) -> Vec<String> {
     numbers.map(|number| words::measure(number, &diagnosis.names)).collect()
 }
 
+/// The first value that was not finite, and the operation that made it.
+fn first(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
+    let first = diagnosis.first_nonfinite.as_ref();
+    let first = first.map(|first| words::first_nonfinite(first, &diagnosis.names));
+    let operation = diagnosis.operation.as_ref().map(words::operation);
+    let rows = [("First NaN/Inf", first), ("Operation", operation)];
+    let rows = rows.into_iter().filter_map(|(label, text)| Some((label, text?)));
+    rows.flat_map(|(label, text)| labelled(label, &text, style)).collect()
+}
+
 /// The first cause with its numbers but those told with the place, and the others in a line each.
 pub(crate) fn why(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let names = &diagnosis.names;
     let Some((first, others)) = diagnosis.causes.split_first() else {
-        return labelled("Why", words::no_cause(diagnosis), style);
+        let mut lines = labelled("Why", words::no_cause(diagnosis), style);
+        let list = words::checklist(diagnosis).iter().map(|text| (*text).to_owned());
+        lines.extend(listed("Check first", list, style));
+        return lines;
     };
     let mut lines = labelled("Why", &words::cause(first, names), style);
     let indent = format!("{}- ", " ".repeat(LABEL));

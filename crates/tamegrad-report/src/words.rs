@@ -1,6 +1,7 @@
 //! The words that the terminal and Markdown share.
 
 mod measure;
+mod operation;
 mod title;
 
 use tamegrad::causes::Cause;
@@ -10,6 +11,7 @@ use tamegrad::{Diagnosis, GradientAction, Names, Place, Run, Severity, Verdict};
 
 pub use measure::measure;
 pub(crate) use measure::measures;
+pub(crate) use operation::{checklist, first_nonfinite, line_of, operation};
 pub use title::title;
 
 use crate::number::{count, counted, number};
@@ -135,6 +137,25 @@ pub fn why(proposal: &Proposal) -> String {
         (RemedyName::Reinitialise, _) => "gains start at 1, whatever the depth".into(),
         (RemedyName::BatchNorm, Change::BatchNorm { place }) => {
             format!("resets the scale at every layer, {} the activation", place.as_str())
+        }
+        (RemedyName::FilterRows, _) => "a bad row comes back in every epoch".into(),
+        (RemedyName::FixLabels, _) => "a class that does not exist cannot be learned".into(),
+        (RemedyName::DropEmptyBatch, _) => "0 / 1 is 0, and so is its gradient".into(),
+        (RemedyName::GuardOperation, _) => {
+            "clamp the input, not the result: the gradient of a clamped result is still infinite"
+                .into()
+        }
+        (RemedyName::UnmaskRow, _) => "the softmax of a row of -inf is 0 / 0".into(),
+        (RemedyName::OptimizerEps, _) => {
+            "keeps the divisor above 0 where the second moment rounds to 0".into()
+        }
+        (RemedyName::NormaliseAccumulation, _) => {
+            "the gradient is then of the same size, however much it is made of".into()
+        }
+        (RemedyName::LargerBatch, _) => "an average needs something to run over".into(),
+        (RemedyName::WiderType, _) => "float16 ends at 65,504".into(),
+        (RemedyName::OtherKernel, _) => {
+            "the same numbers are finite when computed another way".into()
         }
         (RemedyName::BoundedActivation, _) => "the slope no longer grows with the input".into(),
         (RemedyName::FewerLayers, _) => "fewer factors in the chain".into(),

@@ -103,7 +103,7 @@ mod tests {
             diagnosis
         };
         for (diagnosis, words) in [
-            (with("schema", Value::Null), "got none, want `tamegrad/diagnosis/1`"),
+            (with("schema", Value::Null), "got none, want `tamegrad/diagnosis/2`"),
             (with("schema", json!("tamegrad/diagnosis/9")), "got `tamegrad/diagnosis/9`"),
             (with("verdict", json!("unheard-of")), "verdict: got `unheard-of`"),
             (with("signs", json!(7)), "cannot be read"),

@@ -63,7 +63,8 @@ impl Plan {
             Change::BatchNorm { place } => self.shape.norm = Some(*place),
             Change::Activation { name, .. } => self.shape.activation = Some(name.clone()),
             Change::Depth { layers } => self.shape.depth = Some((*layers).max(1) as usize),
-            Change::WeightDecay { .. } | Change::L2Penalty { .. } | Change::L1Penalty { .. } => {}
+            // Penalties, and what is to be mended in code or data.
+            _ => {}
         }
     }
 }

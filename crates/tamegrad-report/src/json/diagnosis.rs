@@ -1,20 +1,25 @@
 //! A diagnosis as JSON: the one schema of `diagnose --json`, `train --json`, Python's `to_dict` and what
 //! a run folder keeps (`docs/json.md`). It is read back as well.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use tamegrad::causes::{Cause, CauseName};
+use tamegrad::causes::{Cause, CauseName, Ground};
 use tamegrad::diagnosis::{Seen, SignSummary};
+use tamegrad::inspection::Operation;
 use tamegrad::remedies::{Change, Proposal, RemedyName};
 use tamegrad::{
-    Chain, Diagnosis, Finding, LayerId, Link, Measure, Names, Origin, Place, Quantity, Reference,
-    Severity, SignName, Step, TensorId, Verdict,
+    Chain, Diagnosis, Finding, FirstNonFinite, LayerId, Link, Measure, Names, Origin, Place,
+    Quantity, Reference, Severity, SignName, Stage, Step, TensorId, Verdict,
 };
 
 use super::number;
+use super::operation::OperationReport;
+use crate::code::{Framework, code};
 use crate::{change, words};
 
 /// The schema and its version.
-pub const SCHEMA: &str = "tamegrad/diagnosis/1";
+pub const SCHEMA: &str = "tamegrad/diagnosis/2";
 
 /// A diagnosis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +36,10 @@ pub struct DiagnosisReport {
     pub recovered_step: Option<u64>,
     /// Where it began.
     pub origin: Option<OriginReport>,
+    /// The first value that was not finite; `null` where all were.
+    pub first_nonfinite: Option<FirstNonFiniteReport>,
+    /// The operation that made it, where it is known.
+    pub operation: Option<OperationReport>,
     /// Why, the best supported first.
     pub causes: Vec<CauseReport>,
     /// The signs.
@@ -79,6 +88,21 @@ pub struct OriginReport {
     pub evidence: Vec<MeasureReport>,
 }
 
+/// The first value that was not finite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstNonFiniteReport {
+    /// When.
+    pub step: u64,
+    /// Kebab-case name of the stage of the step: `inputs`, `targets`, `outputs`, `loss`, ...
+    pub stage: String,
+    /// The input, layer output or parameter.
+    pub place: Option<PlaceReport>,
+    /// Stages of that step that are known to have been finite.
+    pub finite: Vec<String>,
+    /// The whole in words.
+    pub text: String,
+}
+
 /// A cause.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CauseReport {
@@ -86,8 +110,8 @@ pub struct CauseReport {
     pub name: String,
     /// Title in words.
     pub title: String,
-    /// How well the numbers support it, 0 to 1.
-    pub weight: f64,
+    /// Kebab-case name of what it rests on; causes are ranked by it.
+    pub ground: String,
     /// The layer that it concerns.
     pub layer: Option<String>,
     /// The numbers.
@@ -219,6 +243,10 @@ pub struct RemedyReport {
     pub treats_cause: bool,
     /// Whether the guard does it at run time, in protect mode.
     pub is_automatic: bool,
+    /// Who carries it out: `automatic`, `on-request` or `advice`.
+    pub grade: String,
+    /// The lines that carry it out, by framework; those without such lines are left out.
+    pub code: BTreeMap<String, String>,
     /// The numbers that it is made from.
     pub evidence: Vec<MeasureReport>,
 }
@@ -237,6 +265,8 @@ impl From<&Diagnosis> for DiagnosisReport {
             onset_step: of.onset.map(|step| step.0),
             recovered_step: of.recovered.map(|step| step.0),
             origin: of.origin.as_ref().map(|of| origin(of, names)),
+            first_nonfinite: of.first_nonfinite.as_ref().map(|of| first_nonfinite(of, names)),
+            operation: of.operation.as_ref().map(OperationReport::from),
             causes: of.causes.iter().map(|of| cause(of, names)).collect(),
             signs: of.signs.iter().map(|of| sign(of, names)).collect(),
             decided_by: of.decided_by.map(|sign| sign.as_str().to_owned()),
@@ -287,11 +317,21 @@ fn origin(of: &Origin, names: &Names) -> OriginReport {
     }
 }
 
+fn first_nonfinite(of: &FirstNonFinite, names: &Names) -> FirstNonFiniteReport {
+    FirstNonFiniteReport {
+        step: of.step.0,
+        stage: of.stage.as_str().to_owned(),
+        place: place(of.place, names),
+        finite: of.finite.iter().map(|stage| stage.as_str().to_owned()).collect(),
+        text: words::first_nonfinite(of, names),
+    }
+}
+
 fn cause(of: &Cause, names: &Names) -> CauseReport {
     CauseReport {
         name: of.name.as_str().to_owned(),
         title: of.name.doc().title.to_owned(),
-        weight: of.weight,
+        ground: of.ground.as_str().to_owned(),
         layer: layer(of.layer, names),
         evidence: measures(&of.evidence, names),
     }
@@ -354,8 +394,16 @@ fn remedy(of: &Proposal, names: &Names) -> RemedyReport {
         why: words::why(of),
         treats_cause: of.treats_cause,
         is_automatic: of.is_automatic(),
+        grade: of.grade().as_str().to_owned(),
+        code: lines(&of.change),
         evidence: measures(&of.evidence, names),
     }
+}
+
+/// The lines that carry out a change, by framework.
+fn lines(of: &Change) -> BTreeMap<String, String> {
+    let lines = |framework: Framework| Some((framework.as_str().into(), code(of, framework)?));
+    Framework::ALL.into_iter().filter_map(lines).collect()
 }
 
 impl TryFrom<&DiagnosisReport> for Diagnosis {
@@ -377,6 +425,9 @@ impl TryFrom<&DiagnosisReport> for Diagnosis {
         };
         let chain = report.chain.as_ref().map(|of| read.chain(of));
         let origin = report.origin.as_ref().map(|of| read.origin(of)).transpose()?;
+        let first_nonfinite = report.first_nonfinite.as_ref();
+        let first_nonfinite = first_nonfinite.map(|of| read.first_nonfinite(of)).transpose()?;
+        let operation = report.operation.as_ref().map(Operation::try_from).transpose()?;
         let causes = all(&report.causes, |of| read.cause(of))?;
         let signs = all(&report.signs, |of| read.sign(of))?;
         let remedies = all(&report.remedies, |of| read.remedy(of))?;
@@ -386,6 +437,8 @@ impl TryFrom<&DiagnosisReport> for Diagnosis {
             onset: report.onset_step.map(Step),
             recovered: report.recovered_step.map(Step),
             origin,
+            first_nonfinite,
+            operation,
             causes,
             signs,
             decided_by: report.decided_by.as_deref().map(sign_name).transpose()?,
@@ -478,10 +531,20 @@ impl Read {
         })
     }
 
+    fn first_nonfinite(&mut self, of: &FirstNonFiniteReport) -> Result<FirstNonFinite, String> {
+        let stage = |name: &String| known("stage", name, Stage::ALL, Stage::as_str);
+        Ok(FirstNonFinite {
+            step: Step(of.step),
+            stage: stage(&of.stage)?,
+            place: self.place(of.place.as_ref())?,
+            finite: of.finite.iter().map(stage).collect::<Result<_, _>>()?,
+        })
+    }
+
     fn cause(&mut self, of: &CauseReport) -> Result<Cause, String> {
         Ok(Cause {
             name: known("cause", &of.name, CauseName::ALL, CauseName::as_str)?,
-            weight: of.weight,
+            ground: known("ground", &of.ground, Ground::ALL, Ground::as_str)?,
             layer: self.layer(of.layer.as_ref()),
             evidence: self.measures(&of.evidence)?,
         })
@@ -563,7 +626,7 @@ mod tests {
         let report = DiagnosisReport::from(&exploded().diagnosis());
         type Damage = fn(&mut DiagnosisReport);
         let damages: [(Damage, &str); 4] = [
-            (|r| r.schema = "tamegrad/diagnosis/9".into(), "want `tamegrad/diagnosis/1`"),
+            (|r| r.schema = "tamegrad/diagnosis/9".into(), "want `tamegrad/diagnosis/2`"),
             (|r| r.verdict = "sunny".into(), "verdict: got `sunny`"),
             (|r| r.causes[0].name = "moon".into(), "cause: got `moon`"),
             (|r| r.causes[0].evidence[0].quantity = "luck".into(), "quantity: got `luck`"),

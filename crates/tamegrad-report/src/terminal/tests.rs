@@ -1,7 +1,7 @@
 //! Tests of what a person reads in the terminal.
 
 use tamegrad::SignName;
-use tamegrad::causes::{Cause, CauseName};
+use tamegrad::causes::{Cause, CauseName, Ground};
 use tamegrad::{
     Guard, LayerId, Layout, Measure, Observation, Origin, Place, Quantity, RunFacts, Severity, Step,
 };
@@ -73,7 +73,7 @@ fn other_causes_have_a_line_each() {
     let rate = Measure::new(Quantity::LearningRate, 0.5);
     let evidence = vec![rate, Measure::new(Quantity::Loss, 9.0)];
     for name in [CauseName::LearningRate, CauseName::Data] {
-        given.causes.push(Cause::new(name, 0.3, evidence.clone()));
+        given.causes.push(Cause::new(name, Ground::DriftingGains, evidence.clone()));
     }
     let text = diagnosis(&given, guard.run(), &Style::plain(100));
     let lines: Vec<&str> = text.lines().skip(5).take(3).collect();

@@ -105,6 +105,9 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::LearningRateLeft => "fraction of the learning rate left after all cuts".into(),
         Quantity::Metric => "metric".into(),
         Quantity::BestMetric => "best metric".into(),
+        Quantity::LargestElement if of.place == Place::Run => {
+            "largest number that the operation was given".into()
+        }
         Quantity::LargestElement => format!("largest value in {}", place(of.place, names)),
         Quantity::DataRms => format!("RMS of {}", place(of.place, names)),
         Quantity::LargestOutput => "largest output of the pass".into(),
@@ -114,6 +117,23 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::RecordsSinceAlarm => "records since the alarm".into(),
         Quantity::RecordsBeforeAlarm => "records before the first alarm".into(),
         Quantity::HeadroomBits => of_place("powers of 2 to the number type's maximum"),
+        Quantity::SmallestLabel => "smallest label".into(),
+        Quantity::LargestLabel => "largest label".into(),
+        Quantity::IgnoredLabels => "labels that the loss ignores".into(),
+        Quantity::SummedLabels => "labels that the loss is a sum over".into(),
+        Quantity::LongTargets => "label sequences longer than their inputs".into(),
+        Quantity::SmallestElement => format!("smallest value in {}", place(of.place, names)),
+        Quantity::AveragedElements => "elements that the average runs over".into(),
+        Quantity::MaskedRows => "rows of the softmax that are -inf throughout".into(),
+        Quantity::ZeroElements => match of.place {
+            Place::Tensor(_) => {
+                format!("zeros in the optimizer's state of {}", place(of.place, names))
+            }
+            _ => "zeros that the operation was given".into(),
+        },
+        Quantity::NegativeElements => "negative numbers that the operation was given".into(),
+        Quantity::BrokenRows => "rows of the batch with NaN or Inf".into(),
+        Quantity::OptimizerEps => "the optimizer's eps in the number type of its state".into(),
         Quantity::LossElasticity => "change of the loss, in %, for 1% larger weights".into(),
     }
 }
@@ -163,6 +183,8 @@ fn against(of: &Measure, reference: Reference, value: f64) -> String {
         Reference::Spread => format!("usual spread {value}"),
         Reference::Descent => format!("descent so far {value}"),
         Reference::Total => format!("of {value}"),
+        Reference::Given => format!("set to {value}"),
+        Reference::OnePass => format!("one pass {value}"),
         Reference::TypeMax => format!("number type's maximum {value}"),
     }
 }

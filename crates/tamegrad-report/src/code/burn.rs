@@ -1,20 +1,46 @@
 //! Remedies as code for burn.
 
+use tamegrad::inspection::OperationKind;
 use tamegrad::remedies::{Change, NormPlace, Scheme};
+
+use super::{list, two_digits};
 
 /// The lines that carry out a change in a burn program; `None` where there is no line to show.
 ///
 /// Names that a program has of its own are `learning_rate`, `layer`, `h`, `loss`, `y` and so on.
-///
-/// ```
-/// use tamegrad::remedies::Change;
-///
-/// let code = tamegrad_burn::burn_code(&Change::ClipGlobalNorm { max_norm: 12.0 });
-/// assert_eq!(code.as_deref(), Some("let guard = guard.with_clip(Clip::GlobalNorm(12.0));"));
-/// ```
-pub fn burn_code(change: &Change) -> Option<String> {
+pub(super) fn code(change: &Change) -> Option<String> {
     Some(match change {
         Change::Guard => "let guard = Guard::protect(&model);".to_owned(),
+        Change::FilterRows { rows, .. } => match &rows[..] {
+            [] => {
+                "let x = x.select(0, finite_rows); // leave out rows that are not finite".to_owned()
+            }
+            rows => format!("let x = x.select(0, rows); // all rows but {}", list(rows)),
+        },
+        Change::FixLabels { .. } => "let labels = labels - 1; // from 0 to classes - 1".to_owned(),
+        Change::GuardAverage { .. } => {
+            "let loss = losses.sum() / mask.float().sum().clamp_min(1.0);".to_owned()
+        }
+        Change::GuardOperation { operation, .. } => match operation {
+            OperationKind::Log => "let y = x.clamp_min(1e-12).log();".to_owned(),
+            OperationKind::Exp => "let y = x.clamp_max(80.0).exp();".to_owned(),
+            OperationKind::Division => "let y = y / (x + 1e-8);".to_owned(),
+            _ => "let y = x.clamp_min(1e-12).sqrt();".to_owned(),
+        },
+        Change::UnmaskRow { .. } => {
+            "let scores = scores.mask_fill(mask, -1e4); // not f32::NEG_INFINITY".to_owned()
+        }
+        Change::OptimizerEps { eps } => {
+            format!("let optimizer = AdamConfig::new().with_epsilon({eps:?}).init();")
+        }
+        // burn's gradients are new in every backward pass.
+        Change::ClearGradients => return None,
+        Change::MeanLoss => "let loss = losses.mean();".to_owned(),
+        Change::DropLastBatch => {
+            "let batches = loader.iter().filter(|batch| batch.len() > 1);".to_owned()
+        }
+        Change::WiderType { .. } => "let h = h.cast(FloatDType::F32);".to_owned(),
+        Change::OtherKernel => "// run the model on another backend, without fusion".to_owned(),
         Change::ClipGlobalNorm { max_norm } => {
             format!("let guard = guard.with_clip(Clip::GlobalNorm({max_norm:?}));")
         }
@@ -79,9 +105,4 @@ pub fn burn_code(change: &Change) -> Option<String> {
         Change::Activation { name, .. } => format!("let h = activation::{name}(layer.forward(h));"),
         Change::Depth { .. } => return None,
     })
-}
-
-/// A rate as a person would write it: 0.30000000000000004 becomes 0.3.
-fn two_digits(rate: f64) -> f64 {
-    format!("{rate:.1e}").parse().unwrap_or(rate)
 }
