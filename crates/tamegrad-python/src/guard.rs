@@ -8,9 +8,11 @@ use tamegrad::{
     Finding, Finished, GuardConfig, Measure, Mode, NamedInput, Names, Observation, OpenStep, Place,
     RunFacts, ShrinkingStep, Step, TensorInfo,
 };
+use tamegrad_report::code::{Framework, code};
 use tamegrad_report::{Style, describe_change, json, terminal};
 
 use crate::decision::Decision;
+use crate::inspection::Inspection;
 use crate::layout::{LayerRow, TensorRow, layout, tensor_infos};
 use crate::numbers::{Numbers, stats};
 use crate::scan::Scan;
@@ -56,8 +58,9 @@ type FindingRow = (
 /// Verdict, onset, origin, cause, kind of place.
 type Summary =
     (&'static str, Option<u64>, Option<String>, Option<&'static str>, Option<&'static str>);
-/// Label, what it changes, why, whether it treats the cause.
-type RemedyRow = (String, String, String, bool);
+/// Label, what it changes, why, whether it treats the cause, name, grade, code by framework.
+type RemedyRow =
+    (String, String, String, bool, &'static str, &'static str, Vec<(&'static str, String)>);
 
 #[pymethods]
 impl Guard {
@@ -261,6 +264,11 @@ impl Guard {
         self.core.observe_lag(&lag);
     }
 
+    /// Takes in what was found out about an alarm, a `_inspection.Inspection`; what is known already stays.
+    fn observe_inspection(&mut self, found: Inspection) {
+        self.core.observe_inspection(found.into());
+    }
+
     /// Number of findings so far.
     fn finding_count(&self) -> usize {
         self.core.run().findings().len()
@@ -327,7 +335,18 @@ impl Guard {
         let diagnosis = self.core.diagnosis();
         let row = |proposal: &tamegrad::remedies::Proposal| {
             let change = describe_change(&proposal.change);
-            (proposal.label(), change, tamegrad_report::why(proposal), proposal.treats_cause)
+            let lines = |framework: Framework| {
+                Some((framework.as_str(), code(&proposal.change, framework)?))
+            };
+            (
+                proposal.label(),
+                change,
+                tamegrad_report::why(proposal),
+                proposal.treats_cause,
+                proposal.remedy.as_str(),
+                proposal.grade().as_str(),
+                Framework::ALL.into_iter().filter_map(lines).collect(),
+            )
         };
         diagnosis.remedies.iter().map(row).collect()
     }

@@ -16,6 +16,7 @@ mod command;
 mod decision;
 mod dlpack;
 mod guard;
+mod inspection;
 mod layout;
 mod memory;
 mod numbers;
@@ -38,6 +39,8 @@ mod _core {
     use crate::decision::Decision;
     #[pymodule_export]
     use crate::guard::Guard;
+    #[pymodule_export]
+    use crate::inspection::judge_experiments;
     #[pymodule_export]
     use crate::preflight::{Preflight, critical_multiple};
     #[pymodule_export]

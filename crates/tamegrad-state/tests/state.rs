@@ -1,6 +1,7 @@
 //! States that are saved and loaded: every bit comes back, and damage is told and never panics.
 
 use serde_reflection::{Samples, Tracer, TracerConfig};
+use tamegrad::inspection::{OperationKind, Varied};
 use tamegrad::observe::LayerTrace;
 use tamegrad::record::NonFiniteAt;
 use tamegrad::{
@@ -253,6 +254,8 @@ fn the_format_number_goes_up_when_the_state_changes() {
         tracer.trace_type::<ActivationKind>(&samples)?;
         tracer.trace_type::<NormalisationKind>(&samples)?;
         tracer.trace_type::<NonFiniteAt>(&samples)?;
+        tracer.trace_type::<OperationKind>(&samples)?;
+        tracer.trace_type::<Varied>(&samples)?;
         tracer.trace_type::<Quantity>(&samples)?;
         tracer.trace_type::<Reference>(&samples)?;
         tracer.trace_type::<Place>(&samples)?;

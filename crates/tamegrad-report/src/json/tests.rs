@@ -16,7 +16,7 @@ fn a_training_run_of_each_end() {
     let value = value_of(&train(&exploded().diagnosis(), Some(f64::NAN), "a1b2"));
     assert_eq!(
         keys(&value),
-        "actions causes chain decided_by metric onset_step origin recovered_step remedies schema \
+        "actions causes chain decided_by first_nonfinite metric onset_step operation origin recovered_step remedies schema \
          seen signs verdict weights_hash"
     );
     assert_eq!(value["schema"], SCHEMA);
@@ -123,6 +123,14 @@ fn every_key_of_a_fix() {
             "why": "the slope no longer grows with the input",
             "treats_cause": true,
             "is_automatic": false,
+            "grade": "on-request",
+            "code": {
+                "pytorch": "h = torch.nn.functional.relu(layer(h))",
+                "lightning": "h = torch.nn.functional.relu(layer(h))",
+                "transformers": "h = torch.nn.functional.relu(layer(h))",
+                "burn": "let h = activation::relu(layer.forward(h));",
+                "keras": "keras.layers.Dense(units, activation=\"relu\")",
+            },
             "evidence": [],
         })
     );

@@ -20,6 +20,7 @@ fn an_exploded_run() {
     EXPLODED  the run ended with NaN or Inf (160 steps seen)
     When           step 150
     Where          layers.3; backward gain of layers.3: 41 (usually 1.7)
+    First NaN/Inf  the loss, at step 152; finite in that step: the inputs
     Why            An activation that grows faster than its input (activation) in layers.3
                    - largest gain of layers.3: 41
 
@@ -76,7 +77,7 @@ fn other_causes_have_a_line_each() {
         given.causes.push(Cause::new(name, Ground::DriftingGains, evidence.clone()));
     }
     let text = diagnosis(&given, guard.run(), &Style::plain(100));
-    let lines: Vec<&str> = text.lines().skip(5).take(3).collect();
+    let lines: Vec<&str> = text.lines().skip(6).take(3).collect();
     assert_eq!(
         lines,
         [
@@ -106,7 +107,7 @@ fn numbers_told_with_the_place_are_not_told_again() {
         given.causes[0].evidence = of_cause;
         let head = head(&given, guard.run(), &Style::plain(100));
         let place = head[2].trim_start_matches("Where").trim_start();
-        let numbers: Vec<&str> = head[4..].iter().map(|line| line.trim()).collect();
+        let numbers: Vec<&str> = head[5..].iter().map(|line| line.trim()).collect();
         let told = format!("{place} | {}", numbers.join(" "));
         assert_eq!(told.trim_end(), where_and_why);
     }
@@ -141,7 +142,7 @@ fn a_place_without_a_name_is_told_in_words() {
         given.causes.clear();
         let head = head(&given, guard.run(), &Style::plain(1000));
         assert_eq!(head[2], format!("{:15}{told}", "Where"));
-        assert!(head[3].starts_with(&format!("{:15}{why}", "Why")), "{}", head[3]);
+        assert!(head[4].starts_with(&format!("{:15}{why}", "Why")), "{}", head[4]);
     }
 }
 
@@ -223,12 +224,23 @@ fn a_run_of_which_only_the_loss_is_known() {
         guard.observe(&Observation { step: Step(step), loss, ..Observation::default() }, &[]);
     }
     let text = told(&guard, &Style::plain(100));
-    let head: Vec<&str> = text.lines().take(6).collect();
+    let head: Vec<&str> = text.lines().take(17).collect();
     insta::assert_snapshot!(head.join("\n"), @"
     EXPLODED  the run ended with NaN or Inf (3 steps seen)
     When           step 2
     Where          unknown: no layer or tensor stands out
+    First NaN/Inf  the loss, at step 2
     Why            unknown: no known cause fits the numbers
+    Check first    data: NaN, Inf or corrupt rows in the batch, targets longer than their inputs
+                   number type: does the same batch stay finite in float32?
+                   log(0), sqrt(0), a norm of zeros, a division by 0, in the value or in the gradient
+                   alone
+                   an average over nothing: all labels ignored, no positive sample, an empty mask
+                   a mask that leaves no entry of a row, or torch.where around a NaN
+                   a kernel or compiler: does the same batch stay finite without compilation, with plain
+                   attention?
+                   the optimizer's eps, which is 0 in float16 when it is below 6e-8
+                   the learning rate: was it scaled to the batch and to the number of devices?
 
     Loss           ▁▁×  2 to 2
     ");
