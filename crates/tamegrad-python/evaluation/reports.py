@@ -47,6 +47,8 @@ class Trained:
     broken_at: int | None = None
     """The first step whose loss, or whose parameters after it, are not finite."""
     guard: tamegrad.Guard | None = None
+    diagnosis: tamegrad.Diagnosis | None = None
+    """As it stood at the end of the run."""
     stopped_at: int | None = None
     """The step at which the guard said that nothing more can be done."""
 
@@ -125,6 +127,8 @@ def train(situation: Situation, seed: int, fixed: bool, how: str | None) -> Trai
         if how == "protect" and guard is not None and guard.should_stop:
             done.stopped_at = step
             break
+    if guard is not None:
+        done.diagnosis = guard.diagnosis()
     done.end = score(run)
     return done
 
@@ -161,9 +165,10 @@ def faults_of_form(bare: Trained, twin: Trained) -> list[str]:
     return found
 
 
-def judge(situation: Situation, guard: tamegrad.Guard, harmed: int | None) -> dict[str, Any]:
+def judge(
+    situation: Situation, diagnosis: tamegrad.Diagnosis, harmed: int | None
+) -> dict[str, Any]:
     """What the diagnosis says, and what of it is right."""
-    diagnosis = guard.diagnosis()
     operation = getattr(diagnosis, "operation", None)
     said = None
     if operation is not None:
@@ -202,7 +207,7 @@ def evaluate(situation: Situation, seed: int) -> dict[str, Any]:
     twin_bits = twin.bits()
     quiet_twin = train(situation, seed, True, "before")
     same = quiet_twin.bits() == twin_bits
-    alarm = quiet_twin.guard.diagnosis() if quiet_twin.guard else None
+    alarm = quiet_twin.diagnosis
     bits = train(situation, seed, False, None).bits()
     harmed = harmed_at(bare, twin)
     row: dict[str, Any] = {
@@ -231,7 +236,7 @@ def evaluate(situation: Situation, seed: int) -> dict[str, Any]:
             continue
         observed = train(situation, seed, False, how)
         same = same and observed.bits() == bits
-        row["modes"][how] = judge(situation, observed.guard, harmed)
+        row["modes"][how] = judge(situation, observed.diagnosis, harmed)
     protected = train(situation, seed, False, "protect")
     row["protect"] = protected_end(protected, twin)
     row["protected"] = protected.end
