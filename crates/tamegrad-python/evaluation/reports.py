@@ -8,6 +8,7 @@ given; and protected. Its repaired twin has to train, and to be left alone, to t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import importlib
 import inspect
@@ -138,8 +139,10 @@ def intact(run: Run) -> bool:
 
 
 def harmed_at(bare: Trained, twin: Trained) -> int | None:
-    """The first step that is not finite, or whose loss is far above all of the twin's."""
-    level = 4 * max(map(abs, twin.losses))
+    """The first step that is not finite, or whose loss is far above all of the twin's; above its own
+    before the fault, where the twin's are in another unit."""
+    own = bare.run.score is not None
+    level = 4 * max(map(abs, bare.losses[: max(bare.run.fault_at, 1)] if own else twin.losses))
     far = (step for step, loss in enumerate(bare.losses) if not abs(loss) <= level)
     steps = [step for step in (bare.broken_at, next(far, None)) if step is not None]
     return min(steps, default=None)
@@ -186,10 +189,15 @@ def judge(
         "operation": said,
         "line_right": (here and said["line"] in situation.lines) if situation.lines else None,
         "remedies": remedies,
-        "cure": not situation.remedies.isdisjoint(remedies[:3]),
+        "cure": any(is_among(remedy, situation.remedies) for remedy in remedies[:3]),
         "lead": None if None in (harmed, diagnosis.onset) else harmed - diagnosis.onset,
         "failure": diagnosis.failure,
     }
+
+
+def is_among(remedy: str, wanted: frozenset[str]) -> bool:
+    """``reinitialise-he`` is a ``reinitialise``."""
+    return any(remedy == want or remedy.startswith(f"{want}-") for want in wanted)
 
 
 def protected_end(protected: Trained, twin: Trained) -> str:
@@ -293,7 +301,9 @@ def print_table(rows: list[dict]) -> None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     head = ("situation", "row", "cause", "line", "cure", "lead", "quiet", "same", "protect", "said")
     form = "{:24} {:14} {:11} {:11} {:11} {:>6} {:5} {:5} {:22} {}"
-    print("cause, line, cure: right with the loss logged before / after the backward pass / step_fn")
+    print(
+        "cause, line, cure: right with the loss logged before / after the backward pass / step_fn"
+    )
     print(form.format(*head))
     for name in names:
         part = [row for row in rows if row["name"] == name and "error" not in row]
@@ -368,7 +378,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--half", choices=("a", "b", "all"), default="all")
     parser.add_argument("--only", metavar="NAME", action="append", help="may be given again")
-    parser.add_argument("--json", action="store_true", help="print each run as a line of JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print each run as a line of JSON, and the table to stderr",
+    )
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -391,7 +405,7 @@ def main() -> None:
             )
             if given.json:
                 print(json.dumps(row), flush=True)
-    if not given.json:
+    with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         print_table(rows)
         print_summary(rows)
 
