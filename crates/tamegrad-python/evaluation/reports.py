@@ -3,6 +3,11 @@
 Each situation recreates what was behind a report whose end is known. It is trained bare; watched in
 observe mode with the loss logged before the backward pass, after it, and with the step function
 given; and protected. Its repaired twin has to train, and to be left alone, to the bit.
+
+    python evaluation/reports.py --seeds 3                  # all
+    python evaluation/reports.py --only left-padding --json
+
+``situations_a.py`` and ``situations_b.py`` hold the situations; ``situation.py`` says what one is.
 """
 
 from __future__ import annotations
@@ -201,8 +206,9 @@ def is_among(remedy: str, wanted: frozenset[str]) -> bool:
 
 
 def protected_end(protected: Trained, twin: Trained) -> str:
-    close = 0 < protected.end <= 1.5 * twin.end
-    if close or share_learned(protected.end, twin) >= 0.8:
+    """Saved: most of the twin's descent, or half of it and a score near the twin's."""
+    learned = share_learned(protected.end, twin)
+    if learned >= 0.8 or (learned >= 0.5 and protected.end <= 1.5 * twin.end):
         return "saved"
     return "lost" if protected.stopped_at is None else "stopped"
 
@@ -271,6 +277,15 @@ def load(half: str) -> None:
         except ModuleNotFoundError as error:
             if error.name != f"situations_{part}" or half != "all":
                 raise
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and Inf as strings, which JSON has no numbers for."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -374,7 +389,7 @@ def print_summary(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--half", choices=("a", "b", "all"), default="all")
     parser.add_argument("--only", metavar="NAME", action="append", help="may be given again")
@@ -386,7 +401,10 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    load(given.half)
+    try:
+        load(given.half)
+    except ModuleNotFoundError as error:
+        parser.error(f"--half: got {given.half}, but {error.name}.py does not exist")
     chosen = [s for s in SITUATIONS if not given.only or s.name in given.only]
     unknown = set(given.only or ()) - {s.name for s in chosen}
     if unknown:
@@ -404,7 +422,7 @@ def main() -> None:
                 flush=True,
             )
             if given.json:
-                print(json.dumps(row), flush=True)
+                print(json.dumps(finite(row)), flush=True)
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         print_table(rows)
         print_summary(rows)

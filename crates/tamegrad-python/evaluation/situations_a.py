@@ -939,14 +939,14 @@ def adam_eps_in_half(seed: int, fixed: bool) -> Run:
             return self.net(self.embed(tokens).mean(1))
 
     model = Words().half()
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, eps=1e-4 if fixed else 1e-8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3, eps=1e-4 if fixed else 1e-8)
     kind = torch.randint(0, 3, (300,), generator=g)
 
     def step_fn(model, tokens):
         label = F.one_hot(kind[tokens], 3).sum(1).argmax(1)
         return F.cross_entropy(model(tokens).float(), label)
 
-    batches = [torch.randint(0, 300, (32, 8), generator=g) for _ in range(120)]
+    batches = [torch.randint(0, 300, (32, 8), generator=g) for _ in range(200)]
     return Run(model, optimizer, batches, step_fn, held=batches[:6])
 
 
