@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .diagnosis import Diagnosis, Finding, Measure, Remedy
+from .diagnosis import Diagnosis, Finding, Measure, Operation, Remedy
 
 if TYPE_CHECKING:
     from ._arrays import ArrayGuard, observe
@@ -37,7 +37,7 @@ _LAZY = {
     "ArrayGuard": "_arrays",
 }
 
-__all__ = ["Diagnosis", "Finding", "Measure", "Remedy", *_LAZY]
+__all__ = ["Diagnosis", "Finding", "Measure", "Operation", "Remedy", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

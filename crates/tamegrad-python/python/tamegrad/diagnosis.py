@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ._core import Guard as Core
 
 
+_FRAMEWORKS = ("pytorch", "lightning", "transformers", "burn", "keras")
+
+
 @dataclass(frozen=True)
 class Measure:
     """One number that shows a finding; ``str()`` gives it in words."""
@@ -63,9 +66,69 @@ class Remedy:
     """A change that may help."""
 
     name: str
+    """Its name with what tells its variants apart, such as ``batch-norm-before``."""
     change: str
     why: str
     treats_cause: bool
+    kind: str
+    """Its name in ``tamegrad explain``, such as ``batch-norm``."""
+    grade: str
+    """Who carries it out: ``automatic`` (the guard in protect mode), ``on-request`` (one call, or
+    ``tamegrad fix``) or ``advice`` (you, in your code or data)."""
+    _code: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def _of(cls, row: Any) -> Remedy:
+        *head, code = row
+        return cls(*head, dict(code))
+
+    def code(self, framework: str = "pytorch") -> str | None:
+        """The lines that carry it out in ``pytorch``, ``lightning``, ``transformers``, ``burn`` or
+        ``keras``; ``None`` where there is no line to show.
+
+        Raises ``ValueError`` for another framework.
+        """
+        if framework not in _FRAMEWORKS:
+            names = ", ".join(map(repr, _FRAMEWORKS))
+            raise ValueError(f"framework: got {framework!r}, want one of {names}")
+        return self._code.get(framework)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The operation whose result, or gradient, was the first that was not finite."""
+
+    kind: str
+    """What it computes: ``log``, ``sqrt``, ``softmax``, ...; docs/json.md lists the names."""
+    name: str
+    """The framework's name for it."""
+    backward: bool
+    """Whether its gradient was not finite, and its result was."""
+    module: str | None
+    """Dotted path of the module that called it; ``None`` outside the model."""
+    file: str | None
+    line: int | None
+    code: str | None
+    """The text of that line."""
+    text: str
+    """The whole in words."""
+
+    @classmethod
+    def _of(cls, found: dict[str, Any]) -> Operation:
+        line = found["line"] or {}
+        return cls(
+            kind=found["kind"],
+            name=found["name"],
+            backward=found["is_backward"],
+            module=found["module"],
+            file=line.get("file"),
+            line=line.get("line"),
+            code=line.get("code"),
+            text=found["text"],
+        )
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Report:
@@ -118,9 +181,21 @@ class Diagnosis(Report):
         return self.verdict not in ("healthy", "not-learning", "too-early")
 
     @property
+    def operation(self) -> Operation | None:
+        """The operation that made the first value that was not finite, if it is known."""
+        found = json.loads(self.to_json())["operation"]
+        return None if found is None else Operation._of(found)
+
+    @property
+    def first_nonfinite(self) -> dict[str, Any] | None:
+        """The first value that was not finite, as in docs/json.md: ``step``, ``stage``, ``place``, the
+        stages of that step that were ``finite``, and all of it as ``text``."""
+        return json.loads(self.to_json())["first_nonfinite"]
+
+    @property
     def remedies(self) -> list[Remedy]:
         """What to do, best first."""
-        return [Remedy(*row) for row in self._core.remedies()]
+        return [Remedy._of(row) for row in self._core.remedies()]
 
     @property
     def findings(self) -> list[Finding]:
