@@ -81,6 +81,11 @@ class Scaling:
             scaler = self._latest()
         return scaler if scaler is not None and scaler.is_enabled() else None
 
+    def scale(self) -> float:
+        """What the loss is multiplied by."""
+        scaler = self._scaler()
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
     def is_fused(self) -> bool:
         """Whether the optimizer divides by the scale itself."""
         return any(getattr(o, "grad_scale", None) is not None for o in self.optimizers)

@@ -77,14 +77,14 @@ class CarriedState:
         before = {reference.cdata for reference in self._before.get(call.module, ())}
         if before:
             self.names.update(
-                name for name, t in call.inputs if t.grad_fn is None and _storage_id(t) in before
+                name for name, t in call.inputs if t.grad_fn is None and storage_id(t) in before
             )
 
     def leave(self, call: Call, output: Any) -> None:
         """Keeps what a call has given out, but for what it was given."""
-        given = {_storage_id(tensor) for _, tensor in call.inputs}
+        given = {storage_id(tensor) for _, tensor in call.inputs}
         if given:
-            outputs = [t for t in tensors_of(output) if _storage_id(t) not in {*given, None}]
+            outputs = [t for t in tensors_of(output) if storage_id(t) not in {*given, None}]
             self._left[call.module] = [StorageWeakRef(t.untyped_storage()) for t in outputs]
 
     def end(self) -> None:
@@ -147,7 +147,7 @@ def _is_read(tensor: torch.Tensor) -> bool:
     return is_number and not tensor.is_nested
 
 
-def _storage_id(tensor: torch.Tensor) -> int | None:
+def storage_id(tensor: torch.Tensor) -> int | None:
     """The address of a tensor's storage; ``None`` for one that wraps others and has none."""
     try:
         return tensor.untyped_storage()._cdata

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from . import _gradients
-from ._calls import Call, CarriedState
+from ._calls import Call, CarriedState, tensors_of
 from ._core import Guard as Core
 from ._core import Scan, Trace
+from ._finder import Finder, next_node
+from ._loss_graph import LossGraph
 from ._names import wrappers
 from ._numbers import Numbers, merged, with_zeros
+from ._operations import Labels, Operation, TargetRange, is_finite
 from ._probes import Probes
 from ._ranks import Ranks
-from ._repeat import Moved, repeat
+from ._repeat import Moved, StepFn, repeat, repeat_step
 from ._taps import Taps, compiled_call, is_plain_call
 from ._telling import Teller
 
@@ -49,6 +52,25 @@ class Passes:
         self.calls: list[Call] = []
         """What the loop has called since the last step, as far as it is kept."""
         self.trace: Trace | None = None
+        self.count = 0
+        """Backward passes of this step, as far as they came through calls of the model."""
+        self.loss_graph = LossGraph()
+        self.operation: Operation | None = None
+        """What has made the first value that is not finite, found after an alarm."""
+        self.labels: Labels | None = None
+        self.target_range: TargetRange | None = None
+        self.norm_of_one: float | None = None
+        """Norm of the gradients of the pass that was repeated last."""
+        self.batch: Any = None
+        """What the loop says that this step is made from."""
+        self._holds_batch = False
+        self._finder: Finder | None = None
+        self._outputs_are_finite = False
+        """Whether the outputs of the pass that was repeated last are."""
+        self._start = 0
+        """The number of the first node of the call at hand."""
+        self._listens = watches
+        """Whether the loss of the coming step keeps its lines."""
         self._model = model
         self._wrappers = wrappers(model)
         self._ranks = ranks
@@ -110,6 +132,7 @@ class Passes:
     def detach(self) -> None:
         """Sees no more calls, and lets go of what the model was given."""
         self._is_on = False
+        self.loss_graph.end()
         self.probes.disarm()
         self._taps.set(())
         self.calls = []
@@ -125,6 +148,8 @@ class Passes:
     def sees(self) -> bool:
         """Whether a call at this moment is one of the training."""
         is_within = self._depth > 0
+        if not is_within and self.loss_graph.is_listening:
+            self.loss_graph.stop_listening()
         is_known = is_within or self._has_stepped
         if is_known and threading.get_ident() != self._thread:
             return False
@@ -136,6 +161,8 @@ class Passes:
         if outer:
             self._thread = threading.get_ident()
         try:
+            if self._finder is not None:
+                self._finder.enter(self.probes.names.get(module, ""))
             if outer and not self._is_repeating:
                 self._begin_call(module, args, kwargs)
             if self.probes.armed:
@@ -147,6 +174,8 @@ class Passes:
         """After a module's call."""
         self._depth -= 1
         try:
+            if self._finder is not None:
+                self._finder.leave()
             if self.probes.armed:
                 self.probes.leave(module, args, kwargs, output)
             if self._depth == 0 and not self._is_repeating:
@@ -157,10 +186,13 @@ class Passes:
     def abandon(self) -> None:
         """In place of ``leave`` when a call has raised."""
         self._depth = max(self._depth - 1, 0)
+        if self._finder is not None:
+            self._finder.leave()
 
     def _begin_call(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._entries.add(module)
         self._has_seen_calls = True
+        self._start = next_node()
         # The pass of a micro-batch whose loss is broken is the one to look into.
         if self._holds_broken:
             return
@@ -175,6 +207,11 @@ class Passes:
         if call is not None and call.module is module and not self._holds_broken:
             call.watch_outputs(output)
             self._carried.leave(call, output)
+        self.loss_graph.see_call(self._start, next_node())
+        if self._listens and not self._is_compiled():
+            made = next((t for t in tensors_of(output) if t.grad_fn is not None), None)
+            if made is not None:
+                self.loss_graph.listen(made)
         loss = _loss_in(output)
         if loss is not None:
             self.tells_loss = True
@@ -189,13 +226,15 @@ class Passes:
                     numbers = self.numbers(tensor)
                     if numbers is not None:
                         self._inputs.setdefault(name, []).append(numbers)
+        if any(call.gradients for call in self.calls):
+            self.count += 1
         self.calls = []
 
     # --- what is logged ------------------------------------------------------------------------
 
-    def _keep(self, losses: list[Any], loss: Any) -> None:
-        """Keeps the loss of a pass, and its calls for the step when it is broken. What a device
-        holds is not waited for."""
+    def _keep(self, losses: list[Any], loss: Any) -> float | None:
+        """Keeps the loss of a pass, and its calls for the step when it is broken; gives its value. What
+        a device holds is not waited for."""
         value = self._batch.number(loss)
         if value is None and isinstance(loss, torch.Tensor):
             loss = loss.detach()
@@ -206,11 +245,17 @@ class Passes:
         losses.append(loss if value is None else value)
         if len(losses) > _LOSSES_MAX:
             del losses[0]
+        return value
 
-    def log(self, loss: Any, metric: Any, inputs: Any, targets: Any) -> None:
+    def log(self, loss: Any, metric: Any, inputs: Any, targets: Any, batch: Any = None) -> None:
         """Keeps what was logged for the step at hand."""
+        if batch is not None and not self._holds_batch:
+            self.batch = batch
         if loss is not None:
-            self._keep(self._losses, loss)
+            value = self._keep(self._losses, loss)
+            self.loss_graph.see(loss, value)
+            # Of several, the batch whose loss is broken is the one to look into.
+            self._holds_batch |= value is not None and not math.isfinite(value)
         if metric is not None:
             self._metric = metric.detach() if isinstance(metric, torch.Tensor) else metric
         if targets is not None and targets.is_floating_point():
@@ -254,6 +299,9 @@ class Passes:
     def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""
         self._holds_broken = False
+        self.loss_graph.end()
+        self.batch, self._holds_batch, self.count = None, False, 0
+        self._listens = False
         self.sees_nothing = not self._has_seen_calls
         # An interrupt between two lines of ours leaves a call open.
         self._depth = 0
@@ -318,15 +366,23 @@ class Passes:
             return False
         return (core is None or core.wants_trace(step)) and self._is_compiled()
 
-    def repeated(self) -> Trace | None:
-        """What is seen of the layers when the latest pass is run again. Among several ranks all must
-        call it."""
-        trace = None
+    def repeated(
+        self, *, finds: bool = False, parameters: Sequence[torch.Tensor] = ()
+    ) -> Trace | None:
+        """What is seen of the layers when the latest pass is run again, and of the gradients of these
+        parameters; ``finds`` looks for the operation that made what is not finite as well. Among several
+        ranks all must call it."""
+        trace, self.norm_of_one = None, None
         if self.calls and self._can_repeat:
             self._is_repeating = True
+            self._finder = Finder() if finds else None
             self._taps.set({*self._entries, *self.probes.names})
             try:
-                trace, moved = repeat(self.probes, self.calls)
+                trace, found, moved = repeat(
+                    self.probes, self.calls, finder=self._finder, parameters=parameters
+                )
+                if found:
+                    self.norm_of_one = float(nn.utils.get_total_norm(found))
                 self._tell_moved(moved)
             except Exception as error:
                 self._can_repeat = False
@@ -337,7 +393,56 @@ class Passes:
             finally:
                 self._is_repeating = False
                 self._taps.set(self._entries)
+                self._take_found()
+                self._finder = None
         return self._ranks.combine_trace(trace)
+
+    def repeat_step(
+        self, step_fn: StepFn, parameters: Sequence[torch.Tensor], scale: float
+    ) -> None:
+        """Looks for the operation in the whole step, its loss as well, which is run again on the batch
+        that was logged."""
+        if self.batch is None or not self._can_repeat:
+            return
+        self._is_repeating = True
+        self._finder = finder = Finder()
+        self._taps.set({*self._entries, *self.probes.names})
+        try:
+            moved = repeat_step(
+                step_fn, self._model, self.batch, finder=finder, parameters=parameters, scale=scale
+            )
+            self._tell_moved(moved)
+        except Exception as error:
+            self._teller.warn(f"the step could not be repeated to find what broke ({error})")
+        finally:
+            self._is_repeating = False
+            self._taps.set(self._entries)
+            self._take_found()
+            self._finder = None
+
+    def search_loss(self, *, loss_is_finite: bool) -> None:
+        """Looks for the operation in the graph of the logged loss, where the pass of the model is not
+        what broke."""
+        graph = self.loss_graph
+        self.labels = self.labels or graph.labels
+        self.target_range = self.target_range or graph.target_range
+        gradients = [gradient for call in self.calls for gradient in call.gradients.values()]
+        breaks_here = not loss_is_finite or not all(map(is_finite, gradients))
+        if self.operation is None and self.calls and self._outputs_are_finite and breaks_here:
+            self.operation = graph.culprit(is_finite=loss_is_finite)
+
+    def search_again(self) -> None:
+        """Keeps of the coming step what the graph of its loss can tell."""
+        self._listens = True
+        self.loss_graph.look_again()
+
+    def _take_found(self) -> None:
+        finder = self._finder
+        if finder is not None:
+            self._outputs_are_finite = finder.outputs_are_finite
+            self.operation = finder.operation or self.operation
+            self.labels = finder.labels or self.labels
+            self.target_range = finder.target_range or self.target_range
 
     def _tell_moved(self, moved: Moved) -> None:
         if moved:

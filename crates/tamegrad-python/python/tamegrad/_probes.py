@@ -4,7 +4,7 @@ non-finite value."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -105,21 +105,34 @@ class Probes:
         self._fix()
         return trace
 
-    def read_deltas(self, outputs: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
-        """Reads the gradients of the outputs that were kept, on the way back from these."""
+    def read_deltas(
+        self,
+        outputs: list[torch.Tensor],
+        gradients: list[torch.Tensor],
+        parameters: Sequence[torch.Tensor] = (),
+        *,
+        keeps_graph: bool = False,
+    ) -> list[torch.Tensor]:
+        """Reads the gradients of the outputs that were kept, on the way back from these; gives those of
+        the parameters."""
         kept = [(layer, tensor) for layer, tensor in self._kept or [] if tensor.requires_grad]
-        if not outputs or not kept:
-            return
+        wanted = [tensor for _, tensor in kept] + [p for p in parameters if p.requires_grad]
+        if not outputs or not wanted:
+            return []
         try:
-            deltas = torch.autograd.grad(
-                outputs, [tensor for _, tensor in kept], gradients, allow_unused=True
+            found = torch.autograd.grad(
+                outputs, wanted, gradients, retain_graph=keeps_graph or None, allow_unused=True
             )
+        except torch.OutOfMemoryError:
+            # Without those of the parameters there may be room.
+            return self.read_deltas(outputs, gradients) if keeps_graph and parameters else []
         except RuntimeError:
             # An operation in place has overwritten what the backward pass needs.
-            return
-        for (layer, _), delta in zip(kept, deltas, strict=True):
+            return []
+        for (layer, _), delta in zip(kept, found, strict=False):
             if delta is not None:
                 self._read_delta(layer, delta)
+        return [gradient for gradient in found[len(kept) :] if gradient is not None]
 
     def _fix(self) -> None:
         if self._fixed:

@@ -10,7 +10,7 @@ import gc
 import random
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -66,13 +66,14 @@ class Moved:
 
 
 @contextlib.contextmanager
-def putting_back(modules: list[nn.Module]) -> Iterator[Moved]:
+def putting_back(modules: list[nn.Module], also: Sequence[Any] = ()) -> Iterator[Moved]:
     """Puts back, on leaving, what has moved within; tells what was more than a random state or a buffer.
+    ``also`` are functions and objects of the user's that take part.
 
     Raises :class:`CannotPutBackError` before anything is run where that could not be done.
     """
     moved = Moved()
-    reached = _Reached(modules)
+    reached = _Reached([*modules, *also])
     tensors = {id(t): t for m in modules for t in m.buffers()}
     buffers = [(buffer, buffer.detach().clone()) for buffer in tensors.values()]
     gradients = {id(p): (p, p.grad) for m in modules for p in m.parameters()}
@@ -167,7 +168,7 @@ class _Reached:
     those close over, and the global variables that they name.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(self, things: Iterable[Any]) -> None:
         self.generators: list[torch.Generator] = []
         self.python_generators: list[Any] = []
         self._dicts: list[tuple[str, dict, dict]] = []
@@ -182,7 +183,7 @@ class _Reached:
         self._elements = 0
         # An object that is met only here lives no longer than it is held: its id would be used again.
         self._met: dict[int, Any] = {}
-        self._todo: list[tuple[str, Any]] = [(type(module).__name__, module) for module in modules]
+        self._todo: list[tuple[str, Any]] = [(type(thing).__name__, thing) for thing in things]
         for hooks in _GLOBAL_HOOKS:
             self._todo.append(
                 ("a hook on all modules", getattr(torch.nn.modules.module, hooks, {}))

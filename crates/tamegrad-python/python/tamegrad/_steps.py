@@ -12,18 +12,24 @@ from torch import nn
 
 from . import _checkpoint, _clipping, _device, _gradients, _lag, _layout, _ranks
 from ._amp import Scaling
+from ._calls import floats
 from ._core import Guard as Core
 from ._core import Scan
 from ._hidden import HiddenGradients
+from ._inspection import Accumulation, Inspection
 from ._numbers import merged
+from ._optimizer_facts import broken_division
 from ._passes import Passes, mean
 from ._rate import Rate, rate_of
+from ._repeat import StepFn
 from ._snapshots import Snapshots
 from ._step import Phase, Step
 from ._telling import Teller
 from ._update import UpdateWatch
 from ._watched import Watched
 
+_INSPECTIONS_MAX = 2
+"""Steps after an alarm in which an operation is looked for."""
 Clip = Callable[[list[float] | None], None]
 """Clips the gradients; it is given the factor of each tensor by which the core has them scaled."""
 
@@ -42,6 +48,7 @@ class Steps:
         scaler: Any,
         on_rewind: Callable[[int], None] | None,
         process_group: Any,
+        step_fn: StepFn | None,
         teller: Teller,
         on_error: Callable[[Exception], None],
     ) -> None:
@@ -54,6 +61,10 @@ class Steps:
         self.step = Step(0)
         self.should_stop = False
         self.culprits: list[int] = []
+        self.inspection = Inspection()
+        """What was found after an alarm with something that is not finite."""
+        self._step_fn = step_fn
+        self._inspections = 0
         self.ceiling = _clipping.Ceiling()
         self.scan = Scan()
         self.scaling = Scaling(scaler, watched.optimizers, watched.parameters)
@@ -74,6 +85,7 @@ class Steps:
             scaling=self.scaling,
             samples=self._rows is None,
         )
+        self.update.before_undo = self._look_into_update
         self._snapshots = Snapshots(
             watched,
             model,
@@ -270,23 +282,26 @@ class Steps:
         )
         self._teller.log(step.number, loss, self.scan, self._watched.names)
         if self.core.is_alarmed():
-            self._look_into_alarm(step, own_loss, inputs)
+            self._look_into_alarm(step, loss, own_loss, inputs, seen)
         return None if decision is None else self._carry_out(step, decision)
 
-    def _look_into_alarm(self, step: Step, loss: float | None, inputs: Any) -> None:
+    def _look_into_alarm(
+        self,
+        step: Step,
+        loss: float | None,
+        own_loss: float | None,
+        inputs: Any,
+        seen: dict[str, Any],
+    ) -> None:
         """Measures what is worth its time after an alarm only."""
         assert self.core is not None
         if self.core.wants_lag() and not self._culprits_sought:
             self._culprits_sought = True
             largest = merged(numbers for _, numbers in inputs)
-            self.culprits = self._ranks.culprits(loss, largest, self.passes.calls)
+            self.culprits = self._ranks.culprits(own_loss, largest, self.passes.calls)
             if self.culprits and self._teller.recording is not None:
                 self._teller.recording.name_ranks(step.number, self.culprits)
-        if self.core.wants_repeated_trace():
-            # The pass is repeated with a look at every layer, on the same inputs.
-            trace = self.passes.repeated()
-            if trace is not None:
-                self.core.observe_trace(trace)
+        self._inspect(step, loss, seen)
         if self.core.wants_lag():
             watched = self._watched
             self.core.observe_lag(_lag.second_moment_lag(watched.parameters, watched.optimizers))
@@ -297,6 +312,57 @@ class Steps:
                 "pass is not finite, so every pass that uses it ends in NaN; reset it",
                 once_for="carried",
             )
+
+    def _inspect(self, step: Step, loss: float | None, seen: dict[str, Any]) -> None:
+        """Repeats the pass with a look at every layer, on the same inputs, where the core wants that;
+        and at every operation, after the first alarm with something that is not finite."""
+        assert self.core is not None
+        is_finite = loss is None or math.isfinite(loss)
+        # Ranks repeat their passes together, so that none may stop when it alone has found something.
+        is_known = self.inspection.operation is not None and self._ranks.size == 1
+        tries = _INSPECTIONS_MAX if self._ranks.size == 1 else 1
+        finds = (step.nonfinite or not is_finite) and not is_known and self._inspections < tries
+        wants_trace = self.core.wants_repeated_trace()
+        passes, parameters = self.passes, self._watched.parameters
+        if not finds and not wants_trace:
+            return
+        needed = parameters if finds or passes.count else ()
+        trace = passes.repeated(finds=bool(finds), parameters=needed)
+        if trace is not None and wants_trace:
+            self.core.observe_trace(trace)
+        self._see_accumulation()
+        if finds:
+            self._inspections += 1
+            self._look_for_operation(is_finite, seen)
+
+    def _look_for_operation(self, loss_is_finite: bool, seen: dict[str, Any]) -> None:
+        passes, found = self.passes, self.inspection
+        if passes.operation is None and self._step_fn is not None:
+            passes.repeat_step(self._step_fn, self._watched.parameters, self.scaling.scale())
+        passes.search_loss(loss_is_finite=loss_is_finite)
+        found.operation = passes.operation
+        found.labels, found.target_range = passes.labels, passes.target_range
+        found.see_rows([*seen["inputs"], ("targets", seen["targets"])])
+        found.see_rows(floats([("batch", passes.batch)]))
+        if found.operation is None:
+            passes.search_again()
+        if self._inspections == 1:
+            # What is broken before the first update from a broken gradient, an update has broken.
+            self._look_into_update()
+
+    def _see_accumulation(self) -> None:
+        passes = self.passes
+        count = passes.count + any(call.gradients for call in passes.calls)
+        norm = (passes.norm_of_one or math.nan) / self.scaling.scale()
+        if math.isfinite(norm) and self.inspection.accumulation is None:
+            self.inspection.accumulation = Accumulation(count, norm, self.scan.norm())
+
+    def _look_into_update(self) -> None:
+        """Keeps why an update from finite gradients was not finite."""
+        if self.inspection.division is None:
+            watched = self._watched
+            found = broken_division(watched.parameters, watched.optimizers)
+            self.inspection.division = found
 
     def _carry_out(self, step: Step, decision: Any) -> list[float] | None:
         if decision.stop and not self.should_stop:
@@ -355,6 +421,8 @@ class Steps:
             self.core.observe_update(None)
         elif self.update.after(self.core, self.scan, self._rate):
             self._snapshots.restore_calm()
+        elif not step.nonfinite and self.core.finding_count() > self._teller.told:
+            self._look_into_update()
         self._snapshots.keep_calm()
         self.step.number += 1
         if ends_passes:

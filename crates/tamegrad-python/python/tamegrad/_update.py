@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class UpdateWatch:
         self._steps_without = 0
         self.is_repeating = False
         """Whether an update is being made anew, of which hooks shall take no notice."""
+        self.before_undo: Callable[[], None] | None = None
+        """Is called when an update is about to be taken back."""
         self.evaluations = 0
         """How often the closure of the optimizer's step at hand was evaluated."""
 
@@ -77,6 +80,8 @@ class UpdateWatch:
         verdict = core.observe_update(self._updates)
         if verdict is None:
             return False
+        if self.before_undo is not None:
+            self.before_undo()
         self._copy.restore()
         if verdict > 0.0:
             if self._can_step_again():

@@ -11,6 +11,7 @@ from torch import nn
 from ._core import SNAPSHOT_EVERY, SNAPSHOTS_MAX, TRACE_EVERY
 from ._optimizers import resolved
 from ._record import IfRunExists
+from ._repeat import StepFn
 from ._telling import Teller
 from .diagnosis import Finding
 from .guard import Guard
@@ -37,6 +38,7 @@ def watch(
     run: str | os.PathLike[str] | None = None,
     if_run_exists: IfRunExists = "number",
     strict: bool = False,
+    step_fn: StepFn | None = None,
 ) -> Guard:
     """Attaches a guard to a training loop.
 
@@ -64,6 +66,14 @@ def watch(
 
         guard = tamegrad.watch(model, optimizer, run="runs/first")
 
+    ``step_fn(model, batch)`` gives the loss of a batch, as the loop computes it, with its autocast if
+    there is any. If the batch of each step is logged too, the guard can run the whole step again after
+    an alarm, and name the line of the loss that made the first NaN or Inf; everything that this changes
+    is put back::
+
+        guard = tamegrad.watch(model, optimizer, step_fn=lambda model, batch: loss_of(model, *batch))
+        guard.log(loss=loss, batch=batch)
+
     With several ranks (DDP, FSDP2), call this on every rank: the guards create a process group of
     their own with all ranks, unless ``process_group`` gives one. Rank 0 records the run of all.
     """
@@ -71,6 +81,8 @@ def watch(
         raise ValueError(f"mode: got {mode!r}, want one of {', '.join(map(repr, _MODES))}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, want a torch.nn.Module")
+    if step_fn is not None and not callable(step_fn):
+        raise TypeError(f"step_fn: got {type(step_fn).__name__}, want a function")
     optimizers = [] if optimizer is None else resolved(optimizer)
     if optimizer is not None and not optimizers:
         raise ValueError("optimizer: got none, want at least one, or None for updates by hand")
@@ -90,6 +102,7 @@ def watch(
         scaler=scaler,
         on_rewind=on_rewind,
         process_group=process_group,
+        step_fn=step_fn,
         run=run,
         if_run_exists=if_run_exists,
     )

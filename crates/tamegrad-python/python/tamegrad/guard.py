@@ -173,6 +173,7 @@ class Guard:
         metric: Any = None,
         inputs: torch.Tensor | None = None,
         targets: torch.Tensor | None = None,
+        batch: Any = None,
     ) -> None:
         """Gives the guard what it cannot see: the training loss, a held-out metric (higher is
         better), regression targets.
@@ -180,7 +181,9 @@ class Guard:
         A loss logged before ``optimizer.step()`` counts for that step, one logged after it for the
         next. If several are logged, for micro-batches whose gradients are accumulated, their mean
         counts. A loss in the model's output, as in Transformers, is seen without logging. ``inputs``
-        are needed only if the data is not what the model is called with.
+        are needed only if the data is not what the model is called with. ``batch``, which is kept until
+        the step ends, is what the guard's ``step_fn`` is given when it looks into an alarm.
+        A loss says most if it is logged before ``backward()``: what it was computed from is still there.
 
         Raises ``TypeError`` if a value is not a number or tensor, and ``ValueError`` if the loss has
         several elements; the guard then goes on as before.
@@ -189,7 +192,7 @@ class Guard:
         _checks.number("metric", metric)
         _checks.tensor("inputs", inputs)
         _checks.tensor("targets", targets)
-        self._safely(self._steps.passes.log, loss, metric, inputs, targets)
+        self._safely(self._steps.passes.log, loss, metric, inputs, targets, batch)
 
     @property
     def should_stop(self) -> bool:

@@ -1,0 +1,63 @@
+"""What is measured once, after an alarm: the operation, the labels, the rows, the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ._gradients import values_of
+from ._operations import Labels, Operation, TargetRange
+from ._optimizer_facts import Division
+
+_ROWS_MAX = 20
+"""Rows of a tensor that are named."""
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """Backward passes whose gradients were added up in one step."""
+
+    passes: int
+    norm_of_one: float
+    """Norm of the gradients of the last of them alone."""
+    norm: float
+    """Norm of the gradients of the step."""
+
+
+@dataclass
+class Inspection:
+    """What was found after an alarm; ``None`` and nothing where it is not known."""
+
+    operation: Operation | None = None
+    labels: Labels | None = None
+    target_range: TargetRange | None = None
+    rows: dict[str, list[int]] = field(default_factory=dict)
+    """The first rows that are not finite of each input and target that has any."""
+    row_counts: dict[str, int] = field(default_factory=dict)
+    """How many there are of them."""
+    division: Division | None = None
+    accumulation: Accumulation | None = None
+
+    def see_rows(self, named: Iterable[tuple[str, Any]]) -> None:
+        """Takes in the rows that are not finite of these tensors."""
+        for name, tensor in named:
+            if isinstance(tensor, torch.Tensor):
+                rows, count = nonfinite_rows(tensor)
+                if count and name not in self.rows:
+                    self.rows[name], self.row_counts[name] = rows, count
+
+
+@torch.no_grad()
+def nonfinite_rows(tensor: torch.Tensor) -> tuple[list[int], int]:
+    """The first numbers of the rows, along the first dimension, that hold NaN or Inf, and how many there
+    are of such rows."""
+    is_number = tensor.is_floating_point() or tensor.is_complex()
+    if not is_number or tensor.is_nested or tensor.layout != torch.strided or not tensor.numel():
+        return [], 0
+    values = values_of(tensor.detach())[0]
+    broken = (~torch.isfinite(values)).reshape(values.shape[0] if values.dim() else 1, -1).any(1)
+    rows = torch.nonzero(broken).flatten()
+    return rows[:_ROWS_MAX].tolist(), rows.numel()

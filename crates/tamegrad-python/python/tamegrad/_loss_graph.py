@@ -1,0 +1,346 @@
+"""The loss outside the model: which of its operations is not finite, by the graph that autograd keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ._finder import saved_tensors
+from ._operations import (
+    Labels,
+    Line,
+    Operand,
+    Operation,
+    TargetRange,
+    count_of_inf,
+    has_nan,
+    is_finite,
+    labels_of,
+    largest_of,
+    line_at,
+    name_and_kind,
+    operand_of,
+    place_in_text,
+    target_range_of,
+)
+
+_NODES_MAX = 256
+"""Nodes of a loss that are looked at."""
+_CALLS_MAX = 64
+"""Calls of the model in one step that are told from the loss."""
+_LEARNT_STEPS = 3
+"""Steps after which the operations of a loss are taken as known."""
+_SINGULAR = ("log", "sqrt", "std", "division", "power", "inverse-trigonometric")
+"""Kinds whose derivative, or result, is not finite somewhere."""
+
+
+@dataclass
+class _Node:
+    """A node of the graph of a loss."""
+
+    node: Any
+    path: str
+    """The names on the way to it from the loss: the same in every step."""
+    name: str
+    kind: str
+    number: int
+    saved: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What it has kept for the backward pass, and still has."""
+
+    def number_of(self, name: str) -> Any:
+        """A number that it has kept, which stays when the backward pass is over."""
+        try:
+            return getattr(self.node, f"_saved_{name}")
+        except Exception:
+            return None
+
+
+class LossGraph:
+    """What the guard keeps of the losses that are logged, for a look at them after an alarm.
+
+    A loss is walked from its end back to the model's outputs in the first steps. Later that is done
+    only where it holds an operation that is singular somewhere, or where its value is not finite.
+    """
+
+    def __init__(self) -> None:
+        self.operation: Operation | None = None
+        """What has made the logged loss of this step not finite, while its graph lived."""
+        self.labels: Labels | None = None
+        self.target_range: TargetRange | None = None
+        self.is_listening = False
+        """Whether nodes that are made now keep their line."""
+        self._before: tuple[bool, bool] = (False, True)
+        self._lines: dict[str, Line] = {}
+        self._calls: list[tuple[int, int]] = []
+        self._root: Any = None
+        self._kept: list[_Node] = []
+        self._learnt = 0
+        self._is_singular = False
+        self._is_off = False
+        """Whether an error in here has ended it."""
+
+    # --- lines ---------------------------------------------------------------------------------
+
+    def listen(self, output: torch.Tensor) -> None:
+        """Has the nodes from here on keep their line, as torch's anomaly mode does, until the backward
+        pass comes to this output of the model, or nothing of the graph is left."""
+        if self.is_listening or torch.is_anomaly_enabled():
+            return
+        self._before = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
+        self.is_listening = True
+        output.register_hook(_Ear(self))
+        torch.set_anomaly_enabled(True, False)
+
+    def stop_listening(self) -> None:
+        """Puts the anomaly mode back as it was."""
+        if self.is_listening:
+            self.is_listening = False
+            torch.set_anomaly_enabled(*self._before)
+
+    # --- a step --------------------------------------------------------------------------------
+
+    def see_call(self, start: int, end: int) -> None:
+        """Takes in the nodes that a call of the model has made, from one number to another."""
+        self._calls.append((start, end))
+        if len(self._calls) > _CALLS_MAX:
+            del self._calls[0]
+
+    def see(self, loss: Any, value: float | None) -> None:
+        """Takes in a loss that is logged, with its value where that is known."""
+        self.stop_listening()
+        try:
+            self._see(loss, value)
+        except Exception:
+            self._turn_off()
+
+    def _turn_off(self) -> None:
+        self.end()
+        self._is_off = True
+
+    def _see(self, loss: Any, value: float | None) -> None:
+        root = getattr(loss, "grad_fn", None)
+        if root is None or self._is_off or torch._C._current_graph_task_id() != -1:
+            return
+        self._root = root
+        is_broken = value is not None and value - value != 0.0
+        if self._learnt >= _LEARNT_STEPS and not self._is_singular and not is_broken:
+            return
+        nodes = self._walk()
+        if self._learnt < _LEARNT_STEPS:
+            self._learnt += 1
+            self._learn(nodes)
+        self._kept = [node for node in nodes if is_broken or node.kind in _SINGULAR]
+        for node in self._kept:
+            node.saved = saved_tensors(node.node)
+        if is_broken:
+            self._see_targets(nodes)
+            self.operation = self._first(
+                self._kept, _is_broken_forward, backward=False
+            ) or self._first(self._kept, _was_given_nan, backward=False)
+
+    def _learn(self, nodes: list[_Node]) -> None:
+        self._is_singular |= any(node.kind in _SINGULAR for node in nodes)
+        for node in nodes:
+            stack = node.node.metadata.get("traceback_")
+            line = line_at(place_in_text(stack)) if stack else None
+            if line is not None:
+                self._lines.setdefault(node.path, line)
+
+    def _see_targets(self, nodes: list[_Node]) -> None:
+        for node in nodes:
+            if node.name.startswith("nll_loss") and {"self", "target"} <= node.saved.keys():
+                given = (node.number_of("ignore_index"), node.number_of("reduction"))
+                self.labels = labels_of(node.saved["self"], node.saved["target"], *given)
+            elif node.name.startswith("binary_cross_entropy") and "target" in node.saved:
+                self.target_range = target_range_of(node.saved["target"])
+
+    def end(self) -> None:
+        """Ends the step."""
+        self.stop_listening()
+        self.operation, self.labels, self.target_range = None, None, None
+        self._root, self._kept, self._calls = None, [], []
+
+    def look_again(self) -> None:
+        """Keeps the loss of the coming step whatever it is."""
+        self._is_singular = True
+
+    # --- after an alarm ------------------------------------------------------------------------
+
+    def culprit(self, *, is_finite: bool) -> Operation | None:
+        """The operation that has made the loss not finite, or else the gradient at the model's output:
+        by the values that were kept, or as the only one that can do so."""
+        try:
+            return self._culprit(is_finite=is_finite)
+        except Exception:
+            self._turn_off()
+            return None
+
+    def _culprit(self, *, is_finite: bool) -> Operation | None:
+        if self.operation is not None or self._root is None:
+            return self.operation
+        fault = _is_broken_backward if is_finite else _is_broken_forward
+        found = self._first(self._kept, fault, backward=is_finite)
+        if found is not None or any(node.saved for node in self._kept):
+            return found
+        nodes = self._walk()
+        empty = [node for node in nodes if _is_empty_mean(node)]
+        if any(node.name == "nansum" for node in nodes):
+            # It hides NaN that was there before, of which nothing is known.
+            return self._told(empty[0], backward=False) if empty else None
+        singular = [node for node in nodes if _may_break(node, backward=is_finite)]
+        candidates = empty or singular
+        return self._told(candidates[0], backward=is_finite) if len(candidates) == 1 else None
+
+    def _first(
+        self, nodes: list[_Node], fault: Callable[[_Node], bool], *, backward: bool
+    ) -> Operation | None:
+        """The first node at fault, in the order in which the pass comes to them."""
+        ordered = sorted(nodes, key=lambda node: node.number, reverse=backward)
+        found = next((node for node in ordered if fault(node)), None)
+        return None if found is None else self._told(found, backward=backward)
+
+    def _told(self, node: _Node, *, backward: bool) -> Operation:
+        line = self._lines.get(node.path)
+        stack = node.node.metadata.get("traceback_") if line is None else None
+        operands: list[Operand] = [operand_of(tensor) for tensor in node.saved.values()]
+        if _is_empty_mean(node):
+            operands = [operand_of(torch.empty(0))]
+        result = node.saved.get("result")
+        return Operation(
+            kind=node.kind,
+            name=node.name,
+            backward=backward,
+            module=None,
+            line=line or (line_at(place_in_text(stack)) if stack else None),
+            operands=operands,
+            nan=0 if result is None or backward else int(torch.isnan(result).sum()),
+            inf=0 if result is None or backward else count_of_inf(result),
+            dtype_max=None if result is None else largest_of(result.dtype),
+            wider_is_finite=None,
+            compiled=node.name.startswith("compiled_function"),
+        )
+
+    def _walk(self) -> list[_Node]:
+        """The nodes from the loss back to the model, each once, the nearest first."""
+        nodes, met, queue = [], set(), [(self._root, "")]
+        while queue and len(nodes) < _NODES_MAX:
+            node, path = queue.pop(0)
+            number = node._sequence_nr()
+            if node in met or self._is_of_model(node, number):
+                continue
+            met.add(node)
+            nodes.append(_Node(node, f"{path}/{node.name()}", *name_and_kind(node.name()), number))
+            queue += [
+                (before, f"{nodes[-1].path}:{place}")
+                for place, (before, _) in enumerate(node.next_functions)
+                if before is not None
+            ]
+        return nodes
+
+    def _is_of_model(self, node: Any, number: int) -> bool:
+        is_leaf = not node.next_functions
+        return is_leaf or any(start <= number < end for start, end in self._calls)
+
+
+class _Ear:
+    """A hook at the model's output: ends the listening when the backward pass comes to it, and when the
+    graph is gone without one, as after an error in the loop."""
+
+    def __init__(self, graph: LossGraph) -> None:
+        self._graph = weakref.ref(graph)
+
+    def __call__(self, gradient: torch.Tensor) -> None:
+        graph = self._graph()
+        if graph is not None:
+            graph.stop_listening()
+
+    def __del__(self) -> None:
+        # Python may be at its end.
+        with contextlib.suppress(Exception):
+            self(torch.empty(0))
+
+
+# --- what is not finite where --------------------------------------------------------------------
+
+
+def _is_empty_mean(node: _Node) -> bool:
+    """Whether it is the mean of no elements; the number stays when the backward pass is over."""
+    if node.kind != "mean":
+        return False
+    sizes = node.number_of("self_sym_sizes") or ()
+    return node.number_of("self_sym_numel") == 0 or 0 in sizes
+
+
+def _may_break(node: _Node, *, backward: bool) -> bool:
+    """Whether an operation can make what is not finite of what is, as far as its name says."""
+    if node.kind == "power":
+        exponent = node.number_of("exponent")
+        is_whole = isinstance(exponent, (int, float)) and float(exponent).is_integer()
+        return not (is_whole and exponent >= 1) and node.name != "square"
+    if backward:
+        return node.kind in _SINGULAR
+    return node.kind in (*_SINGULAR, "exp", "loss")
+
+
+def _is_broken_forward(node: _Node) -> bool:
+    """Whether its result is not finite though what it was given is."""
+    if _is_empty_mean(node):
+        return True
+    saved = node.saved
+    given, other, result = saved.get("self"), saved.get("other"), saved.get("result")
+    if any(t is not None and not is_finite(t) for t in (given, other)):
+        return False
+    if node.kind == "division" and other is not None:
+        return bool((other == 0).any())
+    if node.kind == "log" and given is not None:
+        return bool((given <= (-1 if node.name == "log1p" else 0)).any())
+    if node.kind == "power" and given is not None and node.name == "pow":
+        exponent = node.number_of("exponent")
+        return not is_finite(torch.pow(given, exponent))
+    if node.kind == "multiply" and given is not None and other is not None:
+        return not is_finite(given * other)
+    if node.kind == "loss":
+        return _is_broken_loss(node)
+    # Of these the result is kept.
+    has_result = node.kind in ("sqrt", "std", "norm", "exp", "softmax", "log-softmax", "division")
+    return has_result and result is not None and not is_finite(result)
+
+
+def _was_given_nan(node: _Node) -> bool:
+    """Whether it was given NaN, by something outside the graph if it is the first."""
+    operands = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
+    return any(map(has_nan, operands))
+
+
+def _is_broken_loss(node: _Node) -> bool:
+    weight, result = node.saved.get("total_weight"), node.saved.get("result0")
+    if weight is not None and node.number_of("reduction") == 1:
+        return bool((weight == 0).any())
+    return result is not None and not is_finite(result)
+
+
+def _is_broken_backward(node: _Node) -> bool:
+    """Whether its derivative is not finite at what it was given."""
+    saved = node.saved
+    given, other, result = saved.get("self"), saved.get("other"), saved.get("result")
+    if node.kind == "sqrt" and result is not None:
+        return not is_finite(1 / result if node.name == "sqrt" else result)
+    if node.kind == "division":
+        inverse = result if other is None else 1 / other
+        return inverse is not None and not is_finite(inverse * inverse)
+    if given is None:
+        return result is not None and not is_finite(result)
+    if node.kind == "log":
+        return not is_finite(1 / (given + 1 if node.name == "log1p" else given))
+    if node.kind == "power" and node.name == "pow":
+        exponent = node.number_of("exponent")
+        slope = torch.as_tensor(exponent * torch.pow(given, exponent - 1))
+        return not is_finite(slope) and not (isinstance(exponent, (int, float)) and not exponent)
+    if node.kind == "inverse-trigonometric":
+        return node.name != "atan" and bool((given.abs() >= 1).any())
+    return has_nan(given) or (result is not None and not is_finite(result))
