@@ -146,10 +146,11 @@ impl Run {
             || before.any(|row| row.nonfinite_gradients > 0 && !was_skipped(row.step))
     }
 
-    /// What the integration has found out about the first value that is not finite, if no alarm came before
-    /// it: after one, such a value is what the explosion has come to.
+    /// What the integration has found out about the first value that is not finite, if a pass made it and no
+    /// alarm came before it: after one, such a value is what the explosion has come to.
     pub(crate) fn broken_by(&self) -> Option<&Inspection> {
-        let (step, _) = self.record.first_nonfinite?;
+        let in_a_pass = |(_, at): &(Step, NonFiniteAt)| !matches!(at, NonFiniteAt::Parameter(_));
+        let (step, _) = self.record.first_nonfinite.filter(in_a_pass)?;
         self.first_alarm().filter(|alarm| alarm.step >= step)?;
         self.record.inspection.as_ref()
     }

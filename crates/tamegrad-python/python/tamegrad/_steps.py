@@ -302,6 +302,7 @@ class Steps:
             if self.culprits and self._teller.recording is not None:
                 self._teller.recording.name_ranks(step.number, self.culprits)
         self._inspect(step, loss, seen)
+        self.core.observe_inspection(self.inspection)
         if self.core.wants_lag():
             watched = self._watched
             self.core.observe_lag(_lag.second_moment_lag(watched.parameters, watched.optimizers))
@@ -363,6 +364,8 @@ class Steps:
             watched = self._watched
             found = broken_division(watched.parameters, watched.optimizers)
             self.inspection.division = found
+            if found is not None and self.core is not None:
+                self.core.observe_inspection(self.inspection)
 
     def _carry_out(self, step: Step, decision: Any) -> list[float] | None:
         if decision.stop and not self.should_stop:

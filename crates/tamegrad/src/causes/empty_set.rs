@@ -2,9 +2,10 @@
 
 use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
-use crate::evidence::{Measure, Quantity, Reference};
+use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::inspection::{Inspection, Operation, OperationKind};
 use crate::origin::Origin;
+use crate::record::NonFiniteAt;
 use crate::run::Run;
 
 /// The text of `explain`.
@@ -19,7 +20,8 @@ pub(crate) const DOC: Doc = Doc {
     rule: |_| {
         "Supported when the loss ignores all labels of the step of the alarm; or when the first \
          value that is not finite comes from an average over no elements, from a standard deviation \
-         of a single element, or from a division of 0 by a sum or count that is 0."
+         of a single element, or from a division of 0 by a sum or count that is 0; or when the loss \
+         is NaN and its gradient is exactly 0, so that no output has part in it."
             .to_owned()
     },
     example: "Step 4,312: 96 of 96 labels are ignored, and the cross-entropy is the mean of nothing.",
@@ -31,8 +33,9 @@ pub(crate) const DOC: Doc = Doc {
 
 /// Weighs the labels and the operation that broke.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
-    let seen = run.broken_by()?;
-    let evidence = ignored_labels(seen).or_else(|| average(seen.operation.as_ref()?))?;
+    let seen = run.broken_by();
+    let seen = seen.and_then(|of| ignored_labels(of).or_else(|| average(of.operation.as_ref()?)));
+    let evidence = seen.or_else(|| nothing_came_back(run))?;
     Some(Cause::new(CauseName::EmptySet, Ground::EmptySet, vec![evidence]))
 }
 
@@ -40,6 +43,15 @@ fn ignored_labels(seen: &Inspection) -> Option<Measure> {
     let labels = seen.labels.filter(|labels| labels.ignored >= labels.len)?;
     let ignored = Measure::new(Quantity::IgnoredLabels, labels.ignored as f64);
     Some(ignored.against(Reference::Total, labels.len as f64))
+}
+
+/// A gradient of exactly 0 from a loss that is NaN: no output has part in it.
+fn nothing_came_back(run: &Run) -> Option<Measure> {
+    let (step, NonFiniteAt::Loss) = run.record.first_nonfinite? else { return None };
+    run.first_alarm().filter(|alarm| alarm.step >= step)?;
+    let row = run.record.rows.iter().find(|row| row.step == step)?;
+    let norm = row.gradient_norm.filter(|_| row.nonfinite_gradients == 0)?;
+    (norm == 0.0).then(|| Measure::new(Quantity::GradientNorm, 0.0).at(Place::Gradients))
 }
 
 /// The number of elements that the average ran over.
@@ -78,6 +90,15 @@ mod tests {
             let labels = Some(Labels { ignored, ..labels(32) });
             let run = looked_into(Inspection { labels, ..Inspection::default() });
             assert_eq!(weigh(&run, None).is_some(), found, "{ignored}");
+        }
+    }
+
+    #[test]
+    fn a_loss_that_sends_nothing_back() {
+        for (norm, found) in [(0.0, true), (0.1, false), (f64::NAN, false)] {
+            let mut run = looked_into(Inspection::default());
+            run.record.rows[1].gradient_norm = Some(norm);
+            assert_eq!(weigh(&run, None).is_some(), found, "{norm}");
         }
     }
 

@@ -39,10 +39,12 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     {
         return Some(Cause::new(CauseName::OptimizerDivision, Ground::Experiment, Vec::new()));
     }
-    let Some((_, NonFiniteAt::Parameter(tensor))) = record.first_nonfinite else { return None };
+    // An update that was taken back has broken nothing.
+    let by_update = |(_, at)| matches!(at, NonFiniteAt::Parameter(_));
+    run.first_alarm().filter(|_| record.first_nonfinite.is_none_or(by_update))?;
     let division = record.inspection.as_ref()?.division.as_ref()?;
     let cause = Cause::new(CauseName::OptimizerDivision, Ground::LostEps, evidence(division)?);
-    Some(cause.of_layer(record.layout.layer_of(tensor)))
+    Some(cause.of_layer(record.layout.layer_of(division.tensor)))
 }
 
 fn evidence(division: &Division) -> Option<Vec<Measure>> {
@@ -76,8 +78,9 @@ mod tests {
                 len: 10,
             });
             let mut run = looked_into(Inspection { division, ..Inspection::default() });
+            let loss = run.record.first_nonfinite;
             let broken = (Step(1), NonFiniteAt::Parameter(TensorId(0)));
-            run.record.first_nonfinite = is_broken.then_some(broken);
+            run.record.first_nonfinite = if is_broken { Some(broken) } else { loss };
             assert_eq!(weigh(&run, None).is_some(), found, "{eps_in_type} {is_broken}");
         }
     }
