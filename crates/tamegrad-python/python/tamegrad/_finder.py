@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import FrameType
 from typing import Any
@@ -330,10 +331,7 @@ _FACTORS = ("alpha", "beta", "dim", "correction", "reduction", "ignore_index", "
 def saved_tensors(node: Any) -> dict[str, torch.Tensor]:
     """The tensors that a node of the graph has kept for its backward pass, as far as they are there and
     hold numbers: inputs first, and results last."""
-    names = sorted(
-        (name for name in dir(node) if name.startswith("_saved_")),
-        key=lambda name: (name.startswith("_saved_result"), name != "_saved_self", name),
-    )
+    names = _saved_names(type(node))
     found = {name.removeprefix("_saved_"): _saved(node, name) for name in names}
     if not names and hasattr(node, "saved_tensors"):
         held = _saved(node, "saved_tensors") or ()
@@ -343,6 +341,14 @@ def saved_tensors(node: Any) -> dict[str, torch.Tensor]:
         for name, tensor in found.items()
         if isinstance(tensor, torch.Tensor) and not tensor.is_nested and not _is_bool(tensor)
     }
+
+
+@functools.lru_cache(maxsize=1024)
+def _saved_names(kind: type) -> list[str]:
+    return sorted(
+        (name for name in dir(kind) if name.startswith("_saved_")),
+        key=lambda name: (name.startswith("_saved_result"), name != "_saved_self", name),
+    )
 
 
 def _saved(node: Any, name: str) -> Any:
