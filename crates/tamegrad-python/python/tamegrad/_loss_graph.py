@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,12 +90,13 @@ class LossGraph:
 
     def listen(self, output: torch.Tensor) -> None:
         """Has the nodes from here on keep their line, as torch's anomaly mode does, until the backward
-        pass comes to this output of the model, or nothing of the graph is left."""
+        pass comes to this output of the model. After an error in the loop it ends with the next call of
+        the model, or with the guard."""
         if self.is_listening or torch.is_anomaly_enabled():
             return
         self._before = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
         self.is_listening = True
-        output.register_hook(_Ear(self))
+        output.register_hook(lambda _: self.stop_listening())
         torch.set_anomaly_enabled(True, False)
 
     def stop_listening(self) -> None:
@@ -105,6 +104,9 @@ class LossGraph:
         if self.is_listening:
             self.is_listening = False
             torch.set_anomaly_enabled(*self._before)
+
+    def __del__(self) -> None:
+        self.stop_listening()
 
     # --- a step --------------------------------------------------------------------------------
 
@@ -278,24 +280,6 @@ class LossGraph:
         calls = self._calls or self._earlier
         is_within = any(start <= number < end for start, end in calls)
         return is_within or not node.next_functions
-
-
-class _Ear:
-    """A hook at the model's output: ends the listening when the backward pass comes to it, and when the
-    graph is gone without one, as after an error in the loop."""
-
-    def __init__(self, graph: LossGraph) -> None:
-        self._graph = weakref.ref(graph)
-
-    def __call__(self, gradient: torch.Tensor) -> None:
-        graph = self._graph()
-        if graph is not None:
-            graph.stop_listening()
-
-    def __del__(self) -> None:
-        # Python may be at its end.
-        with contextlib.suppress(Exception):
-            self(torch.empty(0))
 
 
 @functools.lru_cache(maxsize=1024)
