@@ -43,6 +43,11 @@ def run(mode, poisoned=None, manual=False, folder=None, resume=None, also=(), **
     if folder is not None:
         save = pl.callbacks.ModelCheckpoint(folder, "at", every_n_train_steps=20, save_top_k=-1)
         callbacks.append(save)
+    fit(module, callbacks, folder, resume)
+    return module, callback
+
+
+def fit(module, callbacks, folder=None, resume=None):
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -54,7 +59,6 @@ def run(mode, poisoned=None, manual=False, folder=None, resume=None, also=(), **
     )
     data = torch.utils.data.DataLoader(list(batches(40)), batch_size=None)
     trainer.fit(module, data, ckpt_path=resume)
-    return module, callback
 
 
 @pytest.mark.parametrize("manual", [False, True])
@@ -64,6 +68,37 @@ def test_a_watched_run_is_the_bare_run_and_knows_its_loss(manual):
     assert callback.guard.step_number == 40
     assert "Loss  " in str(callback.diagnosis())
     assert callback.diagnosis().verdict == "healthy"
+
+
+class Breaking(Module):
+    """Takes the logarithm of 0 in one step, and logs; it may reach for its trainer."""
+
+    def __init__(self, reaches):
+        super().__init__(None)
+        self.reaches = reaches
+
+    def training_step(self, batch, index):
+        x, y = batch
+        p = self.net(x).softmax(1) * (index != 20)
+        loss = -torch.log(p).mean()
+        self.log("loss", loss)
+        self.log("epoch", self.trainer.current_epoch if self.reaches else 0)
+        return loss
+
+
+@pytest.mark.parametrize("reaches", [False, True])
+def test_the_line_of_the_loss_is_found_without_a_step_fn(reaches, told):
+    from tamegrad.integrations.lightning import TamegradCallback
+
+    module, callback = Breaking(reaches), TamegradCallback(strict=True)
+    fit(module, [callback])
+    operation = callback.guard._steps.inspection.operation
+    if reaches:
+        assert any("could not be repeated" in said for said in told())
+        return
+    assert operation.kind == "log" and "torch.log(p)" in operation.line.code
+    assert not any("side effects" in said for said in told())
+    assert module.trainer is not None and "log" not in vars(module)
 
 
 def test_protect_leaves_out_the_broken_batch():

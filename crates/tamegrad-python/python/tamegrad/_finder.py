@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import FrameType
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ._calls import storage_id, tensors_of
@@ -69,7 +70,6 @@ class Finder(TorchDispatchMode):
         self.error: Exception | None = None
         """What has made it blind."""
         self._base: FrameType | None = sys._getframe(1)
-        self._is_busy = False
         self._sources: dict[int, tuple[StorageWeakRef, _Source]] = {}
         self._makers: dict[int, tuple[StorageWeakRef, str]] = {}
         self._first_nan: _Source = None
@@ -119,7 +119,7 @@ class Finder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if self._is_busy or self.error is not None:
+        if self.error is not None:
             return function(*args, **kwargs)
         given = self._safely(self._given, function, args, kwargs)
         output = function(*args, **kwargs)
@@ -131,15 +131,12 @@ class Finder(TorchDispatchMode):
         """Without seeing what the call itself does, and blind after an error."""
         if self.error is not None:
             return None
-        before, self._is_busy = self._is_busy, True
         try:
-            with torch.no_grad():
+            with _disable_current_modes(), torch.no_grad():
                 return call(*given)
         except Exception as error:
             self.error, self.operation = error, None
             return None
-        finally:
-            self._is_busy = before
 
     def _given(self, function: Any, args: tuple, kwargs: dict[str, Any]) -> list[_Given]:
         """The operands: tensors, and the numbers that stand in the place of tensors. What is about to
@@ -222,7 +219,7 @@ class Finder(TorchDispatchMode):
             return described if is_masked else self._known(infinite) or described
         if nans or infinite:
             known = self._known([*infinite, *nans])
-            if known is not None or not _is_more_infinite(given, broken):
+            if known is not None or name in _CREATES or not _is_more_infinite(given, broken):
                 return known
         elif name in _CREATES:
             return None
@@ -330,10 +327,7 @@ _FACTORS = ("alpha", "beta", "dim", "correction", "reduction", "ignore_index", "
 def saved_tensors(node: Any) -> dict[str, torch.Tensor]:
     """The tensors that a node of the graph has kept for its backward pass, as far as they are there and
     hold numbers: inputs first, and results last."""
-    names = sorted(
-        (name for name in dir(node) if name.startswith("_saved_")),
-        key=lambda name: (name.startswith("_saved_result"), name != "_saved_self", name),
-    )
+    names = _saved_names(type(node))
     found = {name.removeprefix("_saved_"): _saved(node, name) for name in names}
     if not names and hasattr(node, "saved_tensors"):
         held = _saved(node, "saved_tensors") or ()
@@ -343,6 +337,14 @@ def saved_tensors(node: Any) -> dict[str, torch.Tensor]:
         for name, tensor in found.items()
         if isinstance(tensor, torch.Tensor) and not tensor.is_nested and not _is_bool(tensor)
     }
+
+
+@functools.lru_cache(maxsize=1024)
+def _saved_names(kind: type) -> list[str]:
+    return sorted(
+        (name for name in dir(kind) if name.startswith("_saved_")),
+        key=lambda name: (name.startswith("_saved_result"), name != "_saved_self", name),
+    )
 
 
 def _saved(node: Any, name: str) -> Any:
@@ -382,8 +384,8 @@ def _is_masked(operands: list[Operand]) -> bool:
 def _is_more_infinite(given: list[_Given], broken: list[torch.Tensor]) -> bool:
     """Whether an operation, element by element, has made more Inf than it was given."""
     tensors = [one.value for one in given if isinstance(one.value, torch.Tensor)]
-    known = sum(count_of_inf(tensor) for tensor in tensors)
-    is_elementwise = all(t.shape == broken[0].shape for t in tensors) and len(tensors) == len(given)
+    known = sum(count_of_inf(one.value) for one in given)
+    is_elementwise = bool(tensors) and all(t.shape == broken[0].shape for t in tensors)
     return is_elementwise and count_of_inf(broken[0]) > known
 
 

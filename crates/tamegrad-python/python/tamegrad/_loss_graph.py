@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import weakref
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,8 +76,11 @@ class LossGraph:
         self._before: tuple[bool, bool] = (False, True)
         self._lines: dict[str, Line] = {}
         self._calls: list[tuple[int, int]] = []
+        self._earlier: list[tuple[int, int]] = []
+        """The calls of the step before, whose loss may be logged after it."""
         self._root: Any = None
-        self._kept: list[_Node] = []
+        self._saved: dict[Any, dict[str, torch.Tensor]] = {}
+        """What nodes have kept for the backward pass."""
         self._learnt = 0
         self._is_singular = False
         self._is_off = False
@@ -88,12 +90,13 @@ class LossGraph:
 
     def listen(self, output: torch.Tensor) -> None:
         """Has the nodes from here on keep their line, as torch's anomaly mode does, until the backward
-        pass comes to this output of the model, or nothing of the graph is left."""
+        pass comes to this output of the model. After an error in the loop it ends with the next call of
+        the model, or with the guard."""
         if self.is_listening or torch.is_anomaly_enabled():
             return
         self._before = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
         self.is_listening = True
-        output.register_hook(_Ear(self))
+        output.register_hook(lambda _: self.stop_listening())
         torch.set_anomaly_enabled(True, False)
 
     def stop_listening(self) -> None:
@@ -101,6 +104,9 @@ class LossGraph:
         if self.is_listening:
             self.is_listening = False
             torch.set_anomaly_enabled(*self._before)
+
+    def __del__(self) -> None:
+        self.stop_listening()
 
     # --- a step --------------------------------------------------------------------------------
 
@@ -124,27 +130,50 @@ class LossGraph:
 
     def _see(self, loss: Any, value: float | None) -> None:
         root = getattr(loss, "grad_fn", None)
-        if root is None or self._is_off or torch._C._current_graph_task_id() != -1:
+        is_known = self._calls or self._earlier
+        if root is None or self._is_off or not is_known:
+            # Without a call that was seen, the graph is that of the model as well.
             return
         self._root = root
         is_broken = value is not None and value - value != 0.0
         if self._learnt >= _LEARNT_STEPS and not self._is_singular and not is_broken:
             return
-        nodes = self._walk()
+        self._saved = {}
         if self._learnt < _LEARNT_STEPS:
             self._learnt += 1
-            self._learn(nodes)
-        self._kept = [node for node in nodes if is_broken or node.kind in _SINGULAR]
-        for node in self._kept:
-            node.saved = saved_tensors(node.node)
+            self._learn(self._walk())
         if is_broken:
-            self._see_targets(nodes)
-            self.operation = self._first(
-                self._kept, _is_broken_forward, backward=False
-            ) or self._first(self._kept, _was_given_nan, backward=False)
+            self._see_broken(self._walk())
+        elif self._is_singular:
+            self._keep_saved()
+
+    def _see_broken(self, nodes: list[_Node]) -> None:
+        """Looks for what has made the loss not finite, while its graph lives."""
+        for node in nodes:
+            node.saved = self._saved[node.node] = saved_tensors(node.node)
+        self._see_targets(nodes)
+        for fault in (_is_broken_forward, _was_given_nan):
+            if self.operation is None:
+                self.operation = self._first(nodes, fault, backward=False)
+
+    def _keep_saved(self) -> None:
+        """Keeps the tensors of the singular operations, which the backward pass would let go of. This
+        runs in every step of such a loss."""
+        stack, met = [self._root], {self._root}
+        while stack:
+            node = stack.pop()
+            if _is_kept(type(node)):
+                self._saved[node] = saved_tensors(node)
+            for before, _ in node.next_functions:
+                if before is not None and before not in met and len(met) < _NODES_MAX:
+                    met.add(before)
+                    if not self._is_of_model(before):
+                        stack.append(before)
 
     def _learn(self, nodes: list[_Node]) -> None:
-        self._is_singular |= any(node.kind in _SINGULAR for node in nodes)
+        self._is_singular |= any(
+            _may_break(node, backward=True) or node.name == "nansum" for node in nodes
+        )
         for node in nodes:
             stack = node.node.metadata.get("traceback_")
             line = line_at(place_in_text(stack)) if stack else None
@@ -163,7 +192,8 @@ class LossGraph:
         """Ends the step."""
         self.stop_listening()
         self.operation, self.labels, self.target_range = None, None, None
-        self._root, self._kept, self._calls = None, [], []
+        self._root, self._saved = None, {}
+        self._calls, self._earlier = [], self._calls
 
     def look_again(self) -> None:
         """Keeps the loss of the coming step whatever it is."""
@@ -184,10 +214,12 @@ class LossGraph:
         if self.operation is not None or self._root is None:
             return self.operation
         fault = _is_broken_backward if is_finite else _is_broken_forward
-        found = self._first(self._kept, fault, backward=is_finite)
-        if found is not None or any(node.saved for node in self._kept):
-            return found
         nodes = self._walk()
+        for node in nodes:
+            node.saved = self._saved.get(node.node, {})
+        found = self._first(nodes, fault, backward=is_finite)
+        if found is not None or any(node.saved for node in nodes):
+            return found
         empty = [node for node in nodes if _is_empty_mean(node)]
         if any(node.name == "nansum" for node in nodes):
             # It hides NaN that was there before, of which nothing is known.
@@ -230,11 +262,12 @@ class LossGraph:
         nodes, met, queue = [], set(), [(self._root, "")]
         while queue and len(nodes) < _NODES_MAX:
             node, path = queue.pop(0)
-            number = node._sequence_nr()
-            if node in met or self._is_of_model(node, number):
+            if node in met or self._is_of_model(node):
                 continue
             met.add(node)
-            nodes.append(_Node(node, f"{path}/{node.name()}", *name_and_kind(node.name()), number))
+            name, kind = name_and_kind(node.name())
+            number = node._sequence_nr()
+            nodes.append(_Node(node, f"{path}/{node.name()}", name, kind, number))
             queue += [
                 (before, f"{nodes[-1].path}:{place}")
                 for place, (before, _) in enumerate(node.next_functions)
@@ -242,27 +275,17 @@ class LossGraph:
             ]
         return nodes
 
-    def _is_of_model(self, node: Any, number: int) -> bool:
-        is_leaf = not node.next_functions
-        return is_leaf or any(start <= number < end for start, end in self._calls)
+    def _is_of_model(self, node: Any) -> bool:
+        number = node._sequence_nr()
+        calls = self._calls or self._earlier
+        is_within = any(start <= number < end for start, end in calls)
+        return is_within or not node.next_functions
 
 
-class _Ear:
-    """A hook at the model's output: ends the listening when the backward pass comes to it, and when the
-    graph is gone without one, as after an error in the loop."""
-
-    def __init__(self, graph: LossGraph) -> None:
-        self._graph = weakref.ref(graph)
-
-    def __call__(self, gradient: torch.Tensor) -> None:
-        graph = self._graph()
-        if graph is not None:
-            graph.stop_listening()
-
-    def __del__(self) -> None:
-        # Python may be at its end.
-        with contextlib.suppress(Exception):
-            self(torch.empty(0))
+@functools.lru_cache(maxsize=1024)
+def _is_kept(kind: type) -> bool:
+    """Whether the tensors of such a node are kept for a look at them."""
+    return name_and_kind(kind.__name__)[1] in _SINGULAR
 
 
 # --- what is not finite where --------------------------------------------------------------------

@@ -384,6 +384,8 @@ class Passes:
                 if found:
                     self.norm_of_one = float(nn.utils.get_total_norm(found))
                 self._tell_moved(moved)
+                if self._finder is not None:
+                    self._outputs_are_finite = self._finder.outputs_are_finite
             except Exception as error:
                 self._can_repeat = False
                 self._teller.warn(
@@ -439,7 +441,6 @@ class Passes:
     def _take_found(self) -> None:
         finder = self._finder
         if finder is not None:
-            self._outputs_are_finite = finder.outputs_are_finite
             self.operation = finder.operation or self.operation
             self.labels = finder.labels or self.labels
             self.target_range = finder.target_range or self.target_range

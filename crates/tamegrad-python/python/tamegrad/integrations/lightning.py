@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any
 
 try:
@@ -37,7 +39,15 @@ class TamegradCallback(GuardHolder, Callback):
             optimizers,
             scaler=getattr(trainer.precision_plugin, "scaler", None),
             total_steps=int(steps) if steps != float("inf") else None,
+            step_fn=functools.partial(_loss_of, trainer.precision_plugin.train_step_context),
         )
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # A step that is optimized by hand would step again.
+        if self.guard is not None and pl_module.automatic_optimization:
+            self.guard.log(batch=(batch, batch_idx))
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
         # Automatic optimization hands the loss to the optimizer's step.
@@ -58,3 +68,23 @@ class TamegradCallback(GuardHolder, Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self._end()
+
+
+def _loss_of(context: Any, module: Any, given: tuple[Any, int]) -> Any:
+    """The loss of a batch by the module's ``training_step``, which logs nothing meanwhile and reaches no
+    trainer: one that needs it raises, and is not repeated."""
+    names = {"log": _log_nothing, "log_dict": _log_nothing, "_trainer": None}
+    kept = {name: module.__dict__[name] for name in names if name in module.__dict__}
+    module.__dict__.update(names)
+    try:
+        parameters = inspect.signature(module.training_step).parameters
+        with context():
+            return module.training_step(*given[: max(len(parameters), 1)])
+    finally:
+        for name in names.keys() - kept.keys():
+            del module.__dict__[name]
+        module.__dict__.update(kept)
+
+
+def _log_nothing(*args: Any, **options: Any) -> None:
+    """Takes the place of the module's ``log``."""

@@ -1,0 +1,522 @@
+"""The operation that made the first NaN or Inf, and the line that called it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from conftest import batches, loss_of, mlp, state_bits, watched
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from tamegrad._finder import Finder
+from tamegrad._inspection import nonfinite_rows
+from tamegrad._operations import ctc_labels_of, name_and_kind, operand_of
+
+BAD = 6
+"""The step that breaks."""
+
+
+class Root(torch.autograd.Function):
+    """A square root whose derivative at 0 nobody has thought of."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.abs().sqrt()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient / (2 * x.abs().sqrt())  # root backward
+
+
+class Layer(nn.Module):
+    """Computes a function of its input between two linear layers, from one step on."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 8), nn.Linear(8, 4)
+        self.inner = Inner(function)
+
+    def forward(self, x):
+        return self.last(self.inner(self.first(x)))
+
+
+class Inner(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function, self.is_bad = function, False
+
+    def forward(self, x):
+        return self.function(x) if self.is_bad else x
+
+
+def inspected(model, loss, *, log="before", bad=None, mode="observe", steps=BAD + 1, **options):
+    """Trains on a loss of outputs, inputs, labels and whether the step is bad, until that step is over;
+    gives what was found."""
+    step_fn = None
+    if log == "step_fn":
+        step_fn = lambda model, batch: loss(model(batch[0]), *batch)  # noqa: E731
+    optimizer, guard = watched(model, mode, torch.optim.Adam, 1e-3, step_fn=step_fn, **options)
+    for step, (x, y) in enumerate(batches(steps)):
+        if bad is not None:
+            bad(step == BAD)
+        batch = (x, y, step == BAD)
+        optimizer.zero_grad()
+        value = loss(model(x), *batch)
+        if log != "after":
+            guard.log(loss=value, batch=batch)
+        value.backward()
+        if log == "after":
+            guard.log(loss=value)
+        optimizer.step()
+        assert not torch.is_anomaly_enabled()
+    guard.close()
+    return guard._steps.inspection
+
+
+def in_model(function, loss=None):
+    """What is found where a layer of the model computes a function in the bad step."""
+    torch.manual_seed(0)
+    model = Layer(function)
+    loss = loss or (lambda out, x, y, bad: functional.cross_entropy(out, y))
+    return inspected(model, loss, bad=lambda now: setattr(model.inner, "is_bad", now))
+
+
+def found_in(case, *parameters):
+    """What the finder sees in one pass."""
+    finder = Finder()
+    with finder:
+        out = case()
+        finder.end_forward(out, [torch.ones_like(out)])
+        if out.requires_grad:
+            ones = torch.ones_like(out)
+            torch.autograd.grad(out, parameters, ones, retain_graph=True, allow_unused=True)
+    assert finder.error is None
+    return finder
+
+
+# --- the loss ----------------------------------------------------------------------------------
+
+
+def std_of_one(out, x, y, bad):
+    a = x[: 1 if bad else 32, 0]
+    a = (a - a.mean()) / (a.std() + 1e-8)
+    return (a * out[: len(a), 0]).mean() + out.square().mean()
+
+
+def sqrt_of_zero(out, x, y, bad):
+    apart = (out[:16] - out[16:]).pow(2).sum(1) * (0.0 if bad else 1.0)
+    return functional.relu(1 - apart.sqrt()).mean() + 0.01 * out.pow(2).mean()
+
+
+def log_of_zero(out, x, y, bad):
+    p = out.softmax(1)[:, 0] * (0.0 if bad else 1.0)
+    return -p.log().mean()
+
+
+def hidden_nan(out, x, y, bad):
+    targets = x[:, :4].clone()
+    targets[0, 0] = math.nan if bad else 0.0
+    return (out - targets).pow(2).nanmean()
+
+
+def empty_mean(out, x, y, bad):
+    kept = torch.full((32,), not bad)
+    return (out[kept] - x[kept, :4]).pow(2).mean()
+
+
+def branch_not_taken(out, x, y, bad):
+    v = out[:, 0]
+    root = (-v.abs() - 1).sqrt() if bad else v
+    return torch.where(v > (-1e9 if bad else 1e9), out[:, 1], root).mean() + out.square().mean()
+
+
+def all_ignored(out, x, y, bad):
+    return functional.cross_entropy(out, torch.full_like(y, -100) if bad else y)
+
+
+LOSSES = {
+    std_of_one: {"before": "multiply", "after": None, "step_fn": "std"},
+    sqrt_of_zero: {"before": "sqrt", "after": "sqrt", "step_fn": "sqrt"},
+    log_of_zero: {"before": "log", "after": "log", "step_fn": "log"},
+    hidden_nan: {"before": "power", "after": None, "step_fn": "power"},
+    empty_mean: {"before": "mean", "after": "mean", "step_fn": "mean"},
+    branch_not_taken: {"before": "sqrt", "after": "sqrt", "step_fn": "sqrt"},
+    all_ignored: {"before": "loss", "after": "loss", "step_fn": "loss"},
+}
+"""Losses, with the kind of the operation that is found for each way to log them."""
+WORDS = {"std": "a.std()", "sqrt": "sqrt()", "log": "p.log()", "mean": "mean()", "power": "pow(2)"}
+
+
+@pytest.mark.parametrize("log", ["before", "after", "step_fn", "protect"])
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+def test_the_operation_of_a_loss_is_found(loss, log):
+    how = "before" if log == "protect" else log
+    mode = "protect" if log == "protect" else "observe"
+    found = inspected(mlp(), loss, log=how, mode=mode)
+    kind = LOSSES[loss][how]
+    assert (found.operation and found.operation.kind) == kind
+    assert found.division is None
+    if kind is None:
+        return
+    # The branch of the sqrt is not there in the first steps, whose lines are kept.
+    if kind in WORDS and not (loss is branch_not_taken and how != "step_fn"):
+        assert WORDS[kind] in found.operation.line.code
+        assert found.operation.line.function == loss.__name__
+        assert found.operation.line.file == __file__
+    assert found.operation.module is None
+    if how == "step_fn":
+        assert found.operation.backward == (loss in (sqrt_of_zero, hidden_nan, branch_not_taken))
+
+
+def test_the_values_of_a_loss_are_counted():
+    operand = inspected(mlp(), log_of_zero).operation.operands[0]
+    assert (operand.zeros, operand.len, operand.smallest) == (32, 32, None)
+    labels = inspected(mlp(), all_ignored).labels
+    assert (labels.ignored, labels.len, labels.classes, labels.reduction) == (32, 32, 4, "mean")
+    # The loss is finite, so the values are those that were kept until the gradients came.
+    assert inspected(mlp(), sqrt_of_zero).operation.operands[0].zeros == 16
+
+
+def test_a_loss_logged_after_the_step_is_known_by_the_step_before():
+    model = mlp()
+    optimizer, guard = watched(model)
+    for step, (x, y) in enumerate(batches(BAD + 1)):
+        optimizer.zero_grad()
+        loss = sqrt_of_zero(model(x), x, y, step == BAD)
+        loss.backward()
+        optimizer.step()
+        guard.log(loss=loss)
+    operation = guard._steps.inspection.operation
+    assert operation.kind == "sqrt" and "sqrt()" in operation.line.code
+
+
+# --- the model ---------------------------------------------------------------------------------
+
+NOTHING = torch.zeros(8, dtype=torch.bool)
+FULL = torch.ones(8, dtype=torch.bool)
+
+LAYERS = {
+    "masked row": (
+        lambda x: x.masked_fill(FULL, -math.inf).softmax(1),
+        {"kind": "softmax", "backward": False, "masked_rows": 32},
+    ),
+    "where and sqrt": (
+        lambda x: torch.where(x > 1e9, x.abs().sqrt(), torch.where(x > 1e9, (x * 0).sqrt(), x)),
+        {"kind": "sqrt", "backward": True, "zeros": 256},
+    ),
+    "sqrt of 0": (lambda x: (x * 0).sqrt(), {"kind": "sqrt", "backward": True, "zeros": 256}),
+    "exp": (lambda x: (x + 200).exp(), {"kind": "exp", "backward": False, "negatives": 0}),
+    "custom": (lambda x: Root.apply(x * 0), {"kind": "custom", "backward": True, "zeros": 256}),
+    "log times 0": (lambda x: (x * 0).log() * 0, {"kind": "log", "backward": False, "zeros": 256}),
+    "division in place": (
+        lambda x: x.mul(0).div_(0),
+        {"kind": "division", "backward": False, "zeros": 256},
+    ),
+    "half": (
+        lambda x: ((x * 0 + 300).half() @ torch.full((8, 8), 300.0).half()).float(),
+        {"kind": "matmul", "backward": False, "dtype": "float16"},
+    ),
+    "checkpoint": (
+        lambda x: checkpoint(lambda z: (z * 0).sqrt(), x, use_reentrant=False),
+        {"kind": "sqrt", "backward": True, "zeros": 256},
+    ),
+    "compiled": (
+        torch.compile(lambda x: (x * 0).log(), backend="eager"),
+        {"kind": "log", "backward": False, "zeros": 256},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_operation_of_a_layer_is_found(name):
+    function, wanted = LAYERS[name]
+    operation = in_model(function).operation
+    assert operation.kind == wanted.pop("kind")
+    assert operation.backward == wanted.pop("backward")
+    assert operation.module == "inner"
+    assert operation.line.file == __file__
+    seen = operation.operands
+    assert all(any(getattr(o, key) == value for o in seen) for key, value in wanted.items())
+    if name == "custom":
+        assert "# root backward" in operation.line.code and operation.name == "Root"
+    if name == "half":
+        assert operation.wider_is_finite and operation.dtype_max == 65504.0
+
+
+def test_a_loss_module_has_the_line_that_calls_it():
+    of = nn.NLLLoss()
+
+    def loss(out, x, y, bad):
+        return of(out.log_softmax(1), y * 0 - 100 if bad else y)
+
+    found = inspected(mlp(), loss, log="step_fn")
+    assert found.operation.kind == "loss" and "return of(" in found.operation.line.code
+
+
+PASSES = {
+    "the Inf of a mask is innocent": (lambda w: w.masked_fill(w == w, -math.inf).amax(), None),
+    "full": (lambda w: torch.full((2,), math.nan) + w.sum(), None),
+    "NaN that was given": (lambda w: (w * torch.tensor(math.nan)).sum(), None),
+    "log of a masked Inf": (lambda w: torch.where(w > 9, w, -math.inf).exp().sum(), None),
+    "sum of halves": (lambda w: (w.half() * 0 + 60000).sum(), "sum"),
+    "cast": (lambda w: (w * 0 + 70000).half().sum(), "cast"),
+    "multiply": (lambda w: (w * 0 + 1e30) * 1e30, "multiply"),
+    "norm": (lambda w: (w * 0 + 1e30).norm(), "norm"),
+    "rsqrt": (lambda w: (w * 0).rsqrt(), "sqrt"),
+    "reciprocal": (lambda w: 1 / (w * 0), "division"),
+    "acos": (lambda w: torch.acos(w * 0 + 1), "inverse-trigonometric"),
+    "power": (lambda w: (w * 0).pow(0.5), "power"),
+    "attention": (lambda w: functional.scaled_dot_product_attention(*[w[None] * 1e30] * 3), None),
+    "two results": (lambda w: torch.std_mean(w[:1, 0])[0], "std"),
+    "overflow beside a mask": (
+        lambda w: torch.where(w > 0, w, -math.inf).mul(1e38).mul(1e38),
+        "multiply",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_the_finder_names_the_kind(name):
+    case, kind = PASSES[name]
+    weight = torch.linspace(-1, 1, 9).reshape(3, 3).requires_grad_()
+    operation = found_in(lambda: case(weight), weight).operation
+    if name == "attention":
+        assert operation is None or operation.kind == "attention"
+        return
+    assert (operation and operation.kind) == kind
+
+
+def test_a_row_that_attention_may_not_look_at_is_no_crash():
+    mask = torch.ones(3, 3, dtype=torch.bool)
+    mask[1] = False
+    q = torch.randn(1, 3, 4, requires_grad=True)
+    finder = found_in(lambda: functional.scaled_dot_product_attention(q, q, q, attn_mask=mask), q)
+    assert finder.operation is None or finder.operation.kind in ("attention", "softmax")
+
+
+def test_gradients_that_overflow_when_they_are_added():
+    w = torch.full((4,), 1e-3, dtype=torch.float16, requires_grad=True)
+
+    def case():
+        x = w * 1
+        return (x * 200 + x * 200).sum() * 200
+
+    operation = found_in(case, w).operation
+    assert (operation.kind, operation.backward, operation.wider_is_finite) == ("add", True, True)
+
+
+def test_strange_tensors_are_no_crash():
+    weight = torch.ones(3, 3, requires_grad=True)
+
+    def case():
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]) * 2
+        sparse = torch.eye(3).to_sparse()
+        (torch.arange(3) // 2).sum()
+        torch.view_as_complex(torch.ones(3, 2)) / 0
+        torch.empty(0).sum()
+        return (sparse @ weight).sum() / 0
+
+    assert found_in(case, weight).operation.kind == "division"
+
+
+def test_the_finder_goes_blind_and_not_the_pass(monkeypatch):
+    def broken(*given):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(Finder, "_see", broken)
+    finder = Finder()
+    with finder:
+        assert float(torch.ones(2).sum()) == 2.0
+        finder.end_forward(torch.tensor(math.nan))
+    assert finder.operation is None and isinstance(finder.error, ValueError)
+
+
+# --- nothing else changes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_step_fn", [False, True])
+def test_a_run_with_an_alarm_is_the_bare_run_to_the_bit(has_step_fn):
+    def run(watches):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Dropout(), nn.Linear(32, 4))
+        options = {"step_fn": lambda model, batch: step_loss(model, *batch)} if has_step_fn else {}
+        optimizer, guard = watched(
+            model, "observe" if watches else None, torch.optim.Adam, 1e-3, **options
+        )
+        losses = []
+        for step, (x, y) in enumerate(batches(BAD + 4)):
+            batch = [x, y, step == BAD]
+            optimizer.zero_grad()
+            loss = step_loss(model, *batch)
+            if guard:
+                guard.log(loss=loss, batch=batch)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        if guard:
+            assert guard._steps.inspection.operation.kind == "sqrt"
+        return state_bits(model, optimizer), str(losses), torch.get_rng_state().tolist()
+
+    assert run(False) == run(True)
+
+
+def step_loss(model, x, y, bad):
+    out = functional.dropout(model(x), 0.1)
+    loss = functional.cross_entropy(out, y)
+    return loss + (out * 0).sqrt().mean() if bad else loss
+
+
+@pytest.mark.parametrize("before", [(False, True), (True, True), (True, False)])
+def test_the_anomaly_mode_is_as_it_was(before):
+    model = mlp()
+    optimizer, guard = watched(model)
+    x, y = next(batches(1))
+    try:
+        torch.set_anomaly_enabled(*before)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loss = loss_of(model, x, y)
+            assert torch.is_anomaly_enabled()
+            loss.backward()
+            optimizer.step()
+        after = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
+        assert after == before
+        loss_of(model, x, y)
+        assert (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()) == before
+    finally:
+        torch.set_anomaly_enabled(False, True)
+
+
+@pytest.mark.parametrize("end", ["evaluation", "close"])
+def test_the_anomaly_mode_does_not_outlast_an_error_in_the_loop(end):
+    model = mlp()
+    _, guard = watched(model)
+    x, y = next(batches(1))
+    with pytest.raises(IndexError):
+        loss_of(model, x, y + 100)
+    if end == "close":
+        guard.close()
+    else:
+        with torch.no_grad():
+            model(x)
+    assert not torch.is_anomaly_enabled()
+
+
+def test_a_step_fn_that_raises_is_told(told):
+    def step_fn(model, batch):
+        raise KeyError("labels")
+
+    found = None
+    model = mlp()
+    optimizer, guard = watched(model, step_fn=step_fn)
+    for step, (x, y) in enumerate(batches(BAD + 1)):
+        optimizer.zero_grad()
+        loss = std_of_one(model(x), x, y, step == BAD)
+        guard.log(loss=loss, batch=(x, y))
+        loss.backward()
+        optimizer.step()
+    found = guard._steps.inspection
+    assert any("could not be repeated" in said and "labels" in said for said in told())
+    assert found.operation.kind == "multiply" and guard.failure is None
+
+
+def test_a_batch_that_a_step_takes_apart_is_put_back():
+    model = mlp()
+
+    def step_fn(model, batch):
+        return log_of_zero(model(batch.pop("x")), None, batch.pop("y"), True)
+
+    optimizer, guard = watched(model, step_fn=step_fn)
+    for step, (x, y) in enumerate(batches(BAD + 1)):
+        batch = {"x": x, "y": y}
+        optimizer.zero_grad()
+        loss = log_of_zero(model(x), x, y, step == BAD)
+        guard.log(loss=loss, batch=batch)
+        loss.backward()
+        optimizer.step()
+        assert list(batch) == ["x", "y"]
+    assert guard._steps.inspection.operation.kind == "log"
+
+
+# --- facts -------------------------------------------------------------------------------------
+
+
+def test_rows_that_are_not_finite_are_numbered():
+    x = torch.zeros(40, 3)
+    x[2, 1], x[7:32, 0] = math.nan, math.inf
+    rows, count = nonfinite_rows(x)
+    assert (rows[:3], len(rows), count) == ([2, 7, 8], 20, 26)
+    assert nonfinite_rows(torch.arange(3)) == ([], 0)
+
+
+def test_the_rows_of_inputs_and_batch_are_found():
+    model = mlp()
+    optimizer, guard = watched(model)
+    for step, (x, y) in enumerate(batches(BAD + 1)):
+        if step == BAD:
+            x[5] = math.nan
+        optimizer.zero_grad()
+        loss = loss_of(model, x, y)
+        guard.log(loss=loss, batch={"x": x})
+        loss.backward()
+        optimizer.step()
+    found = guard._steps.inspection
+    assert found.rows == {"input": [5], "batch.x": [5]}
+    assert found.operation is None
+
+
+def test_an_eps_that_is_nothing_in_the_type_of_the_state():
+    torch.manual_seed(0)
+    model = nn.Linear(16, 4).half()
+    optimizer, guard = watched(model, "observe", torch.optim.Adam, 1e-3)
+    for x, y in batches(3):
+        optimizer.zero_grad()
+        loss = loss_of(model, (x * (torch.arange(16) > 3)).half(), y)
+        loss.backward()
+        guard.log(loss=loss)
+        optimizer.step()
+    division = guard._steps.inspection.division
+    assert (division.optimizer, division.eps_in_type, division.tensor) == ("Adam", 0.0, 0)
+    assert division.zeros >= 16 and division.len == 64
+
+
+def test_the_norm_of_one_of_several_passes():
+    model = mlp(activation=nn.ReLU)
+    optimizer, guard = watched(model)
+    for step, (x, y) in enumerate(batches(60)):
+        optimizer.zero_grad()
+        for _ in range(4):
+            loss = loss_of(model, x * (1e4 if step == 50 else 1), y)
+            guard.log(loss=loss)
+            loss.backward()
+        optimizer.step()
+    found = guard._steps.inspection.accumulation
+    assert found.passes == 4 and found.norm == pytest.approx(4 * found.norm_of_one, rel=1e-3)
+
+
+def test_targets_that_a_ctc_loss_cannot_place():
+    scores = torch.zeros(10, 3, 5)
+    labels = ctc_labels_of(scores, torch.tensor([[1, 2], [1, 1], [3, 4]]), [10, 2, 1], [2, 2, 2])
+    assert (labels.too_long, labels.len, labels.classes) == (2, 3, 5)
+
+
+def test_names_of_operations_and_of_nodes_are_the_same():
+    assert name_and_kind("_log_softmax") == name_and_kind("LogSoftmaxBackward0")
+    assert name_and_kind("_log_softmax") == ("log_softmax", "log-softmax")
+    assert name_and_kind("LinalgVectorNormBackward0") == ("linalg_vector_norm", "norm")
+    assert (
+        name_and_kind("NllLoss2DBackward0")[1] == name_and_kind("nll_loss2d_forward")[1] == "loss"
+    )
+    assert name_and_kind("SomethingBackward0") == ("something", "other")
+
+
+def test_an_operand_is_counted():
+    operand = operand_of(torch.tensor([[0.0, -2.0, math.nan], [-math.inf] * 3]))
+    assert (operand.zeros, operand.negatives, operand.nan, operand.neg_inf) == (1, 4, 1, 3)
+    assert (operand.smallest, operand.largest, operand.masked_rows) == (2.0, 2.0, 1)
