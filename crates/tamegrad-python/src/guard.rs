@@ -264,6 +264,16 @@ impl Guard {
         self.core.observe_lag(&lag);
     }
 
+    /// Whether the elasticities of the loss shall be measured in this step's pass.
+    fn wants_elasticities(&self) -> bool {
+        self.core.asks().elasticities
+    }
+
+    /// Takes in the elasticities of the loss: |sum of W * G| over |loss| for each weight matrix.
+    fn observe_elasticities(&mut self, elasticities: Vec<Option<f64>>) {
+        self.core.observe_elasticities(&elasticities);
+    }
+
     /// Takes in what was found out about an alarm, a `_inspection.Inspection`; what is known already stays.
     fn observe_inspection(&mut self, found: Inspection) {
         self.core.observe_inspection(found.into());

@@ -78,9 +78,10 @@ struct TargetRange {
 struct Division {
     tensor: usize,
     optimizer: String,
-    eps: f64,
+    eps: Option<f64>,
     dtype: String,
-    eps_in_type: f64,
+    eps_in_type: Option<f64>,
+    lost: u64,
     zeros: u64,
     len: u64,
 }
@@ -109,7 +110,7 @@ impl From<Inspection> for inspection::Inspection {
             labels: of.labels.map(Into::into),
             probabilities: of.target_range.map(|range| (range.min, range.max)),
             rows,
-            division: of.division.map(Into::into),
+            division: of.division.and_then(Division::to_core),
             accumulation: of.accumulation.map(|of| inspection::Accumulation {
                 passes: of.passes,
                 norm_of_one: of.norm_of_one,
@@ -175,17 +176,19 @@ impl From<Labels> for inspection::Labels {
     }
 }
 
-impl From<Division> for inspection::Division {
-    fn from(of: Division) -> Self {
-        Self {
-            tensor: TensorId(of.tensor),
-            optimizer: of.optimizer,
-            eps: of.eps,
-            dtype: of.dtype,
-            eps_in_type: of.eps_in_type,
-            zeros: of.zeros,
-            len: of.len,
-        }
+impl Division {
+    /// `None` of an optimizer that adds nothing to what it divides by.
+    fn to_core(self) -> Option<inspection::Division> {
+        Some(inspection::Division {
+            tensor: TensorId(self.tensor),
+            optimizer: self.optimizer,
+            eps: self.eps?,
+            dtype: self.dtype,
+            eps_in_type: self.eps_in_type?,
+            zeros: self.zeros,
+            lost: self.lost,
+            len: self.len,
+        })
     }
 }
 

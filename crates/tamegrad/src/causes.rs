@@ -96,12 +96,13 @@ named_enum! {
         MaskedRow => "masked-row",
         /// The optimizer's eps is 0 in the number type of its state.
         LostEps => "lost-eps",
-        /// A batch far larger than those before.
-        UnlikeBatch => "unlike-batch",
         /// A jump of the learning rate right before.
         RateJump => "rate-jump",
-        /// The first value that is not finite overflowed a narrow number type.
+        /// The first value that is not finite overflowed a narrow number type, and a wider one has room for
+        /// it.
         NarrowType => "narrow-type",
+        /// A batch far larger than those before.
+        UnlikeBatch => "unlike-batch",
         /// Matrices far larger than any usual initialisation makes them.
         WeightSize => "weight-size",
         /// An activation that is known, or measured, to grow faster than its input.
@@ -206,10 +207,12 @@ pub fn by_experiments(experiments: &[Experiment]) -> Option<CauseName> {
 
 /// Weighs all causes of an alarm, the best supported first. Empty when none is supported:
 /// "unknown" is an honest answer. Where it broke outside the model only the data can be a cause.
-/// Without an alarm only what is wrong from the start is weighed: targets that are not scaled.
+/// Without an alarm only what needs none is weighed: targets that are not scaled, and a rate that has
+/// risen.
 pub fn weigh(run: &Run, origin: Option<&Origin>) -> Vec<Cause> {
     if run.first_alarm().is_none() {
-        return unscaled_target::weigh(run, None).into_iter().collect();
+        let found = [unscaled_target::weigh(run, None), learning_rate::risen(run)];
+        return found.into_iter().flatten().collect();
     }
     let mut causes: Vec<Cause> = WEIGH.iter().filter_map(|weigh| weigh(run, origin)).collect();
     if origin.is_some_and(|origin| origin.place.is_loss()) {

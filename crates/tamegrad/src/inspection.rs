@@ -76,6 +76,12 @@ impl OperationKind {
         kinds.find(|kind| kind.as_str() == name).unwrap_or(OperationKind::Other)
     }
 
+    /// Whether infinities are given to it on purpose.
+    pub(crate) fn masks(self) -> bool {
+        use OperationKind::{Add, Attention, LogSoftmax, Mask, Softmax, Where};
+        matches!(self, Add | Attention | LogSoftmax | Mask | Softmax | Where)
+    }
+
     /// Whether the function, or its slope, is infinite or undefined at some finite inputs.
     pub fn is_singular(self) -> bool {
         use OperationKind::{Division, Exp, InverseTrigonometric, Log, Norm, Power, Sqrt, Std};
@@ -227,6 +233,8 @@ pub struct Division {
     pub eps_in_type: f64,
     /// Elements of the divisor's state that are 0 in it.
     pub zeros: u64,
+    /// Those of them whose gradients are not 0, and far larger than `eps`: their squares were lost.
+    pub lost: u64,
     /// Elements of the state.
     pub len: u64,
 }

@@ -405,6 +405,8 @@ pub struct Rules {
     pub accumulation: AccumulationRule,
     /// RMS of g^2/v above which Adam's second moment lags behind (Wortsman et al. 2023).
     pub lag: f64,
+    /// Part of the optimizer's state that has lost its squares.
+    pub lost_squares: f64,
     /// What an optimizer adds to its divisor where its state has 16 bits.
     pub optimizer_eps: f64,
     /// Fraction of the number type's largest value above which values are too close to overflow.
@@ -491,8 +493,9 @@ pub const RULES: Rules = Rules {
     },
     superlinear: SuperlinearRule { last: 0.5, ratio: 4.0, rescaled: 0.1, degree: 1.5 },
     lower_rate: LowerRateRule { update: 0.01, critical: 4.0, cause: 0.1, other: 0.3, least: 1e-4 },
-    accumulation: AccumulationRule { uncleared: 1.5, labels: 8 },
+    accumulation: AccumulationRule { uncleared: 3.0, labels: 8 },
     lag: 2.3,
+    lost_squares: 0.01,
     optimizer_eps: 1e-4,
     precision: 1.0 / 8.0,
     recurrence: 30.0,

@@ -152,7 +152,7 @@ class LossGraph:
         for node in nodes:
             node.saved = self._saved[node.node] = saved_tensors(node.node)
         self._see_targets(nodes)
-        for fault in (_is_broken_forward, _was_given_nan):
+        for fault in (_is_broken_forward, _was_given_broken):
             if self.operation is None:
                 self.operation = self._first(nodes, fault, backward=False)
 
@@ -334,10 +334,10 @@ def _is_broken_forward(node: _Node) -> bool:
     return has_result and result is not None and not is_finite(result)
 
 
-def _was_given_nan(node: _Node) -> bool:
-    """Whether it was given NaN, by something outside the graph if it is the first."""
+def _was_given_broken(node: _Node) -> bool:
+    """Whether it was given NaN or Inf, by something outside the graph if it is the first."""
     operands = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
-    return any(map(has_nan, operands))
+    return not all(map(is_finite, operands))
 
 
 def _is_broken_loss(node: _Node) -> bool:

@@ -281,9 +281,27 @@ class Steps:
             clipped_to=step.clipped_to,
         )
         self._teller.log(step.number, loss, self.scan, self._watched.names)
+        if self.core.wants_elasticities():
+            self.core.observe_elasticities(self._elasticities(loss))
         if self.core.is_alarmed():
             self._look_into_alarm(step, loss, own_loss, inputs, seen)
         return None if decision is None else self._carry_out(step, decision)
+
+    @torch.no_grad()
+    def _elasticities(self, loss: float | None) -> list[float | None]:
+        """The relative change of the loss for a relative change of each matrix, by its gradient."""
+        scale = abs(loss or math.nan) * self.scaling.scale()
+
+        def elasticity(parameter: torch.Tensor) -> float | None:
+            gradient = parameter.grad
+            dense = gradient is not None and gradient.layout == torch.strided
+            if not dense or parameter.dim() < 2 or type(parameter.data) is not torch.Tensor:
+                return None
+            product = float((parameter.detach().double() * gradient.double()).sum())
+            found = abs(product) / scale
+            return found if math.isfinite(found) else None
+
+        return [elasticity(parameter) for parameter in self._watched.parameters]
 
     def _look_into_alarm(
         self,
@@ -327,8 +345,7 @@ class Steps:
         passes, parameters = self.passes, self._watched.parameters
         if not finds and not wants_trace:
             return
-        needed = parameters if finds or passes.count else ()
-        trace = passes.repeated(finds=bool(finds), parameters=needed)
+        trace = passes.repeated(finds=bool(finds), parameters=parameters)
         if trace is not None and wants_trace:
             self.core.observe_trace(trace)
         self._see_accumulation()
@@ -355,7 +372,10 @@ class Steps:
         passes = self.passes
         count = passes.count + any(call.gradients for call in passes.calls)
         norm = (passes.norm_of_one or math.nan) / self.scaling.scale()
-        if math.isfinite(norm) and self.inspection.accumulation is None:
+        # Of a module that is called several times in a pass only one call is repeated.
+        called = [call.module for call in passes.calls]
+        is_whole = len(called) == len(set(called))
+        if is_whole and math.isfinite(norm) and self.inspection.accumulation is None:
             self.inspection.accumulation = Accumulation(count, norm, self.scan.norm())
 
     def _look_into_update(self) -> None:

@@ -2,7 +2,8 @@
 
 use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
-use crate::evidence::{Measure, Quantity};
+use crate::evidence::{Measure, Place, Quantity, Reference};
+use crate::inspection::Operand;
 use crate::origin::{Origin, first_seen};
 use crate::run::Run;
 
@@ -43,8 +44,8 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
         evidence.extend(broken_rows(run));
         return cause(Ground::BrokenData, evidence);
     }
-    if let Some(sequences) = too_long(run) {
-        return cause(Ground::BrokenData, vec![sequences]);
+    if let Some(evidence) = too_long(run).or_else(|| from_outside(run)) {
+        return cause(Ground::BrokenData, vec![evidence]);
     }
     cause(Ground::UnlikeBatch, vec![record.batch.unlike_at_alarm()?])
 }
@@ -55,18 +56,35 @@ fn broken_rows(run: &Run) -> Vec<Measure> {
     rows.map(|broken| Measure::new(Quantity::BrokenRows, broken.count as f64)).collect()
 }
 
+/// What an operation was given that is not finite and that nothing in the pass has made: it came with the
+/// data, or was computed from it.
+fn from_outside(run: &Run) -> Option<Measure> {
+    let operation = run.broken_by()?.operation.as_ref().filter(|of| !of.is_backward)?;
+    let broken = |of: &Operand| of.nan + of.pos_inf + of.neg_inf;
+    let is_data = |of: &&Operand| broken(of) > 0 && of.made_by.is_none() && of.masked_rows == 0;
+    let operand = operation.operands.iter().find(is_data)?;
+    let count = Measure::new(Quantity::NonFiniteElements, broken(operand) as f64).at(Place::Data);
+    (!operation.kind.masks()).then(|| count.against(Reference::Total, operand.len as f64))
+}
+
 /// Sequences of labels that their inputs are too short for: the loss of such a sequence is infinite.
 fn too_long(run: &Run) -> Option<Measure> {
-    let labels = run.broken_by()?.labels.filter(|labels| labels.too_long > 0)?;
-    Some(Measure::new(Quantity::LongTargets, labels.too_long as f64))
+    let seen = run.broken_by()?;
+    if let Some(labels) = seen.labels.filter(|labels| labels.too_long > 0) {
+        return Some(Measure::new(Quantity::LongTargets, labels.too_long as f64));
+    }
+    // The loss of a sequence that fits is finite.
+    let operation = seen.operation.as_ref().filter(|of| of.name.contains("ctc_loss"))?;
+    let infinite = operation.operands.iter().map(|operand| operand.pos_inf).max()?;
+    (infinite > 0).then(|| Measure::new(Quantity::LongTargets, infinite as f64))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::batch::{BatchTrack, DataTrack, INPUTS_MAX};
-    use crate::causes::check::alarmed;
-    use crate::evidence::{Place, Reference};
+    use crate::causes::check::{alarmed, looked_into, operand};
+    use crate::inspection::{Inspection, Operation, OperationKind};
     use crate::observe::{Layout, NamedInput, Observation, RunFacts};
     use crate::signs::check::stats;
 
@@ -106,6 +124,21 @@ mod tests {
             let told = cause.map(|cause| (cause.ground, cause.evidence[0]));
             let told = told.map(|(ground, first)| (ground, first.quantity, first.place));
             assert_eq!(told, found, "{inputs:?} {target}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_nothing_in_the_pass_has_made() {
+        for (kind, made_by, nan, found) in [
+            (OperationKind::Multiply, None, 3, true),
+            (OperationKind::Multiply, Some(OperationKind::Log), 3, false),
+            (OperationKind::Multiply, None, 0, false),
+        ] {
+            let operands = vec![Operand { nan, made_by, ..operand(64) }];
+            let operation = Some(Operation { operands, ..Operation::new(kind) });
+            let run = looked_into(Inspection { operation, ..Inspection::default() });
+            let ground = weigh(&run, None).map(|cause| cause.ground);
+            assert_eq!(ground, found.then_some(Ground::BrokenData), "{kind:?} {made_by:?} {nan}");
         }
     }
 

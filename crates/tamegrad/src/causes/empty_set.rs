@@ -65,6 +65,11 @@ fn average(operation: &Operation) -> Option<Measure> {
             averaged(0)
         }
         OperationKind::Division => {
+            if let [count] = &operation.operands[..] {
+                // The divisor alone is known: one number that no output has part in, and it is 0.
+                let is_count = count.len == 1 && count.zeros == 1 && count.made_by.is_none();
+                return is_count.then(|| Measure::new(Quantity::AveragedElements, 0.0));
+            }
             let [above, below, ..] = &operation.operands[..] else { return None };
             let is_count = matches!(
                 below.made_by,
@@ -113,6 +118,7 @@ mod tests {
             ("deviation of equals", OperationKind::Std, vec![operand(9)], false),
             ("0 by a count of 0", OperationKind::Division, vec![zeros(1), count(1)], true),
             ("rows of 0 by counts of 0", OperationKind::Division, vec![zeros(9), count(9)], true),
+            ("something by 0", OperationKind::Division, vec![zeros(1)], true),
             ("1 by 0", OperationKind::Division, vec![operand(1), count(1)], false),
             ("0 by some values of 0", OperationKind::Division, vec![zeros(9), zeros(9)], false),
         ] {

@@ -41,10 +41,19 @@ pub(crate) const DOC: Doc = Doc {
     source: "LeCun, Simard, Pearlmutter 1993; Cohen 2021 (edge of stability).",
 };
 
-/// Weighs the rate's own history and the updates before the alarm.
+/// Weighs the rate's own history, or else the updates before the alarm.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    risen(run).or_else(|| {
+        let evidence = large_updates(run)?;
+        Some(Cause::new(CauseName::LearningRate, Ground::LargeUpdates, evidence))
+    })
+}
+
+/// Weighs the rate's own history up to the alarm, or to the end of a run without one.
+pub(super) fn risen(run: &Run) -> Option<Cause> {
     let (record, rule) = (&run.record, RULES.rate_cause.live);
-    let alarm = run.first_alarm()?.step;
+    let end = record.now()?.step;
+    let alarm = run.first_alarm().map_or(end, |alarm| alarm.step);
     let cause = |ground, evidence| Some(Cause::new(CauseName::LearningRate, ground, evidence));
     let rates: Vec<(u64, f64)> = record
         .rows
@@ -73,7 +82,7 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
         let rate = Measure::new(Quantity::LearningRate, *now).over(rule.over.min(alarm.0));
         return cause(Ground::RateRamp, vec![rate.against(Reference::Before, *before)]);
     }
-    large_updates(run).and_then(|evidence| cause(Ground::LargeUpdates, evidence))
+    None
 }
 
 /// Update ratios that were in trouble before or at the alarm, from the rows and the sign.

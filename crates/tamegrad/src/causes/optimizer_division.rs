@@ -6,6 +6,7 @@ use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::inspection::Division;
 use crate::origin::Origin;
 use crate::record::NonFiniteAt;
+use crate::rules::RULES;
 use crate::run::Run;
 
 /// The text of `explain`.
@@ -17,11 +18,14 @@ pub(crate) const DOC: Doc = Doc {
     why: "eps = 1e-8 is 0 in float16, whose smallest number is 6e-8, and the square of a gradient of \
           1e-4 is 0 as well. The first update is then 0 / 0 or x / 0, from gradients that are all \
           finite.",
-    rule: |_| {
-        "Supported when an update from finite gradients left NaN or Inf in a parameter, and eps is 0 \
-         in the number type of the optimizer's state, or the state has elements that are 0 while \
-         eps is 0 as well."
-            .to_owned()
+    rule: |rules| {
+        format!(
+            "Supported when an update from finite gradients raised the alarm or left NaN or Inf in a \
+             parameter, and eps is 0 in the number type of the optimizer's state; or when more than \
+             {} of the elements of that state are 0 though their gradients are not, and are far \
+             larger than eps.",
+            rules.lost_squares,
+        )
     },
     example: "float16 weights, Adam with eps 1e-8: 1,180 of 1,280 elements of the second moment are 0, \
               and so is eps.",
@@ -41,7 +45,9 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     }
     // An update that was taken back has broken nothing.
     let by_update = |(_, at)| matches!(at, NonFiniteAt::Parameter(_));
-    run.first_alarm().filter(|_| record.first_nonfinite.is_none_or(by_update))?;
+    let alarm = run.first_alarm()?;
+    let later = |(step, _)| step > alarm.step;
+    record.first_nonfinite.is_none_or(|first| by_update(first) || later(first)).then_some(())?;
     let division = record.inspection.as_ref()?.division.as_ref()?;
     let cause = Cause::new(CauseName::OptimizerDivision, Ground::LostEps, evidence(division)?);
     Some(cause.of_layer(record.layout.layer_of(division.tensor)))
@@ -53,7 +59,8 @@ fn evidence(division: &Division) -> Option<Vec<Measure>> {
     let eps = eps.against(Reference::Given, division.eps);
     let zeros = Measure::new(Quantity::ZeroElements, division.zeros as f64).at(place);
     let zeros = zeros.against(Reference::Total, division.len as f64);
-    (division.eps_in_type == 0.0).then(|| vec![eps, zeros])
+    let is_lost = division.lost as f64 > RULES.lost_squares * division.len as f64;
+    (division.eps_in_type == 0.0 || is_lost).then(|| vec![eps, zeros])
 }
 
 #[cfg(test)]
@@ -65,9 +72,12 @@ mod tests {
 
     #[test]
     fn an_eps_that_rounds_to_zero_in_an_update_that_broke() {
-        for (eps_in_type, is_broken, found) in
-            [(0.0, true, true), (1e-4, true, false), (0.0, false, false)]
-        {
+        for (eps_in_type, lost, is_broken, found) in [
+            (0.0, 0, true, true),
+            (1e-4, 0, true, false),
+            (1e-30, 9, true, true),
+            (0.0, 0, false, false),
+        ] {
             let division = Some(Division {
                 tensor: TensorId(0),
                 optimizer: "Adam".into(),
@@ -75,6 +85,7 @@ mod tests {
                 dtype: "float16".into(),
                 eps_in_type,
                 zeros: 9,
+                lost,
                 len: 10,
             });
             let mut run = looked_into(Inspection { division, ..Inspection::default() });
