@@ -393,6 +393,18 @@ def test_the_anomaly_mode_is_as_it_was(before):
         torch.set_anomaly_enabled(False, True)
 
 
+def test_an_anomaly_mode_of_the_loop_within_ours_is_left():
+    model = mlp()
+    optimizer, _ = watched(model)
+    x, y = next(batches(1))
+    loss = loss_of(model, x, y)
+    with torch.autograd.set_detect_anomaly(True):
+        loss.backward()
+        assert torch.is_anomaly_check_nan_enabled()
+    optimizer.step()
+    assert (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()) == (False, True)
+
+
 @pytest.mark.parametrize("end", ["evaluation", "close"])
 def test_the_anomaly_mode_does_not_outlast_an_error_in_the_loop(end):
     model = mlp()
