@@ -532,3 +532,7 @@ def test_an_operand_is_counted():
     operand = operand_of(torch.tensor([[0.0, -2.0, math.nan], [-math.inf] * 3]))
     assert (operand.zeros, operand.negatives, operand.nan, operand.neg_inf) == (1, 4, 1, 3)
     assert (operand.smallest, operand.largest, operand.masked_rows) == (2.0, 2.0, 1)
+
+
+def test_parameters_that_a_broken_gradient_has_broken_are_no_division():
+    assert inspected(mlp(), hidden_nan, log="after", steps=BAD + 3).division is None
