@@ -393,6 +393,18 @@ def test_the_anomaly_mode_is_as_it_was(before):
         torch.set_anomaly_enabled(False, True)
 
 
+def test_an_anomaly_mode_of_the_loop_within_ours_is_left():
+    model = mlp()
+    optimizer, _ = watched(model)
+    x, y = next(batches(1))
+    loss = loss_of(model, x, y)
+    with torch.autograd.set_detect_anomaly(True):
+        loss.backward()
+        assert torch.is_anomaly_check_nan_enabled()
+    optimizer.step()
+    assert (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()) == (False, True)
+
+
 @pytest.mark.parametrize("end", ["evaluation", "close"])
 def test_the_anomaly_mode_does_not_outlast_an_error_in_the_loop(end):
     model = mlp()
@@ -520,3 +532,7 @@ def test_an_operand_is_counted():
     operand = operand_of(torch.tensor([[0.0, -2.0, math.nan], [-math.inf] * 3]))
     assert (operand.zeros, operand.negatives, operand.nan, operand.neg_inf) == (1, 4, 1, 3)
     assert (operand.smallest, operand.largest, operand.masked_rows) == (2.0, 2.0, 1)
+
+
+def test_parameters_that_a_broken_gradient_has_broken_are_no_division():
+    assert inspected(mlp(), hidden_nan, log="after", steps=BAD + 3).division is None

@@ -34,11 +34,11 @@ from ._operations import (
 
 _ALLOCATES = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize"}
 """Operations whose result holds whatever lay in the memory."""
-_CREATES = {
+_SPREADS = {
     *("full", "full_like", "new_full", "fill", "masked_fill", "index_fill", "scalar_tensor"),
-    *("constant_pad_nd", "scatter", "lift_fresh", "masked_scatter", "where", "select_scatter"),
+    *("constant_pad_nd", "scatter", "masked_scatter", "where"),
 }
-"""Operations that write a value which somebody has chosen."""
+"""Operations that write a value which somebody has chosen to many places."""
 _OVERWRITES = {"copy", "fill", "zero", "normal", "uniform", "random", "bernoulli", "exponential"}
 """Operations in place that do not look at what was there."""
 _SHORT = (torch.float16, torch.bfloat16)
@@ -212,17 +212,13 @@ class Finder(TorchDispatchMode):
         if any(map(has_nan, broken)):
             if nans:
                 return self._known(nans)
-            if not infinite and name in _CREATES:
-                return None
             described = self._described(function, args, kwargs, given, broken)
             is_masked = kind in ("softmax", "log-softmax") and _is_masked(described.operands)
             return described if is_masked else self._known(infinite) or described
         if nans or infinite:
             known = self._known([*infinite, *nans])
-            if known is not None or name in _CREATES or not _is_more_infinite(given, broken):
+            if known is not None or name in _SPREADS or not _is_more_infinite(given, broken):
                 return known
-        elif name in _CREATES:
-            return None
         return self._described(function, args, kwargs, given, broken)
 
     def _known(self, given: list[_Given]) -> _Source:

@@ -299,9 +299,7 @@ class Passes:
     def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""
         self._holds_broken = False
-        self.loss_graph.end()
-        self.batch, self._holds_batch, self.count = None, False, 0
-        self._listens = False
+        self.end_losses()
         self.sees_nothing = not self._has_seen_calls
         # An interrupt between two lines of ours leaves a call open.
         self._depth = 0
@@ -311,6 +309,12 @@ class Passes:
             self.calls = []
         if not self.probes.armed:
             self._taps.set(self._entries)
+
+    def end_losses(self) -> None:
+        """Lets go of the losses of a step, their graphs, and its batch."""
+        self.loss_graph.end()
+        self.batch, self._holds_batch, self.count = None, False, 0
+        self._listens = False
 
     def named_inputs(self, inputs: list[tuple[str, Any]]) -> NamedInputs:
         """The numbers of each input, those of several passes together."""

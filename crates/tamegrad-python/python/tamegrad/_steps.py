@@ -355,7 +355,9 @@ class Steps:
 
     def _look_for_operation(self, loss_is_finite: bool, seen: dict[str, Any]) -> None:
         passes, found = self.passes, self.inspection
-        if passes.operation is None and self._step_fn is not None:
+        # Ranks would have to do it together, and may not all know the batch.
+        is_alone = self._ranks.size == 1
+        if passes.operation is None and self._step_fn is not None and is_alone:
             passes.repeat_step(self._step_fn, self._watched.parameters, self.scaling.scale())
         passes.search_loss(loss_is_finite=loss_is_finite)
         found.operation = passes.operation
@@ -437,6 +439,7 @@ class Steps:
         self.scan.release()
         self.scaling.end()
         if step.phase is Phase.DEFERRED:
+            self.passes.end_losses()
             self.step.number += 1
         if step.phase is not Phase.JUDGED or self.core is None:
             return

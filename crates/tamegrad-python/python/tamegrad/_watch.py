@@ -69,7 +69,7 @@ def watch(
     ``step_fn(model, batch)`` gives the loss of a batch, as the loop computes it, with its autocast if
     there is any. If the batch of each step is logged too, the guard can run the whole step again after
     an alarm, and name the line of the loss that made the first NaN or Inf; everything that this changes
-    is put back::
+    is put back. With several ranks it is not used::
 
         guard = tamegrad.watch(model, optimizer, step_fn=lambda model, batch: loss_of(model, *batch))
         guard.log(loss=loss, batch=batch)
