@@ -81,6 +81,11 @@ class Scaling:
             scaler = self._latest()
         return scaler if scaler is not None and scaler.is_enabled() else None
 
+    def scale(self) -> float | None:
+        """The scale of the loss, if it is scaled."""
+        scaler = self._scaler()
+        return None if scaler is None else float(scaler.get_scale())
+
     def is_fused(self) -> bool:
         """Whether the optimizer divides by the scale itself."""
         return any(getattr(o, "grad_scale", None) is not None for o in self.optimizers)

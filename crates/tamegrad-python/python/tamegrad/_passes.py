@@ -49,6 +49,8 @@ class Passes:
         self.calls: list[Call] = []
         """What the loop has called since the last step, as far as it is kept."""
         self.trace: Trace | None = None
+        self.chance_before: Callable[[], dict[str, Any] | None] = lambda: None
+        """Gives the random states that are kept with a call."""
         self._model = model
         self._wrappers = wrappers(model)
         self._ranks = ranks
@@ -167,6 +169,7 @@ class Passes:
         if self.calls and (self.calls[-1].gradients or len(self.calls) >= _CALLS_MAX):
             self._absorb()
         call = Call(module, self.probes.names.get(module, ""), args, kwargs)
+        call.chance = self.chance_before()
         self._carried.enter(call)
         self.calls.append(call)
 

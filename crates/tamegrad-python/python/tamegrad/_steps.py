@@ -15,6 +15,7 @@ from ._amp import Scaling
 from ._core import Guard as Core
 from ._core import Scan
 from ._hidden import HiddenGradients
+from ._incident import Incidents, Place
 from ._numbers import merged
 from ._passes import Passes, mean
 from ._rate import Rate, rate_of
@@ -42,6 +43,7 @@ class Steps:
         scaler: Any,
         on_rewind: Callable[[int], None] | None,
         process_group: Any,
+        incidents: Place,
         teller: Teller,
         on_error: Callable[[Exception], None],
     ) -> None:
@@ -85,6 +87,7 @@ class Steps:
         )
         self._rate = Rate()
         self._hidden = HiddenGradients()
+        self.incidents = Incidents(model, incidents, process_group, teller)
         self._culprits_sought = False
         self._awaited: tuple[Step, dict[str, Any]] | None = None
         """A deferred step, and what was logged for it."""
@@ -247,6 +250,7 @@ class Steps:
             rate *= self.core.learning_rate_factor()
         seen = self.passes.take_logged(self.step.nonfinite)
         seen["learning_rate"] = rate
+        seen["calls"] = self.incidents.kept_of(self.passes.calls) if self._rows else None
         return seen
 
     def _judge(self, step: Step, seen: dict[str, Any]) -> list[float] | None:
@@ -271,6 +275,7 @@ class Steps:
         self._teller.log(step.number, loss, self.scan, self._watched.names)
         if self.core.is_alarmed():
             self._look_into_alarm(step, own_loss, inputs)
+            self.incidents.see_alarm(self, step, own_loss, seen["calls"])
         return None if decision is None else self._carry_out(step, decision)
 
     def _look_into_alarm(self, step: Step, loss: float | None, inputs: Any) -> None:
@@ -356,6 +361,8 @@ class Steps:
         elif self.update.after(self.core, self.scan, self._rate):
             self._snapshots.restore_calm()
         self._snapshots.keep_calm()
+        if self.core.is_alarmed():
+            self.incidents.see_alarm(self, step, None)
         self.step.number += 1
         if ends_passes:
             self._end_passes(self.step.number)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ._core import SNAPSHOT_EVERY, SNAPSHOTS_MAX, TRACE_EVERY
+from ._incident import Place
 from ._optimizers import resolved
 from ._record import IfRunExists
 from ._telling import Teller
@@ -36,6 +37,7 @@ def watch(
     process_group: Any = None,
     run: str | os.PathLike[str] | None = None,
     if_run_exists: IfRunExists = "number",
+    incidents: Place = True,
     strict: bool = False,
 ) -> Guard:
     """Attaches a guard to a training loop.
@@ -63,6 +65,10 @@ def watch(
     can be written there; later, a disk that fails is warned of and never stops the training::
 
         guard = tamegrad.watch(model, optimizer, run="runs/first")
+
+    At the first alarm, the step is kept in ``incident-<step>`` of the run folder: batch, random states,
+    parameters, optimizer state and settings, up to 256 MiB of each, so that :func:`load_incident` and
+    :func:`bisect` can repeat it. ``incidents`` is another folder for it, or ``False`` for none.
 
     With several ranks (DDP, FSDP2), call this on every rank: the guards create a process group of
     their own with all ranks, unless ``process_group`` gives one. Rank 0 records the run of all.
@@ -92,4 +98,5 @@ def watch(
         process_group=process_group,
         run=run,
         if_run_exists=if_run_exists,
+        incidents=incidents,
     )
