@@ -232,6 +232,18 @@ def test_a_compiled_model_is_taken_without_compiling(tmp_path, way, monkeypatch)
     assert set(seen) == {"OptimizedModule" if way == "wrapped" else "Plain"}
 
 
+def test_a_loss_that_is_not_that_of_the_step_is_told(tmp_path):
+    model = mlp()
+    optimizer, guard = watched(model, incidents=tmp_path)
+    loop(model, optimizer, guard, steps=22, at_step=times(float("inf"), at=20))
+    found = guard.bisect(lambda m, b: m(b).sum())
+    assert found.is_reproduced is True
+    found = guard.bisect(lambda m, b: m(b.nan_to_num(0, 0, 0)).square().sum())
+    assert found.is_reproduced is False
+    assert "note: the loss is" in str(found)
+    assert "and was nan: batch, parameters, random state or step_fn" in str(found)
+
+
 def test_a_step_that_differs_is_told(tmp_path):
     model = mlp()
     count = iter(range(1000))
@@ -324,6 +336,28 @@ def test_without_kept_parameters_those_of_the_model_are_taken(tmp_path, monkeypa
     found = tamegrad.bisect(incident, model, cross_entropy)
     assert found.rows == [3]
     assert "note: the parameters are those that the model has now" in str(found)
+
+
+def test_a_model_that_is_broken_already_is_refused_without_kept_parameters(tmp_path, monkeypatch):
+    monkeypatch.setattr("tamegrad._incident._BYTES_MAX", 5000)
+    model = mlp()
+    incident = incident_of(tmp_path, model, next(batches(1)))
+    with torch.no_grad():
+        model[2].bias[3] = float("nan")
+    with pytest.raises(ValueError, match=r"model: got `2.bias` with elements .*latest checkpoint"):
+        tamegrad.bisect(incident, model, cross_entropy)
+
+
+def test_a_loss_is_scaled_as_it_was(tmp_path):
+    model = mlp()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    guard = tamegrad.watch(model, None, scaler=scaler)
+    scaler.scale(cross_entropy(model, next(batches(1))))
+    incident = tamegrad.load_incident(guard.dump(tmp_path, batch=next(batches(1))))
+    found = tamegrad.bisect(incident, model, cross_entropy)
+    assert 0.0 < row(found, "again").gradient_norm < 10.0
+    found = tamegrad.bisect(incident, model, lambda m, b: cross_entropy(m, b) * 2.0**40)
+    assert (breaking(found)["again"], breaking(found)["f64"]) == (True, False)
 
 
 def test_limits_of_time_and_memory_are_told(tmp_path):

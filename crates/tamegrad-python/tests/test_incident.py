@@ -19,6 +19,7 @@ import numpy
 import pytest
 import torch
 from conftest import batches, is_finite, learn, loop, loss_of, mlp, state_bits, times, watched
+from test_device import have_a_device
 from torch import nn
 
 import tamegrad
@@ -281,6 +282,49 @@ def test_without_a_given_batch_it_is_what_the_model_was_called_with(tmp_path):
     assert_same(incident.calls[1]["kwargs"], {"mask": mask})
 
 
+def test_each_rank_names_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(_incident._ranks, "rank_and_size", lambda group: (1, 2))
+    _, guard = watched(mlp())
+    folder = guard.dump(tmp_path)
+    assert folder.name == "incident-0-rank1"
+    assert (about(folder)["rank"], about(folder)["ranks"]) == (1, 2)
+
+
+def test_another_optimizer_is_refused(tmp_path):
+    *_, incident = kept(tmp_path, mlp())
+    fresh = mlp(seed=3)
+    before = copy.deepcopy(fresh)
+    half = torch.optim.Adam([*fresh.parameters()][:4])
+    for other, words in (
+        (half, "optimizer: got 4 parameters, want 10 as in the run"),
+        ([half, torch.optim.Adam([*fresh.parameters()][4:])], "optimizer: got 2, want 1 as in"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            incident.restore(fresh, other)
+    path = incident.folder / "optimizers.json"
+    path.write_text(path.read_text().replace('"value": 9', '"value": 99'))
+    with pytest.raises(ValueError, match="optimizers.json: got other entries, want the state of"):
+        incident.restore(fresh, torch.optim.Adam(fresh.parameters()))
+    assert all(map(torch.equal, fresh.parameters(), before.parameters()))
+
+
+def test_parameters_of_narrow_types_are_kept(tmp_path):
+    model = nn.Linear(4, 4, bias=False)
+    model.register_buffer("scale", torch.ones(4).to(torch.float8_e4m3fn))
+    model.register_buffer("phase", torch.ones(4, dtype=torch.complex64) * 1j)
+    incident = incident_at(tmp_path, model)
+    fresh = nn.Linear(4, 4, bias=False)
+    fresh.register_buffer("scale", torch.zeros(4).to(torch.float8_e4m3fn))
+    fresh.register_buffer("phase", torch.zeros(4, dtype=torch.complex64))
+    incident.restore(fresh)
+    assert_same(dict(fresh.named_buffers()), dict(model.named_buffers()))
+
+
+def incident_at(folder: Path, model: nn.Module):
+    _, guard = watched(model)
+    return tamegrad.load_incident(guard.dump(folder))
+
+
 def test_settings_and_hyperparameters_are_told(tmp_path):
     model = mlp()
     optimizer, guard = watched(model, "protect", torch.optim.AdamW, lr=torch.tensor(0.25))
@@ -351,6 +395,16 @@ def test_parameters_that_the_update_has_broken_are_not_restored(tmp_path):
         state_bits(fresh, optimizer)[: len([*fresh.parameters()])]
         == state_bits(before, optimizer)[: len([*fresh.parameters()])]
     )
+
+
+def test_a_step_that_is_judged_later_has_its_own_batch(tmp_path, monkeypatch):
+    have_a_device(monkeypatch)
+    *_, incident = kept(tmp_path, mlp())
+    assert incident.step == FAULT
+    assert bool(incident.batch.isnan().all())
+    assert incident.about["random"]["when"] == "before the first call of the model"
+    assert incident.about["parameters"]["when"] == "after the update"
+    assert not incident.has_usable_parameters()
 
 
 def test_a_folder_that_cannot_be_written_is_warned_of_once(tmp_path, told, mode):

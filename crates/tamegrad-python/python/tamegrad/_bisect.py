@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from . import _core, _rows
@@ -35,6 +36,8 @@ __all__ = ["Bisection", "Experiment", "bisect", "bisect_last"]
 SCHEMA = "tamegrad/bisection/1"
 _TIMES = 100.0
 """A gradient this many times the median of the batch's parts is huge."""
+_CLOSE = 0.01
+"""Losses that differ by less, relative to the larger, are the same."""
 _PARTS = 8
 """Parts of a batch whose gradients are compared."""
 _NOT_BROKEN = "nothing broke when the step was taken again, so the other experiments say little"
@@ -52,6 +55,8 @@ class Bisection:
         """The experiments, those included that do not apply or were not run."""
         self.limit: float | None = None
         """The gradient norm above which a finite step counts as broken, if one was needed."""
+        self.is_reproduced: bool | None = None
+        """Whether the loss was that of the incident again, as far as that is known."""
         self.is_repeatable: bool | None = None
         """Whether the step gave the same bits twice; if not, suspect the hardware or a kernel that is
         not deterministic."""
@@ -91,6 +96,7 @@ class Bisection:
             "schema": SCHEMA,
             "step": self.step,
             "cause": self.cause,
+            "is_reproduced": self.is_reproduced,
             "is_repeatable": self.is_repeatable,
             "limit": _number(self.limit),
             "experiments": table,
@@ -170,13 +176,24 @@ def bisect(
         found.notes.append("the optimizer's state is that of now: it was not kept")
         restores = False
     if not restores:
+        _check_finite(model)
         found.notes.append("the parameters are those that the model has now, not those of the step")
     found.notes += [f"not kept of the batch: {lost}" for lost in incident.lost]
     until = time.perf_counter() + seconds
     with untouched(model):
         bench = Bench(incident, model, optimizers, step_fn, restores=restores)
-        _Search(bench, found, incident.batch, until, memory, limit).run()
+        _Search(bench, found, incident, until, memory, limit).run()
     return found
+
+
+def _check_finite(model: nn.Module) -> None:
+    """Raises ``ValueError`` if a model was broken already: with it, everything breaks."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ValueError(
+                f"model: got `{name}` with elements that are not finite, want the parameters from before "
+                "the step, which the incident does not have; load your latest checkpoint into the model"
+            )
 
 
 def bisect_last(steps: Steps, step_fn: StepFn, options: dict[str, Any]) -> Bisection:
@@ -198,12 +215,13 @@ class _Search:
         self,
         bench: Bench,
         found: Bisection,
-        batch: Any,
+        incident: Incident,
         until: float,
         memory: int | None,
         limit: float | None,
     ) -> None:
-        self._bench, self._found, self._batch = bench, found, batch
+        self._bench, self._found, self._batch = bench, found, incident.batch
+        self._loss = incident.loss
         self._until, self._memory, self._limit = until, memory, limit
         self._errors: set[str] = set()
 
@@ -220,6 +238,7 @@ class _Search:
         if again.finite_loss and again.finite_gradients:
             found.limit = self._limit if self._limit is not None else self._usual_limit()
         self._add(again)
+        self._compare(again.loss)
         for change in CHANGES:
             done = self._try(change)
             if change.name == "again-2" and done.state == "ran" and done.error is None:
@@ -233,8 +252,21 @@ class _Search:
             self._find_rows(broken)
         if found.is_repeatable is False:
             found.notes.append(
-                "the same step gave different bits twice: a kernel that is not deterministic, or the "
-                "hardware"
+                "the same step gave different bits twice: suspect a kernel that is not deterministic, the "
+                "hardware, or a step_fn that draws from a generator of its own"
+            )
+
+    def _compare(self, loss: float | None) -> None:
+        """Notes whether it is the loss of the incident."""
+        found, was = self._found, self._loss
+        if was is None or loss is None:
+            return
+        is_close = math.isclose(was, loss, rel_tol=_CLOSE)
+        found.is_reproduced = is_close or not (math.isfinite(was) or math.isfinite(loss))
+        if not found.is_reproduced:
+            found.notes.append(
+                f"the loss is {loss:.4g} and was {was:.4g}: batch, parameters, random state or step_fn "
+                "are not those of the step"
             )
 
     def _add(self, done: Experiment) -> Experiment:

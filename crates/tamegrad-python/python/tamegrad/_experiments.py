@@ -202,7 +202,7 @@ class Bench:
             incident.restore(self._model, self._optimizers or None)
         incident.restore_modes(self._model)
         self._step_fn = step_fn
-        self._scale = incident.about.get("scaler") or 1.0
+        self._scale = float(incident.about.get("scaler") or 1.0)
         self.facts = self._facts()
 
     def need(self, change: Change) -> int:

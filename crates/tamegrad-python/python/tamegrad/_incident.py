@@ -80,7 +80,7 @@ class Incidents:
 
     def kept_of(self, calls: list[Call]) -> list[Call]:
         """What is kept of calls for a step that is judged later: not the gradients, which are large."""
-        if self._place is False or self._is_done:
+        if self._is_done or self._where() is None:
             return []
         return [call.without_gradients() for call in calls]
 
@@ -287,12 +287,19 @@ class Incident:
                 f"{self.folder}: got no state of the optimizer ({rows['why']}); restore the model "
                 "alone and load your latest checkpoint into the optimizer"
             )
+        for optimizer, row in zip(optimizers, rows["of"], strict=True):
+            if len(_parameters_in(optimizer)) != row["parameters"]:
+                raise ValueError(
+                    f"optimizer: got {len(_parameters_in(optimizer))} parameters, want "
+                    f"{row['parameters']} as in the run; make it as the run does"
+                )
         path = self.folder / "optimizers.json"
         tensors = _safetensors.read(self.folder / "optimizers.safetensors")
         try:
             states = rebuilt(_read_json(path)["optimizers"], tensors)
-            return [{"state": row["state"], "groups": row["groups"]} for row in states]
-        except (KeyError, TypeError, ValueError) as error:
+            counts = [len(_parameters_in(optimizer)) for optimizer in optimizers]
+            return [_checked_state(row, count) for row, count in zip(states, counts, strict=True)]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged(path, str(error), "the state of optimizers") from None
 
     def __repr__(self) -> str:
@@ -400,7 +407,11 @@ def _write_optimizers(folder: Path, model: nn.Module, steps: Steps, when: str) -
         "why": None if size <= _BYTES_MAX else _too_large(size),
         "lost": [],
         "of": [
-            {"class": _class(optimizer), "groups": [_words_of(group) for group in row["groups"]]}
+            {
+                "class": _class(optimizer),
+                "parameters": len(_parameters_in(optimizer)),
+                "groups": [_words_of(group) for group in row["groups"]],
+            }
             for optimizer, row in zip(optimizers, rows, strict=True)
         ],
     }
@@ -438,7 +449,7 @@ def _circumstances(model: nn.Module, steps: Steps, calls: list[Call]) -> dict[st
         "training": model.training,
         "eval": eval_modules,
         "devices": sorted({str(tensor.device) for tensor in _tensors_of(model).values()}),
-        "scaler": steps.scaling.scale(),
+        "scaler": _number(steps.scaling.scale()),
     }
 
 
@@ -535,8 +546,10 @@ def _tensors_in(value: Any) -> Iterable[torch.Tensor]:
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    is_number = tensor.is_floating_point() or tensor.is_complex()
-    return not is_number or bool(torch.isfinite(tensor).all())
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    # torch does not ask that of types of eight bits.
+    return bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all())
 
 
 def _batch_of(calls: list[dict[str, Any]]) -> Any:
@@ -548,6 +561,18 @@ def _batch_of(calls: list[dict[str, Any]]) -> Any:
     if kwargs:
         return kwargs
     return args[0] if len(args) == 1 else args
+
+
+def _checked_state(row: Any, count: int) -> dict[str, Any]:
+    """The state of an optimizer of so many parameters.
+
+    Raises ``ValueError`` or ``TypeError`` if it is something else.
+    """
+    are_known = all(type(place) is int and 0 <= place < count for place in row["state"])
+    held = [*row["state"].values(), *row["groups"]]
+    if not are_known or not all(isinstance(part, dict) for part in held):
+        raise ValueError("other entries")
+    return {"state": row["state"], "groups": row["groups"]}
 
 
 def _restore_optimizer(
