@@ -294,7 +294,10 @@ def test_the_run_of_the_user_stays_as_it_was_to_the_bit(tmp_path):
 
     found = guard.bisect(step_fn)
     assert breaking(found)["again"]
-    assert breaking(found)["update"]
+    assert idle(found)["update"] == "does-not-apply: the step breaks before its update"
+    assert look() == before
+    found = guard.bisect(lambda model, batch: step_fn(model, batch.nan_to_num(0, 0, 0)))
+    assert breaking(found)["update"] is False
     assert look() == before
     assert str(guard.diagnosis()) == findings
     assert guard.state_dict() == state

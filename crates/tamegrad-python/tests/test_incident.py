@@ -515,6 +515,20 @@ def test_entries_of_another_kind_are_told(tmp_path, key, value):
 
 
 @pytest.mark.parametrize(
+    ("of", "change"),
+    [("python", {"version": 9}), ("numpy", {"place": "first"}), ("numpy", {"place": 10**30})],
+)
+def test_random_states_that_cannot_be_taken_are_told(tmp_path, of, change):
+    _, guard = watched(mlp())
+    folder = guard.dump(tmp_path, batch=torch.ones(3))
+    changed = about(folder)
+    changed["random"][of].update(change)
+    (folder / "incident.json").write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=r"random.safetensors: got other random states"):
+        tamegrad.load_incident(folder)
+
+
+@pytest.mark.parametrize(
     "node",
     [
         {"tensor": "t9"},

@@ -40,6 +40,7 @@ _CLOSE = 0.01
 """Losses that differ by less, relative to the larger, are the same."""
 _PARTS = 8
 """Parts of a batch whose gradients are compared."""
+_BEFORE_UPDATE = "the step breaks before its update"
 _NOT_BROKEN = "nothing broke when the step was taken again, so the other experiments say little"
 
 
@@ -235,7 +236,8 @@ class _Search:
             found.notes.append("nothing was run")
             return
         again = self._bench.run(AGAIN, is_first=True)
-        if again.finite_loss and again.finite_gradients:
+        is_whole = again.finite_loss and again.finite_gradients
+        if is_whole:
             found.limit = self._limit if self._limit is not None else self._usual_limit()
         self._add(again)
         self._compare(again.loss)
@@ -243,7 +245,7 @@ class _Search:
             done = self._try(change)
             if change.name == "again-2" and done.state == "ran" and done.error is None:
                 found.is_repeatable = done.bits == again.bits
-        updates = [self._try(change) for change in UPDATES]
+        updates = [self._try(change, None if is_whole else _BEFORE_UPDATE) for change in UPDATES]
         found.cause = _cause(self._judged())
         broken = AGAIN if again.breaks else UPDATE if updates[0].breaks else None
         if broken is None:
@@ -274,8 +276,8 @@ class _Search:
         self._found.table.append(done)
         return done
 
-    def _try(self, change: Change) -> Experiment:
-        why = change.why_not(self._bench.facts)
+    def _try(self, change: Change, why_not: str | None = None) -> Experiment:
+        why = change.why_not(self._bench.facts) or why_not
         if why is not None:
             return self._add(Experiment(change.name, "does-not-apply", why))
         why = "out of time" if self._is_over() else self._too_much(change)

@@ -514,7 +514,9 @@ def _tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by their plain names; those that are tied once."""
     model = unwrapped(model)
     named = [*model.named_parameters(), *model.named_buffers()]
-    return {plain(name): tensor for name, tensor in named}
+    tensors = {plain(name): tensor for name, tensor in named}
+    # A part of the model's own may have the name of a wrapper.
+    return tensors if len(tensors) == len(named) else dict(named)
 
 
 def _modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
