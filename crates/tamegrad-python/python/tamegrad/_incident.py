@@ -85,15 +85,22 @@ class Incidents:
         return [call.without_gradients() for call in calls]
 
     def see_alarm(
-        self, steps: Steps, step: Step, loss: float | None, calls: list[Call] | None = None
+        self,
+        steps: Steps,
+        step: Step,
+        loss: float | None,
+        calls: list[Call] | None = None,
+        *,
+        is_before: bool = False,
     ) -> None:
-        """Writes the step of the first alarm. What goes wrong is warned of once and never raised."""
+        """Writes the step of the first alarm, whose update is to come or, with ``is_before``, was not made
+        or undone. What goes wrong is warned of once and never raised."""
         folder = self._where()
         if self._is_done or folder is None:
             return
         self._is_done = True
         steps.passes.chance_before = _nothing
-        when = _BEFORE if step is steps.step else _AFTER
+        when = _BEFORE if is_before or step is steps.step else _AFTER
         try:
             self.folder = self._write(steps, folder, step.number, loss, when, calls)
         except Exception as error:

@@ -356,13 +356,15 @@ class Steps:
             self.step.number += 1
         if step.phase is not Phase.JUDGED or self.core is None:
             return
+        was_undone = step.is_left_out
         if step.is_left_out:
             self.core.observe_update(None)
         elif self.update.after(self.core, self.scan, self._rate):
+            was_undone = True
             self._snapshots.restore_calm()
         self._snapshots.keep_calm()
         if self.core.is_alarmed():
-            self.incidents.see_alarm(self, step, None)
+            self.incidents.see_alarm(self, step, None, is_before=was_undone)
         self.step.number += 1
         if ends_passes:
             self._end_passes(self.step.number)
