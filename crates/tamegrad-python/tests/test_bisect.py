@@ -187,6 +187,28 @@ def test_dropout_that_breaks_it_is_told_from_the_rest(tmp_path):
     assert breaking(found)["again"] is False, "it is in evaluation as it was"
 
 
+@pytest.mark.parametrize("are_kept", [True, False])
+def test_each_repetition_draws_the_same_and_has_the_modes_of_the_step(
+    tmp_path, monkeypatch, are_kept
+):
+    if not are_kept:
+        monkeypatch.setattr("tamegrad._incident._BYTES_MAX", 3000)
+    model = nn.Sequential(nn.Linear(16, 64), nn.Dropout(0.5), nn.Dropout(0.5), nn.Linear(64, 4))
+    model[2].eval()
+    x, y = next(batches(1, size=8))
+    incident = incident_of(tmp_path, model, (x, y))
+    want = cross_entropy(model, (x, y)).item()
+    model.train()
+    found = tamegrad.bisect(incident, model, cross_entropy)
+    assert ["parameters are those that the model has now" in n for n in found.notes] == [
+        *([] if are_kept else [True]),
+        False,
+    ]
+    assert row(found, "again").loss == want
+    assert found.is_repeatable is True
+    assert row(found, "no-dropout").loss != want
+
+
 def test_an_attention_with_a_row_that_is_masked_is_taken_plainly(tmp_path):
     model = nn.Linear(8, 8)
 
@@ -255,6 +277,12 @@ def test_a_step_that_differs_is_told(tmp_path):
     found = tamegrad.bisect(incident, model, lambda m, b: cross_entropy(m, b) * (1 + next(count)))
     assert found.is_repeatable is False
     assert "the same step gave different bits twice" in str(found)
+
+    def same_loss(model, batch):
+        loss = cross_entropy(model, batch)
+        return loss + next(count) * (loss - loss.detach())
+
+    assert tamegrad.bisect(incident, model, same_loss).is_repeatable is False, "by its gradient"
 
 
 def test_the_run_of_the_user_stays_as_it_was_to_the_bit(tmp_path):
@@ -445,9 +473,13 @@ def test_other_arguments_are_refused_before_anything_is_run(tmp_path):
 def test_a_step_fn_with_a_model_of_its_own_is_told_and_does_no_harm(tmp_path):
     model = mlp()
     incident = incident_of(tmp_path, model, next(batches(1)))
+    cross_entropy(model, next(batches(1))).backward()
+    gradients = [(p.grad, p.grad.clone()) for p in model.parameters()]
     with pytest.raises(ValueError, match="does not reach the model that step_fn was given"):
         tamegrad.bisect(incident, model, lambda m, b: cross_entropy(model, b))
-    assert all(parameter.grad is None for parameter in model.parameters())
+    for parameter, (gradient, before) in zip(model.parameters(), gradients, strict=True):
+        assert parameter.grad is gradient
+        assert torch.equal(gradient, before)
 
 
 def test_a_model_that_holds_its_last_graph_is_copied(tmp_path):

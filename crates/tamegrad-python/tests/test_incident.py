@@ -640,7 +640,9 @@ def test_no_random_change_of_a_file_does_more_than_raise(tmp_path):
     assert refused > 1000
 
 
-def test_a_closed_folder_is_not_made_again(tmp_path, told):
+def test_a_closed_folder_is_not_made_again(tmp_path, told, monkeypatch):
+    # Where the diagnosis of such a run is put.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     model = mlp()
     optimizer, guard = watched(model, run=tmp_path / "x", strict=False)
     loop(model, optimizer, guard, steps=3)
@@ -648,6 +650,7 @@ def test_a_closed_folder_is_not_made_again(tmp_path, told):
     learn(loss_of(model, *next(batches(1))) * float("nan"), optimizer, guard)
     assert not (tmp_path / "x").exists()
     assert guard.failure is None
+    guard.close()
     assert sum("was not kept" in text for text in told()) == 1
 
 
