@@ -132,7 +132,7 @@ def test_a_pair_of_rows_that_breaks_it_together_is_found(tmp_path):
 def test_a_huge_gradient_of_one_row_breaks_it_though_it_is_finite(tmp_path):
     model = nn.Linear(16, 1)
     x, _ = next(batches(1, size=64))
-    x[23] *= 1e6
+    x[23] *= 1e3
     incident = incident_of(tmp_path, model, x)
     found = tamegrad.bisect(incident, model, lambda m, b: m(b).square().mean())
     assert found.rows == [23]
@@ -340,6 +340,23 @@ def test_the_run_of_the_user_stays_as_it_was_to_the_bit(tmp_path):
     assert look() == before
 
 
+def test_the_precision_of_products_is_put_back(tmp_path):
+    model, seen = mlp(), []
+    incident = incident_of(tmp_path, model, next(batches(1)))
+
+    def step_fn(model, batch):
+        seen.append(torch.get_float32_matmul_precision())
+        return cross_entropy(model, batch)
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        tamegrad.bisect(incident, model, step_fn)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {"high", "highest"}, "float64 is taken with the highest"
+
+
 def test_the_step_is_taken_with_the_parameters_of_the_incident(tmp_path):
     model = mlp()
     optimizer, guard = watched(model, incidents=tmp_path)
@@ -367,6 +384,8 @@ def test_without_kept_parameters_those_of_the_model_are_taken(tmp_path, monkeypa
     found = tamegrad.bisect(incident, model, cross_entropy)
     assert found.rows == [3]
     assert "note: the parameters are those that the model has now" in str(found)
+    with pytest.raises(ValueError, match="model: got .* as in the model of"):
+        tamegrad.bisect(incident, mlp(width=31), cross_entropy)
 
 
 def test_a_model_that_is_broken_already_is_refused_without_kept_parameters(tmp_path, monkeypatch):
