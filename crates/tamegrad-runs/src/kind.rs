@@ -17,9 +17,25 @@ pub struct Kind {
     pub marker: &'static str,
     /// The files that it may hold, those included that were half-written when the writer was killed.
     pub files: &'static [&'static str],
-    /// The folders that it may hold, and what they may hold.
+    /// The folders that it may hold, and what they may hold. A name that ends in `*` stands for all that
+    /// begin so.
     pub folders: &'static [(&'static str, &'static Kind)],
 }
+
+/// The step of an alarm, which the Python package keeps in the run folder.
+const INCIDENT: Kind = Kind {
+    marker: "incident.json",
+    files: &[
+        "incident.json",
+        "batch.json",
+        "batch.safetensors",
+        "random.safetensors",
+        "parameters.safetensors",
+        "optimizers.json",
+        "optimizers.safetensors",
+    ],
+    folders: &[],
+};
 
 /// A run folder.
 pub const RUN: Kind = Kind {
@@ -45,7 +61,8 @@ pub const RUN: Kind = Kind {
         "steps.parquet",
         "tensors.parquet",
     ],
-    folders: &[],
+    // The second is one that was half-written when the writer was killed.
+    folders: &[("incident-*", &INCIDENT), (".incident-*", &INCIDENT)],
 };
 
 /// The folder of a search for a fix.

@@ -220,7 +220,11 @@ fn refuse_foreign(folder: &Path, kind: &Kind) -> Result<(), RunError> {
         if file_type.is_file() && kind.files.iter().any(|ours| name == *ours) {
             continue;
         }
-        match kind.folders.iter().find(|(ours, _)| file_type.is_dir() && name == *ours) {
+        let fits = |ours: &str| match ours.strip_suffix('*') {
+            Some(start) => name.to_string_lossy().starts_with(start),
+            None => name == *ours,
+        };
+        match kind.folders.iter().find(|(ours, _)| file_type.is_dir() && fits(ours)) {
             Some((_, kind)) => refuse_foreign(&folder.join(name), kind)?,
             None => {
                 let found = name.to_string_lossy().into_owned();

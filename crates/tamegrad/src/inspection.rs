@@ -275,7 +275,7 @@ named_enum! {
         /// Nothing.
         Again => "again",
         /// Nothing, a second time: whether the bits are those of the first.
-        Twice => "again-2",
+        Twice => "same-bits",
         /// All numbers in f32, without autocast.
         F32 => "f32",
         /// All numbers in f64.

@@ -19,6 +19,8 @@ from .diagnosis import Diagnosis, Finding, Measure, Operation, Remedy
 
 if TYPE_CHECKING:
     from ._arrays import ArrayGuard, observe
+    from ._bisect import Bisection, bisect
+    from ._incident import Incident, load_incident
     from ._preflight import preflight
     from ._remedies import add_batch_norm, reinitialize_, weight_penalty
     from ._telling import TamegradWarning
@@ -33,6 +35,10 @@ _LAZY = {
     "reinitialize_": "_remedies",
     "add_batch_norm": "_remedies",
     "weight_penalty": "_remedies",
+    "load_incident": "_incident",
+    "Incident": "_incident",
+    "bisect": "_bisect",
+    "Bisection": "_bisect",
     "observe": "_arrays",
     "ArrayGuard": "_arrays",
 }

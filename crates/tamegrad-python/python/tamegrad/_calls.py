@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import inspect
@@ -28,10 +29,13 @@ class Call:
         self.args, self.kwargs = args, kwargs
         self.gradients: dict[int, torch.Tensor] = {}
         """The gradient that came to an output, by its place among the float outputs."""
-        self._autocast: list[tuple[str, torch.dtype]] = []
+        self.autocast: list[tuple[str, torch.dtype]] = []
+        """The kinds of device and the types of the autocast that was on."""
+        self.chance: dict[str, Any] | None = None
+        """The random states of torch before it, where they are kept."""
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
-                self._autocast.append((kind, torch.get_autocast_dtype(kind)))
+                self.autocast.append((kind, torch.get_autocast_dtype(kind)))
         self.inputs = self._inputs()
         """The float tensors that the call was given, with the names of the arguments."""
 
@@ -51,11 +55,17 @@ class Call:
                 # A call that runs no Python code, for it comes at every backward pass.
                 tensor.register_hook(functools.partial(operator.setitem, self.gradients, place))
 
+    def without_gradients(self) -> Call:
+        """The same call, without the gradients that came to its outputs."""
+        call = copy.copy(self)
+        call.gradients = {}
+        return call
+
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
         """The autocast that was on."""
         with contextlib.ExitStack() as stack:
-            for kind, dtype in self._autocast:
+            for kind, dtype in self.autocast:
                 stack.enter_context(torch.autocast(kind, dtype))
             yield
 

@@ -71,6 +71,8 @@ class Passes:
         """The number of the first node of the call at hand."""
         self._listens = watches
         """Whether the loss of the coming step keeps its lines."""
+        self.chance_before: Callable[[], dict[str, Any] | None] = lambda: None
+        """Gives the random states that are kept with a call."""
         self._model = model
         self._wrappers = wrappers(model)
         self._ranks = ranks
@@ -199,6 +201,7 @@ class Passes:
         if self.calls and (self.calls[-1].gradients or len(self.calls) >= _CALLS_MAX):
             self._absorb()
         call = Call(module, self.probes.names.get(module, ""), args, kwargs)
+        call.chance = self.chance_before()
         self._carried.enter(call)
         self.calls.append(call)
 

@@ -16,6 +16,7 @@ from ._calls import floats
 from ._core import Guard as Core
 from ._core import Scan
 from ._hidden import HiddenGradients
+from ._incident import Incidents, Place
 from ._inspection import Accumulation, Inspection
 from ._numbers import merged
 from ._optimizer_facts import broken_division
@@ -49,6 +50,7 @@ class Steps:
         on_rewind: Callable[[int], None] | None,
         process_group: Any,
         step_fn: StepFn | None,
+        incidents: Place,
         teller: Teller,
         on_error: Callable[[Exception], None],
     ) -> None:
@@ -97,6 +99,7 @@ class Steps:
         )
         self._rate = Rate()
         self._hidden = HiddenGradients()
+        self.incidents = Incidents(model, incidents, process_group, teller)
         self._culprits_sought = False
         self._awaited: tuple[Step, dict[str, Any]] | None = None
         """A deferred step, and what was logged for it."""
@@ -259,6 +262,7 @@ class Steps:
             rate *= self.core.learning_rate_factor()
         seen = self.passes.take_logged(self.step.nonfinite)
         seen["learning_rate"] = rate
+        seen["calls"] = self.incidents.kept_of(self.passes.calls) if self._rows else None
         return seen
 
     def _judge(self, step: Step, seen: dict[str, Any]) -> list[float] | None:
@@ -285,6 +289,7 @@ class Steps:
             self.core.observe_elasticities(self._elasticities(loss))
         if self.core.is_alarmed():
             self._look_into_alarm(step, loss, own_loss, inputs, seen)
+            self.incidents.see_alarm(self, step, own_loss, seen["calls"])
         return None if decision is None else self._carry_out(step, decision)
 
     @torch.no_grad()
@@ -443,13 +448,17 @@ class Steps:
             self.step.number += 1
         if step.phase is not Phase.JUDGED or self.core is None:
             return
+        was_undone = step.is_left_out
         if step.is_left_out:
             self.core.observe_update(None)
         elif self.update.after(self.core, self.scan, self._rate):
+            was_undone = True
             self._snapshots.restore_calm()
         elif not step.nonfinite and self.core.finding_count() > self._teller.told:
             self._look_into_update()
         self._snapshots.keep_calm()
+        if self.core.is_alarmed():
+            self.incidents.see_alarm(self, step, None, is_before=was_undone)
         self.step.number += 1
         if ends_passes:
             self._end_passes(self.step.number)

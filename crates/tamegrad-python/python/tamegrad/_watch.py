@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ._core import SNAPSHOT_EVERY, SNAPSHOTS_MAX, TRACE_EVERY
+from ._incident import Place
 from ._optimizers import resolved
 from ._record import IfRunExists
 from ._repeat import StepFn
@@ -37,6 +38,7 @@ def watch(
     process_group: Any = None,
     run: str | os.PathLike[str] | None = None,
     if_run_exists: IfRunExists = "number",
+    incidents: Place = True,
     strict: bool = False,
     step_fn: StepFn | None = None,
 ) -> Guard:
@@ -74,6 +76,10 @@ def watch(
         guard = tamegrad.watch(model, optimizer, step_fn=lambda model, batch: loss_of(model, *batch))
         guard.log(loss=loss, batch=batch)
 
+    At the first alarm, the step is kept in ``incident-<step>`` of the run folder: batch, random states,
+    parameters, optimizer state and settings, up to 256 MiB of each, so that :func:`load_incident` and
+    :func:`bisect` can repeat it. ``incidents`` is another folder for it, or ``False`` for none.
+
     With several ranks (DDP, FSDP2), call this on every rank: the guards create a process group of
     their own with all ranks, unless ``process_group`` gives one. Rank 0 records the run of all.
     """
@@ -105,4 +111,5 @@ def watch(
         step_fn=step_fn,
         run=run,
         if_run_exists=if_run_exists,
+        incidents=incidents,
     )

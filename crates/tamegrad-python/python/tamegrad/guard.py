@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from . import _checks, _clipping, _device, _ranks
+from ._bisect import Bisection, bisect_last
 from ._hooks import StepHooks
 from ._optimizers import Newcomers
 from ._record import IfRunExists, Recording
@@ -68,6 +69,7 @@ class Guard:
         if run is not None:
             self._recording = self._record(run, if_run_exists, parts["process_group"])
         teller.recording = self._recording
+        self._steps.incidents.attach(self._steps.passes)
         _live.add(self)
         self._steps.passes.attach()
         self._steps.scaling.attach()
@@ -215,6 +217,33 @@ class Guard:
     def run_folder(self) -> Path | None:
         """The folder in which the run is recorded, if this rank records it."""
         return None if self._recording is None else self._recording.folder
+
+    @property
+    def incident_folder(self) -> Path | None:
+        """Where the step of the first alarm was kept, for :func:`tamegrad.load_incident`."""
+        return self._steps.incidents.folder
+
+    @torch.no_grad()
+    def dump(self, folder: str | os.PathLike[str] | None = None, batch: Any = None) -> Path:
+        """Keeps the step at hand as it is kept at the first alarm: writes ``incident-<step>`` into a
+        folder, that of the run if none is given. Returns where it is.
+
+        ``batch`` is what your loss is computed from; without it, what the model was called with since
+        the last step is kept. The folder may contain private training data.
+
+        Raises ``OSError`` if it cannot be written, and ``ValueError`` if there is no folder.
+        """
+        return self._steps.incidents.dump(self._steps, folder, batch)
+
+    def bisect(
+        self, step_fn: Callable[[nn.Module, Any], torch.Tensor], **options: Any
+    ) -> Bisection:
+        """Repeats the step of the first alarm under other conditions: :func:`tamegrad.bisect` with what
+        was kept at the alarm, on copies of the model and its optimizers.
+
+        Raises ``ValueError`` if no alarm was kept.
+        """
+        return bisect_last(self._steps, step_fn, options)
 
     @property
     def step_number(self) -> int:
