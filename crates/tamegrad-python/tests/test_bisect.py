@@ -519,29 +519,29 @@ def test_a_model_that_holds_its_last_graph_is_copied(tmp_path):
     assert len(model.losses) == 1
 
 
-def test_the_core_says_what_the_experiments_point_to(tmp_path, monkeypatch):
-    given = []
-
-    def judge(rows):
-        given.extend(rows)
-        return "half-precision"
-
-    monkeypatch.setattr(_core, "judge_experiments", judge, raising=False)
+def test_the_core_says_what_the_experiments_point_to(tmp_path):
     model = mlp().half()
     x, _ = next(batches(1))
     incident = incident_of(tmp_path, model, (x * 1e4).half())
     found = tamegrad.bisect(incident, model, lambda m, b: m[0](b).square().mean())
-    assert found.cause == "half-precision"
-    assert given == [
-        ("again", False),
-        ("again-2", False),
-        ("f32", True),
-        ("f64", True),
-        ("same-bits", True),
-    ]
-    assert "cause: half-precision" in str(found)
-    monkeypatch.delattr(_core, "judge_experiments")
-    assert _bisect._cause(given) is None
+    assert found.cause == "precision"
+    assert "cause: precision" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cause"),
+    [
+        ([("again", False), ("f32", True), ("same-bits", True)], "precision"),
+        ([("again", False), ("f32", False), ("f64", False)], None),
+        ([("again", False), ("no-compile", True), ("f32", True)], "kernel"),
+        ([("again", False), ("same-bits", False)], "kernel"),
+        ([("again", True), ("update", False), ("larger-eps", True)], "optimizer-division"),
+        ([("again", True), ("f32", True)], None),
+        ([("again", False), ("f32", None), ("another", True)], None),
+    ],
+)
+def test_the_cause_that_follows_from_what_stayed_whole(rows, cause):
+    assert _core.judge_experiments(rows) == cause
 
 
 def test_the_result_is_text_html_and_json(tmp_path):

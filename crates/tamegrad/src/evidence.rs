@@ -148,6 +148,8 @@ named_enum! {
         AveragedElements => "averaged-elements",
         /// Rows of a softmax of which every score is negative infinity.
         MaskedRows => "masked-rows",
+        /// Infinities of a mask that met 0, or each other.
+        MetInfinities => "met-infinities",
         /// Elements that are 0.
         ZeroElements => "zero-elements",
         /// Elements below 0.

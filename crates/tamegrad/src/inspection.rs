@@ -131,6 +131,13 @@ pub struct Operand {
     pub made_by: Option<OperationKind>,
 }
 
+impl Operand {
+    /// Elements that are NaN or infinite.
+    pub(crate) fn nonfinite(&self) -> u64 {
+        self.nan + self.pos_inf + self.neg_inf
+    }
+}
+
 /// The operation that made the first value that is not finite: its result is not finite and its operands
 /// are, but for an infinity that was put there on purpose.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,7 +188,23 @@ impl Operation {
     /// Whether it overflowed a number type of 16 bits, or of less, though a wider one has room.
     pub(crate) fn overflows_narrow_type(&self) -> bool {
         let is_narrow = self.dtype_max.is_some_and(|max| max <= NARROW_MAX);
-        self.wider_is_finite.unwrap_or(is_narrow && self.inf > 0 && !self.kind.is_singular())
+        // An exponential or a power of a number that is not 0 is finite in a type that is wide enough.
+        let overflows = matches!(self.kind, OperationKind::Exp | OperationKind::Power)
+            || !self.kind.is_singular();
+        self.wider_is_finite.unwrap_or(is_narrow && self.inf > 0 && overflows)
+    }
+
+    /// Whether it was given finite numbers alone.
+    pub(crate) fn has_finite_operands(&self) -> bool {
+        !self.operands.is_empty() && self.operands.iter().all(|of| of.nonfinite() == 0)
+    }
+
+    /// Whether it is undefined, or its slope is, at the finite numbers that it was given, whatever its kind:
+    /// they are far from any overflow.
+    pub(crate) fn is_undefined(&self) -> bool {
+        let largest = self.operands.iter().filter_map(|operand| operand.largest);
+        let is_far = largest.fold(0.0, f64::max) < self.dtype_max.unwrap_or(f64::MAX).sqrt();
+        self.has_finite_operands() && is_far && self.nan > 0
     }
 }
 

@@ -308,10 +308,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def _settings() -> list[tuple[Callable[[Any], Any], Any]]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    checks_nan = torch.is_anomaly_check_nan_enabled()
     known: list[tuple[Callable[[Any], Any], Any]] = [
         (torch.set_grad_enabled, torch.is_grad_enabled()),
         (torch.set_default_dtype, torch.get_default_dtype()),
-        (torch.set_anomaly_enabled, torch.is_anomaly_enabled()),
+        (lambda value: torch.set_anomaly_enabled(value, checks_nan), torch.is_anomaly_enabled()),
         (
             lambda value: torch.use_deterministic_algorithms(value, warn_only=warns),
             deterministic,

@@ -241,7 +241,8 @@ class LossGraph:
     def _told(self, node: _Node, *, backward: bool) -> Operation:
         line = self._lines.get(node.path)
         stack = node.node.metadata.get("traceback_") if line is None else None
-        operands: list[Operand] = [operand_of(tensor) for tensor in node.saved.values()]
+        given = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
+        operands: list[Operand] = [operand_of(tensor) for tensor in given]
         if _is_empty_mean(node):
             operands = [operand_of(torch.empty(0))]
         result = node.saved.get("result")
@@ -332,7 +333,10 @@ def _is_broken_forward(node: _Node) -> bool:
     if node.kind == "loss":
         return _is_broken_loss(node)
     # Of these the result is kept.
-    has_result = node.kind in ("sqrt", "std", "norm", "exp", "softmax", "log-softmax", "division")
+    if node.kind in ("softmax", "log-softmax"):
+        # The logarithm of what a mask hides is -Inf.
+        return result is not None and has_nan(result)
+    has_result = node.kind in ("sqrt", "std", "norm", "exp", "division")
     return has_result and result is not None and not is_finite(result)
 
 

@@ -27,7 +27,7 @@ _FRAME = re.compile(r'\s*File "(.*)", line (\d+), in (.*)')
 _KINDS = {
     "log": "log log2 log10 log1p logit special_logit xlogy special_xlog1py",
     "sqrt": "sqrt rsqrt",
-    "norm": "norm linalg_vector_norm dist renorm cdist cdist_forward euclidean_dist pdist_forward pdist",
+    "norm": "norm linalg_vector_norm hypot dist renorm cdist cdist_forward euclidean_dist pdist_forward pdist",
     "std": "std var std_mean var_mean",
     "division": "div divide true_divide reciprocal remainder fmod addcdiv",
     "power": "pow square float_power prod cumprod",

@@ -125,6 +125,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::SmallestElement => format!("smallest value in {}", place(of.place, names)),
         Quantity::AveragedElements => "elements that the average runs over".into(),
         Quantity::MaskedRows => "rows of the softmax that are -inf throughout".into(),
+        Quantity::MetInfinities => "infinities of a mask that met 0 or each other".into(),
         Quantity::ZeroElements => match of.place {
             Place::Tensor(_) => {
                 format!("zeros in the optimizer's state of {}", place(of.place, names))

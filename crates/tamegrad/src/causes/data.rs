@@ -60,10 +60,10 @@ fn broken_rows(run: &Run) -> Vec<Measure> {
 /// data, or was computed from it.
 fn from_outside(run: &Run) -> Option<Measure> {
     let operation = run.broken_by()?.operation.as_ref().filter(|of| !of.is_backward)?;
-    let broken = |of: &Operand| of.nan + of.pos_inf + of.neg_inf;
-    let is_data = |of: &&Operand| broken(of) > 0 && of.made_by.is_none() && of.masked_rows == 0;
+    let is_data = |of: &&Operand| of.nonfinite() > 0 && of.made_by.is_none() && of.masked_rows == 0;
     let operand = operation.operands.iter().find(is_data)?;
-    let count = Measure::new(Quantity::NonFiniteElements, broken(operand) as f64).at(Place::Data);
+    let count =
+        Measure::new(Quantity::NonFiniteElements, operand.nonfinite() as f64).at(Place::Data);
     (!operation.kind.masks()).then(|| count.against(Reference::Total, operand.len as f64))
 }
 

@@ -34,7 +34,12 @@ pub(crate) const DOC: Doc = Doc {
 /// Weighs the labels and the operation that broke.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let seen = run.broken_by();
-    let seen = seen.and_then(|of| ignored_labels(of).or_else(|| average(of.operation.as_ref()?)));
+    let seen = seen.and_then(|of| {
+        let operation = of.operation.as_ref();
+        ignored_labels(of)
+            .or_else(|| average(operation?))
+            .or_else(|| weighed_labels(operation?, run))
+    });
     let evidence = seen.or_else(|| nothing_came_back(run))?;
     Some(Cause::new(CauseName::EmptySet, Ground::EmptySet, vec![evidence]))
 }
@@ -43,6 +48,16 @@ fn ignored_labels(seen: &Inspection) -> Option<Measure> {
     let labels = seen.labels.filter(|labels| labels.ignored >= labels.len)?;
     let ignored = Measure::new(Quantity::IgnoredLabels, labels.ignored as f64);
     Some(ignored.against(Reference::Total, labels.len as f64))
+}
+
+/// A negative log-likelihood that is NaN though the logarithms are finite: the weights of its labels add up
+/// to 0.
+fn weighed_labels(operation: &Operation, run: &Run) -> Option<Measure> {
+    let (step, _) = run.record.first_nonfinite?;
+    let row = run.record.rows.iter().find(|row| row.step == step)?;
+    let is_nan = row.loss.is_some_and(f64::is_nan) && operation.has_finite_operands();
+    let is_found = operation.name.contains("nll_loss") && !operation.is_backward && is_nan;
+    is_found.then(|| Measure::new(Quantity::AveragedElements, 0.0))
 }
 
 /// A gradient of exactly 0 from a loss that is NaN: no output has part in it.
@@ -95,6 +110,19 @@ mod tests {
             let labels = Some(Labels { ignored, ..labels(32) });
             let run = looked_into(Inspection { labels, ..Inspection::default() });
             assert_eq!(weigh(&run, None).is_some(), found, "{ignored}");
+        }
+    }
+
+    #[test]
+    fn labels_whose_weights_are_all_0() {
+        for (name, largest, found) in
+            [("nll_loss2d", 0, true), ("nll_loss2d", 1, false), ("mse_loss", 0, false)]
+        {
+            let operands = vec![Operand { pos_inf: largest, ..operand(96) }];
+            let loss = Operation::new(OperationKind::Loss);
+            let operation = Some(Operation { operands, name: name.into(), ..loss });
+            let run = looked_into(Inspection { operation, ..Inspection::default() });
+            assert_eq!(weigh(&run, None).is_some(), found, "{name} {largest}");
         }
     }
 

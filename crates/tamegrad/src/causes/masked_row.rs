@@ -3,22 +3,24 @@
 use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity};
-use crate::inspection::{Operation, OperationKind};
+use crate::inspection::{Operand, Operation, OperationKind};
 use crate::origin::Origin;
 use crate::run::Run;
 
 /// The text of `explain`.
 pub(crate) const DOC: Doc = Doc {
     name: "masked-row",
-    title: "A row of the softmax is masked altogether",
+    title: "A mask that ends in NaN",
     what: "A mask sets every score of a row to negative infinity, so that the softmax has nothing to \
-           divide among the row's elements.",
+           divide among the row's elements; or the infinities that it puts there are multiplied by 0 \
+           or subtracted from each other.",
     why: "The softmax of a row of negative infinities is 0 / 0, which is NaN, and so is its gradient \
           even where the row's result is thrown away: NaN times 0 is NaN.",
     rule: |_| {
         "Supported when the first NaN comes from a softmax, its logarithm or attention, and a row of \
          its input is negative infinity throughout. Infinities in a mask are no fault as long as one \
-         score of each row is finite."
+         score of each row is finite. Also supported when such infinities, made in the pass, reach a \
+         product, sum or difference whose result is NaN."
             .to_owned()
     },
     example: "3 of 512 rows of the attention scores are -inf throughout: sequences of padding only.",
@@ -30,8 +32,8 @@ pub(crate) const DOC: Doc = Doc {
 /// Weighs the operation that made the first NaN.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let operation = run.broken_by()?.operation.as_ref()?;
-    let rows = masked_rows(operation)?;
-    let evidence = vec![Measure::new(Quantity::MaskedRows, rows as f64)];
+    let rows = masked_rows(operation).map(|rows| Measure::new(Quantity::MaskedRows, rows as f64));
+    let evidence = vec![rows.or_else(|| met_infinities(operation))?];
     Some(Cause::new(CauseName::MaskedRow, Ground::MaskedRow, evidence))
 }
 
@@ -42,11 +44,38 @@ fn masked_rows(operation: &Operation) -> Option<u64> {
     (divides && rows > 0).then_some(rows)
 }
 
+/// Infinities that a mask has put there, where they met 0 or each other.
+fn met_infinities(operation: &Operation) -> Option<Measure> {
+    use OperationKind::{Add, Division, Matmul, Multiply, Sum};
+    let meets = matches!(operation.kind, Add | Division | Matmul | Multiply | Sum);
+    let is_masked =
+        |of: &&Operand| of.neg_inf + of.pos_inf > 0 && of.nan == 0 && of.made_by.is_some();
+    let masked = operation.operands.iter().find(is_masked)?;
+    let count = (masked.neg_inf + masked.pos_inf) as f64;
+    let met = meets && !operation.is_backward && operation.nan > 0;
+    met.then(|| Measure::new(Quantity::MetInfinities, count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::causes::check::{looked_into, operand};
-    use crate::inspection::{Inspection, Operand};
+    use crate::inspection::Inspection;
+
+    #[test]
+    fn infinities_of_a_mask_that_meet_0() {
+        for (made_by, nan, found) in [
+            (Some(OperationKind::LogSoftmax), 60, true),
+            (Some(OperationKind::LogSoftmax), 0, false),
+            (None, 60, false),
+        ] {
+            let operands = vec![operand(384), Operand { neg_inf: 60, made_by, ..operand(384) }];
+            let product = Operation::new(OperationKind::Multiply);
+            let operation = Some(Operation { operands, nan, ..product });
+            let run = looked_into(Inspection { operation, ..Inspection::default() });
+            assert_eq!(weigh(&run, None).is_some(), found, "{made_by:?} {nan}");
+        }
+    }
 
     #[test]
     fn rows_of_a_softmax_and_of_nothing_else() {

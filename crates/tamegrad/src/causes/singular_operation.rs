@@ -19,7 +19,8 @@ pub(crate) const DOC: Doc = Doc {
           among thousands is enough.",
     rule: |_| {
         "Supported when the first value that is not finite comes from such a function, forward or \
-         backward, at the step of the first alarm. An exponential that overflows counts for less: \
+         backward, at the step of the first alarm, or from any other function that is NaN at finite \
+         numbers far from overflow. An exponential that overflows counts for less: \
          something else may have made its input large."
             .to_owned()
     },
@@ -33,8 +34,10 @@ pub(crate) const DOC: Doc = Doc {
 /// Weighs the operation that made the first value that is not finite.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let operation = run.broken_by()?.operation.as_ref()?;
-    let is_narrow = operation.overflows_narrow_type();
-    if !operation.kind.is_singular() || is_narrow {
+    use OperationKind::{Custom, Other};
+    let kind = operation.kind;
+    let is_known = kind.is_singular() || matches!(kind, Other | Custom) && operation.is_undefined();
+    if !is_known || operation.overflows_narrow_type() {
         return None;
     }
     let ground = match operation.kind {
@@ -90,7 +93,7 @@ mod tests {
         let zeros = Operand { zeros: 12, ..operand(640) };
         let below = Operand { negatives: 3, zeros: 2, ..operand(640) };
         let large = Operand { largest: Some(91.0), ..operand(640) };
-        use OperationKind::{Add, Division, Exp, Log, Sqrt};
+        use OperationKind::{Add, Division, Exp, Log, Other, Sqrt};
         for (kind, operands, told) in [
             (
                 Sqrt,
@@ -106,8 +109,20 @@ mod tests {
             (Exp, vec![large], Some((Ground::Exponential, Some((Quantity::LargestElement, 91.0))))),
             (Log, vec![], Some((Ground::Operation, None))),
             (Add, vec![operand(1)], None),
+            (Other, vec![operand(1)], None),
         ] {
             assert_eq!(found(Operation { operands, ..Operation::new(kind) }), told, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_function_of_any_kind_that_is_nan_at_usual_numbers() {
+        for (largest, nan, is_found) in [(2.0, 14, true), (2.0, 0, false), (1e30, 14, false)] {
+            let operands = vec![Operand { largest: Some(largest), ..operand(160) }];
+            let dtype_max = Some(f64::from(f32::MAX));
+            let other = Operation::new(OperationKind::Other);
+            let other = Operation { operands, nan, dtype_max, ..other };
+            assert_eq!(found(other).is_some(), is_found, "{largest} {nan}");
         }
     }
 

@@ -44,7 +44,10 @@ pub(crate) const DOC: Doc = Doc {
 /// Weighs the targets and the first losses. The last layer carries it.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let (record, rule) = (&run.record, RULES.target);
-    let loss = record.first_losses.iter().next().filter(|loss| *loss >= rule.first_loss)?;
+    // Classes have no scale.
+    let has_classes = record.inspection.as_ref().is_some_and(|seen| seen.labels.is_some());
+    let loss = record.first_losses.iter().next();
+    let loss = loss.filter(|loss| *loss >= rule.first_loss && !has_classes)?;
     let size = match record.target_rms() {
         Some(rms) => size_of_targets(rms, record.input_rms()),
         None => independence(record.first_elasticities.as_deref()?),
