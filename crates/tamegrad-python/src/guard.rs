@@ -264,6 +264,11 @@ impl Guard {
         self.core.observe_lag(&lag);
     }
 
+    /// Whether the operation is known that made the first value that was not finite.
+    fn knows_operation(&self) -> bool {
+        self.core.record().inspection().is_some_and(|found| found.operation.is_some())
+    }
+
     /// Whether the elasticities of the loss shall be measured in this step's pass.
     fn wants_elasticities(&self) -> bool {
         self.core.asks().elasticities

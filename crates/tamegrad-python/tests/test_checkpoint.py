@@ -210,7 +210,7 @@ def test_what_is_no_state_is_refused_and_the_guard_stays_as_it_is():
     flipped = bytes([*core[:500], core[500] ^ 1, *core[501:]])
     before = told(run)
     for change, message in [
-        ({"version": 2}, "got version 2, want version 1"),
+        ({"version": 3}, "got version 3, want version 2"),
         ({"core": core[:100]}, "got 100 bytes of a guard's state, want"),
         ({"core": flipped}, "damaged: got checksum"),
         ({"core": b"PK"}, "want the state of a guard"),

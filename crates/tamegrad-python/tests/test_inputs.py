@@ -142,7 +142,8 @@ def test_the_parts_that_a_loop_calls_by_themselves_are_seen():
         loss = F.cross_entropy(root["head"](root["body"](x)), torch.zeros(16).long())
         learn(loss, optimizer, guard)
     assert_data(guard)
-    (broken,) = guard.diagnosis().to_dict()["causes"][0]["evidence"]
+    broken, rows = guard.diagnosis().to_dict()["causes"][0]["evidence"]
+    assert (rows["quantity"], rows["value"]) == ("broken-rows", 16)
     assert broken["quantity"] == "first-nonfinite"
     assert broken["place"] == {"kind": "input", "name": "body.input"}, "what the body makes is none"
     assert [layer[0] for layer in guard._steps.passes.probes.layers] == ["body.0", "body.1", "head"]

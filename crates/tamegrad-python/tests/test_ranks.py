@@ -49,6 +49,7 @@ def test_the_norm_is_that_of_the_whole_gradient_on_every_rank(tmp_path, kind):
 def test_ranks_that_may_average_by_hand_are_told_how_to_decide_together(monkeypatch, told, mode):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda group=None: 0)
     model = torch.nn.Linear(2, 2)
     tamegrad.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), mode).detach()
     assert ["process_group" in message for message in told()] == [True] * (mode == "protect")

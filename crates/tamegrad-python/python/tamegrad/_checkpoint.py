@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 """Of the dictionary; the bytes in it have a version of their own."""
 
 _NEXT = "load what guard.state_dict() returned, or continue with the guard as it is"
@@ -52,6 +52,17 @@ def _may_be_float(value: Any) -> bool:
     return value is None or isinstance(value, float)
 
 
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, list)
+        and len(row) == 3
+        and isinstance(row[0], str)
+        and _is_count(row[1])
+        and _are_counts(row[2])
+        for row in value
+    )
+
+
 def _may_be_numbers(value: Any) -> bool:
     if value is None:
         return True
@@ -72,10 +83,12 @@ _ENTRIES = {
     "replays": ("a count", _is_count),
     "culprits": ("a list of counts", _are_counts),
     "culprits_sought": ("a bool", _is_bool),
+    "inspections": ("a count", _is_count),
     "loss": ("a float or None", _may_be_float),
     "metric": ("a float or None", _may_be_float),
     "inputs": ("seven numbers or None", _may_be_numbers),
     "targets": ("seven numbers or None", _may_be_numbers),
+    "rows": ("a list of names, counts and rows", _are_rows),
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ import torch
 from ._gradients import values_of
 from ._operations import Labels, Operation, TargetRange
 from ._optimizer_facts import Division
+from ._ranks import Ranks
 
 _ROWS_MAX = 20
 """Rows of a tensor that are named."""
@@ -41,13 +45,28 @@ class Inspection:
     division: Division | None = None
     accumulation: Accumulation | None = None
 
+    def agreed(self, ranks: Ranks) -> Any:
+        """What all ranks take for it: that of the first which has found an operation or rows."""
+        if ranks.size == 1:
+            return self
+        own = json.dumps(dataclasses.asdict(self))
+        telling = own if self.operation is not None or self.rows else None
+        text = ranks.first(telling) or ranks.first(own)
+        found = json.loads(text or own, object_hook=lambda fields: SimpleNamespace(**fields))
+        found.rows, found.row_counts = vars(found.rows), vars(found.row_counts)
+        return found
+
     def see_rows(self, named: Iterable[tuple[str, Any]]) -> None:
         """Takes in the rows that are not finite of these tensors."""
         for name, tensor in named:
             if isinstance(tensor, torch.Tensor):
-                rows, count = nonfinite_rows(tensor)
-                if count and name not in self.rows:
-                    self.rows[name], self.row_counts[name] = rows, count
+                self.take_rows({name: nonfinite_rows(tensor)})
+
+    def take_rows(self, found: dict[str, tuple[list[int], int]]) -> None:
+        """Takes in rows that are not finite, and how many there are, by the name of the tensor."""
+        for name, (rows, count) in found.items():
+            if count and name not in self.rows:
+                self.rows[name], self.row_counts[name] = rows, count
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,18 @@ class _Node:
             return None
 
 
+class _WhileGraphLives:
+    """Ends the listening when the node that holds it is freed."""
+
+    def __init__(self, graph: LossGraph) -> None:
+        self._graph = weakref.ref(graph)
+
+    def __del__(self) -> None:
+        graph = self._graph()
+        if graph is not None:
+            graph.stop_listening()
+
+
 class LossGraph:
     """What the guard keeps of the losses that are logged, for a look at them after an alarm.
 
@@ -90,13 +103,14 @@ class LossGraph:
 
     def listen(self, output: torch.Tensor) -> None:
         """Has the nodes from here on keep their line, as torch's anomaly mode does, until the backward
-        pass comes to this output of the model. After an error in the loop it ends with the next call of
-        the model, or with the guard."""
-        if self.is_listening or torch.is_anomaly_enabled():
+        pass comes to this output of the model, or its graph is let go of: after an error in the loop, or
+        where the call was none of the training."""
+        if output.grad_fn is None or self.is_listening or torch.is_anomaly_enabled():
             return
         self._before = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
         self.is_listening = True
         output.register_hook(lambda _: self.stop_listening())
+        output.grad_fn.metadata["tamegrad"] = _WhileGraphLives(self)
         torch.set_anomaly_enabled(True, False)
 
     def stop_listening(self) -> None:
@@ -242,6 +256,8 @@ class LossGraph:
         line = self._lines.get(node.path)
         stack = node.node.metadata.get("traceback_") if line is None else None
         given = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
+        # A result that is finite is 0 where a square root or a norm was given 0.
+        given = given or [tensor for tensor in node.saved.values() if is_finite(tensor)]
         operands: list[Operand] = [operand_of(tensor) for tensor in given]
         if _is_empty_mean(node):
             operands = [operand_of(torch.empty(0))]

@@ -15,6 +15,7 @@ from ._calls import Call, CarriedState, tensors_of
 from ._core import Guard as Core
 from ._core import Scan, Trace
 from ._finder import Finder, next_node
+from ._inspection import nonfinite_rows
 from ._loss_graph import LossGraph
 from ._names import wrappers
 from ._numbers import Numbers, merged, with_zeros
@@ -61,6 +62,8 @@ class Passes:
         self.target_range: TargetRange | None = None
         self.norm_of_one: float | None = None
         """Norm of the gradients of the pass that was repeated last."""
+        self.rows_before: dict[str, tuple[list[int], int]] = {}
+        """Rows that are not finite of what was logged before the run was interrupted."""
         self.batch: Any = None
         """What the loop says that this step is made from."""
         self._holds_batch = False
@@ -301,6 +304,7 @@ class Passes:
 
     def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""
+        self.rows_before = {}
         self._holds_broken = False
         self.end_losses()
         self.sees_nothing = not self._has_seen_calls
@@ -476,7 +480,19 @@ class Passes:
             "metric": None if self._metric is None else float(self._metric),
             "inputs": inputs,
             "targets": targets,
+            "rows": [[name, count, rows] for name, rows, count in self._logged_rows()],
         }
+
+    def _logged_rows(self) -> list[tuple[str, list[int], int]]:
+        """The rows that are not finite of what was logged for the step to come."""
+        logged = (("inputs", self._data), ("targets", self._targets))
+        found = [
+            (name, *nonfinite_rows(tensor))
+            for name, tensor in logged
+            if isinstance(tensor, torch.Tensor)
+        ]
+        before = [(name, *rows) for name, rows in self.rows_before.items()]
+        return before + [row for row in found if row[2]]
 
     def restore(self, entries: dict[str, Any]) -> None:
         """Takes the entries of a state that was checked."""
@@ -488,6 +504,10 @@ class Passes:
             for numbers in (entries["inputs"], entries["targets"])
         )
         self.end()
+        self.rows_before = {name: (rows, count) for name, count, rows in entries["rows"]}
+        # The lines of the loss are learnt anew.
+        self.loss_graph.end()
+        self.loss_graph, self._listens = LossGraph(), self._watches
 
     def resume(self, entries: dict[str, Any], core: Core | None, step: int) -> None:
         """Looks at the layers in the coming pass if the core wants that."""

@@ -159,6 +159,20 @@ class Ranks:
                 )
         return sorted(found) if len(found) < self.size else []
 
+    def first(self, text: str | None) -> str | None:
+        """The text of the first rank that has one. Every rank must call it."""
+        if self.size == 1:
+            return text
+        encoded = b"" if text is None else text.encode()
+        lengths = [int(row[0]) for row in self._gather([float(len(encoded))])]
+        longest = max(lengths)
+        if not longest:
+            return None
+        padded = list(encoded.ljust(longest, b" "))
+        rows = self._gather([float(byte) for byte in padded])
+        rank = next(rank for rank, length in enumerate(lengths) if length)
+        return bytes(int(byte) for byte in rows[rank][: lengths[rank]]).decode()
+
     def _gather(self, own: list[float]) -> list[list[float]]:
         """The numbers of every rank, in the order of the ranks."""
         mine = torch.tensor(own, dtype=torch.float64, device=self._device)

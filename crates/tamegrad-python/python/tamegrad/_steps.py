@@ -325,7 +325,6 @@ class Steps:
             if self.culprits and self._teller.recording is not None:
                 self._teller.recording.name_ranks(step.number, self.culprits)
         self._inspect(step, loss, seen)
-        self.core.observe_inspection(self.inspection)
         if self.core.wants_lag():
             watched = self._watched
             self.core.observe_lag(_lag.second_moment_lag(watched.parameters, watched.optimizers))
@@ -343,7 +342,7 @@ class Steps:
         assert self.core is not None
         is_finite = loss is None or math.isfinite(loss)
         # Ranks repeat their passes together, so that none may stop when it alone has found something.
-        is_known = self.inspection.operation is not None and self._ranks.size == 1
+        is_known = self.core.knows_operation() and self._ranks.size == 1
         tries = _INSPECTIONS_MAX if self._ranks.size == 1 else 1
         finds = (step.nonfinite or not is_finite) and not is_known and self._inspections < tries
         wants_trace = self.core.wants_repeated_trace()
@@ -357,6 +356,7 @@ class Steps:
         if finds:
             self._inspections += 1
             self._look_for_operation(is_finite, seen)
+        self.core.observe_inspection(self.inspection.agreed(self._ranks))
 
     def _look_for_operation(self, loss_is_finite: bool, seen: dict[str, Any]) -> None:
         passes, found = self.passes, self.inspection
@@ -368,6 +368,7 @@ class Steps:
         found.operation = passes.operation
         found.labels, found.target_range = passes.labels, passes.target_range
         found.see_rows([*seen["inputs"], ("targets", seen["targets"])])
+        found.take_rows(passes.rows_before)
         found.see_rows(floats([("batch", passes.batch)]))
         if found.operation is None:
             passes.search_again()
@@ -391,7 +392,8 @@ class Steps:
             watched = self._watched
             found = broken_division(watched.parameters, watched.optimizers)
             self.inspection.division = found
-            if found is not None and self.core is not None:
+            # The shards of other ranks may tell something else.
+            if found is not None and self.core is not None and self._ranks.size == 1:
                 self.core.observe_inspection(self.inspection)
 
     def _carry_out(self, step: Step, decision: Any) -> list[float] | None:
@@ -492,6 +494,7 @@ class Steps:
             "should_stop": self.should_stop,
             "culprits": list(self.culprits),
             "culprits_sought": self._culprits_sought,
+            "inspections": self._inspections,
             **self.passes.state(has_core=self.core is not None),
         }
 
@@ -516,7 +519,10 @@ class Steps:
         self.should_stop = entries["should_stop"]
         self.culprits = list(entries["culprits"])
         self._culprits_sought = entries["culprits_sought"]
+        self._inspections, self.inspection = entries["inspections"], Inspection()
         self.passes.restore(entries)
+        if self._inspections and core is not None and not core.knows_operation():
+            self.passes.search_again()
         self.update.forget()
         self._awaited = None
         self._snapshots.forget()
