@@ -505,6 +505,7 @@ class Passes:
         )
         self.end()
         self.rows_before = {name: (rows, count) for name, count, rows in entries["rows"]}
+        self.operation, self.labels, self.target_range = None, None, None
         # The lines of the loss are learnt anew.
         self.loss_graph.end()
         self.loss_graph, self._listens = LossGraph(), self._watches

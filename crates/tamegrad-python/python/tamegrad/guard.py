@@ -283,7 +283,8 @@ class Guard:
         learning rate, and what was logged for the next step. These are bytes, numbers, names and lists
         of them, always under the same keys, so that ``torch.save``,
         ``torch.load(weights_only=True)`` and ``torch.distributed.checkpoint`` accept it. Snapshots to
-        rewind to are not included.
+        rewind to are not included, nor is the graph of a loss: if one that was logged for the next step is
+        not finite, its operation is not looked for.
 
         Call it between two steps. With several ranks, all guards have the same state except for what
         was logged for the next step.
