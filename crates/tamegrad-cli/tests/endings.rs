@@ -191,7 +191,8 @@ fn a_killed_run_is_no_milder_than_its_alarms_and_says_that_it_did_not_end() {
     let ended = end(child);
     let (found, code) = diagnose(folder.path(), "x");
     assert_eq!(code, Some(1), "{found}");
-    if ended.status.signal() == Some(9) {
+    // The end may have been on disk when the signal came.
+    if ended.status.signal() == Some(9) && found["end"]["state"] != "completed" {
         assert_eq!(found["end"]["state"], "did-not-end");
         let told = text(&run(folder.path(), &["diagnose", "x"]).stdout);
         assert!(told.contains("did not end; last seen step "), "{told}");

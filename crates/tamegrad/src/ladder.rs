@@ -19,7 +19,8 @@ const RULE: LadderRule = RULES.ladder;
 /// matrix is made anew from gradients scaled down; (3) three actions in 50 steps, or an
 /// alarm of the loss, halve the learning rate and warm it up again over 200 steps; (4) a loss
 /// that stays up for 20 steps, or 10 skips in a row, rewinds the run; (5) what is left is a
-/// change of structure, which is proposed and never done by itself.
+/// change of structure, which is proposed and never done by itself. A step that the data or the loss function
+/// has broken is skipped and does not count towards (3).
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Ladder {
@@ -188,7 +189,10 @@ impl Ladder {
             GradientAction::Keep => (self.skips_in_row, self.scales_in_row) = (0, 0),
             GradientAction::Skip => {
                 (self.skips_in_row, self.scales_in_row) = (self.skips_in_row.saturating_add(1), 0);
-                self.actions.push_back(self.clock);
+                // A smaller step mends neither data nor a loss function.
+                if !run.breaks_outside() {
+                    self.actions.push_back(self.clock);
+                }
             }
             GradientAction::ScaleAll(_) | GradientAction::Scale(_) => {
                 (self.skips_in_row, self.scales_in_row) = (0, self.scales_in_row.saturating_add(1));
@@ -318,6 +322,38 @@ fn scale_spikes(run: &Run) -> GradientAction {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_data_breaks_lowers_no_rate() {
+        use crate::guard::{Guard, Mode};
+        use crate::inspection::{Inspection, Operation, OperationKind};
+        use crate::observe::{Layout, NamedInput, Observation, RunFacts};
+        use crate::signs::check::stats;
+        for (input, module, is_lowered) in
+            [(f64::NAN, None, false), (1.0, None, false), (1.0, Some("fc1".to_owned()), true)]
+        {
+            let mut guard =
+                Guard::new(Layout::default(), RunFacts::default(), Mode::Protect.into());
+            for step in 0..40 {
+                let is_bad = step % 8 == 7;
+                let x = stats(if is_bad { input } else { 1.0 });
+                let seen = Observation {
+                    loss: Some(if is_bad { f64::NAN } else { 1.0 }),
+                    gradient_norm: Some(if is_bad { f64::NAN } else { 1.0 }),
+                    inputs: &[NamedInput { name: "x", stats: x }],
+                    ..crate::signs::check::seen(step, 1.0, &[])
+                };
+                guard.observe(&seen, &[]);
+                let log = Operation::new(OperationKind::Log);
+                let operation = Some(Operation { module: module.clone(), ..log });
+                if is_bad && input.is_finite() {
+                    guard.observe_inspection(Inspection { operation, ..Inspection::default() });
+                }
+            }
+            let lowered = guard.learning_rate_factor() < 1.0;
+            assert_eq!(lowered, is_lowered, "{input} {module:?}");
+        }
+    }
 
     #[test]
     fn what_has_happened_later_than_now_does_not_hold_together() {

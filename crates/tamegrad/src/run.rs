@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::batch::DataTrack;
 use crate::chain::Chain;
 use crate::decision::{Decision, GradientAction};
 use crate::finding::{Finding, Reading, SignName};
@@ -153,6 +154,16 @@ impl Run {
         let (step, _) = self.record.first_nonfinite.filter(in_a_pass)?;
         self.first_alarm().filter(|alarm| alarm.step >= step)?;
         self.record.inspection.as_ref()
+    }
+
+    /// Whether the latest step was broken by its data, or by the loss function as the first one was.
+    pub(crate) fn breaks_outside(&self) -> bool {
+        let record = &self.record;
+        let is_broken = |track: &DataTrack| track.latest.is_some_and(|stats| !stats.is_finite());
+        let inputs = record.batch.inputs.iter().map(|(_, track)| track);
+        let by_loss = self.broken_by().and_then(|seen| seen.operation.as_ref());
+        inputs.chain([&record.batch.targets]).any(is_broken)
+            || by_loss.is_some_and(|operation| operation.module.is_none())
     }
 
     /// The passes that were probed, the one that shows the most first: at the alarm, the latest calm
