@@ -1014,9 +1014,7 @@ def climb_without_gradient(seed: int, fixed: bool) -> Run:
     return Run(model, optimizer, batches, step_fn, score=score, update=update, fault_at=1)
 
 
-@situation(
-    "eps-of-zero", row="optimizer", cause="optimizer-division", remedies={"optimizer-eps"}
-)
+@situation("eps-of-zero", row="optimizer", cause="optimizer-division", remedies={"optimizer-eps"})
 def eps_of_zero(seed: int, fixed: bool) -> Run:
     """Factorisation machine with Adagrad: a configuration without eps was read as eps = 0, and the
     rows of items that nobody saw divide 0 by 0."""
@@ -1058,15 +1056,18 @@ def eps_of_zero(seed: int, fixed: bool) -> Run:
     remedies={"lower-learning-rate"},
 )
 def rate_of_the_head(seed: int, fixed: bool) -> Run:
-    """Fine-tuning for segmentation with two rates: that of the new head is given as a multiple of the
-    rate of the body, but the body's had been multiplied by 300 already."""
+    """Fine-tuning for segmentation with two rates: that of the new head is given as a factor of the
+    body's in one file and as a rate in the other, and both are multiplied: it is 300 times too high."""
     g = source(seed)
 
     class Segmentation(nn.Module):
         def __init__(self):
             super().__init__()
             self.body = nn.Sequential(
-                nn.Conv2d(1, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 16, 3, padding=1), nn.SiLU()
+                nn.Conv2d(1, 16, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(16, 16, 3, padding=1),
+                nn.SiLU(),
             )
             self.head = nn.Sequential(nn.Conv2d(16, 16, 1), nn.SiLU(), nn.Conv2d(16, 3, 1))
 
@@ -1277,7 +1278,9 @@ def network_from_network(seed: int, fixed: bool) -> Run:
             super().__init__()
             self.shapes = [(2, 32), (32, 32), (32, 32), (32, 32), (32, 1)]
             count = sum(a * b for a, b in self.shapes)
-            self.task = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.LayerNorm(64))
+            self.task = nn.Sequential(
+                nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.LayerNorm(64)
+            )
             self.weights = nn.Linear(64, count)
             nn.init.kaiming_normal_(self.task[0].weight)
             nn.init.kaiming_normal_(self.task[2].weight)
