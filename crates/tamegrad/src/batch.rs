@@ -30,6 +30,10 @@ pub struct DataTrack {
     pub rms: Window<50>,
     /// Largest magnitude in the same batches.
     pub max: Window<50>,
+    /// Elements in the same batches.
+    pub len: Window<50>,
+    /// Elements of the batch at the first alarm.
+    pub len_at_alarm: Option<u64>,
     /// The latest batch's.
     pub latest: Option<TensorStats>,
     /// That of the batch before it.
@@ -56,10 +60,12 @@ impl DataTrack {
         self.previous = Some(latest);
         self.rms.push(latest.rms());
         self.max.push(latest.max_abs);
+        self.len.push(latest.len as f64);
     }
 
     pub(crate) fn freeze(&mut self) {
         let batches = [self.latest, self.previous].into_iter().flatten();
+        self.len_at_alarm = self.latest.map(|latest| latest.len);
         self.at_alarm = batches.max_by(|a, b| a.max_abs.total_cmp(&b.max_abs));
     }
 }

@@ -101,18 +101,18 @@ named_enum! {
         /// The first value that is not finite overflowed a narrow number type, and a wider one has room for
         /// it.
         NarrowType => "narrow-type",
-        /// A batch far larger than those before.
-        UnlikeBatch => "unlike-batch",
         /// Matrices far larger than any usual initialisation makes them.
         WeightSize => "weight-size",
+        /// The first value that is not finite comes from a function where it is infinite.
+        Operation => "operation",
+        /// A batch far larger than those before.
+        UnlikeBatch => "unlike-batch",
         /// An activation that is known, or measured, to grow faster than its input.
         Superlinear => "superlinear",
         /// Targets far larger than outputs.
         TargetSize => "target-size",
         /// Gains that multiply over time steps.
         TimeSteps => "time-steps",
-        /// The first value that is not finite comes from a function where it is infinite.
-        Operation => "operation",
         /// One layer's gain stood out at the first step, and there it began.
         StrayLayer => "stray-layer",
         /// Gains that multiplied to a large number at the first step.

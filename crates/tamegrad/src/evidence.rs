@@ -140,6 +140,8 @@ named_enum! {
         IgnoredLabels => "ignored-labels",
         /// Targets over which a loss is a sum.
         SummedLabels => "summed-labels",
+        /// Elements of a batch.
+        BatchElements => "batch-elements",
         /// Sequences of targets that are longer than their inputs.
         LongTargets => "long-targets",
         /// Smallest value in a batch's data.

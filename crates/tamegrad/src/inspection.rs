@@ -82,6 +82,11 @@ impl OperationKind {
         matches!(self, Add | Attention | LogSoftmax | Mask | Softmax | Where)
     }
 
+    /// Whether it may do no more than move what it is given, or change its type.
+    pub(crate) fn passes_on(self) -> bool {
+        matches!(self, OperationKind::Cast | OperationKind::Other)
+    }
+
     /// Whether the function, or its slope, is infinite or undefined at some finite inputs.
     pub fn is_singular(self) -> bool {
         use OperationKind::{Division, Exp, InverseTrigonometric, Log, Norm, Power, Sqrt, Std};
@@ -135,6 +140,11 @@ impl Operand {
     /// Elements that are NaN or infinite.
     pub(crate) fn nonfinite(&self) -> u64 {
         self.nan + self.pos_inf + self.neg_inf
+    }
+
+    /// Whether it is one infinite number, which somebody has written down.
+    pub(crate) fn is_constant(&self) -> bool {
+        self.len == 1 && self.pos_inf + self.neg_inf == 1
     }
 }
 
@@ -204,7 +214,7 @@ impl Operation {
     pub(crate) fn is_undefined(&self) -> bool {
         let largest = self.operands.iter().filter_map(|operand| operand.largest);
         let is_far = largest.fold(0.0, f64::max) < self.dtype_max.unwrap_or(f64::MAX).sqrt();
-        self.has_finite_operands() && is_far && self.nan > 0
+        self.has_finite_operands() && is_far && self.nan + self.inf > 0
     }
 }
 

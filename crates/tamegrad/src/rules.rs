@@ -233,6 +233,10 @@ pub struct AccumulationRule {
     pub uncleared: f64,
     /// Labels over which a loss that is a sum is a fault.
     pub labels: u64,
+    /// Times the usual number of elements from which on a batch is larger.
+    pub larger: f64,
+    /// Part of that growth which loss and gradient norm must reach.
+    pub follows: f64,
 }
 
 /// Normalisation that multiplies gradients, or is missing.
@@ -493,7 +497,7 @@ pub const RULES: Rules = Rules {
     },
     superlinear: SuperlinearRule { last: 0.5, ratio: 4.0, rescaled: 0.1, degree: 1.5 },
     lower_rate: LowerRateRule { update: 0.01, critical: 4.0, cause: 0.1, other: 0.3, least: 1e-4 },
-    accumulation: AccumulationRule { uncleared: 3.0, labels: 8 },
+    accumulation: AccumulationRule { uncleared: 3.0, labels: 8, larger: 4.0, follows: 0.5 },
     lag: 2.3,
     lost_squares: 0.01,
     optimizer_eps: 1e-4,

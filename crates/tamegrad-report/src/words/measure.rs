@@ -121,6 +121,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::LargestLabel => "largest label".into(),
         Quantity::IgnoredLabels => "labels that the loss ignores".into(),
         Quantity::SummedLabels => "labels that the loss is a sum over".into(),
+        Quantity::BatchElements => "elements of the batch".into(),
         Quantity::LongTargets => "label sequences longer than their inputs".into(),
         Quantity::SmallestElement => format!("smallest value in {}", place(of.place, names)),
         Quantity::AveragedElements => "elements that the average runs over".into(),

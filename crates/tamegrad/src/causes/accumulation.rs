@@ -22,8 +22,9 @@ pub(crate) const DOC: Doc = Doc {
         format!(
             "Supported when the gradient that the optimizer is given at the alarm has more than {} \
              times the norm of that of the only backward pass since the last step; or when the loss \
-             is a sum over at least {} labels.",
-            rule.uncleared, rule.labels,
+             is a sum over at least {} labels; or when the batch has at least {} times as many \
+             elements as usual, and loss and gradient norm are at least {} of that times as large.",
+            rule.uncleared, rule.labels, rule.larger, rule.follows,
         )
     },
     example: "1 backward pass of norm 0.8, but a gradient of norm 61: 75 steps without zero_grad.",
@@ -36,9 +37,10 @@ pub(crate) const DOC: Doc = Doc {
 /// Weighs what the gradient at the alarm is made of.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     run.first_alarm()?;
-    let seen = run.record.inspection.as_ref()?;
-    let evidence = seen.accumulation.and_then(uncleared);
-    let evidence = evidence.or_else(|| seen.labels.and_then(summed))?;
+    let seen = run.record.inspection.as_ref();
+    let evidence = seen.and_then(|seen| seen.accumulation).and_then(uncleared);
+    let evidence = evidence.or_else(|| seen?.labels.and_then(summed));
+    let evidence = evidence.or_else(|| grown_with_batch(run))?;
     Some(Cause::new(CauseName::Accumulation, Ground::SummedGradient, vec![evidence]))
 }
 
@@ -47,6 +49,23 @@ fn uncleared(of: Accumulation) -> Option<Measure> {
     let norm = Measure::new(Quantity::GradientNorm, of.norm);
     let norm = norm.against(Reference::OnePass, of.norm_of_one);
     (of.passes == 1 && of.norm_of_one > 0.0 && is_more).then_some(norm)
+}
+
+/// A batch of many more elements than usual, whose loss and gradient have grown as much.
+fn grown_with_batch(run: &Run) -> Option<Measure> {
+    let (record, rule) = (&run.record, RULES.accumulation);
+    let alarm = run.first_alarm()?.step;
+    let inputs = record.batch.inputs.iter().map(|(_, track)| track);
+    let grown = inputs.chain([&record.batch.targets]).filter_map(|track| {
+        Some((track.len_at_alarm? as f64, track.len.median().filter(|usual| *usual > 0.0)?))
+    });
+    let (now, usual) = grown.max_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)))?;
+    let least = rule.follows * now / usual;
+    let row = record.rows.iter().find(|row| row.step == alarm)?;
+    let loss = row.loss? / record.calm_losses.median().filter(|usual| *usual > 0.0)?;
+    let norm = row.gradient_norm? / record.total.calm_norm.filter(|usual| *usual > 0.0)?;
+    let elements = Measure::new(Quantity::BatchElements, now).against(Reference::Usual, usual);
+    (now >= rule.larger * usual && loss >= least && norm >= least).then_some(elements)
 }
 
 fn summed(labels: Labels) -> Option<Measure> {
@@ -58,6 +77,8 @@ fn summed(labels: Labels) -> Option<Measure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tamegrad_stats::TensorStats;
+
     use crate::causes::check::{labels, looked_into};
     use crate::inspection::Inspection;
 
@@ -67,6 +88,39 @@ mod tests {
             let accumulation = Some(Accumulation { passes, norm, norm_of_one: 0.8 });
             let run = looked_into(Inspection { accumulation, ..Inspection::default() });
             assert_eq!(weigh(&run, None).is_some(), found, "{passes} {norm}");
+        }
+    }
+
+    #[test]
+    fn a_larger_batch_whose_loss_has_grown_as_much() {
+        use crate::causes::check::alarmed;
+        use crate::observe::{NamedInput, Observation, RunFacts};
+        use crate::signs::check::{layout, stats};
+        for (len, loss, norm, found) in [
+            (5300, 50.0, 60.0, true),
+            (5300, 1.0, 1.0, false),
+            (5300, 50.0, 1.0, false),
+            (100, 50.0, 60.0, false),
+        ] {
+            let input = |len| NamedInput { name: "x", stats: TensorStats { len, ..stats(1.0) } };
+            let (usual, last) = ([input(100)], [input(len)]);
+            let (calm, grown) = ([Some(stats(1.0))], [Some(stats(norm))]);
+            let mut run = alarmed(layout(1), RunFacts::default(), 60, |step| match step {
+                59 => Observation {
+                    loss: Some(loss),
+                    inputs: &last,
+                    gradients: &grown,
+                    ..Observation::default()
+                },
+                _ => Observation {
+                    loss: Some(1.0),
+                    inputs: &usual,
+                    gradients: &calm,
+                    ..Observation::default()
+                },
+            });
+            run.record.freeze();
+            assert_eq!(weigh(&run, None).is_some(), found, "{len} {loss} {norm}");
         }
     }
 

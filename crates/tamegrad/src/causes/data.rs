@@ -60,7 +60,10 @@ fn broken_rows(run: &Run) -> Vec<Measure> {
 /// data, or was computed from it.
 fn from_outside(run: &Run) -> Option<Measure> {
     let operation = run.broken_by()?.operation.as_ref().filter(|of| !of.is_backward)?;
-    let is_data = |of: &&Operand| of.nonfinite() > 0 && of.made_by.is_none() && of.masked_rows == 0;
+    // What only passes data on has made none of it.
+    let has_rows = run.record.inspection.as_ref().is_some_and(|seen| !seen.rows.is_empty());
+    let came = |of: &Operand| of.made_by.is_none_or(|kind| has_rows && kind.passes_on());
+    let is_data = |of: &&Operand| of.nonfinite() > 0 && !of.is_constant() && came(of);
     let operand = operation.operands.iter().find(is_data)?;
     let count =
         Measure::new(Quantity::NonFiniteElements, operand.nonfinite() as f64).at(Place::Data);

@@ -74,6 +74,9 @@ fn average(operation: &Operation) -> Option<Measure> {
     let first = operation.operands.first();
     let len = first.map(|operand| operand.len);
     let averaged = |len: u64| Some(Measure::new(Quantity::AveragedElements, len as f64));
+    if len == Some(0) && operation.nan > 0 {
+        return averaged(0);
+    }
     match operation.kind {
         OperationKind::Std if len == Some(1) => averaged(1),
         OperationKind::Mean | OperationKind::Std | OperationKind::Loss if len == Some(0) => {

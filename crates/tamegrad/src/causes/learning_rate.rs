@@ -4,6 +4,7 @@ use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity, Reference};
 use crate::finding::SignName;
+use crate::observe::Step;
 use crate::origin::Origin;
 use crate::rules::RULES;
 use crate::run::Run;
@@ -21,7 +22,7 @@ pub(crate) const DOC: Doc = Doc {
     rule: |rules| {
         let rule = rules.rate_cause.live;
         format!(
-            "Supported when the rate jumps by {} times or more within the {} steps before the \
+            "Supported when the rate is negative, when it jumps by {} times or more within the {} steps before the \
              alarm (in logs, within {} records), or rises by {} times or more over the {} steps \
              before it. A warm-up (a rate that rises in most of the first {} steps) counts as \
              neither. With less support: the \
@@ -61,6 +62,10 @@ pub(super) fn risen(run: &Run) -> Option<Cause> {
         .filter(|row| row.segment == 0 && row.step <= alarm)
         .filter_map(|row| Some((row.step.0, row.learning_rate?)))
         .collect();
+    if let Some((step, rate)) = rates.iter().find(|(_, rate)| *rate < 0.0) {
+        let rate = Measure::new(Quantity::LearningRate, *rate).at_step(Step(*step));
+        return cause(Ground::RateJump, vec![rate.against(Reference::Limit, 0.0)]);
+    }
     let rises = rates.windows(2).filter(|pair| pair[1].1 > pair[0].1).count();
     let warm_up = alarm.0 < rule.over && 2 * rises > rates.len().saturating_sub(1);
     let jump = rates
@@ -132,6 +137,13 @@ mod tests {
         for (name, rate, ground) in rates {
             assert_eq!(ground_of(200, rate), ground, "{name}");
         }
+    }
+
+    #[test]
+    fn a_rate_below_zero_goes_uphill() {
+        let past_its_end = |step: u64| 0.1 * (1.0 - step as f64 / 70.0);
+        assert_eq!(ground_of(70, past_its_end), None);
+        assert_eq!(ground_of(90, past_its_end), Some(Ground::RateJump));
     }
 
     #[test]

@@ -31,7 +31,9 @@ pub(crate) const DOC: Doc = Doc {
 
 /// Weighs the operation that made the first NaN.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
-    let operation = run.broken_by()?.operation.as_ref()?;
+    let seen = run.broken_by()?;
+    // Infinities that came with the data are no mask.
+    let operation = seen.operation.as_ref().filter(|_| seen.rows.is_empty())?;
     let rows = masked_rows(operation).map(|rows| Measure::new(Quantity::MaskedRows, rows as f64));
     let evidence = vec![rows.or_else(|| met_infinities(operation))?];
     Some(Cause::new(CauseName::MaskedRow, Ground::MaskedRow, evidence))
@@ -46,14 +48,20 @@ fn masked_rows(operation: &Operation) -> Option<u64> {
 
 /// Infinities that a mask has put there, where they met 0 or each other.
 fn met_infinities(operation: &Operation) -> Option<Measure> {
-    use OperationKind::{Add, Division, Matmul, Multiply, Sum};
-    let meets = matches!(operation.kind, Add | Division | Matmul | Multiply | Sum);
-    let is_masked =
-        |of: &&Operand| of.neg_inf + of.pos_inf > 0 && of.nan == 0 && of.made_by.is_some();
+    use OperationKind::{Add, Division, Exp, Matmul, Multiply, Sum};
+    let meets = match operation.kind {
+        Add | Division | Matmul | Multiply | Sum => !operation.is_backward,
+        // The logarithm of a sum of exponentials, of which all are 0.
+        Exp => true,
+        _ => false,
+    };
+    let by_mask = |of: &Operand| of.made_by.is_some_and(|kind| kind != OperationKind::Cast);
+    let is_masked = |of: &&Operand| {
+        of.neg_inf + of.pos_inf > 0 && of.nan == 0 && (of.is_constant() || by_mask(of))
+    };
     let masked = operation.operands.iter().find(is_masked)?;
     let count = (masked.neg_inf + masked.pos_inf) as f64;
-    let met = meets && !operation.is_backward && operation.nan > 0;
-    met.then(|| Measure::new(Quantity::MetInfinities, count))
+    (meets && operation.nan > 0).then(|| Measure::new(Quantity::MetInfinities, count))
 }
 
 #[cfg(test)]

@@ -31,7 +31,10 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes a cut of the rate.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    let change = Change::LearningRate { factor: factor(case), from: case.learning_rate };
+    // A negative rate is not to be made smaller.
+    let is_negative = case.learning_rate.is_some_and(|rate| rate < 0.0);
+    let factor = if is_negative { 0.0 } else { factor(case) };
+    let change = Change::LearningRate { factor, from: case.learning_rate };
     vec![case.proposal(RemedyName::LowerLearningRate, change)]
 }
 
