@@ -110,7 +110,7 @@ impl From<Inspection> for inspection::Inspection {
             labels: of.labels.map(Into::into),
             probabilities: of.target_range.map(|range| (range.min, range.max)),
             rows,
-            division: of.division.and_then(Division::to_core),
+            division: of.division.and_then(Division::into_core),
             accumulation: of.accumulation.map(|of| inspection::Accumulation {
                 passes: of.passes,
                 norm_of_one: of.norm_of_one,
@@ -178,7 +178,7 @@ impl From<Labels> for inspection::Labels {
 
 impl Division {
     /// `None` of an optimizer that adds nothing to what it divides by.
-    fn to_core(self) -> Option<inspection::Division> {
+    fn into_core(self) -> Option<inspection::Division> {
         Some(inspection::Division {
             tensor: TensorId(self.tensor),
             optimizer: self.optimizer,
