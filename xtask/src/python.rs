@@ -46,7 +46,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
         run(Command::new(&python).args(["-m", "ruff"]).args(rules).current_dir(&folder))?;
     }
     // Many of the tests wait for processes that load torch: two at a time take half as long.
-    run(Command::new(&python).args(["-m", "pytest", "-q", "-n", "2"]).current_dir(&folder))?;
+    run(Command::new(&python).args(["-m", "pytest", "-q", "-rs", "-n", "2"]).current_dir(&folder))?;
     for example in ["examples/digits.py", "examples/gpt_rate_jump.py"] {
         run(Command::new(&python).arg(example).current_dir(&folder))?;
     }

@@ -37,8 +37,8 @@ def main() -> None:
             x[0, 0] = math.inf
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
         guard.log(loss=loss)
+        loss.backward()
         optimizer.step()
     actions = [(step, action.action) for step, action in guard.actions()]
     print(f"rank {rank}: {actions}, brought by ranks {guard.culprit_ranks}, loss {loss.item():.3f}")

@@ -72,8 +72,8 @@ def train(mode: str, x: torch.Tensor, y: torch.Tensor) -> tuple[float, tamegrad.
         chosen = torch.randint(held, (64,), generator=generator)
         loss = nn.functional.cross_entropy(model(x[chosen]), y[chosen])
         optimizer.zero_grad()
-        loss.backward()
         guard.log(loss=loss)
+        loss.backward()
         optimizer.step()
     with torch.no_grad():
         accuracy = float((model(x[held:]).argmax(1) == y[held:]).float().mean())

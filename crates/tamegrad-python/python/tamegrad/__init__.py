@@ -2,8 +2,9 @@
 
     guard = tamegrad.watch(model, optimizer)
     ...
+    guard.log(loss=loss)
     loss.backward(); guard.clip_(max_norm=1.0); optimizer.step()
-    guard.log(loss=loss, metric=accuracy)
+    guard.log(metric=accuracy)
     ...
     print(guard.diagnosis())
 
