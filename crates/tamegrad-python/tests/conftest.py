@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -183,3 +184,14 @@ def quiet_alarms():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=tamegrad.TamegradWarning)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _anomaly_mode_is_left():
+    """No guard leaves torch's anomaly mode on, once what the loop has made is gone."""
+    yield
+    if torch.is_anomaly_enabled():
+        gc.collect()
+        is_left = not torch.is_anomaly_enabled()
+        torch.set_anomaly_enabled(False, True)
+        assert is_left, "the anomaly mode of torch"

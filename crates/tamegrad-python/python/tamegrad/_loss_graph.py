@@ -61,12 +61,17 @@ class _Node:
 
 
 class _WhileGraphLives:
-    """Ends the listening when the node that holds it is freed."""
+    """Ends the listening when the backward pass comes, or the node that holds it is freed. What autograd
+    holds is out of reach of Python's garbage collection, so it does not hold the graph."""
 
     def __init__(self, graph: LossGraph) -> None:
         self._graph = weakref.ref(graph)
 
     def __del__(self) -> None:
+        self.end(None)
+
+    def end(self, _: torch.Tensor | None) -> None:
+        """Ends it."""
         graph = self._graph()
         if graph is not None:
             graph.stop_listening()
@@ -109,8 +114,9 @@ class LossGraph:
             return
         self._before = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
         self.is_listening = True
-        output.register_hook(lambda _: self.stop_listening())
-        output.grad_fn.metadata["tamegrad"] = _WhileGraphLives(self)
+        until = _WhileGraphLives(self)
+        output.register_hook(until.end)
+        output.grad_fn.metadata["tamegrad"] = until
         torch.set_anomaly_enabled(True, False)
 
     def stop_listening(self) -> None:

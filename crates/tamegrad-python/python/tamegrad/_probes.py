@@ -4,6 +4,7 @@ non-finite value."""
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -266,14 +267,16 @@ class _OnePass:
 
 
 class _Delta:
-    """A hook at one tensor: reads the gradient that comes to it, and gives nothing back."""
+    """A hook at one tensor: reads the gradient that comes to it, and gives nothing back. It does not hold
+    the probes, which hold nodes of the graph that holds it: Python could never free them."""
 
     def __init__(self, probes: Probes, trace: Trace, layer: int | None) -> None:
-        self._probes, self._trace, self._layer = probes, trace, layer
+        self._probes, self._trace, self._layer = weakref.ref(probes), trace, layer
 
     def __call__(self, gradient: torch.Tensor) -> None:
-        if self._probes._trace is self._trace:
-            self._probes._read_delta(self._layer, gradient, self._trace)
+        probes = self._probes()
+        if probes is not None and probes._trace is self._trace:
+            probes._read_delta(self._layer, gradient, self._trace)
 
 
 def _has_children(module: nn.Module) -> bool:
