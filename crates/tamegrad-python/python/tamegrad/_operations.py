@@ -332,4 +332,14 @@ def line_at(place: Place | None) -> Line | None:
     if place is None:
         return None
     file, number, function = place
-    return Line(file, number, function, linecache.getline(file, number).strip())
+    return Line(_shown(file), number, function, linecache.getline(file, number).strip())
+
+
+def _shown(file: str) -> str:
+    """A path as people would write it: from the working directory, if it lies in there."""
+    try:
+        below = os.path.join(os.getcwd(), "")
+    except OSError:
+        # The directory is gone.
+        return file
+    return file.removeprefix(below)
