@@ -97,7 +97,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(mode, at):
     # The graph of a loss is no part of a state, so its operation is known only where no state was saved
     # between the loss and the step that it counts for.
     is_graph_lost = at == 171 and mode == "protect"
-    assert told(resumed)[: 2 if is_graph_lost else None] == told(whole)[: 2 if is_graph_lost else None]
+    assert (
+        told(resumed)[: 2 if is_graph_lost else None] == told(whole)[: 2 if is_graph_lost else None]
+    )
     assert resumed.guard.diagnosis().cause == whole.guard.diagnosis().cause
     assert {finding.step for finding in whole.guard.findings()} >= {150, 170}
     acted = {step for step, _ in whole.guard.actions()}
