@@ -84,7 +84,9 @@ pub(crate) fn line_of(line: &SourceLine) -> String {
 /// What to look at where no cause is supported and something was NaN or Inf.
 pub(crate) fn checklist(diagnosis: &Diagnosis) -> &'static [&'static str] {
     let is_broken = diagnosis.decided_by == Some(tamegrad::SignName::LossNonFinite);
-    let is_unknown = diagnosis.causes.is_empty() && diagnosis.operation.is_none();
+    // Of the loss function the report says more.
+    let is_outside = diagnosis.origin.as_ref().is_some_and(|origin| origin.place.is_loss());
+    let is_unknown = diagnosis.causes.is_empty() && diagnosis.operation.is_none() && !is_outside;
     if is_broken && is_unknown { &CHECKLIST } else { &[] }
 }
 
