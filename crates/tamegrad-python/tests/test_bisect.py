@@ -192,7 +192,7 @@ def test_each_repetition_draws_the_same_and_has_the_modes_of_the_step(
     tmp_path, monkeypatch, are_kept
 ):
     if not are_kept:
-        monkeypatch.setattr("tamegrad._incident._BYTES_MAX", 3000)
+        monkeypatch.setattr("tamegrad._incident_writer._BYTES_MAX", 3000)
     model = nn.Sequential(nn.Linear(16, 64), nn.Dropout(0.5), nn.Dropout(0.5), nn.Linear(64, 4))
     model[2].eval()
     x, y = next(batches(1, size=8))
@@ -376,7 +376,7 @@ def test_the_step_is_taken_with_the_parameters_of_the_incident(tmp_path):
 
 
 def test_without_kept_parameters_those_of_the_model_are_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr("tamegrad._incident._BYTES_MAX", 5000)
+    monkeypatch.setattr("tamegrad._incident_writer._BYTES_MAX", 5000)
     model = mlp()
     x, y = next(batches(1))
     x[3] = float("inf")
@@ -389,7 +389,7 @@ def test_without_kept_parameters_those_of_the_model_are_taken(tmp_path, monkeypa
 
 
 def test_a_model_that_is_broken_already_is_refused_without_kept_parameters(tmp_path, monkeypatch):
-    monkeypatch.setattr("tamegrad._incident._BYTES_MAX", 5000)
+    monkeypatch.setattr("tamegrad._incident_writer._BYTES_MAX", 5000)
     model = mlp()
     incident = incident_of(tmp_path, model, next(batches(1)))
     with torch.no_grad():

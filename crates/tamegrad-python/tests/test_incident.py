@@ -23,7 +23,7 @@ from test_device import have_a_device
 from torch import nn
 
 import tamegrad
-from tamegrad import _incident, _safetensors
+from tamegrad import _incident_writer, _safetensors
 
 FAULT = 20
 BROKEN = times(float("nan"), at=FAULT)
@@ -283,7 +283,7 @@ def test_without_a_given_batch_it_is_what_the_model_was_called_with(tmp_path):
 
 
 def test_each_rank_names_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(_incident._ranks, "rank_and_size", lambda group: (1, 2))
+    monkeypatch.setattr(_incident_writer._ranks, "rank_and_size", lambda group: (1, 2))
     _, guard = watched(mlp())
     folder = guard.dump(tmp_path)
     assert folder.name == "incident-0-rank1"
@@ -661,4 +661,4 @@ def test_random_states_are_asked_for_only_where_an_alarm_would_be_written(tmp_pa
         model(torch.ones(2, 16))
         (call,) = guard._steps.passes.calls
         assert (call.chance is not None) == is_kept, incidents
-    assert _incident._chance().keys() == {"torch"}
+    assert _incident_writer._chance().keys() == {"torch"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from tamegrad import _backward
 from tamegrad._finder import Finder
 from tamegrad._inspection import nonfinite_rows
 from tamegrad._operations import ctc_labels_of, name_and_kind, operand_of
@@ -69,8 +72,8 @@ def inspected(model, loss, *, log="before", bad=None, mode="observe", steps=BAD 
         batch = (x, y, step == BAD)
         optimizer.zero_grad()
         value = loss(model(x), *batch)
-        if log != "after":
-            guard.log(loss=value, batch=batch)
+        if log not in ("after", "never"):
+            guard.log(loss=value.item() if log == "number" else value, batch=batch)
         value.backward()
         if log == "after":
             guard.log(loss=value)
@@ -142,29 +145,27 @@ def all_ignored(out, x, y, bad):
 
 
 LOSSES = {
-    std_of_one: {"before": "multiply", "after": None, "step_fn": "std"},
-    sqrt_of_zero: {"before": "sqrt", "after": "sqrt", "step_fn": "sqrt"},
-    log_of_zero: {"before": "log", "after": "log", "step_fn": "log"},
-    hidden_nan: {"before": "power", "after": None, "step_fn": "power"},
-    empty_mean: {"before": "mean", "after": "mean", "step_fn": "mean"},
-    branch_not_taken: {"before": "sqrt", "after": "sqrt", "step_fn": "sqrt"},
-    all_ignored: {"before": "loss", "after": "loss", "step_fn": "loss"},
+    std_of_one: {"graph": "multiply", "step_fn": "std"},
+    sqrt_of_zero: {"graph": "sqrt", "step_fn": "sqrt"},
+    log_of_zero: {"graph": "log", "step_fn": "log"},
+    hidden_nan: {"graph": "power", "step_fn": "power"},
+    empty_mean: {"graph": "mean", "step_fn": "mean"},
+    branch_not_taken: {"graph": "sqrt", "step_fn": "sqrt"},
+    all_ignored: {"graph": "loss", "step_fn": "loss"},
 }
-"""Losses, with the kind of the operation that is found for each way to log them."""
+"""Losses, with the kind of the operation that is found in the graph alone, and when the step is repeated."""
 WORDS = {"std": "a.std()", "sqrt": "sqrt()", "log": "p.log()", "mean": "mean()", "power": "pow(2)"}
 
 
-@pytest.mark.parametrize("log", ["before", "after", "step_fn", "protect"])
+@pytest.mark.parametrize("log", ["before", "number", "after", "never", "step_fn", "protect"])
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_the_operation_of_a_loss_is_found(loss, log):
     how = "before" if log == "protect" else log
     mode = "protect" if log == "protect" else "observe"
     found = inspected(mlp(), loss, log=how, mode=mode)
-    kind = LOSSES[loss][how]
+    kind = LOSSES[loss]["step_fn" if log == "step_fn" else "graph"]
     assert (found.operation and found.operation.kind) == kind
     assert found.division is None
-    if kind is None:
-        return
     # The branch of the sqrt is not there in the first steps, whose lines are kept.
     if kind in WORDS and not (loss is branch_not_taken and how != "step_fn"):
         assert WORDS[kind] in found.operation.line.code
@@ -195,6 +196,91 @@ def test_a_loss_logged_after_the_step_is_known_by_the_step_before():
         guard.log(loss=loss)
     operation = guard._steps.inspection.operation
     assert operation.kind == "sqrt" and "sqrt()" in operation.line.code
+
+
+@pytest.mark.parametrize("log", ["before", "never"])
+def test_the_loss_of_a_micro_batch_is_found(log):
+    model = mlp()
+    optimizer, guard = watched(model)
+    for step, (x, y) in enumerate(batches(BAD + 1)):
+        optimizer.zero_grad()
+        for part in range(3):
+            loss = log_of_zero(model(x), x, y, (step, part) == (BAD, 1)) / 3
+            if log == "before":
+                guard.log(loss=loss)
+            loss.backward()
+        optimizer.step()
+    assert guard._steps.inspection.operation.kind == "log"
+    assert guard.diagnosis().onset == BAD
+
+
+def test_a_term_of_the_loss_that_is_not_logged_is_found():
+    model = mlp()
+    optimizer, guard = watched(model)
+    for step, (x, y) in enumerate(batches(BAD + 1)):
+        optimizer.zero_grad()
+        loss = loss_of(model, x, y)
+        guard.log(loss=loss)
+        (loss + 0.1 * log_of_zero(model(x), x, y, step == BAD)).backward()
+        optimizer.step()
+    assert guard._steps.inspection.operation.kind == "log"
+
+
+def test_the_loss_of_another_model_is_not_looked_at():
+    (model, other), (x, y) = (mlp(), mlp()), next(iter(batches(1)))
+    (optimizer, guard), (_, second) = watched(model), watched(other)
+    other(x)
+    loss = log_of_zero(model(x), x, y, True)
+    loss.backward()
+    assert guard._steps.passes.loss_graph._root is loss.grad_fn
+    assert second._steps.passes.loss_graph._root is None
+    optimizer.step()
+    assert guard._steps.inspection.operation.kind == "log"
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """torch's own function, with no guard of other tests behind it."""
+    monkeypatch.setattr(_backward, "_seers", weakref.WeakSet())
+    monkeypatch.setattr(torch.autograd, "backward", _backward._original)
+    return _backward._original
+
+
+def test_a_loss_that_the_loop_leaves_out_is_none_of_the_next_step():
+    model = mlp()
+    optimizer, guard = watched(model)
+    for step, (x, y) in enumerate(batches(BAD + 1)):
+        optimizer.zero_grad()
+        loss = empty_mean(model(x), x, y, step == BAD - 1)
+        loss.backward()
+        if loss.isfinite():
+            optimizer.step()
+    assert guard.step_number == BAD and guard.diagnosis().onset is None
+
+
+def test_torch_is_as_it_was_when_the_last_guard_has_closed(bare):
+    (_, first), (_, second) = watched(mlp()), watched(mlp())
+    assert torch.autograd.backward is not bare
+    first.close()
+    assert torch.autograd.backward is not bare
+    second.close()
+    assert torch.autograd.backward is bare
+
+
+def test_what_others_put_over_the_backward_pass_stays(bare, monkeypatch):
+    _, first = watched(mlp())
+    ours, passes = torch.autograd.backward, []
+
+    @functools.wraps(ours)
+    def counted(*args, **kwargs):
+        passes.append(1)
+        return ours(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "backward", counted)
+    first.close()
+    found = inspected(mlp(), log_of_zero, log="never")
+    assert found.operation.kind == "log" and len(passes) == BAD + 1
+    assert torch.autograd.backward is counted
 
 
 # --- the model ---------------------------------------------------------------------------------

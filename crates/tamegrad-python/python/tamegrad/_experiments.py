@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import _gradients
+from . import _backward, _gradients
 from ._calls import leads_to, tensors_of
 from ._incident import Incident
 from ._names import unwrapped
@@ -295,6 +295,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     chance = random_state()
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     with contextlib.ExitStack() as parts:
+        parts.enter_context(_backward.unseen())
         parts.callback(set_random_state, chance)
         for put, value in _settings():
             parts.callback(put, value)

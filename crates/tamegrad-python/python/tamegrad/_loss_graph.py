@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ._calls import leads_to
 from ._finder import saved_tensors
 from ._operations import (
     Labels,
@@ -99,6 +100,8 @@ class LossGraph:
         self._root: Any = None
         self._saved: dict[Any, dict[str, torch.Tensor]] = {}
         """What nodes have kept for the backward pass."""
+        self._looked_at: tuple[tuple[int, int] | None, bool] = (None, False)
+        """The call whose loss was looked at last, and whether before its backward pass."""
         self._learnt = 0
         self._is_singular = False
         self._is_off = False
@@ -138,26 +141,46 @@ class LossGraph:
         if len(self._calls) > _CALLS_MAX:
             del self._calls[0]
 
-    def see(self, loss: Any, value: float | None) -> None:
-        """Takes in a loss that is logged, with its value where that is known."""
+    def is_of_call(self, root: torch.Tensor) -> bool:
+        """Whether a loss comes from a call of the model in this step."""
+
+        def is_within(node: Any) -> bool:
+            return any(start <= node._sequence_nr() < end for start, end in self._calls)
+
+        return leads_to([root.grad_fn], is_within, _NODES_MAX)
+
+    def see(self, loss: Any, value: float | None, *, begins_backward: bool = False) -> None:
+        """Takes in a loss that is logged, or whose backward pass is about to begin, with its value where
+        that is known."""
         self.stop_listening()
         try:
-            self._see(loss, value)
+            root = getattr(loss, "grad_fn", None)
+            if root is not None and self._is_new(value, begins_backward):
+                self._see(root, value)
         except Exception:
             self._turn_off()
+
+    def _is_new(self, value: float | None, begins_backward: bool) -> bool:
+        """Whether a loss is not that of a pass which has been looked at, as it was logged or before its
+        backward pass, which lets go of its graph."""
+        latest = self._calls[-1] if self._calls else None
+        looked_at, self._looked_at = self._looked_at, (latest, begins_backward)
+        if latest is None or looked_at[0] != latest or looked_at[1] == begins_backward:
+            return True
+        self._looked_at = (latest, True)
+        return begins_backward and _is_broken(value) and self.operation is None
 
     def _turn_off(self) -> None:
         self.end()
         self._is_off = True
 
-    def _see(self, loss: Any, value: float | None) -> None:
-        root = getattr(loss, "grad_fn", None)
+    def _see(self, root: Any, value: float | None) -> None:
         is_known = self._calls or self._earlier
-        if root is None or self._is_off or not is_known:
+        if self._is_off or not is_known:
             # Without a call that was seen, the graph is that of the model as well.
             return
         self._root = root
-        is_broken = value is not None and value - value != 0.0
+        is_broken = _is_broken(value)
         if self._learnt >= _LEARNT_STEPS and not self._is_singular and not is_broken:
             return
         self._saved = {}
@@ -216,6 +239,7 @@ class LossGraph:
         self.operation, self.labels, self.target_range = None, None, None
         self._root, self._saved = None, {}
         self._calls, self._earlier = [], self._calls
+        self._looked_at = (None, False)
 
     def look_again(self) -> None:
         """Keeps the loss of the coming step whatever it is."""
@@ -311,6 +335,10 @@ class LossGraph:
 def _is_kept(kind: type) -> bool:
     """Whether the tensors of such a node are kept for a look at them."""
     return name_and_kind(kind.__name__)[1] in _SINGULAR
+
+
+def _is_broken(value: float | None) -> bool:
+    return value is not None and value - value != 0.0
 
 
 # --- what is not finite where --------------------------------------------------------------------

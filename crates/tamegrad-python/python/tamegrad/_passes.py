@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import _gradients
+from . import _backward, _gradients
 from ._calls import Call, CarriedState, tensors_of
 from ._core import Guard as Core
 from ._core import Scan, Trace
@@ -99,6 +99,10 @@ class Passes:
         """Whether the calls are kept that made a loss that is not finite."""
         self._losses: list[Any] = []
         self._model_losses: list[Any] = []
+        self._broken_loss: float | None = None
+        """A loss of this step that is not finite, seen before its backward pass."""
+        self._ends_broken = False
+        """Whether the last one seen so is."""
         self._has_seen_calls = False
         self.sees_nothing = False
         """Whether steps have come and no call of the model was seen."""
@@ -114,6 +118,8 @@ class Passes:
     def attach(self) -> None:
         """Begins to see the model's calls."""
         self._is_on = True
+        if self._watches:
+            _backward.attach(self)
         self.arm_first()
 
     def arm_first(self) -> None:
@@ -137,6 +143,7 @@ class Passes:
     def detach(self) -> None:
         """Sees no more calls, and lets go of what the model was given."""
         self._is_on = False
+        _backward.detach(self)
         self.loss_graph.end()
         self.probes.disarm()
         self._taps.set(())
@@ -253,10 +260,22 @@ class Passes:
             del losses[0]
         return value
 
-    def look_at(self, loss: torch.Tensor) -> None:
-        """Looks at the graph of a loss that somebody else logs later."""
-        value = float(loss.detach()) if loss.device == _CPU and loss.numel() == 1 else None
-        self.loss_graph.see(loss, value)
+    def see_backward(self, root: torch.Tensor, *, is_alone: bool) -> None:
+        """Looks at a loss whose backward pass is about to begin, whoever logs it and when, unless it is
+        that of another guard's model."""
+        is_own = self.calls and threading.get_ident() == self._thread
+        if not self._is_on or self._is_repeating or not is_own or root.numel() != 1:
+            return
+        try:
+            if not is_alone and not self.loss_graph.is_of_call(root):
+                return
+            value = float(root.detach()) if root.device == _CPU else None
+            self.loss_graph.see(root, value, begins_backward=True)
+            self._ends_broken = value is not None and not math.isfinite(value)
+            if self._ends_broken:
+                self._broken_loss, self._holds_broken = value, True
+        except Exception as error:
+            self._on_error(error)
 
     def log(self, loss: Any, metric: Any, inputs: Any, targets: Any, batch: Any = None) -> None:
         """Keeps what was logged for the step at hand."""
@@ -278,6 +297,9 @@ class Passes:
         """What is known of the step at hand, whose gradients have so many elements that are not
         finite; what was logged is used up."""
         losses = self._losses or self._model_losses
+        # The loop may have left out an earlier one, and cleared its gradients.
+        if not losses and self._broken_loss is not None and (nonfinite or self._ends_broken):
+            losses = [self._broken_loss]
         self.forget_losses()
         metric, self._metric = self._metric, None
         given, self._data = self._data, None
@@ -306,6 +328,7 @@ class Passes:
     def forget_losses(self) -> None:
         """Lets go of the losses of a step."""
         self._losses, self._model_losses = [], []
+        self._broken_loss, self._ends_broken = None, False
 
     def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""

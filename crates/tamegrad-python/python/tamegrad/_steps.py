@@ -16,7 +16,7 @@ from ._calls import floats
 from ._core import Guard as Core
 from ._core import Scan
 from ._hidden import HiddenGradients
-from ._incident import Incidents, Place
+from ._incident_writer import Incidents, Place
 from ._inspection import Accumulation, Inspection
 from ._numbers import merged
 from ._optimizer_facts import broken_division

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ._core import SNAPSHOT_EVERY, SNAPSHOTS_MAX, TRACE_EVERY
-from ._incident import Place
+from ._incident_writer import Place
 from ._optimizers import resolved
 from ._record import IfRunExists
 from ._repeat import StepFn

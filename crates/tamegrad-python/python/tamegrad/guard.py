@@ -185,7 +185,8 @@ class Guard:
         counts. A loss in the model's output, as in Transformers, is seen without logging. ``inputs``
         are needed only if the data is not what the model is called with. ``batch``, which is kept until
         the step ends, is what the guard's ``step_fn`` is given when it looks into an alarm.
-        A loss says most if it is logged before ``backward()``: what it was computed from is still there.
+        What it was computed from is seen when ``backward()`` is called on it; if the gradients come from
+        ``torch.autograd.grad``, log it before that.
 
         Raises ``TypeError`` if a value is not a number or tensor, and ``ValueError`` if the loss has
         several elements; the guard then goes on as before.

@@ -50,12 +50,8 @@ class TamegradCallback(GuardHolder, Callback):
             self.guard.log(batch=(batch, batch_idx))
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
-        if self.guard is None:
-            return
-        if pl_module.automatic_optimization:
-            # The loss itself comes with the optimizer's step, when its graph is gone.
-            self.guard._safely(self.guard._steps.passes.look_at, loss)
-        else:
+        # With automatic optimization it comes with the optimizer's step.
+        if self.guard is not None and not pl_module.automatic_optimization:
             self.guard.log(loss=loss)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
