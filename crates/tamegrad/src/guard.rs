@@ -60,6 +60,9 @@ impl Default for GuardConfig {
     }
 }
 
+/// Snapshots in the time in which later on one is taken.
+const EARLY_SNAPSHOTS: u64 = 4;
+
 impl From<Mode> for GuardConfig {
     fn from(mode: Mode) -> Self {
         Self { mode, ..Self::default() }
@@ -145,8 +148,10 @@ impl Guard {
         let trace = self.config.mode != Mode::Off
             && self.run.record.alarm_trace.is_none()
             && step.0.is_multiple_of(self.config.trace_every.max(1));
+        // The first steps are the most likely to fail, and a rewind to the start loses everything.
+        let often = if step.0 < every { every.div_ceil(EARLY_SNAPSHOTS) } else { every };
         let snapshot = self.config.mode == Mode::Protect
-            && step.0.is_multiple_of(every)
+            && step.0.is_multiple_of(often)
             && !self.run.is_troubled(every)
             && self.snapshots.back().is_none_or(|(last, _)| *last < step);
         Asks { trace, snapshot, ..Asks::default() }
@@ -292,7 +297,7 @@ impl Guard {
     pub fn finish(&mut self, _: OpenStep, updates: &[Option<Update>]) -> Finished {
         let is_alarmed = self.take_update(updates);
         let verdict = if self.config.mode == Mode::Protect {
-            self.ladder.judge_update(updates, self.largest_ratio(), is_alarmed)
+            self.ladder.judge_update(&self.run, updates, self.largest_ratio(), is_alarmed)
         } else {
             UpdateVerdict::Take
         };
@@ -313,10 +318,8 @@ impl Guard {
     /// still too large (Adam divides the factor away): do not keep it.
     pub fn finish_shrunk(&mut self, step: ShrinkingStep, updates: &[Option<Update>]) -> bool {
         self.run.record.take_update(updates);
-        let verdict = self.ladder.judge_update(updates, self.largest_ratio(), true);
-        let takes = verdict == UpdateVerdict::Take;
+        let takes = self.ladder.takes_shrunk(&self.run, updates, self.largest_ratio());
         if takes {
-            self.ladder.note_shrinking();
             self.note(GradientAction::ScaleAll(step.factor));
             self.run.settle();
         } else {
@@ -328,7 +331,10 @@ impl Guard {
     /// Observes an update that was already made and cannot be undone, and ends the step; it is judged
     /// as by [`Guard::finish`].
     pub fn finish_taken(&mut self, _: OpenStep, updates: &[Option<Update>]) {
-        self.take_update(updates);
+        let is_alarmed = self.take_update(updates);
+        if is_alarmed && self.config.mode == Mode::Protect {
+            self.ladder.note_taken_alarm(&self.run);
+        }
         let is_broken = updates.iter().flatten().any(|update| update.nonfinite > 0);
         if is_broken && self.config.mode == Mode::Protect {
             self.ladder.note_broken();
@@ -610,6 +616,25 @@ mod tests {
         assert!(lowest < 0.5, "{acted:?}");
         let rates: Vec<f64> = acted.iter().map(|(_, d)| d.learning_rate).collect();
         assert!(rates.windows(2).any(|pair| pair[1] > pair[0]), "it warms up again: {rates:?}");
+    }
+
+    #[test]
+    fn a_jump_of_the_rate_is_undone_at_its_first_alarm() {
+        let mut guard = protecting();
+        for step in 0..60 {
+            let learning_rate =
+                Some(guard.learning_rate_factor() * if step < 50 { 0.1 } else { 10.0 });
+            let loss = Some(2.0 - 0.02 * step as f64);
+            let open = guard.begin(&Observation {
+                loss,
+                learning_rate,
+                ..seen(step, 1.0, &[Some(stats(1.0)); 2])
+            });
+            let ratio = 0.02 * learning_rate.unwrap_or(0.0) / 0.1;
+            let is_refused = matches!(guard.finish(open, &[update(ratio); 2]), Finished::Refused);
+            assert_eq!(is_refused, step == 50, "{step}");
+        }
+        assert!((0.0100..0.0106).contains(&guard.learning_rate_factor()));
     }
 
     #[test]

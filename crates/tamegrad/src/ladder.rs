@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use crate::decision::{Decision, GradientAction, UpdateVerdict};
 use crate::finding::{Finding, SignName};
 use crate::observe::{Step, TensorId, Update};
+use crate::rate_limit::RateLimit;
 use crate::record::{Row, TensorTrack};
+use crate::risk::TROUBLED_STEPS;
 use crate::rules::{LadderRule, RULES};
 use crate::run::Run;
 
@@ -16,8 +18,8 @@ const RULE: LadderRule = RULES.ladder;
 ///
 /// Rungs: (1) a non-finite step is skipped; (2) a spike that alarms, or is 20 times the mean, is scaled to exp(mean + 3 sigma) of its
 /// own log norm before the optimizer's moments see it, and an update that would overthrow a
-/// matrix is made anew from gradients scaled down; (3) three actions in 50 steps, or an
-/// alarm of the loss, halve the learning rate and warm it up again over 200 steps; (4) a loss
+/// matrix is made anew from gradients scaled down; (3) three actions in 50 steps, an alarm of the loss, or
+/// any alarm after the learning rate has risen, lower the rate ([`RateLimit`]); (4) a loss
 /// that stays up for 20 steps, or 10 skips in a row, rewinds the run; (5) what is left is a
 /// change of structure, which is proposed and never done by itself. A step that the data or the loss function
 /// has broken is skipped and does not count towards (3).
@@ -25,7 +27,7 @@ const RULE: LadderRule = RULES.ladder;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Ladder {
     actions: VecDeque<u64>,
-    rate: f64,
+    rate: RateLimit,
     cut_at: Option<u64>,
     cut_now: bool,
     skips_in_row: u32,
@@ -41,7 +43,7 @@ impl Default for Ladder {
     fn default() -> Self {
         Self {
             actions: VecDeque::new(),
-            rate: 1.0,
+            rate: RateLimit::default(),
             cut_at: None,
             cut_now: false,
             skips_in_row: 0,
@@ -75,6 +77,7 @@ impl Ladder {
         self.clock = self.clock.saturating_add(1);
         self.cut_now = false;
         self.accepts = false;
+        self.follow_rate(run, fired);
         if is_harmless(run) {
             let gradients = GradientAction::Skip;
             let learning_rate = self.learning_rate();
@@ -95,15 +98,17 @@ impl Ladder {
         self.watch_loss(run);
         if self.loss_up >= RULE.loss_up_steps || self.skips_in_row >= RULE.skips {
             if let Some(to) = self.rewind_target(run, snapshots) {
-                return self.rewind(to);
+                return self.rewind(run, to);
             }
             if self.skips_in_row >= 2 * RULE.skips {
                 return Decision { gradients, stop: true, ..Decision::default() };
             }
         }
-        let rested = self.cut_at.is_none_or(|at| self.clock - at >= RULE.action_window);
-        if rested && (self.actions.len() >= RULE.actions || loss_alarm) {
-            self.back_off(RULE.back_off);
+        let rested = self.cut_at.is_none_or(|at| self.clock - at >= RULE.rest_steps);
+        let is_alarm = fired.iter().any(Finding::is_alarm) && !run.breaks_outside();
+        let rate_is_suspect = is_alarm && self.rate_has_risen(run);
+        if rested && (self.actions.len() >= RULE.actions || loss_alarm || rate_is_suspect) {
+            self.back_off(run, RULE.back_off);
         }
         Decision { gradients, learning_rate: self.learning_rate(), rewind: None, stop: false }
     }
@@ -118,35 +123,62 @@ impl Ladder {
         self.accepts
     }
 
-    /// Judges an update. What would break a parameter is refused; what overthrows a matrix
-    /// (`alarmed`, and the largest `ratio` of a matrix above 1) is shrunk to where trouble begins, which
-    /// needs no history.
+    /// Judges an update, of which `ratio` is the largest |dW|/|W| of a matrix. What would break a parameter
+    /// is refused, and so is what raises an alarm at a rate that the run has not borne. While the run is in
+    /// trouble, what is larger than where trouble begins is shrunk to that, which needs no history.
     pub(crate) fn judge_update(
-        &self,
+        &mut self,
+        run: &Run,
         updates: &[Option<Update>],
         ratio: f64,
         alarmed: bool,
     ) -> UpdateVerdict {
-        if updates.iter().flatten().any(|update| update.nonfinite > 0) {
+        if breaks(updates) {
             return UpdateVerdict::Refuse;
         }
-        let update = RULES.update.live;
-        if alarmed && ratio > update.overthrow {
-            UpdateVerdict::Shrink(update.trouble / ratio)
+        if alarmed && self.rate_has_risen(run) {
+            self.back_off(run, RULE.back_off);
+            return UpdateVerdict::Refuse;
+        }
+        let trouble = RULES.update.live.trouble;
+        if run.is_troubled(TROUBLED_STEPS) && ratio > trouble {
+            UpdateVerdict::Shrink(trouble / ratio)
         } else {
             UpdateVerdict::Take
         }
     }
 
-    /// Notes that a shrunk update was taken.
-    pub(crate) fn note_shrinking(&mut self) {
+    /// Judges an update that was made anew from smaller gradients. Where that does not make it smaller (Adam
+    /// divides the factor away, and momentum has its own), the rate is lowered as far.
+    pub(crate) fn takes_shrunk(
+        &mut self,
+        run: &Run,
+        updates: &[Option<Update>],
+        ratio: f64,
+    ) -> bool {
+        let trouble = RULES.update.live.trouble;
+        if breaks(updates) {
+            return false;
+        }
+        if ratio > 2.0 * trouble {
+            self.back_off(run, (trouble / ratio).min(RULE.back_off));
+            return false;
+        }
         self.actions.push_back(self.clock);
+        true
     }
 
     /// Notes that the update of a step was refused.
     pub(crate) fn note_refusal(&mut self) {
         self.actions.push_back(self.clock);
         self.skips_in_row = self.skips_in_row.saturating_add(1);
+    }
+
+    /// Notes an alarm of an update that could not be taken back.
+    pub(crate) fn note_taken_alarm(&mut self, run: &Run) {
+        if self.rate_has_risen(run) {
+            self.back_off(run, RULE.back_off);
+        }
     }
 
     /// Notes that an update which could not be taken back has broken a parameter: the next broken
@@ -225,27 +257,44 @@ impl Ladder {
         (was_calm && self.rewinds < RULE.rewinds && target.0 < now).then_some(*target)
     }
 
-    fn rewind(&mut self, to: Step) -> Decision {
+    fn rewind(&mut self, run: &Run, to: Step) -> Decision {
         self.rewinds = self.rewinds.saturating_add(1);
         (self.loss_up, self.skips_in_row, self.scales_in_row) = (0, 0, 0);
-        self.back_off(RULE.after_rewind);
+        self.back_off(run, RULE.after_rewind);
         let learning_rate = self.learning_rate();
         Decision { gradients: GradientAction::Skip, learning_rate, rewind: Some(to), stop: false }
     }
 
-    fn back_off(&mut self, factor: f64) {
+    fn back_off(&mut self, run: &Run, left: f64) {
         self.actions.clear();
-        self.rate *= factor;
+        self.rate.cut(left, &run.record.borne);
         self.cut_at = Some(self.clock);
         self.cut_now = true;
     }
 
-    /// The factor on the learning rate: the cuts so far, warming up since the last one.
-    pub(crate) fn learning_rate(&self) -> f64 {
-        let Some(cut_at) = self.cut_at else { return 1.0 };
-        let warmed = ((self.clock - cut_at) as f64 / RULE.rewarm_steps as f64).min(1.0);
-        self.rate * (RULE.rewarm_start + (1.0 - RULE.rewarm_start) * warmed)
+    /// Lets the limit of the learning rate follow the run.
+    fn follow_rate(&mut self, run: &Run, fired: &[Finding]) {
+        let Some(row) = run.record.now() else { return };
+        let is_calm = !fired.iter().any(Finding::is_alarm)
+            && !row.is_broken()
+            && !row.loss.is_some_and(|loss| run.departs(loss));
+        self.rate.follow(row, is_calm);
     }
+
+    /// Whether the learning rate is far above what the run has borne.
+    fn rate_has_risen(&self, run: &Run) -> bool {
+        run.record.borne.has_risen(Some(self.rate.rate()))
+    }
+
+    /// The factor on the learning rate.
+    pub(crate) fn learning_rate(&self) -> f64 {
+        self.rate.factor()
+    }
+}
+
+/// Whether an update makes a parameter that is not finite.
+fn breaks(updates: &[Option<Update>]) -> bool {
+    updates.iter().flatten().any(|update| update.nonfinite > 0)
 }
 
 /// Whether the step has a loss or gradients that are not finite.

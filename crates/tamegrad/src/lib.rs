@@ -24,6 +24,7 @@
 //! caller's choice.
 
 pub mod batch;
+mod borne;
 pub mod cadence;
 pub mod causes;
 pub mod chain;
@@ -43,6 +44,7 @@ pub mod logs;
 pub mod observe;
 pub mod origin;
 pub mod preflight;
+mod rate_limit;
 pub mod record;
 pub mod remedies;
 mod risk;

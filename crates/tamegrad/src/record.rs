@@ -3,6 +3,7 @@
 use tamegrad_stats::TensorStats;
 
 use crate::batch::{BatchTrack, DataTrack};
+use crate::borne::Borne;
 use crate::chain::Chain;
 use crate::evidence::{Names, Place};
 use crate::inspection::Inspection;
@@ -179,6 +180,8 @@ pub struct Record {
     pub(crate) best_loss: Option<f64>,
     /// Smallest finite norm of the whole gradient of all steps.
     pub(crate) lowest_norm: Option<f64>,
+    /// The learning rate that the run has borne.
+    pub(crate) borne: Borne,
     /// Largest norm of the whole gradient in a calm step.
     pub(crate) highest_calm_norm: f64,
     /// Steps taken in, which rewinds do not turn back.
@@ -397,6 +400,8 @@ impl Record {
         {
             self.first_losses.push(loss);
         }
+        let before = self.rows.iter().nth_back(1).and_then(|row| row.update_ratio);
+        self.borne.follow(seen.loss, seen.learning_rate, before, self.loss_range());
         self.batch.take(seen.inputs, seen.targets);
         if let Some(trace) = seen.trace {
             self.take_trace(seen.step, trace, is_alarmed);
@@ -525,6 +530,7 @@ impl Record {
     /// Starts a new segment after a rewind; the baselines stay.
     pub(crate) fn rewind(&mut self) {
         self.segment = self.segment.saturating_add(1);
+        self.borne.rewind();
     }
 
     /// Forgets the update of this step, which was not taken.

@@ -11,7 +11,7 @@ use crate::rules::RULES;
 use crate::run::Run;
 
 /// Steps after an alarm or an action in which every update may have to be taken back.
-const TROUBLED_STEPS: u64 = 50;
+pub(crate) const TROUBLED_STEPS: u64 = 50;
 /// Rows whose learning rates are usual ones.
 const RATE_ROWS: usize = 20;
 /// Growth over the largest of them that makes a step one at risk.

@@ -95,6 +95,21 @@ pub struct RateDriftRule {
     pub ratio_min: f64,
 }
 
+/// A loss that has risen under steps larger than those that the run has borne.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OutgrownRule {
+    /// Times the highest learning rate at which the loss was at its best.
+    pub rate_times: f64,
+    /// The same of the average update ratio.
+    pub update_times: f64,
+    /// Sigmas by which the average of the loss is above its best.
+    pub sigmas: f64,
+    /// Fraction of the descent so far.
+    pub of_descent: f64,
+    /// Steps in a row for which all that holds.
+    pub steps: u32,
+}
+
 /// A loss that has left its calm level.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DepartureRule {
@@ -341,10 +356,10 @@ pub struct LadderRule {
     pub back_off: f64,
     /// Factor on the learning rate after a rewind.
     pub after_rewind: f64,
-    /// Steps over which the rate warms up again after a cut.
-    pub rewarm_steps: u64,
-    /// Fraction of the rate at which that begins.
-    pub rewarm_start: f64,
+    /// Steps between two cuts, so that one can show what it does.
+    pub rest_steps: u64,
+    /// Calm steps in which the limit of the rate becomes e times as high.
+    pub growth_steps: u32,
     /// Steps with a departed loss after which the run is rewound.
     pub loss_up_steps: u32,
     /// How far back a rewind goes at least.
@@ -379,6 +394,8 @@ pub struct Rules {
     pub update: Pair<UpdateRule>,
     /// Updates that grow with the learning rate.
     pub rate_drift: RateDriftRule,
+    /// Steps larger than those that the run has borne.
+    pub outgrown: OutgrownRule,
     /// A loss that has left its calm level.
     pub departure: DepartureRule,
     /// A loss that swings.
@@ -451,6 +468,13 @@ pub const RULES: Rules = Rules {
         ratio_growth: 2.5,
         ratio_min: 0.003,
     },
+    outgrown: OutgrownRule {
+        rate_times: 1.5,
+        update_times: 3.0,
+        sigmas: 8.0,
+        of_descent: 0.25,
+        steps: 5,
+    },
     departure: DepartureRule { spreads: 4.0, of_descent: 0.1, losses_min: 10 },
     swing: SwingRule { spreads: 8.0, of_descent: 0.1, of_descent_alarm: 0.5, count: 3, among: 20 },
     runaway: RunawayRule { times: 2.0, count: 3, among: 5 },
@@ -519,8 +543,8 @@ pub const RULES: Rules = Rules {
         action_window: 50,
         back_off: 0.5,
         after_rewind: 0.7,
-        rewarm_steps: 200,
-        rewarm_start: 0.1,
+        rest_steps: 10,
+        growth_steps: 200,
         loss_up_steps: 20,
         rewind_steps: 100,
         rewinds: 5,

@@ -16,11 +16,11 @@ pub(super) const DOC: Doc = Doc {
     name: "updates-too-large",
     title: "Updates are too large",
     what: "One step changes a weight matrix by a large part of its own size, or updates grow with \
-           a learning rate that keeps growing.",
+           a learning rate that keeps growing, or the loss rises under steps larger than before.",
     why: "The gradient is a local slope. A step that replaces a tenth of a matrix leaves the \
           region in which that slope holds, and the next gradient is taken somewhere else.",
     rule: |rules| {
-        let (update, drift) = (rules.update.live, rules.rate_drift);
+        let (update, drift, outgrown) = (rules.update.live, rules.rate_drift, rules.outgrown);
         format!(
             "The update ratio of a weight matrix is |dW|/|W| (L2 norms); a few thousandths are \
              usual. The sign fires when a ratio is above {} and above {} times its own mean (after \
@@ -31,7 +31,11 @@ pub(super) const DOC: Doc = Doc {
              in the last {} steps, and by no less than in the {} before (a linear warm-up grows by \
              less and less). The median ratio of the matrices must be above {} and above {} times \
              what it was {} steps ago. A drift is always an alarm, because such a rate ends in an \
-             explosion. A matrix whose RMS is below {} / sqrt(fan-in) starts almost at zero (a \
+             explosion. The last way is a loss that rises under steps which the run has not borne: \
+             its average (decay 0.9) is above its best by {} of its own sigmas and by {} of the \
+             descent so far, for {} steps in a row, at a learning rate above {} times every rate at \
+             which it was at its best, or with updates {} times as large, at the same rate, as \
+             then. That is an alarm. A matrix whose RMS is below {} / sqrt(fan-in) starts almost at zero (a \
              class token, a hash grid) and is judged only once it has grown. In logs the same rule \
              is applied to the records, and to the norm of all parameters.",
             update.trouble,
@@ -46,6 +50,11 @@ pub(super) const DOC: Doc = Doc {
             drift.ratio_min,
             drift.ratio_growth,
             2 * drift.half,
+            outgrown.sigmas,
+            outgrown.of_descent,
+            outgrown.steps,
+            outgrown.rate_times,
+            outgrown.update_times,
             crate::observe::SIZE_MIN,
         )
     },
@@ -70,6 +79,9 @@ pub struct UpdatesTooLarge {
 impl Sign for UpdatesTooLarge {
     fn read(&mut self, run: &Run) -> Reading {
         let (record, warm_up) = (&run.record, RULES.warm_up.live);
+        if let Some(finding) = outgrown(run) {
+            return Reading::Fired(finding);
+        }
         match record.tensors.iter().map(|track| track.update.count()).max() {
             Some(count) if count >= warm_up => Reading::Quiet,
             count => Reading::TooEarly { needs: warm_up - count.unwrap_or(0) },
@@ -114,6 +126,17 @@ impl Sign for UpdatesTooLarge {
         let found = Finding::new(SignName::UpdatesTooLarge, row.step, severity, vec![ratio]);
         Reading::Fired(found.at(place))
     }
+}
+
+/// A loss that has risen under steps larger than those that the run has borne.
+fn outgrown(run: &Run) -> Option<Finding> {
+    let found = run.record.borne.outgrown()?;
+    let evidence = vec![
+        Measure::new(Quantity::Loss, found.loss).against(Reference::Best, found.best_loss),
+        Measure::new(found.quantity, found.value).against(Reference::Before, found.borne),
+    ];
+    let step = run.record.now()?.step;
+    Some(Finding::new(SignName::UpdatesTooLarge, step, Severity::Alarm, evidence))
 }
 
 impl UpdatesTooLarge {
