@@ -7,8 +7,7 @@ given; and protected. Its repaired twin has to train, and to be left alone, to t
     python evaluation/reports.py --seeds 3                  # all
     python evaluation/reports.py --only left-padding --json
 
-``situations_a.py``, ``situations_b.py`` and ``situations_c.py`` hold the situations; ``situation.py``
-says what one is.
+``situations_a.py`` to ``situations_d.py`` hold the situations; ``situation.py`` says what one is.
 """
 
 from __future__ import annotations
@@ -272,7 +271,7 @@ def attempt(situation: Situation, seed: int) -> dict[str, Any]:
 
 def load(half: str) -> None:
     """Imports the situations of one half or of all that exist."""
-    for part in "abc" if half == "all" else half:
+    for part in "abcd" if half == "all" else half:
         try:
             importlib.import_module(f"situations_{part}")
         except ModuleNotFoundError as error:
@@ -392,7 +391,7 @@ def print_summary(rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--half", choices=("a", "b", "c", "all"), default="all")
+    parser.add_argument("--half", choices=("a", "b", "c", "d", "all"), default="all")
     parser.add_argument("--only", metavar="NAME", action="append", help="may be given again")
     parser.add_argument(
         "--json",
