@@ -188,16 +188,20 @@ def images(model: nn.Module, rate: float, g: torch.Generator, classes: bool = Tr
     return Task(model, draw, classes, rate)
 
 
+def sequence_answers(x: torch.Tensor) -> torch.Tensor:
+    """The mean over a sequence, to which late parts count more."""
+    weight = torch.linspace(0.3, 1.0, x.shape[1])
+    return torch.einsum("ntc,t->nc", x, weight / weight.norm())
+
+
 def sequences(
     model: nn.Module, rate: float, g: torch.Generator, classes: bool = True, length: int = 16
 ) -> Task:
-    """A weighted mean of a sequence, the late parts count more."""
-    weight = torch.linspace(0.3, 1.0, length)
-    weight = weight / weight.norm()
+    """A weighted mean of a sequence, or which part of it is the largest."""
 
     def draw(count):
         x = torch.randn(count, length, 4, generator=g)
-        return x, answered(torch.einsum("ntc,t->nc", x, weight), classes)
+        return x, answered(sequence_answers(x), classes)
 
     return Task(model, draw, classes, rate)
 
