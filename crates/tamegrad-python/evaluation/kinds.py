@@ -440,26 +440,31 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true", help="train bare runs and twins alone")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="print the table of such a file")
     given = parser.parse_args()
+    if given.read:
+        print_tables([json.loads(line) for line in given.read.open()], given.check)
+        return
     load(given.half)
     unknown = set(given.only or ()) - {kind.name for kind in KINDS}
     if unknown:
         parser.error(f"--only: got {', '.join(sorted(unknown))}, want names of kinds in this half")
     jobs = [
         (kind.name, model, optimizer, seed, given.check, given.half)
+        for seed in range(given.seeds)
         for kind in KINDS
         if not given.only or kind.name in given.only
         for model, optimizer in kind.settings
-        for seed in range(given.seeds)
     ]
     # Threads of torch do not live through a fork.
     with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
         rows = []
         for row in pool.imap(evaluate, jobs, chunksize=1):
             rows.append(row)
+            if given.json:
+                with given.json.open("a" if len(rows) > 1 else "w") as file:
+                    file.write(json.dumps(finite(row)) + "\n")
             print(f"\r{len(rows)}/{len(jobs)}", end="", file=sys.stderr, flush=True)
-    if given.json:
-        given.json.write_text("".join(json.dumps(finite(row)) + "\n" for row in rows))
     print_tables(rows, given.check)
     sys.exit(2 if any("error" in row for row in rows) else 0)
 
