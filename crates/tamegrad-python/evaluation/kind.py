@@ -28,6 +28,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "nesterov": lambda p, rate: torch.optim.SGD(p, lr=rate, momentum=0.9, nesterov=True),
     "adam": lambda p, rate: torch.optim.Adam(p, lr=rate / 20),
     "adamw": lambda p, rate: torch.optim.AdamW(p, lr=rate / 20),
+    "adagrad": lambda p, rate: torch.optim.Adagrad(p, lr=rate),
+    "lbfgs": lambda p, rate: torch.optim.LBFGS(p, max_iter=4, line_search_fn="strong_wolfe"),
     "rmsprop": lambda p, rate: torch.optim.RMSprop(p, lr=rate / 40),
 }
 

@@ -155,6 +155,21 @@ def autoencoder() -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
+class Adversaries(nn.Module):
+    """A generator of points of the plane from noise, with its critic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = nn.Sequential(nn.Linear(4, 48), nn.ReLU(), nn.Linear(48, 2))
+        self.critic = nn.Sequential(
+            nn.Linear(2, 48), nn.LeakyReLU(0.2), nn.Linear(48, 48), nn.LeakyReLU(0.2)
+        )
+        self.critic.append(nn.Linear(48, 1))
+
+    def forward(self, noise):
+        return self.generator(noise)
+
+
 # --- tasks ---------------------------------------------------------------------------------------
 
 
@@ -247,6 +262,17 @@ def blends(model: nn.Module, rate: float, g: torch.Generator) -> Task:
     return Task(model, draw, False, rate)
 
 
+def points(model: nn.Module, rate: float, g: torch.Generator) -> Task:
+    """Points of the plane, to be imitated."""
+    mean, spread = torch.tensor([2.0, -1.5]), torch.tensor([0.7, 0.3])
+
+    def draw(count):
+        x = mean + spread * torch.randn(count, 2, generator=g)
+        return x, x
+
+    return Task(model, draw, False, rate)
+
+
 TASKS: dict[str, Callable[[torch.Generator], Task]] = {
     "relu": lambda g: vectors(mlp(nn.ReLU, 8), 0.02, g),
     "tanh": lambda g: vectors(mlp(nn.Tanh, 6), 0.02, g),
@@ -257,6 +283,7 @@ TASKS: dict[str, Callable[[torch.Generator], Task]] = {
     "transformer": lambda g: tokens(Transformer(12, 12, 4, causal=False), 0.05, g),
     "lm": lambda g: text(Transformer(16, 24, 16, causal=True), 0.1, g),
     "autoencoder": lambda g: blends(autoencoder(), 0.05, g),
+    "points": lambda g: points(Adversaries(), 0.02, g),
     "relu-numbers": lambda g: vectors(mlp(nn.ReLU, 8), 0.01, g, classes=False),
     "residual-numbers": lambda g: vectors(Residual(), 0.02, g, classes=False),
     "conv-numbers": lambda g: images(conv(), 0.02, g, classes=False),

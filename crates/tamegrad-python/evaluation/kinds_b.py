@@ -7,7 +7,7 @@ import math
 
 import torch
 from kind import Run, failing, healthy
-from kind_models import Transformer, sequence_answers
+from kind_models import Adversaries, Transformer, sequence_answers
 from torch import nn
 from torch.nn import functional as F
 
@@ -229,12 +229,11 @@ def loss_weight(run: Run) -> None:
 # --- the optimizer -------------------------------------------------------------------------------
 
 
-@failing("resumed-without-state", on="relu/adam residual/adamw lm/adam", fault=100)
+@failing("resumed-without-state", on="relu/adagrad residual/adagrad lm/adagrad", fault=100)
 def resumed_without_state(run: Run) -> None:
     """A high rate that a warm-up has led to; the run is resumed without the optimizer's state, whose
     new estimate of the second moment knows one gradient, and without the warm-up."""
-    optimizer = torch.optim.Adagrad(run.model.parameters(), lr=0.5)
-    run.optimize(optimizer)
+    scale_rates(run, 10.0)
     run.schedule(lambda step: min(1.0, (step + 1) / 60) ** 2)
 
     def before(step):
@@ -285,38 +284,26 @@ def sixteen_bit_weights(run: Run) -> None:
 
 # --- adversaries and values ----------------------------------------------------------------------
 
-MEAN, SPREAD = torch.tensor([2.0, -1.5]), torch.tensor([0.7, 0.3])
-
-
-class Adversaries(nn.Module):
-    """A generator of points of the plane from noise, with its critic."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator = nn.Sequential(nn.Linear(4, 48), nn.ReLU(), nn.Linear(48, 2))
-        self.critic = nn.Sequential(
-            nn.Linear(2, 48), nn.LeakyReLU(0.2), nn.Linear(48, 48), nn.LeakyReLU(0.2)
-        )
-        self.critic.append(nn.Linear(48, 1))
-
-    def forward(self, noise):
-        return self.generator(noise)
-
 
 def adversaries(run: Run, rates: tuple[float, float]) -> Adversaries:
     """Two parts, each with its optimizer: the critic first."""
-    both = run.task.model = Adversaries()
+    run.size = 64
+    both = run.model
     pairs = zip((both.critic, both.generator), rates, strict=True)
-    run.parts = [(m, torch.optim.Adam(m.parameters(), lr=r, betas=(0.5, 0.9))) for m, r in pairs]
+    if run.optimizer_name == "adam":
+        run.parts = [(m, torch.optim.Adam(m.parameters(), r, betas=(0.5, 0.9))) for m, r in pairs]
+    else:
+        run.parts = [(m, torch.optim.RMSprop(m.parameters(), r / 2)) for m, r in pairs]
     run.optimizer = run.parts[0][1]
     run.loss_is_log = True
 
     def score():
-        points = both(torch.randn(1000, 4))
-        if not bool(torch.isfinite(points).all()):
+        made, (real, _) = both(torch.randn(512, 4)), run.task.held
+        if not bool(torch.isfinite(made).all()):
             return 0.0
-        apart = (points.mean(0) - MEAN).norm() + (points.std(0) - SPREAD).norm()
-        return max(0.0, 1.0 - float(apart) / float(MEAN.norm() + SPREAD.norm()))
+        mean, spread = real.mean(0), real.std(0)
+        apart = (made.mean(0) - mean).norm() + (made.std(0) - spread).norm()
+        return max(0.0, 1.0 - float(apart / (mean.norm() + spread.norm())))
 
     run.score = score
     return both
@@ -327,23 +314,23 @@ def play(run: Run, both: Adversaries, critic_loss, generator_loss, critic_steps:
 
     def update(step, backward, take_step):
         for _ in range(critic_steps):
-            real = MEAN + SPREAD * torch.randn(64, 2)
+            real = run.batch(step)[0]
             with torch.no_grad():
-                false = both(torch.randn(64, 4))
+                false = both(torch.randn(len(real), 4))
             run.parts[0][1].zero_grad()
             backward(critic_loss(both.critic(real), both.critic(false)))
             take_step()
         run.parts[1][1].zero_grad()
-        backward(generator_loss(both.critic(both(torch.randn(64, 4)))), part=1)
+        backward(generator_loss(both.critic(both(torch.randn(len(real), 4)))), part=1)
         take_step(part=1)
 
     run.update = update
 
 
-@failing("critic-unbounded", on="relu/adam relu/adamw")
+@failing("critic-unbounded", on="points/adam points/rmsprop")
 def critic_unbounded(run: Run) -> None:
     """A Wasserstein critic without anything that bounds its slope; the twin's weights are clamped."""
-    both = adversaries(run, (0.01, 0.002) if run.optimizer_name == "adam" else (0.03, 0.003))
+    both = adversaries(run, (0.01, 0.002))
     play(run, both, lambda real, false: false.mean() - real.mean(), lambda out: -out.mean(), 2)
 
     def after(step):
@@ -355,11 +342,11 @@ def critic_unbounded(run: Run) -> None:
         run.after.append(after)
 
 
-@failing("discriminator-collapse", on="relu/adam relu/adamw", fault=40)
+@failing("discriminator-collapse", on="points/adam points/rmsprop", fault=40)
 def discriminator_collapse(run: Run) -> None:
     """The rate of the discriminator becomes a thousand times as high before the generator has learned:
     its logits grow without limit, and the loss of the generator with them."""
-    both = adversaries(run, (2e-3, 2e-3) if run.optimizer_name == "adam" else (4e-3, 1e-3))
+    both = adversaries(run, (2e-3, 2e-3))
     play(
         run,
         both,
@@ -413,11 +400,10 @@ def cyclic_rates(run: Run) -> None:
     run.schedule(lambda step: 0.2 + 1.8 * (1 - abs((step % 50) / 25 - 1)))
 
 
-@healthy("gan", on="relu/adam relu/adamw")
+@healthy("gan", on="points/adam points/rmsprop")
 def gan(run: Run) -> None:
     """Generator and discriminator in balance, each with an optimizer and a guard."""
-    rates = (2e-3, 2e-3) if run.optimizer_name == "adam" else (1e-3, 1e-3)
-    both = adversaries(run, rates)
+    both = adversaries(run, (2e-3, 2e-3))
     run.steps = 400
     play(
         run,
@@ -437,7 +423,7 @@ class ActorCritic(nn.Module):
         return self.policy(self.body(x))
 
 
-@healthy("ppo", on="relu/adam relu/adamw")
+@healthy("ppo", on="tanh/adam tanh/rmsprop")
 def ppo(run: Run) -> None:
     """Proximal policy optimization of a choice among four: rewards with noise, four epochs on each
     rollout, the clip of its gradients that is usual there."""
@@ -468,12 +454,9 @@ def ppo(run: Run) -> None:
     run.update = update
 
 
-@healthy("lbfgs", on="tanh/sgd autoencoder/sgd")
+@healthy("lbfgs", on="tanh/lbfgs autoencoder/lbfgs")
 def lbfgs(run: Run) -> None:
     """A quasi-Newton method with line search on the whole of the data."""
-    run.optimize(
-        torch.optim.LBFGS(run.model.parameters(), max_iter=4, line_search_fn="strong_wolfe")
-    )
     run.steps = 60
     data = run.task.draw(512)
 
