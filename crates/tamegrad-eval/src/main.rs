@@ -2,8 +2,10 @@
 //!
 //! It is a program of its own, so that neither users nor the other commands of xtask build it.
 
+#[cfg(feature = "train")]
 mod cases;
 mod logs;
+#[cfg(feature = "train")]
 mod loops;
 mod score;
 mod trust;
@@ -30,9 +32,11 @@ struct Args {
 enum What {
     /// Compare the verdicts on a corpus of logs with its labels
     Logs(Logs),
+    #[cfg(feature = "train")]
     /// Make runs whose truth is known (published explosions, planted faults, healthy runs, random
     /// configurations), and score what the guard and the rules of other tools say of them
     Cases(Cases),
+    #[cfg(feature = "train")]
     /// Train burn loops as users write them, each with a planted fault, and train them anew with the
     /// first remedy
     Loops(Loops),
@@ -50,6 +54,7 @@ struct Logs {
     output: Output,
 }
 
+#[cfg(feature = "train")]
 #[derive(Debug, clap::Args)]
 struct Cases {
     /// A fixed sample that ends within 10 minutes on 2 cores
@@ -66,6 +71,7 @@ struct Cases {
     output: Output,
 }
 
+#[cfg(feature = "train")]
 #[derive(Debug, clap::Args)]
 struct Loops {
     /// Seeds of each loop
@@ -119,7 +125,9 @@ fn main() -> ExitCode {
     });
     let result = match &args.what {
         What::Logs(logs) => logs::run(logs),
+        #[cfg(feature = "train")]
         What::Cases(cases) => cases::run(cases, &CANCEL),
+        #[cfg(feature = "train")]
         What::Loops(loops) => loops::run(loops, &CANCEL),
         What::Trust(trust) => trust::run(trust, &CANCEL),
     };

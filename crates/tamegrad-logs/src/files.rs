@@ -66,6 +66,17 @@ pub(crate) fn not_a_file(kind: &FileType) -> Option<&'static str> {
     Some(if kind.is_dir() { "a folder" } else { "no regular file" })
 }
 
+/// Whether it is a pipe, which is read as far as it goes where it was named.
+pub(crate) fn is_pipe(kind: &FileType) -> bool {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileTypeExt::is_fifo(kind);
+    #[cfg(not(unix))]
+    {
+        let _ = kind;
+        false
+    }
+}
+
 /// The files in a folder, at any depth. Links are not followed: they could lead in a circle.
 pub(crate) fn files_below(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {

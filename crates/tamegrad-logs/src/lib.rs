@@ -44,12 +44,15 @@ mod row;
 mod rows;
 mod step;
 mod tags;
+mod unpack;
+mod unread;
 mod verdict;
+mod vocabulary;
 mod window;
 mod wire;
 
 pub use checkpoint::{Checkpoint, TensorReport, scan_checkpoint};
-pub use discover::{Source, discover, discover_mapped};
+pub use discover::{Source, discover, discover_input, discover_mapped};
 pub use follow::Follower;
 pub use log::{Damage, Log, LogBuilder, POINTS_MAX, Point, Recorded, SERIES_MAX, Series};
 pub use readers::Format;

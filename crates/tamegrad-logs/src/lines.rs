@@ -102,6 +102,14 @@ pub(crate) fn bad_bytes(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(is_bad(byte))).sum()
 }
 
+/// Whether bytes are text. Zeros may follow it, where a crash left them in place of what was not yet
+/// written, but not precede it.
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
+    let Some(zero) = memchr::memchr(0, bytes) else { return true };
+    let before = bytes.get(..zero).unwrap_or_default();
+    whole_lines(before) > 0 && bad_bytes(before) == 0
+}
+
 /// How many of these bytes are whole lines.
 pub(crate) fn whole_lines(bytes: &[u8]) -> usize {
     memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)

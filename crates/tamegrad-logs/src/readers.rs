@@ -1,8 +1,10 @@
 //! One file per format. A reader recognises its files by their content and turns their records into
 //! points.
 
+mod allennlp;
 mod burn_metrics;
 mod csv_rows;
+mod dvclive;
 mod hf_trainer;
 mod json_rows;
 #[cfg(feature = "sqlite")]
@@ -10,6 +12,7 @@ mod mlflow;
 mod mlflow_folder;
 #[cfg(not(feature = "sqlite"))]
 mod no_sqlite;
+mod notebook;
 mod run_folder;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -112,6 +115,9 @@ pub const READERS: &[Reader] = &[
     mlflow_folder::READER,
     run_folder::READER,
     burn_metrics::READER,
+    dvclive::READER,
+    allennlp::READER,
+    notebook::READER,
     hf_trainer::READER,
     json_rows::READER,
     csv_rows::READER,

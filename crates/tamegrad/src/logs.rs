@@ -35,6 +35,10 @@ pub struct History<'a> {
     pub loss: &'a [Sample],
     /// L2 norm of the whole gradient.
     pub gradient_norm: &'a [Sample],
+    /// Other training losses: parts of that one, or of other networks.
+    pub other_losses: Vec<&'a [Sample]>,
+    /// Other norms of gradients: of single networks, or groups of parameters.
+    pub other_norms: Vec<&'a [Sample]>,
     /// Learning rate.
     pub learning_rate: &'a [Sample],
     /// Scale of the loss in mixed precision.
@@ -49,6 +53,18 @@ pub struct History<'a> {
     pub parameter_norm: &'a [Sample],
 }
 
+impl<'a> History<'a> {
+    /// All losses that hold something, that of the whole first.
+    fn losses(&self) -> impl Iterator<Item = &'a [Sample]> + '_ {
+        std::iter::once(self.loss).chain(self.other_losses.iter().copied())
+    }
+
+    /// All norms of gradients, in the same way.
+    fn norms(&self) -> impl Iterator<Item = &'a [Sample]> + '_ {
+        std::iter::once(self.gradient_norm).chain(self.other_norms.iter().copied())
+    }
+}
+
 /// A metric on held-out data.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Metric<'a> {
@@ -61,10 +77,23 @@ pub struct Metric<'a> {
 /// The name of the update ratio of the whole network.
 pub const ALL_PARAMETERS: &str = "all parameters";
 
+/// A series that is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// A loss: 0 is [`History::loss`], and those from 1 on are [`History::other_losses`].
+    Loss(usize),
+    /// A norm, in the same way.
+    GradientNorm(usize),
+    /// The scale of the loss.
+    LossScale,
+}
+
 /// A sign that is up somewhere in the log.
 #[derive(Debug, Clone, PartialEq)]
 struct Alarm {
     sign: SignName,
+    /// The series that it is up in.
+    of: Judged,
     /// Where it began.
     onset: i64,
     /// The first record that is back at the level before; `None` where the log ends before.
@@ -77,7 +106,12 @@ struct Alarm {
 impl Alarm {
     /// One that has not come back.
     fn new(sign: SignName, onset: i64, verdict: Verdict, evidence: Vec<Measure>) -> Self {
-        Self { sign, onset, back: None, verdict, evidence }
+        Self { sign, of: Judged::Loss(0), onset, back: None, verdict, evidence }
+    }
+
+    /// The same of another series.
+    fn of(self, of: Judged) -> Self {
+        Self { of, ..self }
     }
 }
 
@@ -101,17 +135,13 @@ pub const RECORDS_MIN: usize = 3;
 /// assert_eq!((found.verdict, found.onset.map(|step| step.0)), (Verdict::Exploded, Some(40)));
 /// ```
 pub fn diagnose(history: &History<'_>) -> Diagnosis {
+    judge(history).0
+}
+
+/// [`diagnose`], and the series that decided.
+pub fn judge(history: &History<'_>) -> (Diagnosis, Option<Judged>) {
     let names = names(history);
-    let found = [
-        loss::nonfinite(history),
-        precision::scale_collapse(history),
-        gradients::nonfinite(history),
-        gradients::huge(history),
-        loss::explosion(history),
-        gradients::growth(history),
-        gradients::repeated_spikes(history),
-    ];
-    let alarms: Vec<Alarm> = found.into_iter().flatten().collect();
+    let alarms = alarms(history);
     let strains = [
         updates::too_large(history, &names),
         metric::stalls(history),
@@ -120,18 +150,20 @@ pub fn diagnose(history: &History<'_>) -> Diagnosis {
     let findings = alarms.iter().map(|alarm| {
         Finding::new(alarm.sign, step(alarm.onset), Severity::Alarm, alarm.evidence.clone())
     });
-    let records = history.loss.len().max(history.gradient_norm.len());
-    let verdict = if records < RECORDS_MIN { Verdict::TooEarly } else { Verdict::Healthy };
+    let series = history.losses().chain(history.norms());
+    let records = series.map(<[Sample]>::len).max().unwrap_or(0);
+    let is_early = records < RECORDS_MIN || history.losses().any(loss::is_up_early);
+    let verdict = if is_early { Verdict::TooEarly } else { Verdict::Healthy };
     let quiet = Diagnosis {
         signs: summaries(findings.chain(strains.into_iter().flatten())),
         metric: history.metric.samples.last().map(|sample| sample.value),
         ..Diagnosis::empty(verdict, Seen::Records(records as u64), names)
     };
-    let Some(first) = alarms.first() else { return quiet };
+    let Some(first) = alarms.first() else { return (quiet, None) };
     let origin = tensors::origin(history, first.onset);
     let causes = causes::weigh(history, &alarms);
     let back = first.back.filter(|_| first.verdict == Verdict::Recovered);
-    Diagnosis {
+    let diagnosis = Diagnosis {
         verdict: first.verdict,
         onset: Some(step(first.onset)),
         recovered: back.map(step),
@@ -140,7 +172,40 @@ pub fn diagnose(history: &History<'_>) -> Diagnosis {
         origin,
         causes,
         ..quiet
+    };
+    (diagnosis, Some(first.of))
+}
+
+/// The alarms of all series, the one that decides first: what lasts goes before what came back, then
+/// the surer rule, then what began first.
+fn alarms(history: &History<'_>) -> Vec<Alarm> {
+    let mut found: Vec<(usize, Alarm)> = Vec::new();
+    for (index, loss) in history.losses().enumerate() {
+        let alarms = [(0, loss::nonfinite(loss)), (4, loss::explosion(loss))];
+        // A part of a loss that was away for a while did no harm if the whole was not.
+        let counts = |alarm: &Alarm| index == 0 || alarm.verdict != Verdict::Recovered;
+        let of_loss = alarms.into_iter().filter_map(|(rule, alarm)| Some((rule, alarm?)));
+        found.extend(
+            of_loss
+                .filter(|(_, alarm)| counts(alarm))
+                .map(|(rule, alarm)| (rule, alarm.of(Judged::Loss(index)))),
+        );
     }
+    let scale = precision::scale_collapse(history);
+    found.extend(scale.map(|alarm| (1, alarm.of(Judged::LossScale))));
+    for (index, norm) in history.norms().enumerate() {
+        let alarms = [
+            (2, gradients::nonfinite(norm, history.loss)),
+            (3, gradients::huge(norm, history.loss)),
+            (5, gradients::growth(norm, history.loss)),
+            (6, gradients::joint_spike(norm, history.loss)),
+            (7, gradients::repeated_spikes(norm)),
+        ];
+        let of_norm = alarms.into_iter().filter_map(|(rule, alarm)| Some((rule, alarm?)));
+        found.extend(of_norm.map(|(rule, alarm)| (rule, alarm.of(Judged::GradientNorm(index)))));
+    }
+    found.sort_by_key(|(rule, alarm)| (alarm.verdict == Verdict::Recovered, *rule, alarm.onset));
+    found.into_iter().map(|(_, alarm)| alarm).collect()
 }
 
 /// A step of a log; those before 0 count as 0.

@@ -111,7 +111,7 @@ pub(crate) fn with_run<R>(
     let norm_name = if reading.norm_is_added_up {
         Some("summed over the individual tensors")
     } else {
-        name(reading.roles.grad_norm)
+        name(reading.norm_series())
     };
     then(&LogRun {
         path: &source.path().display().to_string(),
@@ -119,7 +119,7 @@ pub(crate) fn with_run<R>(
         diagnosis: &reading.diagnosis,
         onset_wall: reading.onset_wall,
         end: log.recorded.as_ref().map(end),
-        loss: name(reading.roles.loss).map(|name| (name, &reading.loss[..])),
+        loss: name(reading.loss_series()).map(|name| (name, &reading.loss[..])),
         grad_norm: norm_name.map(|name| (name, &reading.grad_norm[..])),
         series: &series,
         missing: &reading.missing,

@@ -1,6 +1,6 @@
 //! What the norm of the whole gradient says: NaN and Inf, growth, spikes that come again.
 
-use super::{Alarm, History, Sample, centre_and_spread, last};
+use super::{Alarm, Sample, centre_and_spread, last};
 use crate::diagnosis::Verdict;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
@@ -16,27 +16,73 @@ const SIGMA_FLOOR: f64 = 0.1;
 /// Times the usual at which growth begins.
 const GROWTH_BEGIN: f64 = 3.0;
 
-/// Gradient norms that are NaN or Inf again and again. One alone is a step that mixed precision
-/// leaves out.
-pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
-    let norm = history.gradient_norm;
+/// Gradient norms that are NaN or Inf again and again, or at the end of the log. One alone is a step
+/// that mixed precision leaves out.
+pub(super) fn nonfinite(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let broken: Vec<&Sample> = norm.iter().filter(|sample| !sample.value.is_finite()).collect();
     let first = broken.first()?;
-    let ends_broken = norm.last().is_some_and(|sample| !sample.value.is_finite());
-    if broken.len() < 3 || !(ends_broken || 5 * broken.len() > norm.len()) {
+    let ending = norm.iter().rev().take_while(|sample| !sample.value.is_finite()).count();
+    // Nothing shows that the run went on after these.
+    let went_on = loss.last().is_some_and(|last| {
+        last.value.is_finite() && norm.last().is_some_and(|norm| last.step > norm.step)
+    });
+    let ends_in_nan = norm.last().is_some_and(|last| last.value.is_nan()) && !went_on;
+    let is_often = broken.len() >= 3 && (ending > 0 || 5 * broken.len() > norm.len());
+    // The mean over many steps is Inf if mixed precision left out one of them.
+    let is_mean = broken.iter().all(|sample| !sample.value.is_nan()) && falls_all_the_same(loss, first.step);
+    if !is_often && !ends_in_nan || is_mean {
         return None;
     }
+    let onset = if is_often { first.step } else { norm[norm.len() - ending].step };
     let count = Measure::new(Quantity::NonFiniteRecords, broken.len() as f64).at(Place::Gradients);
     let evidence = vec![count.against(Reference::Total, norm.len() as f64)];
-    Some(Alarm::new(SignName::LossNonFinite, first.step, Verdict::Exploded, evidence))
+    Some(Alarm::new(SignName::LossNonFinite, onset, Verdict::Exploded, evidence))
+}
+
+/// Whether the loss from a step on is finite and ends below where it was.
+fn falls_all_the_same(loss: &[Sample], from: i64) -> bool {
+    let since: Vec<f64> = loss.iter().filter(|s| s.step >= from).map(|s| s.value).collect();
+    let ends = median(last(&since, 3).iter().copied());
+    since.len() >= 6
+        && since.iter().all(|value| value.is_finite())
+        && ends.is_some_and(|end| end < median(since[..3].iter().copied()).unwrap_or(f64::NAN))
+}
+
+/// A norm hundreds of times its usual together with a loss that more than doubles, and both come back:
+/// a spike, though it may be a single record.
+pub(super) fn joint_spike(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
+    let rule = RULES.log_joint_spike;
+    let measured = measure(norm);
+    let at = (0..norm.len()).find(|at| {
+        rule.is_spike(measured[*at].factor, measured[*at].sigmas)
+            && loss_leaps(loss, norm[*at].step)
+    })?;
+    let lesser = RULES.log_lesser_spike;
+    let back = (at + 1..norm.len()).find(|later| !measured[*later].is_above(GROWTH_BEGIN, lesser.sigmas));
+    let evidence = vec![
+        norm_of(norm[at].value).against(Reference::Usual, measured[at].usual),
+        Measure::new(Quantity::GradientSpikes, 1.0),
+    ];
+    let verdict = if back.is_some() { Verdict::Recovered } else { Verdict::Exploding };
+    let alarm = Alarm::new(SignName::GradientSpikes, norm[at].step, verdict, evidence);
+    Some(Alarm { back: back.map(|at| norm[at].step), ..alarm })
+}
+
+/// Whether the loss at a step, or at the record after it, is more than twice all that came shortly before.
+fn loss_leaps(loss: &[Sample], at: i64) -> bool {
+    let begin = loss.iter().position(|sample| sample.step >= at).unwrap_or(loss.len());
+    let before = &loss[begin.saturating_sub(WINDOW_MIN)..begin];
+    let highest = before.iter().map(|sample| sample.value).fold(0.0, f64::max);
+    let now = loss[begin..].iter().take(2).map(|sample| sample.value);
+    before.len() >= 5 && highest > 0.0 && now.into_iter().any(|value| value > 2.0 * highest)
 }
 
 /// A norm that no healthy run was seen with, where the loss does not fall all the same.
-pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
+pub(super) fn huge(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let absurd = RULES.high_gradient.logs.absurd;
-    let at = history.gradient_norm.iter().find(|s| s.value.is_finite() && s.value > absurd)?;
+    let at = norm.iter().find(|s| s.value.is_finite() && s.value > absurd)?;
     let loss: Vec<f64> =
-        history.loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
+        loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
     let falls = loss.len() >= 10
         && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
     let evidence = vec![norm_of(at.value).against(Reference::Limit, absurd)];
@@ -45,8 +91,7 @@ pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
 }
 
 /// A gradient norm that grows from record to record, with a loss that rises.
-pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
-    let norm = history.gradient_norm;
+pub(super) fn growth(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let (growth, lesser) = (RULES.log_growth, RULES.log_lesser_spike);
     let measured = measure(norm);
     let mut begin = None;
@@ -59,20 +104,17 @@ pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
             (false, _) => None,
         };
         let Some(first) = begin.filter(|first| at > *first) else { continue };
-        let reacts = at - first >= 3 || loss_reacts(history.loss, norm[first].step, norm[at].step);
+        let reacts = at - first >= 3 || loss_reacts(loss, norm[first].step, norm[at].step);
         if growth.is_spike(now.factor, now.sigmas) && reacts {
             let is_home = |m: &Measured| !m.is_above(GROWTH_BEGIN, lesser.sigmas);
             let back = (at + 1..norm.len()).find(|later| is_home(&measured[*later]));
-            return Some(Alarm {
-                sign: SignName::GradientSpikes,
-                onset: norm[first].step,
-                back: back.map(|at| norm[at].step),
-                verdict: if back.is_some() { Verdict::Recovered } else { Verdict::Exploding },
-                evidence: vec![
-                    norm_of(norm[at].value).against(Reference::Usual, now.usual),
-                    Measure::new(Quantity::RisingRecords, (at - first + 1) as f64),
-                ],
-            });
+            let verdict = if back.is_some() { Verdict::Recovered } else { Verdict::Exploding };
+            let evidence = vec![
+                norm_of(norm[at].value).against(Reference::Usual, now.usual),
+                Measure::new(Quantity::RisingRecords, (at - first + 1) as f64),
+            ];
+            let alarm = Alarm::new(SignName::GradientSpikes, norm[first].step, verdict, evidence);
+            return Some(Alarm { back: back.map(|at| norm[at].step), ..alarm });
         }
     }
     None
@@ -89,8 +131,7 @@ fn loss_reacts(loss: &[Sample], from: i64, to: i64) -> bool {
 }
 
 /// Spikes of the gradient norm that come again, though the loss bears them.
-pub(super) fn repeated_spikes(history: &History<'_>) -> Option<Alarm> {
-    let norm = history.gradient_norm;
+pub(super) fn repeated_spikes(norm: &[Sample]) -> Option<Alarm> {
     let measured = measure(norm);
     let (rule, lesser) = (RULES.spike.logs, RULES.log_lesser_spike);
     let is_spike = |at: &usize| rule.is_spike(measured[*at].factor, measured[*at].sigmas);
@@ -105,16 +146,13 @@ pub(super) fn repeated_spikes(history: &History<'_>) -> Option<Alarm> {
     };
     let first = (0..norm.len()).find(is_first).or(spikes.first().copied())?;
     let last = *spikes.last()?;
-    Some(Alarm {
-        sign: SignName::GradientSpikes,
-        onset: norm[first].step,
-        back: norm.get(last + 1).map(|sample| sample.step),
-        verdict: Verdict::Recovered,
-        evidence: vec![
-            norm_of(norm[first].value).against(Reference::Usual, measured[first].usual),
-            Measure::new(Quantity::GradientSpikes, spikes.len() as f64),
-        ],
-    })
+    let evidence = vec![
+        norm_of(norm[first].value).against(Reference::Usual, measured[first].usual),
+        Measure::new(Quantity::GradientSpikes, spikes.len() as f64),
+    ];
+    let sign = SignName::GradientSpikes;
+    let alarm = Alarm::new(sign, norm[first].step, Verdict::Recovered, evidence);
+    Some(Alarm { back: norm.get(last + 1).map(|sample| sample.step), ..alarm })
 }
 
 /// A norm of the whole gradient.

@@ -1,6 +1,6 @@
 //! What the loss of a log says: NaN and Inf, jumps and rises, and whether it came back.
 
-use super::{Alarm, History, Sample, centre_and_spread, last, step};
+use super::{Alarm, RECORDS_MIN, Sample, centre_and_spread, last, step};
 use crate::diagnosis::Verdict;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
@@ -13,6 +13,8 @@ const NEAR: usize = 10;
 const FAR: usize = 50;
 /// The numbers.
 const RULE: LogLossRule = RULES.log_loss;
+/// The least spread of the logarithms of losses.
+const LOG_SPREAD_MIN: f64 = 0.05;
 /// Records of a rise.
 const RISE_RECORDS: usize = 6;
 /// Where NaN comes after a finite rise: the rise lies at most so many records before it.
@@ -21,8 +23,7 @@ const BEFORE_NAN: usize = 30;
 const FINITE_FIRST: usize = 10;
 
 /// NaN or Inf in the loss: for good, or in passing.
-pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
-    let loss = history.loss;
+pub(super) fn nonfinite(loss: &[Sample]) -> Option<Alarm> {
     let first = loss.iter().position(|sample| !sample.value.is_finite())?;
     let after = &loss[first..];
     let broken = after.iter().filter(|sample| !sample.value.is_finite()).count();
@@ -50,7 +51,8 @@ pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
         evidence.push(rise.against(Reference::Usual, before));
     }
     let back = back.filter(|_| verdict == Verdict::Recovered);
-    Some(Alarm { sign: SignName::LossNonFinite, onset: loss[begin].step, back, verdict, evidence })
+    let alarm = Alarm::new(SignName::LossNonFinite, loss[begin].step, verdict, evidence);
+    Some(Alarm { back, ..alarm })
 }
 
 /// The first record from which on the loss stays, up to the record `end`, above 1.5 times the level
@@ -78,8 +80,46 @@ fn open_episode(loss: &[Sample], end: usize) -> Option<usize> {
 }
 
 /// A jump or a rise of a finite loss.
-pub(super) fn explosion(history: &History<'_>) -> Option<Alarm> {
-    let loss = history.loss;
+pub(super) fn explosion(loss: &[Sample]) -> Option<Alarm> {
+    left_for_good(loss).or_else(|| departed(loss))
+}
+
+/// A loss that jumps in its first records, before there is a level, and then stays flat where it began
+/// or above: the network answers the same to everything.
+fn left_for_good(loss: &[Sample]) -> Option<Alarm> {
+    let finite: Vec<&Sample> = loss.iter().filter(|sample| sample.value.is_finite()).collect();
+    let first = finite.first().filter(|first| first.value > 0.0)?;
+    let at = (1..finite.len().min(NEAR)).find(|at| finite[*at].value > RULE.first_ratio * first.value)?;
+    let calm = finite.get(..at)?.iter().map(|sample| sample.value);
+    let highest = calm.fold(0.0, f64::max);
+    let after: Vec<f64> = finite.get(at + 1..)?.iter().map(|sample| sample.value).collect();
+    let end = last(&after, after.len() / 2);
+    let (level, spread) = centre_and_spread(end);
+    let is_flat = after.len() >= NEAR && spread <= RULE.flat * level;
+    let peak = finite[at].value;
+    // A run that learns all the same ends below where it began.
+    let is_lost = level > (1.0 - 4.0 * RULE.flat) * first.value && peak > RULE.first_ratio * level;
+    let evidence = vec![
+        Measure::new(Quantity::PeakLoss, peak).against(Reference::First, first.value),
+        Measure::new(Quantity::Loss, level).against(Reference::Before, highest),
+    ];
+    let onset = finite[at].step;
+    let verdict = if spread <= 1e-3 * level { Verdict::Dead } else { Verdict::Exploding };
+    let alarm = Alarm::new(SignName::LossFluctuates, onset, verdict, evidence);
+    (is_flat && is_lost).then_some(alarm)
+}
+
+/// Whether there are few records, and the last of them are far above the first: not enough to tell an
+/// explosion from noise, and too much to call it healthy.
+pub(super) fn is_up_early(loss: &[Sample]) -> bool {
+    let all: Vec<f64> = values(loss).filter(|value| value.is_finite()).collect();
+    let (first, now) = (median(all.iter().take(2).copied()), median(last(&all, 3).iter().copied()));
+    let is_up = first.zip(now).is_some_and(|(a, b)| a > 0.0 && b > RULE.lasting_ratio * a);
+    (RECORDS_MIN..NEAR).contains(&all.len()) && is_up
+}
+
+/// A loss that leaves its level.
+fn departed(loss: &[Sample]) -> Option<Alarm> {
     let found = episodes(loss);
     let worst = found.iter().map(|episode| episode.severity).fold(0.0, f64::max);
     // What is small beside the worst is not where it began.
@@ -91,32 +131,49 @@ pub(super) fn explosion(history: &History<'_>) -> Option<Alarm> {
         Measure::new(Quantity::LossSigmas, first.sigmas).against(Reference::Limit, first.limit),
         Measure::new(Quantity::LossEpisodes, found.len() as f64),
     ];
-    Some(Alarm {
-        sign: SignName::LossFluctuates,
-        onset: loss[first.begin].step,
-        back: back.and_then(|at| loss.get(at)).map(|sample| sample.step),
-        verdict,
-        evidence,
-    })
+    let back = back.and_then(|at| loss.get(at)).map(|sample| sample.step);
+    let onset = loss[first.begin].step;
+    Some(Alarm { back, ..Alarm::new(SignName::LossFluctuates, onset, verdict, evidence) })
 }
 
 /// Whether the loss came back after the last episode, stays flat, or is still away.
 fn came_of(loss: &[Sample], episodes: &[Episode]) -> Verdict {
-    let Some(end) = episodes.last().filter(|episode| episode.back.is_none()) else {
-        return Verdict::Recovered;
-    };
+    let Some(end) = episodes.last() else { return Verdict::Recovered };
     let tail = &loss[loss.len().saturating_sub((loss.len() / 20).max(3))..];
     let (now, spread) = centre_and_spread(&values(tail).collect::<Vec<f64>>());
-    let is_near =
-        end.level > 0.0 && now <= RULE.recovered_ratio * end.level && now < 0.2 * end.peak;
     let since = loss.len() - end.begin;
-    if is_near {
-        Verdict::Recovered
-    } else if since >= 20 && spread <= 1e-3 * now.abs() {
+    let verdict = if since >= 20 && spread <= 1e-3 * now.abs() {
         Verdict::Dead
     } else {
         Verdict::Exploding
+    };
+    if episodes.iter().any(|episode| is_constant_after(loss, episode)) {
+        return verdict;
     }
+    if end.back.is_some() {
+        return Verdict::Recovered;
+    }
+    let is_near =
+        end.level > 0.0 && now <= RULE.recovered_ratio * end.level && now < 0.2 * end.peak;
+    if is_near { Verdict::Recovered } else { verdict }
+}
+
+/// Whether a loss that jumped far is flat ever since, near where the run began and above where it had
+/// come to: a constant answer has such a loss.
+fn is_constant_after(loss: &[Sample], episode: &Episode) -> bool {
+    let first = median(values(&loss[..loss.len().min(3)])).unwrap_or(f64::NAN);
+    let after: Vec<f64> = values(&loss[episode.begin..]).filter(|loss| loss.is_finite()).collect();
+    let rest = last(&after, 2 * after.len() / 3);
+    let (now, spread) = centre_and_spread(rest);
+    let (begin, end) = (median(rest[..rest.len() / 2].iter().copied()), median(last(rest, rest.len() / 2).iter().copied()));
+    let falls = begin.zip(end).is_none_or(|(begin, end)| end < (1.0 - RULE.flat) * begin);
+    episode.level > 0.0
+        && rest.len() >= NEAR
+        && episode.peak > RULE.first_ratio * episode.level
+        && spread <= RULE.flat * now
+        && !falls
+        && now > (1.0 + RULE.flat) * episode.level
+        && now > (1.0 - 4.0 * RULE.flat) * first
 }
 
 /// A stretch in which the loss is far above its level.
@@ -200,11 +257,17 @@ impl Departure {
         let steps: Vec<f64> = near.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
         let step = 1.4826 * median(steps).unwrap_or(0.0);
         let spread = spread.max(step).max(0.01 * level);
+        let log_spread = log_spread(last(calm, FAR));
         let jumps = value > RULE.jump_ratio * level
             && value > RULE.jump_over_highest * highest
-            && value - level > RULE.jump_sigmas * spread;
+            && value - level > RULE.jump_sigmas * spread
+            && (value / level).ln() > RULE.log_sigmas * log_spread;
         if jumps {
             return Some(Self { level, spread, home, limit: RULE.jump_sigmas });
+        }
+        if lasts(loss, at, near, level, log_spread) {
+            // It is far above all records before, whatever their spread.
+            return Some(Self { level, spread, home, limit: 0.0 });
         }
         let spread = centre_and_spread(last(calm, FAR)).1.max(0.01 * level);
         let is_up = |value: f64, sigmas: f64| {
@@ -236,12 +299,36 @@ impl Departure {
     }
 }
 
+/// Whether the loss is from this record on, to the end, above all that is near before it, after a rise
+/// that was no slow one.
+fn lasts(loss: &[Sample], at: usize, near: &[f64], level: f64, log_spread: f64) -> bool {
+    let rest: Vec<f64> = values(&loss[at..]).filter(|value| value.is_finite()).collect();
+    let highest = near.iter().copied().fold(f64::MIN, f64::max);
+    let limit = highest.max(RULE.lasting_ratio * level);
+    if near.len() < RULE.lasting_records || rest.len() < RULE.lasting_records || rest[0] < limit {
+        return false;
+    }
+    let above = rest.iter().filter(|value| **value > limit).count();
+    let soon = median(rest[..RULE.lasting_records].iter().copied()).unwrap_or(level);
+    10 * above >= 9 * rest.len()
+        && soon > limit
+        && (soon / level).ln() > RULE.log_sigmas * log_spread.max(LOG_SPREAD_MIN)
+}
+
+/// Robust spread of the logarithms of losses about where they are heading: from one to the next.
+fn log_spread(losses: &[f64]) -> f64 {
+    let logs: Vec<f64> = losses.iter().filter(|loss| **loss > 0.0).map(|loss| loss.ln()).collect();
+    let changes: Vec<f64> = logs.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    centre_and_spread(&changes).1 / std::f64::consts::SQRT_2
+}
+
 fn values(samples: &[Sample]) -> impl Iterator<Item = f64> + '_ {
     samples.iter().map(|sample| sample.value)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::History;
     use super::super::check::{calm, verdict};
     use super::*;
 

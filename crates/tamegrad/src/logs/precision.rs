@@ -7,20 +7,25 @@ use crate::finding::SignName;
 use crate::rules::RULES;
 
 /// A loss scale that falls and falls: every step overflows, whatever the scale. The first scale of a
-/// run is guessed, and may fall for long from a high guess: so the fall must lead below 1.
+/// run is guessed, and may fall for long from a high guess: so the fall must lead below 1, or end at the
+/// least scale that there is and stay there.
 pub(super) fn scale_collapse(history: &History<'_>) -> Option<Alarm> {
+    let rule = RULES.loss_scale;
     let scale = history.loss_scale;
-    let mut begin = 0;
+    let (mut begin, mut at_minimum) = (0, 0);
     for at in 1..scale.len() {
-        if !(scale[at].value < scale[at - 1].value) {
-            begin = at;
+        let (now, before) = (scale[at].value, scale[at - 1].value);
+        let has_fallen = scale[begin].value >= now * 2f64.powi(rule.halvings as i32);
+        let is_lowest = now <= 1.0 && now == before && has_fallen;
+        if !(now < before || is_lowest) {
+            (begin, at_minimum) = (at, 0);
             continue;
         }
-        let factor = scale[begin].value / scale[at].value;
-        if factor >= 2f64.powi(RULES.loss_scale.halvings as i32) && scale[at].value < 1.0 {
+        at_minimum += usize::from(is_lowest);
+        if has_fallen && (now < 1.0 || at_minimum >= rule.at_minimum) {
+            let factor = scale[begin].value / now;
             let evidence = vec![
-                Measure::new(Quantity::LossScale, scale[at].value)
-                    .against(Reference::Before, scale[begin].value),
+                Measure::new(Quantity::LossScale, now).against(Reference::Before, scale[begin].value),
                 Measure::new(Quantity::LossScaleHalvings, factor.log2().round()),
             ];
             let (sign, onset) = (SignName::LossNonFinite, scale[begin].step);

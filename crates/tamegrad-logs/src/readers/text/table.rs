@@ -1,7 +1,7 @@
 //! Tables with the names in a first line and a row for each epoch or step.
 
 use super::figures;
-use super::names::{Class, Name, Names};
+use super::names::{Class, Name, Names, Subset, subset_of_word};
 use super::scan::{Bar, Marks, Pair, Place};
 use crate::number::number_at_start;
 
@@ -60,6 +60,71 @@ pub(super) fn header(line: &[u8], names: &mut Names) -> Option<Table> {
     let known = columns.iter().filter(|name| name.class != Class::Unknown).count();
     let has_loss = has_loss && (cut != Cut::Space || 2 * known > columns.len());
     (first && has_loss && columns.len() <= COLUMNS_MAX).then_some(Table { cut, columns })
+}
+
+/// Longest line that may be a row without a header.
+const HEADLESS_BYTES_MAX: usize = 400;
+
+/// Whether a line may be a row of a table that never had a header: a quick look.
+pub(super) fn is_headless(line: &[u8]) -> bool {
+    line.len() <= HEADLESS_BYTES_MAX && {
+        let mut cells = cells(line, Cut::Space);
+        cells.next().and_then(position).is_some()
+            && cells.next().is_some_and(|second| {
+                subset_of_word(second).is_some() || second.ends_with(b"G") && is_number(second)
+            })
+    }
+}
+
+fn is_number(cell: &[u8]) -> bool {
+    number_at_start(cell).is_some_and(|(_, length)| length + 1 >= cell.len())
+}
+
+/// Rows of tables without a header, whose columns are known all the same. Whether `line` is one.
+///
+/// `26 train 4.5` gives a step, the data and the loss. `0/29  4.7G  0.12  0.034 ...` is that of YOLOv5
+/// and v7: epoch, memory, three losses, in v7 their sum, and the number of labels.
+pub(super) fn headless(line: &[u8], names: &mut Names, marks: &mut Marks) -> bool {
+    let cells: Vec<&[u8]> = cells(line, Cut::Space).collect();
+    let value = |cell: &&[u8]| {
+        number_at_start(cell).filter(|(_, length)| *length == cell.len()).map(|(value, _)| value)
+    };
+    match cells[..] {
+        [step, subset, ref loss] => {
+            let (Some(step), Some(subset), Some(loss)) =
+                (position(step), subset_of_word(subset), value(loss))
+            else {
+                return false;
+            };
+            marks.step = Some((4, step));
+            marks.subset = Some(subset);
+            let name = named(names, "loss");
+            let is_validation = subset == Subset::Validation;
+            marks.pairs.push(Pair { name, value: loss, is_validation, is_loose: false, span: (0, 0) });
+            true
+        }
+        [epoch, memory, ref rest @ ..] if memory.ends_with(b"G") && rest.len() >= 5 => {
+            let values: Vec<f64> = rest.iter().map_while(value).collect();
+            let labels = values.iter().skip(3).position(|value| value.fract() == 0.0 && *value >= 1.0);
+            let (Some(epoch), Some(sums @ 0..=1)) = (position(epoch), labels) else { return false };
+            marks.epoch = Some(epoch);
+            marks.bar = Bar::Keras;
+            marks.place = Some(Place { at: 0, of: 0 });
+            for (name, &value) in YOLO_LOSSES.iter().zip(&values).take(3 + sums) {
+                let name = named(names, name);
+                marks.pairs.push(Pair { name, value, is_validation: false, is_loose: false, span: (0, 0) });
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The losses of YOLO's rows, in their order.
+const YOLO_LOSSES: [&str; 4] = ["box_loss", "obj_loss", "cls_loss", "total_loss"];
+
+fn named(names: &mut Names, text: &str) -> Name {
+    Name { id: names.own(text), class: Class::Loss, says_subset: None }
 }
 
 impl Table {
