@@ -61,6 +61,8 @@ pub type Map = [(Role, String)];
 pub struct Roles<'a> {
     /// Training losses, that of the whole first.
     pub losses: Vec<&'a Series>,
+    /// Whether the first of them is that of the whole, and the others are its parts.
+    pub first_is_whole: bool,
     /// L2 norms of the whole gradient, or of the gradients of single networks.
     pub grad_norms: Vec<&'a Series>,
     /// Learning rate.
@@ -112,8 +114,10 @@ impl<'a> Roles<'a> {
         let tensors: Vec<(&str, &Series)> =
             log.series.iter().filter_map(|s| Some((tensor_name(&s.name)?, s))).collect();
         let (losses, loss_ground) = losses(log);
+        let first_is_whole = losses.first().is_some_and(|first| is_whole(&normal(&first.name)));
         let mut roles = Self {
             losses,
+            first_is_whole,
             loss_ground,
             grad_norms: ranked(log, norm_score),
             learning_rate: ranked(log, rate_score).first().copied(),
@@ -141,7 +145,10 @@ impl<'a> Roles<'a> {
             let Some(&first) = given.first() else { continue };
             self.mapped.push(role);
             match role {
-                Role::Loss => (self.losses, self.loss_ground) = (given, Ground::Mapped),
+                Role::Loss => {
+                    (self.losses, self.loss_ground) = (given, Ground::Mapped);
+                    self.first_is_whole = false;
+                }
                 Role::GradNorm => self.grad_norms = given,
                 Role::LearningRate => self.learning_rate = Some(first),
                 Role::LossScale => self.loss_scale = Some(first),
@@ -233,6 +240,16 @@ fn losses(log: &Log) -> (Vec<&Series>, Ground) {
     let falling = behaviour::losses(log);
     let ground = if falling.is_empty() { Ground::Name } else { Ground::Behaviour };
     (falling, ground)
+}
+
+/// Whether the name is of a loss and says of nothing in particular: `train/total_loss`, not `box_loss`.
+fn is_whole(name: &str) -> bool {
+    const OF_ALL: &[&str] = &[
+        "loss", "losses", "train", "training", "tr", "total", "overall", "global", "all", "sum", "mean",
+        "avg", "average", "running", "smooth", "smoothed", "epoch", "step", "batch", "iter", "lm",
+        "metrics", "log", "inner",
+    ];
+    has(name, &["loss", "losses"]) && words(name).all(|word| OF_ALL.contains(&word))
 }
 
 /// How sure it is that a name is the training loss; 0 if it is not.

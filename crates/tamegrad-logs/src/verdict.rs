@@ -73,11 +73,15 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     let first = |of: &'_ [Vec<Sample>]| of.first().cloned().unwrap_or_default();
     let rest = |of: &'_ [Vec<Sample>]| of.get(1..).unwrap_or_default().to_vec();
     let (loss, norm) = (first(&losses), first(&norms));
-    let (other_losses, other_norms) = (rest(&losses), rest(&norms));
+    let (others, other_norms) = (rest(&losses), rest(&norms));
+    let others: Vec<&[Sample]> = others.iter().map(Vec::as_slice).collect();
+    let (other_losses, parts) =
+        if roles.first_is_whole { (Vec::new(), others) } else { (others, Vec::new()) };
     let (found, decided) = judge(&History {
         loss: &loss,
         gradient_norm: &norm,
-        other_losses: other_losses.iter().map(Vec::as_slice).collect(),
+        other_losses,
+        parts,
         other_norms: other_norms.iter().map(Vec::as_slice).collect(),
         learning_rate: &rate,
         loss_scale: &scale,
@@ -88,6 +92,7 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     });
     let diagnosis = with_recorded(found, log.recorded.as_ref());
     let decided_by = decided.and_then(|decided| match decided {
+        Judged::Part(at) => roles.losses.get(at + 1).copied(),
         Judged::Loss(at) => roles.losses.get(at).copied(),
         Judged::GradientNorm(at) => roles.grad_norms.get(at).copied(),
         Judged::LossScale => roles.loss_scale,

@@ -12,6 +12,7 @@ mod metric;
 mod precision;
 mod tensors;
 mod updates;
+mod weights;
 
 use crate::diagnosis::{Diagnosis, Seen, Verdict, summaries};
 use crate::evidence::{Measure, Names, Place};
@@ -35,8 +36,10 @@ pub struct History<'a> {
     pub loss: &'a [Sample],
     /// L2 norm of the whole gradient.
     pub gradient_norm: &'a [Sample],
-    /// Other training losses: parts of that one, or of other networks.
+    /// Other training losses, of other networks or tasks.
     pub other_losses: Vec<&'a [Sample]>,
+    /// Parts of [`History::loss`].
+    pub parts: Vec<&'a [Sample]>,
     /// Other norms of gradients: of single networks, or groups of parameters.
     pub other_norms: Vec<&'a [Sample]>,
     /// Learning rate.
@@ -82,6 +85,8 @@ pub const ALL_PARAMETERS: &str = "all parameters";
 pub enum Judged {
     /// A loss: 0 is [`History::loss`], and those from 1 on are [`History::other_losses`].
     Loss(usize),
+    /// One of [`History::parts`].
+    Part(usize),
     /// A norm, in the same way.
     GradientNorm(usize),
     /// The scale of the loss.
@@ -152,7 +157,7 @@ pub fn judge(history: &History<'_>) -> (Diagnosis, Option<Judged>) {
     });
     let series = history.losses().chain(history.norms());
     let records = series.map(<[Sample]>::len).max().unwrap_or(0);
-    let is_early = records < RECORDS_MIN || history.losses().any(loss::is_up_early);
+    let is_early = records < RECORDS_MIN || loss::is_up_early(history.loss);
     let verdict = if is_early { Verdict::TooEarly } else { Verdict::Healthy };
     let quiet = Diagnosis {
         signs: summaries(findings.chain(strains.into_iter().flatten())),
@@ -191,6 +196,12 @@ fn alarms(history: &History<'_>) -> Vec<Alarm> {
                 .map(|(rule, alarm)| (rule, alarm.of(Judged::Loss(index)))),
         );
     }
+    for (index, part) in history.parts.iter().enumerate() {
+        // What a part does is in the whole as well, but for a NaN that is not added up.
+        let alarm = loss::nonfinite(part).filter(|alarm| alarm.verdict != Verdict::Recovered);
+        found.extend(alarm.map(|alarm| (0, alarm.of(Judged::Part(index)))));
+    }
+    found.retain(|(_, alarm)| !weights::have_changed(history, alarm));
     let scale = precision::scale_collapse(history);
     found.extend(scale.map(|alarm| (1, alarm.of(Judged::LossScale))));
     for (index, norm) in history.norms().enumerate() {

@@ -203,6 +203,10 @@ pub struct LossScaleRule {
     pub halvings: u32,
     /// Records in a row at such an end.
     pub at_minimum: usize,
+    /// A log that ends with so many halvings in a row ...
+    pub last_halvings: usize,
+    /// ... to this or less.
+    pub low: f64,
 }
 
 /// A learning rate that is the cause.
@@ -382,6 +386,8 @@ pub struct Rules {
     pub drift: DriftRule,
     /// In logs: a norm that rises from record to record, up to this.
     pub log_growth: SpikeRule,
+    /// The same in the first records, where little is known of the norm.
+    pub log_early_growth: SpikeRule,
     /// In logs: the first of several spikes may be as low as this.
     pub log_lesser_spike: SpikeRule,
     /// In logs: a spike that counts where the loss more than doubles with it.
@@ -451,6 +457,7 @@ pub const RULES: Rules = Rules {
     },
     drift: DriftRule { slack: 1.0, sigmas: 12.0, ratio: 1.5 },
     log_growth: SpikeRule { sigmas: 6.0, ratio: 8.0 },
+    log_early_growth: SpikeRule { sigmas: 6.0, ratio: 30.0 },
     log_lesser_spike: SpikeRule { sigmas: 4.0, ratio: 7.0 },
     log_joint_spike: SpikeRule { sigmas: 8.0, ratio: 100.0 },
     log_spikes: 3,
@@ -503,7 +510,7 @@ pub const RULES: Rules = Rules {
         },
         logs: CutRule { left: 0.7, abrupt: 3.0, after_alarm: 20, count: 4, left_in_all: 0.1 },
     },
-    loss_scale: LossScaleRule { halvings: 8, at_minimum: 3 },
+    loss_scale: LossScaleRule { halvings: 8, at_minimum: 3, last_halvings: 4, low: 4.0 },
     rate_cause: Pair {
         live: RateCauseRule { jump: 3.0, within: 20, ramp: 1.5, over: 100 },
         logs: RateCauseRule { jump: 3.0, within: 5, ramp: 1.5, over: 100 },

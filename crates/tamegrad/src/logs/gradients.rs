@@ -1,6 +1,6 @@
 //! What the norm of the whole gradient says: NaN and Inf, growth, spikes that come again.
 
-use super::{Alarm, Sample, centre_and_spread, last};
+use super::{Alarm, RECORDS_MIN, Sample, centre_and_spread, last};
 use crate::diagnosis::Verdict;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
@@ -29,7 +29,7 @@ pub(super) fn nonfinite(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let ends_in_nan = norm.last().is_some_and(|last| last.value.is_nan()) && !went_on;
     let is_often = broken.len() >= 3 && (ending > 0 || 5 * broken.len() > norm.len());
     // The mean over many steps is Inf if mixed precision left out one of them.
-    let is_mean = broken.iter().all(|sample| !sample.value.is_nan()) && falls_all_the_same(loss, first.step);
+    let is_mean = broken.iter().all(|sample| !sample.value.is_nan()) && is_calm(loss, first.step);
     if !is_often && !ends_in_nan || is_mean {
         return None;
     }
@@ -39,13 +39,14 @@ pub(super) fn nonfinite(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     Some(Alarm::new(SignName::LossNonFinite, onset, Verdict::Exploded, evidence))
 }
 
-/// Whether the loss from a step on is finite and ends below where it was.
-fn falls_all_the_same(loss: &[Sample], from: i64) -> bool {
+/// Whether the loss from a step on is finite and ends no higher than it was.
+fn is_calm(loss: &[Sample], from: i64) -> bool {
     let since: Vec<f64> = loss.iter().filter(|s| s.step >= from).map(|s| s.value).collect();
-    let ends = median(last(&since, 3).iter().copied());
-    since.len() >= 6
+    let (begin, end) = (since.get(..since.len().min(3)), median(last(&since, 3).iter().copied()));
+    let begin = begin.and_then(|begin| median(begin.iter().copied()));
+    since.len() >= RECORDS_MIN
         && since.iter().all(|value| value.is_finite())
-        && ends.is_some_and(|end| end < median(since[..3].iter().copied()).unwrap_or(f64::NAN))
+        && begin.zip(end).is_some_and(|(begin, end)| end <= begin)
 }
 
 /// A norm hundreds of times its usual together with a loss that more than doubles, and both come back:
@@ -92,8 +93,9 @@ pub(super) fn huge(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
 
 /// A gradient norm that grows from record to record, with a loss that rises.
 pub(super) fn growth(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
-    let (growth, lesser) = (RULES.log_growth, RULES.log_lesser_spike);
-    let measured = measure(norm);
+    let (growth, early, lesser) =
+        (RULES.log_growth, RULES.log_early_growth, RULES.log_lesser_spike);
+    let measured = measure_from(norm, RECORDS_MIN);
     let mut begin = None;
     for (at, now) in measured.iter().enumerate() {
         let is_up = now.is_above(GROWTH_BEGIN, growth.sigmas);
@@ -105,6 +107,7 @@ pub(super) fn growth(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
         };
         let Some(first) = begin.filter(|first| at > *first) else { continue };
         let reacts = at - first >= 3 || loss_reacts(loss, norm[first].step, norm[at].step);
+        let growth = if at < WINDOW_MIN { early } else { growth };
         if growth.is_spike(now.factor, now.sigmas) && reacts {
             let is_home = |m: &Measured| !m.is_above(GROWTH_BEGIN, lesser.sigmas);
             let back = (at + 1..norm.len()).find(|later| is_home(&measured[*later]));
@@ -127,7 +130,7 @@ fn loss_reacts(loss: &[Sample], from: i64, to: i64) -> bool {
     let (level, spread) = centre_and_spread(last(&before, WINDOW));
     let limit = level + 5.0 * spread.max(0.005 * level.abs());
     let during = loss[begin..].iter().take_while(|sample| sample.step <= to);
-    before.len() >= WINDOW_MIN && during.into_iter().any(|sample| !(sample.value < limit))
+    before.len() >= RECORDS_MIN && during.into_iter().any(|sample| !(sample.value < limit))
 }
 
 /// Spikes of the gradient norm that come again, though the loss bears them.
@@ -181,6 +184,11 @@ impl Measured {
 
 /// Each norm beside the median of the [`WINDOW`] records before it, all on a logarithmic scale.
 fn measure(norm: &[Sample]) -> Vec<Measured> {
+    measure_from(norm, WINDOW_MIN)
+}
+
+/// [`measure`], where so many records make a history.
+fn measure_from(norm: &[Sample], window_min: usize) -> Vec<Measured> {
     let mut logs: Vec<f64> = Vec::new();
     norm.iter()
         .map(|sample| {
@@ -190,7 +198,7 @@ fn measure(norm: &[Sample]) -> Vec<Measured> {
             let log = sample.value.ln();
             let window = last(&logs, WINDOW);
             let (centre, spread) = centre_and_spread(window);
-            let too_few = window.len() < WINDOW_MIN;
+            let too_few = window.len() < window_min;
             logs.push(log);
             if too_few {
                 return UNKNOWN;

@@ -15,6 +15,8 @@ const FAR: usize = 50;
 const RULE: LogLossRule = RULES.log_loss;
 /// The least spread of the logarithms of losses.
 const LOG_SPREAD_MIN: f64 = 0.05;
+/// Records in a row that have no value where a log has gaps.
+const GAP_MAX: usize = 5;
 /// Records of a rise.
 const RISE_RECORDS: usize = 6;
 /// Where NaN comes after a finite rise: the rise lies at most so many records before it.
@@ -24,6 +26,9 @@ const FINITE_FIRST: usize = 10;
 
 /// NaN or Inf in the loss: for good, or in passing.
 pub(super) fn nonfinite(loss: &[Sample]) -> Option<Alarm> {
+    if are_gaps(loss) {
+        return None;
+    }
     let first = loss.iter().position(|sample| !sample.value.is_finite())?;
     let after = &loss[first..];
     let broken = after.iter().filter(|sample| !sample.value.is_finite()).count();
@@ -53,6 +58,19 @@ pub(super) fn nonfinite(loss: &[Sample]) -> Option<Alarm> {
     let back = back.filter(|_| verdict == Verdict::Recovered);
     let alarm = Alarm::new(SignName::LossNonFinite, loss[begin].step, verdict, evidence);
     Some(Alarm { back, ..alarm })
+}
+
+/// Whether what is NaN are records without a value: single ones from the first on, between which the
+/// loss goes on as before. A network that has a NaN once does not come back by itself again and again.
+fn are_gaps(loss: &[Sample]) -> bool {
+    let is_gap = |sample: &Sample| sample.value.is_nan();
+    let groups: Vec<&[Sample]> = loss.chunk_by(|a, b| is_gap(a) == is_gap(b)).collect();
+    let gaps: Vec<&&[Sample]> = groups.iter().filter(|group| is_gap(&group[0])).collect();
+    let begins = loss.iter().take(NEAR).any(is_gap);
+    let longest = gaps.iter().map(|gap| gap.len()).max().unwrap_or(0);
+    let values = groups.iter().filter(|group| !is_gap(&group[0])).map(|group| group.len());
+    let finite: usize = values.sum();
+    begins && gaps.len() >= 3 && longest <= GAP_MAX && finite >= gaps.len() && groups.len() >= 2 * longest
 }
 
 /// The first record from which on the loss stays, up to the record `end`, above 1.5 times the level
@@ -113,9 +131,9 @@ fn left_for_good(loss: &[Sample]) -> Option<Alarm> {
 /// explosion from noise, and too much to call it healthy.
 pub(super) fn is_up_early(loss: &[Sample]) -> bool {
     let all: Vec<f64> = values(loss).filter(|value| value.is_finite()).collect();
-    let (first, now) = (median(all.iter().take(2).copied()), median(last(&all, 3).iter().copied()));
-    let is_up = first.zip(now).is_some_and(|(a, b)| a > 0.0 && b > RULE.lasting_ratio * a);
-    (RECORDS_MIN..NEAR).contains(&all.len()) && is_up
+    let first = all.iter().take(2).copied().fold(0.0, f64::max);
+    let lowest_of_last = last(&all, 3).iter().copied().fold(f64::MAX, f64::min);
+    (RECORDS_MIN..NEAR).contains(&all.len()) && first > 0.0 && lowest_of_last > 2.0 * first
 }
 
 /// A loss that leaves its level.
@@ -265,7 +283,7 @@ impl Departure {
         if jumps {
             return Some(Self { level, spread, home, limit: RULE.jump_sigmas });
         }
-        if lasts(loss, at, near, level, log_spread) {
+        if lasts(loss, at, near, level, log_spread) && is_one_run(loss, at) {
             // It is far above all records before, whatever their spread.
             return Some(Self { level, spread, home, limit: 0.0 });
         }
@@ -313,6 +331,12 @@ fn lasts(loss: &[Sample], at: usize, near: &[f64], level: f64, log_spread: f64) 
     10 * above >= 9 * rest.len()
         && soon > limit
         && (soon / level).ln() > RULE.log_sigmas * log_spread.max(LOG_SPREAD_MIN)
+}
+
+/// Whether steps go up from shortly before a record to the end: no other run, and no part of this one
+/// that was repeated.
+fn is_one_run(loss: &[Sample], at: usize) -> bool {
+    loss[at.saturating_sub(NEAR)..].windows(2).all(|pair| pair[0].step <= pair[1].step)
 }
 
 /// Robust spread of the logarithms of losses about where they are heading: from one to the next.

@@ -22,7 +22,8 @@ pub(super) fn scale_collapse(history: &History<'_>) -> Option<Alarm> {
             continue;
         }
         at_minimum += usize::from(is_lowest);
-        if has_fallen && (now < 1.0 || at_minimum >= rule.at_minimum) {
+        let ends_low = at + 1 == scale.len() && at - begin >= rule.last_halvings && now <= rule.low;
+        if ends_low || has_fallen && (now < 1.0 || at_minimum >= rule.at_minimum) {
             let factor = scale[begin].value / now;
             let evidence = vec![
                 Measure::new(Quantity::LossScale, now).against(Reference::Before, scale[begin].value),
