@@ -84,7 +84,8 @@ pub(crate) struct Unpacked {
     pub(crate) is_damaged: bool,
     /// Size and time of the packed file when it was unpacked; `None` of a pipe.
     stamp: Option<(u64, SystemTime)>,
-    folder: TempDir,
+    /// Removed when this is dropped.
+    _folder: TempDir,
 }
 
 impl Unpacked {
@@ -204,7 +205,7 @@ impl Unpacking {
             notices: self.notices,
             is_damaged: self.is_damaged,
             stamp,
-            folder: self.folder,
+            _folder: self.folder,
         })
     }
 

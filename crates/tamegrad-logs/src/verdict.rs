@@ -1,6 +1,6 @@
 //! From a log to a diagnosis: the roles, the rules of the core, and what the log could not show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tamegrad::logs::{History, Judged, Metric, Sample, judge, step};
 use tamegrad::{Diagnosis, Step, Verdict};
@@ -33,6 +33,11 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
+    /// Whether nothing was found that a verdict could be on.
+    pub fn is_empty(&self) -> bool {
+        self.loss.is_empty() && self.grad_norm.is_empty() && self.roles.loss_scale.is_none()
+    }
+
     /// The loss whose numbers are [`Reading::loss`].
     pub fn loss_series(&self) -> Option<&'a Series> {
         shown(&self.roles.losses, self.decided_by)
@@ -56,12 +61,17 @@ fn shown<'a>(of: &[&'a Series], decided_by: Option<&Series>) -> Option<&'a Serie
 /// If `map` names a series that the log does not have.
 pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Reading<'a>, String> {
     let roles = Roles::find(log, map)?;
-    let samples = |series: Option<&Series>| {
-        series.map_or(Vec::new(), |series| roles::samples(&series.points))
+    let restarts = restarts(log);
+    let told = |series: &Series| {
+        let mut samples = roles::samples(&series.points);
+        if let Some(steps) = &restarts {
+            let known = |sample: &Sample| steps.get(&sample.step).copied().unwrap_or(sample.step);
+            samples.iter_mut().for_each(|sample| sample.step = known(sample));
+        }
+        samples
     };
-    let all = |of: &[&Series]| -> Vec<Vec<Sample>> {
-        of.iter().map(|series| roles::samples(&series.points)).collect()
-    };
+    let samples = |series: Option<&Series>| series.map_or(Vec::new(), told);
+    let all = |of: &[&Series]| -> Vec<Vec<Sample>> { of.iter().map(|series| told(series)).collect() };
     let (losses, norms) = (all(&roles.losses), all(&roles.grad_norms));
     let (rate, scale) = (samples(roles.learning_rate), samples(roles.loss_scale));
     let tensors: Vec<(&str, Vec<Sample>)> =
@@ -114,6 +124,16 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
         reading.grad_norm = samples(reading.norm_series());
     }
     Ok(reading)
+}
+
+/// The steps of the trainer by those of the log, where the trainer went back while the log counted on:
+/// W&B does so for several runs in one.
+fn restarts(log: &Log) -> Option<HashMap<i64, i64>> {
+    let is_step = |series: &&Series| series.name.ends_with("global_step");
+    let points = &log.series.iter().find(is_step)?.points;
+    let goes_back = points.windows(2).any(|pair| pair[1].value < pair[0].value);
+    let steps = points.iter().filter(|point| point.value.is_finite());
+    goes_back.then(|| steps.map(|point| (point.step, point.value as i64)).collect())
 }
 
 /// The diagnosis of a guard that saw the run itself takes precedence over what its log shows, and no

@@ -151,8 +151,8 @@ pub struct LogLossRule {
     pub jump_ranges: f64,
     /// A run that ends within this many times the level before has recovered.
     pub recovered_ratio: f64,
-    /// Sigmas of the logarithm that a jump and a lasting rise exceed: the losses of reinforcement learning
-    /// spread over decades.
+    /// Sigmas of the logarithm that a jump exceeds, and a lasting rise by half: the losses of reinforcement
+    /// learning spread over decades.
     pub log_sigmas: f64,
     /// A rise that lasts to the end: times the level before.
     pub lasting_ratio: f64,
@@ -486,7 +486,7 @@ pub const RULES: Rules = Rules {
         rise_peak_sigmas: 25.0,
         jump_ranges: 20.0,
         recovered_ratio: 10.0,
-        log_sigmas: 4.0,
+        log_sigmas: 5.5,
         lasting_ratio: 1.6,
         lasting_records: 5,
         first_ratio: 100.0,

@@ -244,7 +244,10 @@ impl Reading {
         let before = self.found.all;
         let mut plain = std::mem::take(&mut self.plain);
         let bytes = lines::without_escapes(line.bytes, &mut plain);
-        let is_row = starts_as_row(bytes) && (self.table.is_some() || table::is_headless(bytes));
+        let is_row = match self.table {
+            Some(_) => starts_as_row(table::body(bytes)),
+            None => starts_as_row(bytes) && table::is_headless(bytes),
+        };
         // The end of a run as W&B prints it repeats the last numbers.
         if is_row || words::is_hot(bytes) && !bytes.starts_with(b"wandb:") {
             let mut marks = std::mem::take(&mut self.marks);

@@ -330,7 +330,7 @@ fn lasts(loss: &[Sample], at: usize, near: &[f64], level: f64, log_spread: f64) 
     let soon = median(rest[..RULE.lasting_records].iter().copied()).unwrap_or(level);
     10 * above >= 9 * rest.len()
         && soon > limit
-        && (soon / level).ln() > RULE.log_sigmas * log_spread.max(LOG_SPREAD_MIN)
+        && (soon / level).ln() > 0.5 * RULE.log_sigmas * log_spread.max(LOG_SPREAD_MIN)
 }
 
 /// Whether steps go up from shortly before a record to the end: no other run, and no part of this one

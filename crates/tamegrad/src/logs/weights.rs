@@ -6,7 +6,9 @@ use crate::running::median;
 
 /// The parts made up the whole up to this part of it.
 const EXPLAINED: f64 = 0.1;
-/// A part that is below this many times its level has not risen.
+/// Records on both sides of the onset in which parts are compared.
+const NEAR: usize = 10;
+/// A part that is below this many times its height before has not risen.
 const CALM: f64 = 1.5;
 
 /// Whether the loss that an alarm is about was the sum of logged parts, or one of them, and these go on
@@ -27,11 +29,9 @@ pub(super) fn have_changed(history: &History<'_>, alarm: &Alarm) -> bool {
         });
         median(left).is_some_and(|left| left <= EXPLAINED)
     };
-    let is_calm = |part: &[Sample]| {
-        let of = |samples: &[Sample]| median(samples.iter().map(|sample| sample.value.abs()));
-        let (before, after) = (of(&part[..at]), of(&part[at..]));
-        before.zip(after).is_some_and(|(before, after)| after <= CALM * before)
-    };
+    let highest = |samples: &[Sample]| samples.iter().map(|s| s.value.abs()).fold(0.0, f64::max);
+    let (from, to) = (at.saturating_sub(NEAR), (at + NEAR).min(history.loss.len()));
+    let is_calm = |part: &[Sample]| highest(&part[at..to]) <= CALM * highest(&part[from..at]);
     let old: Vec<&[Sample]> =
         parts.iter().copied().filter(|part| part[..at].iter().any(|s| s.value != 0.0)).collect();
     let together = !old.is_empty() && explains(&old) && old.iter().all(|part| is_calm(part));

@@ -14,6 +14,8 @@ pub(super) struct Position {
     /// The state of the progress bar on the line itself.
     pub(super) bar: Option<i64>,
     last_own: Option<i64>,
+    /// Whether that is a count over all of training, by its name.
+    is_global: bool,
     last_epoch: Option<i64>,
     last_bar: Option<i64>,
     /// The number of the record.
@@ -67,6 +69,10 @@ pub(super) fn decide(points: &[(usize, Position)]) -> Kind {
     if 5 * points.iter().filter(|(_, at)| at.own.is_some()).count() > points.len() {
         return Kind::Iteration;
     }
+    let is_global = is_most(points.iter().filter(|(_, at)| at.is_global).count());
+    if is_global && tells_apart(Kind::Iteration, 50) {
+        return Kind::Iteration;
+    }
     // Where there are bars, epochs count only if hardly more than the last state of each is there.
     let is_barred = is_most(points.iter().filter(|(_, at)| at.bar.is_some()).count());
     let kinds =
@@ -79,6 +85,7 @@ pub(super) fn decide(points: &[(usize, Position)]) -> Kind {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Track {
     own: Option<i64>,
+    is_global: bool,
     epoch: Option<i64>,
     bar: Option<i64>,
     /// Whether epochs count from 0.
@@ -103,12 +110,14 @@ impl Track {
         let bar = self.bar(marks, is_validation);
         if !is_validation {
             self.own = own.or(self.own);
+            self.is_global |= marks.step.is_some_and(|(rank, _)| rank >= GLOBAL);
         }
         Position {
             own,
             epoch: if marks.bar == Bar::Keras { epoch.or(self.epoch) } else { epoch },
             bar,
             last_own: self.own,
+            is_global: self.is_global,
             last_epoch: self.epoch,
             last_bar: self.bar,
             number,

@@ -27,7 +27,9 @@ const COLUMNS_MAX: usize = 64;
 
 /// The table that begins with `line`, if that names an epoch or a step, a loss, and no number.
 pub(super) fn header(line: &[u8], names: &mut Names) -> Option<Table> {
-    let line = line.trim_ascii();
+    let line = body(line).trim_ascii();
+    // Kaldi: `%Iter	duration	train_loss	valid_loss`
+    let line = line.strip_prefix(b"%").unwrap_or(line);
     let cut = if line.starts_with(b"|") {
         Cut::Border
     } else if line.contains(&b'\t') {
@@ -37,16 +39,26 @@ pub(super) fn header(line: &[u8], names: &mut Names) -> Option<Table> {
     } else {
         Cut::Space
     };
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b" \t|_-/.@".contains(byte);
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b" \t|_-/.@#".contains(byte);
     if line.len() > 1000 || !line.iter().all(is_name) {
         return None;
     }
-    let mut columns: Vec<Name> =
-        cells(line, cut).take(COLUMNS_MAX + 1).map(|cell| names.words(cell)).collect();
+    let mut texts: Vec<&[u8]> = cells(line, cut).take(COLUMNS_MAX + 1).collect();
+    if cut == Cut::Space {
+        join_losses(line, &mut texts);
+    }
+    // spaCy: `E    #       LOSS TOK2VEC  LOSS NER  ENTS_F`
+    if texts.contains(&&b"#"[..]) {
+        let known = [(&b"E"[..], &b"epoch"[..]), (b"#", b"step")];
+        for cell in &mut texts {
+            *cell = known.iter().find(|(short, _)| short == cell).map_or(*cell, |(_, long)| long);
+        }
+    }
+    let mut columns: Vec<Name> = texts.iter().map(|cell| names.words(cell)).collect();
     let is_position = |name: &Name| matches!(name.class, Class::Epoch | Class::Step(2..));
     let first = columns.first().is_some_and(is_position);
     // YOLO names its losses by their boxes and classes alone.
-    for (cell, column) in cells(line, cut).zip(&mut columns) {
+    for (cell, column) in texts.iter().copied().zip(&mut columns) {
         if first && [&b"box"[..], b"obj", b"cls", b"dfl"].contains(&cell) {
             *column = Name {
                 id: names.own(&format!("{}_loss", String::from_utf8_lossy(cell))),
@@ -60,6 +72,28 @@ pub(super) fn header(line: &[u8], names: &mut Names) -> Option<Table> {
     let known = columns.iter().filter(|name| name.class != Class::Unknown).count();
     let has_loss = has_loss && (cut != Cut::Space || 2 * known > columns.len());
     (first && has_loss && columns.len() <= COLUMNS_MAX).then_some(Table { cut, columns })
+}
+
+/// A line without what a logger printed before its table of tabs: `10:15:01 INFO history : 3	2.5	1.5`.
+pub(super) fn body(line: &[u8]) -> &[u8] {
+    let Some(tab) = memchr::memchr(b'\t', line) else { return line };
+    let first = line.get(..tab).unwrap_or_default();
+    let begin = memchr::memmem::rfind(first, b": ").map_or(0, |at| at + 2);
+    line.get(begin..).unwrap_or_default()
+}
+
+/// Joins `train` and `loss`, which a single space parts as it does the columns.
+fn join_losses<'a>(line: &'a [u8], cells: &mut Vec<&'a [u8]>) {
+    let mut at = 0;
+    while at + 1 < cells.len() {
+        if cells[at + 1].eq_ignore_ascii_case(b"loss") && subset_of_word(cells[at]).is_some() {
+            let offset = |cell: &[u8]| cell.as_ptr() as usize - line.as_ptr() as usize;
+            let (begin, end) = (offset(cells[at]), offset(cells[at + 1]) + cells[at + 1].len());
+            cells[at] = line.get(begin..end).unwrap_or_default();
+            cells.remove(at + 1);
+        }
+        at += 1;
+    }
 }
 
 /// Longest line that may be a row without a header.
@@ -132,7 +166,7 @@ impl Table {
     pub(super) fn row(&self, line: &[u8], marks: &mut Marks) -> bool {
         // Cells of rows are numbers, which have no spaces in them.
         let cut = if self.cut == Cut::Gap { Cut::Space } else { self.cut };
-        let mut cells = cells(line.trim_ascii(), cut);
+        let mut cells = cells(body(line).trim_ascii(), cut);
         let Some(position) = cells.next().and_then(position) else { return false };
         let mut found = 1;
         for (cell, &name) in cells.zip(self.columns.iter().skip(1)) {
