@@ -1,6 +1,6 @@
 //! From a log to a diagnosis: the roles, the rules of the core, and what the log could not show.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use tamegrad::logs::{History, Judged, Metric, Sample, judge, step};
 use tamegrad::{Diagnosis, Step, Verdict};
@@ -61,17 +61,12 @@ fn shown<'a>(of: &[&'a Series], decided_by: Option<&Series>) -> Option<&'a Serie
 /// If `map` names a series that the log does not have.
 pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Reading<'a>, String> {
     let roles = Roles::find(log, map)?;
-    let restarts = restarts(log);
-    let told = |series: &Series| {
-        let mut samples = roles::samples(&series.points);
-        if let Some(steps) = &restarts {
-            let known = |sample: &Sample| steps.get(&sample.step).copied().unwrap_or(sample.step);
-            samples.iter_mut().for_each(|sample| sample.step = known(sample));
-        }
-        samples
+    let samples = |series: Option<&Series>| {
+        series.map_or(Vec::new(), |series| roles::samples(&series.points))
     };
-    let samples = |series: Option<&Series>| series.map_or(Vec::new(), told);
-    let all = |of: &[&Series]| -> Vec<Vec<Sample>> { of.iter().map(|series| told(series)).collect() };
+    let all = |of: &[&Series]| -> Vec<Vec<Sample>> {
+        of.iter().map(|series| roles::samples(&series.points)).collect()
+    };
     let (losses, norms) = (all(&roles.losses), all(&roles.grad_norms));
     let (rate, scale) = (samples(roles.learning_rate), samples(roles.loss_scale));
     let tensors: Vec<(&str, Vec<Sample>)> =
@@ -93,6 +88,7 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
         other_losses,
         parts,
         other_norms: other_norms.iter().map(Vec::as_slice).collect(),
+        restarts: restarts(log),
         learning_rate: &rate,
         loss_scale: &scale,
         tensors: tensors.iter().map(|(name, samples)| (*name, &samples[..])).collect(),
@@ -126,15 +122,16 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     Ok(reading)
 }
 
-/// The steps of the trainer by those of the log, where the trainer went back while the log counted on:
-/// W&B does so for several runs in one.
-fn restarts(log: &Log) -> Option<HashMap<i64, i64>> {
+/// The steps of the log at which the trainer's own count went back: W&B counts on over several runs.
+fn restarts(log: &Log) -> Vec<i64> {
     let is_step = |series: &&Series| series.name.ends_with("global_step");
-    let points = &log.series.iter().find(is_step)?.points;
-    let goes_back = points.windows(2).any(|pair| pair[1].value < pair[0].value);
-    let steps = points.iter().filter(|point| point.value.is_finite());
-    goes_back.then(|| steps.map(|point| (point.step, point.value as i64)).collect())
+    let points = log.series.iter().find(is_step).map_or(&[][..], |series| &series.points);
+    let back = points.windows(2).filter(|pair| pair[1].value < pair[0].value);
+    back.map(|pair| pair[1].step).take(RESTARTS_MAX).collect()
 }
+
+/// Restarts that are looked at; more are no restarts.
+const RESTARTS_MAX: usize = 100;
 
 /// The diagnosis of a guard that saw the run itself takes precedence over what its log shows, and no
 /// diagnosis is milder than the alarms of the run.

@@ -42,6 +42,8 @@ pub struct History<'a> {
     pub parts: Vec<&'a [Sample]>,
     /// Other norms of gradients: of single networks, or groups of parameters.
     pub other_norms: Vec<&'a [Sample]>,
+    /// Steps at which the run began again, or went back, though the steps of the log count on.
+    pub restarts: Vec<i64>,
     /// Learning rate.
     pub learning_rate: &'a [Sample],
     /// Scale of the loss in mixed precision.
@@ -186,7 +188,7 @@ pub fn judge(history: &History<'_>) -> (Diagnosis, Option<Judged>) {
 fn alarms(history: &History<'_>) -> Vec<Alarm> {
     let mut found: Vec<(usize, Alarm)> = Vec::new();
     for (index, loss) in history.losses().enumerate() {
-        let alarms = [(0, loss::nonfinite(loss)), (4, loss::explosion(loss))];
+        let alarms = [(0, loss::nonfinite(loss)), (4, loss::explosion(loss, &history.restarts))];
         // A part of a loss that was away for a while did no harm if the whole was not.
         let counts = |alarm: &Alarm| index == 0 || alarm.verdict != Verdict::Recovered;
         let of_loss = alarms.into_iter().filter_map(|(rule, alarm)| Some((rule, alarm?)));

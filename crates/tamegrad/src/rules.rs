@@ -154,6 +154,8 @@ pub struct LogLossRule {
     /// Sigmas of the logarithm that a jump exceeds, and a lasting rise by half: the losses of reinforcement
     /// learning spread over decades.
     pub log_sigmas: f64,
+    /// Spread of the logarithm from which a jump of a few records tells nothing.
+    pub heavy: f64,
     /// A rise that lasts to the end: times the level before.
     pub lasting_ratio: f64,
     /// The records of a lasting rise, at least so many.
@@ -487,6 +489,7 @@ pub const RULES: Rules = Rules {
         jump_ranges: 20.0,
         recovered_ratio: 10.0,
         log_sigmas: 5.5,
+        heavy: 0.5,
         lasting_ratio: 1.6,
         lasting_records: 5,
         first_ratio: 100.0,

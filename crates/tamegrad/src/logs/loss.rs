@@ -70,7 +70,7 @@ fn are_gaps(loss: &[Sample]) -> bool {
     let longest = gaps.iter().map(|gap| gap.len()).max().unwrap_or(0);
     let values = groups.iter().filter(|group| !is_gap(&group[0])).map(|group| group.len());
     let finite: usize = values.sum();
-    begins && gaps.len() >= 3 && longest <= GAP_MAX && finite >= gaps.len() && groups.len() >= 2 * longest
+    begins && gaps.len() >= 3 && longest <= GAP_MAX && finite + 1 >= gaps.len() && groups.len() >= 2 * longest
 }
 
 /// The first record from which on the loss stays, up to the record `end`, above 1.5 times the level
@@ -93,13 +93,13 @@ fn rise_before(loss: &[Sample], end: usize) -> usize {
 
 /// Where an episode begins that is not over at the record `end`.
 fn open_episode(loss: &[Sample], end: usize) -> Option<usize> {
-    let found = episodes(loss);
+    let found = episodes(loss, &[]);
     found.iter().find(|e| e.begin < end && e.back.is_none_or(|back| back >= end)).map(|e| e.begin)
 }
 
 /// A jump or a rise of a finite loss.
-pub(super) fn explosion(loss: &[Sample]) -> Option<Alarm> {
-    left_for_good(loss).or_else(|| departed(loss))
+pub(super) fn explosion(loss: &[Sample], restarts: &[i64]) -> Option<Alarm> {
+    left_for_good(loss).or_else(|| departed(loss, restarts))
 }
 
 /// A loss that jumps in its first records, before there is a level, and then stays flat where it began
@@ -137,8 +137,8 @@ pub(super) fn is_up_early(loss: &[Sample]) -> bool {
 }
 
 /// A loss that leaves its level.
-fn departed(loss: &[Sample]) -> Option<Alarm> {
-    let found = episodes(loss);
+fn departed(loss: &[Sample], restarts: &[i64]) -> Option<Alarm> {
+    let found = episodes(loss, restarts);
     let worst = found.iter().map(|episode| episode.severity).fold(0.0, f64::max);
     // What is small beside the worst is not where it began.
     let first = found.iter().find(|episode| episode.severity >= 0.5 * worst)?;
@@ -208,14 +208,16 @@ struct Episode {
     severity: f64,
 }
 
-fn episodes(loss: &[Sample]) -> Vec<Episode> {
+/// The episodes of a loss. At the restarts, the run began anew though its steps count on.
+fn episodes(loss: &[Sample], restarts: &[i64]) -> Vec<Episode> {
     let mut calm: Vec<f64> = Vec::new();
     let mut found = Vec::new();
     let mut at = 0;
     let mut newest = i64::MIN;
     while let Some(sample) = loss.get(at) {
         // A run that starts again from its first steps has no history.
-        if sample.step < newest && sample.step <= loss[0].step {
+        let begins_again = restarts.iter().any(|step| newest < *step && *step <= sample.step);
+        if sample.step < newest && sample.step <= loss[0].step || begins_again && newest > i64::MIN {
             calm.clear();
         }
         newest = sample.step;
@@ -223,11 +225,13 @@ fn episodes(loss: &[Sample]) -> Vec<Episode> {
             at += 1;
             continue;
         }
-        match Departure::of(loss, at, &calm) {
+        match Departure::of(loss, at, &calm, restarts) {
             Some(departure) => {
                 let episode = departure.follow(loss, at);
                 let back = episode.back;
-                found.extend(Some(episode).filter(|e| e.sigmas >= e.limit));
+                let is_short = back.is_some_and(|back| back - episode.begin < HEAVY_RECORDS);
+                let counts = episode.sigmas >= episode.limit && !(departure.is_heavy && is_short);
+                found.extend(Some(episode).filter(|_| counts));
                 match back {
                     Some(back) => at = back.max(at + 1),
                     None => break,
@@ -250,10 +254,15 @@ struct Departure {
     home: f64,
     /// Sigmas that the peak must reach.
     limit: f64,
+    /// Whether losses spread so far that a few records tell nothing.
+    is_heavy: bool,
 }
 
+/// Records of a jump that counts where losses are heavy-tailed.
+const HEAVY_RECORDS: usize = 5;
+
 impl Departure {
-    fn of(loss: &[Sample], at: usize, calm: &[f64]) -> Option<Self> {
+    fn of(loss: &[Sample], at: usize, calm: &[f64], restarts: &[i64]) -> Option<Self> {
         let near = last(calm, NEAR);
         if near.len() < 3 {
             return None;
@@ -269,23 +278,26 @@ impl Departure {
             let range = (high - low).max(f64::MIN_POSITIVE);
             let jumps = value - high > RULE.jump_ranges * range;
             let limit = RULE.jump_ranges;
-            return jumps.then_some(Self { level, spread: range, home: high, limit });
+            return jumps.then_some(Self { level, spread: range, home: high, limit, is_heavy: false });
         }
         let home = highest.max(1.2 * level);
         let steps: Vec<f64> = near.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
         let step = 1.4826 * median(steps).unwrap_or(0.0);
         let spread = spread.max(step).max(0.01 * level);
         let log_spread = log_spread(last(calm, FAR));
+        // A few records do not show how far losses spread.
+        let known = if calm.len() < RULES.warm_up.logs as usize { 0.0 } else { log_spread };
+        let is_heavy = known > RULE.heavy;
         let jumps = value > RULE.jump_ratio * level
             && value > RULE.jump_over_highest * highest
             && value - level > RULE.jump_sigmas * spread
-            && (value / level).ln() > RULE.log_sigmas * log_spread;
+            && (value / level).ln() > RULE.log_sigmas * known;
         if jumps {
-            return Some(Self { level, spread, home, limit: RULE.jump_sigmas });
+            return Some(Self { level, spread, home, limit: RULE.jump_sigmas, is_heavy });
         }
-        if lasts(loss, at, near, level, log_spread) && is_one_run(loss, at) {
+        if lasts(loss, at, near, level, log_spread) && is_one_run(loss, at, restarts) {
             // It is far above all records before, whatever their spread.
-            return Some(Self { level, spread, home, limit: 0.0 });
+            return Some(Self { level, spread, home, limit: 0.0, is_heavy });
         }
         let spread = centre_and_spread(last(calm, FAR)).1.max(0.01 * level);
         let is_up = |value: f64, sigmas: f64| {
@@ -294,7 +306,7 @@ impl Departure {
         let next = loss[at..].iter().filter(|s| s.value.is_finite()).take(RISE_RECORDS);
         let up = next.filter(|s| is_up(s.value, RULE.rise_sigmas - 2.0)).count();
         let rises = near.len() == NEAR && is_up(value, RULE.rise_sigmas) && up >= RISE_RECORDS - 1;
-        rises.then_some(Self { level, spread, home, limit: RULE.rise_peak_sigmas })
+        rises.then_some(Self { level, spread, home, limit: RULE.rise_peak_sigmas, is_heavy })
     }
 
     /// Follows the loss until three records in a row are back by their median, or to the end.
@@ -335,8 +347,10 @@ fn lasts(loss: &[Sample], at: usize, near: &[f64], level: f64, log_spread: f64) 
 
 /// Whether steps go up from shortly before a record to the end: no other run, and no part of this one
 /// that was repeated.
-fn is_one_run(loss: &[Sample], at: usize) -> bool {
-    loss[at.saturating_sub(NEAR)..].windows(2).all(|pair| pair[0].step <= pair[1].step)
+fn is_one_run(loss: &[Sample], at: usize, restarts: &[i64]) -> bool {
+    let near = &loss[at.saturating_sub(NEAR)..];
+    near.windows(2).all(|pair| pair[0].step <= pair[1].step)
+        && !restarts.iter().any(|step| near[0].step < *step)
 }
 
 /// Robust spread of the logarithms of losses about where they are heading: from one to the next.

@@ -1,4 +1,4 @@
-//! Whether a loss rose because of the weights of its parts, which is no explosion.
+//! Whether a loss rose because a term was added to it or weighted more, which is no explosion.
 
 use super::{Alarm, History, Judged, Sample};
 use crate::finding::SignName;
@@ -34,8 +34,8 @@ pub(super) fn have_changed(history: &History<'_>, alarm: &Alarm) -> bool {
     let is_calm = |part: &[Sample]| highest(&part[at..to]) <= CALM * highest(&part[from..at]);
     let old: Vec<&[Sample]> =
         parts.iter().copied().filter(|part| part[..at].iter().any(|s| s.value != 0.0)).collect();
-    let together = !old.is_empty() && explains(&old) && old.iter().all(|part| is_calm(part));
-    together || old.iter().any(|part| explains(&[part]) && is_calm(part))
+    let explain = explains(&old) || old.iter().any(|part| explains(&[part]));
+    !old.is_empty() && explain && old.iter().all(|part| is_calm(part))
 }
 
 #[cfg(test)]
