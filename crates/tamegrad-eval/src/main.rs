@@ -7,6 +7,7 @@ mod cases;
 mod logs;
 #[cfg(feature = "train")]
 mod loops;
+mod made;
 mod score;
 mod trust;
 
@@ -48,8 +49,20 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct Logs {
     /// A folder with labels.tsv (columns id, label, onset_step) and a folder of logs for each id
-    #[arg(value_name = "DIR")]
-    corpus: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "made")]
+    corpus: Option<PathBuf>,
+    /// Make logs of runs whose truth is known, in many ways to keep them, instead
+    #[arg(long, conflicts_with = "corpus")]
+    made: bool,
+    /// Of the made logs only a fixed tenth
+    #[arg(long, requires = "made")]
+    tenth: bool,
+    /// List the made logs that were not judged rightly
+    #[arg(long, requires = "made")]
+    misses: bool,
+    /// Write these to a folder
+    #[arg(long, value_name = "FOLDER", requires = "made")]
+    keep: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
