@@ -22,9 +22,9 @@ use self::write::{Truth, WRITERS, Writer};
 use crate::{Logs, Scored, to_json};
 
 /// Seeds of each kind of run: with them there are more than 10,000 logs.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 30;
 /// Those of the tenth that is run as a test.
-const SEEDS_OF_A_TENTH: u64 = 1;
+const SEEDS_OF_A_TENTH: u64 = 3;
 
 /// What was counted of some logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

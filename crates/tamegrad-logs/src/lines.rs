@@ -102,12 +102,16 @@ pub(crate) fn bad_bytes(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(is_bad(byte))).sum()
 }
 
-/// Whether bytes are text. Zeros may follow it, where a crash left them in place of what was not yet
-/// written, but not precede it.
+/// Zeros in a row that a crash leaves at least; fewer are part of something binary.
+const ZEROS_MIN: usize = 8;
+
+/// Whether bytes are text. A block of zeros may follow it, which a crash left in place of what was not
+/// yet written.
 pub(crate) fn is_text(bytes: &[u8]) -> bool {
     let Some(zero) = memchr::memchr(0, bytes) else { return true };
-    let before = bytes.get(..zero).unwrap_or_default();
-    whole_lines(before) > 0 && bad_bytes(before) == 0
+    let (before, rest) = bytes.split_at(zero);
+    let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+    whole_lines(before) > 0 && bad_bytes(before) == 0 && (zeros >= ZEROS_MIN || zeros == rest.len())
 }
 
 /// How many of these bytes are whole lines.

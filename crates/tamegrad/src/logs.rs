@@ -183,8 +183,8 @@ pub fn judge(history: &History<'_>) -> (Diagnosis, Option<Judged>) {
     (diagnosis, Some(first.of))
 }
 
-/// The alarms of all series, the one that decides first: what lasts goes before what came back, then
-/// the surer rule, then what began first.
+/// The alarms of all series, the one that decides first: what lasts goes before what came back. Of what
+/// lasts the first to begin decides, of what came back the surest rule.
 fn alarms(history: &History<'_>) -> Vec<Alarm> {
     let mut found: Vec<(usize, Alarm)> = Vec::new();
     for (index, loss) in history.losses().enumerate() {
@@ -217,8 +217,19 @@ fn alarms(history: &History<'_>) -> Vec<Alarm> {
         let of_norm = alarms.into_iter().filter_map(|(rule, alarm)| Some((rule, alarm?)));
         found.extend(of_norm.map(|(rule, alarm)| (rule, alarm.of(Judged::GradientNorm(index)))));
     }
-    found.sort_by_key(|(rule, alarm)| (alarm.verdict == Verdict::Recovered, *rule, alarm.onset));
-    found.into_iter().map(|(_, alarm)| alarm).collect()
+    // What lasts is one event: the surest rule says what came of it, the earliest where it began.
+    let lasts = |alarm: &Alarm| alarm.verdict != Verdict::Recovered;
+    let surest = found.iter().filter(|(_, alarm)| lasts(alarm)).min_by_key(|(rule, _)| *rule);
+    let surest = surest.map(|(_, alarm)| alarm.verdict);
+    found.sort_by_key(|(rule, alarm)| match lasts(alarm) {
+        true => (false, alarm.onset, *rule),
+        false => (true, *rule as i64, *rule),
+    });
+    let mut alarms: Vec<Alarm> = found.into_iter().map(|(_, alarm)| alarm).collect();
+    if let (Some(first), Some(verdict)) = (alarms.first_mut(), surest) {
+        first.verdict = verdict;
+    }
+    alarms
 }
 
 /// A step of a log; those before 0 count as 0.

@@ -142,6 +142,9 @@ pub(super) enum Truth {
 /// has not.
 const EXPLODED: f64 = 3.0;
 const HEALTHY: f64 = 1.3;
+/// Part of what was learned that a healthy run never loses, where so much was learned.
+const LOST: f64 = 0.4;
+const LEARNED: f64 = 0.2;
 /// Times the best loss so far at which an explosion begins.
 const BEGINS: f64 = 2.0;
 
@@ -273,7 +276,13 @@ fn truth(run: &Run, all: &[Record], kept: &[Record]) -> Truth {
         if truth.is_finite() && measured.loss.is_finite() { truth / first } else { f64::INFINITY }
     };
     let highest = run.steps.iter().map(height).fold(0.0, f64::max);
-    if highest < HEALTHY {
+    let mut best = f64::INFINITY;
+    let mut lost: f64 = 0.0;
+    for measured in &run.steps {
+        best = best.min(height(measured));
+        lost = lost.max((height(measured) - best) / (1.0 - best).max(LEARNED));
+    }
+    if highest < HEALTHY && lost < LOST {
         // A single bad batch is in the loss of its record, though it may do no harm.
         let seen = run.steps.iter().map(|m| m.loss).fold(0.0, f64::max);
         return if seen < 20.0 * first { Truth::Healthy } else { Truth::Rough };
@@ -289,6 +298,12 @@ fn truth(run: &Run, all: &[Record], kept: &[Record]) -> Truth {
         return Truth::Unseen;
     }
     let peak = kept.iter().position(seen).unwrap_or(0);
+    // What is as high from the first record to the last has no level that it left.
+    let is_finite = kept.iter().all(|record| record.told.loss.is_finite());
+    let end = kept.iter().map(|record| record.told.truth).fold(0.0, f64::max);
+    if peak == 0 && is_finite && end < 10.0 * kept[0].told.truth {
+        return Truth::Unseen;
+    }
     let mut best = f64::INFINITY;
     let mut onset = None;
     for (index, record) in kept[..=peak].iter().enumerate() {

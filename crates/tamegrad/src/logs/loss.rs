@@ -74,12 +74,18 @@ fn are_gaps(loss: &[Sample]) -> bool {
 }
 
 /// The first record from which on the loss stays, up to the record `end`, above 1.5 times the level
-/// before it; `end` if there is none.
+/// before it; `end` if there is none. A rise may be slow: it goes back as long as there is one within
+/// [`BEFORE_NAN`] records.
 fn rise_before(loss: &[Sample], end: usize) -> usize {
-    let from = end.saturating_sub(BEFORE_NAN).max(1);
-    let mut lowest = f64::INFINITY;
+    let mut lowest = loss.get(end).map_or(f64::INFINITY, |sample| sample.value);
+    if !lowest.is_finite() {
+        lowest = f64::INFINITY;
+    }
     let mut begin = end;
-    for at in (from..end).rev() {
+    for at in (1..end).rev() {
+        if begin - at > BEFORE_NAN {
+            break;
+        }
         lowest = lowest.min(loss[at].value);
         let before = &loss[at.saturating_sub(20)..at];
         let is_positive = before.iter().all(|sample| sample.value > 0.0);
@@ -150,7 +156,9 @@ fn departed(loss: &[Sample], restarts: &[i64]) -> Option<Alarm> {
         Measure::new(Quantity::LossEpisodes, found.len() as f64),
     ];
     let back = back.and_then(|at| loss.get(at)).map(|sample| sample.step);
-    let onset = loss[first.begin].step;
+    let is_open = first.back.is_none();
+    let begin = if is_open { rise_before(loss, first.begin) } else { first.begin };
+    let onset = loss[begin].step;
     Some(Alarm { back, ..Alarm::new(SignName::LossFluctuates, onset, verdict, evidence) })
 }
 
@@ -192,6 +200,7 @@ fn is_constant_after(loss: &[Sample], episode: &Episode) -> bool {
         && !falls
         && now > (1.0 + RULE.flat) * episode.level
         && now > (1.0 - 4.0 * RULE.flat) * first
+        && now < (1.0 + 4.0 * RULE.flat) * first
 }
 
 /// A stretch in which the loss is far above its level.

@@ -56,7 +56,7 @@ mod tests {
         };
         assert_eq!(verdict(vec![&first]), Verdict::Healthy);
         assert_eq!(verdict(vec![&first, &term]), Verdict::Healthy);
-        assert_eq!(verdict(vec![&whole]), Verdict::Dead);
-        assert_eq!(verdict(vec![]), Verdict::Dead);
+        assert_eq!(verdict(vec![&whole]), Verdict::Exploding);
+        assert_eq!(verdict(vec![]), Verdict::Exploding);
     }
 }

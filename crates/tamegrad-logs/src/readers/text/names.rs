@@ -210,7 +210,7 @@ fn position_at_end(raw: &[u8]) -> Class {
 
 /// Words before `step` with which it is not that of the line.
 const NO_POSITION: &[&str] = &[
-    "after", "checkpoint", "each", "eval", "first", "last", "log", "logging", "more", "n", "next",
+    "after", "checkpoint", "each", "episode", "eval", "first", "last", "log", "logging", "more", "n", "next",
     "number", "per", "print", "remaining", "resume", "resumed", "resuming", "save", "saved", "saving",
     "skip", "skipped", "skipping", "this", "total", "until", "up", "which",
 ];
