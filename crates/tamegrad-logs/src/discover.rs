@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tamegrad_runs::ReadError;
 
-use crate::files::{entries, files_below, is_pipe, not_a_file, open};
+use crate::files::{entries, files_below, is_open_pipe, not_a_file, open};
 use crate::log::{Log, LogBuilder};
 use crate::readers::{Format, Growing, HEAD_BYTES, Head, LONG_HEAD_BYTES, READERS, Reader};
 use crate::roles::Map;
@@ -185,7 +185,7 @@ impl Search {
             }
             return Ok(());
         }
-        if is_pipe(&metadata.file_type()) {
+        if is_open_pipe(path, &metadata.file_type()) {
             return take_in(path, File::open(path).map_err(fail)?)
                 .and_then(|unpacked| self.unpacked(unpacked));
         }

@@ -142,7 +142,7 @@ pub trait Growing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::sample::Index;
 
     use super::*;
@@ -208,7 +208,7 @@ mod tests {
     }
 
     /// The points of a series, as `step:value`.
-    pub(super) fn points(log: &Log, name: &str) -> String {
+    pub(crate) fn points(log: &Log, name: &str) -> String {
         let points = log.series(name).map(|series| &series.points[..]).unwrap_or_default();
         let points: Vec<String> =
             points.iter().map(|point| format!("{}:{}", point.step, point.value)).collect();

@@ -455,3 +455,123 @@ impl<R: Read> Read for Utf8<R> {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Source, discover, discover_input};
+
+    const LOG: &str = "step 1 loss 2.5\nstep 2 loss 2.25\nstep 3 loss nan\n";
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, bytes) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, *bytes).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+
+    fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+        for (name, bytes) in files {
+            archive.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+            archive.write_all(bytes).unwrap();
+        }
+        archive.finish().unwrap().into_inner()
+    }
+
+    fn utf16(text: &str, is_big_endian: bool) -> Vec<u8> {
+        let units = text.encode_utf16();
+        let bytes = units.map(|unit| if is_big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() });
+        bytes.flatten().collect()
+    }
+
+    /// The loss of a log, as `step:value`.
+    fn loss(source: &Source) -> String {
+        crate::readers::tests::points(&source.read().unwrap(), "loss")
+    }
+
+    #[test]
+    fn packed_logs_are_read_alone_and_in_a_folder() {
+        let log = LOG.as_bytes();
+        let marked = |is_big_endian| utf16(&format!("\u{feff}{LOG}"), is_big_endian);
+        for (name, bytes, inner) in [
+            ("train.log.gz", gzip(log), ""),
+            ("train.log.zst", zstd(log), ""),
+            ("twice.gz", [gzip(&log[..16]), gzip(&log[16..])].concat(), ""),
+            ("little.log", marked(false), ""),
+            ("big.log", marked(true), ""),
+            ("unmarked.txt", utf16(LOG, false), ""),
+            ("powershell.log.gz", gzip(&marked(false)), ""),
+            ("run.zip", zip(&[("a/train.log", log), ("b.png", b"\x89PNG")]), "a/train.log"),
+            ("run.tgz", gzip(&tar(&[("a/train.log", log)])), "a/train.log"),
+            ("deep.tar", tar(&[("a/train.log.gz", &gzip(log))]), "a/train.log"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            for searched in [&path, folder.path()] {
+                let (sources, errors) = discover(searched);
+                assert_eq!((sources.len(), errors.len()), (1, 0), "{name}: {errors:?}");
+                let shown = if inner.is_empty() { path.clone() } else { path.join(inner) };
+                assert_eq!(sources[0].path(), shown);
+                assert_eq!(loss(&sources[0]), "1:2.5 2:2.25 3:NaN", "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_leaves_the_archive_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.zip");
+        fs::write(&path, zip(&[("../../out.log", LOG.as_bytes()), ("a.log", LOG.as_bytes())])).unwrap();
+        let (sources, _) = discover(&path);
+        assert_eq!(sources.iter().map(|s| s.path().to_owned()).collect::<Vec<_>>(), [path.join("a.log")]);
+    }
+
+    #[test]
+    fn what_is_cut_is_read_as_far_as_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("train.log.gz");
+        let lines: String = (0..3000).map(|i| format!("step {i} loss 2.{:03}\n", i * 7 % 1000)).collect();
+        let whole = gzip(lines.as_bytes());
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let log = discover(&path).0[0].read().unwrap();
+        assert!(log.series("loss").unwrap().points.len() > 500);
+        assert_eq!(log.notices[0].path, path);
+        assert!(log.notices[0].text.starts_with("unpacking stopped"), "{}", log.notices[0]);
+    }
+
+    #[test]
+    fn a_packed_log_that_has_grown_is_unpacked_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("train.log.gz");
+        fs::write(&path, gzip(LOG.as_bytes())).unwrap();
+        let source = discover(&path).0.remove(0);
+        let longer = format!("{LOG}step 4 loss 9\n");
+        fs::write(&path, [gzip(longer.as_bytes()), Vec::new()].concat()).unwrap();
+        assert_eq!(loss(&source), "1:2.5 2:2.25 3:NaN 4:9");
+    }
+
+    #[test]
+    fn an_input_is_read_to_its_end() {
+        let (sources, errors) = discover_input(Path::new("standard input"), LOG.as_bytes(), &[]);
+        assert_eq!(errors.len(), 0, "{errors:?}");
+        assert_eq!(loss(&sources[0]), "1:2.5 2:2.25 3:NaN");
+        let (_, errors) = discover_input(Path::new("standard input"), &b""[..], &[]);
+        assert!(errors[0].to_string().starts_with("standard input: got an empty file"), "{}", errors[0]);
+    }
+}

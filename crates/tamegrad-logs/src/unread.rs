@@ -88,3 +88,44 @@ pub(crate) fn folder(path: &Path) -> String {
     }
     "a folder without a training log".to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover;
+    use std::fs;
+
+    #[test]
+    fn files_that_are_not_read_are_named_if_they_are_logs() {
+        let pointer = format!("{}v1\noid sha256:00\n", String::from_utf8_lossy(LFS_POINTER));
+        for (name, bytes, said, is_log) in [
+            ("train.log", pointer.as_bytes(), "a Git LFS pointer", true),
+            ("picture.png", pointer.as_bytes(), "a Git LFS pointer", false),
+            ("train.log.xz", b"\xfd7zXZ\0...", "a file compressed by xz", true),
+            ("model.pkl", b"\x80\x04...", "a pickle", false),
+            ("run-1.wandb", b"", "an empty file", true),
+            ("notes.txt", b"Nothing.\n", "text that begins with", false),
+            ("data.bin", b"\0\x01", "a binary file", false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            let alone = discover(&path).1.remove(0).to_string();
+            assert!(alone.contains(&format!("got {said}")), "{alone}");
+            fs::write(folder.path().join("log.jsonl"), "{\"step\": 1, \"loss\": 2}\n").unwrap();
+            let (sources, errors) = discover(folder.path());
+            assert_eq!((sources.len(), errors.len()), (1, usize::from(is_log)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_wandb_run_lead_to_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = folder.path().join("files");
+        fs::create_dir(&files).unwrap();
+        fs::write(files.join("config.yaml"), "lr: 1\n").unwrap();
+        fs::write(folder.path().join("run-x.wandb"), "").unwrap();
+        let error = discover(&files).1.remove(0).to_string();
+        assert!(error.contains("run-x.wandb"), "{error}");
+    }
+}

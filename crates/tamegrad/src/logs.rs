@@ -371,4 +371,33 @@ mod tests {
         assert!(spikes.is_some_and(|sign| sign.count > 0), "{:?}", found.signs);
         assert!(!found.remedies.is_empty());
     }
+
+    #[test]
+    fn every_loss_and_norm_is_judged_and_the_one_that_decided_is_told() {
+        let quiet = samples(&calm(1.0, 0.05, 40));
+        let nan = samples(&[calm(1.0, 0.05, 20), vec![f64::NAN; 20]].concat());
+        let away = samples(&[calm(1.0, 0.05, 25), vec![900.0; 15]].concat());
+        let spike = samples(&[calm(1.0, 0.05, 25), vec![900.0], calm(1.0, 0.05, 14)].concat());
+        let check = |history: History<'_>| {
+            let history = History { loss: &quiet, gradient_norm: &quiet, ..history };
+            let (found, by) = judge(&history);
+            (found.verdict, found.onset.map(|step| step.0), by)
+        };
+        let none = History::default;
+        let healthy = (Verdict::Healthy, None, None);
+        let exploded = |by| (Verdict::Exploded, Some(20), Some(by));
+        let exploding = |by| (Verdict::Exploding, Some(25), Some(by));
+        let losses = vec![&quiet[..], &nan];
+        assert_eq!(check(History { other_losses: losses, ..none() }), exploded(Judged::Loss(2)));
+        let losses = vec![&away[..]];
+        assert_eq!(check(History { other_losses: losses, ..none() }).1, Some(25));
+        assert_eq!(check(History { other_losses: vec![&spike], ..none() }), healthy);
+        // What a part does is in the whole, but for a NaN.
+        assert_eq!(check(History { parts: vec![&away], ..none() }), healthy);
+        assert_eq!(check(History { parts: vec![&nan], ..none() }), exploded(Judged::Part(0)));
+        let growing: Vec<f64> = (1..16).map(|i| 7f64.powi(i)).collect();
+        let growing = samples(&[calm(1.0, 0.05, 25), growing].concat());
+        let found = check(History { other_norms: vec![&quiet, &growing], ..none() });
+        assert_eq!(found, exploding(Judged::GradientNorm(2)));
+    }
 }

@@ -255,4 +255,41 @@ mod tests {
         assert_eq!(verdict(&quiet, &norm), (Verdict::Healthy, None));
         assert_eq!(verdict(&reacts, &norm), (Verdict::Exploding, Some(60)));
     }
+
+    #[test]
+    fn norms_that_are_no_numbers_at_the_end_or_in_means() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        let norm = |last: &[f64]| [&calm(0.5, 0.1, 30), last].concat();
+        let loss = |count: usize| -> Vec<f64> { (0..count).map(|i| 2.0 - 0.01 * i as f64).collect() };
+        // (what, losses, norms, verdict, onset)
+        let cases: [(&str, Vec<f64>, Vec<f64>, Verdict, Option<i64>); 5] = [
+            ("in the last record", loss(30), norm(&[nan]), Verdict::Exploded, Some(30)),
+            ("before the last loss", loss(33), norm(&[nan]), Verdict::Healthy, None),
+            ("Inf in the last record", loss(30), norm(&[inf]), Verdict::Healthy, None),
+            ("Inf in each mean", loss(8), vec![inf; 8], Verdict::Healthy, None),
+            ("Inf and a loss that rises", vec![2.0, 2.1, 2.3, 2.6, 2.9], vec![inf; 5], Verdict::Exploded, Some(0)),
+        ];
+        for (what, losses, norms, want, onset) in cases {
+            assert_eq!(verdict(&losses, &norms), (want, onset), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_spike_of_norm_and_loss_together_counts_once() {
+        let spike = |height: f64, level: f64| {
+            [&calm(level, 0.05 * level, 40)[..], &[height], &calm(level, 0.05 * level, 20)].concat()
+        };
+        let (norm, loss) = (spike(300.0, 0.5), spike(5.5, 2.0));
+        assert_eq!(verdict(&loss, &norm), (Verdict::Recovered, Some(40)));
+        assert_eq!(verdict(&spike(2.4, 2.0), &norm), (Verdict::Healthy, None));
+        assert_eq!(verdict(&loss, &spike(5.0, 0.5)), (Verdict::Healthy, None));
+    }
+
+    #[test]
+    fn growth_in_a_short_log_has_to_be_large() {
+        let loss = [8.5, 8.4, 8.3, 8.3, 8.6, 8.9];
+        let norm = [1.7, 1.6, 1.7, 1.8, 14.0, 110.0];
+        assert_eq!(verdict(&loss, &norm), (Verdict::Exploding, Some(4)));
+        assert_eq!(verdict(&loss, &[1.7, 1.6, 1.7, 1.8, 6.0, 14.0]), (Verdict::Healthy, None));
+    }
 }

@@ -121,8 +121,8 @@ fn left_for_good(loss: &[Sample]) -> Option<Alarm> {
     let (level, spread) = centre_and_spread(end);
     let is_flat = after.len() >= NEAR && spread <= RULE.flat * level;
     let peak = finite[at].value;
-    // A run that learns all the same ends below where it began.
-    let is_lost = level > (1.0 - 4.0 * RULE.flat) * first.value && peak > RULE.first_ratio * level;
+    // A run that learns all the same ends well below where it began.
+    let is_lost = level > 0.5 * first.value && peak > RULE.first_ratio * level;
     let evidence = vec![
         Measure::new(Quantity::PeakLoss, peak).against(Reference::First, first.value),
         Measure::new(Quantity::Loss, level).against(Reference::Before, highest),
@@ -239,7 +239,8 @@ fn episodes(loss: &[Sample], restarts: &[i64]) -> Vec<Episode> {
                 let episode = departure.follow(loss, at);
                 let back = episode.back;
                 let is_short = back.is_some_and(|back| back - episode.begin < HEAVY_RECORDS);
-                let counts = episode.sigmas >= episode.limit && !(departure.is_heavy && is_short);
+                let is_heavy = departure.is_heavy || back.is_some_and(|back| is_heavy_after(loss, back));
+                let counts = episode.sigmas >= episode.limit && !(is_heavy && is_short);
                 found.extend(Some(episode).filter(|_| counts));
                 match back {
                     Some(back) => at = back.max(at + 1),
@@ -265,6 +266,12 @@ struct Departure {
     limit: f64,
     /// Whether losses spread so far that a few records tell nothing.
     is_heavy: bool,
+}
+
+/// Whether losses from a record on spread over decades, where that many are known.
+fn is_heavy_after(loss: &[Sample], back: usize) -> bool {
+    let after: Vec<f64> = values(&loss[back..]).filter(|value| value.is_finite()).take(FAR).collect();
+    after.len() >= RULES.warm_up.logs as usize && log_spread(&after) > RULE.heavy
 }
 
 /// Records of a jump that counts where losses are heavy-tailed.
@@ -427,6 +434,63 @@ mod tests {
         for (what, losses, want, onset) in cases {
             assert_eq!(verdict(&losses, &[]), (want, onset), "{what}");
         }
+    }
+
+    /// Losses that fall from one value to another, with a small wobble.
+    fn falling(from: f64, to: f64, count: usize) -> Vec<f64> {
+        let part = |i: usize| i as f64 / (count - 1) as f64;
+        let wobble = calm(1.0, 0.01, count);
+        (0..count).map(|i| wobble[i] * (from + (to - from) * part(i))).collect()
+    }
+
+    #[test]
+    fn a_rise_that_lasts_is_found_whatever_came_before() {
+        let flat = calm(2.3, 0.01, 40);
+        // (what, before, after, verdict, onset)
+        let cases: [(&str, Vec<f64>, Vec<f64>, Verdict, Option<i64>); 9] = [
+            ("after a long descent", falling(2.4, 0.7, 90), calm(8.0, 0.3, 30), Verdict::Exploding, Some(90)),
+            ("while it falls", falling(1.7, 0.8, 28), calm(4.2, 0.2, 11), Verdict::Exploding, Some(28)),
+            ("after a few records", falling(1.4, 1.2, 7), calm(11.0, 0.4, 10), Verdict::Exploding, Some(7)),
+            ("after two records", vec![1.5, 1.3], vec![3.4, 6.0, 5.0, 4.8, 4.7], Verdict::TooEarly, None),
+            ("a slow rise", vec![], (0..80).map(|i| 1.03_f64.powi(i)).collect(), Verdict::Healthy, None),
+            ("flat at a constant answer", falling(2.4, 1.3, 40), [&[3e4, 90.0][..], &flat].concat(), Verdict::Exploding, Some(40)),
+            ("back to its level", falling(2.4, 1.3, 40), [&[3e4, 90.0][..], &calm(1.3, 0.01, 40)].concat(), Verdict::Recovered, Some(40)),
+            ("in the first records", vec![2.9, 2.7], [&[8e5][..], &flat].concat(), Verdict::Exploding, Some(2)),
+            ("high at first", vec![8e5, 30.0, 3.0], calm(2.0, 0.05, 30), Verdict::Healthy, None),
+        ];
+        for (what, before, after, want, onset) in cases {
+            assert_eq!(verdict(&[before, after].concat(), &[]), (want, onset), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_onset_of_a_slow_explosion_is_where_it_began() {
+        let rise: Vec<f64> = (1..30).map(|i| 2.0 * 1.9_f64.powi(i)).collect();
+        let loss = [calm(2.0, 0.1, 60), rise].concat();
+        assert_eq!(verdict(&loss, &[]), (Verdict::Exploding, Some(60)));
+    }
+
+    #[test]
+    fn losses_that_spread_over_decades_are_no_explosions() {
+        let wild = [9.0, 300.0, 40.0, 2.0, 900.0, 15.0, 120.0, 5.0, 60.0, 2000.0, 25.0];
+        let loss: Vec<f64> = (0..90).map(|i| wild[(i * 7) % 11] * (1.0 + 0.01 * i as f64)).collect();
+        let one = [&loss[..], &[90_000.0], &loss[..20]].concat();
+        assert_eq!(verdict(&loss, &[]), (Verdict::Healthy, None));
+        assert_eq!(verdict(&one, &[]), (Verdict::Healthy, None));
+        let stays = [loss, vec![4e6; 12]].concat();
+        assert_eq!(verdict(&stays, &[]), (Verdict::Exploding, Some(90)));
+    }
+
+    #[test]
+    fn records_without_a_value_are_no_nan_of_the_network() {
+        let nan = f64::NAN;
+        let gaps: Vec<f64> = (0..60).map(|i| if i % 5 == 2 { nan } else { 2.0 }).collect();
+        assert_eq!(verdict(&gaps, &[]), (Verdict::Healthy, None));
+        // From the middle on, and to the end, it is.
+        let late = [calm(2.0, 0.1, 30), gaps.clone()].concat();
+        assert_eq!(verdict(&late, &[]), (Verdict::Recovered, Some(32)));
+        let broken = [gaps, vec![nan; 9]].concat();
+        assert_eq!(verdict(&broken, &[]).0, Verdict::Exploded);
     }
 
     #[test]

@@ -54,5 +54,13 @@ mod tests {
         assert_eq!(onset(fall(65536.0, 12).collect()), None);
         assert_eq!(onset(vec![1024.0, 512.0, 1024.0, 512.0, 256.0]), None);
         assert_eq!(onset(vec![]), None);
+        // It ends at the least scale that there is, and every step overflows there.
+        let to_one: Vec<f64> = fall(65536.0, 17).chain([1.0; 4]).collect();
+        assert_eq!(onset(to_one), Some(0));
+        let rests: Vec<f64> = fall(65536.0, 17).chain([1.0]).collect();
+        assert_eq!(onset(rests.into_iter().chain([2.0, 2.0, 2.0, 4.0]).collect()), None);
+        // The log ends while it falls, from where no search begins.
+        assert_eq!(onset(fall(64.0, 6).collect()), Some(0));
+        assert_eq!(onset(fall(2f64.powi(32), 6).collect()), None);
     }
 }
