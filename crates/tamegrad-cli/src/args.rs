@@ -163,13 +163,17 @@ pub(crate) struct NotBuilt {
 /// Arguments of `diagnose`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Diagnose {
-    /// Logs, or folders to search for logs
+    /// Logs, or folders to search for logs; - is the standard input
     #[arg(value_name = "PATH", required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Use the series NAME as ROLE: loss, grad_norm, lr, loss_scale or metric
+    /// Use the series NAME as ROLE: loss, grad_norm, lr, loss_scale or metric; may be repeated, and NAME
+    /// may be a pattern with * and ?
     #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
     pub(crate) map: Vec<(Role, String)>,
-    /// List the series of each log instead of diagnosing it
+    /// Save what --map says in tamegrad.toml beside the logs, where it is found the next time
+    #[arg(long, requires = "map")]
+    pub(crate) save_map: bool,
+    /// List the series of each log with their roles instead of diagnosing it
     #[arg(long)]
     pub(crate) list: bool,
     /// Print one JSON object per run, one per line

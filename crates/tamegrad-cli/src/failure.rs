@@ -3,7 +3,6 @@
 #[cfg(feature = "train")]
 mod in_text;
 
-#[cfg(feature = "train")]
 use std::path::PathBuf;
 
 #[cfg(feature = "train")]
@@ -24,6 +23,14 @@ fn way_out(error: &RunError) -> &'static str {
 /// Why a command could not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    /// Saved roles cannot be used or written.
+    #[error("{}: {error}", path.display())]
+    Map {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what is wanted.
+        error: String,
+    },
     #[cfg(feature = "train")]
     /// The recipe is not valid.
     #[error(transparent)]

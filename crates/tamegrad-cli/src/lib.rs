@@ -10,6 +10,7 @@ mod args;
 mod commands;
 mod delivery;
 mod failure;
+mod map;
 mod progress;
 mod screen;
 mod signals;

@@ -23,8 +23,9 @@ struct Miss {
 
 /// Scores a corpus.
 pub(crate) fn run(args: &Logs) -> Result<Scored, Box<dyn Error>> {
+    let Some(corpus) = &args.corpus else { return crate::made::run(args) };
     let bar = progress(0, &args.output);
-    let scores = score(&args.corpus, |index, count| {
+    let scores = score(corpus, |index, count| {
         bar.set_length(count as u64);
         bar.set_position(index as u64);
     })?;

@@ -2,9 +2,12 @@
 //!
 //! It is a program of its own, so that neither users nor the other commands of xtask build it.
 
+#[cfg(feature = "train")]
 mod cases;
 mod logs;
+#[cfg(feature = "train")]
 mod loops;
+mod made;
 mod score;
 mod trust;
 
@@ -30,9 +33,11 @@ struct Args {
 enum What {
     /// Compare the verdicts on a corpus of logs with its labels
     Logs(Logs),
+    #[cfg(feature = "train")]
     /// Make runs whose truth is known (published explosions, planted faults, healthy runs, random
     /// configurations), and score what the guard and the rules of other tools say of them
     Cases(Cases),
+    #[cfg(feature = "train")]
     /// Train burn loops as users write them, each with a planted fault, and train them anew with the
     /// first remedy
     Loops(Loops),
@@ -44,12 +49,25 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct Logs {
     /// A folder with labels.tsv (columns id, label, onset_step) and a folder of logs for each id
-    #[arg(value_name = "DIR")]
-    corpus: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "made")]
+    corpus: Option<PathBuf>,
+    /// Make logs of runs whose truth is known, in many ways to keep them, instead
+    #[arg(long, conflicts_with = "corpus")]
+    made: bool,
+    /// Of the made logs only a fixed tenth
+    #[arg(long, requires = "made")]
+    tenth: bool,
+    /// List the made logs that were not judged rightly
+    #[arg(long, requires = "made")]
+    misses: bool,
+    /// Write these to a folder
+    #[arg(long, value_name = "FOLDER", requires = "made")]
+    keep: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
 
+#[cfg(feature = "train")]
 #[derive(Debug, clap::Args)]
 struct Cases {
     /// A fixed sample that ends within 10 minutes on 2 cores
@@ -66,6 +84,7 @@ struct Cases {
     output: Output,
 }
 
+#[cfg(feature = "train")]
 #[derive(Debug, clap::Args)]
 struct Loops {
     /// Seeds of each loop
@@ -119,7 +138,9 @@ fn main() -> ExitCode {
     });
     let result = match &args.what {
         What::Logs(logs) => logs::run(logs),
+        #[cfg(feature = "train")]
         What::Cases(cases) => cases::run(cases, &CANCEL),
+        #[cfg(feature = "train")]
         What::Loops(loops) => loops::run(loops, &CANCEL),
         What::Trust(trust) => trust::run(trust, &CANCEL),
     };

@@ -145,7 +145,7 @@ fn score_one(corpus: &Path, id: String, label: Label, onset: Option<i64>) -> Sco
             Ok((reading.loss.len() + reading.grad_norm.len(), reading))
         });
         match reading {
-            Ok((records, reading)) if records > 0 => {
+            Ok((records, reading)) if !reading.is_empty() => {
                 if best.as_ref().is_none_or(|(most, _)| records > *most) {
                     best =
                         Some((records, beside(&id, label, onset, source.format().name, &reading)));

@@ -1,24 +1,30 @@
 //! The runs below a path: folders are walked, files are recognised by content and grouped.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tamegrad_runs::ReadError;
 
-use crate::files::{entries, files_below, not_a_file, open};
+use crate::files::{entries, files_below, is_open_pipe, not_a_file, open};
 use crate::log::{Log, LogBuilder};
 use crate::readers::{Format, Growing, HEAD_BYTES, Head, LONG_HEAD_BYTES, READERS, Reader};
 use crate::roles::Map;
+use crate::unpack::{Unpacked, take_in, unpack};
+use crate::unread::{self, Unread};
 
 /// One run: the files that hold it and the reader for them.
 #[derive(Clone)]
 pub struct Source {
     reader: &'static Reader,
+    /// What people know the run by.
     paths: Vec<PathBuf>,
     /// Names that the user gave to roles.
     named: Vec<String>,
+    /// Of a packed run, what holds it, and the paths in that.
+    unpacked: Option<(Arc<Unpacked>, Vec<PathBuf>)>,
 }
 
 impl std::fmt::Debug for Source {
@@ -36,35 +42,30 @@ impl Source {
     /// # Errors
     /// [`ReadError`] if it cannot be opened or no reader knows it.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
-        Self::open_named(path, &[])
-    }
-
-    fn open_named(path: &Path, named: &[String]) -> Result<Self, ReadError> {
         let fail = |error| ReadError::io(path, error);
         let metadata = fs::metadata(path).map_err(fail)?;
-        if let Some(found) = not_a_log(&metadata) {
-            let wanted =
-                "a file or a folder; hint: write what comes from it to a file, and name that";
-            return Err(ReadError::Unknown {
-                path: path.to_owned(),
-                found: found.to_owned(),
-                wanted,
-            });
+        check_kind(path, &metadata)?;
+        if metadata.is_dir() {
+            let reader = recognise_folder(path, &entries(path).map_err(fail)?);
+            let reader = reader.ok_or_else(|| unknown(path, "a folder".to_owned()))?;
+            return Ok(Self::of(reader, path, &[]));
         }
-        let found = if metadata.is_dir() {
-            recognise_folder(path, &entries(path).map_err(fail)?)
-                .ok_or_else(|| "a folder".to_owned())
-        } else {
-            recognise(path, named)?
-        };
-        match found {
-            Ok(reader) => Ok(Self::of(reader, path, named)),
-            Err(found) => Err(unknown(path, found)),
+        match recognise(path, &[])? {
+            Ok(reader) => Ok(Self::of(reader, path, &[])),
+            Err(unread) => Err(unknown(path, unread.found)),
         }
     }
 
     fn of(reader: &'static Reader, path: &Path, named: &[String]) -> Self {
-        Self { reader, paths: vec![path.to_owned()], named: named.to_vec() }
+        Self { reader, paths: vec![path.to_owned()], named: named.to_vec(), unpacked: None }
+    }
+
+    /// The same run, whose paths are in something that was unpacked.
+    fn inside(mut self, unpacked: &Arc<Unpacked>) -> Self {
+        let shown = self.paths.iter().map(|path| unpacked.shown(path)).collect();
+        let paths = std::mem::replace(&mut self.paths, shown);
+        self.unpacked = Some((unpacked.clone(), paths));
+        self
     }
 
     /// The format.
@@ -100,6 +101,9 @@ impl Source {
     /// The growing run, read from its start; `None` if it has to be re-read each time.
     pub(crate) fn grow(&self) -> Option<Box<dyn Growing>> {
         let [path] = &self.paths[..] else { return None };
+        if self.unpacked.is_some() {
+            return None;
+        }
         (self.reader.grow)(path, LogBuilder::with_named(&self.named))
     }
 
@@ -109,8 +113,23 @@ impl Source {
     /// [`ReadError`] if nothing could be read; partial damage is a notice.
     pub fn read(&self) -> Result<Log, ReadError> {
         let mut builder = LogBuilder::with_named(&self.named);
-        (self.reader.read)(&self.paths, &mut builder)?;
-        Ok(builder.finish())
+        let Some((before, paths)) = &self.unpacked else {
+            (self.reader.read)(&self.paths, &mut builder)?;
+            return Ok(builder.finish());
+        };
+        let newer = before.again()?;
+        let unpacked = newer.as_ref().unwrap_or(before);
+        let paths: Vec<PathBuf> = paths.iter().map(|path| unpacked.moved(path, before)).collect();
+        for text in &unpacked.notices {
+            builder.notice(&self.paths[0], None, text.clone());
+        }
+        if unpacked.is_damaged {
+            builder.lose_the_rest();
+        }
+        (self.reader.read)(&paths, &mut builder).map_err(|error| shown(error, unpacked))?;
+        let mut log = builder.finish();
+        log.notices.iter_mut().for_each(|notice| notice.path = unpacked.shown(&notice.path));
+        Ok(log)
     }
 }
 
@@ -123,63 +142,159 @@ pub fn discover(path: &Path) -> (Vec<Source>, Vec<ReadError>) {
 
 /// [`discover`], where a file also counts as a log if it has a name that the user gave to a role.
 pub fn discover_mapped(path: &Path, map: &Map) -> (Vec<Source>, Vec<ReadError>) {
-    let named: Vec<String> = map.iter().map(|(_, name)| name.clone()).collect();
-    let (mut sources, mut errors) = (Vec::new(), Vec::new());
-    if path.is_dir() {
-        walk(path, &named, &mut sources, &mut errors);
-        if sources.is_empty() && errors.is_empty() {
-            errors.push(unknown(path, "a folder without a training log".to_owned()));
-        }
-    } else {
-        match Source::open_named(path, &named) {
-            Ok(source) => sources.push(source),
-            Err(error) => errors.push(error),
-        }
+    let mut search = Search::new(map);
+    if let Err(error) = search.named(path) {
+        search.errors.push(error);
     }
-    (sources, errors)
+    (search.sources, search.errors)
 }
 
-fn walk(folder: &Path, named: &[String], sources: &mut Vec<Source>, errors: &mut Vec<ReadError>) {
-    let entries = match entries(folder) {
-        Ok(entries) => entries,
-        Err(error) => return errors.push(ReadError::io(folder, error)),
-    };
-    if let Some(reader) = recognise_folder(folder, &entries) {
-        return sources.push(Source::of(reader, folder, named));
+/// The runs of what comes from an input, such as the standard input, which is read to its end. It is
+/// called `name`.
+pub fn discover_input(name: &Path, input: impl Read, map: &Map) -> (Vec<Source>, Vec<ReadError>) {
+    let mut search = Search::new(map);
+    if let Err(error) = take_in(name, input).and_then(|unpacked| search.unpacked(unpacked)) {
+        search.errors.push(error);
     }
-    let mut groups: BTreeMap<(&str, String), usize> = BTreeMap::new();
-    for path in entries {
-        // The kind of the entry itself: a link is neither.
-        let kind = match fs::symlink_metadata(&path) {
-            Ok(metadata) => metadata.file_type(),
-            Err(error) => {
-                errors.push(ReadError::io(&path, error));
-                continue;
+    (search.sources, search.errors)
+}
+
+/// What was found so far.
+struct Search {
+    /// Names that the user gave to roles.
+    named: Vec<String>,
+    sources: Vec<Source>,
+    errors: Vec<ReadError>,
+}
+
+impl Search {
+    fn new(map: &Map) -> Self {
+        let named = map.iter().map(|(_, name)| name.clone()).collect();
+        Self { named, sources: Vec::new(), errors: Vec::new() }
+    }
+
+    /// What is at a path that the user named.
+    fn named(&mut self, path: &Path) -> Result<(), ReadError> {
+        let fail = |error| ReadError::io(path, error);
+        let metadata = fs::metadata(path).map_err(fail)?;
+        if metadata.is_dir() {
+            self.folder(path);
+            if self.sources.is_empty() && self.errors.is_empty() {
+                let found = unread::folder(path);
+                return Err(unknown(path, found));
+            }
+            return Ok(());
+        }
+        if is_open_pipe(path, &metadata.file_type()) {
+            return take_in(path, File::open(path).map_err(fail)?)
+                .and_then(|unpacked| self.unpacked(unpacked));
+        }
+        check_kind(path, &metadata)?;
+        match recognise(path, &self.named)? {
+            Ok(reader) => self.sources.push(Source::of(reader, path, &self.named)),
+            Err(unread) => match unpack(path, true)? {
+                Some(unpacked) => self.unpacked(unpacked)?,
+                None => return Err(unknown(path, unread.found)),
+            },
+        }
+        Ok(())
+    }
+
+    /// What is in something that was packed.
+    fn unpacked(&mut self, unpacked: Unpacked) -> Result<(), ReadError> {
+        let mut inner = Self { named: self.named.clone(), sources: Vec::new(), errors: Vec::new() };
+        let unpacked = Arc::new(unpacked);
+        let ended = if unpacked.root.is_dir() {
+            inner.folder(&unpacked.root);
+            let is_empty = inner.sources.is_empty() && inner.errors.is_empty();
+            let nothing = || unknown(&unpacked.root, "an archive without a training log".to_owned());
+            if is_empty { Err(nothing()) } else { Ok(()) }
+        } else {
+            match recognise(&unpacked.root, &self.named)? {
+                Ok(reader) => {
+                    inner.sources.push(Source::of(reader, &unpacked.root, &self.named));
+                    Ok(())
+                }
+                Err(unread) => Err(unknown(&unpacked.root, unread.found)),
             }
         };
-        if kind.is_dir() {
-            walk(&path, named, sources, errors);
-        } else if kind.is_file() {
-            match recognise(&path, named) {
-                Ok(Ok(reader)) => {
-                    let place = (reader.run_key)(&path).map(|key| {
-                        *groups.entry((reader.format.name, key)).or_insert(sources.len())
-                    });
-                    match place.and_then(|place| sources.get_mut(place)) {
-                        Some(source) => source.paths.push(path),
-                        None => sources.push(Source::of(reader, &path, named)),
-                    }
+        let sources = inner.sources.into_iter();
+        self.sources.extend(sources.map(|source| source.inside(&unpacked)));
+        self.errors.extend(inner.errors.into_iter().map(|error| shown(error, &unpacked)));
+        ended.map_err(|error| shown(error, &unpacked))
+    }
+
+    fn folder(&mut self, folder: &Path) {
+        let entries = match entries(folder) {
+            Ok(entries) => entries,
+            Err(error) => return self.errors.push(ReadError::io(folder, error)),
+        };
+        if let Some(reader) = recognise_folder(folder, &entries) {
+            return self.sources.push(Source::of(reader, folder, &self.named));
+        }
+        let mut groups: BTreeMap<(&str, String), usize> = BTreeMap::new();
+        for path in entries {
+            // The kind of the entry itself: a link is neither.
+            let kind = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata.file_type(),
+                Err(error) => {
+                    self.errors.push(ReadError::io(&path, error));
+                    continue;
                 }
-                Ok(Err(_)) => {}
-                Err(error) => errors.push(error),
+            };
+            if kind.is_dir() {
+                self.folder(&path);
+            } else if kind.is_file() {
+                match recognise(&path, &self.named) {
+                    Ok(Ok(reader)) => {
+                        let place = (reader.run_key)(&path).map(|key| {
+                            *groups.entry((reader.format.name, key)).or_insert(self.sources.len())
+                        });
+                        match place.and_then(|place| self.sources.get_mut(place)) {
+                            Some(source) => source.paths.push(path),
+                            None => self.sources.push(Source::of(reader, &path, &self.named)),
+                        }
+                    }
+                    Ok(Err(unread)) => self.unread(&path, unread),
+                    Err(error) => self.errors.push(error),
+                }
             }
+        }
+    }
+
+    /// A file of a folder that no reader knows: it may be packed. What is a log by its name or its
+    /// content, and cannot be read, is said; what is none is passed over.
+    fn unread(&mut self, path: &Path, unread: Unread) {
+        if let Ok(Some(unpacked)) = unpack(path, false) {
+            let before = self.errors.len();
+            if self.unpacked(unpacked).is_err() {
+                self.errors.truncate(before);
+            }
+        } else if unread.is_log {
+            self.errors.push(unknown(path, unread.found));
         }
     }
 }
 
-/// What a path leads to that can hold no log, in words.
-fn not_a_log(metadata: &Metadata) -> Option<&'static str> {
-    not_a_file(&metadata.file_type()).filter(|_| !metadata.is_dir())
+/// An error with the path that people know.
+fn shown(error: ReadError, unpacked: &Unpacked) -> ReadError {
+    match error {
+        ReadError::Io { path, source } => ReadError::Io { path: unpacked.shown(&path), source },
+        ReadError::Unknown { path, found, wanted } => {
+            ReadError::Unknown { path: unpacked.shown(&path), found, wanted }
+        }
+        ReadError::Broken { path, offset, found, wanted } => {
+            ReadError::Broken { path: unpacked.shown(&path), offset, found, wanted }
+        }
+    }
+}
+
+/// Refuses a path that leads to what can hold no log.
+fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), ReadError> {
+    let found = not_a_file(&metadata.file_type()).filter(|_| !metadata.is_dir());
+    let Some(found) = found else { return Ok(()) };
+    let wanted = "a file or a folder; hint: write what comes from it to a file, and name that";
+    Err(ReadError::Unknown { path: path.to_owned(), found: found.to_owned(), wanted })
 }
 
 fn unknown(path: &Path, found: String) -> ReadError {
@@ -195,12 +310,12 @@ fn recognise_folder(folder: &Path, entries: &[PathBuf]) -> Option<&'static Reade
 }
 
 /// The reader of a file, or what the file looks like.
-fn recognise(path: &Path, named: &[String]) -> Result<Result<&'static Reader, String>, ReadError> {
+fn recognise(path: &Path, named: &[String]) -> Result<Result<&'static Reader, Unread>, ReadError> {
     let fail = |error| ReadError::io(path, error);
     let (bytes, is_whole) = read_head(path).map_err(fail)?;
     let head = Head { path, bytes: &bytes, is_whole, named };
     let found = READERS.iter().find(|reader| (reader.recognises)(&head));
-    Ok(found.ok_or_else(|| looks_like(&bytes)))
+    Ok(found.ok_or_else(|| unread::file(path, &bytes)))
 }
 
 /// The start of a file, and whether it is all of it. Of a text it goes on until it holds two lines: a
@@ -220,18 +335,6 @@ fn read_head(path: &Path) -> io::Result<(Vec<u8>, bool)> {
             return Ok((bytes, false));
         }
     }
-}
-
-fn looks_like(bytes: &[u8]) -> String {
-    if bytes.is_empty() {
-        return "an empty file".to_owned();
-    }
-    if bytes.contains(&0) {
-        return "a binary file of an unknown kind".to_owned();
-    }
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
-    let line: String = text.lines().next().unwrap_or_default().chars().take(60).collect();
-    format!("text that begins with {line:?}")
 }
 
 #[cfg(test)]

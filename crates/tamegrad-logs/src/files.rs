@@ -66,6 +66,20 @@ pub(crate) fn not_a_file(kind: &FileType) -> Option<&'static str> {
     Some(if kind.is_dir() { "a folder" } else { "no regular file" })
 }
 
+/// Whether a path is that of a pipe which this process was started with: the standard input, or `<(...)`
+/// of a shell. To open any other is to wait for its other side.
+pub(crate) fn is_open_pipe(path: &Path, kind: &FileType) -> bool {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileTypeExt::is_fifo(kind)
+        && (path == Path::new("/dev/stdin")
+            || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder)));
+    #[cfg(not(unix))]
+    {
+        let _ = (path, kind);
+        false
+    }
+}
+
 /// The files in a folder, at any depth. Links are not followed: they could lead in a circle.
 pub(crate) fn files_below(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {

@@ -102,6 +102,18 @@ pub(crate) fn bad_bytes(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(is_bad(byte))).sum()
 }
 
+/// Zeros in a row that a crash leaves at least; fewer are part of something binary.
+const ZEROS_MIN: usize = 8;
+
+/// Whether bytes are text. A block of zeros may follow it, which a crash left in place of what was not
+/// yet written.
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
+    let Some(zero) = memchr::memchr(0, bytes) else { return true };
+    let (before, rest) = bytes.split_at(zero);
+    let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+    whole_lines(before) > 0 && bad_bytes(before) == 0 && (zeros >= ZEROS_MIN || zeros == rest.len())
+}
+
 /// How many of these bytes are whole lines.
 pub(crate) fn whole_lines(bytes: &[u8]) -> usize {
     memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)

@@ -6,6 +6,8 @@ use std::path::Path;
 use tamegrad::Diagnosis;
 use tamegrad_runs::{Ending, Notice, Notices};
 
+use crate::roles::is_match;
+
 /// One logged number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
@@ -136,7 +138,7 @@ impl LogBuilder {
 
     /// Whether the user gave this name to a role; a file that has it is then a log.
     pub(crate) fn is_named(&self, name: &str) -> bool {
-        self.named.iter().any(|named| named == name)
+        self.named.iter().any(|named| named == name || is_match(name, named))
     }
 
     /// The place of a series, which is created if needed; for [`LogBuilder::push_at`].

@@ -1,8 +1,10 @@
 //! One file per format. A reader recognises its files by their content and turns their records into
 //! points.
 
+mod allennlp;
 mod burn_metrics;
 mod csv_rows;
+mod dvclive;
 mod hf_trainer;
 mod json_rows;
 #[cfg(feature = "sqlite")]
@@ -10,6 +12,7 @@ mod mlflow;
 mod mlflow_folder;
 #[cfg(not(feature = "sqlite"))]
 mod no_sqlite;
+mod notebook;
 mod run_folder;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -112,6 +115,9 @@ pub const READERS: &[Reader] = &[
     mlflow_folder::READER,
     run_folder::READER,
     burn_metrics::READER,
+    dvclive::READER,
+    allennlp::READER,
+    notebook::READER,
     hf_trainer::READER,
     json_rows::READER,
     csv_rows::READER,
@@ -136,7 +142,7 @@ pub trait Growing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::sample::Index;
 
     use super::*;
@@ -202,7 +208,7 @@ mod tests {
     }
 
     /// The points of a series, as `step:value`.
-    pub(super) fn points(log: &Log, name: &str) -> String {
+    pub(crate) fn points(log: &Log, name: &str) -> String {
         let points = log.series(name).map(|series| &series.points[..]).unwrap_or_default();
         let points: Vec<String> =
             points.iter().map(|point| format!("{}:{}", point.step, point.value)).collect();

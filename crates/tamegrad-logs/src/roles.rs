@@ -1,9 +1,11 @@
 //! Which series of a log is the loss and which the gradient norm, by the names that writers use.
 
+mod behaviour;
 mod metric;
 mod updates;
 
 use crate::log::{Log, Point, Series};
+use crate::vocabulary::{HELD_OUT, LossName, has, is_gradient_norm, normal, words};
 use tamegrad::logs::Sample;
 
 pub(crate) use updates::{parameter_norm, ratios};
@@ -50,16 +52,19 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// Names that the user gave to roles.
+/// Names that the user gave to roles. A name may be a pattern with `*` and `?`, and a role may have
+/// several.
 pub type Map = [(Role, String)];
 
 /// Which series plays which role.
 #[derive(Debug, Clone, Default)]
 pub struct Roles<'a> {
-    /// Training loss.
-    pub loss: Option<&'a Series>,
-    /// L2 norm of the whole gradient.
-    pub grad_norm: Option<&'a Series>,
+    /// Training losses, that of the whole first.
+    pub losses: Vec<&'a Series>,
+    /// Whether the first of them is that of the whole, and the others are its parts.
+    pub first_is_whole: bool,
+    /// L2 norms of the whole gradient, or of the gradients of single networks.
+    pub grad_norms: Vec<&'a Series>,
     /// Learning rate.
     pub learning_rate: Option<&'a Series>,
     /// Scale of the loss in mixed precision.
@@ -68,6 +73,36 @@ pub struct Roles<'a> {
     pub metric: Option<&'a Series>,
     /// Gradient norms of individual tensors, by the tensor's name.
     pub tensors: Vec<(&'a str, &'a Series)>,
+    /// Why the losses are taken for losses.
+    pub loss_ground: Ground,
+    /// Roles that the user gave.
+    pub mapped: Vec<Role>,
+}
+
+/// Why a series has its role.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ground {
+    /// Its name says so.
+    #[default]
+    Name,
+    /// Its name is one of a loss where nothing is called a loss.
+    LikelyName,
+    /// It falls as a loss does, where nothing has the name of one.
+    Behaviour,
+    /// The user said so.
+    Mapped,
+}
+
+impl Ground {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "by its name",
+            Self::LikelyName => "by its name, since nothing is called a loss",
+            Self::Behaviour => "it falls as a loss does, and nothing has the name of one",
+            Self::Mapped => "by --map",
+        }
+    }
 }
 
 impl<'a> Roles<'a> {
@@ -76,28 +111,79 @@ impl<'a> Roles<'a> {
     /// # Errors
     /// If the log does not have a mapped name; the message lists the names that it has.
     pub fn find(log: &'a Log, map: &Map) -> Result<Self, String> {
+        let tensors: Vec<(&str, &Series)> =
+            log.series.iter().filter_map(|s| Some((tensor_name(&s.name)?, s))).collect();
+        let (losses, loss_ground) = losses(log);
+        let first_is_whole = losses.first().is_some_and(|first| is_whole(&normal(&first.name)));
         let mut roles = Self {
-            loss: best(log, loss_score),
-            grad_norm: best(log, norm_score),
-            learning_rate: best(log, rate_score),
-            loss_scale: best(log, scale_score),
+            losses,
+            first_is_whole,
+            loss_ground,
+            grad_norms: ranked(log, norm_score),
+            learning_rate: ranked(log, rate_score).first().copied(),
+            loss_scale: ranked(log, scale_score).first().copied(),
             metric: metric::find(log),
-            tensors: log.series.iter().filter_map(|s| Some((tensor_name(&s.name)?, s))).collect(),
+            tensors,
+            mapped: Vec::new(),
         };
-        for (role, name) in map {
-            let series = log.series(name).ok_or_else(|| {
-                let names: Vec<&str> = log.series.iter().map(|s| s.name.as_str()).collect();
-                format!("got `{name}` for {}, want one of: {}", role.as_str(), names.join(", "))
-            })?;
+        roles.apply(log, map)?;
+        Ok(roles)
+    }
+
+    fn apply(&mut self, log: &'a Log, map: &Map) -> Result<(), String> {
+        for role in Role::ALL {
+            let mut given: Vec<&Series> = Vec::new();
+            for (_, pattern) in map.iter().filter(|(of, _)| *of == role) {
+                let found = named(log, pattern);
+                if found.is_empty() {
+                    let names: Vec<&str> = log.series.iter().map(|s| s.name.as_str()).collect();
+                    let names = names.join(", ");
+                    return Err(format!("got `{pattern}` for {}, want one of: {names}", role.as_str()));
+                }
+                given.extend(found.into_iter().filter(|s| !given.iter().any(|g| g.name == s.name)).collect::<Vec<_>>());
+            }
+            let Some(&first) = given.first() else { continue };
+            self.mapped.push(role);
             match role {
-                Role::Loss => roles.loss = Some(series),
-                Role::GradNorm => roles.grad_norm = Some(series),
-                Role::LearningRate => roles.learning_rate = Some(series),
-                Role::LossScale => roles.loss_scale = Some(series),
-                Role::Metric => roles.metric = Some(series),
+                Role::Loss => {
+                    (self.losses, self.loss_ground) = (given, Ground::Mapped);
+                    self.first_is_whole = false;
+                }
+                Role::GradNorm => self.grad_norms = given,
+                Role::LearningRate => self.learning_rate = Some(first),
+                Role::LossScale => self.loss_scale = Some(first),
+                Role::Metric => self.metric = Some(first),
             }
         }
-        Ok(roles)
+        Ok(())
+    }
+
+    /// The training loss of the whole.
+    pub fn loss(&self) -> Option<&'a Series> {
+        self.losses.first().copied()
+    }
+
+    /// The norm of the whole gradient, or of that of the first network.
+    pub fn grad_norm(&self) -> Option<&'a Series> {
+        self.grad_norms.first().copied()
+    }
+
+    /// The role of a series, and why it has it.
+    pub fn role(&self, name: &str) -> Option<(Role, Ground)> {
+        let is = |series: &&Series| series.name == name;
+        let single = |of: Option<&'a Series>, role| of.filter(is).map(|_| role);
+        let several = |of: &[&'a Series], role| of.iter().copied().find(|s| is(s)).map(|_| role);
+        let role = several(&self.losses, Role::Loss)
+            .or_else(|| several(&self.grad_norms, Role::GradNorm))
+            .or_else(|| single(self.learning_rate, Role::LearningRate))
+            .or_else(|| single(self.loss_scale, Role::LossScale))
+            .or_else(|| single(self.metric, Role::Metric))?;
+        let ground = match role {
+            _ if self.mapped.contains(&role) => Ground::Mapped,
+            Role::Loss => self.loss_ground,
+            _ => Ground::Name,
+        };
+        Some((role, ground))
     }
 
     /// Whether the metric improves by falling, by its name.
@@ -106,50 +192,69 @@ impl<'a> Roles<'a> {
     }
 }
 
+/// The series of a name as it is or, if there is none, of a pattern with `*` and `?`.
+pub(crate) fn named<'a>(log: &'a Log, pattern: &str) -> Vec<&'a Series> {
+    if let Some(series) = log.series(pattern) {
+        return vec![series];
+    }
+    log.series.iter().filter(|series| is_match(&series.name, pattern)).collect()
+}
+
+/// Whether a name is that of a pattern, in which `*` stands for any text and `?` for any letter.
+pub(crate) fn is_match(name: &str, pattern: &str) -> bool {
+    // Brackets stand for themselves: `loss[0]` is a name.
+    let escaped = pattern.replace('[', "[[]");
+    glob::Pattern::new(&escaped).is_ok_and(|pattern| pattern.matches(name))
+}
+
 /// The points as the core takes them.
 pub(crate) fn samples(points: &[Point]) -> Vec<Sample> {
     points.iter().map(|point| Sample { step: point.step, value: point.value }).collect()
 }
 
-/// The series with the highest score; of equals the first. One that has less than a tenth of the
-/// numbers of another candidate is a summary, and is passed over.
-fn best(log: &Log, score: fn(&str) -> u32) -> Option<&Series> {
-    let candidates = || {
-        let scored = log.series.iter().map(|s| (score(&normal(&s.name)), s));
-        scored.filter(|(score, series)| *score > 0 && !series.points.is_empty())
-    };
-    let most = candidates().map(|(_, series)| series.points.len()).max()?;
-    let full = candidates().filter(|(_, series)| 10 * series.points.len() >= most);
-    full.reduce(|a, b| if b.0 > a.0 { b } else { a }).map(|(_, series)| series)
+/// A series has this many times the numbers of one that is its summary, such as an epoch's mean or sum.
+const SUMMARY_OF: usize = 5;
+
+/// The series with a score, the best first: that with the highest score; of equals the first. Those
+/// with far fewer numbers than others are summaries, and come last.
+fn ranked(log: &Log, score: fn(&str) -> u32) -> Vec<&Series> {
+    let scored = log.series.iter().map(|s| (score(&normal(&s.name)), s));
+    let mut found: Vec<(u32, &Series)> =
+        scored.filter(|(score, series)| *score > 0 && !series.points.is_empty()).collect();
+    let most = found.iter().map(|(_, series)| series.points.len()).max().unwrap_or(0);
+    let is_summary = |series: &Series| SUMMARY_OF * series.points.len() < most;
+    found.sort_by_key(|(score, series)| (is_summary(series), std::cmp::Reverse(*score)));
+    found.into_iter().map(|(_, series)| series).collect()
 }
 
-/// A name in lower case, its separators all `_`.
-fn normal(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for c in name.chars() {
-        let c = if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
-        if !(c == '_' && out.ends_with('_')) {
-            out.push(c);
-        }
+/// The training losses: what is called so, or else has a name that a loss may have, or falls as one.
+fn losses(log: &Log) -> (Vec<&Series>, Ground) {
+    let strong = ranked(log, loss_score);
+    if !strong.is_empty() {
+        return (strong, Ground::Name);
     }
-    out.trim_matches('_').to_owned()
+    let likely = ranked(log, likely_score);
+    if !likely.is_empty() {
+        return (likely, Ground::LikelyName);
+    }
+    let falling = behaviour::losses(log);
+    let ground = if falling.is_empty() { Ground::Name } else { Ground::Behaviour };
+    (falling, ground)
 }
 
-fn words(normal: &str) -> impl Iterator<Item = &str> {
-    normal.split('_')
+/// Whether the name is of a loss and says of nothing in particular: `train/total_loss`, not `box_loss`.
+fn is_whole(name: &str) -> bool {
+    const OF_ALL: &[&str] = &[
+        "loss", "losses", "train", "training", "tr", "total", "overall", "global", "all", "sum", "mean",
+        "avg", "average", "running", "smooth", "smoothed", "epoch", "step", "batch", "iter", "lm",
+        "metrics", "log", "inner",
+    ];
+    has(name, &["loss", "losses"]) && words(name).all(|word| OF_ALL.contains(&word))
 }
-
-fn has(normal: &str, of: &[&str]) -> bool {
-    words(normal).any(|word| of.contains(&word))
-}
-
-const HELD_OUT: &[&str] = &["val", "valid", "validation", "eval", "test", "dev", "best", "heldout"];
 
 /// How sure it is that a name is the training loss; 0 if it is not.
 fn loss_score(name: &str) -> u32 {
-    let is_loss = words(name).any(|word| word.ends_with("loss") || word == "trl");
-    let is_other = has(name, HELD_OUT) || has(name, &["scale", "weight", "coef", "lr", "over"]);
-    if !is_loss || is_other {
+    if LossName::of(name) != LossName::Loss || has(name, HELD_OUT) {
         return 0;
     }
     match name {
@@ -163,17 +268,20 @@ fn loss_score(name: &str) -> u32 {
     }
 }
 
-/// How sure it is that a name is the norm of the whole gradient.
+/// The same for names of a loss where nothing is called one.
+fn likely_score(name: &str) -> u32 {
+    let is_train = has(name, &["train", "training", "tr"]);
+    match LossName::of(name) {
+        _ if has(name, HELD_OUT) => 0,
+        LossName::Fair => 50 + u32::from(is_train),
+        LossName::Weak => 20 + u32::from(is_train),
+        _ => 0,
+    }
+}
+
+/// How sure it is that a name is the norm of the whole gradient, or of one network.
 fn norm_score(name: &str) -> u32 {
-    let is_norm = name.contains("gnorm")
-        || name == "norm"
-        || name == "total_norm"
-        || (name.contains("grad") && name.contains("norm"));
-    let is_other = has(name, HELD_OUT)
-        || has(name, &["clipped", "afterclip", "after", "clip", "param", "weight", "update"])
-        || has(name, &["actor", "critic", "value", "policy", "generator", "discriminator"])
-        || has(name, &["max", "min", "std", "var", "ratio"]);
-    if !is_norm || is_other {
+    if !is_gradient_norm(name) || has(name, HELD_OUT) {
         return 0;
     }
     match name {
@@ -182,7 +290,7 @@ fn norm_score(name: &str) -> u32 {
         "l2_norm_grad_global" | "grad_2_0_norm_total" | "grad_2_norm_total" => 98,
         "train_gnorm" | "train_inner_gnorm" | "total_norm" => 96,
         "norm" => 60,
-        _ if has(name, &["total", "global"]) => 80,
+        _ if has(name, &["total", "global", "before", "unclipped", "preclip"]) => 80,
         // The norm of one tensor or layer, as a rule.
         _ if words(name).count() > 4 => 0,
         _ => 40,
@@ -193,7 +301,7 @@ fn rate_score(name: &str) -> u32 {
     match name {
         "lr" | "learning_rate" | "train_lr" | "train_learning_rate" => 100,
         _ if name.contains("learning_rate") => 80,
-        _ if has(name, &["lr"]) => 70,
+        _ if has(name, &["lr", "lrate", "lr0", "lr1"]) => 70,
         _ => 0,
     }
 }
@@ -202,18 +310,38 @@ fn scale_score(name: &str) -> u32 {
     match name {
         "loss_scale" | "train_loss_scale" => 100,
         _ if name.contains("loss_scale") || name.contains("grad_scale") => 80,
+        _ if name.contains("loss_scaler") || has(name, &["amp", "fp16"]) && has(name, &["scale"]) => 70,
         _ => 0,
     }
 }
 
 /// The tensor whose gradient norm, or histogram of gradients, a series is.
 fn tensor_name(name: &str) -> Option<&str> {
-    const BEFORE: &[&str] =
-        &["gradients/", "l2_norm/grad/", "grad_norm/", "grad_2.0_norm/", "grad_2_norm/"];
-    const WHOLE: &[&str] = &["global", "total", ""];
-    let tensor = BEFORE.iter().find_map(|before| behind(name, before));
+    const BEFORE: &[&str] = &[
+        "gradients/",
+        "gradient/",
+        "grads/",
+        "l2_norm/grad/",
+        "grad_norm/",
+        "grad_norms/",
+        "grad/norm/",
+        "gradients/norm/",
+        "gradient_norm/",
+        "gradient_norms/",
+        "gradnorm/",
+        "grad_2.0_norm/",
+        "grad_2_norm/",
+    ];
+    // What stands there for the whole of a network, or says when it was measured.
+    const WHOLE: &[&str] = &[
+        "global", "total", "all", "", "norm", "before", "after", "clip", "mean", "max", "min", "std",
+        "actor", "critic", "policy", "value", "generator", "discriminator", "encoder", "decoder",
+        "model", "train", "unclipped", "clipped",
+    ];
+    let tensor = BEFORE.iter().rev().find_map(|before| behind(name, before));
     let lightning = || name.strip_prefix("grad_2.0_norm_")?.strip_suffix("_step");
-    tensor.or_else(lightning).filter(|tensor| !WHOLE.contains(tensor))
+    let is_part = |tensor: &&str| !words(&normal(tensor)).all(|word| WHOLE.contains(&word));
+    tensor.or_else(lightning).filter(is_part)
 }
 
 /// What a name goes on with behind a start, which may stand below folders.
@@ -289,8 +417,8 @@ mod tests {
             let log = log(names);
             let roles = Roles::find(&log, &[]).unwrap();
             let name = |series: Option<&Series>| series.map(|series| series.name.clone());
-            assert_eq!(name(roles.loss).as_deref(), *loss, "{names:?}");
-            assert_eq!(name(roles.grad_norm).as_deref(), *norm, "{names:?}");
+            assert_eq!(name(roles.loss()).as_deref(), *loss, "{names:?}");
+            assert_eq!(name(roles.grad_norm()).as_deref(), *norm, "{names:?}");
             assert_eq!(name(roles.learning_rate).as_deref(), *rate, "{names:?}");
         }
     }
@@ -316,7 +444,7 @@ mod tests {
     fn a_mapped_name_goes_before_and_must_be_there() {
         let log = log(&[("loss", 3), ("objective", 3)]);
         let map = [(Role::Loss, "objective".to_owned())];
-        assert_eq!(Roles::find(&log, &map).unwrap().loss.unwrap().name, "objective");
+        assert_eq!(Roles::find(&log, &map).unwrap().loss().unwrap().name, "objective");
         let error = Roles::find(&log, &[(Role::GradNorm, "gn".to_owned())]).unwrap_err();
         assert_eq!(error, "got `gn` for grad_norm, want one of: loss, objective");
         assert_eq!("grad_norm".parse(), Ok(Role::GradNorm));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::log::{LogBuilder, Point};
 use crate::row::Row;
 use crate::step::{Stepper, is_step_name};
+use crate::vocabulary::{LossName, normal};
 
 /// Different names of one log: more come only from keys that are data.
 const NAMES_MAX: usize = 20_000;
@@ -138,6 +139,7 @@ impl Rows {
 /// Whether a name is that of a loss.
 pub(crate) fn is_loss_name(name: &str) -> bool {
     name.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"loss"))
+        || LossName::of(&normal(name)) == LossName::Loss
 }
 
 /// Whether a name is one that logs have and other tables have not.

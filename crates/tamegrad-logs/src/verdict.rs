@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tamegrad::logs::{History, Metric, Sample, diagnose, step};
+use tamegrad::logs::{History, Judged, Metric, Sample, judge, step};
 use tamegrad::{Diagnosis, Step, Verdict};
 use tamegrad_runs::Ending;
 
@@ -23,10 +23,36 @@ pub struct Reading<'a> {
     pub onset_wall: Option<f64>,
     /// What the log cannot show, and the option of its writer that would log it.
     pub missing: Vec<String>,
-    /// The loss that was judged, for plots.
+    /// The series that decided the verdict; `None` if there is nothing to decide, and if it is the sum
+    /// over the tensors.
+    pub decided_by: Option<&'a Series>,
+    /// The loss to show: the one that decided, or that of the whole.
     pub loss: Vec<Sample>,
-    /// The gradient norm that was judged, for plots.
+    /// The gradient norm to show, in the same way.
     pub grad_norm: Vec<Sample>,
+}
+
+impl<'a> Reading<'a> {
+    /// Whether nothing was found that a verdict could be on.
+    pub fn is_empty(&self) -> bool {
+        self.loss.is_empty() && self.grad_norm.is_empty() && self.roles.loss_scale.is_none()
+    }
+
+    /// The loss whose numbers are [`Reading::loss`].
+    pub fn loss_series(&self) -> Option<&'a Series> {
+        shown(&self.roles.losses, self.decided_by)
+    }
+
+    /// The gradient norm whose numbers are [`Reading::grad_norm`].
+    pub fn norm_series(&self) -> Option<&'a Series> {
+        shown(&self.roles.grad_norms, self.decided_by)
+    }
+}
+
+/// Of the series of a role the one that decided, or the first.
+fn shown<'a>(of: &[&'a Series], decided_by: Option<&Series>) -> Option<&'a Series> {
+    let decided = decided_by.and_then(|by| of.iter().find(|series| series.name == by.name));
+    decided.or(of.first()).copied()
 }
 
 /// Diagnoses a log of a format.
@@ -38,17 +64,31 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     let samples = |series: Option<&Series>| {
         series.map_or(Vec::new(), |series| roles::samples(&series.points))
     };
-    let loss = samples(roles.loss);
+    let all = |of: &[&Series]| -> Vec<Vec<Sample>> {
+        of.iter().map(|series| roles::samples(&series.points)).collect()
+    };
+    let (losses, norms) = (all(&roles.losses), all(&roles.grad_norms));
     let (rate, scale) = (samples(roles.learning_rate), samples(roles.loss_scale));
     let tensors: Vec<(&str, Vec<Sample>)> =
         roles.tensors.iter().map(|(name, series)| (*name, samples(Some(series)))).collect();
     let (metric, parameter_norm) = (samples(roles.metric), samples(roles::parameter_norm(log)));
     let ratios = roles::ratios(log);
-    let norm_is_added_up = roles.grad_norm.is_none() && !tensors.is_empty();
-    let norm = if norm_is_added_up { added_up(&tensors) } else { samples(roles.grad_norm) };
-    let found = diagnose(&History {
+    let norm_is_added_up = norms.is_empty() && !tensors.is_empty();
+    let norms = if norm_is_added_up { vec![added_up(&tensors)] } else { norms };
+    let first = |of: &'_ [Vec<Sample>]| of.first().cloned().unwrap_or_default();
+    let rest = |of: &'_ [Vec<Sample>]| of.get(1..).unwrap_or_default().to_vec();
+    let (loss, norm) = (first(&losses), first(&norms));
+    let (others, other_norms) = (rest(&losses), rest(&norms));
+    let others: Vec<&[Sample]> = others.iter().map(Vec::as_slice).collect();
+    let (other_losses, parts) =
+        if roles.first_is_whole { (Vec::new(), others) } else { (others, Vec::new()) };
+    let (found, decided) = judge(&History {
         loss: &loss,
         gradient_norm: &norm,
+        other_losses,
+        parts,
+        other_norms: other_norms.iter().map(Vec::as_slice).collect(),
+        restarts: restarts(log),
         learning_rate: &rate,
         loss_scale: &scale,
         tensors: tensors.iter().map(|(name, samples)| (*name, &samples[..])).collect(),
@@ -57,10 +97,41 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
         parameter_norm: &parameter_norm,
     });
     let diagnosis = with_recorded(found, log.recorded.as_ref());
+    let decided_by = decided.and_then(|decided| match decided {
+        Judged::Part(at) => roles.losses.get(at + 1).copied(),
+        Judged::Loss(at) => roles.losses.get(at).copied(),
+        Judged::GradientNorm(at) => roles.grad_norms.get(at).copied(),
+        Judged::LossScale => roles.loss_scale,
+    });
     let onset_wall = diagnosis.onset.and_then(|onset| wall_of(&roles, onset));
     let missing = missing(&roles, format, &diagnosis);
-    Ok(Reading { roles, norm_is_added_up, diagnosis, onset_wall, missing, loss, grad_norm: norm })
+    let mut reading = Reading {
+        roles,
+        norm_is_added_up,
+        diagnosis,
+        onset_wall,
+        missing,
+        decided_by,
+        loss,
+        grad_norm: norm,
+    };
+    reading.loss = samples(reading.loss_series());
+    if !norm_is_added_up {
+        reading.grad_norm = samples(reading.norm_series());
+    }
+    Ok(reading)
 }
+
+/// The steps of the log at which the trainer's own count went back: W&B counts on over several runs.
+fn restarts(log: &Log) -> Vec<i64> {
+    let is_step = |series: &&Series| series.name.ends_with("global_step");
+    let points = log.series.iter().find(is_step).map_or(&[][..], |series| &series.points);
+    let back = points.windows(2).filter(|pair| pair[1].value < pair[0].value);
+    back.map(|pair| pair[1].step).take(RESTARTS_MAX).collect()
+}
+
+/// Restarts that are looked at; more are no restarts.
+const RESTARTS_MAX: usize = 100;
 
 /// The diagnosis of a guard that saw the run itself takes precedence over what its log shows, and no
 /// diagnosis is milder than the alarms of the run.
@@ -101,19 +172,19 @@ fn added_up(tensors: &[(&str, Vec<Sample>)]) -> Vec<Sample> {
 }
 
 fn wall_of(roles: &Roles<'_>, onset: Step) -> Option<f64> {
-    let series = [roles.loss, roles.grad_norm, roles.loss_scale];
+    let series = roles.losses.iter().chain(&roles.grad_norms).copied().chain(roles.loss_scale);
     let at = |series: &Series| series.points.iter().find(|p| step(p.step) == onset).map(|p| p.wall);
-    series.into_iter().flatten().find_map(at).filter(|wall| wall.is_finite())
+    series.into_iter().find_map(at).filter(|wall| wall.is_finite())
 }
 
 /// What is not in the log, what would add most first.
 fn missing(roles: &Roles<'_>, format: &Format, found: &Diagnosis) -> Vec<String> {
     let mut missing = Vec::new();
-    if roles.loss.is_none() {
+    if roles.losses.is_empty() {
         missing.push("No training loss was found. Name it with `--map loss=NAME`".to_owned());
     }
     missing.extend(format.hides.map(str::to_owned));
-    if roles.grad_norm.is_none() && roles.tensors.is_empty() {
+    if roles.grad_norms.is_empty() && roles.tensors.is_empty() {
         let option = format.norm_option;
         missing.push(format!(
             "The gradient norm was not logged, so there is less evidence and alarms come later. To log \

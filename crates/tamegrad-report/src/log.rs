@@ -30,8 +30,10 @@ pub struct LogRun<'a> {
     pub loss: Option<(&'a str, &'a [Sample])>,
     /// The norm of the whole gradient, with the name of its series or where it is from.
     pub grad_norm: Option<(&'a str, &'a [Sample])>,
-    /// Name and number of points of each series of the log.
-    pub series: &'a [(String, u64)],
+    /// The series of the log.
+    pub series: &'a [LogSeries],
+    /// The series that decided the verdict.
+    pub decided_by: Option<&'a str>,
     /// What the log cannot show.
     pub missing: &'a [String],
     /// What was left out while reading.
@@ -97,6 +99,7 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
             samples.iter().map(|sample| (step(sample.step).0, sample.value)).collect();
         lines.extend(curve_of(label, &points, onset, style));
     }
+    lines.extend(judged(run, style));
     lines.extend(signs(found, style));
     lines.extend(terminal::remedies(found, style));
     lines.extend(listed("Missing", run.missing.iter().cloned(), style));
@@ -107,6 +110,27 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
     let notices = share.into_iter().chain(notices);
     lines.extend(listed("Left out", notices, style));
     join(lines)
+}
+
+/// Names of judged series that are shown.
+const JUDGED_SHOWN: usize = 8;
+
+/// Which series were judged, and which of them decided, where there are several.
+fn judged(run: &LogRun<'_>, style: &Style) -> Vec<String> {
+    let is_judged = |series: &&LogSeries| matches!(series.role, Some("loss" | "grad_norm"));
+    let mut names: Vec<String> =
+        run.series.iter().filter(is_judged).map(|series| printable(&series.name).into_owned()).collect();
+    let by = run.decided_by.filter(|_| run.diagnosis.onset.is_some()).map(printable);
+    if names.len() < 2 {
+        return Vec::new();
+    }
+    let more = names.len().saturating_sub(JUDGED_SHOWN);
+    names.truncate(JUDGED_SHOWN);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    let by = by.map_or(String::new(), |by| format!("; {by} decided"));
+    labelled("Judged", &format!("{}{by}", names.join(", ")), style)
 }
 
 /// The verdict, and whether it rests on a part of the log.
@@ -211,6 +235,8 @@ pub struct LogReport<'a> {
     pub end: Option<RunEnd<'a>>,
     /// What the log holds.
     pub series: Vec<LogSeries>,
+    /// The series that decided the verdict.
+    pub decided_by_series: Option<String>,
     /// What the log cannot show.
     pub missing: Vec<String>,
     /// What was left out while reading.
@@ -229,29 +255,20 @@ pub struct LogSeries {
     pub name: String,
     /// Number of its points.
     pub points: u64,
-    /// What it is read as: `loss`, `grad_norm`; nothing for the others.
+    /// What it is read as: `loss`, `grad_norm`, `lr`, `loss_scale`, `metric`; nothing for the others.
     pub role: Option<&'static str>,
 }
 
 /// The log as an object.
 pub fn report<'a>(run: &LogRun<'a>) -> LogReport<'a> {
-    let is = |role: Option<(&str, &[Sample])>, name: &str| role.is_some_and(|(of, _)| of == name);
-    let role = |name: &str| {
-        let roles = [("loss", run.loss), ("grad_norm", run.grad_norm)];
-        roles.into_iter().find(|(_, of)| is(*of, name)).map(|(role, _)| role)
-    };
-    let series = |(name, points): &(String, u64)| LogSeries {
-        name: name.clone(),
-        points: *points,
-        role: role(name),
-    };
     LogReport {
         diagnosis: DiagnosisReport::from(run.diagnosis),
         path: run.path.to_owned(),
         format: run.format.to_owned(),
         onset_wall: run.onset_wall,
         end: run.end,
-        series: run.series.iter().map(series).collect(),
+        series: run.series.to_vec(),
+        decided_by_series: run.decided_by.map(str::to_owned),
         missing: run.missing.to_vec(),
         notices: run.notices.to_vec(),
         left_out: run.left_out,
@@ -302,7 +319,11 @@ mod tests {
             end: None,
             loss: Some(("loss", loss)),
             grad_norm: None,
-            series: &[("loss".to_owned(), loss.len() as u64), ("epoch".to_owned(), 9)],
+            series: &[
+                LogSeries { name: "loss".to_owned(), points: loss.len() as u64, role: Some("loss") },
+                LogSeries { name: "epoch".to_owned(), points: 9, role: None },
+            ],
+            decided_by: found.onset.map(|_| "loss"),
             missing: &["no gradient norm".to_owned()],
             notices: &[],
             left_out: 0.0,

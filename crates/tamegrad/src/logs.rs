@@ -12,6 +12,7 @@ mod metric;
 mod precision;
 mod tensors;
 mod updates;
+mod weights;
 
 use crate::diagnosis::{Diagnosis, Seen, Verdict, summaries};
 use crate::evidence::{Measure, Names, Place};
@@ -35,6 +36,14 @@ pub struct History<'a> {
     pub loss: &'a [Sample],
     /// L2 norm of the whole gradient.
     pub gradient_norm: &'a [Sample],
+    /// Other training losses, of other networks or tasks.
+    pub other_losses: Vec<&'a [Sample]>,
+    /// Parts of [`History::loss`].
+    pub parts: Vec<&'a [Sample]>,
+    /// Other norms of gradients: of single networks, or groups of parameters.
+    pub other_norms: Vec<&'a [Sample]>,
+    /// Steps at which the run began again, or went back, though the steps of the log count on.
+    pub restarts: Vec<i64>,
     /// Learning rate.
     pub learning_rate: &'a [Sample],
     /// Scale of the loss in mixed precision.
@@ -49,6 +58,18 @@ pub struct History<'a> {
     pub parameter_norm: &'a [Sample],
 }
 
+impl<'a> History<'a> {
+    /// All losses that hold something, that of the whole first.
+    fn losses(&self) -> impl Iterator<Item = &'a [Sample]> + '_ {
+        std::iter::once(self.loss).chain(self.other_losses.iter().copied())
+    }
+
+    /// All norms of gradients, in the same way.
+    fn norms(&self) -> impl Iterator<Item = &'a [Sample]> + '_ {
+        std::iter::once(self.gradient_norm).chain(self.other_norms.iter().copied())
+    }
+}
+
 /// A metric on held-out data.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Metric<'a> {
@@ -61,10 +82,25 @@ pub struct Metric<'a> {
 /// The name of the update ratio of the whole network.
 pub const ALL_PARAMETERS: &str = "all parameters";
 
+/// A series that is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// A loss: 0 is [`History::loss`], and those from 1 on are [`History::other_losses`].
+    Loss(usize),
+    /// One of [`History::parts`].
+    Part(usize),
+    /// A norm, in the same way.
+    GradientNorm(usize),
+    /// The scale of the loss.
+    LossScale,
+}
+
 /// A sign that is up somewhere in the log.
 #[derive(Debug, Clone, PartialEq)]
 struct Alarm {
     sign: SignName,
+    /// The series that it is up in.
+    of: Judged,
     /// Where it began.
     onset: i64,
     /// The first record that is back at the level before; `None` where the log ends before.
@@ -77,7 +113,12 @@ struct Alarm {
 impl Alarm {
     /// One that has not come back.
     fn new(sign: SignName, onset: i64, verdict: Verdict, evidence: Vec<Measure>) -> Self {
-        Self { sign, onset, back: None, verdict, evidence }
+        Self { sign, of: Judged::Loss(0), onset, back: None, verdict, evidence }
+    }
+
+    /// The same of another series.
+    fn of(self, of: Judged) -> Self {
+        Self { of, ..self }
     }
 }
 
@@ -101,17 +142,13 @@ pub const RECORDS_MIN: usize = 3;
 /// assert_eq!((found.verdict, found.onset.map(|step| step.0)), (Verdict::Exploded, Some(40)));
 /// ```
 pub fn diagnose(history: &History<'_>) -> Diagnosis {
+    judge(history).0
+}
+
+/// [`diagnose`], and the series that decided.
+pub fn judge(history: &History<'_>) -> (Diagnosis, Option<Judged>) {
     let names = names(history);
-    let found = [
-        loss::nonfinite(history),
-        precision::scale_collapse(history),
-        gradients::nonfinite(history),
-        gradients::huge(history),
-        loss::explosion(history),
-        gradients::growth(history),
-        gradients::repeated_spikes(history),
-    ];
-    let alarms: Vec<Alarm> = found.into_iter().flatten().collect();
+    let alarms = alarms(history);
     let strains = [
         updates::too_large(history, &names),
         metric::stalls(history),
@@ -120,18 +157,20 @@ pub fn diagnose(history: &History<'_>) -> Diagnosis {
     let findings = alarms.iter().map(|alarm| {
         Finding::new(alarm.sign, step(alarm.onset), Severity::Alarm, alarm.evidence.clone())
     });
-    let records = history.loss.len().max(history.gradient_norm.len());
-    let verdict = if records < RECORDS_MIN { Verdict::TooEarly } else { Verdict::Healthy };
+    let series = history.losses().chain(history.norms());
+    let records = series.map(<[Sample]>::len).max().unwrap_or(0);
+    let is_early = records < RECORDS_MIN || loss::is_up_early(history.loss);
+    let verdict = if is_early { Verdict::TooEarly } else { Verdict::Healthy };
     let quiet = Diagnosis {
         signs: summaries(findings.chain(strains.into_iter().flatten())),
         metric: history.metric.samples.last().map(|sample| sample.value),
         ..Diagnosis::empty(verdict, Seen::Records(records as u64), names)
     };
-    let Some(first) = alarms.first() else { return quiet };
+    let Some(first) = alarms.first() else { return (quiet, None) };
     let origin = tensors::origin(history, first.onset);
     let causes = causes::weigh(history, &alarms);
     let back = first.back.filter(|_| first.verdict == Verdict::Recovered);
-    Diagnosis {
+    let diagnosis = Diagnosis {
         verdict: first.verdict,
         onset: Some(step(first.onset)),
         recovered: back.map(step),
@@ -140,7 +179,57 @@ pub fn diagnose(history: &History<'_>) -> Diagnosis {
         origin,
         causes,
         ..quiet
+    };
+    (diagnosis, Some(first.of))
+}
+
+/// The alarms of all series, the one that decides first: what lasts goes before what came back. Of what
+/// lasts the first to begin decides, of what came back the surest rule.
+fn alarms(history: &History<'_>) -> Vec<Alarm> {
+    let mut found: Vec<(usize, Alarm)> = Vec::new();
+    for (index, loss) in history.losses().enumerate() {
+        let alarms = [(0, loss::nonfinite(loss)), (4, loss::explosion(loss, &history.restarts))];
+        // A part of a loss that was away for a while did no harm if the whole was not.
+        let counts = |alarm: &Alarm| index == 0 || alarm.verdict != Verdict::Recovered;
+        let of_loss = alarms.into_iter().filter_map(|(rule, alarm)| Some((rule, alarm?)));
+        found.extend(
+            of_loss
+                .filter(|(_, alarm)| counts(alarm))
+                .map(|(rule, alarm)| (rule, alarm.of(Judged::Loss(index)))),
+        );
     }
+    for (index, part) in history.parts.iter().enumerate() {
+        // What a part does is in the whole as well, but for a NaN that is not added up.
+        let alarm = loss::nonfinite(part).filter(|alarm| alarm.verdict != Verdict::Recovered);
+        found.extend(alarm.map(|alarm| (0, alarm.of(Judged::Part(index)))));
+    }
+    found.retain(|(_, alarm)| !weights::have_changed(history, alarm));
+    let scale = precision::scale_collapse(history);
+    found.extend(scale.map(|alarm| (1, alarm.of(Judged::LossScale))));
+    for (index, norm) in history.norms().enumerate() {
+        let alarms = [
+            (2, gradients::nonfinite(norm, history.loss)),
+            (3, gradients::huge(norm, history.loss)),
+            (5, gradients::growth(norm, history.loss)),
+            (6, gradients::joint_spike(norm, history.loss)),
+            (7, gradients::repeated_spikes(norm)),
+        ];
+        let of_norm = alarms.into_iter().filter_map(|(rule, alarm)| Some((rule, alarm?)));
+        found.extend(of_norm.map(|(rule, alarm)| (rule, alarm.of(Judged::GradientNorm(index)))));
+    }
+    // What lasts is one event: the surest rule says what came of it, the earliest where it began.
+    let lasts = |alarm: &Alarm| alarm.verdict != Verdict::Recovered;
+    let surest = found.iter().filter(|(_, alarm)| lasts(alarm)).min_by_key(|(rule, _)| *rule);
+    let surest = surest.map(|(_, alarm)| alarm.verdict);
+    found.sort_by_key(|(rule, alarm)| match lasts(alarm) {
+        true => (false, alarm.onset, *rule),
+        false => (true, *rule as i64, *rule),
+    });
+    let mut alarms: Vec<Alarm> = found.into_iter().map(|(_, alarm)| alarm).collect();
+    if let (Some(first), Some(verdict)) = (alarms.first_mut(), surest) {
+        first.verdict = verdict;
+    }
+    alarms
 }
 
 /// A step of a log; those before 0 count as 0.
@@ -281,5 +370,34 @@ mod tests {
         let spikes = found.signs.iter().find(|sign| sign.sign == SignName::GradientSpikes);
         assert!(spikes.is_some_and(|sign| sign.count > 0), "{:?}", found.signs);
         assert!(!found.remedies.is_empty());
+    }
+
+    #[test]
+    fn every_loss_and_norm_is_judged_and_the_one_that_decided_is_told() {
+        let quiet = samples(&calm(1.0, 0.05, 40));
+        let nan = samples(&[calm(1.0, 0.05, 20), vec![f64::NAN; 20]].concat());
+        let away = samples(&[calm(1.0, 0.05, 25), vec![900.0; 15]].concat());
+        let spike = samples(&[calm(1.0, 0.05, 25), vec![900.0], calm(1.0, 0.05, 14)].concat());
+        let check = |history: History<'_>| {
+            let history = History { loss: &quiet, gradient_norm: &quiet, ..history };
+            let (found, by) = judge(&history);
+            (found.verdict, found.onset.map(|step| step.0), by)
+        };
+        let none = History::default;
+        let healthy = (Verdict::Healthy, None, None);
+        let exploded = |by| (Verdict::Exploded, Some(20), Some(by));
+        let exploding = |by| (Verdict::Exploding, Some(25), Some(by));
+        let losses = vec![&quiet[..], &nan];
+        assert_eq!(check(History { other_losses: losses, ..none() }), exploded(Judged::Loss(2)));
+        let losses = vec![&away[..]];
+        assert_eq!(check(History { other_losses: losses, ..none() }).1, Some(25));
+        assert_eq!(check(History { other_losses: vec![&spike], ..none() }), healthy);
+        // What a part does is in the whole, but for a NaN.
+        assert_eq!(check(History { parts: vec![&away], ..none() }), healthy);
+        assert_eq!(check(History { parts: vec![&nan], ..none() }), exploded(Judged::Part(0)));
+        let growing: Vec<f64> = (1..16).map(|i| 7f64.powi(i)).collect();
+        let growing = samples(&[calm(1.0, 0.05, 25), growing].concat());
+        let found = check(History { other_norms: vec![&quiet, &growing], ..none() });
+        assert_eq!(found, exploding(Judged::GradientNorm(2)));
     }
 }

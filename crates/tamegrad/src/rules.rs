@@ -166,6 +166,19 @@ pub struct LogLossRule {
     pub jump_ranges: f64,
     /// A run that ends within this many times the level before has recovered.
     pub recovered_ratio: f64,
+    /// Sigmas of the logarithm that a jump exceeds, and a lasting rise by half: the losses of reinforcement
+    /// learning spread over decades.
+    pub log_sigmas: f64,
+    /// Spread of the logarithm from which a jump of a few records tells nothing.
+    pub heavy: f64,
+    /// A rise that lasts to the end: times the level before.
+    pub lasting_ratio: f64,
+    /// The records of a lasting rise, at least so many.
+    pub lasting_records: usize,
+    /// An explosion in the first records: times the first loss, and times what comes after.
+    pub first_ratio: f64,
+    /// A loss that is flat to this part stays where a constant answer would be.
+    pub flat: f64,
 }
 
 /// A held-out metric that stalls or deteriorates.
@@ -203,8 +216,14 @@ pub struct CutRule {
 /// A loss scale of mixed precision that collapses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossScaleRule {
-    /// Halvings in a row, to below 1.
+    /// Halvings in a row, to below 1 or to where it can fall no further.
     pub halvings: u32,
+    /// Records in a row at such an end.
+    pub at_minimum: usize,
+    /// A log that ends with so many halvings in a row ...
+    pub last_halvings: usize,
+    /// ... to this or less.
+    pub low: f64,
 }
 
 /// A learning rate that is the cause.
@@ -384,8 +403,12 @@ pub struct Rules {
     pub drift: DriftRule,
     /// In logs: a norm that rises from record to record, up to this.
     pub log_growth: SpikeRule,
+    /// The same in the first records, where little is known of the norm.
+    pub log_early_growth: SpikeRule,
     /// In logs: the first of several spikes may be as low as this.
     pub log_lesser_spike: SpikeRule,
+    /// In logs: a spike that counts where the loss more than doubles with it.
+    pub log_joint_spike: SpikeRule,
     /// In logs: number of spikes that no healthy run has.
     pub log_spikes: usize,
     /// Gradient norms that are too high whatever their history.
@@ -453,7 +476,9 @@ pub const RULES: Rules = Rules {
     },
     drift: DriftRule { slack: 1.0, sigmas: 12.0, ratio: 1.5 },
     log_growth: SpikeRule { sigmas: 6.0, ratio: 8.0 },
+    log_early_growth: SpikeRule { sigmas: 6.0, ratio: 30.0 },
     log_lesser_spike: SpikeRule { sigmas: 4.0, ratio: 7.0 },
+    log_joint_spike: SpikeRule { sigmas: 8.0, ratio: 100.0 },
     log_spikes: 3,
     high_gradient: Pair {
         live: HIGH_GRADIENT,
@@ -487,6 +512,12 @@ pub const RULES: Rules = Rules {
         rise_peak_sigmas: 25.0,
         jump_ranges: 20.0,
         recovered_ratio: 10.0,
+        log_sigmas: 5.5,
+        heavy: 0.5,
+        lasting_ratio: 1.6,
+        lasting_records: 5,
+        first_ratio: 100.0,
+        flat: 0.05,
     },
     metric: MetricRule {
         measurements_min: 3,
@@ -506,7 +537,7 @@ pub const RULES: Rules = Rules {
         },
         logs: CutRule { left: 0.7, abrupt: 3.0, after_alarm: 20, count: 4, left_in_all: 0.1 },
     },
-    loss_scale: LossScaleRule { halvings: 8 },
+    loss_scale: LossScaleRule { halvings: 8, at_minimum: 3, last_halvings: 4, low: 4.0 },
     rate_cause: Pair {
         live: RateCauseRule { jump: 3.0, within: 20, ramp: 1.5, over: 100 },
         logs: RateCauseRule { jump: 3.0, within: 5, ramp: 1.5, over: 100 },

@@ -1,17 +1,23 @@
 //! `tamegrad diagnose`: diagnose runs from the logs that people already have.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad::Verdict;
-use tamegrad_logs::{Ending, Log, Map, Recorded, Series, Source, discover_mapped, read_verdict};
-use tamegrad_report::log::{self, LogRun};
+use tamegrad_logs::{
+    Ending, Log, Map, Recorded, Roles, Series, Source, discover_input, discover_mapped, read_verdict,
+};
+use tamegrad_report::log::{self, LogRun, LogSeries};
 use tamegrad_report::printable;
 
 use crate::args::{Diagnose, OutputFormat};
 use crate::commands::{COULD_NOT_RUN, HEALTHY, exit_code_of_all, exit_code_of_log, to_json_line};
 use crate::failure::Failure;
 use crate::progress::FilesBar;
-use crate::{screen, signals};
+use crate::{map, screen, signals};
+
+/// The name of the standard input among the paths.
+const STANDARD_INPUT: &str = "-";
 
 /// Diagnoses every run of the paths: 0 no explosion, 1 an explosion found, 2 none found, but something
 /// could not be read.
@@ -19,8 +25,17 @@ pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<u8, Failure> {
     let mut sources = Vec::new();
     let mut codes = vec![HEALTHY];
     for path in &args.paths {
-        let (found, errors) = discover_mapped(path, &args.map);
-        sources.extend(found);
+        let map = map::with_saved(path, &args.map)?;
+        if args.save_map {
+            let saved = map::save(path, &args.map)?;
+            screen::say(&format!("saved to {}", saved.display()));
+        }
+        let (found, errors) = if path.as_os_str() == STANDARD_INPUT {
+            discover_input(Path::new("standard input"), std::io::stdin().lock(), &map)
+        } else {
+            discover_mapped(path, &map)
+        };
+        sources.extend(found.into_iter().map(|source| (source, map.clone())));
         for error in errors {
             screen::say(&format!("error: {error}"));
             codes.push(COULD_NOT_RUN);
@@ -28,14 +43,14 @@ pub(crate) fn run(args: &Diagnose, cancel: &AtomicBool) -> Result<u8, Failure> {
     }
     let bar = FilesBar::new(sources.len(), args.quiet);
     let is_alone = sources.len() == 1;
-    for source in &sources {
+    for (source, map) in &sources {
         if cancel.load(Ordering::Relaxed) {
             bar.clear();
             return Ok(signals::exit_code());
         }
         bar.show(source.path());
         let read = source.read().map_err(|error| error.to_string());
-        let told = read.and_then(|log| diagnose(args, source, &log, is_alone));
+        let told = read.and_then(|log| diagnose(args, source, &log, map, is_alone));
         bar.tell(|| match told {
             Ok((code, text)) => {
                 codes.push(code);
@@ -60,15 +75,16 @@ fn diagnose(
     args: &Diagnose,
     source: &Source,
     log: &Log,
+    map: &Map,
     is_alone: bool,
 ) -> Result<(u8, String), String> {
     if args.list {
         return Ok((
             exit_code_of_log(Verdict::TooEarly, log.damage.is_partly_read()),
-            list(source, log),
+            list(source, log, map)?,
         ));
     }
-    with_run(source, log, &args.map, |run| {
+    with_run(source, log, map, |run| {
         let verdict = run.diagnosis.verdict;
         let text = if args.json {
             to_json_line(&log::report(run)).map_err(|error| error.to_string())?
@@ -98,20 +114,27 @@ pub(crate) fn with_run<R>(
                 .to_owned(),
         );
     }
-    if reading.loss.is_empty() && reading.grad_norm.is_empty() {
+    if reading.is_empty() {
         return Err(format!(
             "got {} series, want a loss or a gradient norm; hint: list them with --list, then name \
              the loss with --map loss=NAME",
             log.series.len()
         ));
     }
-    let series: Vec<(String, u64)> =
-        log.series.iter().map(|s| (s.name.clone(), s.points.len() as u64 + s.thinned)).collect();
+    let series: Vec<LogSeries> = log
+        .series
+        .iter()
+        .map(|series| LogSeries {
+            name: series.name.clone(),
+            points: series.points.len() as u64 + series.thinned,
+            role: reading.roles.role(&series.name).map(|(role, _)| role.as_str()),
+        })
+        .collect();
     let notices: Vec<String> = log.notices.iter().map(ToString::to_string).collect();
     let norm_name = if reading.norm_is_added_up {
         Some("summed over the individual tensors")
     } else {
-        name(reading.roles.grad_norm)
+        name(reading.norm_series())
     };
     then(&LogRun {
         path: &source.path().display().to_string(),
@@ -119,9 +142,10 @@ pub(crate) fn with_run<R>(
         diagnosis: &reading.diagnosis,
         onset_wall: reading.onset_wall,
         end: log.recorded.as_ref().map(end),
-        loss: name(reading.roles.loss).map(|name| (name, &reading.loss[..])),
+        loss: name(reading.loss_series()).map(|name| (name, &reading.loss[..])),
         grad_norm: norm_name.map(|name| (name, &reading.grad_norm[..])),
         series: &series,
+        decided_by: name(reading.decided_by),
         missing: &reading.missing,
         notices: &notices,
         left_out: log.damage.share(),
@@ -144,8 +168,9 @@ fn name(series: Option<&Series>) -> Option<&str> {
     series.map(|series| series.name.as_str())
 }
 
-/// The series of a log: name, number of points, first and last value.
-fn list(source: &Source, log: &Log) -> String {
+/// The series of a log: name, number of points, first and last value, and the role with the reason.
+fn list(source: &Source, log: &Log, map: &Map) -> Result<String, String> {
+    let roles = Roles::find(log, map)?;
     let path = source.path().display().to_string();
     let mut text = format!("{} ({})\n", printable(&path), source.format().name);
     for series in &log.series {
@@ -153,13 +178,17 @@ fn list(source: &Source, log: &Log) -> String {
             point.map_or("-".to_owned(), |point| format!("{} at {}", point.value, point.step))
         };
         let estimated = if series.estimated { ", estimated" } else { "" };
+        let role = roles.role(&series.name);
+        let role = role.map_or(String::new(), |(role, ground)| {
+            format!(" [{}, {}]", role.as_str(), ground.as_str())
+        });
         text.push_str(&format!(
-            "  {}: {} points{estimated}, {} to {}\n",
+            "  {}: {} points{estimated}, {} to {}{role}\n",
             printable(&series.name),
             series.points.len() as u64 + series.thinned,
             value(series.points.first()),
             value(series.points.last())
         ));
     }
-    text
+    Ok(text)
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tamegrad::Verdict;
-use tamegrad_logs::{Follower, Source, discover_mapped};
+use tamegrad_logs::{Follower, Map, Source, discover_mapped};
 use tamegrad_report::log::{self, LogRun};
 use tamegrad_report::printable;
 
@@ -15,7 +16,7 @@ use crate::commands::diagnose::with_run;
 use crate::commands::{COULD_NOT_RUN, FOUND, HEALTHY, to_json_line};
 use crate::delivery::{Deliveries, Delivery};
 use crate::failure::Failure;
-use crate::{screen, signals};
+use crate::{map, screen, signals};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &Watch, cancel: &AtomicBool) -> Result<u8, Failure> {
         // A pipe or a device will never be a log.
         Source::open(path)?;
     }
-    let mut watching = Watching::new(args);
+    let mut watching = Watching::new(args)?;
     let mut changed = Instant::now();
     let mut next_search = Instant::now();
     screen::say(&format!("watching {}; press Ctrl-C to stop", args.path.display()));
@@ -68,6 +69,8 @@ fn after(began: Instant) -> Instant {
 /// What is watched, what was told of it, and what is on its way.
 struct Watching<'a> {
     args: &'a Watch,
+    /// Roles of series, given or saved beside the logs.
+    map: Rc<Map>,
     /// By the first file of each run.
     runs: BTreeMap<PathBuf, Watched>,
     /// The last verdict that was told of a run.
@@ -122,16 +125,17 @@ impl Watched {
 }
 
 impl<'a> Watching<'a> {
-    fn new(args: &'a Watch) -> Self {
-        Self {
+    fn new(args: &'a Watch) -> Result<Self, Failure> {
+        Ok(Self {
             args,
+            map: map::with_saved(&args.path, &args.map)?.into(),
             runs: BTreeMap::new(),
             alarms: HashMap::new(),
             unfound: None,
             troubles: BTreeMap::new(),
             told: HashMap::new(),
             deliveries: Deliveries::default(),
-        }
+        })
     }
 
     /// Looks for runs that have come, or whose files or format are others now. What cannot be read now
@@ -146,7 +150,7 @@ impl<'a> Watching<'a> {
             }
             return;
         }
-        let (sources, errors) = discover_mapped(path, &self.args.map);
+        let (sources, errors) = discover_mapped(path, &self.map);
         let found: HashSet<PathBuf> = sources.iter().flat_map(|s| s.paths().to_vec()).collect();
         // A run whose files are now of another run has become that one.
         let firsts: HashSet<PathBuf> =
@@ -222,7 +226,8 @@ impl<'a> Watching<'a> {
     /// In words, what is wrong with it.
     fn look_at(&mut self, path: &Path, follower: &mut Follower) -> Result<(), String> {
         let log = follower.read().map_err(|error| format!("cannot be read now ({error})"))?;
-        with_run(follower.source(), &log, &self.args.map, |run| {
+        let map = self.map.clone();
+        with_run(follower.source(), &log, &map, |run| {
             let verdict = run.diagnosis.verdict;
             if verdict.is_explosion() && run.diagnosis.onset.is_some() {
                 let before = self.alarms.insert(path.to_owned(), verdict);

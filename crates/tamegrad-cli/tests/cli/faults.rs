@@ -146,13 +146,22 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
         assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(said), "{args:?}: {}", ran.stderr);
     }
-    let ran = shell(folder.path(), ": | \"$TAMEGRAD\" diagnose /dev/stdin");
-    assert_eq!(ran.code, 2);
-    assert!(
-        ran.stderr.contains("/dev/stdin: got a pipe, want a file or a folder"),
-        "{}",
-        ran.stderr
-    );
+}
+
+#[test]
+fn the_standard_input_is_read_to_its_end() {
+    let folder = folder(&[]);
+    let lines = "printf 'step 1 loss 2.5\\nstep 2 loss 2.25\\nstep 3 loss nan\\n'";
+    for (command, code, said) in [
+        (format!("{lines} | \"$TAMEGRAD\" diagnose -"), 1, "EXPLODED  standard input (text)"),
+        (format!("{lines} | \"$TAMEGRAD\" diagnose /dev/stdin"), 1, "EXPLODED  /dev/stdin (text)"),
+        (format!("{lines} | gzip | \"$TAMEGRAD\" diagnose -"), 1, "EXPLODED  standard input (text)"),
+        (": | \"$TAMEGRAD\" diagnose -".to_owned(), 2, "standard input: got an empty file"),
+    ] {
+        let ran = shell(folder.path(), &command);
+        assert_eq!(ran.code, code, "{command}: {}", ran.stderr);
+        assert!(format!("{}{}", ran.stdout, ran.stderr).contains(said), "{command}: {}", ran.stdout);
+    }
 }
 
 #[test]

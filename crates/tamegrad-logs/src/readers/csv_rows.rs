@@ -16,8 +16,9 @@ use crate::log::{Log, LogBuilder};
 use crate::number::parse_number_bytes;
 use crate::readers::{Format, Growing, Head, Reader};
 use crate::row::Row;
-use crate::rows::{Rows, is_log_name};
+use crate::rows::{Rows, is_log_name, is_loss_name};
 use crate::step::Stepper;
+use crate::vocabulary::{is_gradient_norm, normal};
 
 /// CSV with a header.
 pub(crate) const READER: Reader = Reader {
@@ -96,7 +97,7 @@ struct Header {
 
 impl Header {
     /// The header that a line is, if it is one: two names or more, of which one is known.
-    fn of(line: &[u8], log: &LogBuilder) -> Option<Self> {
+    fn of(line: &[u8], log: &LogBuilder, path: &Path) -> Option<Self> {
         let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         let line = line.strip_prefix(b"#").unwrap_or(line);
         let count = |delimiter: u8| line.iter().filter(|&&byte| byte == delimiter).count();
@@ -105,8 +106,11 @@ impl Header {
         if !(1..COLUMNS_MAX).contains(&count(delimiter)) || line.contains(&0) {
             return None;
         }
-        let names: Vec<String> =
+        let mut names: Vec<String> =
             fields(line, delimiter).map(|name| String::from_utf8_lossy(&name).into()).collect();
+        if names == ["Wall time", "Step", "Value"] {
+            names = tensorboard_names(path);
+        }
         let is_number = |name: &&String| parse_number_bytes(name.as_bytes()).is_some();
         let numbers = names.iter().filter(is_number).count();
         let is_known = |name: &String| is_log_name(name) || log.is_named(name);
@@ -134,6 +138,14 @@ impl Header {
     }
 }
 
+/// The columns of a file that was downloaded from TensorBoard, whose name tells the series:
+/// `run-NAME-tag-loss_train.csv`.
+fn tensorboard_names(path: &Path) -> Vec<String> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let tag = stem.rsplit_once("-tag-").map_or(stem.as_str(), |(_, tag)| tag);
+    vec!["wall_time".to_owned(), "step".to_owned(), tag.to_owned()]
+}
+
 /// Whether a field says that there is no number.
 fn is_missing(field: &[u8]) -> bool {
     let spellings: [&[u8]; 6] = [b"", b"NA", b"N/A", b"None", b"null", b"-"];
@@ -150,7 +162,20 @@ struct Table {
     /// Lines with as many fields as the header, and lines that are no rows or odd ones.
     good: u64,
     bad: u64,
+    usual: Usual,
 }
+
+/// The columns that have numbers in all rows so far, and how many rows that is; `None` where they differ.
+#[derive(Debug, Clone, Default)]
+struct Usual {
+    names: Option<String>,
+    rows: u64,
+    is_mixed: bool,
+    is_noticed: bool,
+}
+
+/// Rows after which a column that had a number in each counts as one without gaps.
+const USUAL_ROWS: u64 = 5;
 
 impl Table {
     fn new(log: LogBuilder, path: &Path) -> Self {
@@ -172,7 +197,7 @@ impl Table {
         let line = about.bytes;
         let is_comment = line.starts_with(b"#");
         let Some(header) = &self.header else {
-            self.header = Header::of(line, &self.rows.log).filter(|_| !about.is_cut);
+            self.header = Header::of(line, &self.rows.log, &self.rows.path).filter(|_| !about.is_cut);
             return self.header.is_some() || is_comment;
         };
         if is_comment {
@@ -192,7 +217,7 @@ impl Table {
             self.odd(about, text);
         } else if self.row.is_empty() {
             // A run that goes on in the same file writes its header again.
-            match Header::of(line, &self.rows.log) {
+            match Header::of(line, &self.rows.log, &self.rows.path) {
                 Some(header) => self.header = Some(header),
                 None if words > 0 => {
                     self.rows.log.lose(about.len());
@@ -208,9 +233,37 @@ impl Table {
                 let text = format!("got {count} fields, want {wanted}, as in the header");
                 self.odd(about, text);
             }
+            self.fill_gaps(about.offset);
             self.rows.push("", &self.row, &mut self.stepper);
         }
         true
+    }
+
+    /// Pandas writes NaN as an empty cell. Where all rows so far had the same columns, and one lacks
+    /// nothing but losses or gradient norms, these are NaN.
+    fn fill_gaps(&mut self, offset: u64) {
+        let usual = &mut self.usual;
+        let names = usual.names.get_or_insert_with(|| self.row.all_names().to_owned());
+        if names.as_str() == self.row.all_names() {
+            usual.rows += 1;
+            return;
+        }
+        let is_known = |name: &str| names.split_terminator('\0').any(|known| known == name);
+        let is_there = |name: &str| self.row.cells().any(|(cell, _)| cell == name);
+        let gaps: Vec<String> =
+            names.split_terminator('\0').filter(|name| !is_there(name)).map(str::to_owned).collect();
+        let is_loss = |name: &String| is_loss_name(name) || is_gradient_norm(&normal(name));
+        let are_gaps = self.row.cells().all(|(name, _)| is_known(name)) && gaps.iter().all(is_loss);
+        if usual.is_mixed || usual.rows < USUAL_ROWS || !are_gaps {
+            usual.is_mixed = true;
+            return;
+        }
+        gaps.iter().for_each(|name| self.row.push(name, f64::NAN));
+        if !std::mem::replace(&mut usual.is_noticed, true) {
+            let text = "got empty cells where all rows before had a number; they are read as NaN, which \
+                        pandas writes so";
+            self.rows.notice(offset, text);
+        }
     }
 
     fn odd(&mut self, about: Line<'_>, text: String) {

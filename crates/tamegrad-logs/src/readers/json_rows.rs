@@ -14,6 +14,7 @@ use crate::json::{Event, Json, JsonError};
 use crate::lines::{bad_bytes, whole_lines};
 use crate::log::{Log, LogBuilder};
 use crate::number::parse_number;
+use crate::readers::notebook::is_named_so;
 use crate::readers::{Format, Growing, Head, Reader};
 use crate::row::Row;
 use crate::rows::{Rows, is_log_name, is_loss_name};
@@ -69,7 +70,7 @@ enum Layout {
 
 fn recognises(head: &Head<'_>) -> bool {
     let text = head.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head.bytes);
-    if !matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) {
+    if !matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) || is_named_so(head.path) {
         return false;
     }
     // What the start holds is what the reader finds in it.
@@ -127,6 +128,24 @@ pub(super) fn read_file(
         Ok(()) => (0, "no number in any record".to_owned()),
     };
     Err(ReadError::broken(path, offset, found, wanted))
+}
+
+/// Reads the numbers of a file that is one object into a row.
+///
+/// # Errors
+/// What was found in place of the object.
+pub(super) fn read_object(file: &mut File, row: &mut Row) -> Result<(), String> {
+    let mut bytes = Vec::new();
+    let read = Read::by_ref(file).take(FIRST_RECORD_BYTES_MAX).read_to_end(&mut bytes);
+    read.map_err(|error| error.to_string())?;
+    let mut json = Json::new(&bytes);
+    match json.next() {
+        Ok(Event::ObjectStart) => {
+            read_record(&mut json, row, &mut String::new()).map_err(|error| error.to_string())
+        }
+        Ok(_) => Err("no object".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Reads lines, of which the first bytes were read: how the file ended, and how the last line did.
@@ -582,14 +601,20 @@ impl Document<'_> {
     fn push_group(&mut self, prefix: &str, group: &[(String, Column)]) {
         let (mut row, mut stepper) = (Row::default(), Stepper::default());
         let length = group.iter().map(|(_, column)| column.len()).max().unwrap_or(0);
+        // Sacred: `"train.loss": {"steps": [...], "values": [...]}`.
+        let has_steps = group.iter().any(|(name, _)| is_step_name(name));
+        let is_value = |name: &str| has_steps && matches!(name, "values" | "value");
+        let (above, own) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+        let is_named = !own.is_empty() && group.iter().any(|(name, _)| is_value(name));
         for index in 0..length {
             row.clear();
             for (name, column) in group {
+                let name = if is_named && is_value(name) { own } else { name };
                 if let Some(&Some(value)) = column.get(index) {
                     row.push(name, value);
                 }
             }
-            self.rows.push(prefix, &row, &mut stepper);
+            self.rows.push(if is_named { above } else { prefix }, &row, &mut stepper);
         }
     }
 }

@@ -29,7 +29,7 @@ use self::table::Table;
 use self::words::Stop;
 use super::{Format, Growing, Head, Reader};
 use crate::files::open;
-use crate::lines::{Line, bad_bytes};
+use crate::lines::{Line, bad_bytes, is_text};
 use crate::log::{Log, LogBuilder, Point};
 
 /// Text logs.
@@ -55,7 +55,7 @@ const PROSE_FILES: &[&str] = &["md", "rst", "adoc"];
 
 fn recognises(head: &Head<'_>) -> bool {
     let extension = head.path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    if OTHER_FILES.contains(&extension.as_str()) || head.bytes.contains(&0) {
+    if OTHER_FILES.contains(&extension.as_str()) || !is_text(head.bytes) {
         return false;
     }
     if PROSE_FILES.contains(&extension.as_str()) {
@@ -126,6 +126,25 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a text, which another reader found in its file, is the output of training.
+pub(super) fn is_training(path: &Path, text: &[u8]) -> bool {
+    let found = training_lines(path, text, |found| found.all >= 2);
+    found.all >= 2 || found.all == 1 && found.is_sure()
+}
+
+/// Reads a text that another reader found in its file.
+pub(super) fn read_text(path: &Path, text: &[u8], log: &mut LogBuilder) -> Result<(), ReadError> {
+    let mut reading = Reading::new(path, std::mem::take(log));
+    // Bytes in memory can be read.
+    let _ = reading.lines(text, 0);
+    *log = reading.finish();
+    if log.is_empty() {
+        let found = "no line of training output";
+        return Err(ReadError::broken(path, 0, found, "lines with a loss or a gradient norm"));
+    }
+    Ok(())
 }
 
 fn grow(path: &Path, log: LogBuilder) -> Option<Box<dyn Growing>> {
@@ -225,7 +244,10 @@ impl Reading {
         let before = self.found.all;
         let mut plain = std::mem::take(&mut self.plain);
         let bytes = lines::without_escapes(line.bytes, &mut plain);
-        let is_row = self.table.is_some() && starts_as_row(bytes);
+        let is_row = match self.table {
+            Some(_) => starts_as_row(table::body(bytes)),
+            None => starts_as_row(bytes) && table::is_headless(bytes),
+        };
         // The end of a run as W&B prints it repeats the last numbers.
         if is_row || words::is_hot(bytes) && !bytes.starts_with(b"wandb:") {
             let mut marks = std::mem::take(&mut self.marks);
@@ -241,6 +263,9 @@ impl Reading {
     fn mark(&mut self, line: &[u8], is_row: bool, marks: &mut Marks) {
         marks.clear();
         if self.table.as_ref().is_some_and(|table| is_row && table.row(line, marks)) {
+            return;
+        }
+        if is_row && table::headless(line, &mut self.names, marks) {
             return;
         }
         scan::scan(line, &mut self.names, marks);
@@ -271,6 +296,13 @@ impl Reading {
         // Code hardly ever has a step and two more numbers by name.
         let is_plain = marks.step.is_some() && marks.pairs.len() > 1;
         if marks.is_code || !is_plain && words::is_code(line) {
+            if words::is_error(line)
+                && let Some(stop) = words::stop(line)
+            {
+                marks.clear();
+                let position = self.track.advance(marks, false, self.records);
+                return self.stopped(position, stop == Stop::Gradient);
+            }
             self.last_code = Some(self.lines);
             return;
         }
@@ -308,7 +340,7 @@ impl Reading {
         {
             // `total_loss = 0.0` before the loop.
             let is_code = self.last_code.is_some_and(|last| self.lines - last < CODE_LINES);
-            return !is_code && pair.value != 0.0;
+            return !is_code && (pair.value != 0.0 || self.records > 0 || !self.pending.is_empty());
         }
         marks.pairs.iter().any(|pair| is_sure(&pair))
             || marks.has_position()

@@ -1,7 +1,7 @@
 //! Which series is a metric that tells whether anything is learned, and which way is better.
 
-use super::{HELD_OUT, has, normal, words};
 use crate::log::{Log, Series};
+use crate::vocabulary::{HELD_OUT, has, normal, words};
 
 /// Ends of words for what improves by falling, and by rising.
 const LOWER: &[&str] = &[

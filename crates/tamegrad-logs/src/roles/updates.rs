@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use tamegrad::logs::Sample;
 
-use super::{behind, has, normal, samples};
+use super::{behind, samples};
 use crate::log::{Log, Point, Series};
+use crate::vocabulary::{has, normal};
 
 /// What the whole network is called where ratios are told of single tensors as well.
 const ALL: &str = tamegrad::logs::ALL_PARAMETERS;

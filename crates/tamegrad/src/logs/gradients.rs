@@ -1,6 +1,6 @@
 //! What the norm of the whole gradient says: NaN and Inf, growth, spikes that come again.
 
-use super::{Alarm, History, Sample, centre_and_spread, last};
+use super::{Alarm, RECORDS_MIN, Sample, centre_and_spread, last};
 use crate::diagnosis::Verdict;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
@@ -16,27 +16,74 @@ const SIGMA_FLOOR: f64 = 0.1;
 /// Times the usual at which growth begins.
 const GROWTH_BEGIN: f64 = 3.0;
 
-/// Gradient norms that are NaN or Inf again and again. One alone is a step that mixed precision
-/// leaves out.
-pub(super) fn nonfinite(history: &History<'_>) -> Option<Alarm> {
-    let norm = history.gradient_norm;
+/// Gradient norms that are NaN or Inf again and again, or at the end of the log. One alone is a step
+/// that mixed precision leaves out.
+pub(super) fn nonfinite(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let broken: Vec<&Sample> = norm.iter().filter(|sample| !sample.value.is_finite()).collect();
     let first = broken.first()?;
-    let ends_broken = norm.last().is_some_and(|sample| !sample.value.is_finite());
-    if broken.len() < 3 || !(ends_broken || 5 * broken.len() > norm.len()) {
+    let ending = norm.iter().rev().take_while(|sample| !sample.value.is_finite()).count();
+    // Nothing shows that the run went on after these.
+    let went_on = loss.last().is_some_and(|last| {
+        last.value.is_finite() && norm.last().is_some_and(|norm| last.step > norm.step)
+    });
+    let ends_in_nan = norm.last().is_some_and(|last| last.value.is_nan()) && !went_on;
+    let is_often = broken.len() >= 3 && (ending > 0 || 5 * broken.len() > norm.len());
+    // The mean over many steps is Inf if mixed precision left out one of them.
+    let is_mean = broken.iter().all(|sample| !sample.value.is_nan()) && is_calm(loss, first.step);
+    if !is_often && !ends_in_nan || is_mean {
         return None;
     }
+    let onset = if is_often { first.step } else { norm[norm.len() - ending].step };
     let count = Measure::new(Quantity::NonFiniteRecords, broken.len() as f64).at(Place::Gradients);
     let evidence = vec![count.against(Reference::Total, norm.len() as f64)];
-    Some(Alarm::new(SignName::LossNonFinite, first.step, Verdict::Exploded, evidence))
+    Some(Alarm::new(SignName::LossNonFinite, onset, Verdict::Exploded, evidence))
+}
+
+/// Whether the loss from a step on is finite and ends no higher than it was.
+fn is_calm(loss: &[Sample], from: i64) -> bool {
+    let since: Vec<f64> = loss.iter().filter(|s| s.step >= from).map(|s| s.value).collect();
+    let (begin, end) = (since.get(..since.len().min(3)), median(last(&since, 3).iter().copied()));
+    let begin = begin.and_then(|begin| median(begin.iter().copied()));
+    since.len() >= RECORDS_MIN
+        && since.iter().all(|value| value.is_finite())
+        && begin.zip(end).is_some_and(|(begin, end)| end <= begin)
+}
+
+/// A norm hundreds of times its usual together with a loss that more than doubles, and both come back:
+/// a spike, though it may be a single record.
+pub(super) fn joint_spike(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
+    let rule = RULES.log_joint_spike;
+    let measured = measure(norm);
+    let at = (0..norm.len()).find(|at| {
+        rule.is_spike(measured[*at].factor, measured[*at].sigmas)
+            && loss_leaps(loss, norm[*at].step)
+    })?;
+    let lesser = RULES.log_lesser_spike;
+    let back = (at + 1..norm.len()).find(|later| !measured[*later].is_above(GROWTH_BEGIN, lesser.sigmas));
+    let evidence = vec![
+        norm_of(norm[at].value).against(Reference::Usual, measured[at].usual),
+        Measure::new(Quantity::GradientSpikes, 1.0),
+    ];
+    let verdict = if back.is_some() { Verdict::Recovered } else { Verdict::Exploding };
+    let alarm = Alarm::new(SignName::GradientSpikes, norm[at].step, verdict, evidence);
+    Some(Alarm { back: back.map(|at| norm[at].step), ..alarm })
+}
+
+/// Whether the loss at a step, or at the record after it, is more than twice all that came shortly before.
+fn loss_leaps(loss: &[Sample], at: i64) -> bool {
+    let begin = loss.iter().position(|sample| sample.step >= at).unwrap_or(loss.len());
+    let before = &loss[begin.saturating_sub(WINDOW_MIN)..begin];
+    let highest = before.iter().map(|sample| sample.value).fold(0.0, f64::max);
+    let now = loss[begin..].iter().take(2).map(|sample| sample.value);
+    before.len() >= 5 && highest > 0.0 && now.into_iter().any(|value| value > 2.0 * highest)
 }
 
 /// A norm that no healthy run was seen with, where the loss does not fall all the same.
-pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
+pub(super) fn huge(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let absurd = RULES.high_gradient.logs.absurd;
-    let at = history.gradient_norm.iter().find(|s| s.value.is_finite() && s.value > absurd)?;
+    let at = norm.iter().find(|s| s.value.is_finite() && s.value > absurd)?;
     let loss: Vec<f64> =
-        history.loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
+        loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
     let falls = loss.len() >= 10
         && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
     let evidence = vec![norm_of(at.value).against(Reference::Limit, absurd)];
@@ -45,10 +92,10 @@ pub(super) fn huge(history: &History<'_>) -> Option<Alarm> {
 }
 
 /// A gradient norm that grows from record to record, with a loss that rises.
-pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
-    let norm = history.gradient_norm;
-    let (growth, lesser) = (RULES.log_growth, RULES.log_lesser_spike);
-    let measured = measure(norm);
+pub(super) fn growth(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
+    let (growth, early, lesser) =
+        (RULES.log_growth, RULES.log_early_growth, RULES.log_lesser_spike);
+    let measured = measure_from(norm, RECORDS_MIN);
     let mut begin = None;
     for (at, now) in measured.iter().enumerate() {
         let is_up = now.is_above(GROWTH_BEGIN, growth.sigmas);
@@ -59,20 +106,18 @@ pub(super) fn growth(history: &History<'_>) -> Option<Alarm> {
             (false, _) => None,
         };
         let Some(first) = begin.filter(|first| at > *first) else { continue };
-        let reacts = at - first >= 3 || loss_reacts(history.loss, norm[first].step, norm[at].step);
+        let reacts = at - first >= 3 || loss_reacts(loss, norm[first].step, norm[at].step);
+        let growth = if at < WINDOW_MIN { early } else { growth };
         if growth.is_spike(now.factor, now.sigmas) && reacts {
             let is_home = |m: &Measured| !m.is_above(GROWTH_BEGIN, lesser.sigmas);
             let back = (at + 1..norm.len()).find(|later| is_home(&measured[*later]));
-            return Some(Alarm {
-                sign: SignName::GradientSpikes,
-                onset: norm[first].step,
-                back: back.map(|at| norm[at].step),
-                verdict: if back.is_some() { Verdict::Recovered } else { Verdict::Exploding },
-                evidence: vec![
-                    norm_of(norm[at].value).against(Reference::Usual, now.usual),
-                    Measure::new(Quantity::RisingRecords, (at - first + 1) as f64),
-                ],
-            });
+            let verdict = if back.is_some() { Verdict::Recovered } else { Verdict::Exploding };
+            let evidence = vec![
+                norm_of(norm[at].value).against(Reference::Usual, now.usual),
+                Measure::new(Quantity::RisingRecords, (at - first + 1) as f64),
+            ];
+            let alarm = Alarm::new(SignName::GradientSpikes, norm[first].step, verdict, evidence);
+            return Some(Alarm { back: back.map(|at| norm[at].step), ..alarm });
         }
     }
     None
@@ -85,12 +130,11 @@ fn loss_reacts(loss: &[Sample], from: i64, to: i64) -> bool {
     let (level, spread) = centre_and_spread(last(&before, WINDOW));
     let limit = level + 5.0 * spread.max(0.005 * level.abs());
     let during = loss[begin..].iter().take_while(|sample| sample.step <= to);
-    before.len() >= WINDOW_MIN && during.into_iter().any(|sample| !(sample.value < limit))
+    before.len() >= RECORDS_MIN && during.into_iter().any(|sample| !(sample.value < limit))
 }
 
 /// Spikes of the gradient norm that come again, though the loss bears them.
-pub(super) fn repeated_spikes(history: &History<'_>) -> Option<Alarm> {
-    let norm = history.gradient_norm;
+pub(super) fn repeated_spikes(norm: &[Sample]) -> Option<Alarm> {
     let measured = measure(norm);
     let (rule, lesser) = (RULES.spike.logs, RULES.log_lesser_spike);
     let is_spike = |at: &usize| rule.is_spike(measured[*at].factor, measured[*at].sigmas);
@@ -105,16 +149,13 @@ pub(super) fn repeated_spikes(history: &History<'_>) -> Option<Alarm> {
     };
     let first = (0..norm.len()).find(is_first).or(spikes.first().copied())?;
     let last = *spikes.last()?;
-    Some(Alarm {
-        sign: SignName::GradientSpikes,
-        onset: norm[first].step,
-        back: norm.get(last + 1).map(|sample| sample.step),
-        verdict: Verdict::Recovered,
-        evidence: vec![
-            norm_of(norm[first].value).against(Reference::Usual, measured[first].usual),
-            Measure::new(Quantity::GradientSpikes, spikes.len() as f64),
-        ],
-    })
+    let evidence = vec![
+        norm_of(norm[first].value).against(Reference::Usual, measured[first].usual),
+        Measure::new(Quantity::GradientSpikes, spikes.len() as f64),
+    ];
+    let sign = SignName::GradientSpikes;
+    let alarm = Alarm::new(sign, norm[first].step, Verdict::Recovered, evidence);
+    Some(Alarm { back: norm.get(last + 1).map(|sample| sample.step), ..alarm })
 }
 
 /// A norm of the whole gradient.
@@ -143,6 +184,11 @@ impl Measured {
 
 /// Each norm beside the median of the [`WINDOW`] records before it, all on a logarithmic scale.
 fn measure(norm: &[Sample]) -> Vec<Measured> {
+    measure_from(norm, WINDOW_MIN)
+}
+
+/// [`measure`], where so many records make a history.
+fn measure_from(norm: &[Sample], window_min: usize) -> Vec<Measured> {
     let mut logs: Vec<f64> = Vec::new();
     norm.iter()
         .map(|sample| {
@@ -152,7 +198,7 @@ fn measure(norm: &[Sample]) -> Vec<Measured> {
             let log = sample.value.ln();
             let window = last(&logs, WINDOW);
             let (centre, spread) = centre_and_spread(window);
-            let too_few = window.len() < WINDOW_MIN;
+            let too_few = window.len() < window_min;
             logs.push(log);
             if too_few {
                 return UNKNOWN;
@@ -208,5 +254,42 @@ mod tests {
         let reacts = [&calm_loss[..], &[2.6]].concat();
         assert_eq!(verdict(&quiet, &norm), (Verdict::Healthy, None));
         assert_eq!(verdict(&reacts, &norm), (Verdict::Exploding, Some(60)));
+    }
+
+    #[test]
+    fn norms_that_are_no_numbers_at_the_end_or_in_means() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        let norm = |last: &[f64]| [&calm(0.5, 0.1, 30), last].concat();
+        let loss = |count: usize| -> Vec<f64> { (0..count).map(|i| 2.0 - 0.01 * i as f64).collect() };
+        // (what, losses, norms, verdict, onset)
+        let cases: [(&str, Vec<f64>, Vec<f64>, Verdict, Option<i64>); 5] = [
+            ("in the last record", loss(30), norm(&[nan]), Verdict::Exploded, Some(30)),
+            ("before the last loss", loss(33), norm(&[nan]), Verdict::Healthy, None),
+            ("Inf in the last record", loss(30), norm(&[inf]), Verdict::Healthy, None),
+            ("Inf in each mean", loss(8), vec![inf; 8], Verdict::Healthy, None),
+            ("Inf and a loss that rises", vec![2.0, 2.1, 2.3, 2.6, 2.9], vec![inf; 5], Verdict::Exploded, Some(0)),
+        ];
+        for (what, losses, norms, want, onset) in cases {
+            assert_eq!(verdict(&losses, &norms), (want, onset), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_spike_of_norm_and_loss_together_counts_once() {
+        let spike = |height: f64, level: f64| {
+            [&calm(level, 0.05 * level, 40)[..], &[height], &calm(level, 0.05 * level, 20)].concat()
+        };
+        let (norm, loss) = (spike(300.0, 0.5), spike(5.5, 2.0));
+        assert_eq!(verdict(&loss, &norm), (Verdict::Recovered, Some(40)));
+        assert_eq!(verdict(&spike(2.4, 2.0), &norm), (Verdict::Healthy, None));
+        assert_eq!(verdict(&loss, &spike(5.0, 0.5)), (Verdict::Healthy, None));
+    }
+
+    #[test]
+    fn growth_in_a_short_log_has_to_be_large() {
+        let loss = [8.5, 8.4, 8.3, 8.3, 8.6, 8.9];
+        let norm = [1.7, 1.6, 1.7, 1.8, 14.0, 110.0];
+        assert_eq!(verdict(&loss, &norm), (Verdict::Exploding, Some(4)));
+        assert_eq!(verdict(&loss, &[1.7, 1.6, 1.7, 1.8, 6.0, 14.0]), (Verdict::Healthy, None));
     }
 }

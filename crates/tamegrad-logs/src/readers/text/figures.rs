@@ -106,7 +106,12 @@ impl Scanner<'_> {
         self.at = whole;
         if self.words.count > 0 {
             match self.name().class {
-                Class::Step(rank) => self.set_step(rank, place.at),
+                Class::Step(rank) => {
+                    self.set_step(rank, place.at);
+                    if self.marks.step == Some((rank, place.at)) {
+                        self.marks.step_of = Some(place.of);
+                    }
+                }
                 Class::Epoch => self.set_epoch(place.at),
                 _ => {}
             }
@@ -174,6 +179,7 @@ impl Scanner<'_> {
     fn set_step(&mut self, rank: u8, step: i64) {
         if self.marks.step.is_none_or(|(known, _)| known < rank) {
             self.marks.step = Some((rank, step));
+            self.marks.step_of = None;
         }
     }
 

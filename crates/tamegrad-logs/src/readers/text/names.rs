@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
+use crate::vocabulary::{self, LossName, is_gradient_norm};
+
 /// The names seen so far, each looked at once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
@@ -59,6 +61,7 @@ impl Names {
         let text = normal(raw);
         let class = match classify(&text) {
             Class::Unknown if is_key && !text.is_empty() => Class::Other,
+            Class::Unknown => position_at_end(raw),
             class => class,
         };
         let name = self.name(class, text);
@@ -177,7 +180,7 @@ pub(super) const GLOBAL: u8 = 5;
 pub(super) fn normal(raw: &[u8]) -> String {
     let raw = String::from_utf8_lossy(raw).to_lowercase();
     let mut words: Vec<&str> = raw.split_ascii_whitespace().collect();
-    let is_filler = |part: &&str| word(part) == Word::Filler;
+    let is_filler = |part: &&str| word(part) == Word::Filler || is_file_name(part);
     while words.last().is_some_and(is_filler) {
         words.pop();
     }
@@ -192,6 +195,37 @@ pub(super) fn normal(raw: &[u8]) -> String {
     }
 }
 
+/// What the last word of several says, if that is where in the run a line stands: `trainer step`. In
+/// `every step` and `best epoch` it is something else.
+fn position_at_end(raw: &[u8]) -> Class {
+    let raw = String::from_utf8_lossy(raw).to_lowercase();
+    let mut words = raw.split_ascii_whitespace().rev();
+    let last = words.next().map_or(Class::Unknown, classify);
+    let is_other = |word: &str| NO_POSITION.contains(&word) || self::word(word) == Word::Setting;
+    match last {
+        Class::Step(_) | Class::Epoch if !words.any(is_other) => last,
+        _ => Class::Unknown,
+    }
+}
+
+/// Words before `step` with which it is not that of the line.
+const NO_POSITION: &[&str] = &[
+    "after", "checkpoint", "each", "episode", "eval", "first", "last", "log", "logging", "more", "n", "next",
+    "number", "per", "print", "remaining", "resume", "resumed", "resuming", "save", "saved", "saving",
+    "skip", "skipped", "skipping", "this", "total", "until", "up", "which",
+];
+
+/// Whether a word is the name of a file of code: loggers print it before what they have to say.
+pub(super) fn is_file_name(word: &str) -> bool {
+    word.rsplit_once('.').is_some_and(|(name, ending)| {
+        !name.is_empty() && SOURCES.iter().any(|known| ending.eq_ignore_ascii_case(known))
+    })
+}
+
+/// Endings of files of code.
+const SOURCES: &[&str] =
+    &["py", "ipynb", "cc", "cpp", "cu", "c", "h", "hpp", "rs", "go", "java", "lua", "jl", "js", "ts"];
+
 /// What a name that [`normal`] gave stands for.
 pub(super) fn classify(name: &str) -> Class {
     // `Learning iteration 3`, `time/total_timesteps`
@@ -199,18 +233,24 @@ pub(super) fn classify(name: &str) -> Class {
     let leads = ["train_", "training_", "learning_", "optimizer_"];
     let bare = leads.iter().find_map(|lead| last.strip_prefix(lead)).unwrap_or(last);
     match bare {
-        "num_updates" | "global_step" | "globalstep" | "total_timesteps" | "timesteps"
-        | "timestep" | "time_step" | "num_timesteps" | "step_num" => {
+        "num_updates" | "global_step" | "global_steps" | "globalstep" | "global-step"
+        | "total_timesteps" | "timesteps" | "timestep" | "time_step" | "num_timesteps" | "step_num"
+        | "env_steps" | "env_step" | "total_steps_done" | "gradient_steps" | "global_iter"
+        | "global_iteration" => {
             return Class::Step(GLOBAL);
         }
-        "step" | "iter" | "iteration" | "iters" | "it" | "itr" | "update" | "updates"
-        | "n_iter" | "cur_iter" | "num_iter" | "iteration_number" | "up" => return Class::Step(4),
+        "step" | "steps" | "iter" | "iteration" | "iterations" | "iters" | "it" | "itr" | "itrs"
+        | "update" | "updates" | "n_iter" | "cur_iter" | "num_iter" | "iteration_number" | "up"
+        | "iter_num" | "cur_step" | "num_steps" | "step_count" | "optimizer_step" => {
+            return Class::Step(4);
+        }
         "s" => return Class::Step(3),
-        "batch" | "minibatch" | "mini-batch" | "batch_idx" | "batch_id" | "mb" => {
+        "batch" | "minibatch" | "mini-batch" | "mini_batch" | "batch_idx" | "batch_id" | "mb"
+        | "batch_num" | "batch_no" | "minibatches" | "batches" => {
             return Class::Step(2);
         }
-        "episode" => return Class::Step(1),
-        "epoch" | "ep" => return Class::Epoch,
+        "episode" | "episodes" | "game" | "rollout" => return Class::Step(1),
+        "epoch" | "ep" | "epochs" | "epoch_num" | "epoch_no" | "epoch_idx" => return Class::Epoch,
         _ => {}
     }
     value_class(name)
@@ -223,32 +263,27 @@ fn value_class(name: &str) -> Class {
     if parts().any(|part| word(part) == Word::Setting) {
         return Class::Unknown;
     }
-    let is_loss = |part: &str| {
-        part == "loss"
-            || part.starts_with("loss") && part.len() <= 8 && !part.starts_with("lossl")
-            || part.ends_with("loss") && (part != "gloss" || part == name)
-    };
-    if parts().any(is_loss) {
-        return if has(&["scale", "scaler"]) { Class::LossScale } else { Class::Loss };
+    let plain = vocabulary::normal(name);
+    match LossName::of(&plain) {
+        LossName::Loss | LossName::Fair => return Class::Loss,
+        LossName::No if parts().any(|part| part.ends_with("loss")) && has(&["scale", "scaler"]) => {
+            return Class::LossScale;
+        }
+        _ => {}
     }
-    if matches!(last, "norm" | "norms" | "l2" | "total")
-        && has(&["grad", "grads", "gradient", "gradients"])
-        || matches!(name, "norm" | "total_norm" | "grad" | "grads" | "gradient" | "gradients")
-        || has(&["gnorm", "gradnorm"])
+    if has(&["grad", "amp", "fp16"]) && matches!(last, "scale" | "scaler")
+        || matches!(name, "grad_scale" | "gradscale" | "loss-scale" | "lossscale")
+    {
+        return Class::LossScale;
+    }
+    if is_gradient_norm(&plain)
+        || matches!(name, "grad" | "grads" | "gradient" | "gradients")
+        || has(&["grad", "grads"]) && last == "total"
     {
         return Class::Gradient;
     }
     if name.contains("learning_rate") || name.contains("learning-rate") || has(&["lr"]) {
         return Class::Shared;
-    }
-    if matches!(last, "xent" | "nll" | "crossentropy" | "elbo" | "bce")
-        || last == "entropy" && has(&["cross"])
-        || matches!(
-            name,
-            "cost" | "avg_cost" | "mean_cost" | "train_cost" | "training_cost" | "total_cost"
-        )
-    {
-        return Class::Loss;
     }
     if word(last) == Word::Measure { Class::Other } else { Class::Unknown }
 }

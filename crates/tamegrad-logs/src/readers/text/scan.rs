@@ -10,6 +10,8 @@ pub(super) struct Marks {
     pub(super) pairs: Vec<Pair>,
     /// The step that a word names, and how exactly that word does.
     pub(super) step: Option<(u8, i64)>,
+    /// Of how many it is, as in `Batch 50/7330`.
+    pub(super) step_of: Option<i64>,
     /// The epoch.
     pub(super) epoch: Option<i64>,
     /// `50/7330`: how far the epoch is, or the run where no epoch is given.

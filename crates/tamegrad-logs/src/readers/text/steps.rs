@@ -14,6 +14,8 @@ pub(super) struct Position {
     /// The state of the progress bar on the line itself.
     pub(super) bar: Option<i64>,
     last_own: Option<i64>,
+    /// Whether that is a count over all of training, by its name.
+    is_global: bool,
     last_epoch: Option<i64>,
     last_bar: Option<i64>,
     /// The number of the record.
@@ -67,6 +69,10 @@ pub(super) fn decide(points: &[(usize, Position)]) -> Kind {
     if 5 * points.iter().filter(|(_, at)| at.own.is_some()).count() > points.len() {
         return Kind::Iteration;
     }
+    let is_global = is_most(points.iter().filter(|(_, at)| at.is_global).count());
+    if is_global && tells_apart(Kind::Iteration, 50) {
+        return Kind::Iteration;
+    }
     // Where there are bars, epochs count only if hardly more than the last state of each is there.
     let is_barred = is_most(points.iter().filter(|(_, at)| at.bar.is_some()).count());
     let kinds =
@@ -79,6 +85,7 @@ pub(super) fn decide(points: &[(usize, Position)]) -> Kind {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Track {
     own: Option<i64>,
+    is_global: bool,
     epoch: Option<i64>,
     bar: Option<i64>,
     /// Whether epochs count from 0.
@@ -103,12 +110,14 @@ impl Track {
         let bar = self.bar(marks, is_validation);
         if !is_validation {
             self.own = own.or(self.own);
+            self.is_global |= marks.step.is_some_and(|(rank, _)| rank >= GLOBAL);
         }
         Position {
             own,
             epoch: if marks.bar == Bar::Keras { epoch.or(self.epoch) } else { epoch },
             bar,
             last_own: self.own,
+            is_global: self.is_global,
             last_epoch: self.epoch,
             last_bar: self.bar,
             number,
@@ -119,8 +128,12 @@ impl Track {
         match (marks.step, marks.place) {
             _ if marks.bar == Bar::Keras => None,
             (Some((rank, step)), _) if rank >= GLOBAL => Some(step),
+            // Batches are always those of an epoch.
+            (Some((2, at)), _) if !is_validation && marks.step_of.is_some() => {
+                Some(self.in_epoch(Place { at, of: marks.step_of.unwrap_or(0) }))
+            }
             (Some((rank, step)), _) if rank > 2 || rank == 2 && !is_validation => {
-                Some(self.epoch.map_or(step, |epoch| self.running(epoch, step)))
+                Some(self.epoch.map_or(step, |epoch| self.running(epoch, step, marks.step_of)))
             }
             // The batches of validation are counted apart.
             _ if is_validation => None,
@@ -148,8 +161,8 @@ impl Track {
         before.saturating_mul(place.of).saturating_add(place.at)
     }
 
-    /// Makes iterations run on where each epoch starts them again.
-    fn running(&mut self, epoch: i64, at: i64) -> i64 {
+    /// Makes iterations run on where each epoch, perhaps of a known length, starts them again.
+    fn running(&mut self, epoch: i64, at: i64, of: Option<i64>) -> i64 {
         let (last_epoch, last) = self.previous.unwrap_or((epoch, at));
         let last_offset = self.offsets.get(&last_epoch).copied().unwrap_or(0);
         if epoch == last_epoch && at > last {
@@ -160,7 +173,8 @@ impl Track {
         let offset = match self.offsets.get(&epoch) {
             Some(&known) => known,
             None if epoch > last_epoch && at <= last => {
-                last_offset.saturating_add(last + self.stride - at)
+                let length = of.map(|of| of.saturating_mul(epoch - last_epoch));
+                last_offset.saturating_add(length.unwrap_or(last + self.stride - at))
             }
             None if epoch > last_epoch => last_offset,
             None => 0,
@@ -182,10 +196,10 @@ mod tests {
     fn iterations_run_on_over_epochs() {
         let mut track = Track::default();
         let given = [(1, 0), (1, 100), (1, 200), (2, 0), (2, 100), (1, 200), (2, 200), (3, 0)];
-        let got: Vec<i64> = given.iter().map(|&(epoch, at)| track.running(epoch, at)).collect();
+        let got: Vec<i64> = given.iter().map(|&(epoch, at)| track.running(epoch, at, None)).collect();
         assert_eq!(got, [0, 100, 200, 300, 400, 200, 500, 600]);
         // The next run in the same log.
-        let got: Vec<i64> = [(1, 0), (1, 50), (2, 0)].map(|(e, at)| track.running(e, at)).to_vec();
+        let got: Vec<i64> = [(1, 0), (1, 50), (2, 0)].map(|(e, at)| track.running(e, at, None)).to_vec();
         assert_eq!(got, [0, 50, 100]);
     }
 
@@ -193,7 +207,7 @@ mod tests {
     fn iterations_over_all_epochs_stay() {
         let mut track = Track::default();
         let got: Vec<i64> =
-            [(1, 500), (2, 600), (3, 700)].map(|(e, at)| track.running(e, at)).to_vec();
+            [(1, 500), (2, 600), (3, 700)].map(|(e, at)| track.running(e, at, None)).to_vec();
         assert_eq!(got, [500, 600, 700]);
     }
 }

@@ -26,15 +26,32 @@ pub(super) fn is_code(line: &[u8]) -> bool {
 
 /// What a message says is no number, at which training stops.
 pub(super) fn stop(line: &[u8]) -> Option<Stop> {
-    let found = STOPPED.as_ref()?.find(line)?.pattern().as_usize();
+    let found = STOPPED.as_ref()?.find(line)?;
+    let (before, after) = (line.get(..found.start())?, line.get(found.end()..)?);
+    // `stop if the loss is nan: true` and `nan losses: 0` tell nothing of this run.
+    if has(&UNREAL, before) || after.trim_ascii_start().starts_with(b":") {
+        return None;
+    }
+    let found = found.pattern().as_usize();
     Some(if found < GRADIENT_STOPS { Stop::Loss } else { Stop::Gradient })
 }
 
+/// Whether a line is the message of an error that was raised, and not the code that raises it.
+pub(super) fn is_error(line: &[u8]) -> bool {
+    has(&ERRORS, line)
+}
+
+static ERRORS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&["error: ", "exception: "]));
+/// Words before a message that make it a case that was thought of.
+static UNREAL: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&UNREAL_WORDS));
+const UNREAL_WORDS: [&str; 7] = ["if ", "whether", "when ", "unless", "check", "avoid", "prevent"];
+
 /// Words without which a line is of no interest.
 static HOT: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&HOT_WORDS));
-const HOT_WORDS: [&str; 22] = [
+const HOT_WORDS: [&str; 27] = [
     "loss", "norm", "grad", "epoch", "batch", "step", "iter", "ep=", "ep ", "%|", "trl:", "tel:",
     "overflow", "episode", "update", "cost", "xent", "nll", "entropy", " avg", "import ", "def ",
+    "diverged", "ce=", "ce:", "recon", "obj",
 ];
 /// What source code has and console output has not.
 static CODE: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&CODE_PARTS));
@@ -63,21 +80,49 @@ const BLOCKS: [&[u8]; 7] = [b"def ", b"class ", b"if ", b"for ", b"while ", b"wi
 
 /// Messages of programs that stop at a loss which is no number; the last are about gradients.
 static STOPPED: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| words(&STOPS));
-const STOPS: [&str; 11] = [
+const STOPS: [&str; 39] = [
     "invalid loss, terminating",
     "loss became infinite or nan",
-    "nan loss detected",
-    "nan loss encountered",
-    "encountered nan loss",
-    "received a nan loss",
+    "loss is nan",
+    "loss is inf",
+    "loss was nan",
+    "loss is not finite",
+    "loss not finite",
+    "loss is infinite",
+    "loss becomes nan",
+    "loss became nan",
+    "loss turned nan",
+    "loss diverged",
+    "diverged with loss",
+    "model diverged",
+    "training diverged",
+    "training has diverged",
+    "nan loss",
+    "nan in loss",
+    "nan detected in loss",
+    "nan or inf in loss",
+    "nan or inf found in loss",
+    "nans in loss",
+    "inf loss",
+    "infinite loss",
     "non-finite loss",
+    "nonfinite loss",
     "nan or inf loss",
     "losstensor is inf or nan",
+    "returned nan values in its",
+    "minimum loss scale reached",
+    "loss scale already at minimum",
+    "loss scale at minimum",
+    "nan or inf found in input tensor",
     "found inf or nan global norm",
     "non-finite gradient norm",
+    "gradient norm is nan",
+    "grad norm is nan",
+    "nan gradient",
+    "non-finite norm",
 ];
 /// Where in [`STOPS`] gradients begin.
-const GRADIENT_STOPS: usize = 9;
+const GRADIENT_STOPS: usize = 33;
 
 fn words(words: &[&str]) -> Option<AhoCorasick> {
     let kind = Some(AhoCorasickKind::DFA);
