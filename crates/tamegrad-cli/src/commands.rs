@@ -6,10 +6,13 @@ pub(crate) mod explain;
 pub(crate) mod export;
 #[cfg(feature = "train")]
 pub(crate) mod fix;
+mod judged;
 #[cfg(feature = "train")]
 pub(crate) mod preflight;
 #[cfg(feature = "train")]
 mod recipe;
+mod pictured;
+pub(crate) mod report;
 pub(crate) mod scan;
 #[cfg(feature = "train")]
 pub(crate) mod train;

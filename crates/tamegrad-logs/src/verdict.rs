@@ -27,6 +27,8 @@ pub struct Reading<'a> {
     pub loss: Vec<Sample>,
     /// The gradient norm that was judged, for plots.
     pub grad_norm: Vec<Sample>,
+    /// The update ratios that were judged, by the matrix that they are of, for plots.
+    pub update_ratios: Vec<(String, Vec<Sample>)>,
 }
 
 /// Diagnoses a log of a format.
@@ -59,7 +61,16 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
     let diagnosis = with_recorded(found, log.recorded.as_ref());
     let onset_wall = diagnosis.onset.and_then(|onset| wall_of(&roles, onset));
     let missing = missing(&roles, format, &diagnosis);
-    Ok(Reading { roles, norm_is_added_up, diagnosis, onset_wall, missing, loss, grad_norm: norm })
+    Ok(Reading {
+        roles,
+        norm_is_added_up,
+        diagnosis,
+        onset_wall,
+        missing,
+        loss,
+        grad_norm: norm,
+        update_ratios: ratios,
+    })
 }
 
 /// The diagnosis of a guard that saw the run itself takes precedence over what its log shows, and no
@@ -178,7 +189,13 @@ mod tests {
         assert_eq!(healthy.verdict, Verdict::Healthy);
         let recorded = |diagnosis: &Diagnosis, alarm_since| {
             let diagnosis = Some(diagnosis.clone());
-            Some(Recorded { diagnosis, alarm_since, ending: Ending::Unended, last: None })
+            Some(Recorded {
+                diagnosis,
+                alarm_since,
+                ending: Ending::Unended,
+                last: None,
+                events: Vec::new(),
+            })
         };
         log.recorded = recorded(&healthy, None);
         assert_eq!(verdict(&log).verdict, Verdict::Healthy);
