@@ -27,8 +27,8 @@ pub(crate) struct Curve<'a> {
 
 /// Height of a lane above or below the plot for values without a place on the scale.
 const LANE: f64 = 12.0;
-/// Columns that a series is thinned to, as a share of the pixels.
-const COLUMNS_PER_PIXEL: f64 = 1.0;
+/// Columns of a short series.
+const COLUMNS_MIN: usize = 100;
 /// Points up to which each has a dot.
 const DOTS_MAX: usize = 60;
 /// Rows of the table behind a curve.
@@ -61,7 +61,7 @@ fn draw(
     width: Width,
 ) -> Drawing {
     let frame = width.frame();
-    let columns = (frame.plot() * COLUMNS_PER_PIXEL) as usize;
+    let columns = columns(&frame, curve.samples.len());
     // Where nothing is finite, the marks are all there is.
     let shown = scale.unwrap_or(Scale::Log { low: 0.0, high: 1.0 });
     let thin = envelope(curve.samples, axis, &shown, columns);
@@ -83,6 +83,12 @@ fn draw(
     pen.step_axis(axis, &frame, y, width);
     events::lines(&mut pen, run, axis, &frame, (lines_top, y));
     pen.into_drawing(frame.width, y + 22.0)
+}
+
+/// Columns of a series of so many points: of a short one fewer than pixels, so that marks of neighbours
+/// touch.
+pub(crate) fn columns(frame: &Frame, points: usize) -> usize {
+    points.max(COLUMNS_MIN).min(frame.plot() as usize)
 }
 
 /// The lines of an envelope; `class` tells those of several runs apart.

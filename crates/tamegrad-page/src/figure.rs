@@ -207,7 +207,7 @@ impl Pen {
             self.line("axis", (x, y), (x, y + 4.0));
             self.text("t m mid", (x, y + 16.0), &label);
         }
-        self.text("t m end", (frame.left - 8.0, y + 16.0), "step");
+        self.text("t m end", (frame.left - 22.0, y + 16.0), "step");
     }
 
     /// Lines of a grid with their values in the left margin.

@@ -12,7 +12,7 @@ use crate::gains;
 /// The figures that the run has numbers for: `loss`, `gradient-norm`, `tensors`, `gains`, `update-ratio` and
 /// `learning-rate`.
 pub fn figures(run: &RunView<'_>) -> Vec<Figure> {
-    let of = |name, title, note, samples, is_log| {
+    let of = |name, title: &str, note: &str, samples: &[Sample], is_log| {
         curve::figure(&Curve { name, title, note, samples, is_log }, run)
     };
     let source = |series: Option<(&str, &[Sample])>| {

@@ -118,7 +118,7 @@ fn names(pen: &mut Pen, rows: &[Row<'_>], frame: &Frame, top: f64, row_height: f
     let middle = |row: usize| top + row_height * (row as f64 + 0.5);
     let origins: Vec<usize> =
         rows.iter().enumerate().filter(|(_, row)| row.is_origin).map(|(index, _)| index).collect();
-    let most = width.pick(22, 13);
+    let (small, most) = width.pick(("", 22), (" s", 15));
     for run in origins.chunk_by(|a, b| a + 1 == *b) {
         let (first, last) = (run[0] as f64, run[run.len() - 1] as f64);
         let y = top + row_height * first;
@@ -133,14 +133,16 @@ fn names(pen: &mut Pen, rows: &[Row<'_>], frame: &Frame, top: f64, row_height: f
     for &row in &origins {
         if is_free(&taken, middle(row)) {
             taken.push(middle(row));
-            pen.text("t b onset-t end", (frame.left - 9.0, middle(row) + 3.5), &label(&rows[row]));
+            let class = format!("t b{small} onset-t end");
+            pen.text(&class, (frame.left - 9.0, middle(row) + 3.5), &label(&rows[row]));
         }
     }
     let ends = [0, rows.len() - 1];
     for row in ends.into_iter().chain(0..rows.len()) {
         if is_free(&taken, middle(row)) && !rows[row].is_origin {
             taken.push(middle(row));
-            pen.text("t m end", (frame.left - 9.0, middle(row) + 3.5), &label(&rows[row]));
+            let class = format!("t m{small} end");
+            pen.text(&class, (frame.left - 9.0, middle(row) + 3.5), &label(&rows[row]));
         }
     }
 }

@@ -36,6 +36,8 @@ mod ramp;
 mod scale;
 mod sections;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod view;
 mod words;
 

@@ -3,7 +3,7 @@
 use tamegrad::logs::Sample;
 use tamegrad_report::number;
 
-use crate::curve::{draw_line, off_lane, step_of};
+use crate::curve::{columns, draw_line, off_lane, step_of};
 use crate::envelope::{OffScale, envelope};
 use crate::figure::{Drawing, Figure, Pen, Table, Width, shortened};
 use crate::scale::Scale;
@@ -38,7 +38,8 @@ pub(crate) fn figure(name: &'static str, title: &str, runs: &[Named<'_>]) -> Opt
 
 fn draw(runs: &[Named<'_>], axis: &StepAxis, scale: &Scale, width: Width) -> Drawing {
     let frame = width.frame();
-    let columns = frame.plot() as usize;
+    let longest = runs.iter().map(|(_, samples)| samples.len()).max().unwrap_or(0);
+    let columns = columns(&frame, longest);
     let mut pen = Pen::default();
     let mut x = frame.left;
     let mut y = 12.0;

@@ -11,7 +11,7 @@ use crate::words;
 /// The style of a page beside that of its figures.
 const PAGE_STYLE: &str = include_str!("page.css");
 /// Which style the page may have: the digest of [`style`], as a test checks.
-const STYLE_DIGEST: &str = "sha256-PENDING";
+const STYLE_DIGEST: &str = "sha256-UTlkRtNjeP6gkJhENlstXiFcj2RuhVOZ43qK/Um9mH0=";
 
 /// Runs that are shown in full; of further ones only the comparison is.
 pub(crate) const FULL_MAX: usize = 4;
@@ -108,7 +108,7 @@ fn of_run(run: &RunView<'_>, name: &str, id: &str, is_alone: bool) -> Markup {
         }
     };
     html! {
-        (sections::head(run, name, is_alone))
+        (sections::head(run, name, id, is_alone))
         @if figures.iter().any(|figure| ["loss", "gradient-norm"].contains(&figure.name)) {
             section { h2 { "What happened" } (drawn_of(&["loss", "gradient-norm"])) }
         }

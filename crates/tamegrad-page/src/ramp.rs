@@ -47,13 +47,13 @@ impl Cell {
     }
 }
 
-/// The colour of a level from 0 to 1: from near white over green to dark blue. Lightness falls evenly in
+/// The colour of a level from 0 to 1: from near white over grey green and teal to dark blue. Lightness falls evenly in
 /// Oklab (Ottosson 2020, A perceptual color space for image processing), so that equal factors look
 /// equally far apart, in grey and to colour-blind eyes too.
 fn level_colour(level: f64) -> [u8; 3] {
     let lightness = 0.965 - 0.715 * level;
-    let hue = (118.0 + 150.0 * level).to_radians();
-    let chroma = 0.025 + 0.115 * (std::f64::consts::PI * (0.08 + 0.72 * level)).sin();
+    let hue = (175.0 + 95.0 * level).to_radians();
+    let chroma = 0.008 + 0.122 * (std::f64::consts::PI * (0.02 + 0.8 * level)).sin();
     let (a, b) = (chroma * hue.cos(), chroma * hue.sin());
     // From Oklab to linear sRGB, by the matrices of the paper.
     let cone = |ka: f64, kb: f64| (lightness + ka * a + kb * b).powi(3);

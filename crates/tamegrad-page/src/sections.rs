@@ -33,7 +33,7 @@ pub fn short_names(runs: &[RunView<'_>]) -> Vec<String> {
 }
 
 /// Verdict, and what else is to be known at once.
-pub(crate) fn head(run: &RunView<'_>, name: &str, is_alone: bool) -> Markup {
+pub(crate) fn head(run: &RunView<'_>, name: &str, id: &str, is_alone: bool) -> Markup {
     let found = run.log.diagnosis;
     let report = DiagnosisReport::from(found);
     let sentence = words::sentence(found);
@@ -69,7 +69,7 @@ pub(crate) fn head(run: &RunView<'_>, name: &str, is_alone: bool) -> Markup {
                         }
                     }
                     @if let Some(remedy) = report.remedies.first() {
-                        dt { "Try first" } dd { a href={ "#" (anchor(name)) } { (text(&remedy.text)) } }
+                        dt { "Try first" } dd { a href={ "#" (id) "-remedies" } { (text(&remedy.text)) } }
                     }
                 }
                 @if let Some(end) = run.log.end.and_then(|end| end.words()) {
@@ -82,12 +82,6 @@ pub(crate) fn head(run: &RunView<'_>, name: &str, is_alone: bool) -> Markup {
             }
         }
     }
-}
-
-/// Where the remedies of a run are.
-fn anchor(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    format!("remedies-{}", name.chars().map(plain).collect::<String>())
 }
 
 /// The runs against each other.
@@ -258,7 +252,7 @@ pub(crate) fn remedies(run: &RunView<'_>, id: &str) -> Markup {
     }
     let own = framework(run.log.format);
     html! {
-        section id=(anchor(run.log.path)) {
+        section id={ (id) "-remedies" } {
             h2 { "What to do" }
             p.note { "Best first. Click a line of code to select all of it." }
             ol.remedies {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tamegrad_logs::{Source, discover_mapped};
 use tamegrad_page::{MARK, RunView, Width, figures, overlays, page, short_names};
 use tamegrad_report::number::{count, counted};
+use tamegrad_runs::RunError;
 
 use super::judged::Judged;
 use super::pictured::Pictured;
@@ -89,7 +90,7 @@ fn write(views: &[RunView<'_>], args: &Report, output: &Path) -> Result<(), Fail
         return Err(Failure::NoRun);
     }
     let text = page(views);
-    tamegrad_runs::overwrite(output, text.as_bytes())?;
+    write_file(output, &text)?;
     let mut told = format!("{} ({})\n", output.display(), size(text.len()));
     if let Some(folder) = &args.figures {
         let files = write_figures(views, folder, args.overwrite)?;
@@ -128,9 +129,17 @@ fn write_figures(
         check_place(path, overwrite)?;
     }
     for (path, text) in &files {
-        tamegrad_runs::overwrite(path, text.as_bytes())?;
+        write_file(path, text)?;
     }
     Ok(files.len())
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    let place = |error| match error {
+        RunError::Io { path, source } => Failure::Place { path, error: source },
+        other => Failure::Run(other),
+    };
+    tamegrad_runs::overwrite(path, text.as_bytes()).map_err(place)
 }
 
 /// Checks that a file may be written: there is none, or one that an earlier report has left.
