@@ -65,11 +65,11 @@ fn draw(
     // Where nothing is finite, the marks are all there is.
     let shown = scale.unwrap_or(Scale::Log { low: 0.0, high: 1.0 });
     let thin = envelope(curve.samples, axis, &shown, columns);
-    let mut pen = Pen::default();
+    let (mut pen, mut lanes) = (Pen::default(), Pen::default());
     let mut y = events::LABELS;
     let lines_top = y;
     for (kind, word) in [(OffScale::Inf, "Inf"), (OffScale::Nan, "NaN")] {
-        y += off_lane(&mut pen, &thin, (kind, word, "nan"), &frame, y, columns);
+        y += off_lane(&mut lanes, &thin, (kind, word, "nan"), &frame, y, columns);
     }
     let top = y + 2.0;
     let bottom = top + if scale.is_some() { width.pick(180.0, 130.0) } else { 0.0 };
@@ -78,10 +78,12 @@ fn draw(
         draw_line(&mut pen, &thin, &frame, axis, &shown, (top, bottom), "");
     }
     y = bottom + 2.0;
-    y += off_lane(&mut pen, &thin, (OffScale::Zero, "0", "zero"), &frame, y, columns);
-    y += events::lanes(&mut pen, run, axis, &frame, y, columns);
+    y += off_lane(&mut lanes, &thin, (OffScale::Zero, "0", "zero"), &frame, y, columns);
+    y += events::lanes(&mut lanes, run, axis, &frame, y, columns);
     pen.step_axis(axis, &frame, y, width);
     events::lines(&mut pen, run, axis, &frame, (lines_top, y));
+    // Marks in the lanes are often at the onset, and shall be seen there.
+    pen.append(lanes);
     pen.into_drawing(frame.width, y + 22.0)
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn lines(
             continue;
         }
         let x = frame.x(at);
-        pen.line(class, (x, top - 4.0), (x, bottom));
+        pen.line(class, (x, top - 16.0), (x, bottom));
         let words = format!("{word}, step {}", count(step.unsigned_abs()));
         let room = CHARACTER * words.chars().count() as f64;
         let fits_right = x + room < frame.right + 8.0;
@@ -44,7 +44,7 @@ pub(crate) fn lines(
         }
         let anchor = if turns_left { "end" } else { "start" };
         end_of_last = if turns_left { x } else { x + room };
-        let gap = if turns_left { 3.0 } else { -3.0 };
+        let gap = if turns_left { -4.0 } else { 4.0 };
         pen.text(&format!("t b {class}-t {anchor}"), (x + gap, top - 8.0), &words);
     }
 }

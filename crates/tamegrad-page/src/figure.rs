@@ -118,6 +118,9 @@ impl Figure {
     }
 }
 
+/// Pixels of a mark in a lane at least.
+const MARK_WIDTH: f64 = 4.0;
+
 /// An SVG drawing that grows downward.
 #[derive(Debug, Default)]
 pub(crate) struct Pen {
@@ -127,6 +130,10 @@ pub(crate) struct Pen {
 impl Pen {
     pub(crate) fn into_drawing(self, width: f64, height: f64) -> Drawing {
         Drawing { width, height, marks: self.marks }
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.marks.push_str(&other.marks);
     }
 
     pub(crate) fn raw(&mut self, svg: &str) {
@@ -194,8 +201,10 @@ impl Pen {
     ) {
         let each = frame.plot() / of as f64;
         for (first, last) in runs(columns) {
-            let width = (each * (last - first + 1) as f64).max(2.0);
-            self.rect(class, (frame.left + each * first as f64, top), (width, height));
+            let own = each * (last - first + 1) as f64;
+            let more = (MARK_WIDTH - own).max(0.0);
+            let left = frame.left + each * first as f64 - more / 2.0;
+            self.rect(class, (left, top), (own + more, height));
         }
     }
 

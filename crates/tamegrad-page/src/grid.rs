@@ -54,8 +54,6 @@ pub(crate) struct Grid {
 
 /// Share of the values below and above the colours' range, for one freak value not to take all of it.
 const CLIPPED: f64 = 0.005;
-/// Share of the columns over which a cell without a value takes that of its neighbours.
-const FILLED: f64 = 0.02;
 
 impl Grid {
     /// The grid of these series, a row each, in at most `columns_max` columns.
@@ -91,8 +89,8 @@ fn steps_in(samples: &[Sample]) -> usize {
     steps.len()
 }
 
-/// Each column takes the worst of its values; columns between two values that are near each other take the
-/// larger of the two.
+/// Each column takes the worst of its values, and columns from one value to the next the larger of the two:
+/// logs have one record for many steps, and run folders the extremes of many.
 fn fill(row: &mut [Value], samples: &[Sample], axis: &StepAxis) {
     let columns = row.len();
     for stretch in stretches(samples) {
@@ -100,13 +98,12 @@ fn fill(row: &mut [Value], samples: &[Sample], axis: &StepAxis) {
             .iter()
             .filter_map(|s| Some((axis.column(s.step, columns)?, Value::of(s.value))))
             .collect();
-        let reach = reach(&placed, columns);
         for (column, value) in &placed {
             row[*column] = row[*column].or_worse(*value);
         }
         for pair in placed.windows(2) {
             let [(from, before), (to, after)] = [pair[0], pair[1]];
-            if to - from > reach {
+            if to - from < 2 {
                 continue;
             }
             // NaN begins where it was seen.
@@ -114,19 +111,11 @@ fn fill(row: &mut [Value], samples: &[Sample], axis: &StepAxis) {
                 (Value::Broken, other) | (other, Value::Broken) => other,
                 (before, after) => before.or_worse(after),
             };
-            for value in row.iter_mut().take(to).skip(from + 1) {
+            for value in row.iter_mut().take(to).skip(from) {
                 *value = value.or_worse(between);
             }
         }
     }
-}
-
-/// Columns between two values that still belong together.
-fn reach(placed: &[(usize, Value)], columns: usize) -> usize {
-    let mut gaps: Vec<usize> = placed.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-    gaps.sort_unstable();
-    let usual = gaps.get(gaps.len() / 2).copied().unwrap_or(1);
-    (3 * usual).max((FILLED * columns as f64).ceil() as usize)
 }
 
 fn range(values: &[Value]) -> (Option<(f64, f64)>, (bool, bool)) {
@@ -205,15 +194,16 @@ mod tests {
                 _ => '#',
             })
             .collect();
-        assert_eq!(row, format!("0####{}#", "#".repeat(34)));
+        assert_eq!(row, "#".repeat(40), "from 0 to 4 the larger one as well");
     }
 
     #[test]
-    fn a_pause_of_the_log_stays_empty() {
+    fn before_the_first_and_behind_the_last_value_there_is_nothing() {
         let mut samples = series(&[1.0; 100]);
-        samples.retain(|sample| !(20..80).contains(&sample.step));
-        let grid = grid(&[samples], 100);
-        assert_eq!(grid.columns, 40);
-        assert!(grid.has(Cell::Empty));
+        samples.retain(|sample| (20..80).contains(&sample.step));
+        let grid = grid(&[samples, series(&[1.0; 100])], 100);
+        let known: Vec<usize> =
+            (0..100).filter(|column| grid.cells[*column] != Cell::Empty).collect();
+        assert_eq!(known, (20..80).collect::<Vec<_>>());
     }
 }

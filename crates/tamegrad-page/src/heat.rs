@@ -105,9 +105,11 @@ fn draw(rows: &[Row<'_>], run: &RunView<'_>, axis: &StepAxis, width: Width) -> D
     ));
     names(&mut pen, rows, &frame, top, row_height, width);
     let mut y = top + height + 2.0;
-    y += events::lanes(&mut pen, run, axis, &frame, y, grid.columns);
+    let mut lanes = Pen::default();
+    y += events::lanes(&mut lanes, run, axis, &frame, y, grid.columns);
     pen.step_axis(axis, &frame, y, width);
     events::lines(&mut pen, run, axis, &frame, (top, y));
+    pen.append(lanes);
     y += 34.0;
     let rows = legend(&mut pen, &grid, &frame, y, width);
     pen.into_drawing(frame.width, y + 16.0 * rows)
@@ -226,8 +228,8 @@ fn caption(heat: &Heat<'_>, per_row: usize, order: Order) -> String {
         more => format!(" A row holds {more} neighbours and shows the largest of them."),
     };
     format!(
-        "{order}, from the top. A cell shows the largest {} of its steps; where nothing was logged \
-         between two steps, the larger of both.{shared}",
+        "{order}, from the top. A cell shows the largest {} of its steps; between two steps that \
+         were logged, the larger of both.{shared}",
         heat.what
     )
 }

@@ -161,7 +161,7 @@ fn a_page_says_what_is_known_in_its_order() {
     let page = page(&[exploded("fc2").view("runs/mlp")]);
     let mut at = 0;
     for text in [
-        "Training exploded at step 40 and ended with NaN or Inf: it began in fc2.",
+        "Training exploded at step 40 and ended with NaN or Inf: it began in layer fc2.",
         "<h2>What happened</h2>",
         "onset, step 40",
         "<h2>Where</h2>",

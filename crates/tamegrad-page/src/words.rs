@@ -39,6 +39,7 @@ fn place(found: &Diagnosis) -> Option<String> {
             "it began in the loss, outside the model".to_owned()
         }
         (Place::Data, _) => "it began in the data".to_owned(),
+        (_, Some(name)) if origin.layer().is_some() => format!("it began in layer {name}"),
         (_, Some(name)) => format!("it began in {name}"),
         (_, None) => return None,
     })
