@@ -73,17 +73,17 @@ fn draw(
     }
     let top = y + 2.0;
     let bottom = top + if scale.is_some() { width.pick(180.0, 130.0) } else { 0.0 };
+    y = bottom + 2.0;
+    y += off_lane(&mut lanes, &thin, (OffScale::Zero, "0", "zero"), &frame, y, columns);
+    y += events::lanes(&mut lanes, run, axis, &frame, y, columns);
+    // What happened at the onset shall be seen: its line lies below all else.
+    events::lines(&mut pen, run, axis, &frame, (lines_top, y));
     if scale.is_some() {
         pen.value_axis(&shown, &frame, (top, bottom), width.pick(6, 5));
         draw_line(&mut pen, &thin, &frame, axis, &shown, (top, bottom), "");
     }
-    y = bottom + 2.0;
-    y += off_lane(&mut lanes, &thin, (OffScale::Zero, "0", "zero"), &frame, y, columns);
-    y += events::lanes(&mut lanes, run, axis, &frame, y, columns);
-    pen.step_axis(axis, &frame, y, width);
-    events::lines(&mut pen, run, axis, &frame, (lines_top, y));
-    // Marks in the lanes are often at the onset, and shall be seen there.
     pen.append(lanes);
+    pen.step_axis(axis, &frame, y, width);
     pen.into_drawing(frame.width, y + 22.0)
 }
 

@@ -293,9 +293,31 @@ pub(crate) fn shortened(name: &str, most: usize) -> String {
     format!("{head}…{tail}")
 }
 
+/// The part before a dot that all names begin with, with the dot; empty where there is none.
+pub(crate) fn shared_prefix<'a>(names: &[&'a str]) -> &'a str {
+    let (Some(first), 2..) = (names.first(), names.len()) else { return "" };
+    let ends = first.match_indices('.').map(|(at, _)| &first[..=at]);
+    let shared = |prefix: &&str| names.iter().all(|name| name.len() > prefix.len() && name.starts_with(prefix));
+    ends.take_while(shared).last().unwrap_or("")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_share_what_stands_before_a_dot() {
+        for (names, shared) in [
+            (&["h.0.w", "h.1.w"][..], "h."),
+            (&["model.h.0.w", "model.h.0.b"], "model.h.0."),
+            (&["head.w", "h.w"], ""),
+            (&["h.w", "h."], ""),
+            (&["h.w"], ""),
+            (&[], ""),
+        ] {
+            assert_eq!(shared_prefix(names), shared, "{names:?}");
+        }
+    }
 
     #[test]
     fn text_from_outside_is_text() {

@@ -5,7 +5,7 @@ use tamegrad::{Chain, Diagnosis, Link, Place};
 use tamegrad_report::number;
 use tamegrad_report::number::{count, product};
 
-use crate::figure::{Drawing, Figure, Frame, Pen, Table, Width, shortened};
+use crate::figure::{Drawing, Figure, Frame, Pen, Table, Width, shared_prefix, shortened};
 use crate::scale::{Scale, Tick};
 
 /// Rows of the figure at most.
@@ -135,14 +135,16 @@ fn draw(chain: &Chain, diagnosis: &Diagnosis, width: Width) -> Drawing {
     }
     let origin = diagnosis.origin.as_ref().and_then(tamegrad::Origin::layer);
     let name = |link: &Link| diagnosis.names.name(Place::Layer(link.layer)).unwrap_or("?");
+    let shared = shared_prefix(&chain.links.iter().map(name).collect::<Vec<_>>());
+    let own = |link: &Link, most| shortened(&name(link)[shared.len()..], most);
     let most = width.pick(22, 13);
     for (row, entry) in entries.iter().enumerate() {
         let y = top + 2.0 + ROW * row as f64;
         let (class, label) = match entry {
             Entry::Layer(link) if origin == Some(link.layer) => {
-                ("t b onset-t end", shortened(name(link), most))
+                ("t b onset-t end", own(link, most))
             }
-            Entry::Layer(link) => ("t m end", shortened(name(link), most)),
+            Entry::Layer(link) => ("t m end", own(link, most)),
             Entry::Usual(links) => ("t m i end", format!("{} layers", links.len())),
             Entry::More(more) => ("t m i end", format!("{more} more layers")),
         };

@@ -7,7 +7,7 @@ use tamegrad_report::number::count;
 
 use crate::curve::step_of;
 use crate::events;
-use crate::figure::{Drawing, Figure, Frame, Pen, Table, Width, px, shortened};
+use crate::figure::{Drawing, Figure, Frame, Pen, Table, Width, px, shared_prefix, shortened};
 use crate::grid::Grid;
 use crate::order::{Order, ordered};
 use crate::ramp::{Cell, LEVELS, data_url};
@@ -51,12 +51,13 @@ pub(crate) fn figure(heat: &Heat<'_>, run: &RunView<'_>) -> Option<Figure> {
         })
         .collect();
     let axis = run.axis();
-    let drawings = [Width::Wide, Width::Narrow].map(|width| draw(&rows, run, &axis, width));
+    let shared = shared_prefix(&names);
+    let drawings = [Width::Wide, Width::Narrow].map(|width| draw(&rows, run, &axis, shared, width));
     Some(Figure {
         name: heat.name,
         title: heat.title.to_owned(),
         description: description(heat, &rows, run),
-        caption: caption(heat, per_row, order),
+        caption: caption(heat, per_row, order, shared),
         table: table(&places, heat.tensors),
         drawings,
     })
@@ -87,7 +88,13 @@ fn is_origin(tensor: &str, run: &RunView<'_>) -> bool {
     }
 }
 
-fn draw(rows: &[Row<'_>], run: &RunView<'_>, axis: &StepAxis, width: Width) -> Drawing {
+fn draw(
+    rows: &[Row<'_>],
+    run: &RunView<'_>,
+    axis: &StepAxis,
+    shared: &str,
+    width: Width,
+) -> Drawing {
     let frame = width.frame();
     let series: Vec<Vec<&[Sample]>> = rows.iter().map(|row| row.series.clone()).collect();
     let grid = Grid::of(&series, axis, (frame.plot() / COLUMN_WIDTH) as usize);
@@ -103,12 +110,13 @@ fn draw(rows: &[Row<'_>], run: &RunView<'_>, axis: &StepAxis, width: Width) -> D
         px(height),
         data_url(&grid.cells, grid.columns)
     ));
-    names(&mut pen, rows, &frame, top, row_height, width);
+    names(&mut pen, rows, shared, &frame, (top, row_height), width);
     let mut y = top + height + 2.0;
     let mut lanes = Pen::default();
     y += events::lanes(&mut lanes, run, axis, &frame, y, grid.columns);
     pen.step_axis(axis, &frame, y, width);
-    events::lines(&mut pen, run, axis, &frame, (top, y));
+    // Beside the map alone, for the column at the onset to be seen.
+    events::lines(&mut pen, run, axis, &frame, (top, top));
     pen.append(lanes);
     y += 34.0;
     let rows = legend(&mut pen, &grid, &frame, y, width);
@@ -116,7 +124,14 @@ fn draw(rows: &[Row<'_>], run: &RunView<'_>, axis: &StepAxis, width: Width) -> D
 }
 
 /// Names of rows in the left margin, as many as there is room for, and always those of the origin.
-fn names(pen: &mut Pen, rows: &[Row<'_>], frame: &Frame, top: f64, row_height: f64, width: Width) {
+fn names(
+    pen: &mut Pen,
+    rows: &[Row<'_>],
+    shared: &str,
+    frame: &Frame,
+    (top, row_height): (f64, f64),
+    width: Width,
+) {
     let middle = |row: usize| top + row_height * (row as f64 + 0.5);
     let origins: Vec<usize> =
         rows.iter().enumerate().filter(|(_, row)| row.is_origin).map(|(index, _)| index).collect();
@@ -126,9 +141,10 @@ fn names(pen: &mut Pen, rows: &[Row<'_>], frame: &Frame, top: f64, row_height: f
         let y = top + row_height * first;
         pen.rect("origin", (frame.left - 5.0, y), (3.0, row_height * (last - first + 1.0)));
     }
+    let own = |row: &Row<'_>, most| shortened(&row.name[shared.len()..], most);
     let label = |row: &Row<'_>| match row.others {
-        0 => shortened(row.name, most),
-        others => format!("{} +{others}", shortened(row.name, most - 4)),
+        0 => own(row, most),
+        others => format!("{} +{others}", own(row, most - 4)),
     };
     let mut taken: Vec<f64> = Vec::new();
     let is_free = |taken: &[f64], y: f64| taken.iter().all(|at| (at - y).abs() >= NAME_HEIGHT);
@@ -217,11 +233,15 @@ fn description(heat: &Heat<'_>, rows: &[Row<'_>], run: &RunView<'_>) -> String {
     text + &events::words(run)
 }
 
-fn caption(heat: &Heat<'_>, per_row: usize, order: Order) -> String {
+fn caption(heat: &Heat<'_>, per_row: usize, order: Order, shared: &str) -> String {
     let order = match order {
         Order::Executed => "Tensors in the order in which their layers ran",
         Order::Logged => "Tensors in the order of the log",
         Order::Named => "Tensors by name",
+    };
+    let prefix = match shared {
+        "" => String::new(),
+        shared => format!(" All names begin with {shared}"),
     };
     let shared = match per_row {
         1 => String::new(),
@@ -229,7 +249,7 @@ fn caption(heat: &Heat<'_>, per_row: usize, order: Order) -> String {
     };
     format!(
         "{order}, from the top. A cell shows the largest {} of its steps; between two steps that \
-         were logged, the larger of both.{shared}",
+         were logged, the larger of both.{shared}{prefix}",
         heat.what
     )
 }

@@ -69,10 +69,13 @@ pub(crate) fn run(args: &Report, cancel: &AtomicBool) -> Result<u8, Failure> {
 
 /// The run as given comes before the fixed one.
 fn rank(path: &Path) -> u8 {
-    match path.file_name().and_then(|name| name.to_str()) {
-        Some("given") => 0,
-        Some("fixed") => 1,
-        _ => 2,
+    let is_in = |folder: &str| path.iter().any(|part| part == folder);
+    if is_in("given") {
+        0
+    } else if is_in("fixed") {
+        1
+    } else {
+        2
     }
 }
 
