@@ -7,11 +7,11 @@ pub(crate) mod export;
 #[cfg(feature = "train")]
 pub(crate) mod fix;
 mod judged;
+mod pictured;
 #[cfg(feature = "train")]
 pub(crate) mod preflight;
 #[cfg(feature = "train")]
 mod recipe;
-mod pictured;
 pub(crate) mod report;
 pub(crate) mod scan;
 #[cfg(feature = "train")]

@@ -128,8 +128,8 @@ fn a_run_folder_shows_its_tensors_and_what_the_guard_did() {
     let path = folder.path().join("mlp");
     let tensor = |name: &str| TensorInfo { name: name.into(), layer: None, len: 9 };
     let tensors = ["fc1.weight", "<b>fc2</b>.weight"].map(tensor).into();
-    let mut writer = RunWriter::create(&path, &RunInfo { tensors, ..RunInfo::default() })
-        .expect("a run folder");
+    let mut writer =
+        RunWriter::create(&path, &RunInfo { tensors, ..RunInfo::default() }).expect("a run folder");
     for step in 0..300 {
         let loss = Some(2.0 / (1.0 + step as f64));
         let row = StepRow { step, loss, gradient_norm: Some(1.0), ..StepRow::default() };

@@ -186,9 +186,7 @@ pub(crate) fn table(samples: &[Sample], axis: &StepAxis) -> Table {
     let head = ["steps", "points", "smallest", "median", "largest", "NaN or Inf"];
     let mut by_row: Vec<Vec<&Sample>> = vec![Vec::new(); ROWS];
     for sample in samples {
-        if let Some(values) =
-            axis.column(sample.step, ROWS).and_then(|row| by_row.get_mut(row))
-        {
+        if let Some(values) = axis.column(sample.step, ROWS).and_then(|row| by_row.get_mut(row)) {
             values.push(sample);
         }
     }

@@ -56,9 +56,8 @@ pub(crate) fn envelope(
     let mut is_dense = false;
     for stretch in stretches(samples) {
         let mut line = Line::default();
-        let by_column = stretch.chunk_by(|a, b| {
-            axis.column(a.step, columns) == axis.column(b.step, columns)
-        });
+        let by_column =
+            stretch.chunk_by(|a, b| axis.column(a.step, columns) == axis.column(b.step, columns));
         for values in by_column {
             let Some(column) = axis.column(values[0].step, columns) else { continue };
             let (on, off): (Vec<&Sample>, Vec<&Sample>) =
@@ -134,7 +133,8 @@ mod tests {
         let mut values: Vec<f64> = (0..100_000).map(|i| 1.0 + 0.1 * f64::from(i % 7)).collect();
         let spikes = [0, 1, 777, 50_000, 50_001, 99_998, 99_999];
         for (index, &step) in spikes.iter().enumerate() {
-            values[step] = if index % 2 == 0 { 1e3 + step as f64 } else { 1e-3 / (1 + step) as f64 };
+            values[step] =
+                if index % 2 == 0 { 1e3 + step as f64 } else { 1e-3 / (1 + step) as f64 };
         }
         let samples = series(&values);
         let axis = StepAxis::of([&samples[..]]);
@@ -153,8 +153,11 @@ mod tests {
         let samples = series(&[1.0, 2.0, f64::NAN, 3.0, 0.0, f64::INFINITY, 4.0]);
         let axis = StepAxis::of([&samples[..]]);
         let thin = envelope(&samples, &axis, &log_of(&samples), 7);
-        let lines: Vec<Vec<f64>> =
-            thin.lines.iter().map(|line| line.iter().map(|sample| sample.value).collect()).collect();
+        let lines: Vec<Vec<f64>> = thin
+            .lines
+            .iter()
+            .map(|line| line.iter().map(|sample| sample.value).collect())
+            .collect();
         assert_eq!(lines, [vec![1.0, 2.0], vec![3.0], vec![4.0]]);
         let off: Vec<_> = thin.off.into_iter().collect();
         assert_eq!(off, [(OffScale::Inf, 5), (OffScale::Nan, 2), (OffScale::Zero, 4)]);

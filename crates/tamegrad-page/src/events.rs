@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tamegrad_report::number::count;
+use tamegrad_report::number::{count, counted};
 
 use crate::figure::{Frame, Pen};
 use crate::steps::StepAxis;
@@ -83,7 +83,10 @@ pub(crate) fn words(run: &RunView<'_>) -> String {
     }
     if !run.actions.is_empty() {
         let steps = run.actions.iter().map(|action| action.step).collect::<BTreeSet<_>>().len();
-        words += &format!(" Marks below show the {} steps at which the guard acted.", count(steps as u64));
+        words += &format!(
+            " Marks below show the {} at which the guard acted.",
+            counted(steps as u64, "step")
+        );
     }
     words
 }

@@ -158,7 +158,8 @@ impl Pen {
 
     pub(crate) fn dot(&mut self, class: &str, at: (f64, f64), radius: f64) {
         let (x, y, r) = (px(at.0), px(at.1), px(radius));
-        let _ = write!(self.marks, r#"<circle class="{class}" cx="{x}" cy="{y}" r="{r}"></circle>"#);
+        let _ =
+            write!(self.marks, r#"<circle class="{class}" cx="{x}" cy="{y}" r="{r}"></circle>"#);
     }
 
     /// Text; where it is attached to its place is a part of the class: `start`, `mid` or `end`.
@@ -255,9 +256,8 @@ fn runs(columns: impl IntoIterator<Item = usize>) -> Vec<(usize, usize)> {
 /// A number of pixels, to a tenth.
 pub(crate) fn px(value: f64) -> String {
     let text = format!("{value:.1}");
-    text.strip_suffix(".0").map_or(text.clone(), |whole| {
-        if whole == "-0" { "0".to_owned() } else { whole.to_owned() }
-    })
+    text.strip_suffix(".0")
+        .map_or(text.clone(), |whole| if whole == "-0" { "0".to_owned() } else { whole.to_owned() })
 }
 
 /// Text from outside as XML and HTML take it: what could command or reorder is spelled out, and markup is
@@ -297,7 +297,9 @@ pub(crate) fn shortened(name: &str, most: usize) -> String {
 pub(crate) fn shared_prefix<'a>(names: &[&'a str]) -> &'a str {
     let (Some(first), 2..) = (names.first(), names.len()) else { return "" };
     let ends = first.match_indices('.').map(|(at, _)| &first[..=at]);
-    let shared = |prefix: &&str| names.iter().all(|name| name.len() > prefix.len() && name.starts_with(prefix));
+    let shared = |prefix: &&str| {
+        names.iter().all(|name| name.len() > prefix.len() && name.starts_with(prefix))
+    };
     ends.take_while(shared).last().unwrap_or("")
 }
 

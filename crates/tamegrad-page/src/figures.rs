@@ -4,10 +4,10 @@ use tamegrad::logs::Sample;
 
 use crate::curve::{self, Curve};
 use crate::figure::Figure;
+use crate::gains;
 use crate::heat::{self, Heat};
 use crate::overlay::{self, Named, RUNS_MAX};
 use crate::view::RunView;
-use crate::gains;
 
 /// The figures that the run has numbers for: `loss`, `gradient-norm`, `tensors`, `gains`, `update-ratio` and
 /// `learning-rate`.

@@ -21,12 +21,14 @@ pub(crate) fn figure(diagnosis: &Diagnosis) -> Option<Figure> {
     if !chain.links.iter().any(is_known) {
         return None;
     }
-    let drawings = [Width::Wide, Width::Narrow].map(|width| draw(chain, diagnosis, width));
+    let names: Vec<&str> = chain.links.iter().map(|link| name(link, diagnosis)).collect();
+    let shared = shared_prefix(&names);
+    let drawings = [Width::Wide, Width::Narrow].map(|width| draw(chain, diagnosis, shared, width));
     Some(Figure {
         name: "gains",
         title: format!("Gains of the layers at step {}", count(chain.step.0)),
         description: description(chain, diagnosis),
-        caption: caption(chain),
+        caption: caption(chain, shared),
         table: table(chain, diagnosis),
         drawings,
     })
@@ -104,7 +106,11 @@ fn entries(chain: &Chain) -> Vec<Entry<'_>> {
     entries
 }
 
-fn draw(chain: &Chain, diagnosis: &Diagnosis, width: Width) -> Drawing {
+fn name<'a>(link: &Link, diagnosis: &'a Diagnosis) -> &'a str {
+    diagnosis.names.name(Place::Layer(link.layer)).unwrap_or("?")
+}
+
+fn draw(chain: &Chain, diagnosis: &Diagnosis, shared: &str, width: Width) -> Drawing {
     let frame = width.frame();
     let gap = width.pick(52.0, 16.0);
     let half = (frame.plot() - gap) / 2.0;
@@ -114,7 +120,8 @@ fn draw(chain: &Chain, diagnosis: &Diagnosis, width: Width) -> Drawing {
     ];
     let gains = chain.links.iter().flat_map(|link| [link.forward, link.backward]).flatten();
     let finite = gains.filter(|gain| gain.is_finite() && *gain > 0.0).map(f64::log10);
-    let (low, high) = finite.fold((-0.5f64, 0.5f64), |(low, high), log| (low.min(log), high.max(log)));
+    let (low, high) =
+        finite.fold((-0.5f64, 0.5f64), |(low, high), log| (low.min(log), high.max(log)));
     // Room for the number behind a bar.
     let room = width.pick(0.16, 0.38) * (high - low);
     let scale = Scale::Log { low: low - 0.02 * (high - low), high: high + room };
@@ -134,9 +141,7 @@ fn draw(chain: &Chain, diagnosis: &Diagnosis, width: Width) -> Drawing {
         pen.line("axis", (x(1.0), top), (x(1.0), bottom));
     }
     let origin = diagnosis.origin.as_ref().and_then(tamegrad::Origin::layer);
-    let name = |link: &Link| diagnosis.names.name(Place::Layer(link.layer)).unwrap_or("?");
-    let shared = shared_prefix(&chain.links.iter().map(name).collect::<Vec<_>>());
-    let own = |link: &Link, most| shortened(&name(link)[shared.len()..], most);
+    let own = |link: &Link, most| shortened(&name(link, diagnosis)[shared.len()..], most);
     let most = width.pick(22, 13);
     for (row, entry) in entries.iter().enumerate() {
         let y = top + 2.0 + ROW * row as f64;
@@ -157,7 +162,8 @@ fn draw(chain: &Chain, diagnosis: &Diagnosis, width: Width) -> Drawing {
     let total = if chain.ends.is_some() { "end to end" } else { "product" };
     pen.text("t b end", (frame.left - 9.0, y), total);
     for (way, panel) in &panels {
-        let total = way.total(chain).map_or("not measured".to_owned(), |total| format!("× {total}"));
+        let total =
+            way.total(chain).map_or("not measured".to_owned(), |total| format!("× {total}"));
         pen.text("t b big start", (panel.left, y), &total);
     }
     pen.into_drawing(frame.width, y + 10.0)
@@ -193,7 +199,12 @@ fn bar(pen: &mut Pen, entry: &Entry<'_>, way: Way, panel: &Frame, scale: &Scale,
                 gains.fold((f64::INFINITY, 0.0_f64), |(low, high), g| (low.min(g), high.max(g)));
             if low <= high {
                 pen.rect("gain", (x(low), y + 5.0), ((x(high) - x(low)).max(1.0), ROW - 11.0));
-                number_at(pen, "m", x(high.max(1.0)), &format!("{} to {}", number(low), number(high)));
+                number_at(
+                    pen,
+                    "m",
+                    x(high.max(1.0)),
+                    &format!("{} to {}", number(low), number(high)),
+                );
             }
         }
         Entry::More(_) => {}
@@ -207,8 +218,7 @@ fn description(chain: &Chain, diagnosis: &Diagnosis) -> String {
     let most = |way: Way| {
         let known = chain.links.iter().filter_map(|link| Some((way.gain(link)?, link)));
         let (gain, link) = known.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        let name = diagnosis.names.name(Place::Layer(link.layer))?;
-        Some(format!("{} in {name}", number(gain)))
+        Some(format!("{} in {}", number(gain), name(link, diagnosis)))
     };
     let largest = |way: Way| most(way).unwrap_or("not measured".to_owned());
     format!(
@@ -226,7 +236,11 @@ fn description(chain: &Chain, diagnosis: &Diagnosis) -> String {
     )
 }
 
-fn caption(chain: &Chain) -> String {
+fn caption(chain: &Chain, shared: &str) -> String {
+    let prefix = match shared {
+        "" => String::new(),
+        shared => format!(" All names begin with {shared}"),
+    };
     let growth = match chain.ends {
         Some(_) => {
             "The network branches, so the gains do not multiply; the growth is measured from end to end."
@@ -235,7 +249,7 @@ fn caption(chain: &Chain) -> String {
     };
     format!(
         "A bar begins at 1; the shaded range, {} to {}, is usual. {growth} Layers in order of execution; \
-         the gradient passes them from the last to the first. Logarithmic scale.",
+         the gradient passes them from the last to the first. Logarithmic scale.{prefix}",
         number(*USUAL_GAIN.start()),
         number(*USUAL_GAIN.end())
     )
@@ -244,8 +258,7 @@ fn caption(chain: &Chain) -> String {
 fn table(chain: &Chain, diagnosis: &Diagnosis) -> Table {
     let known = |gain: Option<f64>| gain.map_or("–".to_owned(), number);
     let rows = chain.links.iter().map(|link| {
-        let name = diagnosis.names.name(Place::Layer(link.layer)).unwrap_or("?").to_owned();
-        vec![name, known(link.forward), known(link.backward)]
+        vec![name(link, diagnosis).to_owned(), known(link.forward), known(link.backward)]
     });
     let head = ["layer", "forward gain", "backward gain"].map(str::to_owned).to_vec();
     Table { head, rows: rows.collect() }

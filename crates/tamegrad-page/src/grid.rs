@@ -165,9 +165,8 @@ mod tests {
         broken[27_182] = f64::NAN;
         let grid = grid(&[series(&values), series(&broken)], 200);
         assert_eq!(grid.columns, 200);
-        let levels: Vec<usize> = (0..200)
-            .filter(|column| grid.cells[*column] == Cell::Level(LEVELS - 1))
-            .collect();
+        let levels: Vec<usize> =
+            (0..200).filter(|column| grid.cells[*column] == Cell::Level(LEVELS - 1)).collect();
         assert_eq!(levels, [62]);
         let broken: Vec<usize> =
             (0..200).filter(|column| grid.cells[200 + column] == Cell::Broken).collect();

@@ -213,9 +213,10 @@ fn legend(pen: &mut Pen, grid: &Grid, frame: &Frame, y: f64, width: Width) -> f6
 
 fn description(heat: &Heat<'_>, rows: &[Row<'_>], run: &RunView<'_>) -> String {
     let tensors = heat.tensors.len() as u64;
-    let broken = heat.tensors.iter().filter(|(_, samples)| {
-        samples.iter().any(|sample| !sample.value.is_finite())
-    });
+    let broken = heat
+        .tensors
+        .iter()
+        .filter(|(_, samples)| samples.iter().any(|sample| !sample.value.is_finite()));
     let mut text = format!(
         "A heat map of the {} of {} tensors, a row each, over the steps, on a logarithmic scale.",
         heat.what,

@@ -29,6 +29,7 @@ mod gains;
 mod grid;
 mod heat;
 mod live;
+mod markup;
 mod order;
 mod overlay;
 mod page;

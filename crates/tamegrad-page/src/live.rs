@@ -28,7 +28,11 @@ pub fn live_page(diagnosis: &Diagnosis, run: &Run, name: &str, notes: &[String])
     let layout = run.record().layout();
     let actions = run.actions().iter().flat_map(|(step, decision)| {
         let text = tamegrad_report::action(decision, layout);
-        kinds(decision).into_iter().map(move |kind| Action { step: step.0, kind, text: text.clone() })
+        kinds(decision).into_iter().map(move |kind| Action {
+            step: step.0,
+            kind,
+            text: text.clone(),
+        })
     });
     let actions: Vec<Action> = actions.collect();
     let mut lost = notes.to_vec();

@@ -111,9 +111,19 @@ mod tests {
                 &["h.0.w", "h.10.w", "scale", "h.1.w", "head.w"][..],
                 Order::Executed,
             ),
-            (&["cell@0", "cell@1"], &["cell.w", "out.w", "cell.b"], &["cell.w", "out.w", "cell.b"], Order::Executed),
+            (
+                &["cell@0", "cell@1"],
+                &["cell.w", "out.w", "cell.b"],
+                &["cell.w", "out.w", "cell.b"],
+                Order::Executed,
+            ),
             (&[], &["b.w", "a.w"], &["b.w", "a.w"], Order::Logged),
-            (&[], &["h.0.w", "h.1.w", "h.10.w", "h.2.w"], &["h.0.w", "h.1.w", "h.2.w", "h.10.w"], Order::Named),
+            (
+                &[],
+                &["h.0.w", "h.1.w", "h.10.w", "h.2.w"],
+                &["h.0.w", "h.1.w", "h.2.w", "h.10.w"],
+                Order::Named,
+            ),
         ] {
             let (places, order) = ordered(tensors, &of_layers(layers));
             let found: Vec<&str> = places.iter().map(|place| tensors[*place]).collect();

@@ -2,8 +2,9 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::figure::{self, Figure, Width, escaped};
+use crate::figure::{self, Figure, Width};
 use crate::figures::{figures, overlays};
+use crate::markup::text;
 use crate::sections;
 use crate::view::RunView;
 use crate::words;
@@ -11,7 +12,7 @@ use crate::words;
 /// The style of a page beside that of its figures.
 const PAGE_STYLE: &str = include_str!("page.css");
 /// Which style the page may have: the digest of [`style`], as a test checks.
-const STYLE_DIGEST: &str = "sha256-UTlkRtNjeP6gkJhENlstXiFcj2RuhVOZ43qK/Um9mH0=";
+const STYLE_DIGEST: &str = "sha256-iwFZwGeyGz8ln8pZizcUAafSFgxQ4+S08Ag5PJvG0UE=";
 
 /// Runs that are shown in full; of further ones only the comparison is.
 pub(crate) const FULL_MAX: usize = 4;
@@ -67,16 +68,6 @@ pub fn page(runs: &[RunView<'_>]) -> String {
         }
     };
     page.into_string()
-}
-
-/// Text from outside.
-pub(crate) fn text(text: &str) -> PreEscaped<String> {
-    PreEscaped(escaped(text))
-}
-
-/// Text from outside whose line breaks stay.
-pub(crate) fn lines(text: &str) -> PreEscaped<String> {
-    PreEscaped(text.lines().map(escaped).collect::<Vec<_>>().join("\n"))
 }
 
 fn comparison(runs: &[RunView<'_>], names: &[String]) -> Markup {

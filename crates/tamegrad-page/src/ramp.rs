@@ -67,8 +67,11 @@ fn level_colour(level: f64) -> [u8; 3] {
     ];
     linear.map(|value| {
         let value = value.clamp(0.0, 1.0);
-        let encoded =
-            if value <= 0.003_130_8 { 12.92 * value } else { 1.055 * value.powf(1.0 / 2.4) - 0.055 };
+        let encoded = if value <= 0.003_130_8 {
+            12.92 * value
+        } else {
+            1.055 * value.powf(1.0 / 2.4) - 0.055
+        };
         (255.0 * encoded).round() as u8
     })
 }
@@ -94,7 +97,11 @@ pub(crate) fn data_url(cells: &[Cell], width: usize) -> String {
         writer.finish()
     });
     // Writing to memory fails for an empty grid alone.
-    if written.is_err() { String::new() } else { format!("data:image/png;base64,{}", STANDARD.encode(&file)) }
+    if written.is_err() {
+        String::new()
+    } else {
+        format!("data:image/png;base64,{}", STANDARD.encode(&file))
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tamegrad_report::number;
 use tamegrad_report::number::{count, counted};
 
 use crate::figure::{Figure, Table};
-use crate::page::text;
+use crate::markup::{code_in, lines, text};
 use crate::view::{ActionKind, RunView};
 use crate::words;
 
@@ -269,7 +269,7 @@ pub(crate) fn remedies(run: &RunView<'_>, id: &str) -> Markup {
                                 @if let Some(code) = remedy.code.get(framework.as_str()) {
                                     details name={ (id) "-" (rank) } open[framework == own && rank == 0] {
                                         summary { (title(framework)) }
-                                        pre tabindex="0" { code { (crate::page::lines(code)) } }
+                                        pre tabindex="0" { code { (lines(code)) } }
                                     }
                                 }
                             }
@@ -366,8 +366,12 @@ pub(crate) fn not_shown(run: &RunView<'_>, figures: &[Figure]) -> Markup {
     let further: Vec<&str> =
         further.iter().filter(|(name, _)| !has(name)).map(|(_, words)| *words).collect();
     let log = &run.log;
-    let left_out = (log.left_out > 0.0)
-        .then(|| format!("At least {}% of the log is damaged and was left out.", (100.0 * log.left_out).ceil()));
+    let left_out = (log.left_out > 0.0).then(|| {
+        format!(
+            "At least {}% of the log is damaged and was left out.",
+            (100.0 * log.left_out).ceil()
+        )
+    });
     let more = log.notices.len().saturating_sub(NOTICES_MAX);
     html! {
         section.limits {
@@ -383,15 +387,6 @@ pub(crate) fn not_shown(run: &RunView<'_>, figures: &[Figure]) -> Markup {
                 @for notice in log.notices.iter().take(NOTICES_MAX) { li { (text(notice)) } }
                 @if more > 0 { li { "and " (count(more as u64)) " more notices" } }
             }
-        }
-    }
-}
-
-/// A sentence with what stands between backticks as code.
-fn code_in(sentence: &str) -> Markup {
-    html! {
-        @for (index, part) in sentence.split('`').enumerate() {
-            @if index % 2 == 0 { (text(part)) } @else { code { (text(part)) } }
         }
     }
 }

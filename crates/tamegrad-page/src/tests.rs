@@ -95,7 +95,8 @@ impl Made {
 
 /// The page as XML, which is stricter than HTML: only void elements and bare attributes differ.
 fn as_xml(page: &str) -> String {
-    let mut text = page.strip_prefix("<!DOCTYPE html>").expect("HTML").replace(" open>", " open=\"\">");
+    let mut text =
+        page.strip_prefix("<!DOCTYPE html>").expect("HTML").replace(" open>", " open=\"\">");
     let mut from = 0;
     while let Some(at) = text[from..].find("<meta ") {
         let end = from + at + text[from + at..].find('>').expect("an end");
@@ -191,7 +192,8 @@ fn what_was_not_logged_is_said_and_not_drawn() {
     assert_eq!(names, ["loss"]);
     let page = page(&[view]);
     check(&page);
-    for wanted in ["there is no heat map", "there is no chain", "The learning rate was not logged"] {
+    for wanted in ["there is no heat map", "there is no chain", "The learning rate was not logged"]
+    {
         assert!(page.contains(wanted), "{wanted}");
     }
 }
@@ -202,8 +204,7 @@ fn figures_are_files_of_their_own() {
     let view = made.view("runs/mlp");
     let all = figures(&view);
     let names: Vec<&str> = all.iter().map(|figure| figure.name).collect();
-    let wanted =
-        ["loss", "gradient-norm", "tensors", "gains", "update-ratio", "learning-rate"];
+    let wanted = ["loss", "gradient-norm", "tensors", "gains", "update-ratio", "learning-rate"];
     assert_eq!(names, wanted);
     let several = overlays(&[view, view], &["a".to_owned(), "b".to_owned()]);
     for figure in all.iter().chain(&several) {

@@ -50,8 +50,7 @@ pub enum ActionKind {
 
 impl ActionKind {
     /// All, the mildest first.
-    pub const ALL: [Self; 5] =
-        [Self::Skip, Self::Scale, Self::LowerRate, Self::Rewind, Self::Stop];
+    pub const ALL: [Self; 5] = [Self::Skip, Self::Scale, Self::LowerRate, Self::Rewind, Self::Stop];
 
     /// What was done, in a word or two.
     pub fn as_str(self) -> &'static str {

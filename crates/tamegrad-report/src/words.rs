@@ -7,9 +7,7 @@ mod title;
 use tamegrad::causes::Cause;
 use tamegrad::diagnosis::{Seen, SignSummary};
 use tamegrad::remedies::{Change, Proposal, RemedyName};
-use tamegrad::{
-    Decision, Diagnosis, GradientAction, Layout, Names, Place, Run, Severity, Verdict,
-};
+use tamegrad::{Decision, Diagnosis, GradientAction, Layout, Names, Place, Run, Severity, Verdict};
 
 pub use measure::measure;
 pub(crate) use measure::measures;

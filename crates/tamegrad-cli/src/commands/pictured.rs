@@ -67,7 +67,10 @@ fn actions(event: &Event) -> Vec<Action> {
     let all = [
         (is("skip"), ActionKind::Skip),
         (is("scale"), ActionKind::Scale),
-        (event.data["learning_rate"].as_f64().is_some_and(|rate| rate < 1.0), ActionKind::LowerRate),
+        (
+            event.data["learning_rate"].as_f64().is_some_and(|rate| rate < 1.0),
+            ActionKind::LowerRate,
+        ),
         (event.data["rewind"].is_u64(), ActionKind::Rewind),
         (is("stop"), ActionKind::Stop),
     ];

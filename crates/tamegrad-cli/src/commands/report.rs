@@ -106,16 +106,13 @@ fn write(views: &[RunView<'_>], args: &Report, output: &Path) -> Result<(), Fail
 }
 
 /// Writes the figures as SVG, those of several runs with the number of the run before the name.
-fn write_figures(
-    views: &[RunView<'_>],
-    folder: &Path,
-    overwrite: bool,
-) -> Result<usize, Failure> {
+fn write_figures(views: &[RunView<'_>], folder: &Path, overwrite: bool) -> Result<usize, Failure> {
     let fail = |error| Failure::Place { path: folder.to_owned(), error };
     fs::create_dir_all(folder).map_err(fail)?;
     let mut files = Vec::new();
     if views.len() > 1 {
-        files.extend(overlays(views, &short_names(views)).into_iter().map(|of| (String::new(), of)));
+        files
+            .extend(overlays(views, &short_names(views)).into_iter().map(|of| (String::new(), of)));
     }
     for (index, view) in views.iter().enumerate() {
         let before = if views.len() > 1 { format!("{}-", index + 1) } else { String::new() };
@@ -156,12 +153,12 @@ fn check_place(path: &Path, overwrite: bool) -> Result<(), Failure> {
         Ok(_) if overwrite => Ok(()),
         Ok(_) => {
             let mut head = Vec::new();
-            File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).map_err(fail)?;
+            File::open(path)
+                .and_then(|file| file.take(HEAD).read_to_end(&mut head))
+                .map_err(fail)?;
             let (name, _) = MARK.split_once(' ').unwrap_or((MARK, ""));
-            let marks = [
-                format!("<meta name=\"generator\" content=\"{name} "),
-                format!("<!-- {name} "),
-            ];
+            let marks =
+                [format!("<meta name=\"generator\" content=\"{name} "), format!("<!-- {name} ")];
             let head = String::from_utf8_lossy(&head);
             if marks.iter().any(|mark| head.contains(mark)) { Ok(()) } else { Err(in_the_way()) }
         }
