@@ -82,7 +82,7 @@ pub(crate) fn data_url(cells: &[Cell], width: usize) -> String {
     let levels = (0..LEVELS).map(Cell::Level);
     let palette = [Cell::Empty, Cell::Zero, Cell::Broken].into_iter().chain(levels);
     let mut file = Vec::new();
-    let height = if width == 0 { 0 } else { cells.len() / width };
+    let height = cells.len().checked_div(width).unwrap_or(0);
     let size = |size| u32::try_from(size).unwrap_or(u32::MAX);
     let mut encoder = png::Encoder::new(&mut file, size(width), size(height));
     encoder.set_color(png::ColorType::Indexed);
