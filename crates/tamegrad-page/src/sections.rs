@@ -259,7 +259,7 @@ pub(crate) fn remedies(run: &RunView<'_>, id: &str) -> Markup {
                 @for (rank, remedy) in report.remedies.iter().enumerate() {
                     li {
                         h3 {
-                            (text(&remedy.text))
+                            (text(&capital(&remedy.text)))
                             @if remedy.treats_cause { " " span.tag { "treats the cause" } }
                             @if remedy.is_automatic { " " span.tag { "automatic in protect mode" } }
                         }
@@ -381,8 +381,8 @@ pub(crate) fn not_shown(run: &RunView<'_>, figures: &[Figure]) -> Markup {
                 @for sentence in log.missing { li { (code_in(sentence)) "." } }
                 @for sentence in further { li { (code_in(sentence)) } }
                 li {
-                    "Curves show the smallest and the largest value of each pixel of the axis, and the \
-                     median as a darker line where there are many; no single step is lost to thinning."
+                    "Of the values that share a pixel of the axis, curves show the smallest and the largest, \
+                     so a spike of a single step stays visible, and the median as a darker line."
                 }
                 @for notice in log.notices.iter().take(NOTICES_MAX) { li { (text(notice)) } }
                 @if more > 0 { li { "and " (count(more as u64)) " more notices" } }
