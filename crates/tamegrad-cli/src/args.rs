@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Diagnose existing training logs: whether, when and, as far as the log shows, why gradients
     /// exploded
     Diagnose(Diagnose),
+    /// Write a run, or several against each other, as one HTML file with figures: verdict, curves, heat
+    /// map, chain of gains, signs, causes and remedies with code
+    Report(Report),
     /// Follow a log that is still growing, and raise an alarm within a second of the record that
     /// shows it; the training process is not touched
     Watch(Watch),
@@ -183,6 +186,29 @@ pub(crate) struct Diagnose {
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     pub(crate) format: OutputFormat,
     /// Show no progress bar and print nothing but errors; the exit code gives the result
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Report {
+    /// Run folders or logs, or folders to search for them; several runs are compared first
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Use the series NAME as ROLE: loss, grad_norm, lr, loss_scale or metric
+    #[arg(long, value_name = "ROLE=NAME", value_parser = mapping)]
+    pub(crate) map: Vec<(Role, String)>,
+    /// Write the report to this file [default: <name of the first RUN>-report.html]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write each figure as SVG to this folder, too
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) figures: Option<PathBuf>,
+    /// Replace files that are in the way although tamegrad has not written them
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Show no progress bar and print nothing but errors
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }

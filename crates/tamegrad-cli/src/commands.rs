@@ -6,10 +6,13 @@ pub(crate) mod explain;
 pub(crate) mod export;
 #[cfg(feature = "train")]
 pub(crate) mod fix;
+mod judged;
+mod pictured;
 #[cfg(feature = "train")]
 pub(crate) mod preflight;
 #[cfg(feature = "train")]
 mod recipe;
+pub(crate) mod report;
 pub(crate) mod scan;
 #[cfg(feature = "train")]
 pub(crate) mod train;

@@ -82,6 +82,27 @@ pub(crate) enum Failure {
         /// What the system says.
         error: std::io::Error,
     },
+    /// No run could be read.
+    #[error("nothing was written: no run could be read")]
+    NoRun,
+    /// A file is in the way that is not a report.
+    #[error(
+        "{}: already there, and not written by `tamegrad report`; hint: choose another name with \
+         --output or --figures, or replace it with --overwrite",
+        path.display()
+    )]
+    InTheWay {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+    /// A folder or file for the report cannot be looked at or made.
+    #[error("{}: {error}; hint: choose another place with --output or --figures", path.display())]
+    Place {
+        /// The folder or file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// This build leaves a command or an option out.
     #[cfg(not(all(feature = "train", feature = "parquet", feature = "webhook")))]
     #[error("this build has no `{what}`; hint: install tamegrad-cli with the feature `{feature}`")]

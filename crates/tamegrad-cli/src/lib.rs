@@ -55,6 +55,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         #[cfg(not(feature = "train"))]
         Command::Preflight(_) => Err(not_built("preflight", "train")),
         Command::Diagnose(diagnose) => commands::diagnose::run(&diagnose, cancel),
+        Command::Report(report) => commands::report::run(&report, cancel),
         Command::Watch(watch) => commands::watch::run(&watch, cancel),
         Command::Scan(scan) => commands::scan::run(&scan, cancel),
         #[cfg(feature = "parquet")]

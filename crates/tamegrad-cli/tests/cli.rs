@@ -989,12 +989,13 @@ fn help_names_every_option() {
     for (args, options) in [
         (
             &["--help"][..],
-            &["fix", "train", "diagnose", "watch", "scan", "explain", "Exit codes"][..],
+            &["fix", "train", "diagnose", "report", "watch", "scan", "explain", "Exit codes"][..],
         ),
         (&["fix", "--help"], &[&run_options[..], &["--out"]].concat()),
         (&["train", "--help"], &[&run_options[..], &["--out", "--guard", "protect"]].concat()),
         (&["preflight", "--help"], &[&run_options[..], &["--svg"]].concat()),
         (&["diagnose", "--help"], &["<PATH>...", "--map", "--list", "--json", "--format"]),
+        (&["report", "--help"], &["<RUN>...", "--map", "--output", "--figures", "--overwrite"]),
         (&["watch", "--help"], &["<PATH>", "--webhook", "--exec", "--idle"]),
         (&["scan", "--help"], &["<FILE>...", "--all", "--json", "--quiet"]),
         (&["explain", "--help"], &["[NAME]", "--factors", "exploding-gradients"]),

@@ -57,5 +57,5 @@ pub use follow::Follower;
 pub use log::{Damage, Log, LogBuilder, POINTS_MAX, Point, Recorded, SERIES_MAX, Series};
 pub use readers::Format;
 pub use roles::{Ground, Map, Role, Roles};
-pub use tamegrad_runs::{Ending, NOTICES_MAX, Notice, ReadError};
+pub use tamegrad_runs::{Ending, Event, NOTICES_MAX, Notice, ReadError};
 pub use verdict::{Reading, read_verdict};

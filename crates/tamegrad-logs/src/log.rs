@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tamegrad::Diagnosis;
-use tamegrad_runs::{Ending, Notice, Notices};
+use tamegrad_runs::{Ending, Event, Notice, Notices};
 
 use crate::roles::is_match;
 
@@ -57,6 +57,8 @@ pub struct Recorded {
     pub ending: Ending,
     /// The last step that was seen, and when, in seconds since 1970.
     pub last: Option<(u64, f64)>,
+    /// The earliest events other than findings: what the guard did, and what the writer left out.
+    pub events: Vec<Event>,
 }
 
 /// How much of a log could not be used because it is damaged, in bytes or, of a database, in rows.

@@ -30,6 +30,8 @@ pub struct Reading<'a> {
     pub loss: Vec<Sample>,
     /// The gradient norm to show, in the same way.
     pub grad_norm: Vec<Sample>,
+    /// The update ratios that were judged, by the matrix that they are of, for plots.
+    pub update_ratios: Vec<(String, Vec<Sample>)>,
 }
 
 impl<'a> Reading<'a> {
@@ -114,6 +116,7 @@ pub fn read_verdict<'a>(log: &'a Log, format: &Format, map: &Map) -> Result<Read
         decided_by,
         loss,
         grad_norm: norm,
+        update_ratios: ratios,
     };
     reading.loss = samples(reading.loss_series());
     if !norm_is_added_up {
@@ -249,7 +252,13 @@ mod tests {
         assert_eq!(healthy.verdict, Verdict::Healthy);
         let recorded = |diagnosis: &Diagnosis, alarm_since| {
             let diagnosis = Some(diagnosis.clone());
-            Some(Recorded { diagnosis, alarm_since, ending: Ending::Unended, last: None })
+            Some(Recorded {
+                diagnosis,
+                alarm_since,
+                ending: Ending::Unended,
+                last: None,
+                events: Vec::new(),
+            })
         };
         log.recorded = recorded(&healthy, None);
         assert_eq!(verdict(&log).verdict, Verdict::Healthy);

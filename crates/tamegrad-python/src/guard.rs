@@ -345,6 +345,12 @@ impl Guard {
         json::to_string(&report).map_err(|error| PyValueError::new_err(error.to_string()))
     }
 
+    /// The diagnosis as an HTML page; `notes` limit what it says, a sentence each.
+    #[pyo3(signature = (notes = Vec::new()))]
+    fn html(&self, notes: Vec<String>) -> String {
+        tamegrad_page::live_page(&self.core.diagnosis(), self.core.run(), "this run", &notes)
+    }
+
     /// What to do, best first.
     fn remedies(&self) -> Vec<RemedyRow> {
         let diagnosis = self.core.diagnosis();

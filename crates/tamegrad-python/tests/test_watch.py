@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
 import subprocess
 import sys
 
@@ -354,6 +356,11 @@ def test_a_diagnosis_as_text_json_and_html():
     assert report["verdict"] == diagnosis.verdict == "exploded"
     assert report["onset_step"] == 30
     assert report["remedies"][0]["label"] == diagnosis.remedies[0].name
-    assert diagnosis._repr_html_().startswith("<pre>EXPLODED")
+    page = diagnosis.to_html()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "Training exploded at step 30" in page
+    assert "<script" not in page
+    shown = diagnosis._repr_html_()
+    assert html.unescape(re.search(r'srcdoc="([^"]*)"', shown)[1]) == page
     assert repr(diagnosis).startswith("Diagnosis(verdict='exploded', onset=30")
     assert diagnosis.findings[0].severity == "alarm"

@@ -43,4 +43,4 @@ pub use change::describe_change;
 pub use number::number;
 pub use style::Style;
 pub use text::{printable, printable_lines};
-pub use words::{measure, title, why};
+pub use words::{action, checklist, measure, no_cause, place, title, why};

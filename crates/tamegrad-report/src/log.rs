@@ -58,9 +58,34 @@ pub struct RunEnd<'a> {
     pub last_wall: Option<f64>,
 }
 
+impl<'a> LogRun<'a> {
+    /// A log of which nothing but the diagnosis is known.
+    pub fn of(path: &'a str, format: &'a str, diagnosis: &'a Diagnosis) -> Self {
+        Self {
+            path,
+            format,
+            diagnosis,
+            onset_wall: None,
+            end: None,
+            loss: None,
+            grad_norm: None,
+            series: &[],
+            missing: &[],
+            notices: &[],
+            left_out: 0.0,
+            is_partly_read: false,
+        }
+    }
+
+    /// When it began and, if it did, recovered, with the time where it was logged.
+    pub fn when(&self) -> Option<String> {
+        self.diagnosis.onset.map(|_| when(self))
+    }
+}
+
 impl RunEnd<'_> {
     /// That a run did not come to its end, in words.
-    fn words(&self) -> Option<String> {
+    pub fn words(&self) -> Option<String> {
         let state = match (self.state, self.how) {
             ("completed", _) => return None,
             ("running", _) => "is still running",

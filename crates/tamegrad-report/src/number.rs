@@ -55,7 +55,7 @@ pub fn count(value: u64) -> String {
 }
 
 /// A count and what is counted, which takes an `s` unless it is one: `1 step`, `20 steps`.
-pub(crate) fn counted(value: u64, one: &str) -> String {
+pub fn counted(value: u64, one: &str) -> String {
     let plural = if value == 1 { "" } else { "s" };
     format!("{} {one}{plural}", count(value))
 }

@@ -7,11 +7,12 @@ mod title;
 use tamegrad::causes::Cause;
 use tamegrad::diagnosis::{Seen, SignSummary};
 use tamegrad::remedies::{Change, Proposal, RemedyName};
-use tamegrad::{Diagnosis, GradientAction, Names, Place, Run, Severity, Verdict};
+use tamegrad::{Decision, Diagnosis, GradientAction, Layout, Names, Place, Run, Severity, Verdict};
 
 pub use measure::measure;
 pub(crate) use measure::measures;
-pub(crate) use operation::{checklist, first_nonfinite, line_of, operation};
+pub use operation::checklist;
+pub(crate) use operation::{first_nonfinite, line_of, operation};
 pub use title::title;
 
 use crate::number::{count, counted, number};
@@ -48,7 +49,7 @@ pub(crate) fn seen(diagnosis: &Diagnosis) -> String {
 
 /// The place where it began, described if it has no name. `quote` writes a layer's or a tensor's
 /// name.
-pub(crate) fn place(diagnosis: &Diagnosis, quote: impl Fn(&str) -> String) -> Option<String> {
+pub fn place(diagnosis: &Diagnosis, quote: impl Fn(&str) -> String) -> Option<String> {
     let outside = "outside the model, in the loss: all outputs of the pass are finite and of usual \
                    size";
     let name = diagnosis.origin_name().map(quote);
@@ -66,7 +67,7 @@ pub(crate) fn place(diagnosis: &Diagnosis, quote: impl Fn(&str) -> String) -> Op
 }
 
 /// Said where no cause is supported.
-pub(crate) fn no_cause(diagnosis: &Diagnosis) -> &'static str {
+pub fn no_cause(diagnosis: &Diagnosis) -> &'static str {
     match &diagnosis.origin {
         Some(origin) if origin.place.is_loss() => CAUSE_IN_THE_LOSS,
         _ => CAUSE_UNKNOWN,
@@ -219,6 +220,25 @@ pub(crate) fn actions(run: &Run) -> Option<String> {
         count(first.0),
         kinds.join(", ")
     ))
+}
+
+/// What the guard made the loop do at a step: `gradients times 1.0000e-1, back to step 40`.
+pub fn action(decision: &Decision, layout: &Layout) -> String {
+    let mut parts = match &decision.gradients {
+        GradientAction::Keep => Vec::new(),
+        GradientAction::Skip => vec!["no update".to_owned()],
+        GradientAction::ScaleAll(factor) => vec![format!("gradients times {factor:.4e}")],
+        GradientAction::Scale(of) => {
+            let name = |id| layout.tensor_name(id);
+            of.iter().map(|(id, f)| format!("gradient of {} times {f:.4e}", name(*id))).collect()
+        }
+    };
+    if decision.learning_rate < 1.0 {
+        parts.push(format!("learning rate times {:.4e}", decision.learning_rate));
+    }
+    parts.extend(decision.rewind.map(|to| format!("back to step {}", to.0)));
+    parts.extend(decision.stop.then(|| "stop".to_owned()));
+    parts.join(", ")
 }
 
 /// What is no longer held, because memory is bounded; `None` if everything is.

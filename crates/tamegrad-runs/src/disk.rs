@@ -122,7 +122,9 @@ pub(super) fn fresh(path: &Path) -> PathBuf {
 fn rename(from: &Path, to: &Path) -> Result<(), RunError> {
     fs::rename(from, to).map_err(|error| RunError::io(to, error))?;
     trace(|| Op::Rename(from.to_owned(), to.to_owned()));
-    sync_folder(to.parent().unwrap_or(Path::new(".")))
+    // A name alone has an empty parent.
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_folder(parent.unwrap_or(Path::new(".")))
 }
 
 /// Waits until the disk has the names in a folder.

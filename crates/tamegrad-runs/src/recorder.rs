@@ -144,8 +144,8 @@ impl Recorder {
         events.extend(actions.iter().map(|(step, decision)| Event {
             step: step.0,
             kind: "action".to_owned(),
-            text: action(decision, record),
-            data: Value::Null,
+            text: tamegrad_report::action(decision, record.layout()),
+            data: action_data(decision),
         }));
         // An optimizer may get parameters later.
         let count = record.layout().tensors.len();
@@ -244,23 +244,20 @@ fn finding_event(finding: &Finding, names: &Names) -> Event {
     Event { step: finding.step.0, kind: "finding".to_owned(), text, data }
 }
 
-/// What the guard made the loop do, in words.
-fn action(decision: &Decision, record: &Record) -> String {
-    let mut parts = match &decision.gradients {
-        GradientAction::Keep => Vec::new(),
-        GradientAction::Skip => vec!["no update".to_owned()],
-        GradientAction::ScaleAll(factor) => vec![format!("gradients times {factor:.4e}")],
-        GradientAction::Scale(of) => {
-            let name = |id| record.layout().tensor_name(id);
-            of.iter().map(|(id, f)| format!("gradient of {} times {f:.4e}", name(*id))).collect()
-        }
+/// The same as data.
+fn action_data(decision: &Decision) -> Value {
+    let (skip, scale) = match decision.gradients {
+        GradientAction::Keep => (false, false),
+        GradientAction::Skip => (true, false),
+        GradientAction::ScaleAll(_) | GradientAction::Scale(_) => (false, true),
     };
-    if decision.learning_rate < 1.0 {
-        parts.push(format!("learning rate times {:.4e}", decision.learning_rate));
-    }
-    parts.extend(decision.rewind.map(|to| format!("back to step {}", to.0)));
-    parts.extend(decision.stop.then(|| "stop".to_owned()));
-    parts.join(", ")
+    serde_json::json!({
+        "skip": skip,
+        "scale": scale,
+        "learning_rate": decision.learning_rate,
+        "rewind": decision.rewind.map(|step| step.0),
+        "stop": decision.stop,
+    })
 }
 
 #[cfg(test)]

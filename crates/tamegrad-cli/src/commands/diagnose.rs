@@ -4,13 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad::Verdict;
-use tamegrad_logs::{
-    Ending, Log, Map, Recorded, Roles, Series, Source, discover_input, discover_mapped, read_verdict,
-};
-use tamegrad_report::log::{self, LogRun, LogSeries};
+use tamegrad_logs::{Log, Map, Roles, Source, discover_input, discover_mapped};
+use tamegrad_report::log::{self, LogRun};
 use tamegrad_report::printable;
 
 use crate::args::{Diagnose, OutputFormat};
+use crate::commands::judged::Judged;
 use crate::commands::{COULD_NOT_RUN, HEALTHY, exit_code_of_all, exit_code_of_log, to_json_line};
 use crate::failure::Failure;
 use crate::progress::FilesBar;
@@ -106,66 +105,7 @@ pub(crate) fn with_run<R>(
     map: &Map,
     then: impl FnOnce(&LogRun<'_>) -> Result<R, String>,
 ) -> Result<R, String> {
-    let reading = read_verdict(log, source.format(), map)?;
-    if log.recorded.as_ref().is_some_and(|recorded| recorded.last.is_none()) {
-        return Err(
-            "no step was recorded: the run did not come to its first step, or ended before it \
-                    was written"
-                .to_owned(),
-        );
-    }
-    if reading.is_empty() {
-        return Err(format!(
-            "got {} series, want a loss or a gradient norm; hint: list them with --list, then name \
-             the loss with --map loss=NAME",
-            log.series.len()
-        ));
-    }
-    let series: Vec<LogSeries> = log
-        .series
-        .iter()
-        .map(|series| LogSeries {
-            name: series.name.clone(),
-            points: series.points.len() as u64 + series.thinned,
-            role: reading.roles.role(&series.name).map(|(role, _)| role.as_str()),
-        })
-        .collect();
-    let notices: Vec<String> = log.notices.iter().map(ToString::to_string).collect();
-    let norm_name = if reading.norm_is_added_up {
-        Some("summed over the individual tensors")
-    } else {
-        name(reading.norm_series())
-    };
-    then(&LogRun {
-        path: &source.path().display().to_string(),
-        format: source.format().name,
-        diagnosis: &reading.diagnosis,
-        onset_wall: reading.onset_wall,
-        end: log.recorded.as_ref().map(end),
-        loss: name(reading.loss_series()).map(|name| (name, &reading.loss[..])),
-        grad_norm: norm_name.map(|name| (name, &reading.grad_norm[..])),
-        series: &series,
-        decided_by: name(reading.decided_by),
-        missing: &reading.missing,
-        notices: &notices,
-        left_out: log.damage.share(),
-        is_partly_read: log.damage.is_partly_read(),
-    })
-}
-
-fn end(recorded: &Recorded) -> log::RunEnd<'_> {
-    let (state, how) = match &recorded.ending {
-        Ending::Completed => ("completed", None),
-        Ending::Stopped(how) => ("stopped", Some(how.as_str())),
-        Ending::Running => ("running", None),
-        Ending::Unended => ("did-not-end", None),
-    };
-    let (last_step, last_wall) = recorded.last.unzip();
-    log::RunEnd { state, how, last_step, last_wall }
-}
-
-fn name(series: Option<&Series>) -> Option<&str> {
-    series.map(|series| series.name.as_str())
+    then(&Judged::of(source, log, map)?.run())
 }
 
 /// The series of a log: name, number of points, first and last value, and the role with the reason.

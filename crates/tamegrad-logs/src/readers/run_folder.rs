@@ -14,6 +14,9 @@ pub(super) const READER: Reader = Reader {
     ..Reader::OF_FILES
 };
 
+/// Events that are kept of a run.
+const EVENTS_KEPT: usize = 10_000;
+
 fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
     for path in paths {
         let run = RunFolder::open(path)?;
@@ -49,13 +52,17 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
             None => (None, None),
         };
         let mut alarm_since = None;
+        let mut told = Vec::new();
         let events = run.visit_events(&mut notices, |event| {
             if is_alarm(&event) && step.is_none_or(|step| event.step > step) {
                 alarm_since.get_or_insert(event.step);
             }
+            if event.kind != "finding" && told.len() < EVENTS_KEPT {
+                told.push(event);
+            }
         });
         let ending = run.ending(state.as_ref());
-        log.recorded(Recorded { diagnosis, alarm_since, ending, last });
+        log.recorded(Recorded { diagnosis, alarm_since, ending, last, events: told });
         notices.into_iter().for_each(|notice| log.add(notice));
         if unknown > 0 {
             let text = format!("{unknown} rows left out, of tensors that run.json does not name");

@@ -162,7 +162,7 @@ class Diagnosis(Report):
     model and without a name, ``loss`` or ``loss-gradient`` (the gradient of the loss with respect to
     the model's output).
 
-    ``str()`` gives all of it as text, and IPython shows the same.
+    ``str()`` gives all of it as text; a notebook shows the page of :meth:`to_html`.
     """
 
     def __init__(
@@ -212,6 +212,22 @@ class Diagnosis(Report):
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as nested dictionaries and lists, in the schema of docs/json.md."""
         return {**super().to_dict(), "failure": self.failure, "notes": self.notes}
+
+    def to_html(self) -> str:
+        """The diagnosis as one HTML page with the curves and the gains of the run so far.
+
+        The page needs no network and runs no script; docs/report.md describes it.
+        """
+        failure = [f"{self.failure}; it covers only the steps before."] if self.failure else []
+        return self._core.html([*failure, *self.notes])
+
+    def _repr_html_(self) -> str:
+        # A frame of its own keeps the style of the page and that of the notebook apart.
+        page = html.escape(self.to_html())
+        return (
+            f'<iframe srcdoc="{page}" sandbox title="{html.escape(repr(self))}" '
+            'style="width: 100%; height: 40em; border: 0"></iframe>'
+        )
 
     def __repr__(self) -> str:
         parts = [f"verdict={self.verdict!r}"]

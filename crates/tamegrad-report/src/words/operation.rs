@@ -82,7 +82,7 @@ pub(crate) fn line_of(line: &SourceLine) -> String {
 }
 
 /// What to look at where no cause is supported and something was NaN or Inf.
-pub(crate) fn checklist(diagnosis: &Diagnosis) -> &'static [&'static str] {
+pub fn checklist(diagnosis: &Diagnosis) -> &'static [&'static str] {
     let is_broken = diagnosis.decided_by == Some(tamegrad::SignName::LossNonFinite);
     // Of the loss function the report says more.
     let is_outside = diagnosis.origin.as_ref().is_some_and(|origin| origin.place.is_loss());
