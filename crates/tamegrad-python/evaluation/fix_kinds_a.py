@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def perceptron(trial, activation=nn.ReLU, depth: int = 8, width: int = 64, outputs: int = 6):
+def perceptron(trial, activation=nn.ReLU, depth: int = 8, width: int = 48, outputs: int = 6):
     """A plain deep perceptron, with He's initialisation."""
     layers: list[nn.Module] = []
     inputs = 20
@@ -34,11 +34,13 @@ def perceptron(trial, activation=nn.ReLU, depth: int = 8, width: int = 64, outpu
 class Residual(nn.Module):
     """A residual network with layer norm."""
 
-    def __init__(self, blocks: int = 6, width: int = 64, outputs: int = 6) -> None:
+    def __init__(self, blocks: int = 4, width: int = 48, outputs: int = 6) -> None:
         super().__init__()
         self.first = nn.Linear(20, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+            )
             for _ in range(blocks)
         )
         self.last = nn.Linear(width, outputs)
@@ -53,7 +55,7 @@ class Residual(nn.Module):
 class Conv(nn.Module):
     """A plain convolutional network on 8x8 images."""
 
-    def __init__(self, layers: int = 5, channels: int = 24, outputs: int = 6) -> None:
+    def __init__(self, layers: int = 4, channels: int = 12, outputs: int = 6) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
             nn.Conv2d(channels if i else 1, channels, 3, padding=1) for i in range(layers)
@@ -85,7 +87,9 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.scale = scale
 
     def forward(self, x):
@@ -97,7 +101,9 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """A small transformer over sequences."""
 
-    def __init__(self, width: int = 48, blocks: int = 3, outputs: int = 4, scale: float | None = None):
+    def __init__(
+        self, width: int = 32, blocks: int = 2, outputs: int = 4, scale: float | None = None
+    ):
         super().__init__()
         self.first = nn.Linear(8, width)
         self.place = nn.Parameter(0.1 * torch.randn(24, width))
@@ -130,7 +136,7 @@ def rate_high_conv(trial, fault):
 @kind("rate-high/residual")
 def rate_high_residual(trial, fault):
     model = Residual()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.4 if fault else 2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3.0 if fault else 2e-3)
     return train(trial, model, optimizer, classes(trial))
 
 
@@ -222,7 +228,7 @@ class Square(nn.Module):
 def activation_exp(trial, fault):
     model = perceptron(trial, depth=6)
     if fault:
-        model[7] = Exp()
+        model[5], model[9] = Exp(), Exp()
     return train(trial, model, rate(model, trial, 0.02, 1.0), classes(trial))
 
 
@@ -259,7 +265,9 @@ def recurrent_radius(trial, fault):
 @kind("target-scale/mlp")
 def target_scale(trial, fault):
     model = perceptron(trial, depth=3, outputs=1)
-    return train(trial, model, rate(model, trial, 0.01, 1.0), regression(trial, 500.0 if fault else 1.0))
+    return train(
+        trial, model, rate(model, trial, 0.01, 1.0), regression(trial, 500.0 if fault else 1.0)
+    )
 
 
 @kind("target-scale/adam")
@@ -307,15 +315,15 @@ def momentum(trial, fault):
 @kind("decay-sign/mlp")
 def decay_sign(trial, fault):
     model = perceptron(trial, depth=5)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.05, momentum=0.9, weight_decay=-0.08 if fault else 1e-4
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    if fault:
+        optimizer.param_groups[0]["weight_decay"] = -0.08
     return train(trial, model, optimizer, classes(trial))
 
 
 @kind("no-norm/deep")
 def no_norm(trial, fault):
-    model = Net(30, trial, norm=not fault, gain=1.25)
+    model = Net(16, trial, norm=not fault, gain=1.6)
     return train(trial, model, rate(model, trial, 0.01, 1.0), classes(trial))
 
 
@@ -341,7 +349,7 @@ def no_zero_grad(trial, fault):
 @kind("attention-logits/transformer")
 def attention_logits(trial, fault):
     model = Attention(scale=30.0 if fault else None)
-    optimizer = torch.optim.SGD(model.parameters(), lr=trial.rate(2.0 if fault else 0.05), momentum=0.9)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=trial.rate(2.0 if fault else 0.05), momentum=0.9
+    )
     return train(trial, model, optimizer, sequences(trial))
-
-

@@ -81,7 +81,14 @@ def judged(name: str, seed: int, budget: float) -> dict[str, Any]:
             f"{way}_short": best is not None and best.part < 1.0,
             f"{way}_healthy": best is not None and best.is_healthy,
             f"{way}_trials": [
-                [t.label, t.stage, t.verdict if t.error is None else t.error, t.metric, t.cost, t.onset]
+                [
+                    t.label,
+                    t.stage,
+                    t.verdict if t.error is None else t.error,
+                    t.metric,
+                    t.cost,
+                    t.onset,
+                ]
                 for t in found.trials
             ],
         }
@@ -90,6 +97,10 @@ def judged(name: str, seed: int, budget: float) -> dict[str, Any]:
             row["cause"] = causes[0]["name"] if causes else None
     row["seconds"] = time.perf_counter() - begin
     return row
+
+
+def _judged(case: tuple[str, int, float]) -> dict[str, Any]:
+    return judged(*case)
 
 
 def _part_of(build: Any) -> str:
@@ -119,12 +130,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def near_row(row: dict[str, Any]) -> bool:
-    return row["fix_test"] is not None and row["fix_test"] >= row["good"] - MARGIN * abs(row["good"])
+    return row["fix_test"] is not None and row["fix_test"] >= row["good"] - MARGIN * abs(
+        row["good"]
+    )
 
 
 def _figures(group: list[dict[str, Any]]) -> list[str]:
     def share(key: str) -> str:
-        return f"{sum(row[key] for row in group)} ({sum(row[key] for row in group) / len(group):.0%})"
+        return (
+            f"{sum(row[key] for row in group)} ({sum(row[key] for row in group) / len(group):.0%})"
+        )
 
     def mean(key: str) -> str:
         return f"{sum(row[key] for row in group) / len(group):.2f}"
@@ -146,12 +161,14 @@ def main() -> None:
     cases = [(name, seed, args.budget) for name in names for seed in seeds]
     rows = []
     with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
-        for row in pool.starmap(judged, cases, chunksize=1):
+        for row in pool.imap(_judged, cases):
             rows.append(row)
+            if args.out is not None:
+                args.out.mkdir(parents=True, exist_ok=True)
+                with (args.out / "rows.jsonl").open("a") as file:
+                    file.write(json.dumps(row) + "\n")
     print(table(rows))
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (args.out / "table.md").write_text(table(rows) + "\n")
 
 

@@ -33,7 +33,9 @@ def reason(trial: Outcome, found: Fix) -> str:
 def _beside(trial: Outcome, found: Fix, best: Outcome) -> str:
     """Why a trial that went well was passed over, from the trial of the chosen change on the same part
     of the training."""
-    same = (o for o in found.trials if (o.label, o.part, o.seed) == (best.label, trial.part, trial.seed))
+    same = (
+        o for o in found.trials if (o.label, o.part, o.seed) == (best.label, trial.part, trial.seed)
+    )
     rival = next(same, best)
     ours, theirs = trial.score(found.sign), rival.score(found.sign)
     if trial.verdict == "recovered" and rival.is_healthy:

@@ -80,7 +80,17 @@ class Fix:
             ]
             for trial in self.trials
         ]
-        head = ["", "trial", "change", "run", "verdict", "validation", "test", "cost", "why not chosen"]
+        head = [
+            "",
+            "trial",
+            "change",
+            "run",
+            "verdict",
+            "validation",
+            "test",
+            "cost",
+            "why not chosen",
+        ]
         return "\n".join(lines_of(head, rows, right=(5, 6, 7)))
 
     def summary(self) -> str:
@@ -90,7 +100,11 @@ class Fix:
         if given is None:
             return "The search was interrupted before the training as given had ended."
         if best is given:
-            kept = "is healthy and is left alone" if given.is_healthy else "recovers by itself, and no change is better"
+            kept = (
+                "is healthy and is left alone"
+                if given.is_healthy
+                else "recovers by itself, and no change is better"
+            )
             return f"The training as given {kept}. Cost: {cost}."
         ended = " The search was interrupted." if self.is_interrupted else ""
         if best is None:
@@ -110,7 +124,9 @@ class Fix:
                 f"Validation {_number(best.metric)}; no test part was reported, and this number chose, so it "
                 "is a little too good."
             )
-        return f"Validation {_number(best.metric)}, test {_number(best.test)} (which chose nothing)."
+        return (
+            f"Validation {_number(best.metric)}, test {_number(best.test)} (which chose nothing)."
+        )
 
     def __str__(self) -> str:
         parts = []
@@ -140,7 +156,9 @@ class Fix:
             "is_exhausted": self.is_exhausted,
             "best": None if best is None else best.key,
             "code": None if best is None else best.code(),
-            "trials": [{**trial.to_dict(), "why_not": reason(trial, self)} for trial in self.trials],
+            "trials": [
+                {**trial.to_dict(), "why_not": reason(trial, self)} for trial in self.trials
+            ],
             "advice": [vars(advice) for advice in self.advice],
         }
 

@@ -90,7 +90,7 @@ def propose(case: Case) -> list[Change]:
     that treat the cause first, then the least force first."""
     known = [change for change in case.proposed if change.kind in BY_KIND]
     own = [c for module in CHANGES if hasattr(module, "propose") for c in module.propose(case)]
-    found = {change.label: change for change in [*own, *known]}
+    found = {change.label: change for change in [*known, *own]}
     return sorted(found.values(), key=lambda change: (not change.treats_cause, force(change)))
 
 

@@ -29,7 +29,9 @@ def propose(case: Case) -> list[Change]:
 def lowered(first: Change, factor: float) -> Change:
     """The same change with another factor."""
     given = first["from"]
-    to = f"to {number(factor * given)}" if given else f"to {number(factor)} of its value"
+    to = (
+        f"to {number(two_digits(factor * given))}" if given else f"to {number(factor)} of its value"
+    )
     value = repr(two_digits(factor * given)) if given else f'{factor!r} * group["lr"]'
     code = f'for group in optimizer.param_groups: group["lr"] = {value}'
     return own(

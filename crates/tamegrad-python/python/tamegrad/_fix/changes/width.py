@@ -14,7 +14,9 @@ def propose(case: Case) -> list[Change]:
     given = case.knobs.get(KNOB)
     if not isinstance(given, int) or given < 2:
         return []
-    return [own(KIND, "half-width", f"width {given // 2}", f"width = {given // 2}", width=given // 2)]
+    return [
+        own(KIND, "half-width", f"width {given // 2}", f"width = {given // 2}", width=given // 2)
+    ]
 
 
 def turn(change, given):
