@@ -28,7 +28,7 @@ class Task:
     """``given``, ``short``, ``seed`` (short, with another seed) or ``full``."""
     total: int | None = None
     """Steps of the training as given, where they are known."""
-    shorten: str = "batches"
+    shorten: str = "stop"
     """How it is shortened: ``batches`` (the loop over batches ends), ``steps`` (the knob says fewer) or
     ``stop`` (the objective is left at an optimizer's step)."""
     stops: bool = True
