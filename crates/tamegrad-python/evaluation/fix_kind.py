@@ -61,8 +61,8 @@ def classes(trial: Any, image: bool = False, scale: Any = 1.0) -> Table:
     if image:
         patterns = torch.randn(6, 1, 3, 3, generator=g)
         x = torch.randn(_rows(), 1, 8, 8, generator=g)
-        x[:, :, 1:4, 1:4] += 1.5 * patterns[y]
-        x[:, :, 4:7, 4:7] += 1.5 * patterns[y]
+        x[:, :, 1:4, 1:4] += 2.5 * patterns[y]
+        x[:, :, 4:7, 4:7] += 2.5 * patterns[y]
     else:
         clusters = torch.randn(2, 6, 20, generator=g)
         which = torch.randint(2, (_rows(),), generator=g)

@@ -55,7 +55,7 @@ class Residual(nn.Module):
 class Conv(nn.Module):
     """A plain convolutional network on 8x8 images."""
 
-    def __init__(self, layers: int = 4, channels: int = 12, outputs: int = 6) -> None:
+    def __init__(self, layers: int = 3, channels: int = 12, outputs: int = 6) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
             nn.Conv2d(channels if i else 1, channels, 3, padding=1) for i in range(layers)
@@ -129,7 +129,7 @@ def rate_high_mlp(trial, fault):
 @kind("rate-high/conv")
 def rate_high_conv(trial, fault):
     model = Conv()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=trial.rate(0.5 if fault else 3e-3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=trial.rate(1.0 if fault else 1e-2))
     return train(trial, model, optimizer, classes(trial, image=True))
 
 
@@ -190,8 +190,9 @@ def init_all_conv(trial, fault):
     model = Conv()
     if fault:
         for conv in model.convs:
-            nn.init.normal_(conv.weight, std=1.0)
-    return train(trial, model, rate(model, trial, 0.05, 1.0), classes(trial, image=True))
+            nn.init.normal_(conv.weight, std=3.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=trial.rate(1e-2))
+    return train(trial, model, optimizer, classes(trial, image=True))
 
 
 @kind("init-one/mlp")
@@ -249,7 +250,7 @@ def activation_function(trial, fault):
             return self.head(x.mean((2, 3)))
 
     model = Own()
-    return train(trial, model, rate(model, trial, 0.05, 1.0), classes(trial, image=True))
+    return train(trial, model, rate(model, trial, 0.1, 1.0), classes(trial, image=True))
 
 
 @kind("recurrent-radius/rnn")
@@ -342,7 +343,7 @@ def sum_loss(trial, fault):
 @kind("no-zero-grad/conv")
 def no_zero_grad(trial, fault):
     model = Conv()
-    optimizer = rate(model, trial, 0.05, 1.0)
+    optimizer = rate(model, trial, 0.1, 1.0)
     return train(trial, model, optimizer, classes(trial, image=True), clears=not fault)
 
 

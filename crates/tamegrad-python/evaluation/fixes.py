@@ -49,7 +49,7 @@ def shuffled(seed: int, candidates: list[Change]) -> list[Change]:
     return order
 
 
-def judged(name: str, seed: int, budget: float) -> dict[str, Any]:
+def judged(name: str, seed: int, budget: float, alone: bool) -> dict[str, Any]:
     """All that is measured of one case."""
     begin = time.perf_counter()
     torch.set_num_threads(1)
@@ -58,7 +58,7 @@ def judged(name: str, seed: int, budget: float) -> dict[str, Any]:
     objective = functools.partial(build, fault=True)
     good = run_trial(functools.partial(build, fault=False), Task("good", seed=seed))
     bare = run_trial(objective, Task("bare", seed=seed, stops=False))
-    clip = run_trial(objective, Task("clip", (CLIP,), seed, stops=False))
+    clip = None if alone else run_trial(objective, Task("clip", (CLIP,), seed, stops=False))
     row: dict[str, Any] = {
         "kind": name,
         "part": _part_of(build),
@@ -71,6 +71,8 @@ def judged(name: str, seed: int, budget: float) -> dict[str, Any]:
         "clip": near(clip, good.test),
     }
     for way, order in (("fix", None), ("random", functools.partial(shuffled, seed))):
+        if alone and way == "random":
+            continue
         found = search(objective, Options(budget, 1.0, seed, order))
         best = found.best
         row |= {
@@ -99,7 +101,7 @@ def judged(name: str, seed: int, budget: float) -> dict[str, Any]:
     return row
 
 
-def _judged(case: tuple[str, int, float]) -> dict[str, Any]:
+def _judged(case: tuple[str, int, float, bool]) -> dict[str, Any]:
     return judged(*case)
 
 
@@ -142,7 +144,8 @@ def _figures(group: list[dict[str, Any]]) -> list[str]:
         )
 
     def mean(key: str) -> str:
-        return f"{sum(row[key] for row in group) / len(group):.2f}"
+        known = [row[key] for row in group if key in row]
+        return f"{sum(known) / len(known):.2f}" if known else "-"
 
     return [share("fix"), mean("fix_cost"), share("random"), mean("random_cost"), share("clip")]
 
@@ -153,12 +156,13 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--budget", type=float, default=3.0)
+    parser.add_argument("--alone", action="store_true", help="leave out what is compared with")
     parser.add_argument("--only", default="", help="kinds whose name contains this")
     parser.add_argument("--out", type=Path, help="a folder for rows.jsonl and table.md")
     args = parser.parse_args()
     names = [name for name in KINDS if args.only in name]
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    cases = [(name, seed, args.budget) for name in names for seed in seeds]
+    cases = [(name, seed, args.budget, args.alone) for name in names for seed in seeds]
     rows = []
     with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
         for row in pool.imap(_judged, cases):

@@ -11,6 +11,8 @@ from .change import Change
 
 HEALTHY = ("healthy", "too-early")
 """Verdicts of a run in which nothing was found."""
+MARGIN = 0.02
+"""How far below the best, as a part of its score, a milder change may be."""
 EXPLODING = ("exploded", "exploding", "dead")
 """Verdicts of a run that has not come back."""
 

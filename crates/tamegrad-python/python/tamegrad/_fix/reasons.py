@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .outcome import EXPLODING, Outcome
+from .outcome import EXPLODING, MARGIN, Outcome
 
 if TYPE_CHECKING:
     from .result import Fix
@@ -40,11 +40,11 @@ def _beside(trial: Outcome, found: Fix, best: Outcome) -> str:
     ours, theirs = trial.score(found.sign), rival.score(found.sign)
     if trial.verdict == "recovered" and rival.is_healthy:
         return f"explodes at step {trial.onset} and recovers; {best.label} does not explode"
-    if ours > theirs + 0.02 * abs(theirs):
+    if ours > theirs + MARGIN * abs(theirs):
         return f"better by the metric, but {_weaker(trial, found)}"
-    if ours >= theirs - 0.02 * abs(theirs):
-        return f"within 2% of {best.label}, which changes less"
-    return f"{best.label} does better by more than 2%"
+    if ours >= theirs - MARGIN * abs(theirs):
+        return f"within {MARGIN:.0%} of {best.label}, which changes less"
+    return f"{best.label} does better by more than {MARGIN:.0%}"
 
 
 def _weaker(trial: Outcome, found: Fix) -> str:

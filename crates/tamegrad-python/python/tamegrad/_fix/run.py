@@ -84,9 +84,18 @@ def _seen(trial: Trial, task: Task) -> dict[str, Any]:
             "text": diagnosis.text(),
             "groups": state.groups,
             "rates": None if at is None else [rates[at // 2], rates[at]],
+            "shorten": _shorten(trial),
             "knobs": {name: _plain(value) for name, value in trial.offered.items()},
         }
     return seen
+
+
+def _shorten(trial: Trial) -> str:
+    """How the trials of this objective can be shorter than the training."""
+    if "batches" in trial.offered:
+        return "batches"
+    is_counted = "steps" in trial.offered or "epochs" in trial.offered
+    return "steps" if is_counted and not trial.ends_itself else "stop"
 
 
 def _remedy(remedy: Any) -> dict[str, Any]:

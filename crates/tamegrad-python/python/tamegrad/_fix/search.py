@@ -11,7 +11,7 @@ from typing import Any
 from . import changes
 from .change import Case, Change
 from .journal import Journal
-from .outcome import EXPLODING, HEALTHY, Outcome, Task
+from .outcome import EXPLODING, HEALTHY, MARGIN, Outcome, Task
 from .pool import Pool
 from .result import Advice, Fix
 from .run import Objective
@@ -27,10 +27,8 @@ SHORT_AFTER = 40
 """It has this many steps more, in which an explosion shows."""
 SHORT_MAX = 0.5
 """Where it would be longer than this part, candidates are trained to the end at once."""
-MARGIN = 0.02
-"""How far below the best, as a part of its score, a milder change may be."""
-SEED_TRIALS = 2
-"""The best candidates of the short trials that are tried with another seed."""
+LONGER = 2.0
+"""Where the two best candidates are close, they are compared in trials this many times as long."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +138,7 @@ class Search:
             self._found.best = given
             return
         self._total = given.total
-        knobs = given.facts["knobs"]
-        is_counted = "steps" in knobs or "epochs" in knobs
-        self._shorten = "batches" if "batches" in knobs else "steps" if is_counted else "stop"
+        self._shorten = given.facts["shorten"]
         self._part = self._short_part(given)
         candidates = self._candidates(given)
         survivors = self._short_trials(candidates)
@@ -185,9 +181,25 @@ class Search:
             tasks = [self._task(wanted, stage, seed, self._part) for wanted in wave]
             tried += self._run(tasks)
             good = self._ranked(tried)
+            if good and stage == "full":
+                return good
             if good:
-                return self._with_other_seed(good) if stage == "short" else good
+                tried += self._milder(good[0])
+                return self._with_other_seed(self._ranked(tried))
         return []
+
+    def _milder(self, best: Outcome) -> list[Outcome]:
+        """The trial of the best change with a milder number, where there is one."""
+        change = changes.milder(best.changes[0]) if len(best.changes) == 1 else None
+        if change is None or not self._affordable(self._part):
+            return []
+        return self._run([self._task((change,), "short", self._options.seed, self._part)])
+
+    def _affordable(self, part: float) -> int:
+        """How many trials of a part of the training there is budget for, with one to the end."""
+        reserved = 1.0 if part < 1.0 else 0.0
+        room = self._options.budget - self._found.cost - reserved
+        return max(0, int(room / part + 1e-9))
 
     def _waves(
         self, candidates: list[Change], tried: list[Outcome]
@@ -200,10 +212,8 @@ class Search:
             queue = wanted if wanted is not None else self._pairs(tried)
             for start in range(0, len(queue), size):
                 wave = queue[start : start + size]
-                reserved = 1.0 if self._part < 1.0 else 0.0
-                room = self._options.budget - self._found.cost - reserved
-                affordable = int(room / self._part + 1e-9)
-                if affordable < 1:
+                affordable = self._affordable(self._part)
+                if not affordable:
                     self._found.is_exhausted = True
                     return
                 yield wave[:affordable]
@@ -219,20 +229,22 @@ class Search:
         ]
 
     def _with_other_seed(self, good: list[Outcome]) -> list[Outcome]:
-        """The best candidates that also do well with another seed; of all, if none does."""
-        checked = good[:SEED_TRIALS]
-        if len(checked) < 2 or self._is_clear(checked):
-            checked = checked[:1]
-        room = self._options.budget - self._found.cost - 1.0
-        checked = checked[: max(0, int(room / self._part + 1e-9))]
+        """The best candidate with another seed; where the second is close, both, for longer."""
+        checked, part = good[:1], self._part
+        if len(good) > 1 and not self._is_clear(good):
+            checked, part = good[:2], min(LONGER * part, SHORT_MAX)
+        checked = checked[: self._affordable(part)]
         if not checked:
             return good
         seed = self._options.seed + 1
-        tasks = [self._task(outcome.changes, "seed", seed, self._part) for outcome in checked]
-        again = self._run(tasks)
-        holds = [first for first, second in zip(checked, again, strict=True) if second.is_usable]
+        again = self._run([self._task(o.changes, "seed", seed, part) for o in checked])
+        ranked = [outcome.changes for outcome in self._ranked(again)]
+        holds = sorted(
+            (o for o in checked if o.changes in ranked), key=lambda o: ranked.index(o.changes)
+        )
+        # Those that were not looked at again come before those that failed.
         rest = [outcome for outcome in good if outcome not in checked]
-        return [*self._mildest_first(holds), *rest] or good
+        return [*holds, *rest] or good
 
     def _is_clear(self, ranked: list[Outcome]) -> bool:
         first, second = (outcome.score(self._options.sign) for outcome in ranked[:2])
@@ -251,7 +263,7 @@ class Search:
         sign = self._options.sign
         best = max((outcome.score(sign) for outcome in outcomes), default=0.0)
         near = [o for o in outcomes if o.score(sign) >= best - self._margin(best)]
-        near.sort(key=strength)
+        near.sort(key=lambda outcome: changes.strength(outcome.changes))
         rest = [outcome for outcome in outcomes if outcome not in near]
         return [*near, *sorted(rest, key=lambda outcome: -outcome.score(sign))]
 
@@ -310,11 +322,6 @@ class Search:
 
 class ObjectiveError(RuntimeError):
     """The objective raised an exception in the training as given."""
-
-
-def strength(outcome: Outcome) -> tuple[int, int]:
-    """How much a trial changes: the number of its changes, and the force of the strongest."""
-    return len(outcome.changes), max((changes.force(c) for c in outcome.changes), default=-1)
 
 
 def spread(candidates: list[Change]) -> list[Change]:

@@ -72,6 +72,8 @@ class Trial(Knobs):
         """The guard, after :meth:`prepare`."""
         self.rows = 0
         """Rows of the batch that was drawn last."""
+        self.ends_itself = False
+        """Whether the loop asks :attr:`is_over` and ends by itself."""
         self._state = State()
         self._before: list[Told] = []
         self._after: list[Told] = []
@@ -151,11 +153,20 @@ class Trial(Knobs):
             if self._state.is_used_up:
                 raise TrialEnd
 
+    @property
+    def is_over(self) -> bool:
+        """Whether a trial that is shorter than the training has come to its end."""
+        return self._state.is_used_up
+
     # --- what changes call ---------------------------------------------------------------------
 
     def uses(self, name: str) -> bool:
         """Whether the objective, as given, asked for a knob or for ``batches``."""
         return self._task.shorten == name or name in self.offered
+
+    def planned(self, steps: int) -> None:
+        """Takes in the number of steps of the whole training from a library whose loop has no knob."""
+        self.offered.setdefault("steps", int(steps))
 
     def before_step(self, call: Told) -> None:
         """Has a function called with the optimizer before each of its steps."""
@@ -256,7 +267,9 @@ class Trial(Knobs):
             return
         state.steps += 1
         if self._task.shorten == "stop" and self.steps_done >= self.limit:
-            raise TrialEnd
+            state.is_used_up = True
+            if not self.ends_itself:
+                raise TrialEnd
         if self.guard.should_stop or self._has_exploded():
             state.is_stopped = True
             raise TrialEnd

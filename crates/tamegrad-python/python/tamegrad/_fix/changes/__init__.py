@@ -2,12 +2,14 @@
 
 A file has ``KIND``, ``FAMILY`` and ``apply(change, trial, model, optimizers)``, which raises
 :class:`CannotApply` where the change has no place. It may have ``KNOB`` with ``turn(change, given)``:
-the value that the objective gets for that knob. ``propose(case)`` gives changes beyond those of the
-diagnosis.
+the value that the objective gets for that knob; with ``NEEDS`` it has no place without the knob.
+``propose(case)`` gives changes beyond those of the diagnosis, ``milder(change)`` the same change with a
+milder number, and ``magnitude(change)`` how far it goes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import ModuleType
 
 from ..change import Case, Change
@@ -78,6 +80,18 @@ BY_KIND = {module.KIND: module for module in CHANGES}
 def force(change: Change) -> int:
     """How much of the training it changes: 0 is the least."""
     return CHANGES.index(BY_KIND[change.kind])
+
+
+def strength(found: Iterable[Change]) -> tuple[int, int, float]:
+    """How much changes do together, to be compared: their number, and force and size of the strongest."""
+    sized = [(force(c), getattr(BY_KIND[c.kind], "magnitude", lambda _: 0.0)(c)) for c in found]
+    return (len(sized), *max(sized, default=(-1, 0.0)))
+
+
+def milder(change: Change) -> Change | None:
+    """The same change with a milder number, where there is one."""
+    make = getattr(BY_KIND[change.kind], "milder", None)
+    return None if make is None else make(change)
 
 
 def family(change: Change) -> str:

@@ -8,9 +8,11 @@ from ..numbers import number, two_digits
 KIND = "learning-rate"
 FAMILY = "rate"
 KNOB = "rate"
+KIND_LABEL = "lower-learning-rate"
 
-_APART = 0.3
-"""Another factor is tried beside that of the diagnosis."""
+_APART = 0.1
+"""A lower factor is tried as well, in case that of the diagnosis is not low enough."""
+_MILDER = 3.0
 
 
 def turn(change, given):
@@ -19,11 +21,22 @@ def turn(change, given):
 
 
 def propose(case: Case) -> list[Change]:
-    """A third of the proposed rate as well: one factor seldom fits."""
+    """A tenth of the proposed rate as well."""
     first = case.proposes(KIND)
     if first is None or not first["factor"] > 0.0:
         return []
     return [lowered(first, two_digits(_APART * first["factor"]))]
+
+
+def milder(change: Change) -> Change | None:
+    """A higher rate, if that is still below the given one."""
+    factor = two_digits(_MILDER * change["factor"])
+    return lowered(change, factor) if 0.0 < factor < 1.0 else None
+
+
+def magnitude(change: Change) -> float:
+    """How far it goes: a lower rate goes further."""
+    return -change["factor"]
 
 
 def lowered(first: Change, factor: float) -> Change:
@@ -36,7 +49,7 @@ def lowered(first: Change, factor: float) -> Change:
     code = f'for group in optimizer.param_groups: group["lr"] = {value}'
     return own(
         KIND,
-        f"{first.label}-{number(factor)}",
+        f"{KIND_LABEL}-{number(factor)}",
         f"reduce the learning rate {to}",
         code,
         treats_cause=first.treats_cause,
