@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import fix_kinds_a
+import fix_kinds_b  # noqa: F401
 import torch
 from fix_kind import KINDS
 
@@ -157,10 +158,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--budget", type=float, default=3.0)
     parser.add_argument("--alone", action="store_true", help="leave out what is compared with")
+    parser.add_argument("--part", choices=("a", "b"), help="one half of the kinds")
     parser.add_argument("--only", default="", help="kinds whose name contains this")
     parser.add_argument("--out", type=Path, help="a folder for rows.jsonl and table.md")
     args = parser.parse_args()
     names = [name for name in KINDS if args.only in name]
+    names = [name for name in names if args.part in (None, _part_of(KINDS[name]))]
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     cases = [(name, seed, args.budget, args.alone) for name in names for seed in seeds]
     rows = []

@@ -1,6 +1,6 @@
 """A deep perceptron on handwritten digits that explodes: the least change that mends it is searched.
 
-    python examples/fix_digits.py path/to/digits
+    python examples/fix_digits.py
     python -m tamegrad fix examples/fix_digits.py:objective
 
 A usual training script, with six lines that name `trial`. One of its layers has an activation that grows
@@ -9,7 +9,6 @@ faster than its input, which nobody tells the search.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -42,7 +41,7 @@ def accuracy(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def objective(trial: tamegrad.Trial) -> None:
-    x, y = digits(Path(sys.argv[1]) if len(sys.argv) == 2 else DATA)
+    x, y = digits(DATA)
     train, held = len(x) * 6 // 10, len(x) * 8 // 10
     rows = torch.utils.data.TensorDataset(x[:train], y[:train])
     loader = torch.utils.data.DataLoader(rows, batch_size=64, shuffle=True)

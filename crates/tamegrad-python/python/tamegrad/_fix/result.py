@@ -16,6 +16,11 @@ from .table import lines_of
 
 SCHEMA = "tamegrad/torch-fix/1"
 
+_KEPT = {
+    "recovered": "recovers by itself, and no change is better",
+    "not-learning": "does not lower its loss, and no change is better",
+}
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -56,7 +61,8 @@ class Fix:
     @property
     def is_fixed(self) -> bool:
         """Whether a change was trained to the end and stayed healthy, or nothing was to be fixed."""
-        return self.best is not None and self.best.is_usable and self.best.part >= 1.0
+        best = self.best
+        return best is not None and best.part >= 1.0 and (best.is_usable or best is self.given)
 
     @property
     def diagnosis(self) -> str:
@@ -100,11 +106,7 @@ class Fix:
         if given is None:
             return "The search was interrupted before the training as given had ended."
         if best is given:
-            kept = (
-                "is healthy and is left alone"
-                if given.is_healthy
-                else "recovers by itself, and no change is better"
-            )
+            kept = _KEPT.get(given.verdict or "", "is healthy and is left alone")
             return f"The training as given {kept}. Cost: {cost}."
         ended = " The search was interrupted." if self.is_interrupted else ""
         if best is None:

@@ -29,6 +29,8 @@ SHORT_MAX = 0.5
 """Where it would be longer than this part, candidates are trained to the end at once."""
 LONGER = 2.0
 """Where the two best candidates are close, they are compared in trials this many times as long."""
+CAME_THROUGH = ("recovered", "not-learning")
+"""Verdicts of a training as given that may be as good as any other."""
 
 
 @dataclass(frozen=True)
@@ -286,15 +288,14 @@ class Search:
             holds = outcome.score(sign) >= survivor.score(sign) - self._margin(survivor.score(sign))
             if outcome.is_healthy and holds:
                 break
-        candidates = [*ended]
+        ranked = self._ranked(ended)
+        found.best = next(iter(ranked or survivors), None)
         given = found.given
-        if given is not None and given.verdict == "recovered" and given.status == "finished":
-            candidates.insert(0, given)
-        ranked = self._ranked(candidates)
-        if ranked:
-            found.best = ranked[0]
-        elif survivors and not ended:
-            found.best = survivors[0]
+        if given is not None and given.status == "finished" and given.verdict in CAME_THROUGH:
+            # It explodes no more at its end, or never did: only what is better takes its place.
+            score = given.score(sign)
+            if not ranked or ranked[0].score(sign) <= score + self._margin(score):
+                found.best = given
 
     # --- running ----------------------------------------------------------------------------------
 
