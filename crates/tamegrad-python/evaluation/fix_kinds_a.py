@@ -147,7 +147,7 @@ def rate_jump(trial, fault):
 
     def at_step(step):
         if fault and step == 120:
-            optimizer.param_groups[0]["lr"] *= 300.0
+            optimizer.param_groups[0]["lr"] *= 3000.0
 
     return train(trial, model, optimizer, classes(trial), at_step=at_step)
 
@@ -190,7 +190,7 @@ def init_all_conv(trial, fault):
     model = Conv()
     if fault:
         for conv in model.convs:
-            nn.init.normal_(conv.weight, std=3.0)
+            nn.init.normal_(conv.weight, std=30.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=trial.rate(1e-2))
     return train(trial, model, optimizer, classes(trial, image=True))
 
@@ -274,7 +274,7 @@ def target_scale(trial, fault):
 @kind("target-scale/adam")
 def target_offset(trial, fault):
     model = perceptron(trial, nn.Tanh, depth=3, outputs=1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=trial.rate(0.3 if fault else 3e-3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=trial.rate(10.0 if fault else 3e-3))
     return train(trial, model, optimizer, regression(trial, 300.0 if fault else 1.0))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-_WEIGHTED = (
+WEIGHTED = (
     nn.Linear,
     nn.Conv1d,
     nn.Conv2d,
@@ -60,7 +60,7 @@ def reinitialize_(
     if scheme == "torch":
         _reset(model)
         return {}
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, WEIGHTED)}
     cells = [m for m in model.modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
     loose = [
         p

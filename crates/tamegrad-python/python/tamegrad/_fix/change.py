@@ -60,6 +60,12 @@ class Case:
     """The largest learning rate half-way to the onset, and at the onset."""
     knobs: Mapping[str, Any]
     """What the objective offers, with the values as given."""
+    layers: int = 0
+    """Linear and convolutional layers of the model."""
+    norms: int = 0
+    """Modules that normalise."""
+    is_recurrent: bool = False
+    """Whether the model has a recurrent module."""
 
     def proposes(self, kind: str) -> Change | None:
         """The first proposal of a kind."""

@@ -13,6 +13,8 @@ HEALTHY = ("healthy", "too-early")
 """Verdicts of a run in which nothing was found."""
 MARGIN = 0.02
 """How far below the best, as a part of its score, a milder change may be."""
+_FALL = 0.02
+"""By how much of a level the loss is below it, if it is."""
 EXPLODING = ("exploded", "exploding", "dead")
 """Verdicts of a run that has not come back."""
 
@@ -63,8 +65,12 @@ class Outcome:
     """The validation metric that was reported last."""
     test: float | None = None
     """The same of the test part; only of trials to the end."""
+    first_loss: float | None = None
+    """Mean of the first training losses."""
     loss: float | None = None
     """Mean of the last training losses."""
+    constant: float | None = None
+    """Loss of the best constant answer, where that is known."""
     steps: int = 0
     """Batches drawn, or steps of the optimizer where they are not drawn from the trial."""
     total: int | None = None
@@ -87,6 +93,21 @@ class Outcome:
     def is_healthy(self) -> bool:
         """Whether nothing was found to its end."""
         return self.status == "finished" and self.verdict in HEALTHY
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its last losses are no better than those of the best constant answer."""
+        known = self.loss is not None and self.constant is not None
+        return known and not self.loss < (1.0 - _FALL) * self.constant
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether its loss has fallen, and below that of the best constant answer where that is known.
+        Without losses nobody knows."""
+        if self.loss is None or self.first_loss is None:
+            return True
+        fell = self.loss < self.first_loss - _FALL * abs(self.first_loss)
+        return fell and not self.is_constant
 
     @property
     def is_usable(self) -> bool:
@@ -115,7 +136,7 @@ class Outcome:
         changes = tuple(Change.of_dict(change) for change in values["changes"])
         numbers = {
             name: float(values[name])
-            for name in ("metric", "test", "loss")
+            for name in ("metric", "test", "first_loss", "loss", "constant")
             if values[name] is not None
         }
         return cls(**{**values, "changes": changes, **numbers})

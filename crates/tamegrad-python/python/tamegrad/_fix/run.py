@@ -65,7 +65,9 @@ def _seen(trial: Trial, task: Task) -> dict[str, Any]:
     seen = {
         "metric": metrics.get("validation"),
         "test": metrics.get("test") if task.part >= 1.0 else None,
+        "first_loss": state.first_loss(),
         "loss": state.last_loss(),
+        "constant": state.constant.loss(trial.rows),
         "steps": trial.steps_done,
         "total": total,
         "cost": ratio * trial.steps_done / total if total else 0.0,
@@ -83,6 +85,7 @@ def _seen(trial: Trial, task: Task) -> dict[str, Any]:
             "remedies": [_remedy(remedy) for remedy in diagnosis.remedies],
             "text": diagnosis.text(),
             "groups": state.groups,
+            "modules": state.modules,
             "rates": None if at is None else [rates[at // 2], rates[at]],
             "shorten": _shorten(trial),
             "knobs": {name: _plain(value) for name, value in trial.offered.items()},

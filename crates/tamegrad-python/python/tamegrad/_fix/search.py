@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ SHORT_AFTER = 40
 """It has this many steps more, in which an explosion shows."""
 SHORT_MAX = 0.5
 """Where it would be longer than this part, candidates are trained to the end at once."""
-LONGER = 2.0
-"""Where the two best candidates are close, they are compared in trials this many times as long."""
-CAME_THROUGH = ("recovered", "not-learning")
+SEED_TRIALS = 2
+"""Candidates that are tried with another seed, if the first explodes with it."""
+CLIMBS = 2
+"""Milder numbers that are tried of the best change."""
+CAME_THROUGH = ("recovered", "not-learning", *HEALTHY)
 """Verdicts of a training as given that may be as good as any other."""
 
 
@@ -136,7 +139,7 @@ class Search:
         self._found.given = given
         if given.status == "failed" and given.verdict not in EXPLODING:
             raise ObjectiveError(given.error or "")
-        if given.verdict in HEALTHY:
+        if given.verdict in HEALTHY and not given.is_constant:
             self._found.best = given
             return
         self._total = given.total
@@ -182,20 +185,37 @@ class Search:
         for wave in self._waves(candidates, tried):
             tasks = [self._task(wanted, stage, seed, self._part) for wanted in wave]
             tried += self._run(tasks)
-            good = self._ranked(tried)
+            good = [outcome for outcome in self._ranked(tried) if outcome.has_learned]
             if good and stage == "full":
                 return good
             if good:
-                tried += self._milder(good[0])
-                return self._with_other_seed(self._ranked(tried))
-        return []
+                break
+        if stage == "short" and (best := self._ranked(tried)):
+            tried += self._milder(best[0])
+            return self._with_other_seed(self._ranked(tried))
+        return self._ranked(tried)
 
     def _milder(self, best: Outcome) -> list[Outcome]:
-        """The trial of the best change with a milder number, where there is one."""
-        change = changes.milder(best.changes[0]) if len(best.changes) == 1 else None
-        if change is None or not self._affordable(self._part):
-            return []
-        return self._run([self._task((change,), "short", self._options.seed, self._part)])
+        """Trials of the best change with milder numbers, as long as they do better."""
+        found: list[Outcome] = []
+        while len(best.changes) == 1 and len(found) < CLIMBS and self._affordable(self._part):
+            change = changes.milder(best.changes[0])
+            if change is None:
+                break
+            task = self._task((change,), "short", self._options.seed, self._part)
+            found += self._run([task])
+            if not (found[-1].is_healthy and self._does_better(found[-1], best)):
+                break
+            best = found[-1]
+        return found
+
+    def _does_better(self, one: Outcome, other: Outcome) -> bool:
+        """Whether a trial has done clearly better than another: by its loss, if the other has learned
+        nothing yet."""
+        if not other.has_learned and one.loss is not None and other.loss is not None:
+            return one.loss < other.loss
+        score = other.score(self._options.sign)
+        return one.score(self._options.sign) > score + self._margin(score)
 
     def _affordable(self, part: float) -> int:
         """How many trials of a part of the training there is budget for, with one to the end."""
@@ -231,35 +251,26 @@ class Search:
         ]
 
     def _with_other_seed(self, good: list[Outcome]) -> list[Outcome]:
-        """The best candidate with another seed; where the second is close, both, for longer."""
-        checked, part = good[:1], self._part
-        if len(good) > 1 and not self._is_clear(good):
-            checked, part = good[:2], min(LONGER * part, SHORT_MAX)
-        checked = checked[: self._affordable(part)]
-        if not checked:
-            return good
-        seed = self._options.seed + 1
-        again = self._run([self._task(o.changes, "seed", seed, part) for o in checked])
-        ranked = [outcome.changes for outcome in self._ranked(again)]
-        holds = sorted(
-            (o for o in checked if o.changes in ranked), key=lambda o: ranked.index(o.changes)
-        )
-        # Those that were not looked at again come before those that failed.
-        rest = [outcome for outcome in good if outcome not in checked]
-        return [*holds, *rest] or good
-
-    def _is_clear(self, ranked: list[Outcome]) -> bool:
-        first, second = (outcome.score(self._options.sign) for outcome in ranked[:2])
-        return first - second > self._margin(first)
+        """The candidates, without those at the front that explode with another seed."""
+        for place, outcome in enumerate(good[:SEED_TRIALS]):
+            if not self._affordable(self._part):
+                return good
+            task = self._task(outcome.changes, "seed", self._options.seed + 1, self._part)
+            if self._run([task])[0].is_usable:
+                return good[place:]
+        return good[SEED_TRIALS:]
 
     # --- choosing ---------------------------------------------------------------------------------
 
     def _ranked(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Those that did well: healthy ones before those that recovered, the mildest of those near the
-        best first."""
+        """Those that did well: healthy ones that have learned something, the mildest of those near the
+        best first; then those that have not, by their loss; then those that recovered."""
         healthy = [outcome for outcome in outcomes if outcome.is_healthy]
+        learned = [outcome for outcome in healthy if outcome.has_learned]
+        slow = [outcome for outcome in healthy if not outcome.has_learned]
+        slow.sort(key=lambda o: math.inf if o.loss is None or math.isnan(o.loss) else o.loss)
         recovered = [o for o in outcomes if o.is_usable and not o.is_healthy]
-        return [*self._mildest_first(healthy), *self._mildest_first(recovered)]
+        return [*self._mildest_first(learned), *slow, *self._mildest_first(recovered)]
 
     def _mildest_first(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         sign = self._options.sign
@@ -370,5 +381,6 @@ def case_of(given: Outcome) -> tuple[Case, list[Advice]]:
         tuple(facts["groups"]),
         None if rates is None else (rates[0], rates[1]),
         facts["knobs"],
+        **facts["modules"],
     )
     return case, advised

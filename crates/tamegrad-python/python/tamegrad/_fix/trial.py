@@ -14,10 +14,12 @@ from torch import nn
 from .. import _checks
 from .._optimizers import resolved
 from .._rate import rate_of
+from .._remedies import WEIGHTED
 from .._watch import watch
 from ..diagnosis import Finding
 from .batches import rows_of
 from .changes import BY_KIND
+from .constant import ConstantAnswer
 from .hooks import RateRule, Told, attach_after, attach_before
 from .knobs import Knobs
 from .outcome import EXPLODING, Task
@@ -26,6 +28,7 @@ SPLITS = ("validation", "test")
 
 _LOSSES = 20
 """Training losses at the end whose mean counts where no metric is reported."""
+_FIRST_LOSSES = 3
 _FIRST_BATCHES = 32
 """Batches that a change may look at before the first step."""
 _CHECK_EVERY = 10
@@ -104,6 +107,7 @@ class Trial(Knobs):
         whole = parts[0] if len(parts) == 1 else nn.ModuleList(parts)
         self._optimizers = resolved(optimizer)
         self._state.note_groups(self._optimizers)
+        self._state.note_modules(whole)
         for change in self.changes:
             if change.kind not in self.turned:
                 BY_KIND[change.kind].apply(change, self, whole, self._optimizers)
@@ -144,6 +148,7 @@ class Trial(Knobs):
         if loss is not None:
             self.guard.log(loss=loss)
             self._state.note_loss(loss)
+            self._state.constant.see_loss(loss)
         if metric is None:
             return
         value = float(metric)
@@ -241,6 +246,7 @@ class Trial(Knobs):
             if batch is None:
                 continue
             self.rows = rows_of(batch) or 0
+            state.constant.see_batch(batch)
             yield batch
         state.is_used_up = True
 
@@ -317,16 +323,35 @@ class State:
         self.rates = array.array("d")
         """The largest learning rate of each step, as the objective had it."""
         self.groups: list[dict[str, Any]] = []
+        self.constant = ConstantAnswer()
+        self.modules: dict[str, Any] = {}
+        self._first: list[Any] = []
         self._losses: deque[Any] = deque(maxlen=_LOSSES)
 
     def note_loss(self, loss: Any) -> None:
         """Keeps a training loss; a tensor is read at the end, since that waits for its device."""
-        self._losses.append(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        kept = loss.detach() if isinstance(loss, torch.Tensor) else loss
+        if len(self._first) < _FIRST_LOSSES:
+            self._first.append(kept)
+        self._losses.append(kept)
+
+    def first_loss(self) -> float | None:
+        """Mean of the first training losses."""
+        return _mean(self._first)
 
     def last_loss(self) -> float | None:
         """Mean of the last training losses."""
-        losses = [float(loss) for loss in self._losses]
-        return sum(losses) / len(losses) if losses else None
+        return _mean(self._losses)
+
+    def note_modules(self, model: nn.Module) -> None:
+        """Counts layers and norms."""
+        modules = list(model.modules())
+        recurrent = (nn.RNNBase, nn.RNNCellBase)
+        self.modules = {
+            "layers": sum(isinstance(m, WEIGHTED) for m in modules),
+            "norms": sum("norm" in type(m).__name__.lower() for m in modules),
+            "is_recurrent": any(isinstance(m, recurrent) for m in modules),
+        }
 
     def note_groups(self, optimizers: list[torch.optim.Optimizer]) -> None:
         """Keeps the numbers of the parameter groups."""
@@ -335,6 +360,11 @@ class State:
             for group in optimizer.param_groups:
                 known = {name: _number(group[name]) for name in names if name in group}
                 self.groups.append({name: v for name, v in known.items() if v is not None})
+
+
+def _mean(losses: Iterable[Any]) -> float | None:
+    values = [float(loss) for loss in losses]
+    return sum(values) / len(values) if values else None
 
 
 def _number(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ..._remedies import add_norm
 from ..change import CannotApply, Case, Change, own
+from .batch_norm import TREATS, lacks_norms
 
 KIND = "layer-norm"
 FAMILY = "normalise"
@@ -12,19 +13,17 @@ KNOB = "norm"
 
 
 def propose(case: Case) -> list[Change]:
-    """Where batch norm is proposed."""
-    batch_norm = case.proposes("batch-norm")
-    if batch_norm is None:
+    """For a model without norms."""
+    if case.proposes("batch-norm") is None and not lacks_norms(case):
         return []
-    place = batch_norm["place"]
     return [
         own(
             KIND,
-            f"{KIND}-{place}",
-            f"layer norm {place} the activation",
-            f'tamegrad.add_norm(model, "layer", "{place}")  # before the optimizer is made',
-            treats_cause=batch_norm.treats_cause,
-            place=place,
+            f"{KIND}-before",
+            "layer norm before the activation",
+            'tamegrad.add_norm(model, "layer", "before")  # before the optimizer is made',
+            treats_cause=case.is_cause(*TREATS),
+            place="before",
         )
     ]
 
