@@ -61,7 +61,7 @@ def judged(name: str, seed: int, budget: float, alone: bool) -> dict[str, Any]:
     objective = functools.partial(build, fault=True)
     good = run_trial(functools.partial(build, fault=False), Task("good", seed=seed))
     bare = run_trial(objective, Task("bare", seed=seed, stops=False))
-    clip = None if alone else run_trial(objective, Task("clip", (CLIP,), seed, stops=False))
+    clip = run_trial(objective, Task("clip", (CLIP,), seed, stops=False))
     row: dict[str, Any] = {
         "kind": name,
         "part": _part_of(build),
@@ -142,9 +142,8 @@ def near_row(row: dict[str, Any]) -> bool:
 
 def _figures(group: list[dict[str, Any]]) -> list[str]:
     def share(key: str) -> str:
-        return (
-            f"{sum(row[key] for row in group)} ({sum(row[key] for row in group) / len(group):.0%})"
-        )
+        known = [row[key] for row in group if key in row]
+        return f"{sum(known)} ({sum(known) / len(known):.0%})" if known else "-"
 
     def mean(key: str) -> str:
         known = [row[key] for row in group if key in row]
@@ -159,7 +158,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--budget", type=float, default=3.0)
-    parser.add_argument("--alone", action="store_true", help="leave out what is compared with")
+    parser.add_argument(
+        "--alone", action="store_true", help="leave out the random order, which costs most"
+    )
     parser.add_argument("--part", choices=("a", "b"), help="one half of the kinds")
     parser.add_argument("--only", default="", help="kinds whose name contains this")
     parser.add_argument("--out", type=Path, help="a folder for rows.jsonl and table.md")

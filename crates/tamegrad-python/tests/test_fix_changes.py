@@ -232,7 +232,7 @@ CASE = Case((), (), ({"lr": 1e-3, "momentum": 0.9},), None, {})
         (CASE, []),
         (Case((), (), ({"lr": 1.0, "momentum": 0.99},), None, {}), ["momentum"]),
         (Case((), (), ({"lr": 1.0, "betas": [0.98, 0.999]},), None, {}), ["momentum"]),
-        (Case((), (), ({"lr": 1.0, "weight_decay": -0.1},), None, {}), ["weight-decay-sign"]),
+        (Case((), (), ({"lr": 1.0, "weight_decay": -0.1},), None, {}), ["no-weight-decay"]),
         (Case((), (), ({"lr": 1.0}, {"lr": 1e-3}), None, {}), ["limit-rate"]),
         (Case((), (), ({"lr": 1.0},), (1e-3, 1.0), {}), ["limit-rate"]),
         (Case((), (), ({"lr": 1.0},), (1.0, 1.0), {"width": 64}), ["half-width"]),

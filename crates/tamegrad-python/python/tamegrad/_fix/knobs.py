@@ -97,7 +97,7 @@ class Knobs:
         self.offered.setdefault(name, given)
         for change in self._task.changes:
             module = BY_KIND[change.kind]
-            if getattr(module, "KNOB", None) == name and not change.parameters.get("is_sign"):
+            if getattr(module, "KNOB", None) == name:
                 given = module.turn(change, given)
                 self.turned.add(change.kind)
         return given

@@ -185,22 +185,19 @@ class Search:
         for wave in self._waves(candidates, tried):
             tasks = [self._task(wanted, stage, seed, self._part) for wanted in wave]
             tried += self._run(tasks)
-            good = [outcome for outcome in self._ranked(tried) if outcome.has_learned]
-            if good and stage == "full":
-                return good
-            if good:
+            if stage == "short" and (best := self._ranked(tried)):
+                tried += self._milder(best[0], tried)
+            if any(outcome.has_learned for outcome in self._ranked(tried)):
                 break
-        if stage == "short" and (best := self._ranked(tried)):
-            tried += self._milder(best[0])
-            return self._with_other_seed(self._ranked(tried))
-        return self._ranked(tried)
+        ranked = self._ranked(tried)
+        return self._with_other_seed(ranked) if stage == "short" else ranked
 
-    def _milder(self, best: Outcome) -> list[Outcome]:
+    def _milder(self, best: Outcome, tried: list[Outcome]) -> list[Outcome]:
         """Trials of the best change with milder numbers, as long as they do better."""
         found: list[Outcome] = []
         while len(best.changes) == 1 and len(found) < CLIMBS and self._affordable(self._part):
             change = changes.milder(best.changes[0])
-            if change is None:
+            if change is None or any(o.changes == (change,) for o in tried):
                 break
             task = self._task((change,), "short", self._options.seed, self._part)
             found += self._run([task])

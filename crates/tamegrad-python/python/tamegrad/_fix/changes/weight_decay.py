@@ -14,28 +14,25 @@ KNOB = "weight_decay"
 
 def turn(change, given):
     """The decay of the change."""
-    return change["rate"] if given < 0.0 else max(change["rate"], given)
+    return max(change["rate"], given)
 
 
 def propose(case: Case) -> list[Change]:
-    """Where a decay is negative, and so makes weights grow: the same with the other sign."""
+    """Where a decay is negative, and so makes weights grow: none in its place."""
     negative = [float(g["weight_decay"]) for g in case.groups if (g.get("weight_decay") or 0.0) < 0]
     if not negative:
         return []
-    rate = -min(negative)
-    code = f'for group in optimizer.param_groups: group["weight_decay"] = {rate!r}'
-    text = f"weight decay of {rate!r} in place of {-rate!r}"
-    return [own(KIND, f"{KIND}-sign", text, code, treats_cause=True, rate=rate, is_sign=True)]
+    code = 'for group in optimizer.param_groups: group["weight_decay"] = 0.0'
+    text = f"no weight decay in place of a negative one of {min(negative)!r}"
+    return [own(KIND, f"no-{KIND}", text, code, treats_cause=True, rate=0.0)]
 
 
 def apply(change, trial, model, optimizers) -> None:
-    """Decays the weight matrices by ``rate * lr`` before each step, or mends the sign of the
-    optimizer's own decay."""
+    """Decays the weight matrices by ``rate * lr`` in each step, and takes away a negative decay of the
+    optimizer's own."""
     rate = change["rate"]
-    if change.parameters.get("is_sign"):
-        for group in (g for o in optimizers for g in o.param_groups):
-            group["weight_decay"] = abs(group.get("weight_decay") or 0.0)
-        return
+    for group in (g for o in optimizers for g in o.param_groups):
+        group["weight_decay"] = max(group.get("weight_decay") or 0.0, 0.0)
 
     @torch.no_grad()
     def decay(optimizer) -> None:
