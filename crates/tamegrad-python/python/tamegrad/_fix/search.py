@@ -187,7 +187,7 @@ class Search:
             tried += self._run(tasks)
             if stage == "short" and (best := self._ranked(tried)):
                 tried += self._milder(best[0], tried)
-            if any(outcome.has_learned for outcome in self._ranked(tried)):
+            if any(outcome.is_healthy and outcome.has_learned for outcome in tried):
                 break
         ranked = self._ranked(tried)
         return self._with_other_seed(ranked) if stage == "short" else ranked
