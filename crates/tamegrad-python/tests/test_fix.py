@@ -155,14 +155,10 @@ def test_changes_that_need_a_knob_which_is_not_offered_are_advice(only):
     assert found.best.metric > 0.85 and found.is_fixed
 
 
-def test_a_search_is_the_same_again(repaired):
-    assert lines(tamegrad.fix(objectives.too_high)) == lines(repaired)
-
-
-def test_another_order_of_the_candidates_is_taken():
-    turned = search(objectives.too_high, Options(3.0, 1.0, 0, lambda found: found[::-1]))
-    ahead = search(objectives.too_high, Options(3.0, 1.0, 0, lambda found: found))
-    assert turned.trials[1].label != ahead.trials[1].label
+def test_another_order_of_the_candidates_is_taken(repaired):
+    turned = search(objectives.too_high, Options(1.5, 1.0, 0, lambda found: found[::-1]))
+    assert turned.trials[1].label != repaired.trials[1].label
+    assert turned.cost <= 1.5
 
 
 @pytest.mark.parametrize(

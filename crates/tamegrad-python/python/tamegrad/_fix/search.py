@@ -193,26 +193,19 @@ class Search:
         return self._with_other_seed(ranked) if stage == "short" else ranked
 
     def _milder(self, best: Outcome, tried: list[Outcome]) -> list[Outcome]:
-        """Trials of the best change with milder numbers, as long as they do better."""
+        """Trials of the best change with milder numbers, as long as it has learned nothing and they lower
+        the loss further: a rate that is too low is healthy as well."""
         found: list[Outcome] = []
-        while len(best.changes) == 1 and len(found) < CLIMBS and self._affordable(self._part):
-            change = changes.milder(best.changes[0])
-            if change is None or any(o.changes == (change,) for o in tried):
+        while len(found) < CLIMBS and not best.has_learned and self._affordable(self._part):
+            change = changes.milder(best.changes[0]) if len(best.changes) == 1 else None
+            if change is None or any(outcome.changes == (change,) for outcome in tried):
                 break
             task = self._task((change,), "short", self._options.seed, self._part)
             found += self._run([task])
-            if not (found[-1].is_healthy and self._does_better(found[-1], best)):
+            if not found[-1].is_healthy or not (found[-1].loss or 0.0) < (best.loss or 0.0):
                 break
             best = found[-1]
         return found
-
-    def _does_better(self, one: Outcome, other: Outcome) -> bool:
-        """Whether a trial has done clearly better than another: by its loss, if the other has learned
-        nothing yet."""
-        if not other.has_learned and one.loss is not None and other.loss is not None:
-            return one.loss < other.loss
-        score = other.score(self._options.sign)
-        return one.score(self._options.sign) > score + self._margin(score)
 
     def _affordable(self, part: float) -> int:
         """How many trials of a part of the training there is budget for, with one to the end."""
@@ -285,24 +278,27 @@ class Search:
         """Trains with the survivors, one after another, until one holds to the end."""
         found, sign = self._found, self._options.sign
         ended = [outcome for outcome in survivors if outcome.stage == "full"]
-        for survivor in survivors if not ended else []:
+        held = list(ended)
+        left = [outcome for outcome in survivors if outcome.stage != "full"]
+        while left and not held:
             if self._options.budget - found.cost < 1.0 - 1e-9:
                 found.is_exhausted = True
                 break
+            survivor = left.pop(0)
             task = self._task(survivor.changes, "full", self._options.seed, 1.0)
             outcome = self._run([task])[0]
-            if outcome.is_usable:
-                ended.append(outcome)
-            holds = outcome.score(sign) >= survivor.score(sign) - self._margin(survivor.score(sign))
-            if outcome.is_healthy and holds:
-                break
-        ranked = self._ranked(ended)
-        found.best = next(iter(ranked or survivors), None)
+            ended.append(outcome)
+            least = survivor.score(sign) - self._margin(survivor.score(sign))
+            if outcome.is_healthy and outcome.score(sign) >= least:
+                held.append(outcome)
+        # What did not hold is no fix as long as something else has not been trained to the end.
+        ranked = self._ranked(held) or left or self._ranked(ended)
+        found.best = next(iter(ranked), None)
         given = found.given
         if given is not None and given.status == "finished" and given.verdict in CAME_THROUGH:
             # It explodes no more at its end, or never did: only what is better takes its place.
             score = given.score(sign)
-            if not ranked or ranked[0].score(sign) <= score + self._margin(score):
+            if found.best is None or found.best.score(sign) <= score + self._margin(score):
                 found.best = given
 
     # --- running ----------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 A file has ``KIND``, ``FAMILY`` and ``apply(change, trial, model, optimizers)``, which raises
 :class:`CannotApply` where the change has no place. It may have ``KNOB`` with ``turn(change, given)``:
 the value that the objective gets for that knob; with ``NEEDS`` it has no place without the knob.
-``propose(case)`` gives changes beyond those of the diagnosis, ``milder(change)`` the same change with a
-milder number, and ``magnitude(change)`` how far it goes.
+``propose(case)`` gives changes beyond those of the diagnosis, and ``milder(change)`` the same change with
+a milder number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import ModuleType
 
 from ..change import Case, Change
@@ -82,10 +82,9 @@ def force(change: Change) -> int:
     return CHANGES.index(BY_KIND[change.kind])
 
 
-def strength(found: Iterable[Change]) -> tuple[int, int, float]:
-    """How much changes do together, to be compared: their number, and force and size of the strongest."""
-    sized = [(force(c), getattr(BY_KIND[c.kind], "magnitude", lambda _: 0.0)(c)) for c in found]
-    return (len(sized), *max(sized, default=(-1, 0.0)))
+def strength(found: Sequence[Change]) -> tuple[int, int]:
+    """How much changes do together, to be compared: their number, and the force of the strongest."""
+    return len(found), max(map(force, found), default=-1)
 
 
 def milder(change: Change) -> Change | None:

@@ -34,11 +34,6 @@ def milder(change: Change) -> Change | None:
     return lowered(change, factor) if 0.0 < factor < 1.0 else None
 
 
-def magnitude(change: Change) -> float:
-    """How far it goes: a lower rate goes further."""
-    return -change["factor"]
-
-
 def lowered(first: Change, factor: float) -> Change:
     """The same change with another factor."""
     given = first["from"]
