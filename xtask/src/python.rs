@@ -47,7 +47,8 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     }
     // Many of the tests wait for processes that load torch: two at a time take half as long.
     run(Command::new(&python).args(["-m", "pytest", "-q", "-rs", "-n", "2"]).current_dir(&folder))?;
-    for example in ["examples/digits.py", "examples/gpt_rate_jump.py"] {
+    for example in ["digits.py", "gpt_rate_jump.py", "fix_digits.py", "fix_gpt.py"] {
+        let example = Path::new("examples").join(example);
         run(Command::new(&python).arg(example).current_dir(&folder))?;
     }
     let torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"];

@@ -21,9 +21,20 @@ from .diagnosis import Diagnosis, Finding, Measure, Operation, Remedy
 if TYPE_CHECKING:
     from ._arrays import ArrayGuard, observe
     from ._bisect import Bisection, bisect
+    from ._fix.outcome import Outcome
+    from ._fix.result import Fix
+    from ._fix.search import fix
+    from ._fix.trial import Trial, TrialEnd
     from ._incident import Incident, load_incident
     from ._preflight import preflight
-    from ._remedies import add_batch_norm, reinitialize_, weight_penalty
+    from ._remedies import (
+        add_batch_norm,
+        add_norm,
+        add_residual,
+        reinitialize_,
+        replace_activations,
+        weight_penalty,
+    )
     from ._telling import TamegradWarning
     from ._watch import watch
     from .guard import Guard
@@ -35,11 +46,19 @@ _LAZY = {
     "preflight": "_preflight",
     "reinitialize_": "_remedies",
     "add_batch_norm": "_remedies",
+    "add_norm": "_remedies",
+    "add_residual": "_remedies",
+    "replace_activations": "_remedies",
     "weight_penalty": "_remedies",
     "load_incident": "_incident",
     "Incident": "_incident",
     "bisect": "_bisect",
     "Bisection": "_bisect",
+    "fix": "_fix.search",
+    "Fix": "_fix.result",
+    "Trial": "_fix.trial",
+    "TrialEnd": "_fix.trial",
+    "Outcome": "_fix.outcome",
     "observe": "_arrays",
     "ArrayGuard": "_arrays",
 }

@@ -70,6 +70,37 @@ class TamegradCallback(GuardHolder, Callback):
         self._end()
 
 
+class TrialCallback(Callback):
+    """Makes a Trainer's ``fit`` a trial of :func:`tamegrad.fix`.
+
+    ``metric`` is the name of a validation metric that the module logs. The test part is yours::
+
+        def objective(trial):
+            module = Net(rate=trial.rate(1e-3))
+            callbacks = [TrialCallback(trial, metric="val_accuracy")]
+            trainer = Trainer(max_epochs=trial.epochs(10), callbacks=callbacks)
+            trainer.fit(module, trial.batches(train_loader), validation_loader)
+            trial.report(metric=trainer.test(module, test_loader)[0]["test_accuracy"], split="test")
+    """
+
+    def __init__(self, trial: Any, *, metric: str | None = None) -> None:
+        self._trial = trial
+        self._metric = metric
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        optimizers = [getattr(o, "optimizer", o) for o in trainer.optimizers]
+        self._trial.prepare(pl_module, optimizers)
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        self._trial.report(loss)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        metric = trainer.callback_metrics.get(self._metric)
+        # The sanity check before the first step is none of the trial's.
+        if metric is not None and self._trial.guard is not None:
+            self._trial.report(metric=metric)
+
+
 def _loss_of(context: Any, module: Any, given: tuple[Any, int]) -> Any:
     """The loss of a batch by the module's ``training_step``, which logs nothing meanwhile and reaches no
     trainer: one that needs it raises, and is not repeated."""

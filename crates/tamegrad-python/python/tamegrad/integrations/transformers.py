@@ -73,6 +73,47 @@ class TamegradCallback(GuardHolder, TrainerCallback):
         self._end()
 
 
+class TrialCallback(TrainerCallback):
+    """Makes a Trainer's ``train`` a trial of :func:`tamegrad.fix`.
+
+    ``metric`` is the name of an evaluation metric, with its prefix; the Trainer draws its own batches, so
+    changes of the data are advice::
+
+        def objective(trial):
+            args = TrainingArguments(learning_rate=trial.rate(5e-5), seed=trial.seed, ...)
+            callbacks = [TrialCallback(trial, metric="eval_accuracy")]
+            trainer = Trainer(model, args, train_dataset=train, callbacks=callbacks, ...)
+            trainer.train()
+            trainer.evaluate(validation)
+            trial.report(metric=trainer.evaluate(test, metric_key_prefix="test")["test_accuracy"], split="test")
+    """
+
+    def __init__(self, trial: Any, *, metric: str | None = None) -> None:
+        trial.ends_itself = True
+        self._trial = trial
+        self._metric = metric
+
+    def on_train_begin(
+        self, args, state, control, model=None, optimizer=None, **kwargs: Any
+    ) -> None:
+        while hasattr(optimizer, "optimizer"):
+            optimizer = optimizer.optimizer
+        self._trial.planned(state.max_steps)
+        self._trial.prepare(model, optimizer)
+
+    def on_step_end(self, args, state, control, **kwargs: Any) -> None:
+        if self._trial.is_over:
+            control.should_training_stop = True
+
+    def on_log(self, args, state, control, logs=None, **kwargs: Any) -> None:
+        if logs and "loss" in logs and not self._trial.guard.sees_loss:
+            self._trial.report(float(logs["loss"]))
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs: Any) -> None:
+        if metrics and self._metric in metrics:
+            self._trial.report(metric=metrics[self._metric])
+
+
 def _folder(args: Any, state: Any) -> Path:
     return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 

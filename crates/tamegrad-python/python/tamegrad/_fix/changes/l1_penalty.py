@@ -1,0 +1,19 @@
+"""An L1 penalty on the weights, by the gradient that it would have."""
+
+from __future__ import annotations
+
+from ..hooks import parameters_of
+
+KIND = "l1-penalty"
+FAMILY = "regularise"
+
+
+def apply(change, trial, model, optimizers) -> None:
+    """Adds the gradient of ``strength`` times the sum of the absolute weights of all matrices."""
+
+    def add(optimizer) -> None:
+        for parameter in parameters_of(optimizer):
+            if parameter.grad is not None and parameter.dim() >= 2:
+                parameter.grad.add_(parameter.detach().sign(), alpha=change["strength"])
+
+    trial.before_step(add)
