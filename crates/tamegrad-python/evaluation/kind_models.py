@@ -98,18 +98,34 @@ class Recurrent(nn.Module):
         return self.last(self.cell(x)[0][:, -1])
 
 
+class Half(torch.autograd.Function):
+    """Rounds to 16 bits, values on the way forward and gradients on the way back, as a GPU does."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.half().float()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.half().float()
+
+
 class Attention(nn.Module):
     """Self-attention of several heads."""
 
     def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
         self.heads, self.causal = heads, causal
+        self.half = False
+        """Whether the logits are kept in 16 bits."""
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.scale = (width // heads) ** -0.5
 
     def forward(self, x):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         logits = q @ k.transpose(-1, -2) * self.scale
+        if self.half:
+            logits = Half.apply(logits)
         if self.causal:
             ahead = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
             logits = logits.masked_fill(ahead, float("-inf"))

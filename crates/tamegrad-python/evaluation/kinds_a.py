@@ -6,7 +6,7 @@ import math
 
 import torch
 from kind import Run, failing, healthy
-from kind_models import Recurrent, mlp
+from kind_models import Half, Recurrent, mlp
 from torch import nn
 
 # --- the step ------------------------------------------------------------------------------------
@@ -249,18 +249,6 @@ def output_inf_once(run: Run) -> None:
 
 
 # --- the number type -----------------------------------------------------------------------------
-
-
-class Half(torch.autograd.Function):
-    """Rounds to 16 bits, values on the way forward and gradients on the way back, as a GPU does."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.half().float()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient.half().float()
 
 
 class Rounded(nn.Module):
