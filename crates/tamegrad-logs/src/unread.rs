@@ -39,15 +39,19 @@ const PICKLE: &str = "a pickle, which is never opened, because that would run th
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Words in the names of logs.
-const LOG_NAMES: &[&str] = &["log", "events.out", "metric", "history", "progress", "scalars", "console"];
+const LOG_NAMES: &[&str] =
+    &["log", "events.out", "metric", "history", "progress", "scalars", "console"];
 /// Endings of files that may be logs.
-const LOG_ENDINGS: &[&str] =
-    &["log", "out", "err", "txt", "csv", "tsv", "json", "jsonl", "ndjson", "wandb", "parquet", "db", "gz", "zst"];
+const LOG_ENDINGS: &[&str] = &[
+    "log", "out", "err", "txt", "csv", "tsv", "json", "jsonl", "ndjson", "wandb", "parquet", "db",
+    "gz", "zst",
+];
 
 /// What a file looks like that no reader knows.
 pub(crate) fn file(path: &Path, bytes: &[u8]) -> Unread {
     if bytes.starts_with(LFS_POINTER) {
-        let found = "a Git LFS pointer in place of the file itself; hint: `git lfs pull` fetches it";
+        let found =
+            "a Git LFS pointer in place of the file itself; hint: `git lfs pull` fetches it";
         return Unread { found: found.to_owned(), is_log: has_name_of_log(path) };
     }
     if bytes.is_empty() {
@@ -79,7 +83,8 @@ pub(crate) fn folder(path: &Path) -> String {
     if name(path) == "files"
         && let Some(run) = path.canonicalize().ok().as_deref().and_then(Path::parent)
         && let Ok(entries) = entries(run)
-        && let Some(beside) = entries.iter().find(|path| path.extension().is_some_and(|e| e == "wandb"))
+        && let Some(beside) =
+            entries.iter().find(|path| path.extension().is_some_and(|e| e == "wandb"))
     {
         return format!(
             "the `files` folder of a W&B run, whose numbers lie beside it; hint: name {}",
