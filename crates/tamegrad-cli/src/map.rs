@@ -72,7 +72,9 @@ pub(crate) fn save(path: &Path, map: &[(Role, String)]) -> Result<PathBuf, Failu
     if let Ok(text) = fs::read_to_string(&file)
         && !text.parse::<toml::Table>().is_ok_and(|table| is_ours(&table))
     {
-        return Err(fail("it holds more than roles; hint: add them by hand under [map]".to_owned()));
+        return Err(fail(
+            "it holds more than roles; hint: add them by hand under [map]".to_owned(),
+        ));
     }
     let text = toml::to_string(&saved).map_err(|error| fail(error.to_string()))?;
     fs::write(&file, text).map_err(|error| fail(error.to_string()))?;

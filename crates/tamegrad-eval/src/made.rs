@@ -136,7 +136,8 @@ fn score_run(run: &Run, seed: u64, keep: Option<&Path>, report: &mut Report) -> 
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     for writer in WRITERS.iter().filter(|writer| writer.half == run.half) {
         let name = format!("{}-{}-{}-{seed}", run.model, run.fault, writer.name);
-        let (count, miss) = score_log(run, writer, folder.path()).map_err(|e| format!("{name}: {e}"))?;
+        let (count, miss) =
+            score_log(run, writer, folder.path()).map_err(|e| format!("{name}: {e}"))?;
         if let (Some(keep), Some((ending, text, _))) = (keep, &miss) {
             let written = fs::create_dir_all(keep)
                 .and_then(|()| fs::write(keep.join(format!("{name}.{ending}")), text));

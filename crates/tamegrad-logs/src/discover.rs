@@ -207,7 +207,8 @@ impl Search {
         let ended = if unpacked.root.is_dir() {
             inner.folder(&unpacked.root);
             let is_empty = inner.sources.is_empty() && inner.errors.is_empty();
-            let nothing = || unknown(&unpacked.root, "an archive without a training log".to_owned());
+            let nothing =
+                || unknown(&unpacked.root, "an archive without a training log".to_owned());
             if is_empty { Err(nothing()) } else { Ok(()) }
         } else {
             match recognise(&unpacked.root, &self.named)? {

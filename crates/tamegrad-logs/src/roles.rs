@@ -138,9 +138,17 @@ impl<'a> Roles<'a> {
                 if found.is_empty() {
                     let names: Vec<&str> = log.series.iter().map(|s| s.name.as_str()).collect();
                     let names = names.join(", ");
-                    return Err(format!("got `{pattern}` for {}, want one of: {names}", role.as_str()));
+                    return Err(format!(
+                        "got `{pattern}` for {}, want one of: {names}",
+                        role.as_str()
+                    ));
                 }
-                given.extend(found.into_iter().filter(|s| !given.iter().any(|g| g.name == s.name)).collect::<Vec<_>>());
+                given.extend(
+                    found
+                        .into_iter()
+                        .filter(|s| !given.iter().any(|g| g.name == s.name))
+                        .collect::<Vec<_>>(),
+                );
             }
             let Some(&first) = given.first() else { continue };
             self.mapped.push(role);
@@ -245,9 +253,9 @@ fn losses(log: &Log) -> (Vec<&Series>, Ground) {
 /// Whether the name is of a loss and says of nothing in particular: `train/total_loss`, not `box_loss`.
 fn is_whole(name: &str) -> bool {
     const OF_ALL: &[&str] = &[
-        "loss", "losses", "train", "training", "tr", "total", "overall", "global", "all", "sum", "mean",
-        "avg", "average", "running", "smooth", "smoothed", "epoch", "step", "batch", "iter", "lm",
-        "metrics", "log", "inner",
+        "loss", "losses", "train", "training", "tr", "total", "overall", "global", "all", "sum",
+        "mean", "avg", "average", "running", "smooth", "smoothed", "epoch", "step", "batch",
+        "iter", "lm", "metrics", "log", "inner",
     ];
     has(name, &["loss", "losses"]) && words(name).all(|word| OF_ALL.contains(&word))
 }
@@ -310,7 +318,11 @@ fn scale_score(name: &str) -> u32 {
     match name {
         "loss_scale" | "train_loss_scale" => 100,
         _ if name.contains("loss_scale") || name.contains("grad_scale") => 80,
-        _ if name.contains("loss_scaler") || has(name, &["amp", "fp16"]) && has(name, &["scale"]) => 70,
+        _ if name.contains("loss_scaler")
+            || has(name, &["amp", "fp16"]) && has(name, &["scale"]) =>
+        {
+            70
+        }
         _ => 0,
     }
 }
@@ -334,9 +346,30 @@ fn tensor_name(name: &str) -> Option<&str> {
     ];
     // What stands there for the whole of a network, or says when it was measured.
     const WHOLE: &[&str] = &[
-        "global", "total", "all", "", "norm", "before", "after", "clip", "mean", "max", "min", "std",
-        "actor", "critic", "policy", "value", "generator", "discriminator", "encoder", "decoder",
-        "model", "train", "unclipped", "clipped",
+        "global",
+        "total",
+        "all",
+        "",
+        "norm",
+        "before",
+        "after",
+        "clip",
+        "mean",
+        "max",
+        "min",
+        "std",
+        "actor",
+        "critic",
+        "policy",
+        "value",
+        "generator",
+        "discriminator",
+        "encoder",
+        "decoder",
+        "model",
+        "train",
+        "unclipped",
+        "clipped",
     ];
     let tensor = BEFORE.iter().rev().find_map(|before| behind(name, before));
     let lightning = || name.strip_prefix("grad_2.0_norm_")?.strip_suffix("_step");

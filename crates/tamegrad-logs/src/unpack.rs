@@ -15,6 +15,8 @@ use crate::files::open;
 
 /// Bytes that are unpacked from one file.
 const BYTES_MAX: u64 = 4 << 30;
+/// Bytes that are unpacked for each byte of a file: text that packs better is made to fill disks.
+const RATIO_MAX: u64 = 1000;
 /// Files that are unpacked from one archive.
 const MEMBERS_MAX: usize = 100_000;
 /// Bytes of an archive that is looked into though nobody named it.
@@ -59,7 +61,8 @@ fn utf16_without_mark(head: &[u8]) -> Option<Packing> {
     let pairs = head.len() / 2;
     let text = |first: usize| {
         let is_text = |pair: &&[u8]| {
-            pair[1 - first] == 0 && (pair[first].is_ascii_graphic() || pair[first].is_ascii_whitespace())
+            pair[1 - first] == 0
+                && (pair[first].is_ascii_graphic() || pair[first].is_ascii_whitespace())
         };
         head.chunks_exact(2).filter(is_text).count()
     };
@@ -132,6 +135,7 @@ pub(crate) fn unpack(path: &Path, is_named: bool) -> Result<Option<Unpacked>, Re
         return Ok(None);
     }
     let mut unpacking = Unpacking::new(path)?;
+    unpacking.bytes_left = BYTES_MAX.min(length.saturating_mul(RATIO_MAX));
     unpacking.file(packing, file, plain_name(path), DEPTH_MAX);
     unpacking.finish(stamp).map(Some)
 }
@@ -177,7 +181,8 @@ struct Unpacking {
 
 impl Unpacking {
     fn new(original: &Path) -> Result<Self, ReadError> {
-        let folder = TempDir::with_prefix("tamegrad-").map_err(|error| ReadError::io(original, error))?;
+        let folder =
+            TempDir::with_prefix("tamegrad-").map_err(|error| ReadError::io(original, error))?;
         Ok(Self {
             original: original.to_owned(),
             root: folder.path().to_owned(),
@@ -190,7 +195,8 @@ impl Unpacking {
     }
 
     fn finish(self, stamp: Option<(u64, SystemTime)>) -> Result<Unpacked, ReadError> {
-        let is_empty = fs::read_dir(self.folder.path()).map_or(true, |mut files| files.next().is_none());
+        let is_empty =
+            fs::read_dir(self.folder.path()).map_or(true, |mut files| files.next().is_none());
         if is_empty {
             let why = self.notices.into_iter().next();
             return Err(ReadError::Unknown {
@@ -292,7 +298,8 @@ impl Unpacking {
     /// Unpacks a member of an archive. Whether there is room for more.
     fn member(&mut self, input: impl Read, path: &Path, depth: usize) -> bool {
         if self.members_left == 0 {
-            let text = format!("got an archive of more than {MEMBERS_MAX} files; the rest is left out");
+            let text =
+                format!("got an archive of more than {MEMBERS_MAX} files; the rest is left out");
             self.notices.push(text);
             self.is_damaged = true;
             return false;
@@ -304,7 +311,8 @@ impl Unpacking {
             self.lose(&error);
         }
         let inner = File::open(&target).and_then(|mut file| Ok((packing(&mut file)?, file)));
-        if let Ok((Some(packing @ (Packing::Gzip | Packing::Zstd | Packing::Utf16 { .. })), file)) = inner
+        if let Ok((Some(packing @ (Packing::Gzip | Packing::Zstd | Packing::Utf16 { .. })), file)) =
+            inner
             && depth > 1
         {
             let outer = target.with_extension("packed");
@@ -335,8 +343,8 @@ impl Unpacking {
         }
         self.bytes_left = input.limit();
         if self.bytes_left == 0 {
-            let text = format!("got more than {BYTES_MAX} bytes when unpacked; the rest is left out");
-            self.notices.push(text);
+            let text = "got more than 4 GiB, or than 1000 times the file, when unpacked; the rest is left out";
+            self.notices.push(text.to_owned());
             self.is_damaged = true;
         }
         Ok(())
@@ -368,7 +376,9 @@ fn inner_path(path: &Path) -> Option<PathBuf> {
 
 /// The frames of a zstd file one after the other: a file that is appended to has several.
 struct Zstd {
-    frame: Option<Box<ruzstd::decoding::StreamingDecoder<BufReader<File>, ruzstd::decoding::FrameDecoder>>>,
+    frame: Option<
+        Box<ruzstd::decoding::StreamingDecoder<BufReader<File>, ruzstd::decoding::FrameDecoder>>,
+    >,
     rest: Option<BufReader<File>>,
 }
 
@@ -495,7 +505,8 @@ mod tests {
 
     fn utf16(text: &str, is_big_endian: bool) -> Vec<u8> {
         let units = text.encode_utf16();
-        let bytes = units.map(|unit| if is_big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() });
+        let bytes =
+            units.map(|unit| if is_big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() });
         bytes.flatten().collect()
     }
 
@@ -537,16 +548,21 @@ mod tests {
     fn what_leaves_the_archive_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.zip");
-        fs::write(&path, zip(&[("../../out.log", LOG.as_bytes()), ("a.log", LOG.as_bytes())])).unwrap();
+        fs::write(&path, zip(&[("../../out.log", LOG.as_bytes()), ("a.log", LOG.as_bytes())]))
+            .unwrap();
         let (sources, _) = discover(&path);
-        assert_eq!(sources.iter().map(|s| s.path().to_owned()).collect::<Vec<_>>(), [path.join("a.log")]);
+        assert_eq!(
+            sources.iter().map(|s| s.path().to_owned()).collect::<Vec<_>>(),
+            [path.join("a.log")]
+        );
     }
 
     #[test]
     fn what_is_cut_is_read_as_far_as_it_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("train.log.gz");
-        let lines: String = (0..3000).map(|i| format!("step {i} loss 2.{:03}\n", i * 7 % 1000)).collect();
+        let lines: String =
+            (0..3000).map(|i| format!("step {i} loss 2.{:03}\n", i * 7 % 1000)).collect();
         let whole = gzip(lines.as_bytes());
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         let log = discover(&path).0[0].read().unwrap();
@@ -572,6 +588,10 @@ mod tests {
         assert_eq!(errors.len(), 0, "{errors:?}");
         assert_eq!(loss(&sources[0]), "1:2.5 2:2.25 3:NaN");
         let (_, errors) = discover_input(Path::new("standard input"), &b""[..], &[]);
-        assert!(errors[0].to_string().starts_with("standard input: got an empty file"), "{}", errors[0]);
+        assert!(
+            errors[0].to_string().starts_with("standard input: got an empty file"),
+            "{}",
+            errors[0]
+        );
     }
 }

@@ -39,20 +39,23 @@ const PICKLE: &str = "a pickle, which is never opened, because that would run th
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Words in the names of logs.
-const LOG_NAMES: &[&str] = &["log", "events.out", "metric", "history", "progress", "scalars", "console"];
+const LOG_NAMES: &[&str] =
+    &["log", "events.out", "metric", "history", "progress", "scalars", "console"];
 /// Endings of files that may be logs.
-const LOG_ENDINGS: &[&str] =
-    &["log", "out", "err", "txt", "csv", "tsv", "json", "jsonl", "ndjson", "wandb", "parquet", "db", "gz", "zst"];
+const LOG_ENDINGS: &[&str] = &[
+    "log", "out", "err", "txt", "csv", "tsv", "json", "jsonl", "ndjson", "wandb", "parquet", "db",
+    "gz", "zst",
+];
 
 /// What a file looks like that no reader knows.
 pub(crate) fn file(path: &Path, bytes: &[u8]) -> Unread {
     if bytes.starts_with(LFS_POINTER) {
-        let found = "a Git LFS pointer in place of the file itself; hint: `git lfs pull` fetches it";
+        let found =
+            "a Git LFS pointer in place of the file itself; hint: `git lfs pull` fetches it";
         return Unread { found: found.to_owned(), is_log: has_name_of_log(path) };
     }
     if bytes.is_empty() {
-        let is_log = path.extension().is_some_and(|ending| ending == "wandb");
-        return Unread { found: "an empty file".to_owned(), is_log };
+        return Unread { found: "an empty file".to_owned(), is_log: false };
     }
     if let Some((start, kind)) = KINDS.iter().find(|(start, _)| bytes.starts_with(start)) {
         let is_packed = matches!(start.first(), Some(0xfd | b'B'));
@@ -79,7 +82,8 @@ pub(crate) fn folder(path: &Path) -> String {
     if name(path) == "files"
         && let Some(run) = path.canonicalize().ok().as_deref().and_then(Path::parent)
         && let Ok(entries) = entries(run)
-        && let Some(beside) = entries.iter().find(|path| path.extension().is_some_and(|e| e == "wandb"))
+        && let Some(beside) =
+            entries.iter().find(|path| path.extension().is_some_and(|e| e == "wandb"))
     {
         return format!(
             "the `files` folder of a W&B run, whose numbers lie beside it; hint: name {}",
@@ -103,7 +107,7 @@ mod tests {
             ("picture.png", pointer.as_bytes(), "a Git LFS pointer", false),
             ("train.log.xz", b"\xfd7zXZ\0...", "a file compressed by xz", true),
             ("model.pkl", b"\x80\x04...", "a pickle", false),
-            ("run-1.wandb", b"", "an empty file", true),
+            ("train.log", b"", "an empty file", false),
             ("notes.txt", b"Nothing.\n", "text that begins with", false),
             ("data.bin", b"\0\x01", "a binary file", false),
         ] {

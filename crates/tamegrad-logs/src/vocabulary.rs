@@ -2,33 +2,93 @@
 
 /// Words for data that the model does not learn from.
 pub(crate) const HELD_OUT: &[&str] = &[
-    "val", "valid", "validation", "vali", "eval", "evaluation", "test", "testing", "dev", "best",
-    "heldout", "holdout", "inference",
+    "val",
+    "valid",
+    "validation",
+    "vali",
+    "eval",
+    "evaluation",
+    "test",
+    "testing",
+    "dev",
+    "best",
+    "heldout",
+    "holdout",
+    "inference",
 ];
 /// Words that make of the name of a loss that of something else: `loss_weight`, `best_loss`, `loss_std`.
 const NO_LOSS: &[&str] = &[
-    "scale", "scaler", "scaling", "weight", "weights", "coef", "coeff", "coefficient", "lr", "over",
-    "std", "var", "variance", "min", "max", "count", "num", "time", "lambda", "alpha", "beta", "gamma",
-    "target", "threshold", "patience", "ratio", "lossless", "packet", "stop", "n",
+    "scale",
+    "scaler",
+    "scaling",
+    "weight",
+    "weights",
+    "coef",
+    "coeff",
+    "coefficient",
+    "lr",
+    "over",
+    "std",
+    "var",
+    "variance",
+    "min",
+    "max",
+    "count",
+    "num",
+    "time",
+    "lambda",
+    "alpha",
+    "beta",
+    "gamma",
+    "target",
+    "threshold",
+    "patience",
+    "ratio",
+    "lossless",
+    "packet",
+    "stop",
+    "n",
 ];
 /// Words that alone say that a number is a loss.
-const LOSS: &[&str] = &[
-    "nll", "nllloss", "xent", "xentropy", "crossentropy", "elbo", "trl", "bce",
-];
+const LOSS: &[&str] = &["nll", "nllloss", "xent", "xentropy", "crossentropy", "elbo", "trl", "bce"];
 /// What may stand beside `cost` in the name of a loss: `page_cost` is none.
 const OF_COST: &[&str] = &[
-    "cost", "costs", "avg", "average", "mean", "train", "training", "total", "epoch", "batch", "step",
-    "iter", "final", "current", "tr", "model",
+    "cost", "costs", "avg", "average", "mean", "train", "training", "total", "epoch", "batch",
+    "step", "iter", "final", "current", "tr", "model",
 ];
 /// Words that say so where nothing has the name of a loss.
 const FAIR_LOSS: &[&str] = &[
-    "ce", "xe", "objective", "obj", "objf", "objfunc", "criterion", "recon", "recons", "reconstruction",
+    "ce",
+    "xe",
+    "objective",
+    "obj",
+    "objf",
+    "objfunc",
+    "criterion",
+    "recon",
+    "recons",
+    "reconstruction",
     "kld",
 ];
 /// Words of measures that are trained on now and then.
 const WEAK_LOSS: &[&str] = &[
-    "mse", "mae", "rmse", "huber", "l1", "l2", "err", "error", "td", "ppl", "perplexity", "bpb", "bpc",
-    "divergence", "likelihood", "logp", "energy",
+    "mse",
+    "mae",
+    "rmse",
+    "huber",
+    "l1",
+    "l2",
+    "err",
+    "error",
+    "td",
+    "ppl",
+    "perplexity",
+    "bpb",
+    "bpc",
+    "divergence",
+    "likelihood",
+    "logp",
+    "energy",
 ];
 /// Words for gradients.
 const GRADIENT: &[&str] = &["grad", "grads", "gradient", "gradients"];
@@ -36,8 +96,25 @@ const GRADIENT: &[&str] = &["grad", "grads", "gradient", "gradients"];
 const NORM: &[&str] = &["norm", "norms", "l2", "l2norm", "magnitude"];
 /// Words that make of the name of a norm that of something else.
 const NO_NORM: &[&str] = &[
-    "param", "params", "weight", "weights", "update", "updates", "max", "min", "std", "var", "ratio",
-    "layernorm", "batchnorm", "penalty", "threshold", "input", "inputs", "cos", "noise",
+    "param",
+    "params",
+    "weight",
+    "weights",
+    "update",
+    "updates",
+    "max",
+    "min",
+    "std",
+    "var",
+    "ratio",
+    "layernorm",
+    "batchnorm",
+    "penalty",
+    "threshold",
+    "input",
+    "inputs",
+    "cos",
+    "noise",
 ];
 /// Words for a gradient that was cut down already, which shows no explosion.
 const CLIPPED: &[&str] = &["clipped", "afterclip", "after", "postclip", "post", "scaled"];
@@ -94,9 +171,8 @@ impl LossName {
         if has(normal, NO_LOSS) {
             return Self::No;
         }
-        let is_cost = || {
-            has(normal, &["cost", "costs"]) && words(normal).all(|word| OF_COST.contains(&word))
-        };
+        let is_cost =
+            || has(normal, &["cost", "costs"]) && words(normal).all(|word| OF_COST.contains(&word));
         let is_cross_entropy = || has(normal, &["cross"]) && has(normal, &["entropy", "ent"]);
         if words(normal).any(|word| is_loss_word(word)) || is_cross_entropy() || is_cost() {
             return Self::Loss;

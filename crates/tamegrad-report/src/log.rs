@@ -118,8 +118,12 @@ const JUDGED_SHOWN: usize = 8;
 /// Which series were judged, and which of them decided, where there are several.
 fn judged(run: &LogRun<'_>, style: &Style) -> Vec<String> {
     let is_judged = |series: &&LogSeries| matches!(series.role, Some("loss" | "grad_norm"));
-    let mut names: Vec<String> =
-        run.series.iter().filter(is_judged).map(|series| printable(&series.name).into_owned()).collect();
+    let mut names: Vec<String> = run
+        .series
+        .iter()
+        .filter(is_judged)
+        .map(|series| printable(&series.name).into_owned())
+        .collect();
     let by = run.decided_by.filter(|_| run.diagnosis.onset.is_some()).map(printable);
     if names.len() < 2 {
         return Vec::new();
@@ -320,7 +324,11 @@ mod tests {
             loss: Some(("loss", loss)),
             grad_norm: None,
             series: &[
-                LogSeries { name: "loss".to_owned(), points: loss.len() as u64, role: Some("loss") },
+                LogSeries {
+                    name: "loss".to_owned(),
+                    points: loss.len() as u64,
+                    role: Some("loss"),
+                },
                 LogSeries { name: "epoch".to_owned(), points: 9, role: None },
             ],
             decided_by: found.onset.map(|_| "loss"),

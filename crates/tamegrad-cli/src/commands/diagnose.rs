@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tamegrad::Verdict;
 use tamegrad_logs::{
-    Ending, Log, Map, Recorded, Roles, Series, Source, discover_input, discover_mapped, read_verdict,
+    Ending, Log, Map, Recorded, Roles, Series, Source, discover_input, discover_mapped,
+    read_verdict,
 };
 use tamegrad_report::log::{self, LogRun, LogSeries};
 use tamegrad_report::printable;

@@ -155,12 +155,20 @@ fn the_standard_input_is_read_to_its_end() {
     for (command, code, said) in [
         (format!("{lines} | \"$TAMEGRAD\" diagnose -"), 1, "EXPLODED  standard input (text)"),
         (format!("{lines} | \"$TAMEGRAD\" diagnose /dev/stdin"), 1, "EXPLODED  /dev/stdin (text)"),
-        (format!("{lines} | gzip | \"$TAMEGRAD\" diagnose -"), 1, "EXPLODED  standard input (text)"),
+        (
+            format!("{lines} | gzip | \"$TAMEGRAD\" diagnose -"),
+            1,
+            "EXPLODED  standard input (text)",
+        ),
         (": | \"$TAMEGRAD\" diagnose -".to_owned(), 2, "standard input: got an empty file"),
     ] {
         let ran = shell(folder.path(), &command);
         assert_eq!(ran.code, code, "{command}: {}", ran.stderr);
-        assert!(format!("{}{}", ran.stdout, ran.stderr).contains(said), "{command}: {}", ran.stdout);
+        assert!(
+            format!("{}{}", ran.stdout, ran.stderr).contains(said),
+            "{command}: {}",
+            ran.stdout
+        );
     }
 }
 

@@ -43,7 +43,8 @@ impl Net {
         time: usize,
         rng: &mut ChaCha8Rng,
     ) -> Self {
-        let mut net = Self { sizes: sizes.to_vec(), activation, loss, time, parameters: Vec::new() };
+        let mut net =
+            Self { sizes: sizes.to_vec(), activation, loss, time, parameters: Vec::new() };
         for (inputs, outputs) in net.layers() {
             let scale = 1.0 / (inputs as f64).sqrt();
             net.parameters.extend((0..inputs * outputs).map(|_| scale * normal(rng)));

@@ -131,9 +131,8 @@ pub(super) fn train(model: &Model, half: Half, name: &'static str, fault: Fault,
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let rng = &mut rng;
     let uniform = |rng: &mut ChaCha8Rng| -> f64 { StandardUniform.sample(rng) };
-    let new = |rng: &mut ChaCha8Rng| {
-        Net::new(model.sizes, model.activation, model.loss, model.time, rng)
-    };
+    let new =
+        |rng: &mut ChaCha8Rng| Net::new(model.sizes, model.activation, model.loss, model.time, rng);
     let (mut net, mut other, teacher) = (new(rng), new(rng), new(rng));
     let noise = if fault == Fault::Noisy { 5.0 * model.noise } else { model.noise };
     let count = if fault == Fault::Noisy { 2 } else { BATCH };
@@ -159,8 +158,7 @@ pub(super) fn train(model: &Model, half: Half, name: &'static str, fault: Fault,
         let mut batch = draw(rng, count);
         let since = (step as f64 - at as f64).max(0.0);
         let is_at = step == at;
-        let is_repeated =
-            |every: usize| step >= at && (step - at).is_multiple_of(every);
+        let is_repeated = |every: usize| step >= at && (step - at).is_multiple_of(every);
         match fault {
             Fault::BadBatch(times) if is_at => enlarge(&mut batch, times),
             Fault::BadBatches(every, times) if is_repeated(every) => enlarge(&mut batch, times),

@@ -83,14 +83,27 @@ pub(super) const WRITERS: &[Writer] = &[
     Writer { name: "csv", ..PLAIN },
     Writer { name: "every-step", every: 1, has_norm: true, form: Form::JsonLines, ..PLAIN },
     Writer { name: "epoch-mean", every: 100, digits: 5, ..PLAIN },
-    Writer { name: "last-of-50", every: 50, pick: Pick::Last, form: Form::Bars, has_norm: true, ..PLAIN },
+    Writer {
+        name: "last-of-50",
+        every: 50,
+        pick: Pick::Last,
+        form: Form::Bars,
+        has_norm: true,
+        ..PLAIN
+    },
     Writer { name: "running-mean", pick: Pick::Running(0.3), form: Form::Dict, ..PLAIN },
     Writer { name: "empty-cells", broken: Broken::Empty, has_norm: true, ..PLAIN },
     Writer { name: "ends-at-nan", broken: Broken::Ends, form: Form::Words, digits: 2, ..PLAIN },
     Writer { name: "killed", part: Part::Until(0.8), form: Form::Bars, ..PLAIN },
     Writer { name: "resumed", part: Part::Resumed(0.5, 8), form: Form::JsonLines, ..PLAIN },
     Writer { name: "skips", has_norm: true, has_skips: true, every: 5, ..PLAIN },
-    Writer { half: Half::Other, name: "iterations", form: Form::EpochIteration, every: 20, ..PLAIN },
+    Writer {
+        half: Half::Other,
+        name: "iterations",
+        form: Form::EpochIteration,
+        every: 20,
+        ..PLAIN
+    },
     Writer { half: Half::Other, name: "words", form: Form::Words, every: 25, digits: 3, ..PLAIN },
     Writer {
         half: Half::Other,
@@ -102,8 +115,21 @@ pub(super) const WRITERS: &[Writer] = &[
         broken: Broken::As("NaN"),
         ..PLAIN
     },
-    Writer { half: Half::Other, name: "epoch-words", form: Form::Words, every: 60, digits: 5, ..PLAIN },
-    Writer { half: Half::Other, name: "dropped", broken: Broken::Dropped, form: Form::JsonLines, ..PLAIN },
+    Writer {
+        half: Half::Other,
+        name: "epoch-words",
+        form: Form::Words,
+        every: 60,
+        digits: 5,
+        ..PLAIN
+    },
+    Writer {
+        half: Half::Other,
+        name: "dropped",
+        broken: Broken::Dropped,
+        form: Form::JsonLines,
+        ..PLAIN
+    },
     Writer {
         half: Half::Other,
         name: "middle",
@@ -113,8 +139,21 @@ pub(super) const WRITERS: &[Writer] = &[
         every: 5,
         ..PLAIN
     },
-    Writer { half: Half::Other, name: "smooth", pick: Pick::Running(0.1), every: 5, digits: 3, ..PLAIN },
-    Writer { half: Half::Other, name: "early-end", part: Part::Until(0.75), has_norm: true, ..PLAIN },
+    Writer {
+        half: Half::Other,
+        name: "smooth",
+        pick: Pick::Running(0.1),
+        every: 5,
+        digits: 3,
+        ..PLAIN
+    },
+    Writer {
+        half: Half::Other,
+        name: "early-end",
+        part: Part::Until(0.75),
+        has_norm: true,
+        ..PLAIN
+    },
     Writer { half: Half::Other, name: "three-times", part: Part::Resumed(0.7, 15), ..PLAIN },
     Writer { half: Half::Other, name: "every-step-csv", every: 1, digits: 5, ..PLAIN },
 ];
@@ -232,15 +271,17 @@ impl Writer {
             values.extend(self.has_norm.then_some(norm));
             let joined = |between: &str, parts: &str, open: &str| {
                 let pairs = names.iter().zip(&values);
-                let pairs: Vec<String> =
-                    pairs.map(|(name, value)| format!("{open}{name}{open}{between}{value}")).collect();
+                let pairs: Vec<String> = pairs
+                    .map(|(name, value)| format!("{open}{name}{open}{between}{value}"))
+                    .collect();
                 pairs.join(parts)
             };
             let step = record.step + 1;
             let line = match self.form {
                 Form::Csv => format!("{step},{}", values.join(",")),
                 Form::JsonLines => {
-                    let text = joined(": ", ", ", "\"").replace("nan", "NaN").replace("inf", "Infinity");
+                    let text =
+                        joined(": ", ", ", "\"").replace("nan", "NaN").replace("inf", "Infinity");
                     format!("{{\"step\": {step}, {text}}}")
                 }
                 Form::Bars => format!("step {step} | {}", joined(" ", " | ", "")),
@@ -248,11 +289,9 @@ impl Writer {
                     let (epoch, at) = ((step - 1) / 200 + 1, (step - 1) % 200 + 1);
                     format!("[Epoch {epoch}][{at}/200] {}", joined("=", " ", ""))
                 }
-                Form::Dict => format!(
-                    "{{{}, 'epoch': {:.2}}}",
-                    joined(": ", ", ", "'"),
-                    step as f64 / 200.0
-                ),
+                Form::Dict => {
+                    format!("{{{}, 'epoch': {:.2}}}", joined(": ", ", ", "'"), step as f64 / 200.0)
+                }
                 Form::Words => format!("Iter: {step}  {}", joined(": ", "  ", "")),
             };
             text.push_str(&line);

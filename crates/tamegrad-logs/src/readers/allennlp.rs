@@ -60,7 +60,8 @@ mod tests {
         for epoch in 0..12 {
             let loss = if epoch < 11 { format!("{}.5", 20 - epoch) } else { "NaN".to_owned() };
             let text = format!("{{\"epoch\": {epoch}, \"training_loss\": {loss}}}");
-            std::fs::write(folder.path().join(format!("metrics_epoch_{epoch}.json")), text).unwrap();
+            std::fs::write(folder.path().join(format!("metrics_epoch_{epoch}.json")), text)
+                .unwrap();
         }
         let (sources, errors) = discover(folder.path());
         assert_eq!((sources.len(), errors.len()), (1, 0));

@@ -197,7 +197,8 @@ impl Table {
         let line = about.bytes;
         let is_comment = line.starts_with(b"#");
         let Some(header) = &self.header else {
-            self.header = Header::of(line, &self.rows.log, &self.rows.path).filter(|_| !about.is_cut);
+            self.header =
+                Header::of(line, &self.rows.log, &self.rows.path).filter(|_| !about.is_cut);
             return self.header.is_some() || is_comment;
         };
         if is_comment {
@@ -250,8 +251,11 @@ impl Table {
         }
         let is_known = |name: &str| names.split_terminator('\0').any(|known| known == name);
         let is_there = |name: &str| self.row.cells().any(|(cell, _)| cell == name);
-        let gaps: Vec<String> =
-            names.split_terminator('\0').filter(|name| !is_there(name)).map(str::to_owned).collect();
+        let gaps: Vec<String> = names
+            .split_terminator('\0')
+            .filter(|name| !is_there(name))
+            .map(str::to_owned)
+            .collect();
         let is_loss = |name: &String| is_loss_name(name) || is_gradient_norm(&normal(name));
         let are_gaps = self.row.cells().all(|(name, _)| is_known(name)) && gaps.iter().all(is_loss);
         if usual.is_mixed || usual.rows < USUAL_ROWS || !are_gaps {

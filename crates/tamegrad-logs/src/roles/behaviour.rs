@@ -11,11 +11,54 @@ const FALL: f64 = 0.9;
 const NOISE: f64 = 0.05;
 /// Words of what falls, or is no number, and is no loss.
 const OTHER: &[&str] = &[
-    "lr", "rate", "time", "sec", "seconds", "eta", "epsilon", "eps", "entropy", "memory", "mem", "gpu",
-    "cpu", "temperature", "temp", "beta", "momentum", "decay", "grad", "norm", "std", "var", "scale",
-    "steps", "step", "epoch", "throughput", "speed", "tokens", "samples", "fps", "acc", "accuracy",
-    "reward", "return", "score", "len", "length", "lambda", "alpha", "sigma", "kl", "util", "disk",
-    "power", "clip", "fraction", "frac",
+    "lr",
+    "rate",
+    "time",
+    "sec",
+    "seconds",
+    "eta",
+    "epsilon",
+    "eps",
+    "entropy",
+    "memory",
+    "mem",
+    "gpu",
+    "cpu",
+    "temperature",
+    "temp",
+    "beta",
+    "momentum",
+    "decay",
+    "grad",
+    "norm",
+    "std",
+    "var",
+    "scale",
+    "steps",
+    "step",
+    "epoch",
+    "throughput",
+    "speed",
+    "tokens",
+    "samples",
+    "fps",
+    "acc",
+    "accuracy",
+    "reward",
+    "return",
+    "score",
+    "len",
+    "length",
+    "lambda",
+    "alpha",
+    "sigma",
+    "kl",
+    "util",
+    "disk",
+    "power",
+    "clip",
+    "fraction",
+    "frac",
 ];
 
 /// The series that fall as a loss does, the one that falls farthest first.
@@ -60,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_noisy_fall_is_a_loss_and_a_schedule_is_none() {
-        let noisy: Vec<f64> = (0..60).map(|i| 3.0 * 0.97_f64.powi(i) + 0.1 * f64::from(i % 3)).collect();
+        let noisy: Vec<f64> =
+            (0..60).map(|i| 3.0 * 0.97_f64.powi(i) + 0.1 * f64::from(i % 3)).collect();
         let smooth: Vec<f64> = (0..60).map(|i| 0.97_f64.powi(i)).collect();
         let level: Vec<f64> = (0..60).map(|i| 1.0 + 0.1 * f64::from(i % 3)).collect();
         let counted: Vec<f64> = noisy.iter().map(|value| (100.0 * value).round()).collect();

@@ -59,7 +59,8 @@ pub(super) fn joint_spike(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
             && loss_leaps(loss, norm[*at].step)
     })?;
     let lesser = RULES.log_lesser_spike;
-    let back = (at + 1..norm.len()).find(|later| !measured[*later].is_above(GROWTH_BEGIN, lesser.sigmas));
+    let back =
+        (at + 1..norm.len()).find(|later| !measured[*later].is_above(GROWTH_BEGIN, lesser.sigmas));
     let evidence = vec![
         norm_of(norm[at].value).against(Reference::Usual, measured[at].usual),
         Measure::new(Quantity::GradientSpikes, 1.0),
@@ -82,8 +83,7 @@ fn loss_leaps(loss: &[Sample], at: i64) -> bool {
 pub(super) fn huge(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let absurd = RULES.high_gradient.logs.absurd;
     let at = norm.iter().find(|s| s.value.is_finite() && s.value > absurd)?;
-    let loss: Vec<f64> =
-        loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
+    let loss: Vec<f64> = loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
     let falls = loss.len() >= 10
         && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
     let evidence = vec![norm_of(at.value).against(Reference::Limit, absurd)];
@@ -260,14 +260,21 @@ mod tests {
     fn norms_that_are_no_numbers_at_the_end_or_in_means() {
         let (nan, inf) = (f64::NAN, f64::INFINITY);
         let norm = |last: &[f64]| [&calm(0.5, 0.1, 30), last].concat();
-        let loss = |count: usize| -> Vec<f64> { (0..count).map(|i| 2.0 - 0.01 * i as f64).collect() };
+        let loss =
+            |count: usize| -> Vec<f64> { (0..count).map(|i| 2.0 - 0.01 * i as f64).collect() };
         // (what, losses, norms, verdict, onset)
         let cases: [(&str, Vec<f64>, Vec<f64>, Verdict, Option<i64>); 5] = [
             ("in the last record", loss(30), norm(&[nan]), Verdict::Exploded, Some(30)),
             ("before the last loss", loss(33), norm(&[nan]), Verdict::Healthy, None),
             ("Inf in the last record", loss(30), norm(&[inf]), Verdict::Healthy, None),
             ("Inf in each mean", loss(8), vec![inf; 8], Verdict::Healthy, None),
-            ("Inf and a loss that rises", vec![2.0, 2.1, 2.3, 2.6, 2.9], vec![inf; 5], Verdict::Exploded, Some(0)),
+            (
+                "Inf and a loss that rises",
+                vec![2.0, 2.1, 2.3, 2.6, 2.9],
+                vec![inf; 5],
+                Verdict::Exploded,
+                Some(0),
+            ),
         ];
         for (what, losses, norms, want, onset) in cases {
             assert_eq!(verdict(&losses, &norms), (want, onset), "{what}");

@@ -26,7 +26,8 @@ pub(super) fn scale_collapse(history: &History<'_>) -> Option<Alarm> {
         if ends_low || has_fallen && (now < 1.0 || at_minimum >= rule.at_minimum) {
             let factor = scale[begin].value / now;
             let evidence = vec![
-                Measure::new(Quantity::LossScale, now).against(Reference::Before, scale[begin].value),
+                Measure::new(Quantity::LossScale, now)
+                    .against(Reference::Before, scale[begin].value),
                 Measure::new(Quantity::LossScaleHalvings, factor.log2().round()),
             ];
             let (sign, onset) = (SignName::LossNonFinite, scale[begin].step);

@@ -210,9 +210,36 @@ fn position_at_end(raw: &[u8]) -> Class {
 
 /// Words before `step` with which it is not that of the line.
 const NO_POSITION: &[&str] = &[
-    "after", "checkpoint", "each", "episode", "eval", "first", "last", "log", "logging", "more", "n", "next",
-    "number", "per", "print", "remaining", "resume", "resumed", "resuming", "save", "saved", "saving",
-    "skip", "skipped", "skipping", "this", "total", "until", "up", "which",
+    "after",
+    "checkpoint",
+    "each",
+    "episode",
+    "eval",
+    "first",
+    "last",
+    "log",
+    "logging",
+    "more",
+    "n",
+    "next",
+    "number",
+    "per",
+    "print",
+    "remaining",
+    "resume",
+    "resumed",
+    "resuming",
+    "save",
+    "saved",
+    "saving",
+    "skip",
+    "skipped",
+    "skipping",
+    "this",
+    "total",
+    "until",
+    "up",
+    "which",
 ];
 
 /// Whether a word is the name of a file of code: loggers print it before what they have to say.
@@ -223,8 +250,9 @@ pub(super) fn is_file_name(word: &str) -> bool {
 }
 
 /// Endings of files of code.
-const SOURCES: &[&str] =
-    &["py", "ipynb", "cc", "cpp", "cu", "c", "h", "hpp", "rs", "go", "java", "lua", "jl", "js", "ts"];
+const SOURCES: &[&str] = &[
+    "py", "ipynb", "cc", "cpp", "cu", "c", "h", "hpp", "rs", "go", "java", "lua", "jl", "js", "ts",
+];
 
 /// What a name that [`normal`] gave stands for.
 pub(super) fn classify(name: &str) -> Class {
@@ -234,14 +262,15 @@ pub(super) fn classify(name: &str) -> Class {
     let bare = leads.iter().find_map(|lead| last.strip_prefix(lead)).unwrap_or(last);
     match bare {
         "num_updates" | "global_step" | "global_steps" | "globalstep" | "global-step"
-        | "total_timesteps" | "timesteps" | "timestep" | "time_step" | "num_timesteps" | "step_num"
-        | "env_steps" | "env_step" | "total_steps_done" | "gradient_steps" | "global_iter"
-        | "global_iteration" => {
+        | "total_timesteps" | "timesteps" | "timestep" | "time_step" | "num_timesteps"
+        | "step_num" | "env_steps" | "env_step" | "total_steps_done" | "gradient_steps"
+        | "global_iter" | "global_iteration" => {
             return Class::Step(GLOBAL);
         }
-        "step" | "steps" | "iter" | "iteration" | "iterations" | "iters" | "it" | "itr" | "itrs"
-        | "update" | "updates" | "n_iter" | "cur_iter" | "num_iter" | "iteration_number" | "up"
-        | "iter_num" | "cur_step" | "num_steps" | "step_count" | "optimizer_step" => {
+        "step" | "steps" | "iter" | "iteration" | "iterations" | "iters" | "it" | "itr"
+        | "itrs" | "update" | "updates" | "n_iter" | "cur_iter" | "num_iter"
+        | "iteration_number" | "up" | "iter_num" | "cur_step" | "num_steps" | "step_count"
+        | "optimizer_step" => {
             return Class::Step(4);
         }
         "s" => return Class::Step(3),

@@ -196,10 +196,12 @@ mod tests {
     fn iterations_run_on_over_epochs() {
         let mut track = Track::default();
         let given = [(1, 0), (1, 100), (1, 200), (2, 0), (2, 100), (1, 200), (2, 200), (3, 0)];
-        let got: Vec<i64> = given.iter().map(|&(epoch, at)| track.running(epoch, at, None)).collect();
+        let got: Vec<i64> =
+            given.iter().map(|&(epoch, at)| track.running(epoch, at, None)).collect();
         assert_eq!(got, [0, 100, 200, 300, 400, 200, 500, 600]);
         // The next run in the same log.
-        let got: Vec<i64> = [(1, 0), (1, 50), (2, 0)].map(|(e, at)| track.running(e, at, None)).to_vec();
+        let got: Vec<i64> =
+            [(1, 0), (1, 50), (2, 0)].map(|(e, at)| track.running(e, at, None)).to_vec();
         assert_eq!(got, [0, 50, 100]);
     }
 

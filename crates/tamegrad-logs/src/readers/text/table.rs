@@ -134,19 +134,32 @@ pub(super) fn headless(line: &[u8], names: &mut Names, marks: &mut Marks) -> boo
             marks.subset = Some(subset);
             let name = named(names, "loss");
             let is_validation = subset == Subset::Validation;
-            marks.pairs.push(Pair { name, value: loss, is_validation, is_loose: false, span: (0, 0) });
+            marks.pairs.push(Pair {
+                name,
+                value: loss,
+                is_validation,
+                is_loose: false,
+                span: (0, 0),
+            });
             true
         }
         [epoch, memory, ref rest @ ..] if memory.ends_with(b"G") && rest.len() >= 5 => {
             let values: Vec<f64> = rest.iter().map_while(value).collect();
-            let labels = values.iter().skip(3).position(|value| value.fract() == 0.0 && *value >= 1.0);
+            let labels =
+                values.iter().skip(3).position(|value| value.fract() == 0.0 && *value >= 1.0);
             let (Some(epoch), Some(sums @ 0..=1)) = (position(epoch), labels) else { return false };
             marks.epoch = Some(epoch);
             marks.bar = Bar::Keras;
             marks.place = Some(Place { at: 0, of: 0 });
             for (name, &value) in YOLO_LOSSES.iter().zip(&values).take(3 + sums) {
                 let name = named(names, name);
-                marks.pairs.push(Pair { name, value, is_validation: false, is_loose: false, span: (0, 0) });
+                marks.pairs.push(Pair {
+                    name,
+                    value,
+                    is_validation: false,
+                    is_loose: false,
+                    span: (0, 0),
+                });
             }
             true
         }

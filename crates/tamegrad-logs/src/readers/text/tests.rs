@@ -473,9 +473,15 @@ fn means_of_new_fairseq_stay() {
 
 #[test]
 fn counts_of_steps_by_other_words() {
-    check("Steps : 500, Gen Loss Total : 2.5\nSteps : 600, Gen Loss Total : nan\n", "gen_loss_total 500=2.5 600=NaN");
+    check(
+        "Steps : 500, Gen Loss Total : 2.5\nSteps : 600, Gen Loss Total : nan\n",
+        "gen_loss_total 500=2.5 600=NaN",
+    );
     check("Iterations: 5 loss 2.5\nIterations: 6 loss 2.25\n", "loss 5=2.5 6=2.25");
-    check("10:15:01,250 fit.py step   500 | loss: 2.5\n10:15:02,250 fit.py step   600 | loss: 2.25\n", "loss 500=2.5 600=2.25");
+    check(
+        "10:15:01,250 fit.py step   500 | loss: 2.5\n10:15:02,250 fit.py step   600 | loss: 2.25\n",
+        "loss 500=2.5 600=2.25",
+    );
     check("trainer step 7 loss 2.5\ntrainer step 8 loss 2.25\n", "loss 7=2.5 8=2.25");
     // How far an epoch of a known length is.
     check(
@@ -496,22 +502,39 @@ fn counts_of_steps_by_other_words() {
 
 #[test]
 fn places_in_code_are_no_numbers_of_the_run() {
-    check("[INFO] [my_loss.py:211:update] scale now 65536\n[INFO] [my_loss.py:211:update] scale now 32768\n", "");
+    check(
+        "[INFO] [my_loss.py:211:update] scale now 65536\n[INFO] [my_loss.py:211:update] scale now 32768\n",
+        "",
+    );
     check("loss.cc:45 done in 3 s\nloss.cc:45 done in 4 s\n", "");
 }
 
 #[test]
 fn losses_by_other_words() {
-    check("Step 50/900; ppl: 8; xent: 2.5\nStep 100/900; ppl: 7; xent: nan\n", "ppl 50=8 100=7\nxent 50=2.5 100=NaN");
-    check("Epoch 1 | ce=2.5 | grad_norm=INF\nEpoch 2 | ce=2.25 | grad_norm=INF\n", "ce 1=2.5 2=2.25\ngrad_norm 1=inf 2=inf");
+    check(
+        "Step 50/900; ppl: 8; xent: 2.5\nStep 100/900; ppl: 7; xent: nan\n",
+        "ppl 50=8 100=7\nxent 50=2.5 100=NaN",
+    );
+    check(
+        "Epoch 1 | ce=2.5 | grad_norm=INF\nEpoch 2 | ce=2.25 | grad_norm=INF\n",
+        "ce 1=2.5 2=2.25\ngrad_norm 1=inf 2=inf",
+    );
     // Zeros after other numbers are numbers.
-    check("[step=1/9,epoch=0]\n  train/CrossEntropyLoss=2.5\n[step=2/9,epoch=0]\n  train/CrossEntropyLoss=0.0\n", "train/crossentropyloss 1=2.5 2=0");
+    check(
+        "[step=1/9,epoch=0]\n  train/CrossEntropyLoss=2.5\n[step=2/9,epoch=0]\n  train/CrossEntropyLoss=0.0\n",
+        "train/crossentropyloss 1=2.5 2=0",
+    );
 }
 
 #[test]
 fn rows_without_a_header() {
-    check("0 val 9.5\n0 train 9.25\n1 train 8.5\n2 train nan\n", "val_loss 0=9.5\nloss 0=9.25 1=8.5 2=NaN");
-    let row = |epoch: u32, loss: &str| format!("  {epoch}/9   4.5G   {loss}  0.03  0.02  0.17  60  640  0.1\n");
+    check(
+        "0 val 9.5\n0 train 9.25\n1 train 8.5\n2 train nan\n",
+        "val_loss 0=9.5\nloss 0=9.25 1=8.5 2=NaN",
+    );
+    let row = |epoch: u32, loss: &str| {
+        format!("  {epoch}/9   4.5G   {loss}  0.03  0.02  0.17  60  640  0.1\n")
+    };
     check(
         &[row(0, "0.125"), row(1, "nan")].concat(),
         "box_loss 0=0.125 1=NaN\nobj_loss 0=0.03 1=0.03\ncls_loss 0=0.02 1=0.02\ntotal_loss 0=0.17 1=0.17",
@@ -520,7 +543,10 @@ fn rows_without_a_header() {
 
 #[test]
 fn tables_of_several_programs() {
-    check("epoch train loss valid loss acc\n0 2.5 3.5 0.5\n1 nan nan 0.1\n", "train_loss 0=2.5 1=NaN\nvalid_loss 0=3.5 1=NaN\nacc 0=0.5 1=0.1");
+    check(
+        "epoch train loss valid loss acc\n0 2.5 3.5 0.5\n1 nan nan 0.1\n",
+        "train_loss 0=2.5 1=NaN\nvalid_loss 0=3.5 1=NaN\nacc 0=0.5 1=0.1",
+    );
     check(
         "E    #       LOSS TOK2VEC  LOSS NER  SCORE \n---  ------  ------------  --------  ------\n  0       0          2.50     40.25    0.10\n  0     200          1.50     30.25    0.20\n",
         "loss_tok2vec 0=2.5 200=1.5\nloss_ner 0=40.25 200=30.25",
@@ -529,7 +555,10 @@ fn tables_of_several_programs() {
         "09:28:48 INFO [x/Main] model.log : Step\tTrain loss\tValid loss\n09:28:49 INFO [x/Main] model.log : 200\t2.5\tnan\n09:28:50 INFO [x/Main] model.log : 300\t2.25\t2.5\n",
         "train_loss 200=2.5 300=2.25\nvalid_loss 200=NaN 300=2.5",
     );
-    check("%Iter\ttrain_loss\tvalid_loss\n0\t2.5\t3.5\n1\t2.25\t3.25\n", "train_loss 0=2.5 1=2.25\nvalid_loss 0=3.5 1=3.25");
+    check(
+        "%Iter\ttrain_loss\tvalid_loss\n0\t2.5\t3.5\n1\t2.25\t3.25\n",
+        "train_loss 0=2.5 1=2.25\nvalid_loss 0=3.5 1=3.25",
+    );
 }
 
 #[test]
@@ -537,9 +566,18 @@ fn last_words_count_as_nan() {
     let calm = "step 1 loss 2.5\nstep 2 loss 2.25\n";
     for (words, want) in [
         ("Loss is nan, stopping training", "loss 1=2.5 2=2.25 2=NaN"),
-        ("InvalidArgumentError: Found Inf or NaN global norm. : Tensor had Inf values", "loss 1=2.5 2=2.25\ngrad_norm 2=NaN"),
-        ("  raise RuntimeError(\"Model diverged with loss = NaN.\")RuntimeError: Model diverged with loss = NaN.", "loss 1=2.5 2=2.25 2=NaN"),
-        ("Exception: Current loss scale already at minimum - cannot decrease scale anymore.", "loss 1=2.5 2=2.25 2=NaN"),
+        (
+            "InvalidArgumentError: Found Inf or NaN global norm. : Tensor had Inf values",
+            "loss 1=2.5 2=2.25\ngrad_norm 2=NaN",
+        ),
+        (
+            "  raise RuntimeError(\"Model diverged with loss = NaN.\")RuntimeError: Model diverged with loss = NaN.",
+            "loss 1=2.5 2=2.25 2=NaN",
+        ),
+        (
+            "Exception: Current loss scale already at minimum - cannot decrease scale anymore.",
+            "loss 1=2.5 2=2.25 2=NaN",
+        ),
         ("  raise RuntimeError(\"Model diverged with loss = NaN.\")", "loss 1=2.5 2=2.25"),
         ("stop if the loss is nan", "loss 1=2.5 2=2.25"),
         ("nan losses: 0", "loss 1=2.5 2=2.25"),
