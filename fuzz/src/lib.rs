@@ -49,6 +49,18 @@ pub fn folder(format: &str, input: &[u8]) {
     }
 }
 
+/// Searches a packed file for logs and reads them; it may hold none.
+pub fn packed(bytes: &[u8]) {
+    let path = scratch("train.log.packed");
+    std::fs::write(&path, bytes).expect("a temporary file can be written");
+    let (sources, errors) = tamegrad_logs::discover(&path);
+    errors.iter().for_each(|error| assert_ne!(error.to_string(), ""));
+    for source in sources {
+        assert!(source.path().starts_with(&path), "{}", source.path().display());
+        check::reading(source.format(), || source.read());
+    }
+}
+
 /// A path in the folder of this process.
 pub fn scratch(name: &str) -> PathBuf {
     SCRATCH.path().join(name)

@@ -44,6 +44,7 @@ fn logs_are_scored_against_their_labels() {
     assert_eq!(run(folder.path(), &["logs", "gone"]).0, Some(2));
 }
 
+#[cfg(feature = "train")]
 #[test]
 fn cases_that_are_left_are_run_and_all_are_counted() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -71,6 +72,7 @@ fn cases_that_are_left_are_run_and_all_are_counted() {
     assert_eq!(run(folder.path(), &["cases", "--unheard-of"]).0, Some(2));
 }
 
+#[cfg(feature = "train")]
 #[test]
 fn a_loop_with_a_fault_is_diagnosed_and_trained_with_its_first_remedy() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -86,5 +88,21 @@ fn a_loop_with_a_fault_is_diagnosed_and_trained_with_its_first_remedy() {
         assert_eq!((of(row, "cause"), remedy(row)), (cause.to_owned(), first.to_owned()));
         let explained = |key: &str| rows[row][key].as_f64().expect("a number");
         assert!(explained("explained") < 0.1 && explained("explained_with_remedy") > 0.5, "{rows}");
+    }
+}
+
+/// What no rule was fitted on counts apart; these bounds are below what was measured.
+#[test]
+fn made_logs_are_judged_as_before() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (code, report) = run(folder.path(), &["logs", "--made", "--tenth", "--json"]);
+    assert_eq!(code, Some(0));
+    for (half, found, placed) in [("fitted", 0.98, 0.95), ("other", 0.85, 0.75)] {
+        let count = |key: &str| report["by_half"][half][key].as_f64().expect("a number");
+        assert!(count("shown") >= 250.0 && count("healthy") >= 100.0, "{half}: {report}");
+        assert!(count("found") >= found * count("shown"), "{half}");
+        assert!(count("placed") >= placed * count("shown"), "{half}");
+        assert!(count("accused") <= 0.005 * count("healthy"), "{half}");
+        assert_eq!(count("unread"), 0.0, "{half}");
     }
 }

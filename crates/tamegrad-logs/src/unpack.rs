@@ -15,6 +15,8 @@ use crate::files::open;
 
 /// Bytes that are unpacked from one file.
 const BYTES_MAX: u64 = 4 << 30;
+/// Bytes that are unpacked for each byte of a file: text that packs better is made to fill disks.
+const RATIO_MAX: u64 = 1000;
 /// Files that are unpacked from one archive.
 const MEMBERS_MAX: usize = 100_000;
 /// Bytes of an archive that is looked into though nobody named it.
@@ -133,6 +135,7 @@ pub(crate) fn unpack(path: &Path, is_named: bool) -> Result<Option<Unpacked>, Re
         return Ok(None);
     }
     let mut unpacking = Unpacking::new(path)?;
+    unpacking.bytes_left = BYTES_MAX.min(length.saturating_mul(RATIO_MAX));
     unpacking.file(packing, file, plain_name(path), DEPTH_MAX);
     unpacking.finish(stamp).map(Some)
 }
@@ -340,9 +343,8 @@ impl Unpacking {
         }
         self.bytes_left = input.limit();
         if self.bytes_left == 0 {
-            let text =
-                format!("got more than {BYTES_MAX} bytes when unpacked; the rest is left out");
-            self.notices.push(text);
+            let text = "got more than 4 GiB, or than 1000 times the file, when unpacked; the rest is left out";
+            self.notices.push(text.to_owned());
             self.is_damaged = true;
         }
         Ok(())

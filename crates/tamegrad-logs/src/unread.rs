@@ -55,8 +55,7 @@ pub(crate) fn file(path: &Path, bytes: &[u8]) -> Unread {
         return Unread { found: found.to_owned(), is_log: has_name_of_log(path) };
     }
     if bytes.is_empty() {
-        let is_log = path.extension().is_some_and(|ending| ending == "wandb");
-        return Unread { found: "an empty file".to_owned(), is_log };
+        return Unread { found: "an empty file".to_owned(), is_log: false };
     }
     if let Some((start, kind)) = KINDS.iter().find(|(start, _)| bytes.starts_with(start)) {
         let is_packed = matches!(start.first(), Some(0xfd | b'B'));
@@ -108,7 +107,7 @@ mod tests {
             ("picture.png", pointer.as_bytes(), "a Git LFS pointer", false),
             ("train.log.xz", b"\xfd7zXZ\0...", "a file compressed by xz", true),
             ("model.pkl", b"\x80\x04...", "a pickle", false),
-            ("run-1.wandb", b"", "an empty file", true),
+            ("train.log", b"", "an empty file", false),
             ("notes.txt", b"Nothing.\n", "text that begins with", false),
             ("data.bin", b"\0\x01", "a binary file", false),
         ] {

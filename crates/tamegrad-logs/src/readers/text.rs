@@ -309,8 +309,14 @@ impl Reading {
         if !self.is_training_line(line, marks) {
             marks.pairs.clear();
         }
-        let is_free = marks.pairs.is_empty() || marks.bar == Bar::Keras;
+        // `Loss is nan, stopping` names a loss, and is no record of it.
+        let is_message =
+            !marks.has_position() && marks.pairs.iter().all(|pair| !pair.value.is_finite());
+        let is_free = is_message || marks.bar == Bar::Keras;
         let stop = if is_free { words::stop(line) } else { None };
+        if is_message && (stop.is_some() || words::is_condition(line)) {
+            marks.pairs.clear();
+        }
         if marks.pairs.is_empty() && stop.is_none() && !marks.has_position() {
             return;
         }

@@ -36,6 +36,11 @@ pub(super) fn stop(line: &[u8]) -> Option<Stop> {
     Some(if found < GRADIENT_STOPS { Stop::Loss } else { Stop::Gradient })
 }
 
+/// Whether a line speaks of what may happen: `stop if the loss is nan`.
+pub(super) fn is_condition(line: &[u8]) -> bool {
+    has(&UNREAL, line)
+}
+
 /// Whether a line is the message of an error that was raised, and not the code that raises it.
 pub(super) fn is_error(line: &[u8]) -> bool {
     has(&ERRORS, line)
