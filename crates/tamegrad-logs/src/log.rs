@@ -6,7 +6,7 @@ use std::path::Path;
 use tamegrad::Diagnosis;
 use tamegrad_runs::{Ending, Event, Notice, Notices};
 
-use crate::roles::is_match;
+use crate::vocabulary::is_match;
 
 /// One logged number.
 #[derive(Debug, Clone, Copy, PartialEq)]

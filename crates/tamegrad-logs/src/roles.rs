@@ -5,7 +5,7 @@ mod metric;
 mod updates;
 
 use crate::log::{Log, Point, Series};
-use crate::vocabulary::{HELD_OUT, LossName, has, is_gradient_norm, normal, words};
+use crate::vocabulary::{HELD_OUT, LossName, has, is_gradient_norm, is_match, normal, words};
 use tamegrad::logs::Sample;
 
 pub(crate) use updates::{parameter_norm, ratios};
@@ -206,13 +206,6 @@ pub(crate) fn named<'a>(log: &'a Log, pattern: &str) -> Vec<&'a Series> {
         return vec![series];
     }
     log.series.iter().filter(|series| is_match(&series.name, pattern)).collect()
-}
-
-/// Whether a name is that of a pattern, in which `*` stands for any text and `?` for any letter.
-pub(crate) fn is_match(name: &str, pattern: &str) -> bool {
-    // Brackets stand for themselves: `loss[0]` is a name.
-    let escaped = pattern.replace('[', "[[]");
-    glob::Pattern::new(&escaped).is_ok_and(|pattern| pattern.matches(name))
 }
 
 /// The points as the core takes them.

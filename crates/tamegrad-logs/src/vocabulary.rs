@@ -41,6 +41,8 @@ const NO_LOSS: &[&str] = &[
     "beta",
     "gamma",
     "target",
+    "nan",
+    "inf",
     "threshold",
     "patience",
     "ratio",
@@ -174,7 +176,7 @@ impl LossName {
         let is_cost =
             || has(normal, &["cost", "costs"]) && words(normal).all(|word| OF_COST.contains(&word));
         let is_cross_entropy = || has(normal, &["cross"]) && has(normal, &["entropy", "ent"]);
-        if words(normal).any(|word| is_loss_word(word)) || is_cross_entropy() || is_cost() {
+        if words(normal).any(is_loss_word) || is_cross_entropy() || is_cost() {
             return Self::Loss;
         }
         // Words for a measure stand at the end: `l2_cache_size` is none.
@@ -219,8 +221,28 @@ fn is_clipped(normal: &str) -> bool {
     has(normal, CLIPPED) || has(normal, &["clip", "clipping"]) && !is_before
 }
 
+/// Whether a name is that of a pattern, in which `*` stands for any text and `?` for any letter.
+pub(crate) fn is_match(name: &str, pattern: &str) -> bool {
+    // Brackets stand for themselves: `loss[0]` is a name.
+    let escaped = pattern.replace('[', "[[]");
+    glob::Pattern::new(&escaped).is_ok_and(|pattern| pattern.matches(name))
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn patterns_of_names() {
+        for (name, pattern, want) in [
+            ("critic/loss", "critic/*", true),
+            ("loss[0]", "loss[?]", true),
+            ("loss[0]", "loss[0]", true),
+            ("Loss", "loss", false),
+            ("a/b/loss", "a/*loss", true),
+        ] {
+            assert_eq!(is_match(name, pattern), want, "{name} {pattern}");
+        }
+    }
+
     use super::*;
 
     #[test]

@@ -118,6 +118,8 @@ pub(super) struct Run {
     pub(super) model: &'static str,
     pub(super) fault: &'static str,
     pub(super) half: Half,
+    /// Whether something was done to it that may make it explode.
+    pub(super) is_planted: bool,
     pub(super) has_other: bool,
     pub(super) steps: Vec<Measured>,
 }
@@ -153,6 +155,7 @@ pub(super) fn train(model: &Model, half: Half, name: &'static str, fault: Fault,
         Optimizer::new(model.is_adam, net.parameters.len()),
         Optimizer::new(model.is_adam, other.parameters.len()),
     ];
+    let is_planted = !matches!(fault, Fault::None | Fault::Cosine | Fault::Noisy);
     let mut steps = Vec::with_capacity(STEPS);
     for step in 0..STEPS {
         let mut batch = draw(rng, count);
@@ -192,7 +195,7 @@ pub(super) fn train(model: &Model, half: Half, name: &'static str, fault: Fault,
         }
         steps.push(measured);
     }
-    Run { model: model.name, fault: name, half, has_other: model.has_other, steps }
+    Run { model: model.name, fault: name, half, is_planted, has_other: model.has_other, steps }
 }
 
 fn cosine(step: usize) -> f64 {

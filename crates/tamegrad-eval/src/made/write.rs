@@ -173,7 +173,7 @@ pub(super) enum Truth {
     Exploded(usize),
     /// It exploded, which the log does not show.
     Unseen,
-    /// It rose, and not by so much that it had to be said.
+    /// It rose, and not by so much that it had to be said, or a planted fault did no harm.
     Rough,
 }
 
@@ -324,14 +324,16 @@ fn truth(run: &Run, all: &[Record], kept: &[Record]) -> Truth {
     if highest < HEALTHY && lost < LOST {
         // A single bad batch is in the loss of its record, though it may do no harm.
         let seen = run.steps.iter().map(|m| m.loss).fold(0.0, f64::max);
-        return if seen < 20.0 * first { Truth::Healthy } else { Truth::Rough };
+        let is_healthy = !run.is_planted && seen < 20.0 * first;
+        return if is_healthy { Truth::Healthy } else { Truth::Rough };
     }
     if highest < EXPLODED {
         return Truth::Rough;
     }
     let seen = |record: &Record| {
         let told = &record.told;
-        !told.loss.is_finite() || told.truth / first >= EXPLODED
+        // Noise of a small batch may hide it.
+        !told.loss.is_finite() || told.truth.min(told.loss) / first >= EXPLODED
     };
     if !all.iter().any(seen) || !kept.iter().any(seen) {
         return Truth::Unseen;

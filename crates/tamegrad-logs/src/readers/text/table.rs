@@ -28,7 +28,7 @@ const COLUMNS_MAX: usize = 64;
 /// The table that begins with `line`, if that names an epoch or a step, a loss, and no number.
 pub(super) fn header(line: &[u8], names: &mut Names) -> Option<Table> {
     let line = body(line).trim_ascii();
-    // Kaldi: `%Iter	duration	train_loss	valid_loss`
+    // Kaldi: `%Iter`, `duration`, `train_loss`, `valid_loss`.
     let line = line.strip_prefix(b"%").unwrap_or(line);
     let cut = if line.starts_with(b"|") {
         Cut::Border
@@ -74,7 +74,8 @@ pub(super) fn header(line: &[u8], names: &mut Names) -> Option<Table> {
     (first && has_loss && columns.len() <= COLUMNS_MAX).then_some(Table { cut, columns })
 }
 
-/// A line without what a logger printed before its table of tabs: `10:15:01 INFO history : 3	2.5	1.5`.
+/// A line without what a logger printed before the first cell of a table of tabs, as in
+/// `10:15:01 INFO history : 3`.
 pub(super) fn body(line: &[u8]) -> &[u8] {
     let Some(tab) = memchr::memchr(b'\t', line) else { return line };
     let first = line.get(..tab).unwrap_or_default();
