@@ -51,7 +51,6 @@ fn read(paths: &[PathBuf], log: &mut LogBuilder) -> Result<(), ReadError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::discover;
 
     #[test]

@@ -80,7 +80,6 @@ fn read_table(path: &Path, name: &str, log: &mut LogBuilder) -> std::io::Result<
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::discover;
     use crate::readers::tests::compare;
 
