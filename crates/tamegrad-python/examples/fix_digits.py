@@ -3,7 +3,7 @@
     python examples/fix_digits.py
     python -m tamegrad fix examples/fix_digits.py:objective
 
-A usual training script, with six lines that name `trial`. One of its layers has an activation that grows
+A usual training script, with six lines that name `trial`. Half of its layers have an activation that grows
 faster than its input, which nobody tells the search.
 """
 
@@ -30,7 +30,7 @@ class Square(nn.Module):
 def network(depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(depth):
-        layers += [nn.Linear(64, 64), Square() if index == depth // 2 else nn.ReLU()]
+        layers += [nn.Linear(64, 64), Square() if index >= depth // 2 else nn.ReLU()]
         nn.init.kaiming_normal_(layers[-2].weight)
     return nn.Sequential(*layers, nn.Linear(64, 10))
 

@@ -29,7 +29,8 @@ pub(super) fn stop(line: &[u8]) -> Option<Stop> {
     let found = STOPPED.as_ref()?.find(line)?;
     let (before, after) = (line.get(..found.start())?, line.get(found.end()..)?);
     // `stop if the loss is nan: true` and `nan losses: 0` tell nothing of this run.
-    if has(&UNREAL, before) || after.trim_ascii_start().starts_with(b":") {
+    let word_end = after.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(after.len());
+    if has(&UNREAL, before) || after[word_end..].trim_ascii_start().starts_with(b":") {
         return None;
     }
     let found = found.pattern().as_usize();
