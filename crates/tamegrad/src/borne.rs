@@ -194,10 +194,10 @@ mod tests {
         let (grows, stays) = (|times: f64| times, |_: f64| 1.0);
         // A schedule makes both grow.
         let by_rate = steps(true, grows, grows);
-        assert!((110..150).contains(&by_rate.iter().position(Option::is_some).unwrap_or(0)));
+        assert!((140..190).contains(&by_rate.iter().position(Option::is_some).unwrap_or(0)));
         assert_eq!(by_rate[199], Some(Quantity::LearningRate));
         let by_momentum = steps(true, stays, grows);
-        assert!((120..160).contains(&by_momentum.iter().position(Option::is_some).unwrap_or(0)));
+        assert!((140..190).contains(&by_momentum.iter().position(Option::is_some).unwrap_or(0)));
         assert_eq!(by_momentum[199], Some(Quantity::UpdateRatio));
         // The loss alone, or the rate alone, is no evidence.
         assert_eq!(steps(true, stays, stays)[199], None);

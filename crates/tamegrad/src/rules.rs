@@ -497,7 +497,7 @@ pub const RULES: Rules = Rules {
         rate_times: 1.5,
         update_times: 3.0,
         sigmas: 8.0,
-        of_descent: 0.25,
+        of_descent: 0.5,
         steps: 5,
     },
     departure: DepartureRule { spreads: 4.0, of_descent: 0.1, losses_min: 10 },

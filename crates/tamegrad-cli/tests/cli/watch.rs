@@ -97,7 +97,7 @@ fn request(stream: &mut TcpStream) -> String {
 fn what_is_no_log_is_said_and_exit_code_2() {
     let folder =
         folder(&[("junk.txt", "Nothing to see.\n"), ("a.wandb", "junk"), ("empty.csv", "")]);
-    fs::write(folder.path().join("odd.jsonl"), healthy_jsonl().replace("loss", "cost"))
+    fs::write(folder.path().join("odd.jsonl"), unknown_jsonl())
         .expect("a file");
     fs::create_dir(folder.path().join("none")).expect("a folder");
     for (path, said) in [
@@ -119,7 +119,7 @@ fn what_is_no_log_is_said_and_exit_code_2() {
 
 #[test]
 fn a_log_that_disappears_is_said_and_exit_code_2() {
-    let folder = folder(&[("log.jsonl", &healthy_jsonl().replace("loss", "cost"))]);
+    let folder = folder(&[("log.jsonl", &unknown_jsonl())]);
     let watching = Watching::start(folder.path(), &["log.jsonl", "--idle", "5"]);
     watching.wait_for_words("want a loss or a gradient norm");
     fs::remove_file(folder.path().join("log.jsonl")).expect("it is there");

@@ -227,14 +227,18 @@ impl Table {
                 None => {}
             }
         } else {
-            self.rows.log.lose(bad_bytes(line));
+            let bad = bad_bytes(line);
+            self.rows.log.lose(bad);
             if count == wanted {
                 self.good += 1;
             } else {
                 let text = format!("got {count} fields, want {wanted}, as in the header");
                 self.odd(about, text);
             }
-            self.fill_gaps(about.offset);
+            // Of a damaged line nothing is known by what it lacks.
+            if count == wanted && words == 0 && bad == 0 {
+                self.fill_gaps(about.offset);
+            }
             self.rows.push("", &self.row, &mut self.stepper);
         }
         true
