@@ -97,8 +97,7 @@ fn request(stream: &mut TcpStream) -> String {
 fn what_is_no_log_is_said_and_exit_code_2() {
     let folder =
         folder(&[("junk.txt", "Nothing to see.\n"), ("a.wandb", "junk"), ("empty.csv", "")]);
-    fs::write(folder.path().join("odd.jsonl"), unknown_jsonl())
-        .expect("a file");
+    fs::write(folder.path().join("odd.jsonl"), unknown_jsonl()).expect("a file");
     fs::create_dir(folder.path().join("none")).expect("a folder");
     for (path, said) in [
         ("gone.csv", "gone.csv: does not exist yet, so it is waited for\n"),
