@@ -622,15 +622,14 @@ mod tests {
     fn a_jump_of_the_rate_is_undone_at_its_first_alarm() {
         let mut guard = protecting();
         for step in 0..60 {
-            let learning_rate =
-                Some(guard.learning_rate_factor() * if step < 50 { 0.1 } else { 10.0 });
+            let rate = guard.learning_rate_factor() * if step < 50 { 0.1 } else { 10.0 };
             let loss = Some(2.0 - 0.02 * step as f64);
             let open = guard.begin(&Observation {
                 loss,
-                learning_rate,
+                learning_rate: Some(rate),
                 ..seen(step, 1.0, &[Some(stats(1.0)); 2])
             });
-            let ratio = 0.02 * learning_rate.unwrap_or(0.0) / 0.1;
+            let ratio = 0.2 * rate;
             let is_refused = matches!(guard.finish(open, &[update(ratio); 2]), Finished::Refused);
             assert_eq!(is_refused, step == 50, "{step}");
         }

@@ -23,7 +23,7 @@ const RULE: LadderRule = RULES.ladder;
 /// that stays up for 20 steps, or 10 skips in a row, rewinds the run; (5) what is left is a
 /// change of structure, which is proposed and never done by itself. A step that the data or the loss function
 /// has broken is skipped and does not count towards (3).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Ladder {
     actions: VecDeque<u64>,
@@ -37,23 +37,6 @@ pub(crate) struct Ladder {
     rewinds: u32,
     /// Observations since the start, which rewinds do not turn back.
     clock: u64,
-}
-
-impl Default for Ladder {
-    fn default() -> Self {
-        Self {
-            actions: VecDeque::new(),
-            rate: RateLimit::default(),
-            cut_at: None,
-            cut_now: false,
-            skips_in_row: 0,
-            scales_in_row: 0,
-            accepts: false,
-            loss_up: 0,
-            rewinds: 0,
-            clock: 0,
-        }
-    }
 }
 
 impl Ladder {

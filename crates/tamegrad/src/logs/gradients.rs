@@ -263,7 +263,8 @@ mod tests {
         let loss =
             |count: usize| -> Vec<f64> { (0..count).map(|i| 2.0 - 0.01 * i as f64).collect() };
         // (what, losses, norms, verdict, onset)
-        let cases: [(&str, Vec<f64>, Vec<f64>, Verdict, Option<i64>); 5] = [
+        type Case = (&'static str, Vec<f64>, Vec<f64>, Verdict, Option<i64>);
+        let cases: [Case; 5] = [
             ("in the last record", loss(30), norm(&[nan]), Verdict::Exploded, Some(30)),
             ("before the last loss", loss(33), norm(&[nan]), Verdict::Healthy, None),
             ("Inf in the last record", loss(30), norm(&[inf]), Verdict::Healthy, None),

@@ -461,7 +461,8 @@ mod tests {
     fn a_rise_that_lasts_is_found_whatever_came_before() {
         let flat = calm(2.3, 0.01, 40);
         // (what, before, after, verdict, onset)
-        let cases: [(&str, Vec<f64>, Vec<f64>, Verdict, Option<i64>); 9] = [
+        type Case = (&'static str, Vec<f64>, Vec<f64>, Verdict, Option<i64>);
+        let cases: [Case; 9] = [
             (
                 "after a long descent",
                 falling(2.4, 0.7, 90),
@@ -535,8 +536,7 @@ mod tests {
     #[test]
     fn losses_that_spread_over_decades_are_no_explosions() {
         let wild = [-1.2, 0.3, 0.8, -0.5, 1.6, -0.9, 0.1, 2.0, -1.7, 0.5, -0.2, 1.1, -0.4];
-        let loss: Vec<f64> =
-            (0..90).map(|i| 40.0 * (1.3 * wild[(i * 5) % 13] as f64).exp()).collect();
+        let loss: Vec<f64> = (0..90).map(|i| 40.0 * f64::exp(1.3 * wild[(i * 5) % 13])).collect();
         let one = [&loss[..], &[90_000.0], &loss[..20]].concat();
         assert_eq!(verdict(&loss, &[]), (Verdict::Healthy, None));
         assert_eq!(verdict(&one, &[]), (Verdict::Healthy, None));
