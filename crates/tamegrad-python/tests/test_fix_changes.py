@@ -238,7 +238,7 @@ CASE = Case((), (), ({"lr": 1e-3, "momentum": 0.9},), None, {})
         (Case((), (), ({"lr": 1.0},), (1.0, 1.0), {"width": 64}), ["half-width"]),
         (
             Case((), (change("learning-rate", factor=0.1, **{"from": 1.0}),), (), None, {}),
-            ["learning-rate", "learning-rate-0.03"],
+            ["learning-rate", "lower-learning-rate-0.01"],
         ),
     ],
 )
