@@ -1,5 +1,5 @@
-"""Objectives whose training explodes, second half: written when the rules of the search stood, and first
-run afterwards.
+"""Objectives whose training explodes, second half: no rule of the search was made with a look at how
+they end.
 
 As the first half: functions ``(trial, fault)`` under :func:`kind`.
 """
