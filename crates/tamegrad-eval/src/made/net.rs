@@ -57,9 +57,9 @@ impl Net {
     fn layers(&self) -> Vec<(usize, usize)> {
         let mut layers: Vec<(usize, usize)> =
             self.sizes.windows(2).map(|pair| (pair[0], pair[1])).collect();
-        if self.time > 0 {
-            let (inputs, state) = layers[0];
-            layers[0] = (inputs / self.time + state, state);
+        let (inputs, state) = layers[0];
+        if let Some(inputs) = inputs.checked_div(self.time) {
+            layers[0] = (inputs + state, state);
         }
         layers
     }
@@ -94,8 +94,7 @@ impl Net {
         let layers = self.layers();
         let mut calls: Vec<(usize, Vec<f64>, Vec<f64>)> = Vec::new();
         let mut value = input.to_vec();
-        if self.time > 0 {
-            let width = input.len() / self.time;
+        if let Some(width) = input.len().checked_div(self.time) {
             value = vec![0.0; layers[0].1];
             for part in input.chunks(width) {
                 let joined = [part, &value[..]].concat();
@@ -242,14 +241,14 @@ mod tests {
                 })
                 .collect();
             let (_, gradient) = net.loss_and_gradient(&batch);
-            for at in 0..gradient.len() {
+            for (at, got) in gradient.iter().enumerate() {
                 let moved = |by: f64| {
                     let mut other = net.clone();
                     other.parameters[at] += by;
                     other.loss_of(&batch)
                 };
                 let want = (moved(1e-6) - moved(-1e-6)) / 2e-6;
-                assert!((gradient[at] - want).abs() < 1e-6, "{at}: {} {want}", gradient[at]);
+                assert!((got - want).abs() < 1e-6, "{at}: {got} {want}");
             }
         }
     }
