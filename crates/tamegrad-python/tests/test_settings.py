@@ -211,7 +211,11 @@ def test_a_parameter_group_that_is_added_is_watched():
         if factor == 1.0:
             optimizer.add_param_group({"params": [extra]})
         learn(model(torch.ones(2, 16)).sum() + (factor or 0.0) * extra.sum(), optimizer)
-    assert "group1.0" in [finding.tensor for finding in guard.findings()]
+    assert [finding.tensor for finding in guard.findings()] == [None, "group1.0"]
+    assert [finding.evidence[0].quantity for finding in guard.findings()] == [
+        "loss",
+        "nonfinite-elements",
+    ]
 
 
 def test_a_recurrent_cell_is_a_layer_for_each_step():

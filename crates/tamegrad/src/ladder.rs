@@ -250,7 +250,8 @@ impl Ladder {
 
     fn back_off(&mut self, run: &Run, left: f64) {
         self.actions.clear();
-        self.rate.cut(left, &run.record.borne);
+        let is_new = self.cut_at.is_none_or(|at| self.clock - at > RULE.action_window);
+        self.rate.cut(left, &run.record.borne, is_new);
         self.cut_at = Some(self.clock);
         self.cut_now = true;
     }

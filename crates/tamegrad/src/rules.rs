@@ -377,8 +377,11 @@ pub struct LadderRule {
     pub after_rewind: f64,
     /// Steps between two cuts, so that one can show what it does.
     pub rest_steps: u64,
-    /// Calm steps in which the limit of the rate becomes e times as high.
+    /// Calm steps in which the limit of the rate becomes e times as high, up to `back_off` times the rate
+    /// at which the latest trouble began.
     pub growth_steps: u32,
+    /// The same above that.
+    pub slow_growth_steps: u32,
     /// Steps with a departed loss after which the run is rewound.
     pub loss_up_steps: u32,
     /// How far back a rewind goes at least.
@@ -576,6 +579,7 @@ pub const RULES: Rules = Rules {
         after_rewind: 0.7,
         rest_steps: 10,
         growth_steps: 200,
+        slow_growth_steps: 2000,
         loss_up_steps: 20,
         rewind_steps: 100,
         rewinds: 5,

@@ -98,9 +98,13 @@ class Passes:
         self._holds_broken = False
         """Whether the calls are kept that made a loss that is not finite."""
         self._losses: list[Any] = []
+        self._is_own = False
+        """Whether one of them was logged after a call of the model, so that they are of this step."""
         self._model_losses: list[Any] = []
         self._broken_loss: float | None = None
         """A loss of this step that is not finite, seen before its backward pass."""
+        self._has_told_broken = False
+        """Whether it was that of the latest step, which the loop may yet log."""
         self._ends_broken = False
         """Whether the last one seen so is."""
         self._has_seen_calls = False
@@ -203,7 +207,7 @@ class Passes:
 
     def _begin_call(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._entries.add(module)
-        self._has_seen_calls = True
+        self._has_seen_calls, self._has_told_broken = True, False
         self._start = next_node()
         # The pass of a micro-batch whose loss is broken is the one to look into.
         if self._holds_broken:
@@ -283,9 +287,14 @@ class Passes:
             self.batch = batch
         if loss is not None:
             value = self._keep(self._losses, loss)
-            self.loss_graph.see(loss, value)
-            # Of several, the batch whose loss is broken is the one to look into.
-            self._holds_batch |= value is not None and not math.isfinite(value)
+            self._is_own |= bool(self.calls)
+            is_broken = value is not None and not math.isfinite(value)
+            if is_broken and self._has_told_broken:
+                del self._losses[-1]
+            else:
+                self.loss_graph.see(loss, value)
+                # Of several, the batch whose loss is broken is the one to look into.
+                self._holds_batch |= is_broken
         if metric is not None:
             self._metric = metric.detach() if isinstance(metric, torch.Tensor) else metric
         if targets is not None and targets.is_floating_point():
@@ -298,7 +307,9 @@ class Passes:
         finite; what was logged is used up."""
         losses = self._losses or self._model_losses
         # The loop may have left out an earlier one, and cleared its gradients.
-        if not losses and self._broken_loss is not None and (nonfinite or self._ends_broken):
+        is_seen = self._broken_loss is not None and (nonfinite or self._ends_broken)
+        self._has_told_broken = bool(is_seen and not (losses and self._is_own))
+        if self._has_told_broken:
             losses = [self._broken_loss]
         self.forget_losses()
         metric, self._metric = self._metric, None
@@ -327,7 +338,7 @@ class Passes:
 
     def forget_losses(self) -> None:
         """Lets go of the losses of a step."""
-        self._losses, self._model_losses = [], []
+        self._losses, self._model_losses, self._is_own = [], [], False
         self._broken_loss, self._ends_broken = None, False
 
     def end(self, *, keeps_calls: bool = False) -> None:

@@ -181,7 +181,7 @@ class Guard:
         better), regression targets.
 
         A loss logged before ``optimizer.step()`` counts for that step, one logged after it for the
-        next. If several are logged, for micro-batches whose gradients are accumulated, their mean
+        next, unless it is NaN or Inf and was seen at ``backward()``. If several are logged, for micro-batches whose gradients are accumulated, their mean
         counts. A loss in the model's output, as in Transformers, is seen without logging. ``inputs``
         are needed only if the data is not what the model is called with. ``batch``, which is kept until
         the step ends, is what the guard's ``step_fn`` is given when it looks into an alarm.
