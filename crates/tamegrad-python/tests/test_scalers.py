@@ -311,3 +311,37 @@ def test_a_scaler_that_the_loop_has_stopped_to_use_is_not_applied(mode):
         if scales:
             scaler.update()
     assert_calm(guard)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("clips", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("broken", ["loss", "gradients"])
+def test_what_no_scale_mends_is_no_harmless_overflow(broken, given, clips, fused, mode):
+    """A scaler leaves out each of the steps, so that nothing reaches the parameters."""
+    fault, halvings = 20, 3
+    model, scaler = net(), torch.amp.GradScaler("cpu", init_scale=2.0**halvings)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True, scaler=scaler if given else None)
+    for step, (x, y) in enumerate(batches(2 * fault)):
+        logits = model(x)
+        loss = nn.functional.cross_entropy(logits, y)
+        if step >= fault and broken == "loss":
+            loss = loss + logits.sum() * float("nan")
+        elif step >= fault:
+            # 0 itself is finite, its slope times 0 is not.
+            loss = loss + 0.0 * (0.0 * logits).norm(dim=1).pow(0.5).sum()
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        if clips:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        guard.log(loss=loss.item())
+    diagnosis = guard.diagnosis()
+    assert (diagnosis.verdict, diagnosis.onset) == ("exploded", fault)
+    if mode == "observe":
+        # While the scale was above 1 it might have been too large: such steps do not count.
+        assert guard.step_number == 2 * fault - (halvings if broken == "gradients" else 0)
+    assert all(p.isfinite().all() for p in model.parameters())

@@ -1,9 +1,11 @@
-"""Loss scaling: gradients are judged without their scale, and a back-off is no alarm."""
+"""Loss scaling: gradients are judged without their scale, and an overflow that a lower scale mends is no
+alarm."""
 
 from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,12 +40,16 @@ class Scaling:
         # How many of a scaler's losses have led elsewhere; `None` once one has led to us.
         self._tries: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
         self._latest: weakref.ref[Any] | None = None
+        self._losses: list[torch.Tensor] = []
+        """What was scaled since the last step, before it was."""
+        self._left_out: Callable[[torch.optim.Optimizer], None] = lambda _: None
 
-    def attach(self) -> None:
-        """Begins to see the scalers of this process at work."""
-        if self._named is None:
-            _live.add(self)
-            _see_scalers()
+    def attach(self, left_out: Callable[[torch.optim.Optimizer], None]) -> None:
+        """Begins to see the scalers of this process at work. ``left_out`` is told of each update that one
+        of them does not make; it raises nothing."""
+        self._left_out = left_out
+        _live.add(self)
+        _see_scalers()
 
     def detach(self) -> None:
         """Sees them no more."""
@@ -58,10 +64,25 @@ class Scaling:
             self._tries[scaler] = None if _leads_to(losses, self._parameters) else tries + 1
         if self._tries.get(scaler, 0) is None:
             self._latest = weakref.ref(scaler)
+            if isinstance(losses, torch.Tensor) and len(self._losses) < _TRIES_MAX:
+                self._losses.append(losses.detach())
+
+    def note_step(self, scaler: Any, optimizer: torch.optim.Optimizer) -> None:
+        """Takes in that a scaler was asked to make an optimizer's update. One that divides by the scale
+        itself leaves it out itself, and is seen to."""
+        is_own = any(own is optimizer for own in self.optimizers)
+        is_called = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if is_own and not is_called and _found_inf(scaler, optimizer):
+            self._left_out(optimizer)
+
+    def is_of_scale(self) -> bool:
+        """Whether an overflow of this step may be that of the scale alone: what was scaled is finite, and
+        is multiplied by more than 1."""
+        return self.scale() > 1.0 and all(bool(loss.isfinite().all()) for loss in self._losses)
 
     def end(self) -> None:
         """Ends the step."""
-        self._latest = None
+        self._latest, self._losses = None, []
 
     def unscale(self) -> None:
         """Divides the gradients by the scale unless that was done in this step."""
@@ -101,16 +122,20 @@ class Scaling:
     def overflowed(self) -> bool:
         """Whether an optimizer leaves this step out because of an overflow: the gradients of one may
         overflow and those of another not."""
-        states = getattr(self._scaler(), "_per_optimizer_states", {})
-        for optimizer in self.optimizers:
-            found = states[id(optimizer)]["found_inf_per_device"] if id(optimizer) in states else {}
-            if any(float(count) > 0.0 for count in found.values()):
-                return True
+        if any(_found_inf(self._scaler(), optimizer) for optimizer in self.optimizers):
+            return True
         for optimizer in self.optimizers:
             count = getattr(optimizer, "found_inf", None)
             if count is not None and float(count) > 0.0:
                 return True
         return False
+
+
+def _found_inf(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a scaler has found an optimizer's gradients not to be finite in this step."""
+    states = getattr(scaler, "_per_optimizer_states", {})
+    found = states[id(optimizer)]["found_inf_per_device"] if id(optimizer) in states else {}
+    return any(float(count) > 0.0 for count in found.values())
 
 
 def _leads_to(loss: torch.Tensor, parameters: list[torch.Tensor]) -> bool:
@@ -121,23 +146,32 @@ def _leads_to(loss: torch.Tensor, parameters: list[torch.Tensor]) -> bool:
 
 
 _live: weakref.WeakSet[Scaling] = weakref.WeakSet()
-_scale: Any = None
-"""torch's own ``GradScaler.scale`` while ours stands in its place."""
+_originals: tuple[Any, Any] | None = None
+"""torch's own ``GradScaler.scale`` and ``GradScaler.step`` while ours stand in their place."""
 
 
 def _see_scalers() -> None:
-    """Has ``GradScaler.scale`` tell us of its calls while anybody wants to know."""
-    global _scale
-    if not _live and _scale is not None:
-        torch.amp.GradScaler.scale, _scale = _scale, None
-    elif _live and _scale is None:
-        _scale = original = torch.amp.GradScaler.scale
+    """Has ``GradScaler`` tell us of its calls while anybody wants to know."""
+    global _originals
+    scalers = torch.amp.GradScaler
+    if not _live and _originals is not None:
+        (scalers.scale, scalers.step), _originals = _originals, None
+    elif _live and _originals is None:
+        _originals = original_scale, original_step = scalers.scale, scalers.step
 
-        @functools.wraps(original)
+        @functools.wraps(original_scale)
         def scale(self: Any, outputs: Any) -> Any:
             if self.is_enabled():
                 for scaling in list(_live):
                     scaling.note(self, outputs)
-            return original(self, outputs)
+            return original_scale(self, outputs)
 
-        torch.amp.GradScaler.scale = scale
+        @functools.wraps(original_step)
+        def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original_step(self, optimizer, *args, **kwargs)
+            if self.is_enabled():
+                for scaling in list(_live):
+                    scaling.note_step(self, optimizer)
+            return result
+
+        scalers.scale, scalers.step = scale, step

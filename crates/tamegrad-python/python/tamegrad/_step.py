@@ -19,7 +19,8 @@ class Phase(enum.Enum):
     DEFERRED = enum.auto()
     """Their numbers are on the way from a device: the core judges them one step later."""
     UNWATCHED = enum.auto()
-    """A loss scaler leaves the step out after an overflow, and the guard takes no notice of it."""
+    """A loss scaler leaves the step out after an overflow that a lower scale may mend, and the guard takes no
+    notice of it."""
 
 
 @dataclass

@@ -143,7 +143,7 @@ class Steps:
         self.step.stepped.add(id(optimizer))
         if first:
             if self.scaling.overflowed():
-                self._skip_watching()
+                self._see_overflow()
             else:
                 self._begin()
         if self.step.is_left_out:
@@ -157,6 +157,16 @@ class Steps:
         self._hidden.show()
         if len(self.step.stepped) == len(self._watched.optimizers):
             self._end()
+
+    def left_out(self, optimizer: torch.optim.Optimizer) -> None:
+        """In place of ``open`` and ``close``, when a loss scaler has not made an optimizer's update."""
+        if id(optimizer) in self.step.stepped:
+            self._end()
+        first = not self.step.stepped
+        self.step.stepped.add(id(optimizer))
+        if first:
+            self._see_overflow()
+        self.close(optimizer)
 
     def by_hand(self) -> bool:
         """Before an update that no optimizer makes; says whether it shall be made."""
@@ -433,6 +443,14 @@ class Steps:
         # A closure makes further gradients, which nobody has judged.
         copies = self._protects and (self.core.wants_copy() or self.update.evaluations > 0)
         self.update.before(number, self.scan, copies=copies)
+
+    def _see_overflow(self) -> None:
+        """Judges a step that a loss scaler leaves out, unless a lower scale may mend it."""
+        if self.scaling.is_of_scale():
+            self._skip_watching()
+        else:
+            self.step.is_left_out = True
+            self._begin()
 
     def _skip_watching(self) -> None:
         """A loss scale that was too large: the step is left out by its own machinery."""

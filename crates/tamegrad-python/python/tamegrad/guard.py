@@ -72,7 +72,7 @@ class Guard:
         self._steps.incidents.attach(self._steps.passes)
         _live.add(self)
         self._steps.passes.attach()
-        self._steps.scaling.attach()
+        self._steps.scaling.attach(functools.partial(self._safely, self._steps.left_out))
         self._newcomers.know(self._watched.optimizers)
         self._newcomers.attach()
         for optimizer in self._watched.optimizers:
