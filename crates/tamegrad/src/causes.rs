@@ -142,6 +142,14 @@ named_enum! {
     }
 }
 
+impl Ground {
+    /// Whether it makes a NaN or Inf out of numbers of usual size, which no smaller gradient or step avoids.
+    pub(crate) fn is_sudden(self) -> bool {
+        use Ground::{BrokenData, EmptySet, ImpossibleTargets, LostEps, MaskedRow, Operation};
+        matches!(self, BrokenData | EmptySet | ImpossibleTargets | LostEps | MaskedRow | Operation)
+    }
+}
+
 /// A cause that the numbers support.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cause {

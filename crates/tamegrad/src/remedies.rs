@@ -96,6 +96,12 @@ impl RemedyName {
         self as usize
     }
 
+    /// Whether it makes numbers smaller, be they gradients or data.
+    fn scales(self) -> bool {
+        use RemedyName::{ClipGlobalNorm, ClipTensorNorm, ClipValue, ScaleInput, ScaleTarget};
+        matches!(self, ClipGlobalNorm | ClipTensorNorm | ClipValue | ScaleInput | ScaleTarget)
+    }
+
     /// Whether it changes the network or its data, and not only the steps that follow the first pass.
     fn changes_first_pass(self) -> bool {
         use RemedyName::{
@@ -361,7 +367,7 @@ pub(crate) struct Case<'a> {
     pub(crate) critical_multiple: Option<f64>,
     /// Whether only a log is known, and nothing of the model.
     pub(crate) is_log: bool,
-    /// Whether something was not finite.
+    /// Whether the first alarm was of something not finite.
     pub(crate) is_broken: bool,
     /// Whether it was so in the first pass, and not because of its data or the loss function.
     pub(crate) broke_at_once: bool,
@@ -393,10 +399,17 @@ impl<'a> Case<'a> {
             critical_multiple: record.critical_step.map(|critical| critical.multiple),
             learning_rate: known.filter_map(|row| row.learning_rate).rfind(|rate| rate.is_finite()),
             is_log: false,
-            is_broken: record.first_nonfinite.is_some(),
+            is_broken: record
+                .first_nonfinite
+                .is_some_and(|(step, _)| onset.is_none_or(|onset| step <= onset)),
             broke_at_once: record.broke_at_once()
                 && !origin.is_some_and(|origin| origin.place.is_loss()),
         }
+    }
+
+    /// Whether the run broke out of the calm, from what no smaller gradient or step avoids.
+    fn broke_suddenly(&self) -> bool {
+        self.is_broken && self.causes.first().is_some_and(|cause| cause.ground.is_sudden())
     }
 
     /// The best supported cause.
@@ -455,8 +468,13 @@ pub fn propose(run: &Run, origin: Option<&Origin>, causes: &[Cause]) -> Vec<Prop
 
 pub(crate) fn propose_for(case: &Case<'_>) -> Vec<Proposal> {
     let mut ranked: Vec<Proposal> = PROPOSE.iter().flat_map(|propose| propose(case)).collect();
-    if case.origin.is_some_and(|origin| origin.place.is_loss()) {
-        // What changes the model or its steps mends no loss function.
+    let is_in_loss = case.origin.is_some_and(|origin| origin.place.is_loss());
+    if case.broke_suddenly() {
+        // Numbers that are not finite can't be scaled.
+        ranked.retain(|proposal| !proposal.remedy.scales());
+    }
+    if is_in_loss || case.broke_suddenly() {
+        // What changes the model or its steps mends no loss function, and no data.
         ranked.retain(|proposal| {
             proposal.treats_cause
                 || matches!(proposal.remedy, RemedyName::SkipStep | RemedyName::Rewind)
@@ -581,6 +599,29 @@ mod tests {
             assert!(proposes(RemedyName::Reinitialise), "{broken_at}");
             for name in [RemedyName::SkipStep, RemedyName::WarmUp, RemedyName::ClipGlobalNorm] {
                 assert_eq!(proposes(name), skips, "{broken_at} {name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_clip_is_proposed_for_data_that_are_not_finite() {
+        use crate::causes::check::alarmed;
+        use crate::observe::{NamedInput, Observation};
+        use crate::signs::check::stats;
+        for (size, proposed) in [(f64::NAN, false), (1e4, true)] {
+            let data = [NamedInput { name: "x", stats: stats(size) }];
+            let usual = [NamedInput { name: "x", stats: stats(1.0) }];
+            let run = alarmed(Layout::default(), RunFacts::default(), 60, |step| Observation {
+                loss: Some(if step == 58 && size.is_nan() { size } else { 1.0 }),
+                inputs: if step == 58 { &data } else { &usual },
+                ..Observation::default()
+            });
+            let causes = crate::causes::weigh(&run, None);
+            assert_eq!(causes[0].name, CauseName::Data, "{size}");
+            let proposals = propose(&run, None, &causes);
+            for remedy in [RemedyName::ClipGlobalNorm, RemedyName::ClipValue] {
+                let is_there = proposals.iter().any(|proposal| proposal.remedy == remedy);
+                assert_eq!(is_there, proposed, "{size} {remedy:?}");
             }
         }
     }
