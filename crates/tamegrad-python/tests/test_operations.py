@@ -144,6 +144,17 @@ def all_ignored(out, x, y, bad):
     return functional.cross_entropy(out, torch.full_like(y, -100) if bad else y)
 
 
+def sum_in_half(out, x, y, bad):
+    p = out.half().softmax(1) * (2e4 if bad else 1.0)
+    return (1 / p.sum()).float() * p.sum().float() + out.square().mean()
+
+
+def product_in_half(out, x, y, bad):
+    p = out.half().softmax(1) * (2e2 if bad else 1.0)
+    gram = torch.einsum("ni,nj->ij", p, p) / 32
+    return (gram - gram.mean()).square().mean().float() + out.square().mean()
+
+
 LOSSES = {
     std_of_one: {"graph": "multiply", "step_fn": "std"},
     sqrt_of_zero: {"graph": "sqrt", "step_fn": "sqrt"},
@@ -152,9 +163,12 @@ LOSSES = {
     empty_mean: {"graph": "mean", "step_fn": "mean"},
     branch_not_taken: {"graph": "sqrt", "step_fn": "sqrt"},
     all_ignored: {"graph": "loss", "step_fn": "loss"},
+    sum_in_half: {"graph": "sum", "step_fn": "sum"},
+    product_in_half: {"graph": "matmul", "step_fn": "matmul"},
 }
 """Losses, with the kind of the operation that is found in the graph alone, and when the step is repeated."""
 WORDS = {"std": "a.std()", "sqrt": "sqrt()", "log": "p.log()", "mean": "mean()", "power": "pow(2)"}
+WORDS |= {"sum": "p.sum()", "matmul": "einsum"}
 
 
 @pytest.mark.parametrize("log", ["before", "number", "after", "never", "step_fn", "protect"])

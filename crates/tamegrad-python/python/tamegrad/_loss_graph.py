@@ -38,6 +38,11 @@ _LEARNT_STEPS = 3
 """Steps after which the operations of a loss are taken as known."""
 _SINGULAR = ("log", "sqrt", "std", "division", "power", "inverse-trigonometric")
 """Kinds whose derivative, or result, is not finite somewhere."""
+_OPERANDS = {
+    "multiply": (("self",), ("other",)),
+    "matmul": (("self", "mat1"), ("mat2",)),
+}
+"""The names under which nodes may keep their operands."""
 
 
 @dataclass
@@ -50,8 +55,12 @@ class _Node:
     name: str
     kind: str
     number: int
+    dtype: torch.dtype | None
+    """The type of its result."""
     saved: dict[str, torch.Tensor] = field(default_factory=dict)
     """What it has kept for the backward pass, and still has."""
+    given: list[_Node | None] = field(default_factory=list)
+    """What has made what it was given, in the order of its operands; ``None`` outside the loss."""
 
     def number_of(self, name: str) -> Any:
         """A number that it has kept, which stays when the backward pass is over."""
@@ -197,7 +206,7 @@ class LossGraph:
         for node in nodes:
             node.saved = self._saved[node.node] = saved_tensors(node.node)
         self._see_targets(nodes)
-        for fault in (_is_broken_forward, _was_given_broken):
+        for fault in (_breaks_forward, _was_given_broken):
             if self.operation is None:
                 self.operation = self._first(nodes, fault, backward=False)
 
@@ -288,10 +297,18 @@ class LossGraph:
         given = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
         # A result that is finite is 0 where a square root or a norm was given 0.
         given = given or [tensor for tensor in node.saved.values() if is_finite(tensor)]
-        operands: list[Operand] = [operand_of(tensor) for tensor in given]
+        operands: list[Operand] = [
+            operand_of(tensor, made_by=_maker_of(node, tensor)) for tensor in given
+        ]
+        result = node.saved.get("result")
+        wider_is_finite = None
         if _is_empty_mean(node):
             operands = [operand_of(torch.empty(0))]
-        result = node.saved.get("result")
+        elif not backward and _has_overflowed(node):
+            given = _operands_of(node)
+            operands, result = [operand_of(tensor) for tensor in given], _computed(node, given)
+            wide = _computed(node, [tensor.float() for tensor in given])
+            wider_is_finite = node.kind == "cast" or (wide is not None and is_finite(wide))
         return Operation(
             kind=node.kind,
             name=node.name,
@@ -302,7 +319,7 @@ class LossGraph:
             nan=0 if result is None or backward else int(torch.isnan(result).sum()),
             inf=0 if result is None or backward else count_of_inf(result),
             dtype_max=None if result is None else largest_of(result.dtype),
-            wider_is_finite=None,
+            wider_is_finite=wider_is_finite,
             compiled=node.name.startswith("compiled_function"),
         )
 
@@ -315,13 +332,16 @@ class LossGraph:
                 continue
             met.add(node)
             name, kind = name_and_kind(node.name())
-            number = node._sequence_nr()
-            nodes.append(_Node(node, f"{path}/{node.name()}", name, kind, number))
+            number, dtype = node._sequence_nr(), _dtype_of(node)
+            nodes.append(_Node(node, f"{path}/{node.name()}", name, kind, number, dtype))
             queue += [
                 (before, f"{nodes[-1].path}:{place}")
                 for place, (before, _) in enumerate(node.next_functions)
                 if before is not None
             ]
+        known = {node.node: node for node in nodes}
+        for node in nodes:
+            node.given = [known.get(before) for before, _ in node.node.next_functions]
         return nodes
 
     def _is_of_model(self, node: Any) -> bool:
@@ -388,6 +408,76 @@ def _is_broken_forward(node: _Node) -> bool:
         return result is not None and has_nan(result)
     has_result = node.kind in ("sqrt", "std", "norm", "exp", "division")
     return has_result and result is not None and not is_finite(result)
+
+
+def _breaks_forward(node: _Node) -> bool:
+    return _is_broken_forward(node) or _has_overflowed(node)
+
+
+def _has_overflowed(node: _Node) -> bool:
+    """Whether it made a number that is too large for float16 of finite ones, by what follows from the
+    tensors that were kept: sums and products keep no result."""
+    if node.dtype is not torch.float16:
+        return False
+    operands = _operands_of(node)
+    if not operands or not all(map(is_finite, operands)):
+        return False
+    result = _computed(node, operands)
+    return result is not None and not is_finite(result)
+
+
+def _operands_of(node: _Node) -> list[torch.Tensor]:
+    """What it was given, where all of that is known."""
+    names = _OPERANDS.get(node.kind, [()] * len(node.given))
+    operands = []
+    for place, options in enumerate(names):
+        kept = next((node.saved[name] for name in options if name in node.saved), None)
+        if kept is None and place < len(node.given):
+            kept = _result_of(node.given[place])
+        if kept is None:
+            return []
+        operands.append(kept)
+    return operands
+
+
+def _result_of(node: _Node | None) -> torch.Tensor | None:
+    """Its result, as it was kept, or as it follows from what was."""
+    if node is None:
+        return None
+    kept = node.saved.get("result")
+    return _computed(node, _operands_of(node)) if kept is None else kept
+
+
+def _computed(node: _Node, operands: list[torch.Tensor]) -> torch.Tensor | None:
+    """The result of some operations that keep none, in the type of the operands."""
+    if len(operands) == 2 and node.kind in _OPERANDS:
+        a, b = operands
+        return a * b if node.kind == "multiply" else a @ b
+    if len(operands) != 1 or node.dtype is None:
+        return None
+    (given,) = operands
+    if node.kind == "cast":
+        return given.to(node.dtype)
+    if node.kind not in ("sum", "mean") or given.shape != node.number_of("self_sym_sizes"):
+        return None
+    dims = node.number_of("dim")
+    # A node gives a negative dimension without its sign.
+    over = None if dims is None else [d - (1 << 64) if d >= 1 << 63 else d for d in dims]
+    return given.sum(over) if node.kind == "sum" else given.mean(over)
+
+
+def _maker_of(node: _Node, operand: torch.Tensor) -> str | None:
+    """The kind of the operation that has made an operand of a node, if it is one of the loss's."""
+    place = 1 if operand is node.saved.get("other") else 0
+    maker = node.given[place] if place < len(node.given) else None
+    return None if maker is None else maker.kind
+
+
+def _dtype_of(node: Any) -> torch.dtype | None:
+    try:
+        return node._input_metadata[0].dtype
+    except Exception:
+        return None
 
 
 def _was_given_broken(node: _Node) -> bool:
