@@ -104,6 +104,29 @@ def found_in(case, *parameters):
     return finder
 
 
+@pytest.mark.parametrize("keeps_output", [True, False])
+def test_a_pass_that_differs_when_it_is_repeated_is_no_evidence(keeps_output, told):
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.calls = nn.Linear(16, 4), [0]
+
+        def forward(self, x):
+            self.calls[0] += 1
+            out = self.layer(x)
+            return out.log() if self.calls[0] == BAD + 1 else out
+
+    kept = []
+
+    def loss(out, x, y, bad):
+        kept[:] = [out] if keeps_output else []
+        return functional.cross_entropy(out, y)
+
+    assert inspected(Counts(), loss).operation is None
+    reason = "finite where it was not" if keeps_output else "side effects"
+    assert any(reason in said for said in told())
+
+
 # --- the loss ----------------------------------------------------------------------------------
 
 

@@ -218,6 +218,18 @@ def test_a_parameter_group_that_is_added_is_watched():
     ]
 
 
+def test_an_optimizer_of_another_model_is_warned_of(told):
+    model, other = mlp(), mlp()
+    tamegrad.watch(model, torch.optim.SGD(other.parameters(), lr=0.1))
+    (warning,) = told()
+    assert "holds none of the model's parameters" in warning
+    # An input that is learned along with the model is no reason to warn.
+    learned = nn.Parameter(torch.ones(3))
+    tamegrad.watch(model, torch.optim.SGD([*model.parameters(), learned], lr=0.1))
+    tamegrad.watch(model, torch.optim.SGD([model[0].weight], lr=0.1))
+    assert told() == [warning]
+
+
 def test_a_recurrent_cell_is_a_layer_for_each_step():
     class Net(nn.Module):
         def __init__(self):

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import operator
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ class Call:
         self.args, self.kwargs = args, kwargs
         self.gradients: dict[int, torch.Tensor] = {}
         """The gradient that came to an output, by its place among the float outputs."""
+        self._outputs: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
+        """The outputs, as long as the loop holds them, with their versions."""
         self.autocast: list[tuple[str, torch.dtype]] = []
         """The kinds of device and the types of the autocast that was on."""
         self.chance: dict[str, Any] | None = None
@@ -48,12 +51,29 @@ class Call:
         return [(f"{self.name}.{name}", t) for name, t in found] if self.name else found
 
     def watch_outputs(self, output: Any) -> None:
-        """Keeps the gradients that will come to the outputs."""
+        """Keeps the gradients that will come to the outputs, and these while somebody else does."""
         for place, tensor in enumerate(tensors_of(output)):
             # On a parameter that a model gives out hooks would pile up.
             if tensor.grad_fn is not None:
                 # A call that runs no Python code, for it comes at every backward pass.
                 tensor.register_hook(functools.partial(operator.setitem, self.gradients, place))
+                self._outputs[place] = (weakref.ref(tensor), tensor._version)
+
+    def finite_outputs(self) -> dict[int, bool]:
+        """Whether each output is finite, by its place, of those that are still there as they were."""
+        own = [(place, known(), version) for place, (known, version) in self._outputs.items()]
+        return {
+            place: bool(tensor.isfinite().all())
+            for place, tensor, version in own
+            if tensor is not None and tensor._version == version
+        }
+
+    def is_told_by(self, output: Any) -> bool:
+        """Whether the outputs of the call run again are finite where its own were, as far as these are
+        known."""
+        known = self.finite_outputs()
+        again = dict(enumerate(tensors_of(output)))
+        return all(bool(again[p].isfinite().all()) == known[p] for p in known.keys() & again.keys())
 
     def without_gradients(self) -> Call:
         """The same call, without the gradients that came to its outputs."""

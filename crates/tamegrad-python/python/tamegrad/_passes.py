@@ -435,9 +435,12 @@ class Passes:
                     self.norm_of_one = float(nn.utils.get_total_norm(found))
                 self._tell_moved(moved)
                 if self._finder is not None:
-                    self._outputs_are_finite = self._finder.outputs_are_finite
+                    # A pass that goes by what it moves may have given others before.
+                    self._outputs_are_finite = self._finder.outputs_are_finite and not moved
             except Exception as error:
                 self._can_repeat = False
+                known = [is_known for call in self.calls for is_known in call.finite_outputs().values()]
+                self._outputs_are_finite = bool(known) and all(known)
                 self._teller.warn(
                     f"a pass could not be repeated to see its layers ({error}); from now on they are "
                     "sampled only every trace_every steps"

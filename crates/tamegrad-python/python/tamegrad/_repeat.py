@@ -35,6 +35,9 @@ def repeat(
 
     Parameters, their gradients, buffers, random states and the state that the modules hold are left as
     they were; what was moved besides random states and buffers is told.
+
+    Raises ``RuntimeError`` where a call gives other than finite outputs and did not before, or the other
+    way round.
     """
     chosen = _one_of_each(calls)
     modules = [probes.model, *(call.module for call in chosen)]
@@ -51,6 +54,8 @@ def repeat(
                 run = module if compiled_call(module) is None else module._call_impl
                 with call.context():
                     output = run(*call.args, **call.kwargs)
+                if not call.is_told_by(output):
+                    raise RuntimeError("run again, it is finite where it was not, or the other way round")
                 given_out.append(output)
                 for place, tensor in enumerate(tensors_of(output)):
                     gradient = call.gradients.get(place)

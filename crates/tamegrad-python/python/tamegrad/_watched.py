@@ -22,6 +22,11 @@ class Watched:
         self.parameters, self.names = _names.parameters_of(model, self.optimizers)
         self._slots = _layout.slots(self.optimizers)
 
+    def are_strange(self) -> bool:
+        """Whether none of them is the model's."""
+        own = {id(parameter) for parameter in self._model.parameters()}
+        return bool(own) and own.isdisjoint(map(id, self.parameters))
+
     def has_device(self) -> bool:
         """Whether a parameter lies in the memory of another device."""
         return any(p.device.type not in ("cpu", "meta") for p in self.parameters)

@@ -55,6 +55,11 @@ class Guard:
         self._watched = Watched(model, optimizers)
         _let_go_of(self._watched.parameters)
         self._teller = teller
+        if self._watched.are_strange():
+            teller.warn(
+                "the optimizer holds none of the model's parameters; was it made for another model, or "
+                "before this one was replaced? What it holds is watched under names like group0.0"
+            )
         self._steps = Steps(
             model, self._watched, options=options, teller=teller, on_error=self._fail, **parts
         )
