@@ -152,6 +152,10 @@ impl Prepared {
             },
             input_rms: Some(tamegrad_stats::scan(&train.inputs).rms()),
             dtype_max: Some(largest(self.dtype)),
+            constant_loss: match &train.targets {
+                Targets::Classes { classes, .. } => Some((*classes as f64).ln()),
+                Targets::Values { .. } => None,
+            },
         }
     }
 

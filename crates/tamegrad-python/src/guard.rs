@@ -182,7 +182,7 @@ impl Guard {
     /// Takes in a step before its update; `None` when it shall go on as without the guard.
     #[pyo3(signature = (
         step, gradients, *, loss = None, metric = None, learning_rate = None, trace = None,
-        inputs = None, targets = None, clipped_to = None,
+        inputs = None, targets = None, clipped_to = None, constant_loss = None,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
     fn observe(
@@ -196,6 +196,7 @@ impl Guard {
         inputs: Option<Vec<(String, Numbers)>>,
         targets: Option<Numbers>,
         clipped_to: Option<f64>,
+        constant_loss: Option<f64>,
     ) -> Option<Decision> {
         let trace = trace.map(|trace| trace.to_core(self.core.record().layout().layers.len()));
         let inputs = inputs.unwrap_or_default();
@@ -211,6 +212,7 @@ impl Guard {
             inputs: &inputs,
             targets: targets.map(stats),
             clipped_to,
+            constant_loss,
             ..Observation::default()
         });
         let decision = open.decision();

@@ -295,6 +295,35 @@ def test_a_loss_that_the_loop_leaves_out_is_none_of_the_next_step():
     assert guard.step_number == BAD and guard.diagnosis().onset is None
 
 
+@pytest.mark.parametrize("log", ["before", "number", "after"])
+def test_outputs_that_are_far_too_large_from_the_start_are_told(log):
+    def run(scale):
+        model = mlp(depth=2)
+        with torch.no_grad():
+            model[-1].weight.mul_(scale)
+        optimizer, guard = watched(model, lr=1e-6)
+        for x, y in batches(15):
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(x), y)
+            if log == "before":
+                guard.log(loss=loss)
+            loss.backward()
+            if log == "number":
+                guard.log(loss=loss.item())
+            optimizer.step()
+            if log == "after":
+                guard.log(loss=loss.item())
+        return guard.findings()
+
+    assert run(1.0) == []
+    found = run(100.0)[0]
+    assert (found.sign, found.step) == ("metric-stalls", 10 if log == "after" else 9)
+    assert (found.evidence[0].reference, found.evidence[0].against) == (
+        "constant",
+        pytest.approx(math.log(4)),
+    )
+
+
 def test_torch_is_as_it_was_when_the_last_guard_has_closed(bare):
     (_, first), (_, second) = watched(mlp()), watched(mlp())
     assert torch.autograd.backward is not bare

@@ -34,6 +34,9 @@ pub(crate) struct Borne {
     /// of the loss was the lowest.
     update: Option<f64>,
     best_update: Option<f64>,
+    /// Whether the loss has jumped since, from one step to the next: what does that is not the size of the
+    /// updates, which grew no faster.
+    jumped: bool,
     /// Steps in a row in which the loss was up and rate or updates were higher than what was borne.
     outgrown: u32,
 }
@@ -52,6 +55,7 @@ impl Default for Borne {
             latest: None,
             update: None,
             best_update: None,
+            jumped: false,
             outgrown: 0,
         }
     }
@@ -88,19 +92,23 @@ impl Borne {
             self.update = Some(self.update.map_or(log, average));
         }
         let Some(loss) = loss.filter(|loss| loss.is_finite()) else { return };
+        let rule = RULES.outgrown;
+        let spread = rule.sigmas * self.variance.sqrt();
+        self.jumped |= loss - self.average > spread.max(rule.of_descent * loss_range);
         self.take_loss(loss);
         if self.average <= self.best {
             (self.best, self.best_variance) = (self.average, self.variance);
+            self.jumped = false;
             self.rate = rate.or(self.rate);
             self.highest = self.highest.into_iter().chain(rate).reduce(f64::max);
             self.best_update = self.update;
         }
-        let rule = RULES.outgrown;
         // The spread of an exponential average of independent numbers.
         let sigma = (self.best_variance * (1.0 - DECAY) / (1.0 + DECAY)).sqrt();
         let rise = self.average - self.best;
         let is_up = rise > rule.sigmas * sigma && rise > rule.of_descent * loss_range;
-        let has_risen = self.has_risen(rate) || self.times_update() > rule.update_times;
+        let has_risen =
+            self.has_risen(rate) || !self.jumped && self.times_update() > rule.update_times;
         let is_outgrown = is_up && has_risen && self.count > SIGMA_MIN;
         self.outgrown = if is_outgrown { self.outgrown.saturating_add(1) } else { 0 };
     }

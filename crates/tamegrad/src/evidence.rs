@@ -185,6 +185,8 @@ named_enum! {
         Spread => "spread",
         /// How far the loss has come down so far.
         Descent => "descent",
+        /// What the best constant answer would have.
+        Constant => "constant",
         /// How many there are in all.
         Total => "total",
         /// What it was set to.

@@ -235,6 +235,9 @@ pub struct RunFacts {
     pub input_rms: Option<f64>,
     /// Largest finite value of the dtype that the model computes in.
     pub dtype_max: Option<f64>,
+    /// The loss of the best constant answer, or a number that it is not above: the logarithm of the number
+    /// of classes for a mean cross-entropy.
+    pub constant_loss: Option<f64>,
 }
 
 impl RunFacts {
@@ -246,6 +249,7 @@ impl RunFacts {
             target_rms: self.target_rms.or(other.target_rms),
             input_rms: self.input_rms.or(other.input_rms),
             dtype_max: self.dtype_max.or(other.dtype_max),
+            constant_loss: self.constant_loss.or(other.constant_loss),
         }
     }
 }
@@ -332,6 +336,8 @@ pub struct Observation<'a> {
     pub inputs: &'a [NamedInput<'a>],
     /// The batch's regression targets; `None` for classes.
     pub targets: Option<TensorStats>,
+    /// [`RunFacts::constant_loss`], where the batch shows it.
+    pub constant_loss: Option<f64>,
 }
 
 impl Observation<'_> {

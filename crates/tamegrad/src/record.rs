@@ -395,6 +395,7 @@ impl Record {
         if let Some(norm) = norm.filter(|norm| norm.is_finite()) {
             self.lowest_norm = Some(self.lowest_norm.map_or(norm, |lowest| lowest.min(norm)));
         }
+        self.facts.constant_loss = seen.constant_loss.or(self.facts.constant_loss);
         if let Some(loss) = seen.loss
             && self.clock <= 5
         {

@@ -196,6 +196,10 @@ pub struct MetricRule {
     pub steps_min: u64,
     /// Fraction of the unit from which a metric counts as converged.
     pub converged: f64,
+    /// Far from learning: a loss of more than this many times that of a constant answer ...
+    pub constant_times: f64,
+    /// ... for this many steps in a row.
+    pub constant_steps: u32,
 }
 
 /// A learning rate that is cut, not by plan.
@@ -529,6 +533,8 @@ pub const RULES: Rules = Rules {
         gain_min: 0.02,
         steps_min: 200,
         converged: 0.9,
+        constant_times: 2.0,
+        constant_steps: 10,
     },
     cut: Pair {
         live: CutRule {

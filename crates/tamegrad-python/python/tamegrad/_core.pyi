@@ -163,6 +163,7 @@ class Guard:
         inputs: list[tuple[str, _Numbers]] | None = None,
         targets: _Numbers | None = None,
         clipped_to: float | None = None,
+        constant_loss: float | None = None,
     ) -> Decision | None: ...
     def observe_update(
         self, updates: Updates | None = None, *, can_undo: bool = True

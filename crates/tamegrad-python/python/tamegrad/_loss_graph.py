@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,6 +99,9 @@ class LossGraph:
         self.operation: Operation | None = None
         """What has made the logged loss of this step not finite, while its graph lived."""
         self.labels: Labels | None = None
+        self.constants: list[tuple[float | None, float]] = []
+        """The value of a mean cross-entropy, where it need not be the loss that is logged, and what a
+        constant answer would have; of this step and the one before, among the first."""
         self.target_range: TargetRange | None = None
         self.is_listening = False
         """Whether nodes that are made now keep their line."""
@@ -112,6 +116,7 @@ class LossGraph:
         self._looked_at: tuple[tuple[int, int] | None, bool] = (None, False)
         """The call whose loss was looked at last, and whether before its backward pass."""
         self._learnt = 0
+        self._looks_left = _LEARNT_STEPS
         self._is_singular = False
         self._is_off = False
         """Whether an error in here has ended it."""
@@ -166,6 +171,7 @@ class LossGraph:
             root = getattr(loss, "grad_fn", None)
             if root is not None and self._is_new(value, begins_backward):
                 self._see(root, value)
+                self._see_constant(root, value, begins_backward)
         except Exception:
             self._turn_off()
 
@@ -200,6 +206,14 @@ class LossGraph:
             self._see_broken(self._walk())
         elif self._is_singular:
             self._keep_saved()
+
+    def _see_constant(self, root: Any, value: float | None, begins_backward: bool) -> None:
+        if self._looks_left == 0:
+            return
+        self._looks_left -= 1
+        constant = _constant_loss_of(root)
+        if constant is not None and not (begins_backward and value is None):
+            self.constants.append((value if begins_backward else None, constant))
 
     def _see_broken(self, nodes: list[_Node]) -> None:
         """Looks for what has made the loss not finite, while its graph lives."""
@@ -246,6 +260,7 @@ class LossGraph:
         """Ends the step."""
         self.stop_listening()
         self.operation, self.labels, self.target_range = None, None, None
+        self.constants = self.constants[-1:] if self._looks_left else []
         self._root, self._saved = None, {}
         self._calls, self._earlier = [], self._calls
         self._looked_at = (None, False)
@@ -471,6 +486,14 @@ def _maker_of(node: _Node, operand: torch.Tensor) -> str | None:
     place = 1 if operand is node.saved.get("other") else 0
     maker = node.given[place] if place < len(node.given) else None
     return None if maker is None else maker.kind
+
+
+def _constant_loss_of(root: Any) -> float | None:
+    """The loss of an answer that is the same for all classes, where a loss is a mean cross-entropy."""
+    if not name_and_kind(root.name())[0].startswith("nll_loss") or root._saved_reduction != 1:
+        return None
+    scores = root._saved_self
+    return math.log(scores.shape[1 if scores.dim() > 1 else 0])
 
 
 def _dtype_of(node: Any) -> torch.dtype | None:

@@ -311,6 +311,7 @@ class Passes:
         self._has_told_broken = bool(is_seen and not (losses and self._is_own))
         if self._has_told_broken:
             losses = [self._broken_loss]
+        constant_loss = self._constant_loss(losses)
         self.forget_losses()
         metric, self._metric = self._metric, None
         given, self._data = self._data, None
@@ -329,7 +330,17 @@ class Passes:
             "trace": self.trace,
             "inputs": inputs,
             "targets": targets,
+            "constant_loss": constant_loss,
         }
+
+    def _constant_loss(self, losses: list[Any]) -> float | None:
+        """What a constant answer would have of the loss at hand, where its graph tells."""
+        logged = losses[-1] if losses else None
+        for value, constant in self.loss_graph.constants:
+            is_float = isinstance(logged, float) and value is not None
+            if losses and (value is None or (is_float and math.isclose(logged, value, rel_tol=1e-3))):
+                return constant
+        return None
 
     def take_losses(self) -> list[Any]:
         """The losses that were logged since the step; they are used up."""

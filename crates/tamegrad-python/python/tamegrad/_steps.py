@@ -293,6 +293,7 @@ class Steps:
             inputs=inputs,
             targets=targets,
             clipped_to=step.clipped_to,
+            constant_loss=seen["constant_loss"],
         )
         self._teller.log(step.number, loss, self.scan, self._watched.names)
         if self.core.wants_elasticities():

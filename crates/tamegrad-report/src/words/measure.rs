@@ -186,6 +186,7 @@ fn against(of: &Measure, reference: Reference, value: f64) -> String {
         Reference::Descent => format!("descent so far {value}"),
         Reference::Total => format!("of {value}"),
         Reference::Given => format!("set to {value}"),
+        Reference::Constant => format!("a constant answer {value}"),
         Reference::OnePass => format!("one pass {value}"),
         Reference::TypeMax => format!("number type's maximum {value}"),
     }

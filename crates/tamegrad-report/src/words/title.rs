@@ -25,6 +25,7 @@ fn known(sign: SignName, first: &Measure) -> Option<&'static str> {
             _ => "A gradient is NaN or Inf",
         },
         (S::MetricStalls, Q::Metric) => "The held-out metric deteriorates",
+        (S::MetricStalls, Q::Loss) => "The loss stays far above that of a constant answer",
         (S::MetricStalls, Q::BestMetric) => "The held-out metric does not improve",
         (S::UpdatesTooLarge, Q::UpdateRatio) => "An update changes much of a weight matrix",
         (S::UpdatesTooLarge, Q::MedianUpdateRatio) => "Updates grow with the learning rate",
@@ -76,7 +77,7 @@ mod tests {
                 of(Quantity::GradientNorm, 900.0).against(Reference::Usual, 1.0),
                 "A gradient norm has jumped",
             ),
-            (SignName::MetricStalls, of(Quantity::Loss, 1.0), "Metric stalls or deteriorates"),
+            (SignName::MetricStalls, of(Quantity::GradientNorm, 1.0), "Metric stalls or deteriorates"),
         ] {
             let finding = Finding::new(sign, Step(1), Severity::Alarm, vec![first]);
             assert_eq!(title(&finding), words, "{first:?}");

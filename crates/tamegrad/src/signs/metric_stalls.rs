@@ -13,7 +13,7 @@ pub(super) const DOC: Doc = Doc {
     name: "metric-stalls",
     title: "Metric stalls or deteriorates",
     what: "The metric on held-out data stays where it began, or falls back from the best it had \
-           reached.",
+           reached; or the training loss stays far above that of a constant answer.",
     why: "A large update can leave a network dead, with units that never fire or outputs that are \
           saturated. The loss is then finite and flat and no gradient is large any more; only the \
           metric shows that nothing is being learned.",
@@ -25,13 +25,17 @@ pub(super) const DOC: Doc = Doc {
              least {}). It stalls when, after a quarter of the run and at least {} steps, it has \
              gained less than {} since the first measurement and its best is below {}. A plateau \
              at a high level is convergence and does not fire. In logs the rule is the same, in \
-             units of the metric, and is judged at the end of the log.",
+             units of the metric, and is judged at the end of the log. It is an alarm when the loss is \
+             more than {} times that of the best constant answer for {} steps in a row; that loss is \
+             known, for instance, for a mean cross-entropy over K classes: ln K.",
             rule.measurements_min,
             rule.lost_of_gained,
             rule.lost_of_unit,
             rule.steps_min,
             rule.gain_min,
             rule.converged,
+            rule.constant_times,
+            rule.constant_steps,
         )
     },
     example: "Accuracy 0.10, 0.62, 0.88, then 0.31 and 0.10: 0.57 and 0.78 below the best.",
@@ -49,10 +53,30 @@ pub struct MetricStalls {
     best: f64,
     count: u32,
     below: u32,
+    /// Steps in a row whose loss was far above that of a constant answer.
+    above_constant: u32,
+}
+
+impl MetricStalls {
+    /// Whether the network has long been much worse than one that gives the same answer to all: its outputs
+    /// are far too large.
+    fn is_worse_than_constant(&mut self, run: &Run) -> Option<Finding> {
+        let (row, constant) = run.record.now().zip(run.record.facts.constant_loss)?;
+        let (loss, rule) = (row.loss?, RULES.metric);
+        let is_above = loss > rule.constant_times * constant;
+        self.above_constant = if is_above { self.above_constant.saturating_add(1) } else { 0 };
+        (self.above_constant >= rule.constant_steps).then(|| {
+            let loss = Measure::new(Quantity::Loss, loss).against(Reference::Constant, constant);
+            Finding::new(SignName::MetricStalls, row.step, Severity::Alarm, vec![loss])
+        })
+    }
 }
 
 impl Sign for MetricStalls {
     fn read(&mut self, run: &Run) -> Reading {
+        if let Some(finding) = self.is_worse_than_constant(run) {
+            return Reading::Fired(finding);
+        }
         let (record, rule) = (&run.record, RULES.metric);
         let needs = rule.measurements_min.saturating_sub(self.count);
         let unchanged = if needs > 0 { Reading::TooEarly { needs } } else { Reading::Quiet };
@@ -113,6 +137,26 @@ mod tests {
         ] {
             let (findings, _) = run(&mut MetricStalls::default(), &measured_every_100(&metrics));
             assert_eq!(steps(&findings), fires_at, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_loss_far_above_that_of_a_constant_answer_is_an_alarm() {
+        let constant = Some(10f64.ln());
+        for (name, loss, constant, fires_at) in [
+            ("too large for long", &[20.0; 30][..], constant, Some(9)),
+            ("nothing is known", &[20.0; 30], None, None),
+            ("too large for nine steps", &[[20.0; 9], [2.3; 9]].concat(), constant, None),
+            ("learns slowly", &[2.31; 30], constant, None),
+        ] {
+            let mut run = Run::new(crate::observe::Layout::default(), Default::default());
+            run.record.facts.constant_loss = constant;
+            let mut sign = MetricStalls::default();
+            let fired = loss.iter().enumerate().find(|(step, loss)| {
+                run.take(&crate::signs::check::seen(*step as u64, **loss, &[]));
+                matches!(sign.read(&run), Reading::Fired(found) if found.is_alarm())
+            });
+            assert_eq!(fired.map(|(step, _)| step), fires_at, "{name}");
         }
     }
 
