@@ -77,7 +77,11 @@ mod tests {
                 of(Quantity::GradientNorm, 900.0).against(Reference::Usual, 1.0),
                 "A gradient norm has jumped",
             ),
-            (SignName::MetricStalls, of(Quantity::GradientNorm, 1.0), "Metric stalls or deteriorates"),
+            (
+                SignName::MetricStalls,
+                of(Quantity::GradientNorm, 1.0),
+                "Metric stalls or deteriorates",
+            ),
         ] {
             let finding = Finding::new(sign, Step(1), Severity::Alarm, vec![first]);
             assert_eq!(title(&finding), words, "{first:?}");
