@@ -338,7 +338,9 @@ class Passes:
         logged = losses[-1] if losses else None
         for value, constant in self.loss_graph.constants:
             is_float = isinstance(logged, float) and value is not None
-            if losses and (value is None or (is_float and math.isclose(logged, value, rel_tol=1e-3))):
+            if losses and (
+                value is None or (is_float and math.isclose(logged, value, rel_tol=1e-3))
+            ):
                 return constant
         return None
 
@@ -450,7 +452,9 @@ class Passes:
                     self._outputs_are_finite = self._finder.outputs_are_finite and not moved
             except Exception as error:
                 self._can_repeat = False
-                known = [is_known for call in self.calls for is_known in call.finite_outputs().values()]
+                known = [
+                    is_known for call in self.calls for is_known in call.finite_outputs().values()
+                ]
                 self._outputs_are_finite = bool(known) and all(known)
                 self._teller.warn(
                     f"a pass could not be repeated to see its layers ({error}); from now on they are "

@@ -55,7 +55,9 @@ def repeat(
                 with call.context():
                     output = run(*call.args, **call.kwargs)
                 if not call.is_told_by(output):
-                    raise RuntimeError("run again, it is finite where it was not, or the other way round")
+                    raise RuntimeError(
+                        "run again, it is finite where it was not, or the other way round"
+                    )
                 given_out.append(output)
                 for place, tensor in enumerate(tensors_of(output)):
                     gradient = call.gradients.get(place)
