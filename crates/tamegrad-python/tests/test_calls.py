@@ -16,6 +16,8 @@ WRONG = [
     (TypeError, "targets: got list, want a torch.Tensor", lambda g: g.log(targets=[1.0, 2.0])),
     (TypeError, "loss: got str, want a number", lambda guard: guard.log(loss="abc")),
     (ValueError, r"shape \(4,\), want one number; .*mean", lambda g: g.log(loss=torch.ones(4))),
+    (ValueError, "loss: .* too large for a float", lambda guard: guard.log(loss=10**400)),
+    (ValueError, "loss: .* meta", lambda guard: guard.log(loss=torch.ones((), device="meta"))),
     (ValueError, "max_norm: got nan", lambda guard: guard.clip_(math.nan)),
     (ValueError, "for updates made by hand", lambda guard: guard.step(loss=1.0)),
 ]

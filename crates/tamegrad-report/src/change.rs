@@ -14,9 +14,14 @@ pub fn describe_change(change: &Change) -> String {
             "leave out or repair the rows of the batch that are unlike the others".into()
         }
         Change::FilterRows { input, rows } => {
-            let of = input.as_ref().map_or(String::new(), |name| format!(" of input {name}"));
+            let of = match input.as_deref() {
+                Some("input") => " of the input".to_owned(),
+                Some(name) => format!(" of input {name}"),
+                None => String::new(),
+            };
+            let noun = if rows.len() == 1 { "row" } else { "rows" };
             let rows: Vec<String> = rows.iter().map(|row| count(*row)).collect();
-            format!("leave out or repair rows {}{of}", rows.join(", "))
+            format!("leave out or repair {noun} {}{of}", rows.join(", "))
         }
         Change::FixLabels { classes: Some(classes) } => {
             format!("number the labels from 0 to {}", count(classes.saturating_sub(1)))
@@ -116,6 +121,10 @@ mod tests {
             (
                 Change::FilterRows { input: Some("x".into()), rows: vec![3, 1700] },
                 "leave out or repair rows 3, 1,700 of input x",
+            ),
+            (
+                Change::FilterRows { input: Some("input".into()), rows: vec![14] },
+                "leave out or repair row 14 of the input",
             ),
             (Change::FixLabels { classes: Some(10) }, "number the labels from 0 to 9"),
             (

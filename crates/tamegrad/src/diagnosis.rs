@@ -241,9 +241,23 @@ fn verdict(run: &Run) -> Verdict {
     }
 }
 
-/// Whether the last losses are below the first by more than they spread. Without losses nobody knows.
+/// Whether the last losses are below the first by more than they spread, or the metric has risen, which says
+/// more: the loss of a policy need not fall. Without losses nobody knows, nor with losses of both signs.
 fn has_learned(run: &Run) -> bool {
-    run.record.first_losses.median().is_none_or(|first| falls_below(first, run))
+    let losses = || run.record.recent(END_ROWS).iter().filter_map(|row| row.loss);
+    let has_both_signs = losses().any(|loss| loss < 0.0) && losses().any(|loss| loss > 0.0);
+    has_both_signs
+        || metric_has_risen(run)
+        || run.record.first_losses.median().is_none_or(|first| falls_below(first, run))
+}
+
+/// Whether the last third of the measurements of the metric is above the first by more than that spreads.
+fn metric_has_risen(run: &Run) -> bool {
+    let metrics: Vec<f64> = run.record.rows.iter().filter_map(|row| row.metric).collect();
+    let third = metrics.len() / 3;
+    let (first, last) = (&metrics[..third], &metrics[metrics.len() - third..]);
+    let medians = median(first.iter().copied()).zip(median(last.iter().copied()));
+    medians.is_some_and(|(before, after)| after > before + spread(first.iter().copied(), before))
 }
 
 /// Whether the last losses are below a level by more than they spread.
@@ -284,6 +298,12 @@ fn came_back(run: &Run, alarm: Step) -> bool {
     if stays_high || record.never_came_down(end) {
         return false;
     }
+    // Nor has one that stays where a constant answer would be.
+    let since = record.now().map_or(0, |row| row.step.0.saturating_sub(alarm.0));
+    let is_long_ago = since >= LEARNING_MIN;
+    if is_long_ago && record.facts.constant_loss.is_some_and(|constant| end > 0.98 * constant) {
+        return false;
+    }
     // Nor has one to come back to what it was before it had learned anything.
     let first = record.first_losses.iter().next().unwrap_or(level);
     let is_early = before.len() < 5 && record.steps_seen() >= LEARNING_MIN;
@@ -317,6 +337,50 @@ mod tests {
     fn falling(step: u64) -> (f64, f64) {
         let noise = noise(step as usize);
         (2.3 * (-(step as f64) / 80.0).exp() + 0.2 + 0.03 * noise, (0.2 * noise).exp())
+    }
+
+    #[test]
+    fn a_metric_that_rises_and_losses_of_both_signs_are_no_standstill() {
+        let verdict = |loss: fn(u64) -> f64, metric: fn(u64) -> f64| {
+            let mut guard =
+                Guard::new(Layout::default(), RunFacts::default(), GuardConfig::default());
+            for step in 0..300 {
+                let metric = (step % 20 == 0).then(|| metric(step));
+                let seen =
+                    Observation { gradient_norm: Some(1.0), metric, ..seen(step, loss(step), &[]) };
+                guard.observe(&seen, &[]);
+            }
+            guard.diagnosis().verdict
+        };
+        let flat = |step| 2.0 + 0.1 * noise(step as usize);
+        let (rising, level) = (|step| 20.0 + step as f64, |step| 20.0 + noise(step as usize));
+        assert_eq!(verdict(flat, level), Verdict::NotLearning);
+        assert_eq!(verdict(flat, rising), Verdict::Healthy);
+        assert_eq!(verdict(|step| 0.1 * noise(step as usize), level), Verdict::Healthy);
+    }
+
+    #[test]
+    fn a_loss_that_stays_where_a_constant_answer_would_be_has_not_come_back() {
+        for (constant_loss, expected) in
+            [(None, Verdict::Recovered), (Some(2.3), Verdict::Exploding)]
+        {
+            let facts = RunFacts { constant_loss, ..RunFacts::default() };
+            let mut guard = Guard::new(Layout::default(), facts, GuardConfig::default());
+            for step in 0..400 {
+                let (loss, norm) = match step {
+                    0..150 => (2.4 - 0.0005 * step as f64, 1.0),
+                    150..155 => (1e6, 1e12),
+                    _ => (2.3, 0.5),
+                };
+                let noise = noise(step as usize);
+                let seen = Observation {
+                    gradient_norm: Some(norm),
+                    ..seen(step, loss + 0.01 * noise, &[])
+                };
+                guard.observe(&seen, &[]);
+            }
+            assert_eq!(guard.diagnosis().verdict, expected, "{constant_loss:?}");
+        }
     }
 
     #[test]

@@ -9,11 +9,19 @@ import torch
 
 
 def number(name: str, value: Any) -> None:
-    """Raises ``TypeError`` for what is no number, and ``ValueError`` for a tensor of several; ``None``
-    is none that was given."""
-    if value is None or isinstance(value, Real):
+    """Raises ``TypeError`` for what is no number, and ``ValueError`` for a tensor of several or of none,
+    and for one that no float holds; ``None`` is none that was given."""
+    if value is None:
+        return
+    if isinstance(value, Real):
+        try:
+            float(value)
+        except OverflowError:
+            raise ValueError(f"{name}: got a number that is too large for a float") from None
         return
     if isinstance(value, torch.Tensor):
+        if value.is_meta:
+            raise ValueError(f"{name}: got a tensor on the meta device, which holds no number")
         if value.numel() != 1:
             raise ValueError(
                 f"{name}: got a tensor of shape {tuple(value.shape)}, want one number; reduce it "

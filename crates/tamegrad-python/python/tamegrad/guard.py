@@ -194,7 +194,7 @@ class Guard:
         ``torch.autograd.grad``, log it before that.
 
         Raises ``TypeError`` if a value is not a number or tensor, and ``ValueError`` if the loss has
-        several elements; the guard then goes on as before.
+        several elements, or is none that a float holds; the guard then goes on as before.
         """
         _checks.number("loss", loss)
         _checks.number("metric", metric)

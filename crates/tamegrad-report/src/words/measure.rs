@@ -49,6 +49,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::Sharpness => "sharpness along the update".into(),
         Quantity::LossScale => "loss scale".into(),
         Quantity::LossScaleHalvings => "halvings of the loss scale in a row".into(),
+        Quantity::NonFiniteElements if of.place == Place::Run => "NaN and Inf elements".into(),
         Quantity::NonFiniteElements => {
             format!("NaN and Inf elements in {}", place(of.place, names))
         }
