@@ -447,7 +447,8 @@ def _operands_of(node: _Node) -> list[torch.Tensor]:
     operands = []
     for place, options in enumerate(names):
         kept = next((node.saved[name] for name in options if name in node.saved), None)
-        if kept is None and place < len(node.given):
+        # The first operand of an `addmm` is none of the two.
+        if kept is None and node.kind != "matmul" and place < len(node.given):
             kept = _result_of(node.given[place])
         if kept is None:
             return []
@@ -467,7 +468,11 @@ def _computed(node: _Node, operands: list[torch.Tensor]) -> torch.Tensor | None:
     """The result of some operations that keep none, in the type of the operands."""
     if len(operands) == 2 and node.kind in _OPERANDS:
         a, b = operands
-        return a * b if node.kind == "multiply" else a @ b
+        if node.kind == "multiply":
+            return a * b
+        return (
+            a @ b if a.dim() and b.dim() and a.shape[-1] == b.shape[max(b.dim() - 2, 0)] else None
+        )
     if len(operands) != 1 or node.dtype is None:
         return None
     (given,) = operands
