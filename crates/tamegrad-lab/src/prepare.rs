@@ -143,6 +143,9 @@ impl Prepared {
     /// What holds for the whole run.
     pub(crate) fn facts(&self, recipe: &Recipe) -> RunFacts {
         let train = &self.dataset.train;
+        // A penalty on the weights has no constant answer.
+        let is_cross_entropy =
+            recipe.loss() == Loss::CrossEntropy && recipe.regularise == Regularise::default();
         RunFacts {
             planned_steps: Some(self.planned_steps),
             batch_size: Some(recipe.training.batch as u64),
@@ -153,8 +156,10 @@ impl Prepared {
             input_rms: Some(tamegrad_stats::scan(&train.inputs).rms()),
             dtype_max: Some(largest(self.dtype)),
             constant_loss: match &train.targets {
-                Targets::Classes { classes, .. } => Some((*classes as f64).ln()),
-                Targets::Values { .. } => None,
+                Targets::Classes { classes, .. } if is_cross_entropy => {
+                    Some((*classes as f64).ln())
+                }
+                _ => None,
             },
         }
     }

@@ -534,7 +534,7 @@ pub const RULES: Rules = Rules {
         steps_min: 200,
         converged: 0.9,
         constant_times: 2.0,
-        constant_steps: 10,
+        constant_steps: 20,
     },
     cut: Pair {
         live: CutRule {

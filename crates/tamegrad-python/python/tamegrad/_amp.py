@@ -42,6 +42,8 @@ class Scaling:
         self._latest: weakref.ref[Any] | None = None
         self._losses: list[torch.Tensor] = []
         """What was scaled since the last step, before it was."""
+        self.has_opened = False
+        """Whether an optimizer has begun its update since a scaler was last asked to make one."""
         self._left_out: Callable[[torch.optim.Optimizer], None] = lambda _: None
 
     def attach(self, left_out: Callable[[torch.optim.Optimizer], None]) -> None:
@@ -68,11 +70,11 @@ class Scaling:
                 self._losses.append(losses.detach())
 
     def note_step(self, scaler: Any, optimizer: torch.optim.Optimizer) -> None:
-        """Takes in that a scaler was asked to make an optimizer's update. One that divides by the scale
-        itself leaves it out itself, and is seen to."""
+        """Takes in that a scaler was asked to make an optimizer's update, and may have left it out: not one
+        that has begun, whose optimizer divides by the scale itself or has found nothing infinite."""
         is_own = any(own is optimizer for own in self.optimizers)
-        is_called = getattr(optimizer, "_step_supports_amp_scaling", False)
-        if is_own and not is_called and _found_inf(scaler, optimizer):
+        # Reading what a device has found waits for it.
+        if is_own and not self.has_opened and _found_inf(scaler, optimizer):
             self._left_out(optimizer)
 
     def is_of_scale(self) -> bool:
@@ -168,10 +170,12 @@ def _see_scalers() -> None:
 
         @functools.wraps(original_step)
         def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            scalings = list(_live) if self.is_enabled() else []
+            for scaling in scalings:
+                scaling.has_opened = False
             result = original_step(self, optimizer, *args, **kwargs)
-            if self.is_enabled():
-                for scaling in list(_live):
-                    scaling.note_step(self, optimizer)
+            for scaling in scalings:
+                scaling.note_step(self, optimizer)
             return result
 
         scalers.scale, scalers.step = scale, step

@@ -137,6 +137,7 @@ class Steps:
         """Before an optimizer's update; before the first one of a step the core decides."""
         self._rate.restore()
         self._hidden.show()
+        self.scaling.has_opened = True
         if id(optimizer) in self.step.stepped:
             self._end()
         first = not self.step.stepped

@@ -144,9 +144,9 @@ mod tests {
     fn a_loss_far_above_that_of_a_constant_answer_is_an_alarm() {
         let constant = Some(10f64.ln());
         for (name, loss, constant, fires_at) in [
-            ("too large for long", &[20.0; 30][..], constant, Some(9)),
+            ("too large for long", &[20.0; 30][..], constant, Some(19)),
             ("nothing is known", &[20.0; 30], None, None),
-            ("too large for nine steps", &[[20.0; 9], [2.3; 9]].concat(), constant, None),
+            ("too large for 19 steps", &[[20.0; 19], [2.3; 19]].concat(), constant, None),
             ("learns slowly", &[2.31; 30], constant, None),
         ] {
             let mut run = Run::new(crate::observe::Layout::default(), Default::default());
