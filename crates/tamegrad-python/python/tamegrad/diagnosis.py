@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,11 @@ class Measure:
         return self.text
 
 
+def _one_nan(value: Any) -> Any:
+    """The same object for every NaN, so that a measure of one is equal to itself."""
+    return math.nan if value != value else value
+
+
 @dataclass(frozen=True)
 class Finding:
     """A sign that fired."""
@@ -58,7 +64,7 @@ class Finding:
     @classmethod
     def _of(cls, row: Any) -> Finding:
         *head, evidence, title = row
-        return cls(*head, [Measure(*measure) for measure in evidence], title)
+        return cls(*head, [Measure(*map(_one_nan, measure)) for measure in evidence], title)
 
 
 @dataclass(frozen=True)
