@@ -345,3 +345,26 @@ def test_what_no_scale_mends_is_no_harmless_overflow(broken, given, clips, fused
         # While the scale was above 1 it might have been too large: such steps do not count.
         assert guard.step_number == 2 * fault - (halvings if broken == "gradients" else 0)
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+class OwnScale(torch.amp.GradScaler):
+    """Scales by a method of its own, as FSDP's does."""
+
+    def scale(self, outputs):
+        if self._scale is None:
+            self._lazy_init_scale_growth_tracker(outputs.device)
+        return outputs * self._scale
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_overflow_of_a_scaler_of_ones_own_is_no_alarm(fused, mode):
+    model, scaler = net(), OwnScale("cpu", init_scale=2.0**40)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    for x, y in batches(40):
+        optimizer.zero_grad()
+        scaler.scale(loss_of(model, x, y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert 2.0 < scaler.get_scale() < 2.0**40
+    assert_calm(guard)

@@ -34,8 +34,8 @@ pub(crate) struct Borne {
     /// of the loss was the lowest.
     update: Option<f64>,
     best_update: Option<f64>,
-    /// Whether the loss has jumped since, from one step to the next: what does that is not the size of the
-    /// updates, which grew no faster.
+    /// Whether the loss has jumped from one step to the next since then: updates that outgrow a run raise it
+    /// over many steps.
     jumped: bool,
     /// Steps in a row in which the loss was up and rate or updates were higher than what was borne.
     outgrown: u32,

@@ -70,17 +70,22 @@ class Scaling:
                 self._losses.append(losses.detach())
 
     def note_step(self, scaler: Any, optimizer: torch.optim.Optimizer) -> None:
-        """Takes in that a scaler was asked to make an optimizer's update, and may have left it out: not one
-        that has begun, whose optimizer divides by the scale itself or has found nothing infinite."""
+        """Takes in that a scaler was asked to make an optimizer's update. If the update has not begun, the
+        scaler may have left it out."""
         is_own = any(own is optimizer for own in self.optimizers)
         # Reading what a device has found waits for it.
         if is_own and not self.has_opened and _found_inf(scaler, optimizer):
+            # A subclass may have a `scale` of its own, which we do not see.
+            self._latest = weakref.ref(scaler)
             self._left_out(optimizer)
 
     def is_of_scale(self) -> bool:
-        """Whether an overflow of this step may be that of the scale alone: what was scaled is finite, and
-        is multiplied by more than 1."""
-        return self.scale() > 1.0 and all(bool(loss.isfinite().all()) for loss in self._losses)
+        """Whether an overflow of this step may be due to the scale alone: the losses are finite, as far as
+        they are known, and the scale is above 1 or not known."""
+        if self._scaler() is None and not self.is_fused():
+            return True
+        scale = self.scale() if self._scaler() is not None else 1.0 / self.factor()
+        return scale > 1.0 and all(bool(loss.isfinite().all()) for loss in self._losses)
 
     def end(self) -> None:
         """Ends the step."""

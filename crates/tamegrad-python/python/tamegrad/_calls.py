@@ -68,7 +68,7 @@ class Call:
             if tensor is not None and tensor._version == version
         }
 
-    def is_told_by(self, output: Any) -> bool:
+    def agrees_with(self, output: Any) -> bool:
         """Whether the outputs of the call run again are finite where its own were, as far as these are
         known."""
         known = self.finite_outputs()

@@ -448,7 +448,7 @@ class Passes:
                     self.norm_of_one = float(nn.utils.get_total_norm(found))
                 self._tell_moved(moved)
                 if self._finder is not None:
-                    # A pass that goes by what it moves may have given others before.
+                    # A pass that depends on what it changes may have given other outputs before.
                     self._outputs_are_finite = self._finder.outputs_are_finite and not moved
             except Exception as error:
                 self._can_repeat = False

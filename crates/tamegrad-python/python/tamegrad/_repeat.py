@@ -54,7 +54,7 @@ def repeat(
                 run = module if compiled_call(module) is None else module._call_impl
                 with call.context():
                     output = run(*call.args, **call.kwargs)
-                if not call.is_told_by(output):
+                if not call.agrees_with(output):
                     raise RuntimeError(
                         "run again, it is finite where it was not, or the other way round"
                     )
