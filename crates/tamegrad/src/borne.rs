@@ -37,6 +37,7 @@ pub(crate) struct Borne {
     /// Whether the loss has jumped from one step to the next since then: updates that outgrow a run raise it
     /// over many steps.
     jumped: bool,
+    latest_loss: Option<f64>,
     /// Steps in a row in which the loss was up and rate or updates were higher than what was borne.
     outgrown: u32,
 }
@@ -56,6 +57,7 @@ impl Default for Borne {
             update: None,
             best_update: None,
             jumped: false,
+            latest_loss: None,
             outgrown: 0,
         }
     }
@@ -94,7 +96,8 @@ impl Borne {
         let Some(loss) = loss.filter(|loss| loss.is_finite()) else { return };
         let rule = RULES.outgrown;
         let spread = rule.sigmas * self.variance.sqrt();
-        self.jumped |= loss - self.average > spread.max(rule.of_descent * loss_range);
+        let rise = loss - self.latest_loss.replace(loss).unwrap_or(loss);
+        self.jumped |= rise > spread.max(rule.of_descent * loss_range);
         self.take_loss(loss);
         if self.average <= self.best {
             (self.best, self.best_variance) = (self.average, self.variance);
@@ -188,6 +191,19 @@ mod tests {
         let back = if rises { (step as f64 - 100.0).max(0.0) } else { 0.0 };
         let fallen = (step.min(100)) as f64;
         1.0 - 0.008 * fallen + 0.01 * back + 0.05 * (step as f64 * 2.4).sin()
+    }
+
+    #[test]
+    fn a_loss_that_jumps_as_at_a_change_of_task_is_not_outgrown() {
+        let told_after = |rise: fn(usize) -> f64| {
+            let steps = (0..200).map(|at| {
+                let (up, ratio) = if at < 130 { (0.0, 0.01) } else { (rise(at - 129), 0.05) };
+                (loss(at, false) + up, 0.1, ratio)
+            });
+            told(steps).iter().any(Option::is_some)
+        };
+        assert!(!told_after(|_| 2.0));
+        assert!(told_after(|since| 0.03 * since as f64));
     }
 
     #[test]
