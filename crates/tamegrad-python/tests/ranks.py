@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import warnings
-from datetime import timedelta
 
 import torch
 from conftest import Switch, acted, batches, loss_of, mlp
@@ -15,7 +14,6 @@ from torch import distributed as dist
 from torch import nn
 
 import tamegrad
-import tamegrad._ranks
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
@@ -25,7 +23,7 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 def train(kind: str, mode: str | None, fault: str) -> dict:
     """``fault`` is the rank whose inputs are Inf at step 20, ``switch`` for a layer that multiplies by
     a thousand at step 120, ``clip`` for clipping to a norm of 0.05, ``bug`` for an error inside the
-    guard of rank 1 at step 10, or ``-``."""
+    guard of rank 1 at step 10, ``close`` for one that rank 1 closes there, or ``-``."""
     rank = dist.get_rank()
     inner = mlp(activation=nn.ReLU)
     switch = Switch()
@@ -43,9 +41,7 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
     else:
         model = inner
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    if fault == "bug":
-        tamegrad._ranks._PATIENCE = timedelta(seconds=5)
-    options = {"strict": fault != "bug", "run": os.environ.get("RUN")}
+    options = {"strict": fault not in ("bug", "close"), "run": os.environ.get("RUN")}
     guard = tamegrad.watch(model, optimizer, mode, **options) if mode else None
     norms, oracle = [], []
     for step, (x, y) in enumerate(batches(steps, size=64)):
@@ -55,6 +51,8 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
             x = x * math.inf
         if fault == "bug" and guard is not None and rank == 1 and step == 10:
             guard._steps.scan = None
+        if fault == "close" and guard is not None and rank == 1 and step == 10:
+            guard.close()
         switch.on = fault == "switch" and step == 120
         optimizer.zero_grad()
         loss = loss_of(model, x, y)
@@ -68,7 +66,7 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
         total = [float(full(p.grad).double().norm()) for p in model.parameters()]
         oracle.append(math.hypot(*total))
         optimizer.step()
-        if guard is not None and fault != "bug":
+        if guard is not None and fault not in ("bug", "close"):
             norms.append(guard.gradient_norm)
     each = [full(p).detach().double().flatten().tolist() for p in model.parameters()]
     weights = [full(p).detach().double().sum().item() for p in model.parameters()]
@@ -81,6 +79,7 @@ def train(kind: str, mode: str | None, fault: str) -> dict:
             "origin": diagnosis.origin,
             "actions": acted(guard),
             "stopped": guard._detached,
+            "failure": guard.failure,
             "culprits": guard.culprit_ranks,
             "run_folder": guard.run_folder and str(guard.run_folder),
         }

@@ -97,6 +97,15 @@ def test_clipping_is_that_of_torch_on_whole_tensors(tmp_path, kind):
 
 
 def test_when_tamegrad_fails_on_one_rank_all_stop_watching_and_train_on(tmp_path, kind):
-    bare, watched = run(tmp_path, kind, "bare", "bug"), run(tmp_path, kind, "observe", "bug")
+    expect_the_end_of_all(tmp_path, kind, "bug", "tamegrad failed inside on rank 1")
+
+
+def test_when_one_rank_closes_its_guard_the_others_do_not_wait_for_it(tmp_path):
+    expect_the_end_of_all(tmp_path, "ddp", "close", "tamegrad closed its guard on rank 1")
+
+
+def expect_the_end_of_all(tmp_path: Path, kind: str, fault: str, why: str) -> None:
+    bare, watched = run(tmp_path, kind, "bare", fault), run(tmp_path, kind, "observe", fault)
     assert [r["stopped"] for r in watched] == [True, True]
+    assert watched[0]["failure"].endswith(f"at step 10: OthersStopped: {why}"), "no timeout"
     assert [r["weights"] for r in watched] == [r["weights"] for r in bare]

@@ -16,15 +16,25 @@ from ._numbers import Numbers, merged
 
 _PATIENCE = timedelta(minutes=2)
 """How long a rank waits for the others. They come from one backward pass, which has kept them in step;
-who does not come has stopped watching."""
+who does not come has died."""
+
+_IS_HERE, _HAS_FAILED, _HAS_CLOSED = 0.0, 1.0, 2.0
+"""What each rank says of itself first whenever they exchange something."""
+
+_AT_ONCE = 31
+"""Numbers that fit in the same message."""
+
+
+class OthersStopped(RuntimeError):
+    """Another rank no longer watches, so that this one can't either."""
 
 
 class Ranks:
     """The ranks that train one model together; one alone when there are none.
 
-    They exchange some numbers in a group of their own. When tamegrad fails inside on one rank, that
-    rank stops watching; the others wait for it once, stop watching too, and the training goes on:
-    nothing of theirs is taken for a message of the loop.
+    They exchange some numbers in a group of their own, so that nothing of theirs is taken for a message
+    of the loop. A rank that stops watching says so in the place of its next message; the others then
+    stop watching too, and the training goes on.
     """
 
     def __init__(self, model: nn.Module, parameters: list[torch.Tensor], group: Any) -> None:
@@ -41,11 +51,24 @@ class Ranks:
         self.may_average_by_hand = not together and is_one_of_several and dist.get_world_size() > 1
         """Whether there are other ranks that may train the same model, which nothing here shows."""
         device = parameters[0].device if parameters else torch.device("cpu")
-        if self.size > 1 and group is None and dist.is_gloo_available():
-            group, device = dist.new_group(backend="gloo", timeout=_PATIENCE), torch.device("cpu")
+        self._has_own_group = self.size > 1 and dist.is_gloo_available()
+        if self._has_own_group:
+            members = dist.get_process_group_ranks(group)
+            device = torch.device("cpu")
+            group = dist.new_group(
+                members, backend="gloo", timeout=_PATIENCE, use_local_synchronization=True
+            )
         self._group = group
         self._device = device
+        self._farewell: Any = None
         self.know(parameters)
+
+    def leave(self, has_failed: bool) -> None:
+        """Tells the others that this rank stops watching; does not wait for them."""
+        if self._has_own_group and self._farewell is None and dist.is_initialized():
+            mine = self._message(_HAS_FAILED if has_failed else _HAS_CLOSED, [])
+            rows = [torch.empty_like(mine) for _ in range(self.size)]
+            self._farewell = dist.all_gather(rows, mine, group=self._group, async_op=True)
 
     def know(self, parameters: list[torch.Tensor]) -> None:
         """Notes which parameters are sharded."""
@@ -56,6 +79,7 @@ class Ranks:
         the maximum of magnitudes."""
         if self.size == 1 or not self._sharded:
             return
+        self._gather([])
         rows = [scan.get(index) for index in self._sharded]
         known = [row if row is not None else (0, 0, 0, 0, 0.0, 0.0, 0.0) for row in rows]
         # Squares of f64 norms stay in range when they are divided by the largest of all ranks.
@@ -84,6 +108,7 @@ class Ranks:
         """Makes the updates of shards those of the whole tensors."""
         if self.size == 1 or not self._sharded:
             return
+        self._gather([])
         rows = [updates.get(index) or (0.0, 0.0, 0, 0) for index in self._sharded]
         sums = torch.tensor([[r[0] ** 2, r[1] ** 2, r[2], r[3]] for r in rows], dtype=torch.float64)
         sums = self._reduce(sums, dist.ReduceOp.SUM).tolist()
@@ -175,9 +200,29 @@ class Ranks:
 
     def _gather(self, own: list[float]) -> list[list[float]]:
         """The numbers of every rank, in the order of the ranks."""
-        mine = torch.tensor(own, dtype=torch.float64, device=self._device)
+        fits = len(own) <= _AT_ONCE
+        table = self._exchange(self._message(_IS_HERE, own if fits else []))
+        said = [row[0] for row in table]
+        if any(said):
+            self._has_own_group = False
+            why = "failed inside" if _HAS_FAILED in said else "closed its guard"
+            ranks = [rank for rank, word in enumerate(said) if word]
+            raise OthersStopped(f"tamegrad {why} on rank {', '.join(map(str, ranks))}")
+        if fits:
+            return [row[1 : 1 + len(own)] for row in table]
+        return self._exchange(torch.tensor(own, dtype=torch.float64, device=self._device))
+
+    def _message(self, word: float, own: list[float]) -> torch.Tensor:
+        padded = [word, *own, *[0.0] * (_AT_ONCE - len(own))]
+        return torch.tensor(padded, dtype=torch.float64, device=self._device)
+
+    def _exchange(self, mine: torch.Tensor) -> list[list[float]]:
         rows = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(rows, mine, group=self._group)
+        try:
+            dist.all_gather(rows, mine, group=self._group)
+        except RuntimeError:
+            self._has_own_group = False
+            raise
         return torch.stack(rows).to("cpu").tolist()
 
     def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:

@@ -104,8 +104,9 @@ class Steps:
         self._awaited: tuple[Step, dict[str, Any]] | None = None
         """A deferred step, and what was logged for it."""
 
-    def detach(self) -> None:
+    def detach(self, has_failed: bool) -> None:
         """Puts back what is changed for the time of a step, and sees no more calls."""
+        self._ranks.leave(has_failed)
         self._hidden.show()
         self.scaling.detach()
         self.passes.detach()

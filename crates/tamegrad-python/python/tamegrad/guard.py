@@ -332,7 +332,7 @@ class Guard:
             _live.discard(self)
             self._hooks.detach_all()
             self._newcomers.detach()
-            self._steps.detach()
+            self._steps.detach(has_failed=self.failure is not None)
             if self._recording is not None:
                 how = self.failure and "tamegrad stopped watching"
                 self._recording.end(self._steps.core, how)
