@@ -69,7 +69,7 @@ pub(crate) enum Command {
     #[cfg(not(feature = "parquet"))]
     #[command(hide = true)]
     Export(NotBuilt),
-    /// Explain a sign, cause or remedy; without a name, list them all
+    /// Explain a sign, cause, remedy or rule; without a name, list them all
     Explain(Explain),
 }
 
@@ -300,7 +300,7 @@ pub(crate) struct Export {
 /// Arguments of `explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
-    /// A sign, cause or remedy, or `exploding-gradients` for an introduction
+    /// A sign, cause, remedy or rule, or `exploding-gradients` for an introduction
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// With `exploding-gradients`: the factors of the worked example, separated by commas

@@ -122,7 +122,7 @@ pub(crate) enum Failure {
     #[error("{0}{hint}", hint = way_out(.0))]
     Run(#[from] RunError),
     /// There is nothing of that name to explain.
-    #[error("got `{name}`, want the name of a sign, cause or remedy; hint: {hint}")]
+    #[error("got `{name}`, want the name of a sign, cause, remedy or rule; hint: {hint}")]
     Unknown {
         /// What was given.
         name: String,

@@ -11,7 +11,7 @@ use crate::text::{join, section};
 /// The name of the page on what exploding gradients are.
 pub const EXPLODING_GRADIENTS: &str = "exploding-gradients";
 
-/// The page of a sign, cause or remedy: its title, then its sections under their headings.
+/// The page of a sign, cause, remedy or rule: its title, then its sections under their headings.
 pub fn page(doc: &Doc, topic: Topic, style: &Style) -> String {
     let title = style.paint(Tone::Heading, doc.title);
     let mut lines = vec![format!("{title} ({}: {})", topic.as_str(), doc.name)];
@@ -34,9 +34,12 @@ pub fn list(style: &Style) -> String {
             "What they are, why they happen, how to recognise them, what helps",
         ),
     ];
-    for (topic, title) in
-        [(Topic::Sign, "Signs"), (Topic::Cause, "Causes"), (Topic::Remedy, "Remedies")]
-    {
+    for (topic, title) in [
+        (Topic::Sign, "Signs"),
+        (Topic::Cause, "Causes"),
+        (Topic::Remedy, "Remedies"),
+        (Topic::Rule, "Rules"),
+    ] {
         rows.push(heading(title));
         rows.extend(of(topic).map(|doc| entry(doc.name, doc.title)));
     }

@@ -4,7 +4,7 @@ use tamegrad_stats::{TensorStats, merge};
 
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::observe::NamedInput;
-use crate::rules::RULES;
+use crate::rules::{DATA_BATCHES, FIRST_BATCHES, RULES};
 use crate::running::Window;
 
 /// Inputs of a batch that are told apart; the further ones are taken together with the last.
@@ -24,14 +24,14 @@ pub struct BatchTrack {
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DataTrack {
-    /// RMS in the first five batches.
-    pub first_rms: Window<5>,
+    /// RMS in the first batches.
+    pub first_rms: Window<FIRST_BATCHES>,
     /// RMS in the last batches before the first alarm.
-    pub rms: Window<50>,
+    pub rms: Window<DATA_BATCHES>,
     /// Largest magnitude in the same batches.
-    pub max: Window<50>,
+    pub max: Window<DATA_BATCHES>,
     /// Elements in the same batches.
-    pub len: Window<50>,
+    pub len: Window<DATA_BATCHES>,
     /// Elements of the batch at the first alarm.
     pub len_at_alarm: Option<u64>,
     /// The latest batch's.
@@ -50,7 +50,7 @@ impl DataTrack {
     }
 
     fn note_first(&mut self) {
-        if let Some(latest) = self.latest.filter(|_| self.first_rms.len() < 5) {
+        if let Some(latest) = self.latest.filter(|_| self.first_rms.len() < FIRST_BATCHES) {
             self.first_rms.push(latest.rms());
         }
     }
@@ -103,7 +103,7 @@ impl BatchTrack {
     }
 
     /// The number by which a batch is unlike those before it: the largest element or the RMS of an
-    /// input, or the largest target, is above 4 times their median.
+    /// input, or the largest target, is far above their median.
     pub(crate) fn unlike(
         &self,
         inputs: &[NamedInput<'_>],
@@ -136,7 +136,7 @@ impl BatchTrack {
     }
 }
 
-fn unlike_median(quantity: Quantity, now: f64, before: &Window<50>) -> Option<Measure> {
+fn unlike_median(quantity: Quantity, now: f64, before: &Window<DATA_BATCHES>) -> Option<Measure> {
     let ratio = RULES.data.ratio;
     // Against zeros anything is large: they are a state at its start, or padding.
     let usual = before.median().filter(|usual| *usual > 0.0 && now > ratio * usual)?;

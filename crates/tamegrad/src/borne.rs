@@ -1,18 +1,10 @@
 //! What a run has borne: the learning rate, and the size of updates, at which its loss was at its best.
 
 use crate::evidence::Quantity;
-use crate::rules::RULES;
+use crate::rules::{OutgrownRule, RULES};
 
-/// Part of its past that the average of the loss keeps at each step.
-const DECAY: f64 = 0.9;
-/// The same of the updates, which are not measured at every step.
-const UPDATE_DECAY: f64 = 0.8;
-/// The same of the squared deviation of the loss from its average.
-const NOISE_DECAY: f64 = 0.98;
-/// Sigmas by which one loss moves the average at most, once there is a sigma.
-const WINSOR_SIGMAS: f64 = 3.0;
-/// Losses after which there is one.
-const SIGMA_MIN: u32 = 10;
+/// The numbers.
+const RULE: OutgrownRule = RULES.outgrown;
 
 /// Averages of the loss, with the learning rates that go with them.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,14 +82,13 @@ impl Borne {
         // A schedule makes updates larger; what is looked for is what else does.
         let of_rate = ratio.map(|ratio| (ratio / rate.unwrap_or(1.0)).ln());
         if let Some(log) = of_rate.filter(|log| log.is_finite()) {
-            let average = |old| UPDATE_DECAY * old + (1.0 - UPDATE_DECAY) * log;
+            let average = |old| RULE.update_decay * old + (1.0 - RULE.update_decay) * log;
             self.update = Some(self.update.map_or(log, average));
         }
         let Some(loss) = loss.filter(|loss| loss.is_finite()) else { return };
-        let rule = RULES.outgrown;
-        let spread = rule.sigmas * self.variance.sqrt();
+        let spread = RULE.sigmas * self.variance.sqrt();
         let rise = loss - self.latest_loss.replace(loss).unwrap_or(loss);
-        self.jumped |= rise > spread.max(rule.of_descent * loss_range);
+        self.jumped |= rise > spread.max(RULE.of_descent * loss_range);
         self.take_loss(loss);
         if self.average <= self.best {
             (self.best, self.best_variance) = (self.average, self.variance);
@@ -107,12 +98,12 @@ impl Borne {
             self.best_update = self.update;
         }
         // The spread of an exponential average of independent numbers.
-        let sigma = (self.best_variance * (1.0 - DECAY) / (1.0 + DECAY)).sqrt();
+        let sigma = (self.best_variance * (1.0 - RULE.decay) / (1.0 + RULE.decay)).sqrt();
         let rise = self.average - self.best;
-        let is_up = rise > rule.sigmas * sigma && rise > rule.of_descent * loss_range;
+        let is_up = rise > RULE.sigmas * sigma && rise > RULE.of_descent * loss_range;
         let has_risen =
-            self.has_risen(rate) || !self.jumped && self.times_update() > rule.update_times;
-        let is_outgrown = is_up && has_risen && self.count > SIGMA_MIN;
+            self.has_risen(rate) || !self.jumped && self.times_update() > RULE.update_times;
+        let is_outgrown = is_up && has_risen && self.count > RULE.sigma_min;
         self.outgrown = if is_outgrown { self.outgrown.saturating_add(1) } else { 0 };
     }
 
@@ -122,13 +113,13 @@ impl Borne {
             self.average = loss;
             return;
         }
-        let keep = NOISE_DECAY.min(1.0 - 1.0 / f64::from(self.count));
+        let keep = RULE.noise_decay.min(1.0 - 1.0 / f64::from(self.count));
         let mut deviation = loss - self.average;
-        if self.count > SIGMA_MIN {
-            let most = WINSOR_SIGMAS * self.variance.sqrt();
+        if self.count > RULE.sigma_min {
+            let most = RULE.winsor_sigmas * self.variance.sqrt();
             deviation = deviation.clamp(-most, most);
         }
-        self.average += (1.0 - DECAY) * deviation;
+        self.average += (1.0 - RULE.decay) * deviation;
         self.variance = keep * self.variance + (1.0 - keep) * deviation * deviation;
     }
 
@@ -140,7 +131,7 @@ impl Borne {
     /// Whether a rate is far above all that were borne.
     pub(crate) fn has_risen(&self, rate: Option<f64>) -> bool {
         let both = rate.zip(self.highest);
-        both.is_some_and(|(rate, highest)| rate > RULES.outgrown.rate_times * highest)
+        both.is_some_and(|(rate, highest)| rate > RULE.rate_times * highest)
     }
 
     /// How many times as large updates are, at the same rate, as when the loss was at its best; at least 1.
@@ -151,7 +142,7 @@ impl Borne {
 
     /// What shows that the run does not bear its steps, where that lasts.
     pub(crate) fn outgrown(&self) -> Option<Outgrown> {
-        if self.outgrown < RULES.outgrown.steps {
+        if self.outgrown < RULE.steps {
             return None;
         }
         let (quantity, value, borne) = if self.has_risen(self.latest) {

@@ -7,14 +7,24 @@ use crate::observe::LayerId;
 use crate::origin::Origin;
 use crate::run::Run;
 
-/// Declares the causes from one list, in the order of the alphabet: module, name, and what it is.
+/// Declares the causes from one list, in the order of the alphabet: module, name, whether it may be the
+/// cause of what broke outside the model, and what it is.
 macro_rules! causes {
-    ($($(#[$doc:meta])* $module:ident => $name:ident,)*) => {
+    ($($(#[$doc:meta])* $module:ident => $name:ident $($outside:ident)?,)*) => {
         $(pub(crate) mod $module;)*
 
         enum_of_docs! {
             /// Which cause.
             CauseName { $($(#[$doc])* $module => $name,)* }
+        }
+
+        impl CauseName {
+            /// Whether it may be the cause of what broke outside the model.
+            fn is_outside_model(self) -> bool {
+                match self {
+                    $(CauseName::$name => !<[&str]>::is_empty(&[$(stringify!($outside))?]),)*
+                }
+            }
         }
 
         /// What each cause weighs in a run.
@@ -24,23 +34,23 @@ macro_rules! causes {
 
 causes! {
     /// A gradient that is a sum where a mean is meant.
-    accumulation => Accumulation,
+    accumulation => Accumulation outside,
     /// An activation that grows faster than its input.
     activation => Activation,
     /// A batch unlike its siblings, or non-finite data.
-    data => Data,
+    data => Data outside,
     /// An average over nothing.
-    empty_set => EmptySet,
+    empty_set => EmptySet outside,
     /// Initial weights whose gains multiply far from 1.
     initialisation => Initialisation,
     /// The implementation of an operation, the compiler, or the hardware.
-    kernel => Kernel,
+    kernel => Kernel outside,
     /// Labels outside the classes.
-    labels => Labels,
+    labels => Labels outside,
     /// A learning rate that is too high, or a jump of it.
     learning_rate => LearningRate,
     /// A softmax over a row that is masked altogether.
-    masked_row => MaskedRow,
+    masked_row => MaskedRow outside,
     /// Normalisation that is missing or itself multiplies gradients.
     normalisation => Normalisation,
     /// The optimizer divides by 0.
@@ -48,37 +58,15 @@ causes! {
     /// Adam's second moment lags behind the gradient.
     optimizer_state => OptimizerState,
     /// The range of the number type.
-    precision => Precision,
+    precision => Precision outside,
     /// A recurrent matrix that is multiplied at every time step.
     recurrence => Recurrence,
     /// A function at a point where it is infinite.
-    singular_operation => SingularOperation,
+    singular_operation => SingularOperation outside,
     /// One huge update left a network that no longer learns.
     spike_then_dead => SpikeThenDead,
     /// Targets far from the scale of the network's output.
-    unscaled_target => UnscaledTarget,
-}
-
-impl CauseName {
-    /// Whether it may be the cause of what broke outside the model.
-    fn is_outside_model(self) -> bool {
-        use CauseName::{
-            Accumulation, Data, EmptySet, Kernel, Labels, MaskedRow, Precision, SingularOperation,
-            UnscaledTarget,
-        };
-        matches!(
-            self,
-            Accumulation
-                | Data
-                | EmptySet
-                | Kernel
-                | Labels
-                | MaskedRow
-                | Precision
-                | SingularOperation
-                | UnscaledTarget
-        )
-    }
+    unscaled_target => UnscaledTarget outside,
 }
 
 named_enum! {

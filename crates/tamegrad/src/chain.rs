@@ -3,10 +3,12 @@
 use tamegrad_stats::TensorStats;
 
 use crate::observe::{LayerId, LayerSample, LayerTrace, Layout, Step};
+use crate::rules::RULES;
 use crate::running::median;
 
 /// The gains outside of which a layer is marked: it more than doubles or halves what passes.
-pub const USUAL_GAIN: std::ops::RangeInclusive<f64> = 0.5..=2.0;
+pub const USUAL_GAIN: std::ops::RangeInclusive<f64> =
+    RULES.origin.gain_low..=RULES.origin.gain_high;
 
 /// One layer's factors.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -185,10 +187,7 @@ pub struct StandsOut {
     pub is_forward: bool,
 }
 
-/// How many times the median of the others a gain must be to stand out.
-pub(crate) const STANDS_OUT: f64 = 4.0;
-
-/// The layer whose gain is above 2 and most times the median, if that is above 4. The first and the
+/// The layer whose gain is above usual and most times the median, if that is far enough. The first and the
 /// last of the links change the width by design and are not held against the others; neither are
 /// layers that only normalise and blocks, whose layers speak for themselves.
 pub fn stands_out(links: &[&Link]) -> Option<StandsOut> {
@@ -202,7 +201,7 @@ pub fn stands_out(links: &[&Link]) -> Option<StandsOut> {
         let inner = known.get(1..known.len().checked_sub(1)?)?;
         let usual = median(inner.iter().map(|(_, gain)| *gain))?;
         let (layer, gain) = *inner.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-        let limit = USUAL_GAIN.end().max(STANDS_OUT * usual);
+        let limit = USUAL_GAIN.end().max(RULES.origin.stands_out * usual);
         let found = StandsOut { layer, gain, usual, is_forward };
         (inner.len() >= 3 && gain > limit).then_some(found)
     };

@@ -10,7 +10,7 @@ use crate::observe::Step;
 use crate::origin::{self, Origin};
 use crate::record::Row;
 use crate::remedies::{self, Proposal};
-use crate::rules::RULES;
+use crate::rules::{RULES, VerdictRule};
 use crate::run::Run;
 use crate::running::median;
 
@@ -167,11 +167,9 @@ pub(crate) fn summaries(findings: impl IntoIterator<Item = Finding>) -> Vec<Sign
 }
 
 /// Rows below which a run without an alarm is too short to be called healthy.
-pub const ROWS_MIN: usize = 20;
-/// Steps after which a loss should be below that of the first steps.
-const LEARNING_MIN: u64 = 100;
-/// Rows at the end that show the outcome.
-const END_ROWS: usize = 20;
+pub const ROWS_MIN: usize = RULE.steps_min;
+/// The numbers.
+const RULE: VerdictRule = RULES.verdict;
 
 /// Diagnoses a run. Where its record lacks something (individual tensors, gains), the diagnosis says
 /// less; it never guesses.
@@ -226,7 +224,7 @@ fn verdict(run: &Run) -> Verdict {
     let Some(alarm) = run.first_alarm() else {
         return match run.record.steps_seen() {
             steps if steps < ROWS_MIN as u64 => Verdict::TooEarly,
-            steps if steps >= LEARNING_MIN && !has_learned(run) => Verdict::NotLearning,
+            steps if steps >= RULE.learning_steps && !has_learned(run) => Verdict::NotLearning,
             _ => Verdict::Healthy,
         };
     };
@@ -244,7 +242,7 @@ fn verdict(run: &Run) -> Verdict {
 /// Whether the last losses are below the first by more than they spread, or the metric has risen, which says
 /// more: the loss of a policy need not fall. Without losses nobody knows, nor with losses of both signs.
 fn has_learned(run: &Run) -> bool {
-    let losses = || run.record.recent(END_ROWS).iter().filter_map(|row| row.loss);
+    let losses = || run.record.recent(RULE.end).iter().filter_map(|row| row.loss);
     let has_both_signs = losses().any(|loss| loss < 0.0) && losses().any(|loss| loss > 0.0);
     has_both_signs
         || metric_has_risen(run)
@@ -262,7 +260,7 @@ fn metric_has_risen(run: &Run) -> bool {
 
 /// Whether the last losses are below a level by more than they spread.
 fn falls_below(level: f64, run: &Run) -> bool {
-    let last = || run.record.recent(END_ROWS).iter().filter_map(|row| row.loss);
+    let last = || run.record.recent(RULE.end).iter().filter_map(|row| row.loss);
     median(last()).is_none_or(|end| end < level - spread(last(), end))
 }
 
@@ -274,7 +272,7 @@ fn spread(losses: impl Iterator<Item = f64>, median_loss: f64) -> f64 {
 /// The last loss is not finite, the last rows' gradients are not, or the last update broke a
 /// parameter.
 fn ends_nonfinite(run: &Run) -> bool {
-    let last = run.record.recent(3);
+    let last = run.record.recent(RULE.broken);
     let last_update = last.last().and_then(|row| row.update_ratio).unwrap_or(0.0);
     !last.is_empty() && (last.iter().all(Row::is_broken) || last_update.is_infinite())
         || last.last().is_some_and(|row| row.loss.is_some_and(|loss| !loss.is_finite()))
@@ -285,14 +283,14 @@ fn ends_nonfinite(run: &Run) -> bool {
 fn came_back(run: &Run, alarm: Step) -> bool {
     let record = &run.record;
     let before: Vec<f64> = record.rows_before(Some(alarm)).filter_map(|row| row.loss).collect();
-    let before = &before[before.len().saturating_sub(END_ROWS)..];
+    let before = &before[before.len().saturating_sub(RULE.end)..];
     let level = median(before.iter().copied()).or_else(|| record.first_losses.iter().next());
-    let end = median(record.recent(END_ROWS).iter().filter_map(|row| row.loss));
-    let quiet = run.is_quiet(END_ROWS as u64);
+    let end = median(record.recent(RULE.end).iter().filter_map(|row| row.loss));
+    let quiet = run.is_quiet(RULE.end as u64);
     let Some((level, end)) = level.zip(end) else { return quiet };
     // Without a calm level before the alarm, a loss that is lower than at first has not come back to
     // anything while the gradient is still very high.
-    let norm = median(record.recent(END_ROWS).iter().filter_map(|row| row.gradient_norm));
+    let norm = median(record.recent(RULE.end).iter().filter_map(|row| row.gradient_norm));
     let very_high = RULES.high_gradient.live.very_high;
     let stays_high = before.is_empty() && norm.is_some_and(|norm| norm > very_high);
     if stays_high || record.never_came_down(end) {
@@ -300,13 +298,15 @@ fn came_back(run: &Run, alarm: Step) -> bool {
     }
     // Nor has one that stays where a constant answer would be.
     let since = record.now().map_or(0, |row| row.step.0.saturating_sub(alarm.0));
-    let is_long_ago = since >= LEARNING_MIN;
-    if is_long_ago && record.facts.constant_loss.is_some_and(|constant| end > 0.98 * constant) {
+    let is_long_ago = since >= RULE.learning_steps;
+    if is_long_ago
+        && record.facts.constant_loss.is_some_and(|constant| end > RULE.of_constant * constant)
+    {
         return false;
     }
     // Nor has one to come back to what it was before it had learned anything.
     let first = record.first_losses.iter().next().unwrap_or(level);
-    let is_early = before.len() < 5 && record.steps_seen() >= LEARNING_MIN;
+    let is_early = before.len() < RULE.level_steps && record.steps_seen() >= RULE.learning_steps;
     if is_early && !falls_below(first, run) {
         return false;
     }

@@ -1,8 +1,8 @@
-//! The form of the text that explains a sign, cause or remedy.
+//! The form of the text that explains a sign, cause, remedy or rule.
 
 use crate::rules::{RULES, Rules};
 
-/// The explanation of a sign, cause or remedy.
+/// The explanation of a sign, cause, remedy or rule.
 #[derive(Debug, Clone, Copy)]
 pub struct Doc {
     /// Kebab-case name, as on the command line and in JSON.

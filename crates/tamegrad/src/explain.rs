@@ -1,7 +1,13 @@
-//! The texts of `explain`: one for each sign, cause and remedy.
+//! The texts of `explain`: one for each sign, cause and remedy, and for what is judged by rules beside them.
+
+mod guard;
+mod logs;
+mod origin;
+mod preflight;
+mod verdict;
 
 use crate::causes::CauseName;
-use crate::doc::Doc;
+use crate::doc::{Doc, enum_of_docs};
 use crate::evidence::named_enum;
 use crate::finding::SignName;
 use crate::remedies::RemedyName;
@@ -15,46 +21,86 @@ named_enum! {
         Cause => "cause",
         /// A remedy.
         Remedy => "remedy",
+        /// Something else that is judged by rules.
+        Rule => "rule",
     }
 }
 
-/// All texts: the signs first, then the causes, then the remedies.
+enum_of_docs! {
+    /// What is judged by rules beside signs, causes and remedies.
+    RuleName {
+        /// What the guard does.
+        guard => Guard,
+        /// Where it began.
+        origin => Origin,
+        /// What became of a run.
+        verdict => Verdict,
+        /// A run before it begins.
+        preflight => Preflight,
+        /// Logs.
+        logs => Logs,
+    }
+}
+
+/// All texts: the signs first, then the causes, the remedies and the other rules.
 pub fn all() -> Vec<(Topic, &'static Doc)> {
     let signs = SignName::ALL.iter().map(|name| (Topic::Sign, name.doc()));
     let causes = CauseName::ALL.iter().map(|name| (Topic::Cause, name.doc()));
     let remedies = RemedyName::ALL.iter().map(|name| (Topic::Remedy, name.doc()));
-    signs.chain(causes).chain(remedies).collect()
+    let rules = RuleName::ALL.iter().map(|name| (Topic::Rule, name.doc()));
+    signs.chain(causes).chain(remedies).chain(rules).collect()
 }
 
-/// Finds the text of a sign, cause or remedy by its name.
+/// Finds a text by its name.
 pub fn find(name: &str) -> Option<(Topic, &'static Doc)> {
     all().into_iter().find(|(_, doc)| doc.name == name)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::rules::{RULES, Rules};
+
+    /// The texts of all rules, with these numbers.
+    fn texts(rules: &Rules) -> String {
+        all().iter().map(|(_, doc)| (doc.rule)(rules)).collect()
+    }
+
+    /// The paths of the numbers in a value.
+    fn numbers(value: &Value, path: &str) -> Vec<String> {
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .flat_map(|(name, value)| numbers(value, &format!("{path}/{name}")))
+                .collect(),
+            _ => vec![path.to_owned()],
+        }
+    }
 
     #[test]
-    fn a_rule_that_changes_changes_its_text() {
-        use crate::rules::{LadderRule, MetricRule, RULES, Rules};
-        let ladder = LadderRule { skips: 7, ..RULES.ladder };
-        let metric = MetricRule { steps_min: 4321, ..RULES.metric };
-        let mut rules = Rules { ladder, metric, lag: 9.75, ..RULES };
-        rules.spike.live.sigmas = 6.5;
-        rules.cut.logs.after_alarm = 777;
-        for (name, number) in [
-            ("skip-step", "7 skips"),
-            ("metric-stalls", "4321"),
-            ("optimizer-state", "9.75"),
-            ("gradient-spikes", "6.5 sigma"),
-            ("learning-rate-falls", "777 records"),
-        ] {
-            let (_, doc) = find(name).expect("an entry");
-            let text = (doc.rule)(&rules);
-            assert!(text.contains(number), "{name}: {text}");
-            assert!(!(doc.rule)(&RULES).contains(number), "{name}");
-        }
+    fn a_rule_that_changes_changes_a_text() {
+        let given = serde_json::to_value(RULES).expect("rules are numbers");
+        let before = texts(&RULES);
+        let paths = numbers(&given, "");
+        let says_nothing = |path: &&String| {
+            let mut changed = given.clone();
+            // The same number of one constant, where a rule for logs has that of a live run.
+            let twin = path.replace("/logs/", "/live/");
+            let twin = (given.pointer(&twin) == given.pointer(path)).then_some(twin);
+            for place in std::iter::once((*path).clone()).chain(twin.filter(|twin| twin != *path)) {
+                let number = changed.pointer_mut(&place).expect("a path of this value");
+                *number = match number.as_u64() {
+                    Some(count) => (count + 7).into(),
+                    None => (1.37 * number.as_f64().expect("a number")).into(),
+                };
+            }
+            let rules: Rules = serde_json::from_value(changed).expect("rules");
+            texts(&rules) == before
+        };
+        assert!(paths.len() > 200, "{}", paths.len());
+        assert_eq!(paths.iter().filter(says_nothing).collect::<Vec<_>>(), Vec::<&String>::new());
     }
 
     #[test]

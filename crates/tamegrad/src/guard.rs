@@ -10,7 +10,7 @@ use crate::inspection::Inspection;
 use crate::jump;
 use crate::ladder::Ladder;
 use crate::observe::{
-    LayerTrace, Layout, Observation, OtherModel, RunFacts, Step, TensorId, TensorInfo, Update,
+    LayerTrace, Layout, Observation, OtherModel, RunFacts, Step, TensorInfo, Update,
 };
 use crate::record::{CriticalStep, Record};
 use crate::run::Run;
@@ -214,14 +214,7 @@ impl Guard {
 
     /// Observes the lag of Adam's second moment (RMS of g^2/v), measured at an alarm.
     pub fn observe_lag(&mut self, lag: &[Option<f64>]) {
-        let largest = lag
-            .iter()
-            .enumerate()
-            .filter_map(|(index, lag)| Some((TensorId(index), (*lag)?)))
-            .filter(|(_, lag)| !lag.is_nan())
-            .max_by(|a, b| a.1.total_cmp(&b.1));
-        let alarm_lag = &mut self.run.record.alarm_lag;
-        *alarm_lag = alarm_lag.or(largest);
+        self.run.record.take_lag(lag);
     }
 
     /// Observes what the integration has found out about an alarm. It may be told in parts: what is known
@@ -238,8 +231,7 @@ impl Guard {
     /// assert_eq!(guard.diagnosis().cause(), Some("singular-operation"));
     /// ```
     pub fn observe_inspection(&mut self, found: Inspection) {
-        let known = self.run.record.inspection.take().unwrap_or_default();
-        self.run.record.inspection = Some(known.or(found));
+        self.run.record.take_inspection(found);
     }
 
     /// The factor on the learning rate at the latest decision; exactly 1 if the guard leaves the rate
@@ -414,6 +406,7 @@ mod tests {
     use super::*;
     use crate::finding::Severity;
     use crate::observe::RunFacts;
+    use crate::observe::TensorId;
     use crate::signs::check::{layout, noise, seen, stats, update};
 
     /// Runs a guard in protect mode over given losses and norms of two tensors; returns the

@@ -9,23 +9,12 @@
 
 use crate::observe::{Observation, TensorInfo};
 use crate::record::TensorTrack;
-use crate::rules::RULES;
+use crate::rules::{JumpRule, RULES};
 use crate::run::{Jump, Run};
 use crate::running::{Baseline, median};
 
-/// Times its mean up to which a gradient or an update before the jump was a usual one.
-const USUAL: f64 = 2.0;
-/// The same in sigmas, for streams that are rough by nature.
-const USUAL_SIGMAS: f64 = 3.0;
-/// Times its mean up to which the gradient of the jump itself is one to learn from.
-const BEARABLE: f64 = 20.0;
-/// Height that is borne, in heights of the jump: momentum still goes the old way.
-const MARGIN: f64 = 1.5;
-/// Steps in a row without departure that end it, over which its height is measured anew, and whose
-/// learning rates are usual ones.
-const STEPS: usize = 20;
-/// Steps without an alarm or an action before the jump.
-const CALM_STEPS: u64 = 100;
+/// The numbers.
+const RULE: JumpRule = RULES.jump;
 
 /// Goes on with the jump of the run, or begins one; its record does not hold the step yet.
 pub(crate) fn follow(run: &mut Run, seen: &Observation<'_>) {
@@ -54,21 +43,21 @@ impl Jump {
         let is_known = total.gradient.count() >= warm_up
             && matrices().any(|(track, _)| track.update.count() >= warm_up);
         // Where not every update is looked at, the learning rate tells of those between.
-        let rates = || record.recent(STEPS).iter().filter_map(|row| row.learning_rate);
+        let rates = || record.recent(RULE.steps).iter().filter_map(|row| row.learning_rate);
         let has_usual_rate = || {
             let usual = median(rates());
-            rates().next_back().zip(usual).is_none_or(|(rate, usual)| rate <= USUAL * usual)
+            rates().next_back().zip(usual).is_none_or(|(rate, usual)| rate <= RULE.usual * usual)
         };
         let from_data = is_known
             && loss.is_finite()
             && run.departs(loss)
             && !run.departs(before)
-            && !run.is_troubled(CALM_STEPS)
+            && !run.is_troubled(RULE.calm_steps)
             && is_usual(&total.gradient, record.now()?.gradient_norm?)
             && matrices().all(has_usual_update)
             && has_usual_rate()
             && record.batch.unlike(seen.inputs, seen.targets).is_none()
-            && seen.whole_norm()? <= BEARABLE * total.gradient.mean().exp();
+            && seen.whole_norm()? <= RULE.gradient * total.gradient.mean().exp();
         from_data.then(|| Self { loss_ceiling: ceiling(run, loss), losses: [loss].into() })
     }
 
@@ -76,7 +65,7 @@ impl Jump {
     /// with the loss.
     fn next(mut self, run: &Run, loss: f64) -> Option<Self> {
         self.losses.push_back(loss);
-        if self.losses.len() <= STEPS {
+        if self.losses.len() <= RULE.steps {
             return Some(self);
         }
         self.losses.pop_front();
@@ -86,16 +75,16 @@ impl Jump {
     }
 }
 
-/// Whether a value is no more than its stream usually shows: twice its mean, or 3 sigmas above it.
+/// Whether a value is no more than its stream usually shows.
 pub(crate) fn is_usual(baseline: &Baseline, value: f64) -> bool {
     let above = value.ln() - baseline.mean();
-    above <= USUAL.ln().max(USUAL_SIGMAS * baseline.sigma())
+    above <= RULE.usual.ln().max(RULE.usual_sigmas * baseline.sigma())
 }
 
 /// The ceiling of a jump to `loss`.
 fn ceiling(run: &Run, loss: f64) -> f64 {
     let middle = run.record.calm_losses.median().unwrap_or(loss);
-    middle + MARGIN * (loss - middle)
+    middle + RULE.margin * (loss - middle)
 }
 
 #[cfg(test)]
@@ -133,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_jump_that_no_update_made_is_no_alarm_while_the_loss_comes_down() {
-        assert_eq!(all_alarms(&jumps_to(&LEARNS)), []);
+        assert_eq!(all_alarms(&jumps_to(&LEARNS)), [0_u64; 0]);
     }
 
     #[test]
@@ -253,6 +242,6 @@ mod tests {
     fn one_may_begin_while_a_small_one_lasts() {
         let mut given = jumps_to(&LEARNS);
         given[AT - 5].loss = Some(1.2);
-        assert_eq!(all_alarms(&given), []);
+        assert_eq!(all_alarms(&given), [0_u64; 0]);
     }
 }

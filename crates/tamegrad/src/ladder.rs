@@ -7,7 +7,6 @@ use crate::finding::{Finding, SignName};
 use crate::observe::{Step, TensorId, Update};
 use crate::rate_limit::RateLimit;
 use crate::record::{Row, TensorTrack};
-use crate::risk::TROUBLED_STEPS;
 use crate::rules::{LadderRule, RULES};
 use crate::run::Run;
 
@@ -16,13 +15,13 @@ const RULE: LadderRule = RULES.ladder;
 
 /// State of the ladder.
 ///
-/// Rungs: (1) a non-finite step is skipped; (2) a spike that alarms, or is 20 times the mean, is scaled to exp(mean + 3 sigma) of its
-/// own log norm before the optimizer's moments see it, and an update that would overthrow a
-/// matrix is made anew from gradients scaled down; (3) three actions in 50 steps, an alarm of the loss, or
-/// any alarm after the learning rate has risen, lower the rate ([`RateLimit`]); (4) a loss
-/// that stays up for 20 steps, or 10 skips in a row, rewinds the run; (5) what is left is a
-/// change of structure, which is proposed and never done by itself. A step that the data or the loss function
-/// has broken is skipped and does not count towards (3).
+/// Rungs: (1) a non-finite step is skipped; (2) a spike that alarms, or is tall, is scaled to near its own
+/// usual norm before the optimizer's moments see it, and an update that would overthrow a matrix is made
+/// anew from gradients scaled down; (3) several actions, an alarm of the loss, or any alarm after the
+/// learning rate has risen, lower the rate ([`RateLimit`]); (4) a loss that stays up, or a row of skips,
+/// rewinds the run; (5) what is left is a change of structure, which is proposed and never done by itself.
+/// A step that the data or the loss function has broken is skipped and does not count towards (3).
+/// `explain guard` has the numbers.
 #[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Ladder {
@@ -47,7 +46,7 @@ impl Ladder {
     }
 
     /// Decides one step. `snapshots` are the steps of the snapshots at hand, oldest first. Where the
-    /// loop itself clips the gradient to at most 20 times its usual norm, what is large but finite is
+    /// loop itself clips the gradient to a norm that is not tall, what is large but finite is
     /// bounded already: while the updates stay small, neither it nor the loss that goes with it is acted
     /// on.
     pub(crate) fn decide(
@@ -124,7 +123,7 @@ impl Ladder {
             return UpdateVerdict::Refuse;
         }
         let trouble = RULES.update.live.trouble;
-        if run.is_troubled(TROUBLED_STEPS) && ratio > trouble {
+        if run.is_troubled(RULE.trouble_steps) && ratio > trouble {
             UpdateVerdict::Shrink(trouble / ratio)
         } else {
             UpdateVerdict::Take
@@ -143,7 +142,7 @@ impl Ladder {
         if breaks(updates) {
             return false;
         }
-        if ratio > 2.0 * trouble {
+        if ratio > RULE.still_large * trouble {
             self.back_off(run, (trouble / ratio).min(RULE.back_off));
             return false;
         }
@@ -323,11 +322,11 @@ fn is_tall(track: &TensorTrack, norm: Option<f64>) -> bool {
         && norm.is_some_and(|norm| norm.ln() - track.gradient.mean() > RULE.tall_ratio.ln())
 }
 
-/// Scales the tensors that spike, or all of them when many do, to exp(mean + 3 sigma).
+/// Scales the tensors that spike, or all of them when many do, to some sigmas above their mean.
 fn scale_spikes(run: &Run) -> GradientAction {
     let record = &run.record;
     let target = |track: &TensorTrack, norm: f64| {
-        let limit = (track.gradient.mean() + 3.0 * track.gradient.sigma()).exp();
+        let limit = (track.gradient.mean() + RULE.scaled_to * track.gradient.sigma()).exp();
         (track.gradient.count() > 0 && norm > limit).then(|| limit / norm)
     };
     let total = record.now().and_then(|row| row.gradient_norm);

@@ -18,7 +18,7 @@ use crate::diagnosis::{Diagnosis, Seen, Verdict, summaries};
 use crate::evidence::{Measure, Names, Place};
 use crate::finding::{Finding, Severity, SignName};
 use crate::observe::{Step, TensorId};
-use crate::running::median;
+use crate::rules::RULES;
 
 /// One logged number.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -128,7 +128,7 @@ fn strain(sign: SignName, onset: i64, evidence: Vec<Measure>) -> Option<Finding>
 }
 
 /// Records below which a log without an alarm says nothing.
-pub const RECORDS_MIN: usize = 3;
+pub const RECORDS_MIN: usize = RULES.log_records_min;
 
 /// Diagnoses a run from its log. Where the log lacks something, the diagnosis says less.
 ///
@@ -254,13 +254,6 @@ fn names(history: &History<'_>) -> Names {
 fn tensor(names: &Names, name: &str) -> Place {
     let known = names.tensors.iter().position(|known| known == name);
     known.map_or(Place::Run, |index| Place::Tensor(TensorId(index)))
-}
-
-/// Centre and robust spread of values: the median and 1.4826 times the median distance from it.
-fn centre_and_spread(values: &[f64]) -> (f64, f64) {
-    let centre = median(values.iter().copied()).unwrap_or(0.0);
-    let distance = median(values.iter().map(|value| (value - centre).abs())).unwrap_or(0.0);
-    (centre, 1.4826 * distance)
 }
 
 /// The last `count` of the values, or all.

@@ -3,6 +3,8 @@
 pub use tamegrad_stats::Update;
 use tamegrad_stats::{TensorStats, merge};
 
+use crate::rules::RULES;
+
 /// The number of a training step; the first is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -105,19 +107,6 @@ pub struct TensorInfo {
     pub fan_in: Option<u64>,
 }
 
-/// Part of 1 / sqrt(fan-in) under which a weight has no size yet. Usual initialisations have an RMS of
-/// 0.5 (PyTorch's uniform) to 1.4 (He) times that, GPT-2's scaled projections 0.1 and more up to a
-/// width of 12,288; a class token of 1e-6, a hash grid of 1e-4 and zeros are far below, and so are what
-/// is small by design: the last layer of a policy (0.01) and a readout of muP (1 / fan-in) wider than
-/// 400.
-///
-/// The number is where trouble begins over what alarms in the first steps: at the limit an update of
-/// twice the weight is a tenth of a usual one. Adam at 1e-2 reaches that at a fan-in of 100, and there
-/// its first update, whose elements all have the size of the rate and the gradient's signs, moves the
-/// output by as much as the whole signal. A weight far under the limit is, when it passes it, as large
-/// as the updates that made it grow.
-pub(crate) const SIZE_MIN: f64 = 0.05;
-
 impl TensorInfo {
     /// Whether an update can be compared with the tensor's size: it is a matrix, and not one that starts
     /// almost at zero. Such a matrix is built up by its first updates, each many times its size, and is
@@ -125,7 +114,7 @@ impl TensorInfo {
     /// size.
     pub fn is_judged_by(&self, update: &Update) -> bool {
         let rms = update.weight_norm / (update.len.max(1) as f64).sqrt();
-        let least = |fan_in: u64| SIZE_MIN / (fan_in.max(1) as f64).sqrt();
+        let least = |fan_in: u64| RULES.update.live.size_min / (fan_in.max(1) as f64).sqrt();
         let has_size = self.fan_in.is_none_or(|fan_in| !(rms < least(fan_in)));
         self.is_matrix && (update.nonfinite > 0 || has_size)
     }

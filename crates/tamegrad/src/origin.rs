@@ -1,12 +1,12 @@
 //! Where it began: the layer whose gain left its own history, or the first non-finite value.
 
-use crate::chain::{Chain, Link, StandsOut, USUAL_GAIN, stands_out};
+use crate::chain::{Chain, Link, StandsOut, stands_out};
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::Finding;
 use crate::inspection::OperationKind;
 use crate::observe::{LayerId, LayerTrace, Step, TensorId};
 use crate::record::{NonFiniteAt, Record};
-use crate::rules::RULES;
+use crate::rules::{OriginRule, RULES};
 use crate::run::Run;
 
 /// Where an explosion began.
@@ -38,21 +38,8 @@ impl Origin {
     }
 }
 
-/// Sigmas by which a gain leaves its own history.
-const LEAVES_SIGMAS: f64 = 6.0;
-/// Sigmas that suffice for a gain of [`FAR_RATIO`] times its mean.
-const FAR_SIGMAS: f64 = 3.0;
-/// A gain of so many times its mean has left its history, whatever the spread of a few passes.
-const FAR_RATIO: f64 = 10.0;
-/// How much further another layer must have risen (as a power) than one that was bad from the start.
-const RISEN_FURTHER: f64 = 1.5;
-/// Calm measurements that make a history.
-const HISTORY_MIN: u32 = 3;
-/// A layer whose departure is within this part of the largest shares its rank.
-const SHARES: f64 = 0.8;
-/// Outputs of so many times their usual size are no longer of that size. A usual size under 1
-/// counts as 1, and so does one that is not known: a fresh network's outputs are about that.
-const UNUSUAL_OUTPUT: f64 = 10.0;
+/// The numbers.
+const RULE: OriginRule = RULES.origin;
 
 /// Finds the origin, in this order:
 ///
@@ -61,11 +48,11 @@ const UNUSUAL_OUTPUT: f64 = 10.0;
 ///   only pass it on), or the data that came to it so; the parameter that an update from gradients of
 ///   no great size broke. Without probes of that pass, or of a later one whose parameters are whole,
 ///   at most the tensor of the alarm is named;
-/// - for an alarm in the first 100 steps, a layer whose gain stood out from its siblings' at the
+/// - for an alarm in the warm-up, a layer whose gain stood out from its siblings' at the
 ///   first step, unless another has risen by far more;
-/// - the layer whose gain rose most, above 6 sigma of its own history (or to 10 times its mean and
-///   above 3 sigma, for a history of few passes has a wide spread) and outside [0.5, 2]; of a block
-///   and a layer within it the layer.
+/// - the layer whose gain rose most, out of its own history (by fewer sigmas where it is many times its
+///   mean, for a history of few passes has a wide spread) and above the usual gain; of a block and a layer
+///   within it the layer.
 ///
 /// It is never ranked by the norm of weight gradients: in a deep ReLU network at twice the He gain
 /// every weight gradient is about 1e15, and the first to the last have a ratio of 0.12.
@@ -143,7 +130,10 @@ fn the_loss(run: &Run) -> Option<Origin> {
         (sample.output.max_abs, before.map_or(input, |before| before.output.max_abs).max(1.0))
     });
     let (largest, usual) = sizes.max_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)))?;
-    if !is_silent || pass.first_nonfinite_output().is_some() || largest > UNUSUAL_OUTPUT * usual {
+    if !is_silent
+        || pass.first_nonfinite_output().is_some()
+        || largest > RULE.unusual_output * usual
+    {
         return None;
     }
     let loss = record.rows.iter().find(|row| row.step == step).and_then(|row| row.loss);
@@ -235,7 +225,7 @@ fn departures(run: &Run) -> Vec<Departure> {
     let mut risen: Vec<Departure> = risen.iter().filter(|d| !is_block(d)).copied().collect();
     risen.sort_by(|a, b| b.log_rise.total_cmp(&a.log_rise));
     let largest = risen.first().map_or(0.0, |d| d.log_rise);
-    let shared = risen.iter().take_while(|d| d.log_rise >= SHARES * largest).count();
+    let shared = risen.iter().take_while(|d| d.log_rise >= RULE.shares * largest).count();
     risen[..shared].sort_by_key(|d| std::cmp::Reverse(d.layer));
     risen
 }
@@ -246,14 +236,14 @@ fn departure(record: &Record, link: &Link) -> Option<Departure> {
     let sides = [(link.forward, &track.forward, true), (link.backward, &track.backward, false)];
     let risen = sides.into_iter().filter_map(|(gain, history, is_forward)| {
         let gain = gain.filter(|gain| *gain > 0.0)?;
-        let has_history = history.count() >= HISTORY_MIN;
+        let has_history = history.count() >= RULE.history_min;
         let usual = if has_history { history.mean().exp() } else { 1.0 };
         let log_rise = (gain / usual).ln().min(f64::MAX.ln());
-        let leaves = gain > *USUAL_GAIN.end()
-            && log_rise > USUAL_GAIN.end().ln()
+        let leaves = gain > RULE.gain_high
+            && log_rise > RULE.gain_high.ln()
             && (!has_history
-                || history.z(gain.ln()) > LEAVES_SIGMAS
-                || (history.z(gain.ln()) > FAR_SIGMAS && log_rise > FAR_RATIO.ln()));
+                || history.z(gain.ln()) > RULE.leaves_sigmas
+                || (history.z(gain.ln()) > RULE.far_sigmas && log_rise > RULE.far_ratio.ln()));
         leaves.then_some(Departure { layer: link.layer, gain, usual, log_rise, is_forward })
     });
     risen.max_by(|a, b| a.log_rise.total_cmp(&b.log_rise))
@@ -316,7 +306,7 @@ fn bad_from_the_start(run: &Run) -> Option<Origin> {
     let links: Vec<&Link> = chain.links.iter().filter(|link| !is_recurrent(link)).collect();
     let bad = stands_out(&links)?;
     let risen = departures(run).first().map_or(0.0, |most| most.log_rise);
-    (risen <= RISEN_FURTHER * (bad.gain / bad.usual).ln())
+    (risen <= RULE.risen_further * (bad.gain / bad.usual).ln())
         .then(|| Origin::new(Place::Layer(bad.layer), vec![stands_out_measure(&bad)]))
 }
 
@@ -337,7 +327,7 @@ fn strongest_gain(run: &Run) -> Option<Origin> {
     Some(Origin::new(Place::Layer(most.layer), vec![most.measure()]))
 }
 
-/// The recurrent cell, when its gains multiply to more than [`RECURRENT_PRODUCT_MAX`].
+/// The recurrent cell, when its gains multiply to more than `RULES.recurrence`.
 fn recurrent_cell(run: &Run) -> Option<Origin> {
     let record = &run.record;
     let chain = run.telling_chain()?;
@@ -349,11 +339,11 @@ fn recurrent_cell(run: &Run) -> Option<Origin> {
         .then(|| Origin::new(Place::Layer(largest.layer), vec![time_step_product(product, count)]))
 }
 
-/// The first tensor to alarm, or to strain within 3 steps before that.
+/// The first tensor to alarm, or to strain shortly before that.
 fn alarmed_tensor(run: &Run) -> Option<Origin> {
     let alarm = run.first_alarm()?.step.0;
     let near = |finding: &&Finding| {
-        finding.place.tensor().is_some() && finding.step.0.saturating_add(3) >= alarm
+        finding.place.tensor().is_some() && finding.step.0.saturating_add(RULE.near_alarm) >= alarm
     };
     let near_alarm = || run.findings().iter().filter(near);
     let is_alarm = |finding: &&Finding| finding.is_alarm();

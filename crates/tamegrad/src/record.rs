@@ -10,13 +10,13 @@ use crate::inspection::Inspection;
 use crate::observe::{
     LayerId, LayerTrace, Layout, Observation, RunFacts, Step, TensorId, TensorInfo, Update,
 };
-use crate::rules::RULES;
+use crate::rules::{CALM_LOSSES, FIRST_LOSSES, RULES};
 use crate::running::{Baseline, Window, median};
 
 /// Rows kept in full before the older half is thinned to every second row.
 pub const ROWS_MAX: usize = 65_536;
 /// Steps whose losses make the loss baseline.
-pub const LOSS_WINDOW: usize = 100;
+pub const LOSS_WINDOW: usize = CALM_LOSSES;
 
 /// The numbers of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -70,10 +70,11 @@ pub struct TensorTrack {
 impl Default for TensorTrack {
     /// A track that has seen nothing.
     fn default() -> Self {
+        let rule = RULES.baseline;
         Self {
-            gradient: Baseline::new(0.98, 0.1),
-            gradient_slow: Baseline::new(0.995, 0.1),
-            update: Baseline::new(0.98, 0.1),
+            gradient: Baseline::new(rule.decay, rule.sigma_floor),
+            gradient_slow: Baseline::new(rule.slow_decay, rule.sigma_floor),
+            update: Baseline::new(rule.decay, rule.sigma_floor),
             latest: None,
             latest_update: None,
             at_alarm: None,
@@ -99,6 +100,15 @@ pub struct GainTrack {
     pub forward: Baseline,
     /// Log of the backward gain.
     pub backward: Baseline,
+}
+
+impl Default for GainTrack {
+    /// A track that has seen nothing.
+    fn default() -> Self {
+        let rule = RULES.baseline;
+        let baseline = || Baseline::new(rule.gain_decay, rule.sigma_floor);
+        Self { forward: baseline(), backward: baseline() }
+    }
 }
 
 /// What passes on copies along a proposed update show.
@@ -168,8 +178,8 @@ pub struct Record {
     pub(crate) inspection: Option<Inspection>,
     /// Losses of the last [`LOSS_WINDOW`] calm steps.
     pub(crate) calm_losses: Window<LOSS_WINDOW>,
-    /// Losses of the first five steps.
-    pub(crate) first_losses: Window<5>,
+    /// Losses of the first steps.
+    pub(crate) first_losses: Window<FIRST_LOSSES>,
     /// Elasticities of the loss in the first pass, by [`TensorId`].
     pub(crate) first_elasticities: Option<Vec<Option<f64>>>,
     /// The same in the pass that raised the first alarm, unless an update had done so.
@@ -192,11 +202,9 @@ pub struct Record {
 impl Record {
     /// An empty record of a run.
     pub(crate) fn new(layout: Layout, facts: RunFacts) -> Self {
-        let gain =
-            || GainTrack { forward: Baseline::new(0.9, 0.1), backward: Baseline::new(0.9, 0.1) };
         Self {
             tensors: vec![TensorTrack::default(); layout.tensors.len()],
-            gains: layout.layers.iter().map(|_| gain()).collect(),
+            gains: vec![GainTrack::default(); layout.layers.len()],
             layout,
             facts,
             ..Self::default()
@@ -287,10 +295,11 @@ impl Record {
         &self.rows[self.rows.len().saturating_sub(count)..]
     }
 
-    /// The largest update of the last 20 steps, relative to the parameters that it changed; `None` where
+    /// The largest update of the last steps, relative to the parameters that it changed; `None` where
     /// updates are not known.
     pub(crate) fn largest_update(&self) -> Option<f64> {
-        self.recent(20).iter().filter_map(|row| row.update_ratio).reduce(f64::max)
+        let rows = self.recent(RULES.update.live.recent_steps);
+        rows.iter().filter_map(|row| row.update_ratio).reduce(f64::max)
     }
 
     /// How much the loss has come down: where it began less its best level, at least the magnitude
@@ -306,8 +315,9 @@ impl Record {
     /// such a run has no calm level, neither to leave nor to come back to.
     pub(crate) fn never_came_down(&self, loss: f64) -> bool {
         let first = self.first_losses.iter().next();
-        self.lowest_norm.is_some_and(|lowest| lowest > RULES.high_gradient.live.very_high)
-            && first.is_some_and(|first| !(loss <= 0.5 * first))
+        let high = RULES.high_gradient.live;
+        self.lowest_norm.is_some_and(|lowest| lowest > high.very_high)
+            && first.is_some_and(|first| !(loss <= high.loss_fall * first))
     }
 
     /// How many robust spreads a loss lies above the calm ones; 0 where it does not depart whatever
@@ -326,7 +336,7 @@ impl Record {
             0.0
         } else {
             let spread = self.calm_losses.spread().unwrap_or(0.0);
-            above / spread.max(0.02 * middle.abs()).max(f64::MIN_POSITIVE)
+            above / spread.max(rule.spread_min * middle.abs()).max(f64::MIN_POSITIVE)
         }
     }
 
@@ -397,7 +407,7 @@ impl Record {
         }
         self.facts.constant_loss = seen.constant_loss.or(self.facts.constant_loss);
         if let Some(loss) = seen.loss
-            && self.clock <= 5
+            && self.clock <= FIRST_LOSSES as u64
         {
             self.first_losses.push(loss);
         }
@@ -448,6 +458,19 @@ impl Record {
         if is_alarm {
             self.alarm_elasticities.get_or_insert_with(|| elasticities.to_vec());
         }
+    }
+
+    /// Takes in the lags of Adam's second moment at the first alarm.
+    pub(crate) fn take_lag(&mut self, lag: &[Option<f64>]) {
+        let known =
+            lag.iter().enumerate().filter_map(|(index, lag)| Some((TensorId(index), (*lag)?)));
+        let largest = known.filter(|(_, lag)| !lag.is_nan()).max_by(|a, b| a.1.total_cmp(&b.1));
+        self.alarm_lag = self.alarm_lag.or(largest);
+    }
+
+    /// Takes in what the integration has found out about an alarm; what is known already stays.
+    pub(crate) fn take_inspection(&mut self, found: Inspection) {
+        self.inspection = Some(self.inspection.take().unwrap_or_default().or(found));
     }
 
     /// Takes in the update of this step.

@@ -9,9 +9,12 @@ use crate::origin::Origin;
 use crate::run::Run;
 
 /// Declares the remedies from one list, the least force first: module, name, the causes that it treats,
-/// and what it is.
+/// what else is true of it ([`Property`]), and what it is.
 macro_rules! remedies {
-    ($($(#[$doc:meta])* $module:ident => $name:ident treats [$($cause:ident),*],)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $module:ident => $name:ident treats [$($cause:ident),*] $(is [$($property:ident),*])?,
+    )*) => {
         $(mod $module;)*
 
         enum_of_docs! {
@@ -26,6 +29,13 @@ macro_rules! remedies {
                     $(RemedyName::$name => &[$(CauseName::$cause),*],)*
                 }
             }
+
+            fn is(self, property: Property) -> bool {
+                let properties: &[Property] = match self {
+                    $(RemedyName::$name => &[$($(Property::$property),*)?],)*
+                };
+                properties.contains(&property)
+            }
         }
 
         /// What each remedy proposes.
@@ -35,7 +45,7 @@ macro_rules! remedies {
 
 remedies! {
     /// Leave a step out.
-    skip_step => SkipStep treats [Data, OptimizerState],
+    skip_step => SkipStep treats [Data, OptimizerState] is [Avoids, ForLogs],
     /// Leave rows out of the data.
     filter_rows => FilterRows treats [Data],
     /// Make the labels fit the classes.
@@ -51,21 +61,21 @@ remedies! {
     /// Average the gradients of each step.
     normalise_accumulation => NormaliseAccumulation treats [Accumulation],
     /// Clip the whole gradient's norm.
-    clip_global_norm => ClipGlobalNorm treats [Recurrence, Data],
+    clip_global_norm => ClipGlobalNorm treats [Recurrence, Data] is [Scales, ForLogs],
     /// Clip each tensor's norm.
-    clip_tensor_norm => ClipTensorNorm treats [Recurrence, OptimizerState],
+    clip_tensor_norm => ClipTensorNorm treats [Recurrence, OptimizerState] is [Scales],
     /// Clip each element.
-    clip_value => ClipValue treats [Recurrence],
+    clip_value => ClipValue treats [Recurrence] is [Scales],
     /// Warm up the learning rate.
-    warm_up => WarmUp treats [LearningRate, OptimizerState],
+    warm_up => WarmUp treats [LearningRate, OptimizerState] is [ForLogs],
     /// Lower the learning rate.
-    lower_learning_rate => LowerLearningRate treats [LearningRate],
+    lower_learning_rate => LowerLearningRate treats [LearningRate] is [ForLogs],
     /// Go back to a healthy snapshot.
-    rewind => Rewind treats [SpikeThenDead],
+    rewind => Rewind treats [SpikeThenDead] is [Avoids, ForLogs],
     /// Standardise the regression targets.
-    scale_target => ScaleTarget treats [UnscaledTarget, SpikeThenDead],
+    scale_target => ScaleTarget treats [UnscaledTarget, SpikeThenDead] is [Scales, ChangesFirstPass, ForLogs],
     /// Standardise the inputs.
-    scale_input => ScaleInput treats [Data, LearningRate, UnscaledTarget],
+    scale_input => ScaleInput treats [Data, LearningRate, UnscaledTarget] is [Scales, ChangesFirstPass],
     /// Decoupled weight decay.
     weight_decay => WeightDecay treats [Normalisation],
     /// L2 penalty in the loss.
@@ -81,13 +91,13 @@ remedies! {
     /// Another implementation of an operation.
     other_kernel => OtherKernel treats [Kernel],
     /// Draw the weights anew by a rule that fits the activation.
-    reinitialise => Reinitialise treats [Initialisation, Recurrence],
+    reinitialise => Reinitialise treats [Initialisation, Recurrence] is [ChangesFirstPass],
     /// Batch norm before or after the activation.
-    batch_norm => BatchNorm treats [Activation, Initialisation, Normalisation],
+    batch_norm => BatchNorm treats [Activation, Initialisation, Normalisation] is [ChangesFirstPass],
     /// Replace an activation that grows faster than linearly.
-    bounded_activation => BoundedActivation treats [Activation, Precision],
+    bounded_activation => BoundedActivation treats [Activation, Precision] is [ChangesFirstPass],
     /// Fewer layers.
-    fewer_layers => FewerLayers treats [Initialisation, Normalisation, Precision],
+    fewer_layers => FewerLayers treats [Initialisation, Normalisation, Precision] is [ChangesFirstPass],
 }
 
 impl RemedyName {
@@ -95,23 +105,19 @@ impl RemedyName {
     pub fn force(self) -> usize {
         self as usize
     }
+}
 
-    /// Whether it makes numbers smaller, be they gradients or data.
-    fn scales(self) -> bool {
-        use RemedyName::{ClipGlobalNorm, ClipTensorNorm, ClipValue, ScaleInput, ScaleTarget};
-        matches!(self, ClipGlobalNorm | ClipTensorNorm | ClipValue | ScaleInput | ScaleTarget)
-    }
-
-    /// Whether it changes the network or its data, and not only the steps that follow the first pass.
-    fn changes_first_pass(self) -> bool {
-        use RemedyName::{
-            BatchNorm, BoundedActivation, FewerLayers, Reinitialise, ScaleInput, ScaleTarget,
-        };
-        matches!(
-            self,
-            BatchNorm | BoundedActivation | FewerLayers | Reinitialise | ScaleInput | ScaleTarget
-        )
-    }
+/// What decides whether a remedy is proposed for a run whose cause it does not treat.
+#[derive(Clone, Copy, PartialEq)]
+enum Property {
+    /// It makes numbers smaller, be they gradients or data.
+    Scales,
+    /// It changes the network or its data, and not only the steps that follow the first pass.
+    ChangesFirstPass,
+    /// It skips what is broken, or goes back before it.
+    Avoids,
+    /// It makes sense where nothing of the model is known.
+    ForLogs,
 }
 
 named_enum! {
@@ -342,7 +348,22 @@ impl Proposal {
             | Change::WiderType { .. }
             | Change::OtherKernel
             | Change::Rewind { .. } => Grade::Advice,
-            _ => Grade::OnRequest,
+            Change::OptimizerEps { .. }
+            | Change::ClipGlobalNorm { .. }
+            | Change::ClipTensorNorm { .. }
+            | Change::ClipValue { .. }
+            | Change::WarmUp { .. }
+            | Change::LearningRate { .. }
+            | Change::ScaleTarget
+            | Change::ScaleInput
+            | Change::WeightDecay { .. }
+            | Change::L2Penalty { .. }
+            | Change::L1Penalty { .. }
+            | Change::BatchSize { .. }
+            | Change::Reinitialise { .. }
+            | Change::BatchNorm { .. }
+            | Change::Activation { .. }
+            | Change::Depth { .. } => Grade::OnRequest,
         }
     }
 }
@@ -377,8 +398,8 @@ impl<'a> Case<'a> {
     fn of_run(run: &'a Run, origin: Option<&'a Origin>, causes: &'a [Cause]) -> Self {
         let record = &run.record;
         let onset = run.first_alarm().map(|alarm| alarm.step);
-        // Before the fifth step the first gradients may already be the explosion's.
-        let is_calm = onset.is_some_and(|onset| onset.0 >= 5);
+        // The first gradients may already be the explosion's.
+        let is_calm = onset.is_some_and(|onset| onset.0 >= crate::rules::RULES.remedy.calm_steps);
         let norm = record.calm_gradient_norm(onset).filter(|norm| is_calm && *norm > 0.0);
         let rms = |track: &crate::record::TensorTrack| {
             let elements = track.latest.map(|stats| stats.len).filter(|len| *len > 0)?;
@@ -450,16 +471,6 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Remedies for the effect that make sense where nothing of the model is known.
-const FOR_LOGS: [RemedyName; 6] = [
-    RemedyName::SkipStep,
-    RemedyName::ClipGlobalNorm,
-    RemedyName::WarmUp,
-    RemedyName::LowerLearningRate,
-    RemedyName::Rewind,
-    RemedyName::ScaleTarget,
-];
-
 /// All remedies that suit a run, those that treat its cause first, then the least force first. Where
 /// it broke outside the model, only those that treat the cause, skip the step or go back.
 pub fn propose(run: &Run, origin: Option<&Origin>, causes: &[Cause]) -> Vec<Proposal> {
@@ -471,21 +482,20 @@ pub(crate) fn propose_for(case: &Case<'_>) -> Vec<Proposal> {
     let is_in_loss = case.origin.is_some_and(|origin| origin.place.is_loss());
     if case.broke_suddenly() {
         // Numbers that are not finite can't be scaled.
-        ranked.retain(|proposal| !proposal.remedy.scales());
+        ranked.retain(|proposal| !proposal.remedy.is(Property::Scales));
     }
     if is_in_loss || case.broke_suddenly() {
         // What changes the model or its steps mends no loss function, and no data.
-        ranked.retain(|proposal| {
-            proposal.treats_cause
-                || matches!(proposal.remedy, RemedyName::SkipStep | RemedyName::Rewind)
-        });
+        ranked.retain(|proposal| proposal.treats_cause || proposal.remedy.is(Property::Avoids));
     }
     if case.broke_at_once {
         // No update has been made yet: a smaller one, or none, changes nothing.
-        ranked.retain(|proposal| proposal.treats_cause || proposal.remedy.changes_first_pass());
+        ranked.retain(|proposal| {
+            proposal.treats_cause || proposal.remedy.is(Property::ChangesFirstPass)
+        });
     }
     if case.is_log {
-        ranked.retain(|proposal| proposal.treats_cause || FOR_LOGS.contains(&proposal.remedy));
+        ranked.retain(|proposal| proposal.treats_cause || proposal.remedy.is(Property::ForLogs));
     }
     ranked.sort_by_key(|proposal| (!proposal.treats_cause, proposal.remedy.force()));
     ranked

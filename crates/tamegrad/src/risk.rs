@@ -7,15 +7,11 @@
 
 use crate::jump::is_usual;
 use crate::record::TensorTrack;
-use crate::rules::RULES;
+use crate::rules::{LadderRule, RULES};
 use crate::run::Run;
 
-/// Steps after an alarm or an action in which every update may have to be taken back.
-pub(crate) const TROUBLED_STEPS: u64 = 50;
-/// Rows whose learning rates are usual ones.
-const RATE_ROWS: usize = 20;
-/// Growth over the largest of them that makes a step one at risk.
-const RATE_GROWTH: f64 = 1.5;
+/// The numbers.
+const RULE: LadderRule = RULES.ladder;
 
 /// Whether the update of the latest step is at risk.
 pub(crate) fn is_at_risk(run: &Run) -> bool {
@@ -25,12 +21,12 @@ pub(crate) fn is_at_risk(run: &Run) -> bool {
         let norm = track.latest.map_or(0.0, |stats| stats.l2);
         norm == 0.0 || (track.gradient.count() >= warm_up && is_usual(&track.gradient, norm))
     };
-    let before = record.recent(RATE_ROWS + 1).iter().rev().skip(1);
+    let before = record.recent(RULE.rate_steps + 1).iter().rev().skip(1);
     let highest = before.filter_map(|row| row.learning_rate).reduce(f64::max);
     let is_rate_usual = row
         .learning_rate
-        .is_none_or(|rate| highest.is_some_and(|highest| rate <= RATE_GROWTH * highest));
-    run.is_troubled(TROUBLED_STEPS)
+        .is_none_or(|rate| highest.is_some_and(|highest| rate <= RULE.rate_growth * highest));
+    run.is_troubled(RULE.trouble_steps)
         || record.clock <= u64::from(warm_up)
         || row.nonfinite_gradients > 0
         || row.loss.is_some_and(|loss| !loss.is_finite() || run.departs(loss))

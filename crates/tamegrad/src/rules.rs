@@ -4,8 +4,19 @@
 //! A log has one record for many steps and can be judged from its end, so some of its rules have
 //! different numbers: a [`Pair`] holds both.
 
+mod causes;
+mod guard;
+mod logs;
+mod signs;
+
+pub use causes::*;
+pub use guard::*;
+pub use logs::*;
+pub use signs::*;
+
 /// A rule for live runs, and the same rule for logs, where records take the place of steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Pair<T> {
     /// For live runs, watched step by step.
     pub live: T,
@@ -13,401 +24,21 @@ pub struct Pair<T> {
     pub logs: T,
 }
 
-/// A value far above its own history; both conditions must hold.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SpikeRule {
-    /// Sigmas of its logarithm by which it must exceed the mean.
-    pub sigmas: f64,
-    /// Times the mean that it must exceed.
-    pub ratio: f64,
-}
-
-impl SpikeRule {
-    /// Whether a value that is `ratio` times its usual and `sigmas` above it is a spike.
-    ///
-    /// ```
-    /// use tamegrad::rules::RULES;
-    ///
-    /// assert!(RULES.spike.live.is_spike(5.0, 7.0));
-    /// assert!(!RULES.spike.live.is_spike(3.0, 7.0));
-    /// ```
-    pub fn is_spike(&self, ratio: f64, sigmas: f64) -> bool {
-        ratio > self.ratio && sigmas > self.sigmas
-    }
-}
-
-/// A slow rise of the gradient norm, by a cumulative sum (Page 1954).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DriftRule {
-    /// Sigmas above the mean that do not count.
-    pub slack: f64,
-    /// Sum above which the rise is a drift, in sigmas.
-    pub sigmas: f64,
-    /// Times the mean that the norm must exceed.
-    pub ratio: f64,
-}
-
-/// Gradient norms that are too high whatever their history.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HighGradientRule {
-    /// A norm of the whole gradient that no healthy run starts with.
-    pub absurd: f64,
-    /// A norm that is very high whatever the network.
-    pub very_high: f64,
-    /// Growth over the usual norm, or over that of the first step, that alone raises an alarm.
-    pub gross_ratio: f64,
-    /// Product of backward gains at step 0 that raises an alarm if the norm is above `first_norm`.
-    pub product: f64,
-    /// Norm for `product`.
-    pub first_norm: f64,
-}
-
-/// How large an update may be relative to the weights that it changes, |dW|/|W|.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct UpdateRule {
-    /// The ratio at which trouble begins.
-    pub trouble: f64,
-    /// Times its own mean that a ratio in trouble must exceed.
-    pub times_usual: f64,
-    /// A ratio at which the matrix is replaced.
-    pub overthrow: f64,
-    /// The same in the first steps: RMSprop starts with steps of ten times the learning rate, which a
-    /// small output layer survives.
-    pub first_overthrow: f64,
-    /// Number of those steps.
-    pub first_steps: u64,
-}
-
-/// Updates that grow with a learning rate that keeps growing.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RateDriftRule {
-    /// Steps of each half of the window.
-    pub half: usize,
-    /// Growth of the learning rate in the later half.
-    pub rate_growth: f64,
-    /// Growth in each quarter of it: a single step up is not a drift.
-    pub quarter_growth: f64,
-    /// Fraction of the earlier half's growth that the later half must reach.
-    pub steady: f64,
-    /// Growth of the median ratio over the whole window.
-    pub ratio_growth: f64,
-    /// Median ratio below which a drift does not matter.
-    pub ratio_min: f64,
-}
-
-/// A loss that has risen under steps larger than those that the run has borne.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OutgrownRule {
-    /// Times the highest learning rate at which the loss was at its best.
-    pub rate_times: f64,
-    /// The same of the average update ratio.
-    pub update_times: f64,
-    /// Sigmas by which the average of the loss is above its best.
-    pub sigmas: f64,
-    /// Fraction of the descent so far.
-    pub of_descent: f64,
-    /// Steps in a row for which all that holds.
-    pub steps: u32,
-}
-
-/// A loss that has left its calm level.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DepartureRule {
-    /// Robust spreads above the calm losses.
-    pub spreads: f64,
-    /// Fraction of the descent so far.
-    pub of_descent: f64,
-    /// Calm losses that must be known.
-    pub losses_min: usize,
-}
-
-/// A loss that swings.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SwingRule {
-    /// Spreads of the calm changes that a change must exceed.
-    pub spreads: f64,
-    /// Fraction of the descent so far that it must exceed.
-    pub of_descent: f64,
-    /// The same for the height of the loss above its level, for an alarm.
-    pub of_descent_alarm: f64,
-    /// This many such changes ...
-    pub count: usize,
-    /// ... among this many last changes.
-    pub among: usize,
-}
-
-/// A loss that runs away from where it began.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RunawayRule {
-    /// Above the first loss by this many times its magnitude ...
-    pub times: f64,
-    /// ... in this many steps ...
-    pub count: usize,
-    /// ... among this many last steps.
-    pub among: usize,
-}
-
-/// The loss of a log that jumps or rises from its level.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LogLossRule {
-    /// A jump: times the level of the records just before it.
-    pub jump_ratio: f64,
-    /// Times the highest of them.
-    pub jump_over_highest: f64,
-    /// Sigmas above the level.
-    pub jump_sigmas: f64,
-    /// A rise: times the level, for five of six records.
-    pub rise_ratio: f64,
-    /// Sigmas above the level.
-    pub rise_sigmas: f64,
-    /// Sigmas that its peak must reach.
-    pub rise_peak_sigmas: f64,
-    /// For a loss that crosses zero: times the range of the records before it.
-    pub jump_ranges: f64,
-    /// A run that ends within this many times the level before has recovered.
-    pub recovered_ratio: f64,
-    /// Sigmas of the logarithm that a jump exceeds, and a lasting rise by half: the losses of reinforcement
-    /// learning spread over decades.
-    pub log_sigmas: f64,
-    /// Spread of the logarithm from which a jump of a few records tells nothing.
-    pub heavy: f64,
-    /// A rise that lasts to the end: times the level before.
-    pub lasting_ratio: f64,
-    /// The records of a lasting rise, at least so many.
-    pub lasting_records: usize,
-    /// An explosion in the first records: times the first loss, and times what comes after.
-    pub first_ratio: f64,
-    /// A loss that is flat to this part stays where a constant answer would be.
-    pub flat: f64,
-}
-
-/// A held-out metric that stalls or deteriorates.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MetricRule {
-    /// Measurements that are needed.
-    pub measurements_min: u32,
-    /// Deterioration: below the best by this fraction of what was gained ...
-    pub lost_of_gained: f64,
-    /// ... and by this fraction of the metric's unit.
-    pub lost_of_unit: f64,
-    /// Stall: less than this fraction of the unit was gained ...
-    pub gain_min: f64,
-    /// ... over at least this many steps and a quarter of the run.
-    pub steps_min: u64,
-    /// Fraction of the unit from which a metric counts as converged.
-    pub converged: f64,
-    /// Far from learning: a loss of more than this many times that of a constant answer ...
-    pub constant_times: f64,
-    /// ... for this many steps in a row.
-    pub constant_steps: u32,
-}
-
-/// A learning rate that is cut, not by plan.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CutRule {
-    /// A cut leaves less than this fraction of the rate ...
-    pub left: f64,
-    /// ... and falls by more than this many times the fall of the step before.
-    pub abrupt: f64,
-    /// A cut within this many steps after an alarm is a response to it.
-    pub after_alarm: u64,
-    /// More cuts than a plan usually has.
-    pub count: usize,
-    /// What they leave of the rate.
-    pub left_in_all: f64,
-}
-
-/// A loss scale of mixed precision that collapses.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LossScaleRule {
-    /// Halvings in a row, to below 1 or to where it can fall no further.
-    pub halvings: u32,
-    /// Records in a row at such an end.
-    pub at_minimum: usize,
-    /// A log that ends with so many halvings in a row ...
-    pub last_halvings: usize,
-    /// ... to this or less.
-    pub low: f64,
-}
-
-/// A learning rate that is the cause.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RateCauseRule {
-    /// Times by which it jumped ...
-    pub jump: f64,
-    /// ... within this many steps before the alarm.
-    pub within: u64,
-    /// Times by which it rose ...
-    pub ramp: f64,
-    /// ... over this many steps before the alarm.
-    pub over: u64,
-}
-
-/// Batches unlike those before them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DataRule {
-    /// Times the median of the batches before.
-    pub ratio: f64,
-    /// Batches that the median is taken over.
-    pub batches: usize,
-}
-
-/// Initial weights whose gains multiply far from 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct InitialisationRule {
-    /// Product of the gains of all layers.
-    pub product: f64,
-    /// Gain of a weight matrix by its size alone, RMS times the square root of its fan-in. Usual
-    /// initialisations have 0.5 (PyTorch's uniform) to 1.7 (Xavier's for tanh).
-    pub weight_gain: f64,
-    /// Steps from the start in which an alarm is put down to such weights.
-    pub steps: u64,
-}
-
-/// A gradient that is a sum where a mean is meant.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AccumulationRule {
-    /// Times the gradient of the only pass of a step from which on the whole gradient holds more than that.
-    pub uncleared: f64,
-    /// Labels over which a loss that is a sum is a fault.
-    pub labels: u64,
-    /// Times the usual number of elements from which on a batch is larger.
-    pub larger: f64,
-    /// Part of that growth which loss and gradient norm must reach.
-    pub follows: f64,
-}
-
-/// Normalisation that multiplies gradients, or is missing.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct NormalisationRule {
-    /// Layers that make a deep network.
-    pub layers: usize,
-    /// Product of backward gains of batch norm without skip connections.
-    pub harmful_product: f64,
-    /// Product of backward gains at the alarm, without normalisation ...
-    pub missing_product: f64,
-    /// ... and its growth since the first pass.
-    pub missing_growth: f64,
-}
-
-/// A network that no longer learns.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DeadRule {
-    /// Fraction of the gradient's norm before the alarm.
-    pub gradient: f64,
-    /// Fraction of the first loss below which a flat loss is convergence.
-    pub converged: f64,
-}
-
-/// An activation that grows faster than its input, found by the elasticities of the loss
-/// ([`Guard::observe_elasticities`](crate::Guard::observe_elasticities)).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SuperlinearRule {
-    /// Elasticity of the last matrix below which the loss does not come from the outputs.
-    pub last: f64,
-    /// Times that elasticity that a matrix before it must have, as must all before that matrix.
-    pub ratio: f64,
-    /// Fraction of that elasticity below which a matrix is rescaled by normalisation after it.
-    pub rescaled: f64,
-    /// Times the elasticity of the next matrix that one has whose output passes through the activation.
-    pub degree: f64,
-}
-
-/// How far a learning rate is lowered.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LowerRateRule {
-    /// |dW|/|W| of a step that trains.
-    pub update: f64,
-    /// The critical step size, in steps.
-    pub critical: f64,
-    /// The factor where the rate is the cause and nothing tells how far it is off; no cut is smaller.
-    pub cause: f64,
-    /// The factor for other causes, and for logs.
-    pub other: f64,
-    /// The least factor: what makes an update larger than that is not the rate.
-    pub least: f64,
-}
-
-/// Regression targets that are not scaled.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TargetRule {
-    /// RMS of the targets.
-    pub rms: f64,
-    /// Loss of the first step.
-    pub first_loss: f64,
-    /// RMS of inputs that are not scaled.
-    pub input_rms: f64,
-    /// Targets at most this many times as large as such inputs follow from the inputs.
-    pub like_inputs: f64,
-    /// Elasticity of the first loss, where the targets are not seen: below it, the loss does not come
-    /// from the outputs.
-    pub elasticity: f64,
-}
-
-/// A first update that is a reason not to start the run.
-///
-/// Measured on 138 small networks (perceptrons with and without normalisation and residual
-/// connections, recurrent ones; SGD, momentum, Adam, AdamW and RMSprop at many rates).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PreflightRule {
-    /// Update ratio above which little is left of a matrix's initialisation. Later updates of a tenth
-    /// are trouble, a first one is not: of 120 networks that stayed healthy, a quarter had a first
-    /// update above 0.1, and none above 0.92.
-    pub update: f64,
-    /// Fraction of a number type's powers of 2 above 1 that must be left.
-    pub headroom: f64,
-    /// Critical multiple below which the learning rate is too large. Not 1: a healthy run may cross the
-    /// edge of stability at once (Cohen 2021), because the first updates of Adam and RMSprop are as
-    /// large as any. Networks that trained well were at 0.48 or more, one of them below 0.5; of 90 drawn
-    /// at random, 13 of the 14 that had an alarm later were below 0.4.
-    pub critical: f64,
-}
-
-/// What the guard does at run time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LadderRule {
-    /// Fraction of the tensors that must spike for all to be scaled.
-    pub spiking: f64,
-    /// A spike of this many times the mean is scaled without another sign: a network that begins to
-    /// learn has norms of up to ten times those before.
-    pub tall_ratio: f64,
-    /// Actions within `action_window` steps that lower the learning rate.
-    pub actions: usize,
-    /// Steps for `actions`.
-    pub action_window: u64,
-    /// Factor of such a cut of the learning rate.
-    pub back_off: f64,
-    /// Factor on the learning rate after a rewind.
-    pub after_rewind: f64,
-    /// Steps between two cuts, so that one can show what it does.
-    pub rest_steps: u64,
-    /// Calm steps in which the limit of the rate becomes e times as high, up to `back_off` times the rate
-    /// at which the latest trouble began.
-    pub growth_steps: u32,
-    /// The same above that.
-    pub slow_growth_steps: u32,
-    /// Steps with a departed loss after which the run is rewound.
-    pub loss_up_steps: u32,
-    /// How far back a rewind goes at least.
-    pub rewind_steps: u64,
-    /// Most rewinds of one run.
-    pub rewinds: u32,
-    /// Skips in a row after which the run is rewound; after twice as many it is stopped.
-    pub skips: u32,
-    /// Scaled steps in a row with a calm loss after which the new level is accepted.
-    pub accept_after: u32,
-}
-
 /// All rules.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Rules {
     /// Steps in which only non-finite values and gross growth count, because there is no history yet;
     /// and records of a log that make a history.
     pub warm_up: Pair<u32>,
+    /// How what is usual is followed.
+    pub baseline: BaselineRule,
     /// A spike of the gradient norm.
     pub spike: Pair<SpikeRule>,
     /// A slow rise of the gradient norm.
     pub drift: DriftRule,
+    /// Steps within which tensors of neighbouring layers must spike.
+    pub agree_steps: u64,
     /// In logs: a norm that rises from record to record, up to this.
     pub log_growth: SpikeRule,
     /// The same in the first records, where little is known of the norm.
@@ -418,6 +49,10 @@ pub struct Rules {
     pub log_joint_spike: SpikeRule,
     /// In logs: number of spikes that no healthy run has.
     pub log_spikes: usize,
+    /// In logs: the rest of what a gradient norm says.
+    pub log_gradient: LogGradientRule,
+    /// In logs: where it began.
+    pub log_tensor: LogTensorRule,
     /// Gradient norms that are too high whatever their history.
     pub high_gradient: Pair<HighGradientRule>,
     /// Updates that are too large.
@@ -428,12 +63,22 @@ pub struct Rules {
     pub outgrown: OutgrownRule,
     /// A loss that has left its calm level.
     pub departure: DepartureRule,
+    /// A jump of the loss that the data made.
+    pub jump: JumpRule,
     /// A loss that swings.
     pub swing: SwingRule,
     /// A loss that runs away from where it began.
     pub runaway: RunawayRule,
     /// A loss of a log that leaves its level.
     pub log_loss: LogLossRule,
+    /// In logs: parts of the loss whose weights have changed.
+    pub log_parts: LogPartsRule,
+    /// In logs: records below which a log without an alarm says nothing.
+    pub log_records_min: usize,
+    /// In logs: the first records of a tensor that starts at zero, whose update ratios have any size.
+    pub log_update_start: usize,
+    /// In logs: gaps between cuts of the learning rate that are equal but for this part are those of a plan.
+    pub log_cut_even: f64,
     /// A metric that stalls or deteriorates; the same in logs.
     pub metric: MetricRule,
     /// A learning rate that is cut.
@@ -442,6 +87,10 @@ pub struct Rules {
     pub loss_scale: LossScaleRule,
     /// A learning rate that is the cause.
     pub rate_cause: Pair<RateCauseRule>,
+    /// The layer in which it began.
+    pub origin: OriginRule,
+    /// What became of a run.
+    pub verdict: VerdictRule,
     /// A batch unlike those before.
     pub data: DataRule,
     /// Initial weights that are too large.
@@ -470,23 +119,71 @@ pub struct Rules {
     pub target: TargetRule,
     /// A first update that is too large.
     pub preflight: PreflightRule,
+    /// What remedies propose.
+    pub remedy: RemedyRule,
     /// What the guard does at run time.
     pub ladder: LadderRule,
 }
 
+// Sizes of windows, which types need.
+
+/// Calm losses that make the level.
+pub const CALM_LOSSES: usize = 100;
+/// Calm changes of the loss that make their spread.
+pub const CALM_CHANGES: usize = 100;
+/// First losses that tell where a run began.
+pub const FIRST_LOSSES: usize = 5;
+/// Batches before the first alarm that tell what is usual.
+pub const DATA_BATCHES: usize = 50;
+/// First batches that tell whether data is scaled.
+pub const FIRST_BATCHES: usize = 5;
+/// Steps at the end of a run that may be dead.
+pub const DEAD_STEPS: usize = 20;
+
 /// The rules in use.
 pub const RULES: Rules = Rules {
     warm_up: Pair { live: 100, logs: 20 },
+    baseline: BaselineRule {
+        decay: 0.98,
+        slow_decay: 0.995,
+        gain_decay: 0.9,
+        sigma_floor: 0.1,
+        winsor_sigmas: 3.0,
+        outlier_spread: 1.2,
+        winsor_after: 10,
+    },
     spike: Pair {
         live: SpikeRule { sigmas: 6.0, ratio: 4.0 },
         logs: SpikeRule { sigmas: 8.0, ratio: 12.0 },
     },
-    drift: DriftRule { slack: 1.0, sigmas: 12.0, ratio: 1.5 },
+    drift: DriftRule {
+        slack: 1.0,
+        sigmas: 12.0,
+        ratio: 1.5,
+        departed_steps: 2,
+        correlation_decay: 0.99,
+        correlation_max: 0.9,
+    },
+    agree_steps: 3,
     log_growth: SpikeRule { sigmas: 6.0, ratio: 8.0 },
     log_early_growth: SpikeRule { sigmas: 6.0, ratio: 30.0 },
     log_lesser_spike: SpikeRule { sigmas: 4.0, ratio: 7.0 },
     log_joint_spike: SpikeRule { sigmas: 8.0, ratio: 100.0 },
     log_spikes: 3,
+    log_gradient: LogGradientRule {
+        window: 50,
+        sigma_floor: 0.1,
+        growth_begin: 3.0,
+        growth_records: 3,
+        loss_sigmas: 5.0,
+        loss_spread_min: 0.005,
+        loss_leap: 2.0,
+        loss_falls: 0.5,
+        broken: 3,
+        broken_part: 0.2,
+        first_of_highest: 0.5,
+    },
+    log_tensor: LogTensorRule { sigmas: 6.0, window_min: 5, early: 5 },
     high_gradient: Pair {
         live: HIGH_GRADIENT,
         logs: HighGradientRule { absurd: 1e8, ..HIGH_GRADIENT },
@@ -499,6 +196,7 @@ pub const RULES: Rules = Rules {
         steady: 0.95,
         ratio_growth: 2.5,
         ratio_min: 0.003,
+        end: 10,
     },
     outgrown: OutgrownRule {
         rate_times: 1.5,
@@ -506,9 +204,35 @@ pub const RULES: Rules = Rules {
         sigmas: 8.0,
         of_descent: 0.5,
         steps: 5,
+        decay: 0.9,
+        update_decay: 0.8,
+        noise_decay: 0.98,
+        winsor_sigmas: 3.0,
+        sigma_min: 10,
     },
-    departure: DepartureRule { spreads: 4.0, of_descent: 0.1, losses_min: 10 },
-    swing: SwingRule { spreads: 8.0, of_descent: 0.1, of_descent_alarm: 0.5, count: 3, among: 20 },
+    departure: DepartureRule {
+        spreads: 4.0,
+        of_descent: 0.1,
+        losses_min: 10,
+        window: CALM_LOSSES,
+        spread_min: 0.02,
+    },
+    jump: JumpRule {
+        usual: 2.0,
+        usual_sigmas: 3.0,
+        gradient: 20.0,
+        margin: 1.5,
+        steps: 20,
+        calm_steps: 100,
+    },
+    swing: SwingRule {
+        spreads: 8.0,
+        of_descent: 0.1,
+        of_descent_alarm: 0.5,
+        count: 3,
+        among: 20,
+        window: CALM_CHANGES,
+    },
     runaway: RunawayRule { times: 2.0, count: 3, among: 5 },
     log_loss: LogLossRule {
         jump_ratio: 20.0,
@@ -525,7 +249,30 @@ pub const RULES: Rules = Rules {
         lasting_records: 5,
         first_ratio: 100.0,
         flat: 0.05,
+        near: 10,
+        far: 50,
+        home: 1.2,
+        spread_min: 0.01,
+        log_spread_min: 0.05,
+        lasting_log: 0.5,
+        lasting_part: 0.9,
+        rise_records: 6,
+        rise_slack: 2.0,
+        begin_ratio: 1.5,
+        before_nan: 30,
+        finite_first: 10,
+        gap_max: 5,
+        heavy_records: 10,
+        beside_worst: 0.5,
+        recovered_of_peak: 0.2,
+        dead_spread: 1e-3,
+        lost_of_first: 0.5,
+        early_ratio: 2.0,
     },
+    log_parts: LogPartsRule { explained: 0.1, near: 10, calm: 1.5 },
+    log_records_min: 3,
+    log_update_start: 3,
+    log_cut_even: 0.05,
     metric: MetricRule {
         measurements_min: 3,
         lost_of_gained: 1.0 / 3.0,
@@ -535,23 +282,33 @@ pub const RULES: Rules = Rules {
         converged: 0.9,
         constant_times: 2.0,
         constant_steps: 20,
+        in_a_row: 2,
     },
-    cut: Pair {
-        live: CutRule {
-            left: 0.7,
-            abrupt: 3.0,
-            after_alarm: 100,
-            count: 3,
-            left_in_all: 1.0 / 8.0,
-        },
-        logs: CutRule { left: 0.7, abrupt: 3.0, after_alarm: 20, count: 4, left_in_all: 0.1 },
-    },
+    cut: Pair { live: CUT, logs: CutRule { after_alarm: 20, count: 4, left_in_all: 0.1, ..CUT } },
     loss_scale: LossScaleRule { halvings: 8, at_minimum: 3, last_halvings: 4, low: 4.0 },
-    rate_cause: Pair {
-        live: RateCauseRule { jump: 3.0, within: 20, ramp: 1.5, over: 100 },
-        logs: RateCauseRule { jump: 3.0, within: 5, ramp: 1.5, over: 100 },
+    rate_cause: Pair { live: RATE_CAUSE, logs: RateCauseRule { within: 5, ..RATE_CAUSE } },
+    origin: OriginRule {
+        gain_low: 0.5,
+        gain_high: 2.0,
+        stands_out: 4.0,
+        leaves_sigmas: 6.0,
+        far_sigmas: 3.0,
+        far_ratio: 10.0,
+        risen_further: 1.5,
+        history_min: 3,
+        shares: 0.8,
+        unusual_output: 10.0,
+        near_alarm: 3,
     },
-    data: DataRule { ratio: 4.0, batches: 50 },
+    verdict: VerdictRule {
+        steps_min: 20,
+        learning_steps: 100,
+        end: 20,
+        broken: 3,
+        of_constant: 0.98,
+        level_steps: 5,
+    },
+    data: DataRule { ratio: 4.0, batches: DATA_BATCHES, first: FIRST_BATCHES },
     initialisation: InitialisationRule { product: 1e3, weight_gain: 5.0, steps: 5 },
     normalisation: NormalisationRule {
         layers: 10,
@@ -567,7 +324,7 @@ pub const RULES: Rules = Rules {
     optimizer_eps: 1e-4,
     precision: 1.0 / 8.0,
     recurrence: 30.0,
-    dead: DeadRule { gradient: 1e-6, converged: 0.01 },
+    dead: DeadRule { gradient: 1e-6, converged: 0.01, steps: DEAD_STEPS },
     target: TargetRule {
         rms: 10.0,
         first_loss: 100.0,
@@ -576,6 +333,18 @@ pub const RULES: Rules = Rules {
         elasticity: 0.05,
     },
     preflight: PreflightRule { update: 1.0, headroom: 1.0 / 8.0, critical: 0.4 },
+    remedy: RemedyRule {
+        clip_value: 3.0,
+        clip_value_unknown: 0.1,
+        clip_log: 2.0,
+        calm_steps: 5,
+        l1: 1e-4,
+        l2: 1e-3,
+        weight_decay: 0.1,
+        batch_min: 8,
+        warm_up_min: 10,
+        warm_up_unknown: 100,
+    },
     ladder: LadderRule {
         spiking: 0.3,
         tall_ratio: 20.0,
@@ -591,6 +360,12 @@ pub const RULES: Rules = Rules {
         rewinds: 5,
         skips: 10,
         accept_after: 20,
+        scaled_to: 3.0,
+        still_large: 2.0,
+        trouble_steps: 50,
+        uncalm_steps: 3,
+        rate_steps: 20,
+        rate_growth: 1.5,
     },
 };
 
@@ -600,6 +375,8 @@ const HIGH_GRADIENT: HighGradientRule = HighGradientRule {
     gross_ratio: 100.0,
     product: 1e4,
     first_norm: 1e3,
+    loss_rise: 0.5,
+    loss_fall: 0.5,
 };
 
 const UPDATE: UpdateRule = UpdateRule {
@@ -608,4 +385,19 @@ const UPDATE: UpdateRule = UpdateRule {
     overthrow: 1.0,
     first_overthrow: 2.0,
     first_steps: 10,
+    recent_steps: 20,
+    size_min: 0.05,
 };
+
+const CUT: CutRule = CutRule {
+    left: 0.7,
+    abrupt: 3.0,
+    after_alarm: 100,
+    count: 3,
+    left_in_all: 1.0 / 8.0,
+    within: 1000,
+    critical: 1.0,
+};
+
+const RATE_CAUSE: RateCauseRule =
+    RateCauseRule { jump: 3.0, within: 20, ramp: 1.5, over: 100, updates: 10, first_steps: 5 };

@@ -16,7 +16,7 @@ pub const FINDINGS_MAX: usize = 4_096;
 /// Actions kept; later ones are only counted.
 pub const ACTIONS_MAX: usize = 4_096;
 /// Steps after an alarm or an action that are not calm.
-const UNCALM_STEPS: u64 = 3;
+const UNCALM_STEPS: u64 = RULES.ladder.uncalm_steps;
 
 /// A jump of the loss that the data made: no trouble while it comes down.
 #[derive(Debug, Clone, PartialEq)]

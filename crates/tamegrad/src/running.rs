@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
+use crate::rules::{BaselineRule, RULES};
+
 /// Mean and spread of a stream by exponential averages, for the logarithm of a positive number.
 ///
-/// Values are winsorised at 3 sigma before they enter (an outlier moves the baseline by at most
+/// Values are winsorised ([`BaselineRule`]) before they enter (an outlier moves the baseline by at most
 /// that much), non-finite values never enter, and sigma has a floor.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -16,10 +18,10 @@ pub struct Baseline {
     variance: f64,
 }
 
-/// Winsorising bound in sigmas.
-const WINSOR_SIGMAS: f64 = 3.0;
-/// What a value beyond the bound counts for in the spread, in sigmas: 100 of them widen it by half.
-const OUTLIER_SPREAD_SIGMAS: f64 = 1.2;
+/// The numbers.
+const RULE: BaselineRule = RULES.baseline;
+/// Times the median distance from the median, which is the standard deviation of a normal distribution.
+pub(crate) const SIGMAS_OF_MAD: f64 = 1.4826;
 
 impl Baseline {
     /// A baseline whose averages keep `decay` of their past at each value (0.98: about the last
@@ -58,13 +60,13 @@ impl Baseline {
         // A plain average until the exponential window is full, so that the start has no bias.
         let keep = self.decay.min(1.0 - 1.0 / f64::from(self.count));
         let (mut delta, mut spread) = (value - self.mean, value - self.mean);
-        if self.count > 10 {
+        if self.count > RULE.winsor_after {
             let sigma = self.sigma();
-            delta = delta.clamp(-WINSOR_SIGMAS * sigma, WINSOR_SIGMAS * sigma);
+            delta = delta.clamp(-RULE.winsor_sigmas * sigma, RULE.winsor_sigmas * sigma);
             // An outlier moves the mean by its bound, but hardly the spread: otherwise an event
             // that lasts would widen the very baseline that judges it.
-            if delta.abs() >= WINSOR_SIGMAS * sigma {
-                spread = OUTLIER_SPREAD_SIGMAS * sigma;
+            if delta.abs() >= RULE.winsor_sigmas * sigma {
+                spread = RULE.outlier_spread * sigma;
             }
         }
         self.mean += (1.0 - keep) * delta;
@@ -97,11 +99,6 @@ pub struct Cusum {
 }
 
 impl Cusum {
-    /// Part of their past that the averages of the correlation keep.
-    const DECAY: f64 = 0.99;
-    /// Highest correlation that is believed.
-    const RHO_MAX: f64 = 0.9;
-
     /// Slack `k` in sigmas.
     pub fn new(k: f64) -> Self {
         Self { k, sum: 0.0, previous: 0.0, product: 0.0, square: 1.0 }
@@ -117,7 +114,8 @@ impl Cusum {
             // A drift is all alike: what it adds to the correlation would hide it.
             if self.sum < h / 3.0 {
                 let bounded = z.clamp(-3.0, 3.0);
-                let average = |old: f64, new: f64| Self::DECAY * old + (1.0 - Self::DECAY) * new;
+                let keep = RULES.drift.correlation_decay;
+                let average = |old: f64, new: f64| keep * old + (1.0 - keep) * new;
                 self.product = average(self.product, bounded * self.previous);
                 self.square = average(self.square, bounded * bounded);
                 self.previous = bounded;
@@ -127,11 +125,19 @@ impl Cusum {
         self.sum > h
     }
 
-    /// Correlation of neighbours while calm, 0 to 0.9.
+    /// Correlation of successive values while calm, from 0.
     pub fn correlation(&self) -> f64 {
         let rho = if self.square > 0.0 { self.product / self.square } else { 0.0 };
-        if rho.is_nan() { 0.0 } else { rho.clamp(0.0, Self::RHO_MAX) }
+        if rho.is_nan() { 0.0 } else { rho.clamp(0.0, RULES.drift.correlation_max) }
     }
+}
+
+/// Centre and robust spread of values: the median, and the median distance from it as a standard deviation.
+/// Both are 0 without values.
+pub fn centre_and_spread(values: &[f64]) -> (f64, f64) {
+    let centre = median(values.iter().copied()).unwrap_or(0.0);
+    let distance = median(values.iter().map(|value| (value - centre).abs())).unwrap_or(0.0);
+    (centre, SIGMAS_OF_MAD * distance)
 }
 
 /// The last `CAP` values, oldest first. They are also held in order of size, because several signs ask for
@@ -204,7 +210,7 @@ impl<const CAP: usize> Window<CAP> {
             };
             deviation = if is_below { below.next() } else { above.next() }?;
         }
-        Some(1.4826 * deviation)
+        Some(SIGMAS_OF_MAD * deviation)
     }
 }
 

@@ -8,12 +8,12 @@ use super::source::Source;
 
 /// The modules of the core from the ground up: each imports only from those before it.
 const CORE_LAYERS: &[&str] = &[
+    "rules",
     "running",
     "cadence",
     "observe",
     "evidence",
     "inspection",
-    "rules",
     "doc",
     "chain",
     "finding",

@@ -24,11 +24,12 @@ pub(crate) const DOC: Doc = Doc {
              linearly. Where the activations are not known, judged by how much the loss changes \
              when one weight matrix grows by 1%, at the alarm or in the first pass: supported \
              when 1% of a matrix, and of each one before it that is neither recurrent nor rescaled \
-             by normalisation, changes the loss by more than {} times what 1% of the last matrix \
+             by normalisation (which leaves it less than {} of what the last matrix does), changes the \
+             loss by more than {} times what 1% of the last matrix \
              does, and that is at least {}%. Between linear or \
              piecewise linear activations, all matrices of a chain change it alike; the activation \
              is after a matrix that changes it more than {} times as much as the next.",
-            rule.ratio, rule.last, rule.degree,
+            rule.rescaled, rule.ratio, rule.last, rule.degree,
         )
     },
     example: "recipes/exploding-digits.toml, layers.17 (exp): forward gain 6.57 while calm, 1,444 at \

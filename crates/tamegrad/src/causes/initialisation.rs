@@ -1,7 +1,7 @@
 //! Cause: initial weights whose gains multiply far from 1.
 
 use super::{Cause, CauseName, Ground};
-use crate::chain::{Chain, Link, STANDS_OUT, USUAL_GAIN, stands_out};
+use crate::chain::{Chain, Link, stands_out};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::observe::{LayerInfo, NormalisationKind, TensorId};
@@ -25,7 +25,7 @@ pub(crate) const DOC: Doc = Doc {
         format!(
             "Judged from the probes of the first pass, without recurrent steps. Supported when the \
              product of the forward gains, or of the backward gains, is above {}; or when one \
-             layer's gain is above {} and above {STANDS_OUT} times the median of the others. The \
+             layer's gain is above {} and above {} times the median of the others. The \
              first and the last layer do not count as that one layer, because they change the \
              width by design. Layers with exp, whose gain does not come from the weights, and \
              normalised layers are left out altogether. If some layers only normalise, the product \
@@ -35,7 +35,8 @@ pub(crate) const DOC: Doc = Doc {
              supported when the run explodes within its first {} steps and the RMS of a weight \
              matrix times the square root of its fan-in is above {}.",
             rule.product,
-            USUAL_GAIN.end(),
+            rules.origin.gain_high,
+            rules.origin.stands_out,
             rule.product,
             rule.steps,
             rule.weight_gain,

@@ -26,15 +26,17 @@ pub(crate) const DOC: Doc = Doc {
              alarm (in logs, within {} records), or rises by {} times or more over the {} steps \
              before it. A warm-up (a rate that rises in most of the first {} steps) counts as \
              neither. With less support: the \
-             median of the largest update ratios of the last 10 steps is above {}, or \
-             updates-too-large fires in the first 5 steps.",
+             median of the largest update ratios of the last {} steps is above {}, or \
+             updates-too-large fires in the first {} steps.",
             rule.jump,
             rule.within,
             rules.rate_cause.logs.within,
             rule.ramp,
             rule.over,
             rule.over,
+            rule.updates,
             rules.update.live.trouble,
+            rule.first_steps,
         )
     },
     example: "Learning rate raised from 0.05 to 1.5 at step 400; alarm at step 401.",
@@ -96,14 +98,16 @@ fn large_updates(run: &Run) -> Option<Vec<Measure>> {
     let alarm = run.first_alarm()?.step;
     let before = record.rows.iter().filter(|row| row.segment == 0 && row.step < alarm);
     let ratios: Vec<f64> = before.filter_map(|row| row.update_ratio).collect();
-    let recent = &ratios[ratios.len().saturating_sub(10)..];
+    let recent = &ratios[ratios.len().saturating_sub(RULES.rate_cause.live.updates)..];
     let usual = median(recent.iter().copied());
     if let Some(ratio) = usual.filter(|ratio| *ratio > trouble) {
         let ratio = Measure::new(Quantity::UpdateRatio, ratio).over(recent.len() as u64);
         return Some(vec![ratio.against(Reference::Limit, trouble)]);
     }
     let early = run.findings().iter().find(|finding| {
-        finding.sign == SignName::UpdatesTooLarge && finding.step.0 <= alarm.0 && finding.step.0 < 5
+        finding.sign == SignName::UpdatesTooLarge
+            && finding.step.0 <= alarm.0
+            && finding.step.0 < RULES.rate_cause.live.first_steps
     });
     early.map(|finding| finding.evidence.clone())
 }

@@ -5,7 +5,7 @@ use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity, Reference};
 use crate::origin::Origin;
 use crate::record::Record;
-use crate::rules::RULES;
+use crate::rules::{DEAD_STEPS, RULES};
 use crate::run::Run;
 use crate::running::{Window, median};
 
@@ -13,8 +13,8 @@ use crate::running::{Window, median};
 pub(crate) const DOC: Doc = Doc {
     name: "spike-then-dead",
     title: "A spike left the network dead",
-    what: "After one very large update, the gradients of the inner layers are exactly 0 or a \
-           millionth of what they were, and the loss is flat.",
+    what: "After one very large update, the gradients of the inner layers are 0 or next to \
+           nothing, and the loss is flat.",
     why: "A ReLU whose bias was thrown far below zero never fires again and has no gradient; a \
           saturated tanh or sigmoid has almost none. Nothing is NaN, so nothing complains: the run \
           goes on to the end and learns nothing.",
@@ -23,9 +23,9 @@ pub(crate) const DOC: Doc = Doc {
             "Supported when two conditions hold. First, the largest gradient norm of the weight \
              matrices at the last step, without the last layer, is 0 or below {:e} of the median \
              up to the alarm (where individual tensors are unknown, the norm of the whole gradient \
-             is used). Second, the loss of the last 20 steps is flat and above {} of the first \
+             is used). Second, the loss of the last {} steps is flat and above {} of the first \
              loss, because a gradient of 0 at a loss of 0 is convergence.",
-            rules.dead.gradient, rules.dead.converged,
+            rules.dead.gradient, rules.dead.steps, rules.dead.converged,
         )
     },
     example: "y = 5x^2 unscaled, SGD 0.1: gradient 100 times larger at step 2, then 0; loss flat \
@@ -48,7 +48,7 @@ pub(super) fn dead(run: &Run) -> Option<(f64, f64)> {
     let record = &run.record;
     let alarm = run.first_alarm()?.step;
     // A NaN gradient is no small gradient.
-    if record.recent(20).iter().any(|row| row.nonfinite_gradients > 0) {
+    if record.recent(DEAD_STEPS).iter().any(|row| row.nonfinite_gradients > 0) {
         return None;
     }
     let last_layer = record.layout.tensors.iter().filter_map(|t| t.layer).max();
@@ -60,7 +60,7 @@ pub(super) fn dead(run: &Run) -> Option<(f64, f64)> {
         .filter_map(|(track, _)| track.latest.filter(|s| s.is_finite()).map(|s| s.l2))
         .collect();
     let now = if inner.is_empty() {
-        median(record.recent(20).iter().filter_map(|row| row.gradient_norm))?
+        median(record.recent(DEAD_STEPS).iter().filter_map(|row| row.gradient_norm))?
     } else {
         inner.iter().copied().fold(0.0, f64::max)
     };
@@ -73,8 +73,8 @@ pub(super) fn dead(run: &Run) -> Option<(f64, f64)> {
 /// Whether the loss of the last steps stays where it is, above what convergence would reach. A
 /// run without losses counts as such.
 fn is_flat_and_high(record: &Record) -> bool {
-    let mut end = Window::<20>::default();
-    record.recent(20).iter().filter_map(|row| row.loss).for_each(|loss| end.push(loss));
+    let mut end = Window::<DEAD_STEPS>::default();
+    record.recent(DEAD_STEPS).iter().filter_map(|row| row.loss).for_each(|loss| end.push(loss));
     let Some((level, spread)) = end.median().zip(end.spread()) else { return true };
     // The very first loss: those after it may be the explosion's already.
     let first = record.first_losses.iter().next().unwrap_or(0.0);

@@ -22,12 +22,13 @@ pub(crate) const DOC: Doc = Doc {
         format!(
             "Supported when the RMS of the targets is above {} and the loss of the first step is \
              at least {}: the size then comes from the targets, from step 0 on, and enters at the \
-             last layer. Not supported when the RMS of the inputs is above {} and the targets are \
+             last layer. Not supported when the median RMS of the first {} batches of inputs is above {} and the targets are \
              at most {} times as large. Where the targets are not seen: supported when the loss of \
              the first step is at least {} and 1% larger weights, in any one matrix, change it by \
              less than {}%. Outputs that are too large would change it by about 2%.",
             rule.rms,
             rule.first_loss,
+            rules.data.first,
             rule.input_rms,
             rule.like_inputs,
             rule.first_loss,

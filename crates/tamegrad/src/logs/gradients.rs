@@ -1,20 +1,16 @@
 //! What the norm of the whole gradient says: NaN and Inf, growth, spikes that come again.
 
-use super::{Alarm, RECORDS_MIN, Sample, centre_and_spread, last};
+use super::{Alarm, RECORDS_MIN, Sample, last};
 use crate::diagnosis::Verdict;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
-use crate::rules::RULES;
-use crate::running::median;
+use crate::rules::{LogGradientRule, RULES};
+use crate::running::{centre_and_spread, median};
 
-/// Records that a norm is held against.
-const WINDOW: usize = 50;
-/// How many there must be.
+/// The numbers.
+const RULE: LogGradientRule = RULES.log_gradient;
+/// Records that make a history.
 const WINDOW_MIN: usize = RULES.warm_up.logs as usize;
-/// Floor of the spread of the logarithm.
-const SIGMA_FLOOR: f64 = 0.1;
-/// Times the usual at which growth begins.
-const GROWTH_BEGIN: f64 = 3.0;
 
 /// Gradient norms that are NaN or Inf again and again, or at the end of the log. One alone is a step
 /// that mixed precision leaves out.
@@ -27,7 +23,8 @@ pub(super) fn nonfinite(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
         last.value.is_finite() && norm.last().is_some_and(|norm| last.step > norm.step)
     });
     let ends_in_nan = norm.last().is_some_and(|last| last.value.is_nan()) && !went_on;
-    let is_often = broken.len() >= 3 && (ending > 0 || 5 * broken.len() > norm.len());
+    let is_often = broken.len() >= RULE.broken
+        && (ending > 0 || broken.len() as f64 > RULE.broken_part * norm.len() as f64);
     // The mean over many steps is Inf if mixed precision left out one of them.
     let is_mean = broken.iter().all(|sample| !sample.value.is_nan()) && is_calm(loss, first.step);
     if !is_often && !ends_in_nan || is_mean {
@@ -59,8 +56,8 @@ pub(super) fn joint_spike(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
             && loss_leaps(loss, norm[*at].step)
     })?;
     let lesser = RULES.log_lesser_spike;
-    let back =
-        (at + 1..norm.len()).find(|later| !measured[*later].is_above(GROWTH_BEGIN, lesser.sigmas));
+    let back = (at + 1..norm.len())
+        .find(|later| !measured[*later].is_above(RULE.growth_begin, lesser.sigmas));
     let evidence = vec![
         norm_of(norm[at].value).against(Reference::Usual, measured[at].usual),
         Measure::new(Quantity::GradientSpikes, 1.0),
@@ -76,7 +73,9 @@ fn loss_leaps(loss: &[Sample], at: i64) -> bool {
     let before = &loss[begin.saturating_sub(WINDOW_MIN)..begin];
     let highest = before.iter().map(|sample| sample.value).fold(0.0, f64::max);
     let now = loss[begin..].iter().take(2).map(|sample| sample.value);
-    before.len() >= 5 && highest > 0.0 && now.into_iter().any(|value| value > 2.0 * highest)
+    before.len() >= 5
+        && highest > 0.0
+        && now.into_iter().any(|value| value > RULE.loss_leap * highest)
 }
 
 /// A norm that no healthy run was seen with, where the loss does not fall all the same.
@@ -85,7 +84,8 @@ pub(super) fn huge(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let at = norm.iter().find(|s| s.value.is_finite() && s.value > absurd)?;
     let loss: Vec<f64> = loss.iter().filter(|s| s.step >= at.step).map(|s| s.value).collect();
     let falls = loss.len() >= 10
-        && median(last(&loss, 3).iter().copied()) < median(loss[..3].iter().map(|x| 0.5 * x));
+        && median(last(&loss, 3).iter().copied())
+            < median(loss[..3].iter().map(|x| RULE.loss_falls * x));
     let evidence = vec![norm_of(at.value).against(Reference::Limit, absurd)];
     let alarm = Alarm::new(SignName::GradientSpikes, at.step, Verdict::Exploding, evidence);
     (!falls).then_some(alarm)
@@ -98,7 +98,7 @@ pub(super) fn growth(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
     let measured = measure_from(norm, RECORDS_MIN);
     let mut begin = None;
     for (at, now) in measured.iter().enumerate() {
-        let is_up = now.is_above(GROWTH_BEGIN, growth.sigmas);
+        let is_up = now.is_above(RULE.growth_begin, growth.sigmas);
         let rises = at > 0 && norm[at].value > norm[at - 1].value;
         begin = match (is_up, begin) {
             (true, Some(begin)) if rises => Some(begin),
@@ -106,10 +106,11 @@ pub(super) fn growth(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
             (false, _) => None,
         };
         let Some(first) = begin.filter(|first| at > *first) else { continue };
-        let reacts = at - first >= 3 || loss_reacts(loss, norm[first].step, norm[at].step);
+        let reacts =
+            at - first >= RULE.growth_records || loss_reacts(loss, norm[first].step, norm[at].step);
         let growth = if at < WINDOW_MIN { early } else { growth };
         if growth.is_spike(now.factor, now.sigmas) && reacts {
-            let is_home = |m: &Measured| !m.is_above(GROWTH_BEGIN, lesser.sigmas);
+            let is_home = |m: &Measured| !m.is_above(RULE.growth_begin, lesser.sigmas);
             let back = (at + 1..norm.len()).find(|later| is_home(&measured[*later]));
             let verdict = if back.is_some() { Verdict::Recovered } else { Verdict::Exploding };
             let evidence = vec![
@@ -127,8 +128,8 @@ pub(super) fn growth(norm: &[Sample], loss: &[Sample]) -> Option<Alarm> {
 fn loss_reacts(loss: &[Sample], from: i64, to: i64) -> bool {
     let begin = loss.iter().position(|sample| sample.step >= from).unwrap_or(loss.len());
     let before: Vec<f64> = loss[..begin].iter().map(|sample| sample.value).collect();
-    let (level, spread) = centre_and_spread(last(&before, WINDOW));
-    let limit = level + 5.0 * spread.max(0.005 * level.abs());
+    let (level, spread) = centre_and_spread(last(&before, RULE.window));
+    let limit = level + RULE.loss_sigmas * spread.max(RULE.loss_spread_min * level.abs());
     let during = loss[begin..].iter().take_while(|sample| sample.step <= to);
     before.len() >= RECORDS_MIN && during.into_iter().any(|sample| !(sample.value < limit))
 }
@@ -145,7 +146,7 @@ pub(super) fn repeated_spikes(norm: &[Sample]) -> Option<Alarm> {
     let highest = spikes.iter().map(|at| norm[*at].value).fold(0.0, f64::max);
     let is_first = |at: &usize| {
         lesser.is_spike(measured[*at].factor, measured[*at].sigmas)
-            && norm[*at].value >= 0.5 * highest
+            && norm[*at].value >= RULE.first_of_highest * highest
     };
     let first = (0..norm.len()).find(is_first).or(spikes.first().copied())?;
     let last = *spikes.last()?;
@@ -182,7 +183,7 @@ impl Measured {
     }
 }
 
-/// Each norm beside the median of the [`WINDOW`] records before it, all on a logarithmic scale.
+/// Each norm beside the median of the [`LogGradientRule::window`] records before it, all on a logarithmic scale.
 fn measure(norm: &[Sample]) -> Vec<Measured> {
     measure_from(norm, WINDOW_MIN)
 }
@@ -196,7 +197,7 @@ fn measure_from(norm: &[Sample], window_min: usize) -> Vec<Measured> {
                 return UNKNOWN;
             }
             let log = sample.value.ln();
-            let window = last(&logs, WINDOW);
+            let window = last(&logs, RULE.window);
             let (centre, spread) = centre_and_spread(window);
             let too_few = window.len() < window_min;
             logs.push(log);
@@ -206,7 +207,7 @@ fn measure_from(norm: &[Sample], window_min: usize) -> Vec<Measured> {
             Measured {
                 usual: centre.exp(),
                 factor: (log - centre).exp(),
-                sigmas: (log - centre) / spread.max(SIGMA_FLOOR),
+                sigmas: (log - centre) / spread.max(RULE.sigma_floor),
             }
         })
         .collect()

@@ -8,7 +8,7 @@ use crate::rules::{CutRule, RULES};
 /// The numbers.
 const RULE: CutRule = RULES.cut.logs;
 /// Gaps between cuts that are equal but for this part are those of a plan.
-const EVEN: f64 = 0.05;
+const EVEN: f64 = RULES.log_cut_even;
 
 /// A learning rate that was cut soon after an alarm, that is lower where the run was taken up again,
 /// or that was cut again and again at no regular distance, as a scheduler does that reacts.

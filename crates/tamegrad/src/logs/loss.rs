@@ -1,28 +1,14 @@
 //! What the loss of a log says: NaN and Inf, jumps and rises, and whether it came back.
 
-use super::{Alarm, RECORDS_MIN, Sample, centre_and_spread, last, step};
+use super::{Alarm, RECORDS_MIN, Sample, last, step};
 use crate::diagnosis::Verdict;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::SignName;
 use crate::rules::{LogLossRule, RULES};
-use crate::running::median;
+use crate::running::{SIGMAS_OF_MAD, centre_and_spread, median};
 
-/// Calm records that a jump is held against.
-const NEAR: usize = 10;
-/// Calm records whose spread a rise is held against.
-const FAR: usize = 50;
 /// The numbers.
 const RULE: LogLossRule = RULES.log_loss;
-/// The least spread of the logarithms of losses.
-const LOG_SPREAD_MIN: f64 = 0.05;
-/// Records in a row that have no value where a log has gaps.
-const GAP_MAX: usize = 5;
-/// Records of a rise.
-const RISE_RECORDS: usize = 6;
-/// Where NaN comes after a finite rise: the rise lies at most so many records before it.
-const BEFORE_NAN: usize = 30;
-/// A finite explosion of so many records before the first Inf is the event, and Inf its end.
-const FINITE_FIRST: usize = 10;
 
 /// NaN or Inf in the loss: for good, or in passing.
 pub(super) fn nonfinite(loss: &[Sample]) -> Option<Alarm> {
@@ -38,7 +24,7 @@ pub(super) fn nonfinite(loss: &[Sample]) -> Option<Alarm> {
     let begin = rise_before(loss, first).min(open_episode(loss, first).unwrap_or(first));
     let verdict = if !for_good {
         Verdict::Recovered
-    } else if !any_nan && first - begin >= FINITE_FIRST {
+    } else if !any_nan && first - begin >= RULE.finite_first {
         Verdict::Exploding
     } else {
         Verdict::Exploded
@@ -66,20 +52,20 @@ fn are_gaps(loss: &[Sample]) -> bool {
     let is_gap = |sample: &Sample| sample.value.is_nan();
     let groups: Vec<&[Sample]> = loss.chunk_by(|a, b| is_gap(a) == is_gap(b)).collect();
     let gaps: Vec<&&[Sample]> = groups.iter().filter(|group| is_gap(&group[0])).collect();
-    let begins = loss.iter().take(NEAR).any(is_gap);
+    let begins = loss.iter().take(RULE.near).any(is_gap);
     let longest = gaps.iter().map(|gap| gap.len()).max().unwrap_or(0);
     let values = groups.iter().filter(|group| !is_gap(&group[0])).map(|group| group.len());
     let finite: usize = values.sum();
     begins
         && gaps.len() >= 3
-        && longest <= GAP_MAX
+        && longest <= RULE.gap_max
         && finite + 1 >= gaps.len()
         && groups.len() >= 2 * longest
 }
 
-/// The first record from which on the loss stays, up to the record `end`, above 1.5 times the level
+/// The first record from which on the loss stays, up to the record `end`, above the level
 /// before it; `end` if there is none. A rise may be slow: it goes back as long as there is one within
-/// [`BEFORE_NAN`] records.
+/// [`LogLossRule::before_nan`] records.
 fn rise_before(loss: &[Sample], end: usize) -> usize {
     let mut lowest = loss.get(end).map_or(f64::INFINITY, |sample| sample.value);
     if !lowest.is_finite() {
@@ -87,14 +73,14 @@ fn rise_before(loss: &[Sample], end: usize) -> usize {
     }
     let mut begin = end;
     for at in (1..end).rev() {
-        if begin - at > BEFORE_NAN {
+        if begin - at > RULE.before_nan {
             break;
         }
         lowest = lowest.min(loss[at].value);
         let before = &loss[at.saturating_sub(20)..at];
         let is_positive = before.iter().all(|sample| sample.value > 0.0);
         let level = median(values(before)).unwrap_or(f64::INFINITY);
-        if is_positive && lowest > 1.5 * level {
+        if is_positive && lowest > RULE.begin_ratio * level {
             begin = at;
         }
     }
@@ -117,23 +103,24 @@ pub(super) fn explosion(loss: &[Sample], restarts: &[i64]) -> Option<Alarm> {
 fn left_for_good(loss: &[Sample]) -> Option<Alarm> {
     let finite: Vec<&Sample> = loss.iter().filter(|sample| sample.value.is_finite()).collect();
     let first = finite.first().filter(|first| first.value > 0.0)?;
-    let at = (1..finite.len().min(NEAR))
+    let at = (1..finite.len().min(RULE.near))
         .find(|at| finite[*at].value > RULE.first_ratio * first.value)?;
     let calm = finite.get(..at)?.iter().map(|sample| sample.value);
     let highest = calm.fold(0.0, f64::max);
     let after: Vec<f64> = finite.get(at + 1..)?.iter().map(|sample| sample.value).collect();
     let end = last(&after, after.len() / 2);
     let (level, spread) = centre_and_spread(end);
-    let is_flat = after.len() >= NEAR && spread <= RULE.flat * level;
+    let is_flat = after.len() >= RULE.near && spread <= RULE.flat * level;
     let peak = finite[at].value;
     // A run that learns all the same ends well below where it began.
-    let is_lost = level > 0.5 * first.value && peak > RULE.first_ratio * level;
+    let is_lost = level > RULE.lost_of_first * first.value && peak > RULE.first_ratio * level;
     let evidence = vec![
         Measure::new(Quantity::PeakLoss, peak).against(Reference::First, first.value),
         Measure::new(Quantity::Loss, level).against(Reference::Before, highest),
     ];
     let onset = finite[at].step;
-    let verdict = if spread <= 1e-3 * level { Verdict::Dead } else { Verdict::Exploding };
+    let verdict =
+        if spread <= RULE.dead_spread * level { Verdict::Dead } else { Verdict::Exploding };
     let alarm = Alarm::new(SignName::LossFluctuates, onset, verdict, evidence);
     (is_flat && is_lost).then_some(alarm)
 }
@@ -144,7 +131,9 @@ pub(super) fn is_up_early(loss: &[Sample]) -> bool {
     let all: Vec<f64> = values(loss).filter(|value| value.is_finite()).collect();
     let first = all.iter().take(2).copied().fold(0.0, f64::max);
     let lowest_of_last = last(&all, 3).iter().copied().fold(f64::MAX, f64::min);
-    (RECORDS_MIN..NEAR).contains(&all.len()) && first > 0.0 && lowest_of_last > 2.0 * first
+    (RECORDS_MIN..RULE.near).contains(&all.len())
+        && first > 0.0
+        && lowest_of_last > RULE.early_ratio * first
 }
 
 /// A loss that leaves its level.
@@ -152,7 +141,7 @@ fn departed(loss: &[Sample], restarts: &[i64]) -> Option<Alarm> {
     let found = episodes(loss, restarts);
     let worst = found.iter().map(|episode| episode.severity).fold(0.0, f64::max);
     // What is small beside the worst is not where it began.
-    let first = found.iter().find(|episode| episode.severity >= 0.5 * worst)?;
+    let first = found.iter().find(|episode| episode.severity >= RULE.beside_worst * worst)?;
     let verdict = came_of(loss, &found);
     let back = found.iter().rev().find_map(|episode| episode.back);
     let evidence = vec![
@@ -173,16 +162,20 @@ fn came_of(loss: &[Sample], episodes: &[Episode]) -> Verdict {
     let tail = &loss[loss.len().saturating_sub((loss.len() / 20).max(3))..];
     let (now, spread) = centre_and_spread(&values(tail).collect::<Vec<f64>>());
     let since = loss.len() - end.begin;
-    let verdict =
-        if since >= 20 && spread <= 1e-3 * now.abs() { Verdict::Dead } else { Verdict::Exploding };
+    let verdict = if since >= 20 && spread <= RULE.dead_spread * now.abs() {
+        Verdict::Dead
+    } else {
+        Verdict::Exploding
+    };
     if episodes.iter().any(|episode| is_constant_after(loss, episode)) {
         return verdict;
     }
     if end.back.is_some() {
         return Verdict::Recovered;
     }
-    let is_near =
-        end.level > 0.0 && now <= RULE.recovered_ratio * end.level && now < 0.2 * end.peak;
+    let is_near = end.level > 0.0
+        && now <= RULE.recovered_ratio * end.level
+        && now < RULE.recovered_of_peak * end.peak;
     if is_near { Verdict::Recovered } else { verdict }
 }
 
@@ -199,7 +192,7 @@ fn is_constant_after(loss: &[Sample], episode: &Episode) -> bool {
     );
     let falls = begin.zip(end).is_none_or(|(begin, end)| end < (1.0 - RULE.flat) * begin);
     episode.level > 0.0
-        && rest.len() >= NEAR
+        && rest.len() >= RULE.near
         && episode.peak > RULE.first_ratio * episode.level
         && spread <= RULE.flat * now
         && !falls
@@ -244,7 +237,7 @@ fn episodes(loss: &[Sample], restarts: &[i64]) -> Vec<Episode> {
             Some(departure) => {
                 let episode = departure.follow(loss, at);
                 let back = episode.back;
-                let is_short = back.is_some_and(|back| back - episode.begin < HEAVY_RECORDS);
+                let is_short = back.is_some_and(|back| back - episode.begin < RULE.heavy_records);
                 let is_heavy =
                     departure.is_heavy || back.is_some_and(|back| is_heavy_after(loss, back));
                 let counts = episode.sigmas >= episode.limit && !(is_heavy && is_short);
@@ -278,16 +271,13 @@ struct Departure {
 /// Whether losses from a record on spread over decades, where that many are known.
 fn is_heavy_after(loss: &[Sample], back: usize) -> bool {
     let after: Vec<f64> =
-        values(&loss[back..]).filter(|value| value.is_finite()).take(FAR).collect();
+        values(&loss[back..]).filter(|value| value.is_finite()).take(RULE.far).collect();
     after.len() >= RULES.warm_up.logs as usize && log_spread(&after) > RULE.heavy
 }
 
-/// Records of a jump that counts where losses are heavy-tailed.
-const HEAVY_RECORDS: usize = 10;
-
 impl Departure {
     fn of(loss: &[Sample], at: usize, calm: &[f64], restarts: &[i64]) -> Option<Self> {
-        let near = last(calm, NEAR);
+        let near = last(calm, RULE.near);
         if near.len() < 3 {
             return None;
         }
@@ -296,7 +286,7 @@ impl Departure {
         let highest = near.iter().copied().fold(f64::MIN, f64::max);
         let lowest = near.iter().copied().fold(f64::MAX, f64::min);
         if lowest <= 0.0 {
-            let far = last(calm, FAR);
+            let far = last(calm, RULE.far);
             let (low, high) =
                 far.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
             let range = (high - low).max(f64::MIN_POSITIVE);
@@ -310,11 +300,11 @@ impl Departure {
                 is_heavy: false,
             });
         }
-        let home = highest.max(1.2 * level);
+        let home = highest.max(RULE.home * level);
         let steps: Vec<f64> = near.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect();
-        let step = 1.4826 * median(steps).unwrap_or(0.0);
-        let spread = spread.max(step).max(0.01 * level);
-        let log_spread = log_spread(last(calm, FAR));
+        let step = SIGMAS_OF_MAD * median(steps).unwrap_or(0.0);
+        let spread = spread.max(step).max(RULE.spread_min * level);
+        let log_spread = log_spread(last(calm, RULE.far));
         // A few records do not show how far losses spread.
         let known = if calm.len() < RULES.warm_up.logs as usize { 0.0 } else { log_spread };
         let is_heavy = known > RULE.heavy;
@@ -329,13 +319,15 @@ impl Departure {
             // It is far above all records before, whatever their spread.
             return Some(Self { level, spread, home, limit: 0.0, is_heavy });
         }
-        let spread = centre_and_spread(last(calm, FAR)).1.max(0.01 * level);
+        let spread = centre_and_spread(last(calm, RULE.far)).1.max(RULE.spread_min * level);
         let is_up = |value: f64, sigmas: f64| {
             value > RULE.rise_ratio * level && value > highest && value - level > sigmas * spread
         };
-        let next = loss[at..].iter().filter(|s| s.value.is_finite()).take(RISE_RECORDS);
-        let up = next.filter(|s| is_up(s.value, RULE.rise_sigmas - 2.0)).count();
-        let rises = near.len() == NEAR && is_up(value, RULE.rise_sigmas) && up >= RISE_RECORDS - 1;
+        let next = loss[at..].iter().filter(|s| s.value.is_finite()).take(RULE.rise_records);
+        let up = next.filter(|s| is_up(s.value, RULE.rise_sigmas - RULE.rise_slack)).count();
+        let rises = near.len() == RULE.near
+            && is_up(value, RULE.rise_sigmas)
+            && up >= RULE.rise_records - 1;
         rises.then_some(Self { level, spread, home, limit: RULE.rise_peak_sigmas, is_heavy })
     }
 
@@ -370,15 +362,16 @@ fn lasts(loss: &[Sample], at: usize, near: &[f64], level: f64, log_spread: f64) 
     }
     let above = rest.iter().filter(|value| **value > limit).count();
     let soon = median(rest[..RULE.lasting_records].iter().copied()).unwrap_or(level);
-    10 * above >= 9 * rest.len()
+    above as f64 >= RULE.lasting_part * rest.len() as f64
         && soon > limit
-        && (soon / level).ln() > 0.5 * RULE.log_sigmas * log_spread.max(LOG_SPREAD_MIN)
+        && (soon / level).ln()
+            > RULE.lasting_log * RULE.log_sigmas * log_spread.max(RULE.log_spread_min)
 }
 
 /// Whether steps go up from shortly before a record to the end: no other run, and no part of this one
 /// that was repeated.
 fn is_one_run(loss: &[Sample], at: usize, restarts: &[i64]) -> bool {
-    let near = &loss[at.saturating_sub(NEAR)..];
+    let near = &loss[at.saturating_sub(RULE.near)..];
     near.windows(2).all(|pair| pair[0].step <= pair[1].step)
         && !restarts.iter().any(|step| near[0].step < *step)
 }

@@ -48,7 +48,7 @@ fn deterioration(history: &History<'_>, measured: &[Sample]) -> Option<Finding> 
         let is_home = lost < limit;
         below = if is_home { None } else { below.or(Some(at)) };
     }
-    let begin = below.filter(|begin| measured.len() - begin >= 2)?;
+    let begin = below.filter(|begin| measured.len() - begin >= RULE.in_a_row as usize)?;
     let now = measured.last()?;
     let metric = Measure::new(Quantity::Metric, now.value).at_step(step(now.step));
     let evidence = if best.is_nan() { metric } else { metric.against(Reference::Best, best) };

@@ -1,20 +1,14 @@
 //! Where it began, from the gradient norms of single tensors: which left its own history first.
 
-use super::{History, Sample, centre_and_spread, last, step};
+use super::{History, Sample, last, step};
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::observe::TensorId;
 use crate::origin::Origin;
-use crate::rules::RULES;
+use crate::rules::{LogTensorRule, RULES};
+use crate::running::centre_and_spread;
 
-/// Sigmas of the logarithm that a tensor has to be away from its history: those of a live spike.
-const SIGMAS: f64 = RULES.spike.live.sigmas;
-/// The least spread of the logarithm.
-const SIGMA_FLOOR: f64 = 0.1;
-/// Records of history, and how many there must be.
-const WINDOW: usize = 50;
-const WINDOW_MIN: usize = 5;
-/// Records before the onset in which a tensor may be the first.
-const EARLY: usize = 5;
+/// The numbers.
+const RULE: LogTensorRule = RULES.log_tensor;
 
 /// The tensor whose norm left its own history first, near the onset; of several at one step the one
 /// that went farthest. Norms are never compared between tensors: a large one is no sign.
@@ -29,7 +23,7 @@ pub(super) fn origin(history: &History<'_>, onset: i64) -> Option<Origin> {
     let place = Place::Tensor(TensorId(index));
     let evidence = vec![
         Measure::new(Quantity::GradientNorm, value).at(place).at_step(step(at)),
-        Measure::new(Quantity::GradientSigmas, sigmas).against(Reference::Limit, SIGMAS),
+        Measure::new(Quantity::GradientSigmas, sigmas).against(Reference::Limit, RULE.sigmas),
     ];
     Some(Origin::new(place, evidence))
 }
@@ -37,7 +31,7 @@ pub(super) fn origin(history: &History<'_>, onset: i64) -> Option<Origin> {
 /// The first record near the onset that is away from the history before it.
 fn departure(norms: &[Sample], onset: i64) -> Option<(usize, f64)> {
     let at_onset = norms.iter().position(|sample| sample.step >= onset).unwrap_or(norms.len());
-    let from = at_onset.saturating_sub(EARLY);
+    let from = at_onset.saturating_sub(RULE.early);
     (from..norms.len()).find_map(|at| {
         if !norms[at].value.is_finite() {
             return Some((at, f64::INFINITY));
@@ -47,10 +41,10 @@ fn departure(norms: &[Sample], onset: i64) -> Option<(usize, f64)> {
             .filter(|sample| sample.value.is_finite() && sample.value > 0.0)
             .map(|sample| sample.value.ln())
             .collect();
-        let window = last(&logs, WINDOW);
+        let window = last(&logs, RULES.log_gradient.window);
         let (centre, spread) = centre_and_spread(window);
-        let sigmas = (norms[at].value.ln() - centre) / spread.max(SIGMA_FLOOR);
-        (window.len() >= WINDOW_MIN && sigmas > SIGMAS).then_some((at, sigmas))
+        let sigmas = (norms[at].value.ln() - centre) / spread.max(RULES.log_gradient.sigma_floor);
+        (window.len() >= RULE.window_min && sigmas > RULE.sigmas).then_some((at, sigmas))
     })
 }
 

@@ -9,11 +9,11 @@ use crate::running::median;
 /// The numbers.
 const RULE: UpdateRule = RULES.update.logs;
 /// Records that a ratio is held against.
-const WINDOW: usize = 50;
+const WINDOW: usize = RULES.log_gradient.window;
 /// How many there must be.
 const WINDOW_MIN: usize = RULES.warm_up.logs as usize;
 /// The first records of a tensor that starts at zero have ratios of any size.
-const START_RECORDS: usize = 3;
+const START_RECORDS: usize = RULES.log_update_start;
 
 /// An update that changed a large part of its tensor, or parameters whose norm jumped from one
 /// record to the next. The rule is that of the sign [`crate::signs::UpdatesTooLarge`].

@@ -2,14 +2,11 @@
 
 use super::{Alarm, History, Judged, Sample};
 use crate::finding::SignName;
+use crate::rules::{LogPartsRule, RULES};
 use crate::running::median;
 
-/// The parts made up the whole up to this part of it.
-const EXPLAINED: f64 = 0.1;
-/// Records on both sides of the onset in which parts are compared.
-const NEAR: usize = 10;
-/// A part that is below this many times its height before has not risen.
-const CALM: f64 = 1.5;
+/// The numbers.
+const RULE: LogPartsRule = RULES.log_parts;
 
 /// Whether the loss that an alarm is about was the sum of logged parts, or one of them, and these go on
 /// as before: then a term with a growing weight was added.
@@ -27,11 +24,11 @@ pub(super) fn have_changed(history: &History<'_>, alarm: &Alarm) -> bool {
             let whole = history.loss[index].value;
             ((whole - sum) / whole).abs()
         });
-        median(left).is_some_and(|left| left <= EXPLAINED)
+        median(left).is_some_and(|left| left <= RULE.explained)
     };
     let highest = |samples: &[Sample]| samples.iter().map(|s| s.value.abs()).fold(0.0, f64::max);
-    let (from, to) = (at.saturating_sub(NEAR), (at + NEAR).min(history.loss.len()));
-    let is_calm = |part: &[Sample]| highest(&part[at..to]) <= CALM * highest(&part[from..at]);
+    let (from, to) = (at.saturating_sub(RULE.near), (at + RULE.near).min(history.loss.len()));
+    let is_calm = |part: &[Sample]| highest(&part[at..to]) <= RULE.calm * highest(&part[from..at]);
     let old: Vec<&[Sample]> =
         parts.iter().copied().filter(|part| part[..at].iter().any(|s| s.value != 0.0)).collect();
     let explain = explains(&old) || old.iter().any(|part| explains(&[part]));

@@ -2,6 +2,7 @@
 
 use super::{Case, Change, Proposal, RemedyName};
 use crate::doc::Doc;
+use crate::rules::RULES;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -10,11 +11,13 @@ pub(super) const DOC: Doc = Doc {
     what: "Each element of the gradient is clamped to an interval.",
     why: "It bounds every element on its own, without a norm, so one layer cannot take the others \
           down. It changes the direction: large elements are cut, small ones stay.",
-    rule: |_| {
-        "element = clamp(element, -limit, limit). The proposed limit is 3 times the largest usual \
-         RMS of a tensor's gradient at the first alarm. Non-finite steps are skipped first, \
-         because Inf would become the limit and be hidden."
-            .to_owned()
+    rule: |rules| {
+        format!(
+            "element = clamp(element, -limit, limit). The proposed limit is {} times the largest \
+             usual RMS of a tensor's gradient at the first alarm, or {} where that is not known. \
+             Non-finite steps are skipped first, because Inf would become the limit and be hidden.",
+            rules.remedy.clip_value, rules.remedy.clip_value_unknown,
+        )
     },
     example: "limit 0.01: elements 0.004, -0.3, 20 become 0.004, -0.01, 0.01.",
     remedy: "In a recipe: [clip] by = \"value\", limit = 0.01. In PyTorch: \
@@ -24,7 +27,11 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes a limit from the calm gradients' RMS.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    let limit = case.usual_rms.filter(|rms| *rms > 0.0).map_or(0.1, |rms| 3.0 * rms);
+    let rule = RULES.remedy;
+    let limit = case
+        .usual_rms
+        .filter(|rms| *rms > 0.0)
+        .map_or(rule.clip_value_unknown, |rms| rule.clip_value * rms);
     let change = Change::ClipValue { limit: super::two_digits(limit) };
     vec![case.proposal(RemedyName::ClipValue, change)]
 }

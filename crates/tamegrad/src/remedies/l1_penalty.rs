@@ -2,6 +2,7 @@
 
 use super::{Case, Change, Proposal, RemedyName};
 use crate::doc::Doc;
+use crate::rules::RULES;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -10,10 +11,12 @@ pub(super) const DOC: Doc = Doc {
     what: "The loss gets another term: a strength times the sum of the magnitudes of the weights.",
     why: "It pulls every weight towards 0 by the same amount. Many become negligible, so fewer \
           paths multiply.",
-    rule: |_| {
-        "loss + 0.0001 * sum of |w| over the weight matrices. This adds 0.0001 times the sign of w \
-         to the gradient."
-            .to_owned()
+    rule: |rules| {
+        let strength = rules.remedy.l1;
+        format!(
+            "loss + {strength} * sum of |w| over the weight matrices. This adds {strength} times the \
+             sign of w to the gradient."
+        )
     },
     example: "100,000 weights of about 0.1: the loss starts 1.0 higher.",
     remedy: "In a recipe: [regularise] l1 = 0.0001.",
@@ -23,7 +26,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    vec![case.proposal(RemedyName::L1Penalty, Change::L1Penalty { strength: 0.0001 })]
+    vec![case.proposal(RemedyName::L1Penalty, Change::L1Penalty { strength: RULES.remedy.l1 })]
 }
 
 #[cfg(test)]

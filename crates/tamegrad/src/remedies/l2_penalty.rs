@@ -2,6 +2,7 @@
 
 use super::{Case, Change, Proposal, RemedyName};
 use crate::doc::Doc;
+use crate::rules::RULES;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -10,9 +11,12 @@ pub(super) const DOC: Doc = Doc {
     what: "The loss gets another term: a strength times the sum of the squared weights.",
     why: "Large weights make large gains. The penalty pulls each weight back in proportion to its \
           size. It acts through the gradient, so clipping and momentum see it as well.",
-    rule: |_| {
-        "loss + 0.001 * sum of w^2 over the weight matrices. This adds 0.002 w to the gradient."
-            .to_owned()
+    rule: |rules| {
+        let strength = rules.remedy.l2;
+        format!(
+            "loss + {strength} * sum of w^2 over the weight matrices. This adds {} w to the gradient.",
+            2.0 * strength,
+        )
     },
     example: "Weights of 30 layers with a sum of squares of 3,800: the loss starts 3.8 higher.",
     remedy: "In a recipe: [regularise] l2 = 0.001.",
@@ -22,7 +26,7 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    vec![case.proposal(RemedyName::L2Penalty, Change::L2Penalty { strength: 0.001 })]
+    vec![case.proposal(RemedyName::L2Penalty, Change::L2Penalty { strength: RULES.remedy.l2 })]
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{Case, Change, Proposal, RemedyName};
 use crate::doc::Doc;
+use crate::rules::RULES;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -11,10 +12,12 @@ pub(super) const DOC: Doc = Doc {
     why: "With a summed loss, or with a rate that was scaled up with the batch, the gradient grows \
           with the number of samples. Small batches are also noisier, which keeps them out of \
           sharp valleys, where gradients are large.",
-    rule: |_| {
-        "Half the batch, at least 8 samples. When the loss is a mean, this treats the effect, not \
-         the cause."
-            .to_owned()
+    rule: |rules| {
+        format!(
+            "Half the batch, at least {} samples. When the loss is a mean, this treats the effect, \
+             not the cause.",
+            rules.remedy.batch_min,
+        )
     },
     example: "64 samples become 32.",
     remedy: "In a recipe: [training] batch = 32.",
@@ -24,7 +27,7 @@ pub(super) const DOC: Doc = Doc {
 /// Proposes half the batch.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     let Some(batch) = case.facts.batch_size else { return Vec::new() };
-    let samples = (batch / 2).max(8);
+    let samples = (batch / 2).max(RULES.remedy.batch_min);
     if samples >= batch {
         return Vec::new();
     }

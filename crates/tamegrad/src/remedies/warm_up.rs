@@ -13,10 +13,12 @@ pub(super) const DOC: Doc = Doc {
           anything. Small first steps lead to flatter ground, where the full rate is safe.",
     rule: |rules| {
         format!(
-            "Over a tenth of the planned steps, at least 10. It is not proposed when the trouble \
+            "Over a tenth of the planned steps, at least {}, or {} steps where no number is planned. It is not proposed when the trouble \
              begins later than that, or when the rate is more than {} times too high: then it only \
              delays the trouble.",
-            1.0 / rules.lower_rate.cause
+            rules.remedy.warm_up_min,
+            rules.remedy.warm_up_unknown,
+            1.0 / rules.lower_rate.cause,
         )
     },
     example: "2,000 steps planned: the rate reaches its value at step 200.",
@@ -35,7 +37,11 @@ pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
     if is_rate && lower_learning_rate::factor(case) < RULES.lower_rate.cause {
         return Vec::new();
     }
-    let steps = case.facts.planned_steps.map_or(100, |steps| (steps / 10).max(10));
+    let rule = RULES.remedy;
+    let steps = case
+        .facts
+        .planned_steps
+        .map_or(rule.warm_up_unknown, |steps| (steps / 10).max(rule.warm_up_min));
     if case.onset.is_some_and(|onset| onset.0 > steps) {
         return Vec::new();
     }

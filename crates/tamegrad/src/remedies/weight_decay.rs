@@ -2,6 +2,7 @@
 
 use super::{Case, Change, Proposal, RemedyName};
 use crate::doc::Doc;
+use crate::rules::RULES;
 
 /// The text of `explain`.
 pub(super) const DOC: Doc = Doc {
@@ -12,10 +13,12 @@ pub(super) const DOC: Doc = Doc {
     why: "Gains are proportional to the weights. Weights that are pulled towards 0 cannot drift \
           until the product of gains explodes. Because the decay is decoupled, the pull is the \
           same whatever Adam divides by.",
-    rule: |_| {
-        "weight = weight * (1 - learning rate * 0.1) at each step. Biases and norm scales are \
-         left out."
-            .to_owned()
+    rule: |rules| {
+        format!(
+            "weight = weight * (1 - learning rate * {}) at each step. Biases and norm scales are \
+             left out.",
+            rules.remedy.weight_decay,
+        )
     },
     example: "Learning rate 0.01: a weight that gets no gradient halves in 693 steps.",
     remedy: "In a recipe: [optimizer.adam] weight_decay = 0.1.",
@@ -24,7 +27,12 @@ pub(super) const DOC: Doc = Doc {
 
 /// Proposes the usual strength.
 pub(super) fn propose(case: &Case<'_>) -> Vec<Proposal> {
-    vec![case.proposal(RemedyName::WeightDecay, Change::WeightDecay { rate: 0.1 })]
+    vec![
+        case.proposal(
+            RemedyName::WeightDecay,
+            Change::WeightDecay { rate: RULES.remedy.weight_decay },
+        ),
+    ]
 }
 
 #[cfg(test)]

@@ -20,56 +20,61 @@ pub(super) const DOC: Doc = Doc {
           it grows exponentially with depth, and it does so before the loss shows anything.",
     rule: |rules| {
         let (spike, drift, high) = (rules.spike.live, rules.drift, rules.high_gradient.live);
-        let (logs, log_high) = (rules.spike.logs, rules.high_gradient.logs);
-        format!(
-            "The logarithm of each norm is compared with its own exponential average (decay 0.98, \
-             winsorised at 3 sigma, sigma at least 0.1). A spike is more than {} sigma and {} \
-             times the mean. A drift is found by a cumulative sum over a slower average (decay \
-             0.995), with k = {} and h = {}, and is more than {} times the mean; h is larger where \
-             successive norms are correlated. With n tensors the thresholds rise to sqrt({} + 2 ln \
-             n) sigma and h + ln n / 2, so that a run with many tensors raises no more false \
-             alarms than a run with one. A tensor counts only if a tensor of a neighbouring layer, \
-             or the whole gradient, spikes within {AGREE_STEPS} steps of it. In the first {} steps \
-             there is no history. Until then, the sign raises an alarm when the norm is above {} \
-             times the first norm and the loss has risen. At step 0 it raises an alarm when the \
-             product of backward gains is above {} and the norm above {}, or when the norm alone \
-             is above {:e}. At the end of these steps it raises an alarm when the norm was never \
-             below {:e} and the loss has not halved. Any later spike or drift raises an alarm if \
-             two conditions hold. The norm of the whole gradient is above that of every calm step \
-             before. And either the loss departs too (see loss-fluctuates; for a drift, two steps \
-             in a row), or the norm is above {} times its mean. Otherwise it is a strain. In logs \
-             the sign fires on {} spikes of more than {} sigma and {} times the median of the \
-             records before; on a norm that rises from record to record, up to {} sigma and {} \
-             times that median; or on a norm above {:e} with a loss that does not fall.",
+        let baseline = rules.baseline;
+        let live = format!(
+            "The logarithm of each norm is compared with its own exponential average (decay {}, \
+             winsorised at {} sigma after {} values, sigma at least {}; a value beyond counts for {} \
+             sigma in the spread). A spike is more than {} sigma and {} times the mean. A drift is \
+             found by a cumulative sum over a slower average (decay {}), with k = {} and h = {}, and \
+             is more than {} times the mean; h is larger where successive norms are correlated (by up \
+             to {}, averaged with decay {}). With n tensors the thresholds rise to sqrt({} + 2 ln n) \
+             sigma and h + ln n / 2, so that a run with many tensors raises no more false alarms than \
+             a run with one. A tensor counts only if a tensor of a neighbouring layer, or the whole \
+             gradient, spikes within {} steps of it. ",
+            baseline.decay,
+            baseline.winsor_sigmas,
+            baseline.winsor_after,
+            baseline.sigma_floor,
+            baseline.outlier_spread,
             spike.sigmas,
             spike.ratio,
+            baseline.slow_decay,
             drift.slack,
             drift.sigmas,
             drift.ratio,
+            drift.correlation_max,
+            drift.correlation_decay,
             spike.sigmas * spike.sigmas,
+            rules.agree_steps,
+        );
+        let alarm = format!(
+            "In the first {} steps there is no history. Until then, the sign raises an alarm when the \
+             norm is above {} times the first norm and the loss has risen by {} of its first \
+             magnitude. At step 0 it raises an alarm when the product of backward gains is above {} \
+             and the norm above {}, or when the norm alone is above {:e}. At the end of these steps it \
+             raises an alarm when the norm was never below {:e} and the loss has not come below {} of \
+             the first. Any later spike or drift raises an alarm if two conditions hold. The norm of \
+             the whole gradient is above that of every calm step before. And either the loss departs \
+             too (see loss-fluctuates; for a drift, {} steps in a row), or the norm is above {} times \
+             its mean. Otherwise it is a strain. For logs, see `explain logs`.",
             rules.warm_up.live,
             high.gross_ratio,
+            high.loss_rise,
             high.product,
             high.first_norm,
             high.absurd,
             high.very_high,
+            high.loss_fall,
+            drift.departed_steps,
             high.gross_ratio,
-            rules.log_spikes,
-            logs.sigmas,
-            logs.ratio,
-            rules.log_growth.sigmas,
-            rules.log_growth.ratio,
-            log_high.absurd,
-        )
+        );
+        live + &alarm
     },
     example: "BLOOM-176B, steps 31214 to 31219: norms 0.242, 0.947, 2.39, 15.9, 145, 960.",
     remedy: "Clip the gradient. If one layer stands out, treat that layer.",
     source: "Page, Continuous Inspection Schemes, Biometrika 41 (1954), for the cumulative sum. \
              BLOOM: the public chronicle of its training.",
 };
-
-/// Steps within which neighbours must agree.
-const AGREE_STEPS: u64 = 3;
 
 /// State: one cumulative sum a tensor and one for the whole, and when each last spiked.
 #[derive(Debug, Clone, Default)]
@@ -145,8 +150,9 @@ impl Sign for GradientSpikes {
 impl GradientSpikes {
     fn agrees(&self, run: &Run, index: usize, now: u64) -> bool {
         let record = &run.record;
-        let near =
-            |watch: &Watch| watch.last_spike.is_some_and(|at| now.abs_diff(at) <= AGREE_STEPS);
+        let near = |watch: &Watch| {
+            watch.last_spike.is_some_and(|at| now.abs_diff(at) <= RULES.agree_steps)
+        };
         let Some(layer) = record.layout.tensors[index].layer else { return near(&self.total) };
         near(&self.total)
             || self.tensors.iter().enumerate().any(|(other, watch)| {
@@ -161,7 +167,7 @@ impl GradientSpikes {
         let record = &run.record;
         let row = record.now().copied().unwrap_or_default();
         // One hard batch departs; a drift has time to wait for a second.
-        let departs = self.departed >= if rise.is_spike { 1 } else { 2 };
+        let departs = self.departed >= if rise.is_spike { 1 } else { RULES.drift.departed_steps };
         let gross = rise.norm > RULES.high_gradient.live.gross_ratio * rise.usual;
         // Near convergence a hard batch is a spike against tiny norms, and no explosion.
         let record_high = row.gradient_norm.is_some_and(|n| !(n <= record.highest_calm_norm));
@@ -189,7 +195,7 @@ impl GradientSpikes {
             norm.against(reference, limit)
         };
         let first_loss = record.first_losses.iter().next();
-        let has_risen = |(now, first): (f64, f64)| !(now <= first + 0.5 * first.abs());
+        let has_risen = |(now, first): (f64, f64)| !(now <= first + high.loss_rise * first.abs());
         let is_first = record.rows.len() == 1;
         let measure = if record.total.gradient.count() < warm_up
             && norm > high.gross_ratio * first
@@ -278,7 +284,11 @@ mod tests {
         let given = calm_then(&[[1.0, 19.7, 6.0]], 1.0);
         let findings = found(&given);
         assert_eq!(tensors(&findings), [Some(TensorId(1))]);
-        assert_eq!(alarms(&findings), [], "the loss did not move and 19.7 is not gross: a strain");
+        assert_eq!(
+            alarms(&findings),
+            [0_u64; 0],
+            "the loss did not move and 19.7 is not gross: a strain"
+        );
     }
 
     #[test]

@@ -23,19 +23,22 @@ pub(super) const DOC: Doc = Doc {
             "A cut leaves less than {} of the rate in one step and is more than {} times as large \
              as the change one step before, so smooth decay is not a cut. The sign fires when a \
              cut comes within {} steps after another alarm, or when {} or more cuts leave at most \
-             {} of the rate within a quarter of the run. It also fires when the critical step size \
-             is 1 or less. This is the smallest multiple of the proposed update that raises the \
+             {} of the rate within a quarter of the run ({} steps where its length is not known). \
+             It also fires when the critical step size is {} or less. This is the smallest multiple of the proposed update that raises the \
              loss of its own batch; it is measured once, at an alarm. Planned step decay (a factor \
              of 10, two or three times, spread over the run) does not fire. In logs the sign fires \
              on a cut within {} records after an alarm, on a run resumed at a lower rate, or on {} \
-             or more cuts at uneven intervals that leave at most {} of the rate.",
+             or more cuts, at intervals that differ by more than {}, that leave at most {} of the rate.",
             cut.left,
             cut.abrupt,
             cut.after_alarm,
             cut.count,
             cut.left_in_all,
+            cut.within,
+            cut.critical,
             logs.after_alarm,
             logs.count,
+            rules.log_cut_even,
             logs.left_in_all,
         )
     },
@@ -63,16 +66,17 @@ impl LearningRateFalls {
         let CriticalStep { step, multiple, sharpness } =
             record.critical_step.filter(|_| !self.told_critical)?;
         self.told_critical = true;
+        let limit = RULES.cut.live.critical;
         let rate = record.rows.iter().rev().find(|row| row.step == step)?.learning_rate;
         let sharp = sharpness.zip(rate).filter(|(_, rate)| *rate > 0.0).map(|(sharpness, rate)| {
             // Above 2 / rate a step of plain descent raises the loss.
             Measure::new(Quantity::Sharpness, sharpness).against(Reference::Limit, 2.0 / rate)
         });
         let critical =
-            Measure::new(Quantity::CriticalMultiple, multiple).against(Reference::Limit, 1.0);
+            Measure::new(Quantity::CriticalMultiple, multiple).against(Reference::Limit, limit);
         let evidence = [critical].into_iter().chain(sharp).collect();
         let name = SignName::LearningRateFalls;
-        (multiple <= 1.0).then(|| Finding::new(name, step, Severity::Strain, evidence))
+        (multiple <= limit).then(|| Finding::new(name, step, Severity::Strain, evidence))
     }
 }
 
@@ -93,7 +97,7 @@ impl Sign for LearningRateFalls {
         if !(rate < rule.left * previous && fall > rule.abrupt * last_fall.abs()) {
             return Reading::Quiet;
         }
-        let quarter = record.facts.planned_steps.map_or(1000, |steps| (steps / 4).max(1));
+        let quarter = record.facts.planned_steps.map_or(rule.within, |steps| (steps / 4).max(1));
         self.cuts.retain(|(step, _)| row.step.0.saturating_sub(step.0) <= quarter);
         self.cuts.push((row.step, rate / previous));
         let total: f64 = self.cuts.iter().map(|(_, factor)| factor).product();

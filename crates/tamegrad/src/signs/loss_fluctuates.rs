@@ -4,7 +4,7 @@ use super::Sign;
 use crate::doc::Doc;
 use crate::evidence::{Measure, Quantity, Reference};
 use crate::finding::{Finding, Reading, Severity, SignName};
-use crate::rules::RULES;
+use crate::rules::{CALM_CHANGES, RULES};
 use crate::run::Run;
 use crate::running::Window;
 
@@ -17,26 +17,21 @@ pub(super) const DOC: Doc = Doc {
     why: "Updates that are too large throw the parameters from one side of a valley to the other, \
           each time a little higher. The loss shows this before it turns into NaN.",
     rule: |rules| {
-        let (swing, away, logs) = (rules.swing, rules.runaway, rules.log_loss);
-        format!(
+        let (swing, away, departure) = (rules.swing, rules.runaway, rules.departure);
+        let jump = rules.jump;
+        let fires = format!(
             "Changes from step to step are compared with their own spread (the median absolute \
-             deviation of the last {CALM_CHANGES} calm changes) and with the descent (how far the \
-             loss has come down so far). They are differences, not ratios, because a loss may \
-             cross 0. The sign fires on a swing, when {} of the last {} changes exceed {} spreads \
-             and {} of the descent. It also fires, without a warm-up, when the loss is above its \
-             start by {} times the start's magnitude in {} of the last {} steps. This raises an \
-             alarm, unless the updates of the last 20 steps are known to be at most {} of the \
-             parameters. A swing raises an alarm if the loss has departed, lying more than {} \
-             spreads of the calm losses above their level, and if it lies {} of the descent above \
-             that level. Otherwise it is a strain. Where updates are known, a jump away from the \
-             calm level in one step is put down to the data (other labels, another task) if three \
-             conditions hold. Before it, no update or gradient was above twice its mean (or 3 \
-             sigma) and no learning rate above twice the usual. Its own gradient is at most 20 \
-             times the mean. The values in its batch are at most {} times as large as in the \
-             batches before. Until the loss is back, such a jump is not a departure as long as the \
-             loss stays below 1.5 times its height. In logs the sign fires on a jump to {} times \
-             the level of the records before, or on a rise to {} times that level in five of six \
-             records with a peak of {} sigma.",
+             deviation of the last {} calm changes) and with the descent (how far the loss has come \
+             down so far). They are differences, not ratios, because a loss may cross 0. The sign \
+             fires on a swing, when {} of the last {} changes exceed {} spreads and {} of the descent. \
+             It also fires, without a warm-up, when the loss is above its start by {} times the \
+             start's magnitude in {} of the last {} steps. This raises an alarm, unless the updates of \
+             the last {} steps are known to be at most {} of the parameters. A swing raises an alarm if \
+             the loss has departed and if it lies {} of the descent above its level. Otherwise it is a \
+             strain. A loss has departed when it lies more than {} spreads of the last {} calm losses \
+             (at least {} of them are needed; a spread is at least {} of the level) and {} of the \
+             descent above their median. ",
+            swing.window,
             swing.count,
             swing.among,
             swing.spreads,
@@ -44,14 +39,35 @@ pub(super) const DOC: Doc = Doc {
             away.times,
             away.count,
             away.among,
+            rules.update.live.recent_steps,
             rules.update.live.trouble,
-            rules.departure.spreads,
             swing.of_descent_alarm,
+            departure.spreads,
+            departure.window,
+            departure.losses_min,
+            departure.spread_min,
+            departure.of_descent,
+        );
+        let jumps = format!(
+            "Where updates are known, a jump away from the calm level in one step is put down to the \
+             data (other labels, another task) if these conditions hold. There was no alarm and no \
+             action for {} steps. Before the jump, no update or gradient was above {} times its mean \
+             (or {} sigma) and no learning rate above {} times the median of the last {} steps. Its \
+             own gradient is at most {} times the mean. The values in its batch are at most {} times as \
+             large as in the batches before. Until the loss has been back for {} steps, such a jump is \
+             no departure as long as the loss stays below {} times its height. For logs, see `explain \
+             logs`.",
+            jump.calm_steps,
+            jump.usual,
+            jump.usual_sigmas,
+            jump.usual,
+            jump.steps,
+            jump.gradient,
             rules.data.ratio,
-            logs.jump_ratio,
-            logs.rise_ratio,
-            logs.rise_peak_sigmas,
-        )
+            jump.steps,
+            jump.margin,
+        );
+        fires + &jumps
     },
     example: "The loss was 0.31, 0.30, 0.32; then 0.9, 0.2, 2.8, 0.4, 6.1.",
     remedy: "Lower the learning rate or clip the gradient. To find the layer, look at \
@@ -59,9 +75,6 @@ pub(super) const DOC: Doc = Doc {
     source: "Median absolute deviation: Hampel, JASA 69 (1974). Differences instead of ratios: \
              needed for policy-gradient losses, which cross zero.",
 };
-
-/// Calm changes that make the history.
-const CALM_CHANGES: usize = 100;
 
 /// State: the calm changes, the last changes, and how often the loss was far above its start.
 #[derive(Debug, Clone, Default)]

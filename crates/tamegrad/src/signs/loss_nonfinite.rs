@@ -22,9 +22,17 @@ pub(super) const DOC: Doc = Doc {
             "Fires at once, without a warm-up, when the loss is not finite, when a gradient has a \
              non-finite element, or when an update makes a parameter non-finite. NaN and Inf \
              elements are counted separately and never enter a norm or a baseline. In logs it \
-             fires on a loss that is not finite, on a gradient norm that is repeatedly not finite, \
-             or on a loss scale that halves {} times in a row to below 1.",
+             fires on a loss that is not finite (except in gaps of up to {} records), on a gradient norm \
+             that is not finite in {} records (more than {} of all, or the last ones), or on a loss \
+             scale that halves {} times in a row to below 1 or to where it can fall no further ({} \
+             records in a row there), or {} times in a row to {} or less at the end of the log.",
+            rules.log_loss.gap_max,
+            rules.log_gradient.broken,
+            rules.log_gradient.broken_part,
             rules.loss_scale.halvings,
+            rules.loss_scale.at_minimum,
+            rules.loss_scale.last_halvings,
+            rules.loss_scale.low,
         )
     },
     example: "Step 41: loss 3.1e4. Step 42: loss NaN, 64 NaN of 4096 elements in \

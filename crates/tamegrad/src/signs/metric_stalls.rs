@@ -20,7 +20,7 @@ pub(super) const DOC: Doc = Doc {
     rule: |rules| {
         let rule = rules.metric;
         format!(
-            "Needs {} measurements. The metric deteriorates when it is below its best, twice in a \
+            "Needs {} measurements. The metric deteriorates when it is below its best, {} times in a \
              row, by more than {:.2} of what it had gained since the first measurement (and by at \
              least {}). It stalls when, after a quarter of the run and at least {} steps, it has \
              gained less than {} since the first measurement and its best is below {}. A plateau \
@@ -29,6 +29,7 @@ pub(super) const DOC: Doc = Doc {
              more than {} times that of the best constant answer for {} steps in a row; that loss is \
              known, for instance, for a mean cross-entropy over K classes: ln K.",
             rule.measurements_min,
+            rule.in_a_row,
             rule.lost_of_gained,
             rule.lost_of_unit,
             rule.steps_min,
@@ -97,7 +98,7 @@ impl Sign for MetricStalls {
         let stalled = gained < rule.gain_min
             && row.step.0.saturating_sub(first_step.0) >= quarter
             && self.best < rule.converged;
-        let evidence = if self.below >= 2 {
+        let evidence = if self.below >= rule.in_a_row {
             Measure::new(Quantity::Metric, metric).against(Reference::Best, self.best)
         } else if stalled {
             Measure::new(Quantity::BestMetric, self.best).against(Reference::First, first)

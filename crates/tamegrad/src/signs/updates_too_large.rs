@@ -21,51 +21,66 @@ pub(super) const DOC: Doc = Doc {
           region in which that slope holds, and the next gradient is taken somewhere else.",
     rule: |rules| {
         let (update, drift, outgrown) = (rules.update.live, rules.rate_drift, rules.outgrown);
-        format!(
+        let size = format!(
             "The update ratio of a weight matrix is |dW|/|W| (L2 norms); a few thousandths are \
              usual. The sign fires when a ratio is above {} and above {} times its own mean (after \
              {} steps). A ratio above {} (in the first {} steps, above {}) fires at once and \
              raises an alarm. A lower one raises an alarm if the loss departs too; otherwise it is \
-             a strain. The sign also fires when updates drift upward with the learning rate. For \
-             this, the rate must be above every rate before and have grown steadily: by {} times \
-             in the last {} steps, and by no less than in the {} before (a linear warm-up grows by \
-             less and less). The median ratio of the matrices must be above {} and above {} times \
-             what it was {} steps ago. A drift is always an alarm, because such a rate ends in an \
-             explosion. The last way is a loss that rises under steps which the run has not borne: \
-             its average (decay 0.9) is above its best by {} of its own sigmas and by {} of the \
-             descent so far, for {} steps in a row, at a learning rate above {} times every rate at \
-             which it was at its best, or with updates {} times as large, at the same rate, as \
-             then. That is an alarm. A matrix whose RMS is below {} / sqrt(fan-in) starts almost at zero (a \
-             class token, a hash grid) and is judged only once it has grown. In logs the same rule \
-             is applied to the records, and to the norm of all parameters.",
+             a strain. A matrix whose RMS is below {} / sqrt(fan-in) starts almost at zero (a class \
+             token, a hash grid) and is judged only once it has grown. ",
             update.trouble,
             update.times_usual,
             rules.warm_up.live,
             update.overthrow,
             update.first_steps,
             update.first_overthrow,
+            update.size_min,
+        );
+        let grows = format!(
+            "The sign also fires when updates drift upward with the learning rate. For this, the rate \
+             must be above every rate before and have grown steadily: by {} times in the last {} \
+             steps (by {} times in each quarter of them), and by no less than {} of its growth in the \
+             {} before (a linear warm-up grows by less and less). The median ratio of the matrices, \
+             taken over {} steps, must be above {} and above {} times what it was {} steps ago. A drift \
+             is always an alarm, because such a rate ends in an explosion. ",
             drift.rate_growth,
             drift.half,
+            drift.quarter_growth,
+            drift.steady,
             drift.half,
+            drift.end,
             drift.ratio_min,
             drift.ratio_growth,
             2 * drift.half,
+        );
+        let rises = format!(
+            "Finally, it fires when the loss rises under larger steps than the run has tolerated: its \
+             average (decay {}, losses winsorised at {} sigma, sigma known after {} losses and averaged \
+             with decay {}) is above its best by {} of its own sigmas and by {} of the descent so far, \
+             for {} steps in a row, at a learning rate above {} times every rate at which it was at its \
+             best, or with updates (averaged with decay {}) {} times as large, at the same rate, as \
+             then. That is an alarm. In logs the same rule is applied to the update ratios (without the \
+             first {} records of a tensor, against the {} before) and to the norm of all parameters.",
+            outgrown.decay,
+            outgrown.winsor_sigmas,
+            outgrown.sigma_min,
+            outgrown.noise_decay,
             outgrown.sigmas,
             outgrown.of_descent,
             outgrown.steps,
             outgrown.rate_times,
+            outgrown.update_decay,
             outgrown.update_times,
-            crate::observe::SIZE_MIN,
-        )
+            rules.log_update_start,
+            rules.log_gradient.window,
+        );
+        size + &grows + &rises
     },
     example: "output.weight: |dW|/|W| = 0.131 at step 111, mean before it 0.00976.",
     remedy: "Lower the learning rate, warm it up, or clip the gradient. With Adam, check whether \
              its second moment lags (see optimizer-state).",
     source: "LARS (You, Gitman, Ginsburg 2017) and AGC (Brock 2021) bound the same ratio.",
 };
-
-/// Steps at each end of the window whose median is compared.
-const END: usize = 10;
 
 /// State: the learning rates and median ratios of the last 200 steps, and the highest rate before.
 #[derive(Debug, Clone, Default)]
@@ -169,8 +184,10 @@ impl UpdatesTooLarge {
             && rate >= rule.rate_growth * between
             && rate * then >= rule.steady * between * between
             && rate > self.highest_rate;
-        let before = median(self.window.iter().take(END).map(|(_, ratio)| *ratio))?;
-        let now = median(self.window.iter().rev().take(END).map(|(_, ratio)| *ratio))?;
+        let before =
+            median(self.window.iter().take(RULES.rate_drift.end).map(|(_, ratio)| *ratio))?;
+        let now =
+            median(self.window.iter().rev().take(RULES.rate_drift.end).map(|(_, ratio)| *ratio))?;
         (grows && now >= rule.ratio_min && now >= rule.ratio_growth * before).then(|| {
             vec![
                 Measure::new(Quantity::MedianUpdateRatio, now)
