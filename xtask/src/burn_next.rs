@@ -7,12 +7,19 @@ use std::process::Command;
 
 use crate::run_cargo;
 
+/// Stands for the newest version that the manifest allows.
+const NEWEST_PATCH: &str = "patch";
+
 /// Copies the files that git tracks, asks for that version, and runs the tests of the integration.
 ///
 /// # Errors
 /// A sentence about what could not be copied, or did not build or pass.
 pub(crate) fn burn_next(root: &Path, version: &str) -> Result<(), String> {
     let copy = root.join("target/burn-next");
+    // The manifest of an earlier copy would stay, and files that are gone.
+    if copy.exists() {
+        fs::remove_dir_all(&copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+    }
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output();
     let listed = listed.map_err(|error| format!("git could not list the files: {error}"))?;
     for name in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|name| !name.is_empty())
@@ -22,12 +29,16 @@ pub(crate) fn burn_next(root: &Path, version: &str) -> Result<(), String> {
         let copied = fs::create_dir_all(parent).and_then(|()| fs::copy(&from, &to).map(|_| ()));
         copied.map_err(|error| format!("could not copy {name}: {error}"))?;
     }
-    let manifest = copy.join("Cargo.toml");
-    let text = fs::read_to_string(&manifest).map_err(|error| format!("Cargo.toml: {error}"))?;
-    fs::write(&manifest, asking_for(version, &text)?)
-        .map_err(|error| format!("Cargo.toml: {error}"))?;
-    run_cargo(&copy, "update --workspace")?;
-    run_cargo(&copy, "test -p tamegrad-burn --profile ci")
+    if version == NEWEST_PATCH {
+        run_cargo(&copy, "update -p burn")?;
+    } else {
+        let manifest = copy.join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).map_err(|error| format!("Cargo.toml: {error}"))?;
+        fs::write(&manifest, asking_for(version, &text)?)
+            .map_err(|error| format!("Cargo.toml: {error}"))?;
+        run_cargo(&copy, "update --workspace")?;
+    }
+    run_cargo(&copy, "test -p tamegrad-burn --features learner --profile ci")
 }
 
 /// The manifest with that version of burn and no other.

@@ -31,7 +31,7 @@ Commands:
   eval logs DIR | eval cases | eval loops
                the verdicts scored: on a corpus of logs against its labels, on runs whose truth is
                known, or on burn loops as users write them; `eval help` names the options
-  burn-next VERSION
+  burn-next VERSION|patch
                the tests of the burn integration with another version of burn, such as the next
                pre-release, in a copy in target/burn-next
   bench logs   the time of `diagnose` for an event file of 500 MB, against TensorBoard's own loaders,

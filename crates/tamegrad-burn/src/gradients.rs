@@ -45,6 +45,11 @@ impl GradientStats {
         tamegrad_stats::merge(self.tensors.iter().flatten()).l2
     }
 
+    /// How many parameters have a gradient.
+    pub(crate) fn count(&self) -> usize {
+        self.tensors.iter().flatten().count()
+    }
+
     /// Whether no parameter has a gradient.
     pub(crate) fn is_absent(&self) -> bool {
         self.tensors.iter().all(Option::is_none)

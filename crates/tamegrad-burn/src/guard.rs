@@ -129,6 +129,9 @@ const NOTICES_MAX: usize = 16;
 /// Said of gradients that belong to none of the parameters of the first step.
 const OTHER_MODEL: &str = "the model has other parameters than at the first step, so its gradients \
      are not seen; hint: give a new model a guard of its own";
+/// Said where there are gradients of parameters that are not in the table.
+const NEWCOMERS: &str = "there are gradients of parameters that took none at the first step, such as layers \
+     that were frozen then, and they are not watched; hint: after a change of what is trained, make a new guard";
 /// Said where it is not known where an explosion began, and no layer was measured.
 const TAP_HINT: &str = "no layer was measured; to see where it begins, pass the outputs of layers \
      through `guard.probes().tap(name, h)` and make the gradients with `guard.backward(loss, &model)`";
@@ -316,7 +319,8 @@ impl<M: Module> Guard<M> {
     /// critical step size and the sharpness are measured at once, by more passes of the same batch.
     ///
     /// Give it only where a pass draws no random numbers: a repeated pass would draw those of the steps
-    /// that follow. Of a model with burn's `Dropout` or `GaussianNoise` no pass is repeated.
+    /// that follow. Of a model with burn's `Dropout`, `GaussianNoise` or
+    /// `RRelu` no pass is repeated.
     pub fn step_with_pass(
         &mut self,
         optimizer: &mut ModuleOptimizer,
@@ -352,6 +356,9 @@ impl<M: Module> Guard<M> {
             table = self.list_again(&table, &model);
             stats.scan(&table, &model, &gradients);
         }
+        if !stats.is_absent() && gradients.len() > stats.count() {
+            self.note(NEWCOMERS.to_owned());
+        }
         if self.core.before_pass(step).snapshot {
             self.keep_snapshot(step, &model, optimizer);
         }
@@ -385,6 +392,16 @@ impl<M: Module> Guard<M> {
             Some(model) => {
                 self.core.finish_taken(open, &[]);
                 model
+            }
+            None if !self.protects() && !asks.update && !asks.lag && !asks.critical_step => {
+                let gradients = self.clipped(&table, &model, gradients, &stats);
+                updated = gradients.is_some();
+                self.core.finish_taken(open, &[]);
+                match gradients {
+                    // Without another owner of the parameters the optimizer writes over them.
+                    Some(given) => (self.optimize)(model, optimizer, rate.clone(), given),
+                    None => model,
+                }
             }
             None => {
                 let taking = Taking { table: &table, optimizer, rate, pass, asks };
@@ -603,6 +620,17 @@ impl<M: Module> Guard<M> {
         }
         clip.change(&stats.tensors).apply(table, model, gradients);
         true
+    }
+
+    /// The gradients, clipped if the user asked for it; `None` where they are not finite and were to be.
+    fn clipped(
+        &self,
+        table: &ParameterTable,
+        model: &M,
+        mut gradients: GradientsParams,
+        stats: &GradientStats,
+    ) -> Option<GradientsParams> {
+        self.clip_gradients(table, model, &mut gradients, stats).then_some(gradients)
     }
 
     /// Repeats the pass on a copy with probes when an alarm has none: forward, backward, no update.

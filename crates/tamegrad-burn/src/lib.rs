@@ -68,10 +68,12 @@ pub use learner::{GradientNorm, Guarded, UpdateRatio};
 pub use parameters::weights_hash;
 pub use preflight::{FirstUpdate, preflight};
 pub use probe::Probes;
-pub use report::Report;
+pub use report::{Report, burn_code};
+pub use tamegrad::observe::LayerTrace;
+pub use tamegrad::remedies::{Change, Proposal};
 pub use tamegrad::{
-    Decision, Diagnosis, GradientAction, GuardConfig, LayerInfo, Mode, RunFacts, Step, TensorStats,
-    Verdict,
+    Decision, Diagnosis, GradientAction, GuardConfig, LayerInfo, Mode, Record, Run, RunFacts, Step,
+    TensorStats, Verdict,
 };
 pub use tamegrad_runs::RunError;
 pub use tamegrad_state::StateError;

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
-use tamegrad::{LayerId, LayerInfo, Layout, TensorInfo};
+use tamegrad::{ActivationKind, LayerId, LayerInfo, Layout, NormalisationKind, TensorInfo};
 
 /// The trainable float tensors of a module in the order in which burn visits them. A tensor that
 /// is used in several places stands here once, under its first name.
@@ -30,16 +30,28 @@ impl ParameterTable {
         let mut lister = Lister::default();
         module.visit(&mut lister);
         let mut layers = layers.unwrap_or_else(|| lister.modules());
+        let mut normalised = vec![Vec::new(); layers.len()];
         let tensors = lister.found.into_iter().map(|found| {
             let layer = layer_of(&found.name, &layers);
             if let Some(LayerId(index)) = layer {
                 layers[index].recurrent |= found.is_recurrent;
                 layers[index].is_table |= found.is_table;
+                normalised[index].push(found.normalisation);
             }
             let Found { name, is_matrix, fan_in, .. } = found;
             TensorInfo { layer, name, is_matrix, fan_in }
         });
         let tensors = tensors.collect();
+        for (layer, kinds) in layers.iter_mut().zip(normalised) {
+            layer.normalisation = layer.normalisation.or(kinds.iter().copied().flatten().next());
+            layer.only_normalises |= !kinds.is_empty() && kinds.iter().all(Option::is_some);
+        }
+        for (path, name) in lister.activations {
+            if let Some(LayerId(index)) = layer_of(&format!("{path}.{name}"), &layers) {
+                let kind = growth(&name);
+                layers[index].activation.get_or_insert((name.to_lowercase(), kind));
+            }
+        }
         Self {
             indices: lister.indices,
             layout: Layout { tensors, layers },
@@ -68,6 +80,32 @@ fn layer_of(tensor: &str, layers: &[LayerInfo]) -> Option<LayerId> {
     matches.max().map(|(_, std::cmp::Reverse(index))| LayerId(index))
 }
 
+/// burn's modules that draw random numbers in a pass.
+const DRAWS: [&str; 3] = ["Struct:Dropout", "Struct:GaussianNoise", "Struct:RRelu"];
+/// burn's enum of activations, whose variant is the name of its module.
+const ACTIVATION: &str = "Enum:Activation";
+
+/// How one of burn's modules normalises.
+fn normalisation(container: &str) -> Option<NormalisationKind> {
+    match container {
+        "Struct:BatchNorm" => Some(NormalisationKind::Batch),
+        "Struct:LayerNorm" | "Struct:GroupNorm" | "Struct:InstanceNorm" | "Struct:RmsNorm" => {
+            Some(NormalisationKind::Layer)
+        }
+        _ => None,
+    }
+}
+
+/// How one of burn's activations grows.
+fn growth(activation: &str) -> ActivationKind {
+    match activation {
+        "Sigmoid" | "Tanh" | "HardSigmoid" | "Softsign" => ActivationKind::Bounded,
+        // A product of two linear maps.
+        "SwiGlu" => ActivationKind::Superlinear,
+        _ => ActivationKind::Linear,
+    }
+}
+
 #[derive(Default)]
 struct Lister {
     path: Vec<String>,
@@ -77,6 +115,8 @@ struct Lister {
     found: Vec<Found>,
     has_buffers: bool,
     draws: bool,
+    /// The path of each activation, and its name.
+    activations: Vec<(String, String)>,
 }
 
 /// A trainable tensor.
@@ -88,6 +128,8 @@ struct Found {
     is_recurrent: bool,
     /// Whether it is an embedding.
     is_table: bool,
+    /// How its module normalises.
+    normalisation: Option<NormalisationKind>,
 }
 
 impl Lister {
@@ -119,7 +161,10 @@ fn fan_in(shape: &[usize], container: Option<&str>) -> Option<u64> {
 
 impl ModuleVisitor for Lister {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.draws |= ["Struct:Dropout", "Struct:GaussianNoise"].contains(&container_type);
+        self.draws |= DRAWS.contains(&container_type);
+        if container_type == ACTIVATION {
+            self.activations.push((self.path.join("."), name.to_owned()));
+        }
         self.containers.push(container_type.to_owned());
         self.path.push(name.to_owned());
     }
@@ -152,6 +197,7 @@ impl ModuleVisitor for Lister {
                 fan_in,
                 is_recurrent: self.containers.iter().any(is_recurrent),
                 is_table: container == Some("Struct:Embedding"),
+                normalisation: container.and_then(normalisation),
             });
         }
     }
@@ -176,14 +222,53 @@ pub fn weights_hash<M: Module>(module: &M) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::nn::activation::{Activation, ActivationConfig};
     use burn::nn::conv::{Conv2d, Conv2dConfig};
-    use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+    use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 
     #[derive(Module, Debug)]
     struct Net {
         words: Embedding,
         image: Conv2d,
         head: Linear,
+    }
+
+    #[derive(Module, Debug)]
+    struct Block {
+        norm: LayerNorm,
+        linear: Linear,
+        activation: Activation,
+    }
+
+    #[test]
+    fn a_layer_has_the_norm_and_the_activation_that_its_modules_tell() {
+        let device = crate::default_device();
+        let block = Block {
+            norm: LayerNormConfig::new(4).init(&device),
+            linear: LinearConfig::new(4, 4).init(&device),
+            activation: ActivationConfig::Tanh.init(&device),
+        };
+        drop(block.valid());
+        let known = |layers: Option<Vec<LayerInfo>>| -> Vec<_> {
+            let layers = ParameterTable::new(&block, layers).layout.layers;
+            let all = layers.into_iter();
+            all.map(|layer| {
+                (layer.name, layer.normalisation, layer.only_normalises, layer.activation)
+            })
+            .collect()
+        };
+        let norm = Some(NormalisationKind::Layer);
+        let alone =
+            [("norm".to_owned(), norm, true, None), ("linear".to_owned(), None, false, None)];
+        assert_eq!(known(None), alone);
+        #[derive(Module, Debug)]
+        struct Net {
+            block: Block,
+        }
+        let net = Net { block: block.clone() };
+        let layers = ParameterTable::new(&net, Some(vec![LayerInfo::named("block")])).layout.layers;
+        assert_eq!((layers[0].normalisation, layers[0].only_normalises), (norm, false));
+        assert_eq!(layers[0].activation, Some(("tanh".to_owned(), ActivationKind::Bounded)));
     }
 
     #[test]

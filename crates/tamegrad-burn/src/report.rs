@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use tamegrad::remedies::Proposal;
+use tamegrad::remedies::{Change, Proposal};
 use tamegrad::{Diagnosis, Run};
 use tamegrad_report::code::{Framework, code};
 use tamegrad_report::{Style, terminal};
@@ -24,7 +24,7 @@ impl Report {
     pub(crate) fn new(diagnosis: Diagnosis, run: &Run, notices: &[String]) -> Self {
         let mut text = terminal::diagnosis(&diagnosis, run, &Style::plain(WIDTH));
         let lines_of = |proposal: &Proposal| {
-            let code = code(&proposal.change, Framework::Burn)?;
+            let code = burn_code(&proposal.change)?;
             Some(format!("  // {}\n  {code}\n", proposal.label()))
         };
         let lines: String = diagnosis.remedies.iter().filter_map(lines_of).take(CODE_MAX).collect();
@@ -41,6 +41,18 @@ impl Report {
     pub fn into_diagnosis(self) -> Diagnosis {
         self.diagnosis
     }
+}
+
+/// A change as a line of code for burn; `None` where there is none, as for the depth of a network.
+///
+/// ```
+/// use tamegrad_burn::{Change, burn_code};
+///
+/// let code = burn_code(&Change::ClipGlobalNorm { max_norm: 1.0 });
+/// assert_eq!(code.as_deref(), Some("let guard = guard.with_clip(Clip::GlobalNorm(1.0));"));
+/// ```
+pub fn burn_code(change: &Change) -> Option<String> {
+    code(change, Framework::Burn)
 }
 
 impl Deref for Report {

@@ -11,6 +11,7 @@ use burn::optim::AdamWConfig;
 use burn::tensor::activation::{self, relu};
 use burn::tensor::{Device, Tensor};
 use tamegrad::Step;
+use tamegrad::inspection::OperationKind;
 use tamegrad::remedies::{Change, NormPlace, Scheme};
 use tamegrad_burn::{Clip, Guard};
 use tamegrad_report::code::{Framework, code};
@@ -59,13 +60,104 @@ fn lines(given: Given<'_>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The same, each with what it needs.
+#[rustfmt::skip]
+#[allow(clippy::let_and_return, reason = "a line is shown as a statement")]
+mod single {
+    use super::*;
+    use burn::optim::{AdamConfig, ModuleOptimizer};
+    use burn::tensor::{Bool, FloatDType, Int};
+
+    pub(super) fn finite(x: Tensor<2>, finite_rows: Tensor<1, Int>) -> Tensor<2> {
+        let x = x.select(0, finite_rows); // leave out rows that are not finite
+        x
+    }
+
+    pub(super) fn without(x: Tensor<2>, rows: Tensor<1, Int>) -> Tensor<2> {
+        let x = x.select(0, rows); // all rows but 3
+        x
+    }
+
+    pub(super) fn labels(labels: Tensor<1, Int>) -> Tensor<1, Int> {
+        let labels = labels - 1; // from 0 to classes - 1
+        labels
+    }
+
+    pub(super) fn average(losses: Tensor<1>, mask: Tensor<1, Bool>) -> Tensor<1> {
+        let loss = losses.sum() / mask.float().sum().clamp_min(1.0);
+        loss
+    }
+
+    pub(super) fn log(x: Tensor<2>) -> Tensor<2> {
+        let y = x.clamp_min(1e-12).log();
+        y
+    }
+
+    pub(super) fn exp(x: Tensor<2>) -> Tensor<2> {
+        let y = x.clamp_max(80.0).exp();
+        y
+    }
+
+    pub(super) fn division(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+        let y = y / (x + 1e-8);
+        y
+    }
+
+    pub(super) fn sqrt(x: Tensor<2>) -> Tensor<2> {
+        let y = x.clamp_min(1e-12).sqrt();
+        y
+    }
+
+    pub(super) fn unmask(scores: Tensor<2>, mask: Tensor<2, Bool>) -> Tensor<2> {
+        let scores = scores.mask_fill(mask, -1e4); // not f32::NEG_INFINITY
+        scores
+    }
+
+    pub(super) fn eps() -> ModuleOptimizer {
+        let optimizer = AdamConfig::new().with_epsilon(0.0001).init();
+        optimizer
+    }
+
+    pub(super) fn mean(losses: Tensor<1>) -> Tensor<1> {
+        let loss = losses.mean();
+        loss
+    }
+
+    pub(super) fn full_batches(batches: Vec<Tensor<2>>, batch_size: usize) {
+        for x in batches {
+            if x.dims()[0] < batch_size { continue } // the last batch of an epoch
+        }
+    }
+
+    pub(super) fn wider(h: Tensor<2>) -> Tensor<2> {
+        let h = h.cast(FloatDType::F32);
+        h
+    }
+}
+
 #[test]
 fn every_line_that_a_report_shows_is_one_that_compiles() {
     assert!(size_of_val(&lines) == 0);
+    let _ = (single::finite, single::without, single::labels, single::average, single::log);
+    let _ = (single::exp, single::division, single::sqrt, single::unmask, single::eps);
+    let _ = (single::mean, single::full_batches, single::wider);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/code.rs");
     let source = std::fs::read_to_string(file).expect("this file");
     for change in [
         Change::Guard,
+        Change::FilterRows { input: None, rows: Vec::new() },
+        Change::FilterRows { input: None, rows: vec![3] },
+        Change::FixLabels { classes: None },
+        Change::GuardAverage { line: None },
+        Change::GuardOperation { operation: OperationKind::Log, line: None },
+        Change::GuardOperation { operation: OperationKind::Exp, line: None },
+        Change::GuardOperation { operation: OperationKind::Division, line: None },
+        Change::GuardOperation { operation: OperationKind::Sqrt, line: None },
+        Change::UnmaskRow { line: None },
+        Change::OptimizerEps { eps: 1e-4 },
+        Change::MeanLoss,
+        Change::DropLastBatch,
+        Change::WiderType { line: None },
         Change::ClipGlobalNorm { max_norm: 12.0 },
         Change::ClipTensorNorm { max_norm: 2.0 },
         Change::ClipValue { limit: 0.3 },
@@ -87,5 +179,11 @@ fn every_line_that_a_report_shows_is_one_that_compiles() {
         let is_there = source.lines().any(|line| line.trim() == code);
         assert!(is_there, "`lines` has no `{code}`");
     }
-    assert_eq!(code(&Change::Depth { layers: 3 }, Framework::Burn), None);
+    // The loader is one of burn's feature `dataset`, and another backend is no line.
+    for change in [Change::BatchSize { samples: 8 }, Change::OtherKernel] {
+        assert!(code(&change, Framework::Burn).is_some(), "{change:?}");
+    }
+    for change in [Change::Depth { layers: 3 }, Change::ClearGradients] {
+        assert_eq!(code(&change, Framework::Burn), None, "{change:?}");
+    }
 }

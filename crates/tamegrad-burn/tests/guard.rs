@@ -125,7 +125,8 @@ fn watching_changes_no_bit() {
     for optimizer in [sgd, adam] {
         let hashes = [Mode::Off, Mode::Observe, Mode::Protect].map(|mode| {
             let mut training = training(mode, optimizer());
-            (0..60).for_each(|n| drop(step(&mut training, &Batch::new(n, 1.0))));
+            // Beyond the steps whose updates are all looked at.
+            (0..150).for_each(|n| drop(step(&mut training, &Batch::new(n, 1.0))));
             hash(&training)
         });
         assert_eq!(hashes[0], hashes[1]);
@@ -148,6 +149,24 @@ fn a_model_that_was_loaded_is_seen_and_another_one_is_told() {
     step(&mut training, &Batch::new(2, 1.0));
     let notices = training.guard.notices().join(" ");
     assert!(notices.contains("other parameters than at the first step"), "{notices}");
+}
+
+#[test]
+fn a_frozen_layer_is_not_watched_and_one_that_thaws_is_told() {
+    let mut training = training(Mode::Observe, sgd());
+    let frozen = training.model.first.clone();
+    training.model.first = training.model.first.clone().no_grad();
+    step(&mut training, &Batch::new(0, 1.0));
+    let names = |training: &Training| -> Vec<String> {
+        let tensors = &training.guard.record().layout().tensors;
+        tensors.iter().map(|tensor| tensor.name.clone()).collect()
+    };
+    assert_eq!(names(&training), ["norm.gamma", "norm.beta", "last.weight", "last.bias"]);
+    assert_eq!(training.guard.notices(), [] as [&str; 0]);
+    training.model.first = frozen;
+    step(&mut training, &Batch::new(1, 1.0));
+    let notices = training.guard.notices().join(" ");
+    assert!(notices.contains("frozen then, and they are not watched"), "{notices}");
 }
 
 #[test]

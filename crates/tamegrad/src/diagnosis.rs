@@ -54,7 +54,7 @@ pub struct SignSummary {
     /// The findings that are shown: the first, alarms before strains; for a log, one of each rule that
     /// fired.
     pub findings: Vec<Finding>,
-    /// Number of findings in all.
+    /// Number of steps at which it fired; of rules for a log.
     pub count: u64,
     /// How many more steps or measurements it needed to say anything, if the run ended before it
     /// could and it found nothing.
@@ -211,7 +211,10 @@ fn summary(run: &Run, sign: SignName) -> SignSummary {
         Reading::TooEarly { needs } => Some(*needs),
         Reading::Quiet | Reading::Fired(_) => None,
     });
-    let count = of_sign().count() as u64;
+    let mut steps: Vec<Step> = of_sign().map(|finding| finding.step).collect();
+    // One step may show it before its update and after.
+    steps.dedup();
+    let count = steps.len() as u64;
     SignSummary {
         sign,
         findings: alarm.or_else(|| of_sign().next()).cloned().into_iter().collect(),

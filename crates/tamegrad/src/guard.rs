@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::cadence::Cadence;
+use crate::cadence::{self, Cadence};
 use crate::decision::{Decision, GradientAction, UpdateVerdict};
 use crate::diagnosis::{Diagnosis, diagnose};
 use crate::finding::Finding;
@@ -175,9 +175,13 @@ impl Guard {
     /// once, after an alarm.
     pub fn asks(&self) -> Asks {
         let (record, is_alarmed) = (&self.run.record, self.run.is_alarmed());
+        let is_at_risk = self.config.mode != Mode::Off && crate::risk::is_at_risk(&self.run);
+        let is_looked_at = record.clock <= cadence::UPDATES_ALL_UNTIL
+            || record.clock.is_multiple_of(cadence::UPDATES_EVERY);
         Asks {
+            update: is_at_risk || is_looked_at,
             repeated_trace: is_alarmed && record.alarm_trace.is_none(),
-            copy: self.config.mode == Mode::Protect && crate::risk::is_at_risk(&self.run),
+            copy: self.config.mode == Mode::Protect && is_at_risk,
             elasticities: self.config.mode != Mode::Off
                 && record.wants_elasticities(self.run.alarms_now()),
             lag: is_alarmed && record.alarm_lag.is_none(),

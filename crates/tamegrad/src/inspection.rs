@@ -220,7 +220,7 @@ impl Operation {
 
 /// Largest value of a number type that overflows long before f32 does: float16 ends at 65,504, and
 /// bfloat16 where f32 does.
-const NARROW_MAX: f64 = 65_504.0;
+pub(crate) const NARROW_MAX: f64 = 65_504.0;
 
 /// The integer targets of a classification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

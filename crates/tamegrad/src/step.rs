@@ -13,6 +13,9 @@ pub struct Asks {
     pub repeated_trace: bool,
     /// Hold a copy of parameters and optimizer state: the update may have to be undone.
     pub copy: bool,
+    /// Measure the update of this step. Where it is not asked for, a look at every eighth update tells as much:
+    /// the gradient, the rate and the loss are what they were in a hundred calm steps.
+    pub update: bool,
     /// Measure the elasticities of this pass's loss, for [`Guard::observe_elasticities`](crate::Guard::observe_elasticities).
     pub elasticities: bool,
     /// Measure the lag of Adam's second moment at this update.

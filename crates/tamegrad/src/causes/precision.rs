@@ -3,6 +3,7 @@
 use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
+use crate::inspection::NARROW_MAX;
 use crate::origin::{Origin, first_seen};
 use crate::record::NonFiniteAt;
 use crate::rules::RULES;
@@ -20,7 +21,7 @@ pub(crate) const DOC: Doc = Doc {
             "Supported when the operation that made the first value that is not finite overflowed a \
              16-bit type, and gives finite values in a wider one. With less support, when the \
              largest magnitude in the probed outputs or the gradients at the \
-             alarm is above {} of the type's maximum, or when a layer's output overflowed at step \
+             alarm is above {} of the maximum of float16, or when a layer's output overflowed at step \
              0. In logs: when the loss scale collapsed before the alarm.",
             rules.precision,
         )
@@ -52,7 +53,9 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let largest = outputs.chain(gradients).fold(0.0, f64::max);
     let largest =
         Measure::new(Quantity::LargestMagnitude, largest).against(Reference::TypeMax, max);
-    (largest.value > max * RULES.precision).then(|| cause(Ground::Headroom, largest))
+    // What is near the end of a wide type has been made large, and a wider one would only be reached later.
+    let is_narrow = max <= NARROW_MAX;
+    (is_narrow && largest.value > max * RULES.precision).then(|| cause(Ground::Headroom, largest))
 }
 
 /// The operation that made the first value that is not finite, where a wider number type has room for it.
@@ -84,8 +87,11 @@ mod tests {
 
     #[test]
     fn within_a_factor_of_eight_of_the_maximum() {
-        for (largest, found) in [(8_000.0, false), (9_000.0, true)] {
-            let facts = RunFacts { dtype_max: Some(65_504.0), ..RunFacts::default() };
+        let (half, single) = (65_504.0, f64::from(f32::MAX));
+        for (max, largest, found) in
+            [(half, 8_000.0, false), (half, 9_000.0, true), (single, 3e38, false)]
+        {
+            let facts = RunFacts { dtype_max: Some(max), ..RunFacts::default() };
             let gradients = [Some(stats(largest))];
             let mut run = alarmed(layout(1), facts, 2, |_| Observation {
                 gradients: &gradients,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Sign;
+use crate::cadence::UPDATES_EVERY;
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::finding::{Finding, Reading, Severity, SignName};
@@ -89,6 +90,8 @@ pub struct UpdatesTooLarge {
     /// Learning rate and median update ratio of a step, oldest first.
     window: VecDeque<(f64, f64)>,
     highest_rate: f64,
+    /// The latest median ratio, and how many steps ago it was measured: not every update is.
+    latest: Option<(f64, u64)>,
 }
 
 impl Sign for UpdatesTooLarge {
@@ -161,12 +164,15 @@ impl UpdatesTooLarge {
         let half = rule.half;
         let rate = record.now()?.learning_rate?;
         let matrices = record.tensors.iter().zip(&record.layout.tensors);
-        let ratio = median(
+        let measured = median(
             matrices
                 .filter_map(|(track, info)| Some((track.latest_update?, info)))
                 .filter(|(update, info)| info.is_judged_by(update))
                 .map(|(update, _)| update.ratio()),
-        )?;
+        );
+        let held = self.latest.map(|(ratio, steps)| (ratio, steps + 1));
+        self.latest = measured.map(|ratio| (ratio, 0)).or(held);
+        let (ratio, _) = self.latest.filter(|(_, steps)| *steps < UPDATES_EVERY)?;
         if self.window.len() == 2 * half + 1
             && let Some((oldest, _)) = self.window.pop_front()
         {
@@ -277,6 +283,32 @@ mod tests {
         let slow = |i: usize| 0.003 * 1.005f64.powi(i.saturating_sub(300) as i32);
         let alarm = first_alarm(700, slow).expect("an alarm");
         assert!((395..500).contains(&alarm), "{alarm}");
+    }
+
+    #[test]
+    fn a_ramp_is_seen_where_every_eighth_update_is_measured() {
+        let rate = |i: usize| 0.003 * 1.01f64.powi(i.saturating_sub(300) as i32);
+        let mut given: Vec<Given> = (0..700)
+            .map(|i| Given {
+                learning_rate: Some(rate(i)),
+                ratios: vec![rate(i)],
+                ..Given::default()
+            })
+            .collect();
+        let thin_out = |given: &mut [Given], every: usize| {
+            let seen = |(i, step): (usize, &mut Given)| {
+                if i >= 128 && i % every != 0 {
+                    step.ratios.clear()
+                }
+            };
+            given.iter_mut().enumerate().for_each(seen);
+        };
+        thin_out(&mut given, 8);
+        let alarm = alarms(&run(&mut UpdatesTooLarge::default(), &given).0).first().copied();
+        assert!(alarm.is_some_and(|alarm| (385..418).contains(&alarm)), "{alarm:?}");
+        // Of what was measured long ago nothing is known.
+        thin_out(&mut given, 1000);
+        assert_eq!(alarms(&run(&mut UpdatesTooLarge::default(), &given).0), [0_u64; 0]);
     }
 
     #[test]
