@@ -221,7 +221,7 @@ fn an_exploding_run_exits_1_and_names_layer_and_cause() {
 
     let screen = run(folder.path(), &["train", &recipe]);
     assert_eq!(screen.code, 1);
-    for words in ["EXPLODED", "layers.2", "(activation)", "Remedies, best first", "ended after"] {
+    for words in ["EXPLODED", "layers.2", "(activation)", "Remedies, best first", "trained for"] {
         assert!(screen.stdout.contains(words), "no {words:?} in\n{}", screen.stdout);
     }
     assert_eq!(screen.stderr, "", "no progress bar where there is no terminal");
