@@ -76,7 +76,7 @@ pub(crate) fn head(run: &RunView<'_>, name: &str, id: &str, is_alone: bool) -> M
                 }
                 @if run.log.is_partly_read {
                     dt { "Read" }
-                    dd { "only in part: the verdict is of what could be read" }
+                    dd { "only in part: the verdict covers what could be read" }
                 }
             }
         }
