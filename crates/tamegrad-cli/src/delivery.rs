@@ -107,7 +107,9 @@ impl Deliveries {
             let is_late = began.elapsed() >= at_end;
             if is_late {
                 let seconds = at_end.as_secs();
-                screen::say(&format!("error: {failed}: not done {seconds} s after the end"));
+                screen::say(&format!(
+                    "error: {failed}: still not done {seconds} s after watching ended"
+                ));
             }
             is_late
         };
@@ -148,7 +150,7 @@ impl Exec {
         let words =
             shlex::split(text).ok_or_else(|| format!("got `{text}`, want every quote closed"))?;
         let [program, arguments @ ..] = &words[..] else {
-            return Err("got no word, want a program and its arguments".to_owned());
+            return Err("got an empty command, want a program and its arguments".to_owned());
         };
         let found = which::which(program).map_err(|_| {
             format!(
@@ -182,7 +184,10 @@ impl Exec {
                 }
                 None => {
                     end(&mut child);
-                    return Err(format!("it took more than {} s and was ended", timeout.as_secs()));
+                    return Err(format!(
+                        "it took more than {} s and was stopped",
+                        timeout.as_secs()
+                    ));
                 }
             }
         }
@@ -278,7 +283,7 @@ mod tests {
             stop.store(true, Ordering::Relaxed);
             (pid, ran.join().expect("no panic"))
         });
-        assert_eq!(ran, Err("it took more than 3600 s and was ended".to_owned()));
+        assert_eq!(ran, Err("it took more than 3600 s and was stopped".to_owned()));
         let status = format!("/proc/{}/status", pid.trim());
         let is_running =
             || std::fs::read_to_string(&status).is_ok_and(|status| !status.contains("State:\tZ"));

@@ -66,7 +66,7 @@ pub(crate) enum Failure {
     #[cfg(feature = "train")]
     /// There is nothing to go on with.
     #[error(
-        "{}: the run came to its end; hint: leave out --resume to train again in a folder of its own",
+        "{}: the run has already finished; hint: leave out --resume to train again in a folder of its own",
         folder.display()
     )]
     Completed {

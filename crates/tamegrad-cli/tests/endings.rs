@@ -218,7 +218,7 @@ fn a_killed_run_keeps_its_steps_and_goes_on_to_the_same_end() {
         let args = ["train", "r.toml", "--json", "--out", name, "--resume"];
         let resumed = run(folder.path(), &args);
         if ended.status.success() {
-            assert!(text(&resumed.stderr).contains("came to its end"), "{resumed:?}");
+            assert!(text(&resumed.stderr).contains("has already finished"), "{resumed:?}");
             continue;
         }
         let report: Value = serde_json::from_slice(&resumed.stdout).expect("a report");

@@ -179,10 +179,12 @@ fn row(net: &'static str, fault: Fault, seed: u64) -> Row {
 fn text(rows: &[Row]) -> String {
     let mut text = String::new();
     for row in rows {
-        let mark = match row.is_harmless() {
-            true => "-",
-            false if row.is_right() => " ",
-            false => "x",
+        let mark = if row.is_harmless() {
+            "-"
+        } else if row.is_right() {
+            " "
+        } else {
+            "x"
         };
         let called = if row.is_called_healthy_wrongly() { "  called healthy" } else { "" };
         let _ = writeln!(

@@ -149,7 +149,8 @@ fn remove(key: impl Into<String>) -> Edit {
     set(key, EditValue::Remove)
 }
 
-fn two_digits(value: f64) -> f64 {
+/// Two digits, as a person would write it.
+pub(crate) fn two_digits(value: f64) -> f64 {
     format!("{value:.1e}").parse().unwrap_or(value)
 }
 

@@ -58,4 +58,4 @@ pub use log::{Damage, Log, LogBuilder, POINTS_MAX, Point, Recorded, SERIES_MAX, 
 pub use readers::Format;
 pub use roles::{Ground, Map, Role, Roles};
 pub use tamegrad_runs::{Ending, Event, NOTICES_MAX, Notice, ReadError};
-pub use verdict::{Reading, read_verdict};
+pub use verdict::{Missing, Reading, read_verdict};

@@ -22,7 +22,7 @@ pub struct Reading<'a> {
     /// The wall time of the onset, in seconds since 1970.
     pub onset_wall: Option<f64>,
     /// What the log cannot show, and the option of its writer that would log it.
-    pub missing: Vec<String>,
+    pub missing: Vec<Missing>,
     /// The series that decided the verdict; `None` if there is nothing to decide, and if it is the sum
     /// over the tensors.
     pub decided_by: Option<&'a Series>,
@@ -32,6 +32,19 @@ pub struct Reading<'a> {
     pub grad_norm: Vec<Sample>,
     /// The update ratios that were judged, by the matrix that they are of, for plots.
     pub update_ratios: Vec<(String, Vec<Sample>)>,
+}
+
+/// Something that a log cannot show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// A training loss.
+    Loss,
+    /// What its format hides, in words.
+    Hidden(&'static str),
+    /// The gradient norm; the option of its writer that logs it.
+    GradientNorm(&'static str),
+    /// The gradient norms of single tensors; the option that logs them.
+    TensorNorms(&'static str),
 }
 
 impl<'a> Reading<'a> {
@@ -181,23 +194,16 @@ fn wall_of(roles: &Roles<'_>, onset: Step) -> Option<f64> {
 }
 
 /// What is not in the log, what would add most first.
-fn missing(roles: &Roles<'_>, format: &Format, found: &Diagnosis) -> Vec<String> {
+fn missing(roles: &Roles<'_>, format: &Format, found: &Diagnosis) -> Vec<Missing> {
     let mut missing = Vec::new();
     if roles.losses.is_empty() {
-        missing.push("No training loss was found. Name it with `--map loss=NAME`".to_owned());
+        missing.push(Missing::Loss);
     }
-    missing.extend(format.hides.map(str::to_owned));
+    missing.extend(format.hides.map(Missing::Hidden));
     if roles.grad_norms.is_empty() && roles.tensors.is_empty() {
-        let option = format.norm_option;
-        missing.push(format!(
-            "The gradient norm was not logged, so there is less evidence and alarms come later. To log \
-             it: {option}"
-        ));
+        missing.push(Missing::GradientNorm(format.norm_option));
     } else if roles.tensors.is_empty() && found.onset.is_some() && found.origin.is_none() {
-        let option = format.tensors_option;
-        missing.push(format!(
-            "Per-layer gradient norms were not logged, so the origin is unknown. To log them: {option}"
-        ));
+        missing.push(Missing::TensorNorms(format.tensors_option));
     }
     missing
 }
@@ -223,7 +229,7 @@ mod tests {
         assert_eq!(reading.diagnosis.onset, Some(Step(40)));
         assert_eq!(reading.onset_wall, Some(1.7e9 + 40.0));
         assert_eq!(reading.diagnosis.origin_name(), Some("b"));
-        assert_eq!(reading.missing, Vec::<String>::new());
+        assert_eq!(reading.missing, []);
     }
 
     #[test]
@@ -283,9 +289,9 @@ mod tests {
         let log = log_of(&[("loss", &[2.0, 1.9, 1.8, f64::NAN])]);
         let format = Format { hides: Some("NaN is hidden"), ..Format::named("made") };
         let reading = read_verdict(&log, &format, &[]).unwrap();
-        let missing = &reading.missing;
-        assert_eq!(missing[0], "NaN is hidden");
-        assert!(missing[1].starts_with("The gradient norm was not"), "{missing:?}");
+        let option = format.norm_option;
+        let wanted = [Missing::Hidden("NaN is hidden"), Missing::GradientNorm(option)];
+        assert_eq!(reading.missing, wanted);
         assert_eq!(reading.diagnosis.verdict, Verdict::Exploded);
     }
 }

@@ -198,9 +198,10 @@ pub(crate) fn table(samples: &[Sample], axis: &StepAxis) -> Table {
         let (first, last) = (steps.clone().min().unwrap_or(0), steps.max().unwrap_or(0));
         let at = |place: Option<&f64>| place.map_or("–".to_owned(), |value| number(*value));
         vec![
-            match first == last {
-                true => step_of(first),
-                false => format!("{}–{}", step_of(first), step_of(last)),
+            if first == last {
+                step_of(first)
+            } else {
+                format!("{}–{}", step_of(first), step_of(last))
             },
             count(values.len() as u64),
             at(finite.first()),

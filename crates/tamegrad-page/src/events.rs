@@ -6,7 +6,7 @@ use tamegrad_report::number::{count, counted};
 
 use crate::figure::{Frame, Pen};
 use crate::steps::StepAxis;
-use crate::view::{ActionKind, RunView, signed};
+use crate::view::{ActionKind, RunView};
 
 /// Room above a plot for the words at the onset and the recovery.
 pub(crate) const LABELS: f64 = 20.0;
@@ -61,8 +61,9 @@ pub(crate) fn lanes(
     let mut y = top;
     for kind in ActionKind::ALL {
         let of_kind = run.actions.iter().filter(|action| action.kind == kind);
-        let columns_of: BTreeSet<usize> =
-            of_kind.filter_map(|action| axis.column(signed(action.step), columns)).collect();
+        let columns_of: BTreeSet<usize> = of_kind
+            .filter_map(|action| axis.column(0_i64.saturating_add_unsigned(action.step), columns))
+            .collect();
         if columns_of.is_empty() {
             continue;
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tamegrad_report::printable;
+use tamegrad_report::{escaped, printable};
 
 use crate::scale::{Scale, Tick};
 use crate::steps::StepAxis;
@@ -260,25 +260,6 @@ pub(crate) fn px(value: f64) -> String {
         .map_or(text.clone(), |whole| if whole == "-0" { "0".to_owned() } else { whole.to_owned() })
 }
 
-/// Text from outside as XML and HTML take it: what could command or reorder is spelled out, and markup is
-/// escaped.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in printable(text).chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            // XML 1.0 has no such characters.
-            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
-            _ => escaped.push(character),
-        }
-    }
-    escaped
-}
-
 /// A name in so many characters at most: its start and its end.
 pub(crate) fn shortened(name: &str, most: usize) -> String {
     let shown = printable(name);
@@ -318,19 +299,6 @@ mod tests {
             (&[], ""),
         ] {
             assert_eq!(shared_prefix(names), shared, "{names:?}");
-        }
-    }
-
-    #[test]
-    fn text_from_outside_is_text() {
-        for (given, wanted) in [
-            ("fc1.weight", "fc1.weight"),
-            ("<img src=x onerror='f()'>", "&lt;img src=x onerror=&#39;f()&#39;&gt;"),
-            ("a&\"b\"", "a&amp;&quot;b&quot;"),
-            ("a\u{0}\u{1b}[2J\u{202e}\n", "a\\u{0}\\u{1b}[2J\\u{202e}\\u{a}"),
-            ("\u{fffe}層", "\u{fffd}層"),
-        ] {
-            assert_eq!(escaped(given), wanted);
         }
     }
 

@@ -17,9 +17,10 @@
 //!     ..LogRun::of("log.csv", "csv", &diagnosis)
 //! };
 //! let file = page(&[RunView::of(log)]);
-//! assert!(file.contains("Training exploded at step 40 and ended with NaN or Inf."));
+//! assert!(file.contains("The run ended with NaN or Inf after the alarm at step 40."));
 //! ```
 
+mod badge;
 mod curve;
 mod envelope;
 mod events;
@@ -40,7 +41,6 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod view;
-mod words;
 
 pub use figure::{Figure, Table, Width};
 pub use figures::{figures, overlays};

@@ -2,19 +2,21 @@
 
 use tamegrad::logs::Sample;
 use tamegrad::record::Row;
-use tamegrad::{Decision, Diagnosis, GradientAction, Run};
+use tamegrad::{Diagnosis, Run};
 use tamegrad_report::log::LogRun;
 use tamegrad_report::number::counted;
 
 use crate::page::page;
-use crate::view::{Action, ActionKind, RunView, signed};
+use crate::view::{Action, ActionKind, RunView};
 
 /// The page of a run so far, from what its guard remembers. `notes` limit what can be said of it, a sentence
 /// each.
 pub fn live_page(diagnosis: &Diagnosis, run: &Run, name: &str, notes: &[String]) -> String {
     let rows = run.record().rows();
     let series = |value: fn(&Row) -> Option<f64>| -> Vec<Sample> {
-        let sample = |row: &Row| Some(Sample { step: signed(row.step.0), value: value(row)? });
+        let sample = |row: &Row| {
+            Some(Sample { step: 0_i64.saturating_add_unsigned(row.step.0), value: value(row)? })
+        };
         rows.iter().filter_map(sample).collect()
     };
     let loss = series(|row| row.loss);
@@ -28,11 +30,7 @@ pub fn live_page(diagnosis: &Diagnosis, run: &Run, name: &str, notes: &[String])
     let layout = run.record().layout();
     let actions = run.actions().iter().flat_map(|(step, decision)| {
         let text = tamegrad_report::action(decision, layout);
-        kinds(decision).into_iter().map(move |kind| Action {
-            step: step.0,
-            kind,
-            text: text.clone(),
-        })
+        ActionKind::of(decision).map(move |kind| Action { step: step.0, kind, text: text.clone() })
     });
     let actions: Vec<Action> = actions.collect();
     let mut lost = notes.to_vec();
@@ -57,17 +55,4 @@ pub fn live_page(diagnosis: &Diagnosis, run: &Run, name: &str, notes: &[String])
         lost: &lost,
         ..RunView::of(log)
     }])
-}
-
-fn kinds(decision: &Decision) -> Vec<ActionKind> {
-    let scales =
-        matches!(decision.gradients, GradientAction::ScaleAll(_) | GradientAction::Scale(_));
-    let all = [
-        (decision.gradients == GradientAction::Skip, ActionKind::Skip),
-        (scales, ActionKind::Scale),
-        (decision.learning_rate < 1.0, ActionKind::LowerRate),
-        (decision.rewind.is_some(), ActionKind::Rewind),
-        (decision.stop, ActionKind::Stop),
-    ];
-    all.into_iter().filter(|(is, _)| *is).map(|(_, kind)| kind).collect()
 }

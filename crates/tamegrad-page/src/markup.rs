@@ -1,8 +1,7 @@
 //! Text from outside as a part of a page.
 
 use maud::{Markup, PreEscaped, html};
-
-use crate::figure::escaped;
+use tamegrad_report::escaped;
 
 /// Text on a line.
 pub(crate) fn text(text: &str) -> PreEscaped<String> {

@@ -2,12 +2,12 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::badge::badge;
 use crate::figure::{self, Figure, Width};
 use crate::figures::{figures, overlays};
 use crate::markup::text;
 use crate::sections;
 use crate::view::RunView;
-use crate::words;
 
 /// The style of a page beside that of its figures.
 const PAGE_STYLE: &str = include_str!("page.css");
@@ -29,7 +29,7 @@ fn style() -> String {
 pub fn page(runs: &[RunView<'_>]) -> String {
     let names = sections::short_names(runs);
     let title = match (runs, &names[..]) {
-        ([run], [name]) => format!("{}: {name}", words::badge(run.log.diagnosis)),
+        ([run], [name]) => format!("{}: {name}", badge(run.log.diagnosis)),
         _ => names.join(", "),
     };
     let policy = format!(

@@ -1,17 +1,16 @@
 //! The parts of a page that are words and tables.
 
-use std::collections::BTreeSet;
-
 use maud::{Markup, html};
 use tamegrad_report::code::Framework;
 use tamegrad_report::json::{DiagnosisReport, MeasureReport, SignState};
-use tamegrad_report::number;
+use tamegrad_report::log::Missing;
 use tamegrad_report::number::{count, counted};
+use tamegrad_report::{acted, capital, number};
 
+use crate::badge::{badge, mood};
 use crate::figure::{Figure, Table};
 use crate::markup::{code_in, lines, text};
-use crate::view::{ActionKind, RunView};
-use crate::words;
+use crate::view::RunView;
 
 /// Actions that are listed one by one.
 const ACTIONS_MAX: usize = 40;
@@ -36,12 +35,12 @@ pub fn short_names(runs: &[RunView<'_>]) -> Vec<String> {
 pub(crate) fn head(run: &RunView<'_>, name: &str, id: &str, is_alone: bool) -> Markup {
     let found = run.log.diagnosis;
     let report = DiagnosisReport::from(found);
-    let sentence = words::sentence(found);
+    let sentence = tamegrad_report::sentence(found);
     let seen = counted(report.seen.count, report.seen.unit.trim_end_matches('s'));
     html! {
-        header class=(words::mood(found.verdict)) {
+        header class=(mood(found.verdict)) {
             p.eyebrow {
-                span.badge { (words::badge(found)) }
+                span.badge { (badge(found)) }
                 " " (text(name)) span.quiet { " · " (text(run.log.format)) " · " (seen) }
             }
             @if is_alone { h1 { (text(&sentence)) } } @else { h2.verdict { (text(&sentence)) } }
@@ -77,7 +76,7 @@ pub(crate) fn head(run: &RunView<'_>, name: &str, id: &str, is_alone: bool) -> M
                 }
                 @if run.log.is_partly_read {
                     dt { "Read" }
-                    dd { "only in part: the verdict is of what could be read" }
+                    dd { "only in part: the verdict covers what could be read" }
                 }
             }
         }
@@ -103,7 +102,7 @@ pub(crate) fn comparison(runs: &[RunView<'_>], names: &[String]) -> Markup {
                         };
                         tr {
                             th scope="row" { (text(name)) }
-                            td { span class={ "badge " (words::mood(found.verdict)) } { (words::badge(found)) } }
+                            td { span class={ "badge " (mood(found.verdict)) } { (badge(found)) } }
                             td { (found.onset.map_or("–".to_owned(), |step| count(step.0))) }
                             td { (text(found.origin_name().unwrap_or("–"))) }
                             td { (found.causes.first().map_or("–", |cause| cause.name.doc().title)) }
@@ -300,29 +299,14 @@ fn framework(format: &str) -> Framework {
     }
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    first + letters.as_str()
-}
-
 /// What the guard did.
 pub(crate) fn actions(run: &RunView<'_>) -> Markup {
-    if run.actions.is_empty() {
-        return html! {};
-    }
-    let steps: BTreeSet<u64> = run.actions.iter().map(|action| action.step).collect();
-    let of = |kind: ActionKind| run.actions.iter().filter(|action| action.kind == kind).count();
-    let kinds = ActionKind::ALL.map(|kind| (of(kind), kind.as_str()));
-    let kinds: Vec<String> = kinds
-        .iter()
-        .filter(|(times, _)| *times > 0)
-        .map(|(times, kind)| format!("{} {kind}", count(*times as u64)))
-        .collect();
+    let acted = acted(run.actions.iter().map(|action| (action.step, action.kind)));
+    let Some(acted) = acted else { return html! {} };
     html! {
         section {
             h2 { "What the guard did" }
-            p { "It acted on " (counted(steps.len() as u64, "step")) ": " (kinds.join(", ")) "." }
+            p { (capital(&acted)) "." }
             details.data {
                 summary { "Actions" }
                 div.scroll { table {
@@ -345,41 +329,23 @@ pub(crate) fn actions(run: &RunView<'_>) -> Markup {
 pub(crate) fn not_shown(run: &RunView<'_>, figures: &[Figure]) -> Markup {
     let has = |name: &str| figures.iter().any(|figure| figure.name == name);
     let further = [
-        (
-            "tensors",
-            "Gradient norms of single tensors were not logged, so there is no heat map. \
-             `tamegrad.watch(..., run=\"NAME\")` records them, and so do logs with a series \
-             `grad_norm/<tensor>` for each.",
-        ),
-        (
-            "gains",
-            "Gains of layers were not measured, so there is no chain. The guard measures them: \
-             `tamegrad.watch(model, optimizer)`.",
-        ),
-        (
-            "update-ratio",
-            "Update ratios were not logged. The guard measures them; in a log, use \
-             `update_ratio/<tensor>`.",
-        ),
-        ("learning-rate", "The learning rate was not logged. Log it as `lr`."),
+        ("tensors", Missing::HeatMap),
+        ("gains", Missing::Gains),
+        ("update-ratio", Missing::UpdateRatios),
+        ("learning-rate", Missing::LearningRate),
     ];
-    let further: Vec<&str> =
-        further.iter().filter(|(name, _)| !has(name)).map(|(_, words)| *words).collect();
+    let further = further.into_iter().filter(|(name, _)| !has(name)).map(|(_, missing)| missing);
     let log = &run.log;
-    let left_out = (log.left_out > 0.0).then(|| {
-        format!(
-            "At least {}% of the log is damaged and was left out.",
-            (100.0 * log.left_out).ceil()
-        )
-    });
+    let missing: Vec<String> =
+        log.missing.iter().copied().chain(further).map(Missing::words).collect();
+    let left_out = log.damage().map(|share| format!("Left out: {share}."));
     let more = log.notices.len().saturating_sub(NOTICES_MAX);
     html! {
         section.limits {
             h2 { "What is not shown" }
             ul {
                 @for sentence in run.lost.iter().chain(&left_out) { li { (code_in(sentence)) } }
-                @for sentence in log.missing { li { (code_in(sentence)) "." } }
-                @for sentence in further { li { (code_in(sentence)) } }
+                @for sentence in &missing { li { (code_in(sentence)) "." } }
                 li {
                     "Of the values that share a pixel of the axis, curves show the smallest and the largest, \
                      so a spike of a single step stays visible, and the median as a darker line."

@@ -1,6 +1,7 @@
 //! What a figure or a page is made from: a run, read or watched, with its diagnosis.
 
 use tamegrad::logs::Sample;
+pub use tamegrad_report::ActionKind;
 use tamegrad_report::log::LogRun;
 
 use crate::steps::StepAxis;
@@ -33,37 +34,6 @@ pub struct Action {
     pub text: String,
 }
 
-/// What the guard can do at a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ActionKind {
-    /// The step was left out.
-    Skip,
-    /// The gradients were scaled.
-    Scale,
-    /// The step was taken at a lower learning rate.
-    LowerRate,
-    /// The run went back to a snapshot.
-    Rewind,
-    /// The run was stopped.
-    Stop,
-}
-
-impl ActionKind {
-    /// All, the mildest first.
-    pub const ALL: [Self; 5] = [Self::Skip, Self::Scale, Self::LowerRate, Self::Rewind, Self::Stop];
-
-    /// What was done, in a word or two.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Skip => "skipped",
-            Self::Scale => "scaled",
-            Self::LowerRate => "rate lowered",
-            Self::Rewind => "rewound",
-            Self::Stop => "stopped",
-        }
-    }
-}
-
 impl<'a> RunView<'a> {
     /// A run of which nothing but its log is known.
     pub fn of(log: LogRun<'a>) -> Self {
@@ -88,14 +58,10 @@ impl<'a> RunView<'a> {
     }
 
     pub(crate) fn onset(&self) -> Option<i64> {
-        self.log.diagnosis.onset.map(|step| signed(step.0))
+        self.log.diagnosis.onset.map(|step| 0_i64.saturating_add_unsigned(step.0))
     }
 
     pub(crate) fn recovered(&self) -> Option<i64> {
-        self.log.diagnosis.recovered.map(|step| signed(step.0))
+        self.log.diagnosis.recovered.map(|step| 0_i64.saturating_add_unsigned(step.0))
     }
-}
-
-pub(crate) fn signed(step: u64) -> i64 {
-    i64::try_from(step).unwrap_or(i64::MAX)
 }

@@ -358,7 +358,7 @@ def test_a_diagnosis_as_text_json_and_html():
     assert report["remedies"][0]["label"] == diagnosis.remedies[0].name
     page = diagnosis.to_html()
     assert page.startswith("<!DOCTYPE html>")
-    assert "Training exploded at step 30" in page
+    assert "The run ended with NaN or Inf after the alarm at step 30" in page
     assert "<script" not in page
     shown = diagnosis._repr_html_()
     assert html.unescape(re.search(r'srcdoc="([^"]*)"', shown)[1]) == page

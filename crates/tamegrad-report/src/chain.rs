@@ -192,8 +192,8 @@ fn named(chain: &Chain, record: &Record, style: &Style) -> Vec<String> {
         lines.extend(wrap_tokens(tokens, &format!("{}  ", pad(name, width)), style.line()));
     }
     if marked > shown.len() {
-        let more = counted((marked - shown.len()) as u64, "layer");
-        lines.push(format!("and {more} more outside {}", usual()));
+        let more = counted((marked - shown.len()) as u64, "more layer");
+        lines.push(format!("and {more} outside {}", usual()));
     }
     lines
 }
@@ -306,7 +306,7 @@ mod tests {
         assert!(text.contains("× [inf] × [2.8 (99 layers, product 1.86e44)] = inf\n"), "{text}");
         assert!(text.contains("× [NaN] × [3 (300 layers, product 1.37e143)] = NaN\n"), "{text}");
         assert!(text.contains("layers.300  forward inf, backward NaN\n"), "{text}");
-        assert!(text.ends_with("and 388 layers more outside 0.5 to 2\n"), "{text}");
+        assert!(text.ends_with("and 388 more layers outside 0.5 to 2\n"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::words;
 /// What a remedy changes, in a few words: `batch norm before the activation`, `relu in layers.17`.
 pub fn describe_change(change: &Change) -> String {
     match change {
-        Change::Guard => "the guard in protect mode".into(),
+        Change::Guard => "run the guard in protect mode".into(),
         Change::FilterRows { rows, .. } if rows.is_empty() => {
             "leave out or repair the rows of the batch that are unlike the others".into()
         }
@@ -117,7 +117,7 @@ mod tests {
     fn every_change_in_words() {
         let layer = || Some("layers.17".to_owned());
         for (change, words) in [
-            (Change::Guard, "the guard in protect mode"),
+            (Change::Guard, "run the guard in protect mode"),
             (
                 Change::FilterRows { input: Some("x".into()), rows: vec![3, 1700] },
                 "leave out or repair rows 3, 1,700 of input x",

@@ -86,11 +86,6 @@ pub fn code(change: &Change, framework: Framework) -> Option<String> {
     }
 }
 
-/// A rate as a person would write it: 0.30000000000000004 becomes 0.3.
-fn two_digits(rate: f64) -> f64 {
-    format!("{rate:.1e}").parse().unwrap_or(rate)
-}
-
 /// The numbers of rows as a list.
 fn list(rows: &[u64]) -> String {
     let rows: Vec<String> = rows.iter().map(u64::to_string).collect();

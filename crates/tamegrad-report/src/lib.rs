@@ -42,5 +42,7 @@ mod words;
 pub use change::describe_change;
 pub use number::number;
 pub use style::Style;
-pub use text::{printable, printable_lines};
-pub use words::{action, checklist, measure, no_cause, place, title, why};
+pub use text::{capital, escaped, printable, printable_lines};
+pub use words::{
+    ActionKind, acted, action, checklist, measure, no_cause, place, sentence, title, why,
+};

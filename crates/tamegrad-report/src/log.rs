@@ -35,7 +35,7 @@ pub struct LogRun<'a> {
     /// The series that decided the verdict.
     pub decided_by: Option<&'a str>,
     /// What the log cannot show.
-    pub missing: &'a [String],
+    pub missing: &'a [Missing<'a>],
     /// What was left out while reading.
     pub notices: &'a [String],
     /// The share of the log that is damaged and was left out, from 0 to 1.
@@ -78,9 +78,68 @@ impl<'a> LogRun<'a> {
         }
     }
 
+    /// How much of the log was left out because it is damaged, in words.
+    pub fn damage(&self) -> Option<String> {
+        (self.is_partly_read || self.left_out > 0.0).then(|| share(self))
+    }
+
     /// When it began and, if it did, recovered, with the time where it was logged.
     pub fn when(&self) -> Option<String> {
         self.diagnosis.onset.map(|_| when(self))
+    }
+}
+
+/// What a log, or a run that was watched, cannot show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing<'a> {
+    /// A training loss.
+    Loss,
+    /// Something that its format hides, in words.
+    Hidden(&'a str),
+    /// The gradient norm; the option of its writer that logs it.
+    GradientNorm(&'a str),
+    /// The gradient norms of single tensors, which would have shown the origin; the option that logs them.
+    TensorNorms(&'a str),
+    /// The same, for a heat map.
+    HeatMap,
+    /// Gains of the layers, for a chain.
+    Gains,
+    /// Update ratios.
+    UpdateRatios,
+    /// The learning rate.
+    LearningRate,
+}
+
+impl Missing<'_> {
+    /// What is missing and how to log it, without a full stop.
+    pub fn words(self) -> String {
+        match self {
+            Self::Loss => "No training loss was found. Name it with `--map loss=NAME`".into(),
+            Self::Hidden(what) => what.into(),
+            Self::GradientNorm(option) => format!(
+                "The gradient norm was not logged, so there is less evidence and alarms come later. \
+                 To log it: {option}"
+            ),
+            Self::TensorNorms(option) => format!(
+                "Per-layer gradient norms were not logged, so the origin is unknown. To log them: \
+                 {option}"
+            ),
+            Self::HeatMap => "Per-layer gradient norms were not logged, so there is no heat map. \
+                 `tamegrad.watch(..., run=\"NAME\")` records them; in a log, use a series \
+                 `grad_norm/<tensor>` for each tensor"
+                .into(),
+            Self::Gains => {
+                "Layer gains were not measured, so they are not plotted. The guard measures \
+                 them: `tamegrad.watch(model, optimizer)`"
+                    .into()
+            }
+            Self::UpdateRatios => {
+                "Update ratios were not logged. The guard measures them; in a log, \
+                 use a series `update_ratio/<tensor>` for each tensor"
+                    .into()
+            }
+            Self::LearningRate => "The learning rate was not logged. Log it as `lr`".into(),
+        }
     }
 }
 
@@ -128,7 +187,7 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
     lines.extend(judged(run, style));
     lines.extend(signs(found, style));
     lines.extend(terminal::remedies(found, style));
-    lines.extend(listed("Missing", run.missing.iter().cloned(), style));
+    lines.extend(listed("Missing", run.missing.iter().copied().map(Missing::words), style));
     let share = run.is_partly_read.then(|| share(run));
     let more = run.notices.len().saturating_sub(NOTICES_SHOWN);
     let more = (more > 0).then(|| format!("and {more} more"));
@@ -299,7 +358,7 @@ pub fn report<'a>(run: &LogRun<'a>) -> LogReport<'a> {
         end: run.end,
         series: run.series.to_vec(),
         decided_by_series: run.decided_by.map(str::to_owned),
-        missing: run.missing.to_vec(),
+        missing: run.missing.iter().copied().map(Missing::words).collect(),
         notices: run.notices.to_vec(),
         left_out: run.left_out,
         partly_read: run.is_partly_read,
@@ -358,7 +417,7 @@ mod tests {
                 LogSeries { name: "epoch".to_owned(), points: 9, role: None },
             ],
             decided_by: found.onset.map(|_| "loss"),
-            missing: &["no gradient norm".to_owned()],
+            missing: &[Missing::Hidden("no gradient norm")],
             notices: &[],
             left_out: 0.0,
             is_partly_read: false,

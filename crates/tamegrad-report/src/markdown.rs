@@ -6,7 +6,7 @@ use crate::change::describe_change;
 use crate::json::{FixReport, FixedReport};
 use crate::number::{count, known, number};
 use crate::style::Style;
-use crate::text::printable_lines;
+use crate::text::{capital, printable_lines};
 use crate::{chain, words};
 
 /// Layers up to which the table of gains holds them all; beyond it only the marked ones.
@@ -266,13 +266,6 @@ fn fenced(language: &str, text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(3.max(longest + 1));
     format!("{fence}{language}\n{}\n{fence}\n", text.trim_end_matches('\n'))
-}
-
-fn capital(text: &str) -> String {
-    let mut characters = text.chars();
-    characters
-        .next()
-        .map_or(String::new(), |first| first.to_uppercase().chain(characters).collect())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A diagnosis for the terminal: one block of text, and the table of trials.
 
-use tamegrad::diagnosis::SignSummary;
+use tamegrad::diagnosis::{Seen, SignSummary};
 use tamegrad::record::Row;
 use tamegrad::remedies::Proposal;
 use tamegrad::{Diagnosis, Names, Record, Run, Verdict};
@@ -327,6 +327,9 @@ fn short(diagnosis: &Diagnosis, run: &Run, style: &Style) -> Vec<String> {
 }
 
 fn strains(diagnosis: &Diagnosis) -> String {
+    if matches!(diagnosis.seen, Seen::Steps(0) | Seen::Records(0)) {
+        return "nothing was recorded".into();
+    }
     let up: Vec<String> = diagnosis
         .signs
         .iter()

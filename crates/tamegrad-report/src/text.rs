@@ -14,6 +14,31 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     )
 }
 
+/// Text from outside as XML and HTML take it, in elements and attributes: what [`printable`] spells out is
+/// spelled out, and markup is escaped.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in printable(text).chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            // XML 1.0 (section 2.2) has no such characters.
+            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+/// A text with its first letter in upper case.
+pub fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// Lines as a screen may get them: as [`printable`], but for line breaks, tabs and, in a style with
 /// colours, the colour sequences that this crate writes.
 pub fn printable_lines<'a>(text: &'a str, style: &Style) -> Cow<'a, str> {
@@ -211,5 +236,18 @@ mod tests {
     fn tokens_stay_whole_and_colours_do_not_count() {
         let tokens = ["\x1b[1maa\x1b[0m", "b b", "c"].map(str::to_owned);
         assert_eq!(wrap_tokens(tokens, "", 6), ["\x1b[1maa\x1b[0m b b", "c"]);
+    }
+
+    #[test]
+    fn text_from_outside_is_text() {
+        for (given, wanted) in [
+            ("fc1.weight", "fc1.weight"),
+            ("<img src=x onerror='f()'>", "&lt;img src=x onerror=&#39;f()&#39;&gt;"),
+            ("a&\"b\"", "a&amp;&quot;b&quot;"),
+            ("a\u{0}\u{1b}[2J\u{202e}\n", "a\\u{0}\\u{1b}[2J\\u{202e}\\u{a}"),
+            ("\u{fffe}層", "\u{fffd}層"),
+        ] {
+            assert_eq!(escaped(given), wanted);
+        }
     }
 }

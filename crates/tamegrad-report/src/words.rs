@@ -4,6 +4,8 @@ mod measure;
 mod operation;
 mod title;
 
+use std::collections::BTreeSet;
+
 use tamegrad::causes::Cause;
 use tamegrad::diagnosis::{Seen, SignSummary};
 use tamegrad::remedies::{Change, Proposal, RemedyName};
@@ -16,6 +18,7 @@ pub(crate) use operation::{first_nonfinite, line_of, operation};
 pub use title::title;
 
 use crate::number::{count, counted, number};
+use crate::text::capital;
 
 /// What a verdict says, in words.
 pub(crate) fn verdict(verdict: Verdict) -> &'static str {
@@ -25,9 +28,48 @@ pub(crate) fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Exploding => "the loss has not recovered since an alarm",
         Verdict::Exploded => "the run ended with NaN or Inf",
         Verdict::Dead => "the network stopped learning after an alarm",
-        Verdict::NotLearning => "no alarm, but the loss is where it began",
+        Verdict::NotLearning => "no alarm, but the loss has not improved",
         Verdict::TooEarly => "too few steps to say",
     }
+}
+
+/// The verdict in one sentence: what, when, where and why, as far as it is known.
+pub fn sentence(diagnosis: &Diagnosis) -> String {
+    let mut told = capital(verdict(diagnosis.verdict));
+    match (diagnosis.verdict, diagnosis.onset) {
+        (Verdict::Exploded, Some(onset)) => {
+            told.push_str(&format!(" after the alarm at step {}", count(onset.0)));
+        }
+        (_, Some(onset)) => {
+            told = told.replace("an alarm", &format!("the alarm at step {}", count(onset.0)));
+        }
+        (_, None) => told.push_str(&format!(" ({} seen)", seen(diagnosis))),
+    }
+    if let (Verdict::Recovered, Some(back)) = (diagnosis.verdict, diagnosis.recovered) {
+        told.push_str(&format!(", by step {}", count(back.0)));
+    }
+    let cause = diagnosis
+        .causes
+        .first()
+        .map(|cause| format!("likely cause: {}", uncapital(cause.name.doc().title)));
+    let parts: Vec<String> = [Some(told), began(diagnosis), cause].into_iter().flatten().collect();
+    parts.join("; ") + "."
+}
+
+fn began(diagnosis: &Diagnosis) -> Option<String> {
+    let origin = diagnosis.origin.as_ref()?;
+    Some(match (origin.place, diagnosis.origin_name()) {
+        (place, _) if place.is_loss() => "it began in the loss, outside the model".to_owned(),
+        (Place::Data, _) => "it began in the data".to_owned(),
+        (_, Some(name)) if origin.layer().is_some() => format!("it began in layer {name}"),
+        (_, name) => format!("it began in {}", name?),
+    })
+}
+
+/// A title in the middle of a sentence.
+fn uncapital(title: &str) -> String {
+    let mut letters = title.chars();
+    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Said where the origin is not known.
@@ -93,9 +135,7 @@ pub fn why(proposal: &Proposal) -> String {
     let first = proposal.evidence.first().map(|measure| measure.value);
     match (proposal.remedy, &proposal.change) {
         (RemedyName::SkipStep, _) => {
-            "during training, skips non-finite steps, scales spikes, lowers the learning rate \
-             and rewinds"
-                .into()
+            "it skips non-finite steps, scales spikes, lowers the learning rate and rewinds".into()
         }
         (RemedyName::ClipGlobalNorm, Change::ClipGlobalNorm { max_norm }) => match first {
             Some(usual) if *max_norm > 1.5 * usual => {
@@ -118,8 +158,7 @@ pub fn why(proposal: &Proposal) -> String {
             "the state before the explosion is still healthy".into()
         }
         (RemedyName::Rewind, _) => {
-            "dead units do not come back; only a snapshot from before the spike has them alive"
-                .into()
+            "dead units do not recover; only a snapshot from before the spike has them alive".into()
         }
         (RemedyName::ScaleTarget, _) => match first {
             Some(rms) => {
@@ -134,14 +173,16 @@ pub fn why(proposal: &Proposal) -> String {
         (RemedyName::WeightDecay | RemedyName::L1Penalty | RemedyName::L2Penalty, _) => {
             "keeps the weights, and with them the gains, from drifting up".into()
         }
-        (RemedyName::SmallerBatch, _) => "smaller batches stay out of sharp valleys".into(),
-        (RemedyName::Reinitialise, _) => "gains start at 1, whatever the depth".into(),
+        (RemedyName::SmallerBatch, _) => "smaller batches avoid sharp minima".into(),
+        (RemedyName::Reinitialise, _) => "the gains start at 1, at any depth".into(),
         (RemedyName::BatchNorm, Change::BatchNorm { place }) => {
             format!("resets the scale at every layer, {} the activation", place.as_str())
         }
         (RemedyName::FilterRows, _) => "a bad row comes back in every epoch".into(),
         (RemedyName::FixLabels, _) => "a class that does not exist cannot be learned".into(),
-        (RemedyName::DropEmptyBatch, _) => "0 / 1 is 0, and so is its gradient".into(),
+        (RemedyName::DropEmptyBatch, _) => {
+            "an empty average is then 0, with a gradient of 0".into()
+        }
         (RemedyName::GuardOperation, _) => {
             "clamp the input, not the result: the gradient of a clamped result is still infinite"
                 .into()
@@ -151,15 +192,15 @@ pub fn why(proposal: &Proposal) -> String {
             "keeps the divisor above 0 where the second moment rounds to 0".into()
         }
         (RemedyName::NormaliseAccumulation, _) => {
-            "the gradient is then of the same size, however much it is made of".into()
+            "makes the gradient independent of the batch size".into()
         }
-        (RemedyName::LargerBatch, _) => "an average needs something to run over".into(),
-        (RemedyName::WiderType, _) => "float16 ends at 65,504".into(),
+        (RemedyName::LargerBatch, _) => "larger batches are never empty".into(),
+        (RemedyName::WiderType, _) => "the largest float16 number is 65,504".into(),
         (RemedyName::OtherKernel, _) => {
             "the same numbers are finite when computed another way".into()
         }
         (RemedyName::BoundedActivation, _) => "the slope no longer grows with the input".into(),
-        (RemedyName::FewerLayers, _) => "fewer factors in the chain".into(),
+        (RemedyName::FewerLayers, _) => "fewer layers multiply the gradient".into(),
         (RemedyName::ClipGlobalNorm | RemedyName::LowerLearningRate | RemedyName::BatchNorm, _) => {
             String::new()
         }
@@ -195,30 +236,76 @@ pub(crate) fn treats(proposal: &Proposal) -> &'static str {
     if proposal.treats_cause { "the cause" } else { "the effect" }
 }
 
+/// What the guard can do at a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ActionKind {
+    /// The step was left out.
+    Skip,
+    /// The gradients were scaled.
+    Scale,
+    /// The step was taken at a lower learning rate.
+    LowerRate,
+    /// The run went back to a snapshot.
+    Rewind,
+    /// The run was stopped.
+    Stop,
+}
+
+impl ActionKind {
+    /// All, the mildest first.
+    pub const ALL: [Self; 5] = [Self::Skip, Self::Scale, Self::LowerRate, Self::Rewind, Self::Stop];
+
+    /// What was done, in a word or two.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skipped",
+            Self::Scale => "scaled",
+            Self::LowerRate => "rate lowered",
+            Self::Rewind => "rewound",
+            Self::Stop => "stopped",
+        }
+    }
+
+    /// What a decision consists of.
+    pub fn of(decision: &Decision) -> impl Iterator<Item = Self> {
+        let scales =
+            matches!(decision.gradients, GradientAction::ScaleAll(_) | GradientAction::Scale(_));
+        let all = [
+            (decision.gradients == GradientAction::Skip, Self::Skip),
+            (scales, Self::Scale),
+            (decision.learning_rate < 1.0, Self::LowerRate),
+            (decision.rewind.is_some(), Self::Rewind),
+            (decision.stop, Self::Stop),
+        ];
+        all.into_iter().filter(|(is, _)| *is).map(|(_, kind)| kind)
+    }
+}
+
 /// What the guard did: `the guard acted on 5 steps, first on step 200: 3 scaled, 1 skipped`.
 /// `None` when it did nothing.
 pub(crate) fn actions(run: &Run) -> Option<String> {
-    let (first, _) = run.actions().first()?;
-    let of = |is: &dyn Fn(&tamegrad::Decision) -> bool| {
-        run.actions().iter().filter(|(_, decision)| is(decision)).count() as u64
-    };
-    let scales = |action: &GradientAction| {
-        matches!(action, GradientAction::ScaleAll(_) | GradientAction::Scale(_))
-    };
-    let kinds = [
-        (of(&|d| d.gradients == GradientAction::Skip), "skipped"),
-        (of(&|d| scales(&d.gradients)), "scaled"),
-        (of(&|d| d.learning_rate < 1.0), "at a lower learning rate"),
-        (of(&|d| d.rewind.is_some()), "rewound"),
-        (of(&|d| d.stop), "stopped"),
-    ];
-    let kinds = kinds.iter().filter(|(times, _)| *times > 0);
-    let kinds: Vec<_> = kinds.map(|(times, kind)| format!("{} {kind}", count(*times))).collect();
-    let total = counted(run.actions().len() as u64, "step");
+    let actions = run.actions().iter();
+    acted(actions.flat_map(|(step, decision)| ActionKind::of(decision).map(|kind| (step.0, kind))))
+}
+
+/// The same of steps and what was done at them.
+pub fn acted(actions: impl IntoIterator<Item = (u64, ActionKind)>) -> Option<String> {
+    let actions: Vec<(u64, ActionKind)> = actions.into_iter().collect();
+    let steps: BTreeSet<u64> = actions.iter().map(|(step, _)| *step).collect();
+    let first = steps.first()?;
+    let kinds = ActionKind::ALL.iter().filter_map(|kind| {
+        let times = actions.iter().filter(|(_, of)| of == kind).count() as u64;
+        let words = match kind {
+            ActionKind::LowerRate => "at a lower learning rate",
+            kind => kind.as_str(),
+        };
+        (times > 0).then(|| format!("{} {words}", count(times)))
+    });
     Some(format!(
-        "the guard acted on {total}, first on step {}: {}",
-        count(first.0),
-        kinds.join(", ")
+        "the guard acted on {}, first on step {}: {}",
+        counted(steps.len() as u64, "step"),
+        count(*first),
+        kinds.collect::<Vec<_>>().join(", ")
     ))
 }
 
@@ -257,7 +344,8 @@ pub(crate) fn dropped(run: &Run) -> Option<String> {
 mod tests {
     use super::*;
     use crate::check::{protected, sign};
-    use tamegrad::SignName;
+    use tamegrad::logs::{History, Sample, diagnose};
+    use tamegrad::{LayerId, Origin, SignName, Step};
 
     #[test]
     fn a_sign_says_its_state_and_its_times_or_what_it_needs() {
@@ -273,6 +361,34 @@ mod tests {
             assert_eq!(sign_state(&sign), state, "{given:?}");
             assert_eq!(sign_times(&sign), (first.to_owned(), times.to_owned()), "{given:?}");
         }
+    }
+
+    #[test]
+    fn the_verdict_in_a_sentence() {
+        let value = |step: i64| if step < 40 { 2.0 } else { f64::NAN };
+        let loss: Vec<Sample> = (0..50).map(|step| Sample { step, value: value(step) }).collect();
+        let exploded = diagnose(&History { loss: &loss, ..History::default() });
+        let healthy = diagnose(&History { loss: &loss[..40], ..History::default() });
+        let with = |verdict| Diagnosis { verdict, ..exploded.clone() };
+        let recovered = Diagnosis { recovered: Some(Step(1200)), ..with(Verdict::Recovered) };
+        let early = Diagnosis { verdict: Verdict::TooEarly, ..healthy.clone() };
+        for (found, sentence_of) in [
+            (&healthy, "No alarm (40 records seen)."),
+            (&early, "Too few steps to say (40 records seen)."),
+            (&exploded, "The run ended with NaN or Inf after the alarm at step 40."),
+            (&with(Verdict::Exploding), "The loss has not recovered since the alarm at step 40."),
+            (&with(Verdict::Dead), "The network stopped learning after the alarm at step 40."),
+            (&recovered, "The loss recovered after the alarm at step 40, by step 1,200."),
+        ] {
+            assert_eq!(sentence(found), sentence_of);
+        }
+        let (layers, place) = (vec!["fc1".to_owned()], Place::Layer(LayerId(0)));
+        let names = Names { layers, ..Names::default() };
+        let origin = Some(Origin::new(place, Vec::new()));
+        assert_eq!(
+            sentence(&Diagnosis { names, origin, ..exploded }),
+            "The run ended with NaN or Inf after the alarm at step 40; it began in layer fc1."
+        );
     }
 
     #[test]

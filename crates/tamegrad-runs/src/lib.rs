@@ -68,7 +68,6 @@ pub use read::{Contents, EVENTS_MAX, ROWS_READ_MAX, RunFolder};
 pub use recorder::Recorder;
 pub use state::{COMPLETED, Ending, State};
 pub use table::{Event, RunInfo, StepRow, TensorInfo, TensorRecord, TensorRow};
-pub use thin::Bounds;
 pub use write::{Lost, RunWriter};
 
 const INFO_FILE: &str = "run.json";

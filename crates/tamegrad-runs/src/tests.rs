@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::disk::remove;
 use crate::notice::Notice;
+use crate::thin::Bounds;
 
 fn step(step: u64) -> StepRow {
     StepRow {

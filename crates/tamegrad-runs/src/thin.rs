@@ -6,7 +6,7 @@ use super::table::TensorRecord;
 
 /// How much a run folder holds. What goes beyond is thinned out, and that is counted in an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Rows of `steps.arrows` up to which every step is written. Beyond, every tenth is, and a half
     /// as many rows again for steps that are not finite or round an incident; the tenth becomes a
     /// twentieth after half as many rows again, and so on.

@@ -221,7 +221,8 @@ impl RunWriter {
     }
 
     /// Sets how much the folder may hold.
-    pub fn with_bounds(mut self, bounds: Bounds) -> Self {
+    #[cfg(test)]
+    pub(super) fn with_bounds(mut self, bounds: Bounds) -> Self {
         self.step_thinning.bound = bounds.step_rows;
         self.tensor_thinning.bounds = bounds;
         self

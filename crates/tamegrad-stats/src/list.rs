@@ -151,14 +151,6 @@ impl ListStats {
         self.histograms[..count].iter().map(Window::histogram)
     }
 
-    /// The histogram of all tensors together, added up now; `None` if none were asked for.
-    pub fn total_histogram(&self) -> Option<Histogram> {
-        self.histograms().reduce(|mut total, histogram| {
-            total.merge(&histogram);
-            total
-        })
-    }
-
     /// The norm of all elements in the form that is right beyond f64.
     pub(crate) fn total_norm(&self) -> Norm {
         self.total_norm

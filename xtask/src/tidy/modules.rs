@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::Visit;
 
 use super::source::Source;
@@ -113,18 +114,62 @@ fn graph(root: &str, files: &[&Source]) -> Graph {
         parsed.iter().flat_map(|(module, file)| test_modules(module, file)).collect();
     let known: BTreeSet<&Module> =
         parsed.keys().filter(|module| !tests.contains(*module)).collect();
+    let names = parsed.get(&vec![]).map(names_of_the_root).unwrap_or_default();
+    let module_with = |path: &Vec<String>| {
+        let lengths = (0..=path.len()).rev();
+        lengths.map(|length| path[..length].to_vec()).find(|path| known.contains(path))
+    };
+    // A name that the root has from elsewhere stands for the module that it is from.
+    let followed = |path: &Vec<String>| match path.first().map(String::as_str) {
+        Some("*") => names.values().cloned().collect(),
+        Some(name) if names.contains_key(name) && !known.contains(&vec![name.to_owned()]) => {
+            vec![names[name].clone()]
+        }
+        _ => vec![path.clone()],
+    };
     known
         .iter()
         .map(|module| {
             let mut paths = Paths { module, found: Vec::new() };
             paths.visit_file(&parsed[*module]);
-            let imports = paths.found.iter().filter_map(|path| {
-                let lengths = (0..=path.len()).rev();
-                lengths.map(|length| path[..length].to_vec()).find(|path| known.contains(path))
-            });
+            let imports = paths.found.iter().flat_map(followed);
+            let imports = imports.filter_map(|path| module_with(&path));
             ((*module).clone(), imports.filter(|import| import != *module).collect())
         })
         .collect()
+}
+
+/// What the root of a crate has by `use`, and where in the crate it is from.
+fn names_of_the_root(root: &syn::File) -> BTreeMap<String, Vec<String>> {
+    let mut names = BTreeMap::new();
+    for item in &root.items {
+        if let syn::Item::Use(item) = item {
+            name_all(&[], &item.tree, &mut names);
+        }
+    }
+    names
+}
+
+fn name_all(before: &[String], tree: &syn::UseTree, names: &mut BTreeMap<String, Vec<String>>) {
+    let with = |name: &syn::Ident| match name.to_string().as_str() {
+        "self" | "crate" => before.to_vec(),
+        name => [before, &[name.to_owned()]].concat(),
+    };
+    match tree {
+        syn::UseTree::Path(path) => name_all(&with(&path.ident), &path.tree, names),
+        syn::UseTree::Name(name) => {
+            let path = with(&name.ident);
+            names.extend(path.last().cloned().map(|name| (name, path)));
+        }
+        syn::UseTree::Rename(name) => {
+            names.insert(name.rename.to_string(), with(&name.ident));
+        }
+        // Its names stand in another file; no root of ours has one.
+        syn::UseTree::Glob(_) => {}
+        syn::UseTree::Group(group) => {
+            group.items.iter().for_each(|tree| name_all(before, tree, names));
+        }
+    }
 }
 
 /// The module of a file, given by its path in `src`.
@@ -185,10 +230,42 @@ impl Paths<'_> {
             syn::UseTree::Path(path) => self.take_tree(&with(&path.ident), &path.tree),
             syn::UseTree::Name(name) => self.take(&with(&name.ident)),
             syn::UseTree::Rename(name) => self.take(&with(&name.ident)),
-            syn::UseTree::Glob(_) => self.take(before),
+            syn::UseTree::Glob(_) => self.take(&[before, &["*".to_owned()]].concat()),
             syn::UseTree::Group(group) => {
                 group.items.iter().for_each(|tree| self.take_tree(before, tree));
             }
+        }
+    }
+
+    /// The paths in what a macro is given, which has no syntax tree. `before` is the path that goes on in
+    /// each part, as in `crate::{a, b}`.
+    fn take_tokens(&mut self, before: &[String], tokens: TokenStream) {
+        let is_colon = |of: &TokenTree| matches!(of, TokenTree::Punct(of) if of.as_char() == ':');
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let mut rest = &tokens[..];
+        while let [first, after @ ..] = rest {
+            rest = after;
+            let mut path = match first {
+                TokenTree::Ident(name) => [before, &[name.to_string()]].concat(),
+                TokenTree::Group(group) => {
+                    self.take_tokens(&[], group.stream());
+                    continue;
+                }
+                _ => continue,
+            };
+            while let [one, two, next, after @ ..] = rest
+                && is_colon(one)
+                && is_colon(two)
+            {
+                match next {
+                    TokenTree::Ident(name) => path.push(name.to_string()),
+                    TokenTree::Group(group) => self.take_tokens(&path, group.stream()),
+                    TokenTree::Punct(of) if of.as_char() == '*' => path.push("*".to_owned()),
+                    _ => break,
+                }
+                rest = after;
+            }
+            self.take(&path);
         }
     }
 }
@@ -210,6 +287,11 @@ impl<'ast> Visit<'ast> for Paths<'_> {
         if !is_for_tests(&item.attrs) {
             self.take_tree(&[], &item.tree);
         }
+    }
+
+    fn visit_macro(&mut self, of: &'ast syn::Macro) {
+        self.take_tokens(&[], of.tokens.clone());
+        syn::visit::visit_macro(self, of);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -292,6 +374,32 @@ mod tests {
             ("crates/x/src/c.rs", "use crate::a::X; use other::a::c;"),
         ];
         assert_eq!(found(&files), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_import_of_the_core_points_up_by_a_detour() {
+        let root = "pub use guard::{Guard, run as drive};\npub use self::guard::Mode as How;";
+        let detours = [
+            "use crate::Guard;",
+            "use crate::{How};",
+            "use super::Guard;",
+            "fn f() { crate::drive(); }",
+            "use crate::*;",
+            "fn f() -> String { format!(\"{}\", crate::guard::SIZE) }",
+            "fn f() -> String { format!(\"{}\", f(super::guard::SIZE)) }",
+            "fn f() -> Vec<u8> { vec![crate::Guard::SIZE; 2] }",
+            "macro_rules! m { () => { use crate::{run, guard::Guard}; } }",
+        ];
+        for text in detours {
+            let files = [
+                ("crates/tamegrad/src/lib.rs", root),
+                ("crates/tamegrad/src/record.rs", text),
+                ("crates/tamegrad/src/guard.rs", ""),
+            ];
+            let found = found(&files);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].starts_with("crates/tamegrad: `record` imports `guard`"), "{found:?}");
+        }
     }
 
     #[test]

@@ -359,13 +359,13 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: Option<&P
         None if found.cancelled && verdict.is_explosion() => {
             text.push_str(&format!(
                 "{} before a fix was found; to go on, add --resume.\n",
-                capitalised(signals::how())
+                tamegrad_report::capital(signals::how())
             ));
         }
         None if found.cancelled => {
             text.push_str(&format!(
                 "{}: no explosion so far, and no remedy was tried.\n",
-                capitalised(signals::how())
+                tamegrad_report::capital(signals::how())
             ));
         }
         None if verdict.is_explosion() => text.push_str(
@@ -385,9 +385,4 @@ fn story(found: &Found, report: &FixReport, file: &RecipeFile, folder: Option<&P
     let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
     text.push_str(&format!("\n{} -> {}\n", file.path.display(), files.join(", ")));
     text
-}
-
-fn capitalised(text: &str) -> String {
-    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
-    first.to_uppercase() + rest
 }

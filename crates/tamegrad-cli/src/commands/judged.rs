@@ -1,7 +1,7 @@
 //! A log with its verdict, as all reports take it.
 
 use tamegrad_logs::{Ending, Log, Map, Reading, Recorded, Series, Source, read_verdict};
-use tamegrad_report::log::{LogRun, LogSeries, RunEnd};
+use tamegrad_report::log::{LogRun, LogSeries, Missing, RunEnd};
 
 /// A log that was read and judged.
 pub(crate) struct Judged<'a> {
@@ -10,6 +10,7 @@ pub(crate) struct Judged<'a> {
     pub(crate) log: &'a Log,
     pub(crate) reading: Reading<'a>,
     series: Vec<LogSeries>,
+    missing: Vec<Missing<'static>>,
     notices: Vec<String>,
 }
 
@@ -22,8 +23,8 @@ impl<'a> Judged<'a> {
         let reading = read_verdict(log, source.format(), map)?;
         if log.recorded.as_ref().is_some_and(|recorded| recorded.last.is_none()) {
             return Err(
-                "no step was recorded: the run did not come to its first step, or ended before it \
-                        was written"
+                "no step was recorded: the run stopped before its first step, or before that step \
+                 was written"
                     .to_owned(),
             );
         }
@@ -43,6 +44,7 @@ impl<'a> Judged<'a> {
             path: source.path().display().to_string(),
             format: source.format().name,
             series: log.series.iter().map(told).collect(),
+            missing: reading.missing.iter().map(missing).collect(),
             notices: log.notices.iter().map(ToString::to_string).collect(),
             log,
             reading,
@@ -67,11 +69,20 @@ impl<'a> Judged<'a> {
             grad_norm: norm_name.map(|name| (name, &reading.grad_norm[..])),
             series: &self.series,
             decided_by: name(reading.decided_by),
-            missing: &reading.missing,
+            missing: &self.missing,
             notices: &self.notices,
             left_out: self.log.damage.share(),
             is_partly_read: self.log.damage.is_partly_read(),
         }
+    }
+}
+
+fn missing(of: &tamegrad_logs::Missing) -> Missing<'static> {
+    match *of {
+        tamegrad_logs::Missing::Loss => Missing::Loss,
+        tamegrad_logs::Missing::Hidden(what) => Missing::Hidden(what),
+        tamegrad_logs::Missing::GradientNorm(option) => Missing::GradientNorm(option),
+        tamegrad_logs::Missing::TensorNorms(option) => Missing::TensorNorms(option),
     }
 }
 

@@ -66,9 +66,10 @@ pub(crate) fn run(args: &Train, cancel: &AtomicBool) -> Result<u8, Failure> {
     } else if !args.common.quiet {
         let style = screen::style();
         screen::print(&terminal::diagnosis(&trained.diagnosis, &trained.run, &style));
-        let ended = if trained.cancelled { how } else { "ended" };
+        let ended =
+            if trained.cancelled { format!("{how} after") } else { "trained for".to_owned() };
         screen::print(&format!(
-            "\n{ended} after {} steps in {:.1} s on {}; held-out metric {}; actions {}; weights {}\n\
+            "\n{ended} {} steps in {:.1} s on {}; held-out metric {}; actions {}; weights {}\n\
              {}{}\n",
             trained.steps,
             trained.seconds,

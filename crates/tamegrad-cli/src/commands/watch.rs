@@ -146,7 +146,7 @@ impl<'a> Watching<'a> {
         // A link to nowhere is there, and what is wrong with it is said.
         if path.symlink_metadata().is_err() {
             if self.runs.is_empty() {
-                self.not_found("does not exist yet, so it is waited for".to_owned());
+                self.not_found("does not exist yet; waiting for it".to_owned());
             }
             return;
         }
@@ -288,7 +288,7 @@ impl<'a> Watching<'a> {
         let unfound = self.unfound.as_ref().map(|what| (&self.args.path, what));
         let troubles: Vec<_> = unfound.into_iter().chain(&self.troubles).collect();
         for (path, what) in &troubles {
-            screen::say(&format!("error: {}: {what}; watching has ended", path.display()));
+            screen::say(&format!("error: {}: {what}; no longer watched", path.display()));
         }
         match (self.alarms.is_empty(), troubles.is_empty()) {
             (false, _) => FOUND,

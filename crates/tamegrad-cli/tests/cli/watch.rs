@@ -100,8 +100,8 @@ fn what_is_no_log_is_said_and_exit_code_2() {
     fs::write(folder.path().join("odd.jsonl"), unknown_jsonl()).expect("a file");
     fs::create_dir(folder.path().join("none")).expect("a folder");
     for (path, said) in [
-        ("gone.csv", "gone.csv: does not exist yet, so it is waited for\n"),
-        ("gone/deep", "gone/deep: does not exist yet, so it is waited for\n"),
+        ("gone.csv", "gone.csv: does not exist yet; waiting for it\n"),
+        ("gone/deep", "gone/deep: does not exist yet; waiting for it\n"),
         ("junk.txt", "got text that begins with \"Nothing to see.\""),
         ("empty.csv", "got an empty file"),
         ("none", "got a folder without a training log"),
@@ -112,7 +112,7 @@ fn what_is_no_log_is_said_and_exit_code_2() {
         assert_eq!((ran.code, &*ran.stdout), (2, ""), "{path}: {}", ran.stderr);
         assert!(ran.stderr.contains(said), "{path}: {}", ran.stderr);
         let last = ran.stderr.lines().last().expect("words");
-        assert!(last.starts_with("error: ") && last.ends_with("; watching has ended"), "{last}");
+        assert!(last.starts_with("error: ") && last.ends_with("; no longer watched"), "{last}");
     }
 }
 
@@ -125,7 +125,7 @@ fn a_log_that_disappears_is_said_and_exit_code_2() {
     watching.wait_for_words("log.jsonl: has disappeared");
     let (code, rest) = watching.end();
     assert_eq!(code, Some(2), "{rest}");
-    assert!(rest.ends_with("error: log.jsonl: has disappeared; watching has ended\n"), "{rest}");
+    assert!(rest.ends_with("error: log.jsonl: has disappeared; no longer watched\n"), "{rest}");
 }
 
 #[test]

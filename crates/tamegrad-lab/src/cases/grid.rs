@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::zoo::{ADAM, ADAMW, DIGITS, DIGITS_ROWS, PLAIN_SGD, Parts, RMSPROP, SGD, parts};
 use super::{Case, Group, Truth};
+use crate::changes::two_digits;
 
 /// Weights of a layer together: more make a run too slow for a grid.
 const WEIGHTS_MAX: usize = 700_000;
@@ -19,7 +20,7 @@ fn case(number: u64) -> Case {
     let mut rng = ChaCha8Rng::seed_from_u64(number);
     let rng = &mut rng;
     let (model, optimizers) = (model(rng), [PLAIN_SGD, SGD, SGD, ADAM, ADAMW, RMSPROP]);
-    let (optimizer, rate) = (pick(rng, &optimizers), rounded(log_uniform(rng, 1e-4, 10.0)));
+    let (optimizer, rate) = (pick(rng, &optimizers), two_digits(log_uniform(rng, 1e-4, 10.0)));
     let parts = Parts {
         schedule: pick(rng, &["", "", "warm_up = 50", "decay = \"cosine\""]).into(),
         batch: *[16, 32, 64].choose(rng).unwrap_or(&32),
@@ -34,7 +35,7 @@ fn case(number: u64) -> Case {
 }
 
 fn model(rng: &mut ChaCha8Rng) -> String {
-    let gain = rounded(log_uniform(rng, 0.5, 3.0));
+    let gain = two_digits(log_uniform(rng, 0.5, 3.0));
     let scheme = pick(rng, &["he", "xavier", "lecun", "orthogonal"]);
     let init = format!("init.{scheme}.gain = {gain}");
     let norm = pick(rng, &["none", "none", "batch", "layer"]);
@@ -80,9 +81,4 @@ fn pick<'a>(rng: &mut ChaCha8Rng, of: &[&'a str]) -> &'a str {
 
 fn log_uniform(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
     rng.random_range(low.ln()..=high.ln()).exp()
-}
-
-/// Two digits, as a person would write it.
-fn rounded(value: f64) -> f64 {
-    format!("{value:.1e}").parse().unwrap_or(value)
 }

@@ -83,7 +83,10 @@ fn is_alarm(event: &Event) -> bool {
 fn push_step(row: &StepRow, log: &mut LogBuilder) {
     let mut push = |name, value: Option<f64>| {
         if let Some(value) = value {
-            log.push(name, Point { step: signed(row.step), wall: row.wall, value });
+            log.push(
+                name,
+                Point { step: 0_i64.saturating_add_unsigned(row.step), wall: row.wall, value },
+            );
         }
     };
     push("loss", row.loss);
@@ -96,16 +99,13 @@ fn push_step(row: &StepRow, log: &mut LogBuilder) {
 
 /// Pushes the norm; of an envelope the smallest and the largest, as thinning a series keeps them.
 fn push_tensor(record: &TensorRecord, place: usize, log: &mut LogBuilder) {
-    let point = |step, value| Point { step: signed(step), wall: f64::NAN, value };
+    let point =
+        |step, value| Point { step: 0_i64.saturating_add_unsigned(step), wall: f64::NAN, value };
     if record.steps > 1 {
         let first = record.step.saturating_sub(u64::from(record.steps) - 1);
         log.push_at(place, point(first, record.l2_min));
     }
     log.push_at(place, point(record.step, record.l2_max));
-}
-
-fn signed(step: u64) -> i64 {
-    i64::try_from(step).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Which series behaves as a loss, where no name says which one is.
 
+use tamegrad::running::median;
+
 use crate::log::{Log, Series};
 use crate::vocabulary::{HELD_OUT, has, is_gradient_norm, normal};
 
@@ -83,17 +85,12 @@ fn fall(series: &Series) -> Option<f64> {
         return None;
     }
     let rises = finite.windows(2).filter(|pair| pair[1] > pair[0]).count();
-    let left = median(&finite[finite.len() - quarter..]) / median(&finite[..quarter]);
+    let of = |values: &[f64]| median(values.iter().copied());
+    let left = of(&finite[finite.len() - quarter..])? / of(&finite[..quarter])?;
     let is_noisy = rises as f64 >= NOISE * finite.len() as f64;
     // Whole numbers count something.
     let is_counted = finite.iter().all(|value| value.fract() == 0.0);
     (left < FALL && is_noisy && !is_counted).then_some(left)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

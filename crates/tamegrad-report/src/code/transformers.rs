@@ -2,7 +2,7 @@
 
 use tamegrad::remedies::Change;
 
-use super::two_digits;
+use crate::number::two_digits;
 
 /// The lines that carry out a change; `None` where PyTorch's are right.
 pub(super) fn code(change: &Change) -> Option<String> {

@@ -72,7 +72,7 @@ fn the_report_of_a_fix() {
     | 1 | `batch-norm-before` | batch norm before the activation | the cause | resets the scale at every layer, before the activation |
     | 2 | `batch-norm-after` | batch norm after the activation | the cause | resets the scale at every layer, after the activation |
     | 3 | `bounded-activation` | relu in layers.3 | the cause | the slope no longer grows with the input |
-    | 4 | `skip-step` | the guard in protect mode | the effect | during training, skips non-finite steps, scales spikes, lowers the learning rate and rewinds |
+    | 4 | `skip-step` | run the guard in protect mode | the effect | it skips non-finite steps, scales spikes, lowers the learning rate and rewinds |
     | 5 | `clip-global-norm` | clip by global norm at 2.4 | the effect | the usual gradient norm, 2.4 |
     | 6 | `clip-tensor-norm` | clip each tensor by norm at 0.98 | the effect | caps each tensor at its share of the usual norm; calm layers are unaffected |
     | 7 | `clip-value` | clip each element at 3 | the effect | caps every element, but changes the direction of the gradient |
@@ -80,10 +80,10 @@ fn the_report_of_a_fix() {
     | 9 | `weight-decay` | decoupled weight decay of 0.1 | the effect | keeps the weights, and with them the gains, from drifting up |
     | 10 | `l2-penalty` | L2 penalty of strength 0.001 | the effect | keeps the weights, and with them the gains, from drifting up |
     | 11 | `l1-penalty` | L1 penalty of strength 1e-4 | the effect | keeps the weights, and with them the gains, from drifting up |
-    | 12 | `smaller-batch` | batches of 16 samples | the effect | smaller batches stay out of sharp valleys |
-    | 13 | `reinitialise-he` | He initialisation in all layers | the effect | gains start at 1, whatever the depth |
-    | 14 | `reinitialise-orthogonal` | orthogonal initialisation in all layers | the effect | gains start at 1, whatever the depth |
-    | 15 | `fewer-layers` | 2 hidden layers | the effect | fewer factors in the chain |
+    | 12 | `smaller-batch` | batches of 16 samples | the effect | smaller batches avoid sharp minima |
+    | 13 | `reinitialise-he` | He initialisation in all layers | the effect | the gains start at 1, at any depth |
+    | 14 | `reinitialise-orthogonal` | orthogonal initialisation in all layers | the effect | the gains start at 1, at any depth |
+    | 15 | `fewer-layers` | 2 hidden layers | the effect | fewer layers multiply the gradient |
 
     ## Trials
 

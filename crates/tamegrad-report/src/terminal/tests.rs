@@ -54,8 +54,8 @@ fn an_exploded_run() {
      2. *  batch-norm-after     batch norm after the activation (resets the scale at every layer, after
                                 the activation)
      3. *  bounded-activation   relu in layers.3 (the slope no longer grows with the input)
-     4.    skip-step            the guard in protect mode (during training, skips non-finite steps,
-                                scales spikes, lowers the learning rate and rewinds)
+     4.    skip-step            run the guard in protect mode (it skips non-finite steps, scales spikes,
+                                lowers the learning rate and rewinds)
      5.    clip-global-norm     clip by global norm at 2.4 (the usual gradient norm, 2.4)
      6.    clip-tensor-norm     clip each tensor by norm at 0.98 (caps each tensor at its share of the
                                 usual norm; calm layers are unaffected)
@@ -213,6 +213,8 @@ fn the_line_of_signs_names_what_is_not_quiet() {
             };
         }
         assert_eq!(strains(&given), line);
+        given.seen = tamegrad::diagnosis::Seen::Steps(0);
+        assert_eq!(strains(&given), "nothing was recorded");
     }
 }
 
@@ -235,8 +237,8 @@ fn a_run_of_which_only_the_loss_is_known() {
                    number type: does the same batch stay finite in float32?
                    log(0), sqrt(0), a norm of zeros, a division by 0, in the value or in the gradient
                    alone
-                   an average over nothing: all labels ignored, no positive sample, an empty mask
-                   a mask that leaves no entry of a row, or torch.where around a NaN
+                   an empty average: all labels ignored, no positive sample, an empty mask
+                   a mask that hides every entry of a row, or torch.where around a NaN
                    a kernel or compiler: does the same batch stay finite without compilation, with plain
                    attention?
                    the optimizer's eps, which is 0 in float16 when it is below 6e-8

@@ -41,7 +41,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::Loss => "loss".into(),
         Quantity::LossChange => "change in loss".into(),
         Quantity::WildChanges => {
-            format!("wild changes{}", over("in the last").unwrap_or_default())
+            format!("large changes{}", over("in the last").unwrap_or_default())
         }
         Quantity::PeakLoss => "peak loss".into(),
         Quantity::LossSigmas => "standard deviations above the usual loss".into(),
@@ -74,7 +74,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         }
         Quantity::InnerGradientNorm => "gradient norm of the inner layers at the end".into(),
         Quantity::GradientSigmas => "standard deviations above its mean (log scale)".into(),
-        Quantity::GradientSpikes => "spikes of the gradient norm".into(),
+        Quantity::GradientSpikes => "gradient norm spikes".into(),
         Quantity::RisingRecords => "consecutive rising records".into(),
         Quantity::ForwardGain => of_place("forward gain"),
         Quantity::BackwardGain => of_place("backward gain"),
@@ -99,7 +99,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::CriticalMultiple => {
             "smallest multiple of the update that raises the loss of its batch".into()
         }
-        Quantity::WeightGain => of_place("gain by the size of the weights"),
+        Quantity::WeightGain => of_place("initial gain"),
         Quantity::SecondMomentLag => of_place("RMS of g^2/v"),
         Quantity::LearningRate => "learning rate".into(),
         Quantity::LearningRateCuts => "cuts of the learning rate".into(),
@@ -107,7 +107,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::Metric => "metric".into(),
         Quantity::BestMetric => "best metric".into(),
         Quantity::LargestElement if of.place == Place::Run => {
-            "largest number that the operation was given".into()
+            "largest number in the operation's input".into()
         }
         Quantity::LargestElement => format!("largest value in {}", place(of.place, names)),
         Quantity::DataRms => format!("RMS of {}", place(of.place, names)),
@@ -117,24 +117,24 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::StepsSinceAlarm => "steps since the last alarm".into(),
         Quantity::RecordsSinceAlarm => "records since the alarm".into(),
         Quantity::RecordsBeforeAlarm => "records before the first alarm".into(),
-        Quantity::HeadroomBits => of_place("powers of 2 to the number type's maximum"),
+        Quantity::HeadroomBits => of_place("powers of 2 below the number type's maximum"),
         Quantity::SmallestLabel => "smallest label".into(),
         Quantity::LargestLabel => "largest label".into(),
         Quantity::IgnoredLabels => "labels that the loss ignores".into(),
-        Quantity::SummedLabels => "labels that the loss is a sum over".into(),
+        Quantity::SummedLabels => "labels that the loss sums over".into(),
         Quantity::BatchElements => "elements of the batch".into(),
         Quantity::LongTargets => "label sequences longer than their inputs".into(),
         Quantity::SmallestElement => format!("smallest value in {}", place(of.place, names)),
-        Quantity::AveragedElements => "elements that the average runs over".into(),
-        Quantity::MaskedRows => "rows of the softmax that are -inf throughout".into(),
-        Quantity::MetInfinities => "infinities of a mask that met 0 or each other".into(),
+        Quantity::AveragedElements => "elements in the average".into(),
+        Quantity::MaskedRows => "softmax rows that are entirely -inf".into(),
+        Quantity::MetInfinities => "mask infinities that met 0 or another infinity".into(),
         Quantity::ZeroElements => match of.place {
             Place::Tensor(_) => {
                 format!("zeros in the optimizer's state of {}", place(of.place, names))
             }
-            _ => "zeros that the operation was given".into(),
+            _ => "zeros in the operation's input".into(),
         },
-        Quantity::NegativeElements => "negative numbers that the operation was given".into(),
+        Quantity::NegativeElements => "negative numbers in the operation's input".into(),
         Quantity::BrokenRows => "rows of the batch with NaN or Inf".into(),
         Quantity::OptimizerEps => "the optimizer's eps in the number type of its state".into(),
         Quantity::LossElasticity => "change of the loss, in %, for 1% larger weights".into(),
@@ -187,8 +187,8 @@ fn against(of: &Measure, reference: Reference, value: f64) -> String {
         Reference::Descent => format!("descent so far {value}"),
         Reference::Total => format!("of {value}"),
         Reference::Given => format!("set to {value}"),
-        Reference::Constant => format!("a constant answer {value}"),
-        Reference::OnePass => format!("one pass {value}"),
+        Reference::Constant => format!("constant prediction {value}"),
+        Reference::OnePass => format!("single backward pass {value}"),
         Reference::TypeMax => format!("number type's maximum {value}"),
     }
 }

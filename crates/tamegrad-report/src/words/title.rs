@@ -14,7 +14,7 @@ fn known(sign: SignName, first: &Measure) -> Option<&'static str> {
     use SignName as S;
     Some(match (sign, first.quantity) {
         (S::LossFluctuates, Q::LossChange) => "The loss swings wildly",
-        (S::LossFluctuates, Q::Loss) => "The loss climbs far above where it began",
+        (S::LossFluctuates, Q::Loss) => "The loss rises far above its starting value",
         (S::LossFluctuates, Q::PeakLoss) => "The loss leaves its usual level",
         (S::LossNonFinite, Q::Loss) if first.value.is_nan() => "The loss is NaN",
         (S::LossNonFinite, Q::Loss) => "The loss is infinite",
@@ -25,10 +25,11 @@ fn known(sign: SignName, first: &Measure) -> Option<&'static str> {
             _ => "A gradient is NaN or Inf",
         },
         (S::MetricStalls, Q::Metric) => "The held-out metric deteriorates",
-        (S::MetricStalls, Q::Loss) => "The loss stays far above that of a constant answer",
+        (S::MetricStalls, Q::Loss) => "The loss stays far above that of a constant prediction",
         (S::MetricStalls, Q::BestMetric) => "The held-out metric does not improve",
         (S::UpdatesTooLarge, Q::UpdateRatio) => "An update changes much of a weight matrix",
         (S::UpdatesTooLarge, Q::MedianUpdateRatio) => "Updates grow with the learning rate",
+        (S::UpdatesTooLarge, Q::Loss) => "The loss rises under larger steps than before",
         (S::UpdatesTooLarge, Q::ParameterNormChange) => "The parameter norm jumps",
         (S::GradientSpikes, Q::DriftingGradientNorm) => "A gradient norm drifts upward",
         (S::GradientSpikes, Q::LowestGradientNorm) => "The gradient norm stays very high",
@@ -76,6 +77,11 @@ mod tests {
                 SignName::GradientSpikes,
                 of(Quantity::GradientNorm, 900.0).against(Reference::Usual, 1.0),
                 "A gradient norm has jumped",
+            ),
+            (
+                SignName::UpdatesTooLarge,
+                of(Quantity::Loss, 9.0),
+                "The loss rises under larger steps than before",
             ),
             (
                 SignName::MetricStalls,
