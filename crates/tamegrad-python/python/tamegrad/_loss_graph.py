@@ -16,8 +16,8 @@ from ._finder import saved_tensors
 from ._operations import (
     Labels,
     Line,
+    MeasuredOperation,
     Operand,
-    Operation,
     TargetRange,
     count_of_inf,
     has_nan,
@@ -96,7 +96,7 @@ class LossGraph:
     """
 
     def __init__(self) -> None:
-        self.operation: Operation | None = None
+        self.operation: MeasuredOperation | None = None
         """What has made the logged loss of this step not finite, while its graph lived."""
         self.labels: Labels | None = None
         self.constants: list[tuple[float | None, float]] = []
@@ -271,7 +271,7 @@ class LossGraph:
 
     # --- after an alarm ------------------------------------------------------------------------
 
-    def culprit(self, *, is_finite: bool) -> Operation | None:
+    def culprit(self, *, is_finite: bool) -> MeasuredOperation | None:
         """The operation that has made the loss not finite, or else the gradient at the model's output:
         by the values that were kept, or as the only one that can do so."""
         try:
@@ -280,7 +280,7 @@ class LossGraph:
             self._turn_off()
             return None
 
-    def _culprit(self, *, is_finite: bool) -> Operation | None:
+    def _culprit(self, *, is_finite: bool) -> MeasuredOperation | None:
         if self.operation is not None or self._root is None:
             return self.operation
         fault = _is_broken_backward if is_finite else _is_broken_forward
@@ -300,13 +300,13 @@ class LossGraph:
 
     def _first(
         self, nodes: list[_Node], fault: Callable[[_Node], bool], *, backward: bool
-    ) -> Operation | None:
+    ) -> MeasuredOperation | None:
         """The first node at fault, in the order in which the pass comes to them."""
         ordered = sorted(nodes, key=lambda node: node.number, reverse=backward)
         found = next((node for node in ordered if fault(node)), None)
         return None if found is None else self._told(found, backward=backward)
 
-    def _told(self, node: _Node, *, backward: bool) -> Operation:
+    def _told(self, node: _Node, *, backward: bool) -> MeasuredOperation:
         line = self._lines.get(node.path)
         stack = node.node.metadata.get("traceback_") if line is None else None
         given = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
@@ -324,7 +324,7 @@ class LossGraph:
             operands, result = [operand_of(tensor) for tensor in given], _computed(node, given)
             wide = _computed(node, [tensor.float() for tensor in given])
             wider_is_finite = node.kind == "cast" or (wide is not None and is_finite(wide))
-        return Operation(
+        return MeasuredOperation(
             kind=node.kind,
             name=node.name,
             backward=backward,

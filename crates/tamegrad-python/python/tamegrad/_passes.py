@@ -19,7 +19,7 @@ from ._inspection import nonfinite_rows
 from ._loss_graph import LossGraph
 from ._names import wrappers
 from ._numbers import Numbers, merged, with_zeros
-from ._operations import Labels, Operation, TargetRange, is_finite
+from ._operations import Labels, MeasuredOperation, TargetRange, is_finite
 from ._probes import Probes
 from ._ranks import Ranks
 from ._repeat import Moved, StepFn, repeat, repeat_step
@@ -56,7 +56,7 @@ class Passes:
         self.count = 0
         """Backward passes of this step, as far as they came through calls of the model."""
         self.loss_graph = LossGraph()
-        self.operation: Operation | None = None
+        self.operation: MeasuredOperation | None = None
         """What has made the first value that is not finite, found after an alarm."""
         self.labels: Labels | None = None
         self.target_range: TargetRange | None = None
