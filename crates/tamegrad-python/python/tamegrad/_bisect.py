@@ -26,6 +26,7 @@ from ._experiments import (
     untouched,
 )
 from ._incident import Incident, load_incident
+from ._json import json_number
 from ._optimizers import resolved
 
 if TYPE_CHECKING:
@@ -92,14 +93,14 @@ class Bisection:
         table = []
         for row in self.table:
             held = {key: value for key, value in asdict(row).items() if key != "bits"}
-            table.append({key: _number(value) for key, value in held.items()})
+            table.append({key: json_number(value) for key, value in held.items()})
         return {
             "schema": SCHEMA,
             "step": self.step,
             "cause": self.cause,
             "is_reproduced": self.is_reproduced,
             "is_repeatable": self.is_repeatable,
-            "limit": _number(self.limit),
+            "limit": json_number(self.limit),
             "experiments": table,
             "rows": self.rows,
             "row_sets": self.row_sets,
@@ -391,9 +392,3 @@ def _what(row: Experiment) -> str:
     if not row.finite_loss:
         return "loss"
     return "gradient"
-
-
-def _number(value: Any) -> Any:
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -16,14 +16,13 @@ from ._incident_files import (
     BEFORE_UPDATE,
     MAIN_FILE,
     SCHEMA,
-    local,
     modules_of,
-    parameters_in,
-    read_json,
     tensors_of,
 )
+from ._json import read_json
 from ._nest import Lost, mapped, rebuilt
-from ._optimizers import resolved
+from ._optimizers import parameters_in, resolved
+from ._ranks import local_shard
 from ._safetensors import damaged
 from ._state import random_state, set_random_state
 
@@ -77,7 +76,7 @@ class Incident:
         states = self._optimizer_states(optimizers)
         with torch.no_grad():
             for tensor, value in values:
-                local(tensor).copy_(value)
+                local_shard(tensor).copy_(value)
         for place, optimizer in enumerate(optimizers):
             _restore_optimizer(optimizer, model, states[place])
         self.restore_modes(model)
@@ -114,7 +113,7 @@ class Incident:
     def check(self, model: nn.Module) -> None:
         """Raises ``ValueError`` if a model has other parameters or buffers than that of the incident."""
         want = {name: list(shape) for name, shape in self.about["parameters"]["shapes"].items()}
-        got = {name: list(local(tensor).shape) for name, tensor in tensors_of(model).items()}
+        got = {name: list(local_shard(tensor).shape) for name, tensor in tensors_of(model).items()}
         for name in [*want, *got]:
             if want.get(name) != got.get(name):
                 raise ValueError(
@@ -141,7 +140,7 @@ class Incident:
         read = _safetensors.read(path)
         pairs = []
         for name, tensor in tensors_of(model).items():
-            if name not in read or read[name].shape != local(tensor).shape:
+            if name not in read or read[name].shape != local_shard(tensor).shape:
                 raise damaged(path, f"no `{name}` of this shape", "what incident.json lists")
             pairs.append((tensor, read[name]))
         return pairs

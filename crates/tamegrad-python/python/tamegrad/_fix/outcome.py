@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from .._json import json_number
 from .change import Change
 
 HEALTHY = ("healthy", "too-early")
@@ -143,10 +144,8 @@ class Outcome:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     if isinstance(value, Change):
         return asdict(value)
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
-    return value
+    return json_number(value)

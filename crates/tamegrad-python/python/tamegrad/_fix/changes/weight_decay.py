@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ..._optimizers import parameters_in
 from ..change import Case, Change, own
-from ..hooks import parameters_of
 
 KIND = "weight-decay"
 FAMILY = "regularise"
@@ -38,7 +38,7 @@ def apply(change, trial, model, optimizers) -> None:
     def decay(optimizer) -> None:
         own = max((g.get("weight_decay") or 0.0 for g in optimizer.param_groups), default=0.0)
         lr = max(float(group["lr"]) for group in optimizer.param_groups)
-        for parameter in parameters_of(optimizer):
+        for parameter in parameters_in(optimizer):
             if parameter.dim() >= 2 and own < rate:
                 parameter.mul_(1.0 - lr * (rate - own))
 
