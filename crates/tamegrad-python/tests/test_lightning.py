@@ -92,7 +92,7 @@ def test_the_line_of_the_loss_is_found_without_a_step_fn(reaches, told):
 
     module, callback = Breaking(reaches), TamegradCallback(strict=True)
     fit(module, [callback])
-    operation = callback.guard._steps.inspection.operation
+    operation = callback.guard._steps.after_alarm.inspection.operation
     if reaches:
         # Its graph is there to be read before the backward pass.
         assert any("could not be repeated" in said for said in told())

@@ -148,7 +148,7 @@ class Incidents:
         try:
             about = {"schema": SCHEMA, "about": _ABOUT, "step": number, "loss": json_number(loss)}
             calls = steps.passes.calls if calls is None else calls
-            batch = getattr(steps.passes, "batch", None) if batch is None else batch
+            batch = steps.passes.logged.batch if batch is None else batch
             about["batch"] = _write_batch(made, batch, calls)
             about["random"] = _write_random(made, calls)
             about["parameters"] = _write_parameters(made, self.model, when)

@@ -212,7 +212,7 @@ class Guard:
         """The ranks whose own share of the batch caused the first alarm: its loss, its inputs or the
         gradient at the model's output was not finite, or far above that of the other ranks. Empty
         before an alarm, or if no rank stands out."""
-        return self._steps.culprits
+        return self._steps.after_alarm.culprits
 
     @property
     def sees_loss(self) -> bool:
