@@ -1,4 +1,4 @@
-"""Keeps the step of an alarm in a folder, so that it can be repeated."""
+"""Saves the step of an alarm in a folder, so that it can be rerun."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _BYTES_MAX = 256 << 20
 _NUMBERS_MAX = 1_000
 """Folders of one step."""
 _AFTER = "after the update"
-_AT_CALL = "at the call of dump"
+_AT_CALL = "when dump was called"
 Place = bool | str | os.PathLike[str]
 
 
@@ -106,8 +106,8 @@ class Incidents:
             # Where warnings are made errors, a disk is still no reason to end a training.
             with contextlib.suppress(TamegradWarning):
                 self._teller.warn(
-                    f"step {step.number} was not kept in {folder}: {_words(error)}; the training goes "
-                    "on. guard.dump(folder) writes elsewhere"
+                    f"step {step.number} could not be saved in {folder}: {_words(error)}; training "
+                    "goes on. guard.dump(folder) saves it elsewhere"
                 )
 
     def dump(self, steps: Steps, folder: Any = None, batch: Any = None) -> Path:

@@ -35,7 +35,7 @@ class Lost:
         self.why = why
 
     def __repr__(self) -> str:
-        return f"<not kept: {self.why}>"
+        return f"<not saved: {self.why}>"
 
 
 class Fields(tuple):
@@ -127,7 +127,7 @@ class Nest:
         if name is None:
             size = size_of(tensor)
             if self.bytes + size > self._bytes_max:
-                over = f"{_mib(size)}, above the {_mib(self._bytes_max)} in all that are kept"
+                over = f"{_mib(size)}, above the limit of {_mib(self._bytes_max)} in all"
                 return self._lose(path, f"a tensor of {over}")
             self.bytes += size
             name = self._names[id(tensor)] = f"t{len(self.tensors)}"
