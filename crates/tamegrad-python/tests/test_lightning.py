@@ -146,5 +146,5 @@ def test_an_exception_ends_the_recorded_run(tmp_path):
 def test_there_is_nothing_to_diagnose_before_the_run():
     from tamegrad.integrations.lightning import TamegradCallback
 
-    with pytest.raises(RuntimeError, match="the run has not begun"):
+    with pytest.raises(RuntimeError, match="the run has not started"):
         TamegradCallback().diagnosis()

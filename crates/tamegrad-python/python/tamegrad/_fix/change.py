@@ -8,7 +8,7 @@ from typing import Any
 
 
 class CannotApply(Exception):
-    """A change has no place in this objective; the text says why and what would help."""
+    """A change does not apply to this objective; the text says why and what would help."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a trial is to do, and what it came to: values that a worker and the journal can carry."""
+"""What a trial is to do, and its result: values that a worker and the journal can carry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARGIN = 0.02
 _FALL = 0.02
 """By how much of a level the loss is below it, if it is."""
 EXPLODING = ("exploded", "exploding", "dead")
-"""Verdicts of a run that has not come back."""
+"""Verdicts of a run that has not recovered."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to."""
+    """The result of a trial."""
 
     label: str
     changes: tuple[Change, ...]
@@ -56,7 +56,7 @@ class Outcome:
     part: float
     key: str
     status: str
-    """``finished``; ``stopped`` after an explosion; ``refused``: the change has no place in the
+    """``finished``; ``stopped`` after an explosion; ``refused``: the change does not apply to the
     objective; ``failed``: the objective raised an exception."""
     verdict: str | None = None
     """The verdict of the guard that watched it."""

@@ -23,7 +23,7 @@ def propose(case: Case) -> list[Change]:
     if not negative:
         return []
     code = 'for group in optimizer.param_groups: group["weight_decay"] = 0.0'
-    text = f"no weight decay in place of a negative one of {min(negative)!r}"
+    text = f"no weight decay instead of a negative one ({min(negative)!r})"
     return [own(KIND, f"no-{KIND}", text, code, treats_cause=True, rate=0.0)]
 
 
