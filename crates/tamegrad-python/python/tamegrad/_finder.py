@@ -53,7 +53,7 @@ class Finder(TorchDispatchMode):
     """Sees every operation of a forward pass and of the backward pass after it.
 
     Where an output is not finite, it knows by the memory of the tensors where that has come from. An
-    Inf that was put there, as in a mask, is innocent until it becomes NaN; one that arithmetic made
+    Inf that was put there, as in a mask, counts only once it becomes NaN; one that arithmetic made
     from finite values is not. In the backward pass the culprit is the first node of the graph that
     gives on what is not finite.
 

@@ -123,7 +123,7 @@ class Outcome:
 
     def score(self, sign: float) -> float:
         """What is compared, higher is better: the metric, or else the loss with its sign turned;
-        -Inf where it is not finite. ``sign`` is -1 for a metric that shall be low."""
+        -Inf where it is not finite. ``sign`` is -1 for a metric that should be low."""
         value = sign * self.metric if self.metric is not None else -(self.loss or math.nan)
         return value if math.isfinite(value) else -math.inf
 
