@@ -22,6 +22,7 @@ mod memory;
 mod numbers;
 mod preflight;
 mod record;
+mod remedies;
 mod scan;
 mod signals;
 mod trace;
@@ -45,6 +46,8 @@ mod _core {
     use crate::preflight::{Preflight, critical_multiple};
     #[pymodule_export]
     use crate::record::{Recorder, end_runs};
+    #[pymodule_export]
+    use crate::remedies::remedies;
     #[pymodule_export]
     use crate::scan::Scan;
     #[pymodule_export]

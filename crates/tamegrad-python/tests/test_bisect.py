@@ -55,8 +55,8 @@ def test_an_overflow_of_half_precision_is_finite_in_float32(tmp_path):
         "no-autocast": "does-not-apply: no autocast is on",
         "no-compile": "does-not-apply: nothing is compiled",
         "plain-attention": "does-not-apply: there is no fused attention",
-        "no-dropout": "does-not-apply: no module drops anything",
-        "cpu": "does-not-apply: it is on the CPU",
+        "no-dropout": "does-not-apply: no dropout is active",
+        "cpu": "does-not-apply: the step runs on the CPU already",
         "update": "does-not-apply: no optimizer was given",
         "larger-eps": "does-not-apply: no optimizer was given",
         "f32-state": "does-not-apply: no optimizer was given",
@@ -64,7 +64,7 @@ def test_an_overflow_of_half_precision_is_finite_in_float32(tmp_path):
     assert row(found, "f32").gradient_norm == pytest.approx(row(found, "f64").gradient_norm, 1e-4)
     assert row(found, "f32").largest < row(found, "f32").gradient_norm
     assert found.rows == []
-    assert "any row breaks it by itself" in str(found)
+    assert "every row breaks on its own" in str(found)
     assert found.is_repeatable
 
 
@@ -108,7 +108,7 @@ def test_rows_that_are_nan_are_found(tmp_path, bad):
     assert found.smallest_batch["x"].shape == (1, 16)
     assert bool(found.smallest_batch["x"].isnan().any())
     assert found.smallest_batch["weight"].shape == (4,)
-    assert f"rows: {' or '.join(map(str, bad))} of the 64 (from 0) break it" in str(found)
+    assert f"rows: {' or '.join(map(str, bad))} of 64 (counted from 0) break the step" in str(found)
 
 
 def test_a_pair_of_rows_that_breaks_it_together_is_found(tmp_path):
@@ -153,7 +153,7 @@ def test_an_eps_that_is_nothing_in_half_precision_breaks_the_update(tmp_path):
     update = {name: row(found, name).breaks for name in ("update", "larger-eps", "f32-state")}
     assert update == {"update": True, "larger-eps": False, "f32-state": False}
     assert breaking(found)["again"] is False
-    assert "any row breaks it by itself" in str(found)
+    assert "every row breaks on its own" in str(found)
     assert not optimizer.state
     other = torch.optim.SGD(model.parameters(), lr=0.1)
     incident = incident_of(tmp_path, model, (x.half(), y), other)
@@ -200,7 +200,7 @@ def test_each_repetition_draws_the_same_and_has_the_modes_of_the_step(
     want = cross_entropy(model, (x, y)).item()
     model.train()
     found = tamegrad.bisect(incident, model, cross_entropy)
-    assert ["parameters are those that the model has now" in n for n in found.notes] == [
+    assert ["parameters are the current ones of the model" in n for n in found.notes] == [
         *([] if are_kept else [True]),
         False,
     ]
@@ -372,7 +372,7 @@ def test_the_step_is_taken_with_the_parameters_of_the_incident(tmp_path):
     incident = tamegrad.load_incident(guard.incident_folder)
     found = tamegrad.bisect(incident, mlp(), lambda m, b: m(b).sum())
     assert breaking(found)["again"]
-    assert found.notes == ["any row breaks it by itself, so it is not for the data of some rows"]
+    assert found.notes == ["every row breaks on its own, so no particular rows are to blame"]
 
 
 def test_without_kept_parameters_those_of_the_model_are_taken(tmp_path, monkeypatch):
@@ -383,7 +383,7 @@ def test_without_kept_parameters_those_of_the_model_are_taken(tmp_path, monkeypa
     incident = incident_of(tmp_path, model, (x, y))
     found = tamegrad.bisect(incident, model, cross_entropy)
     assert found.rows == [3]
-    assert "note: the parameters are those that the model has now" in str(found)
+    assert "note: the parameters are the current ones of the model" in str(found)
     with pytest.raises(ValueError, match="model: got .* as in the model of"):
         tamegrad.bisect(incident, mlp(width=31), cross_entropy)
 
@@ -431,9 +431,9 @@ def test_limits_of_time_and_memory_are_told(tmp_path):
     found = tamegrad.bisect(incident, model, slow, seconds=0.15)
     assert time.perf_counter() - began < 2.0
     assert idle(found)["f64"] == "not-run: out of time"
-    assert "the search for rows was out of time before its end" in found.notes
+    assert "the search for rows ran out of time" in found.notes
     found = tamegrad.bisect(incident, model, slow, seconds=0.95)
-    assert "the search for rows was out of time before its end" in found.notes
+    assert "the search for rows ran out of time" in found.notes
 
 
 def test_batch_norm_that_takes_no_single_row_is_no_obstacle(tmp_path):
@@ -484,7 +484,7 @@ def test_other_arguments_are_refused_before_anything_is_run(tmp_path):
     with pytest.raises(ValueError, match=r"incident: got one without a batch.*guard.log.batch"):
         tamegrad.bisect(incident, model, step_fn)
     _, guard = watched(mlp())
-    with pytest.raises(ValueError, match="guard.bisect: got no alarm that was kept, want one"):
+    with pytest.raises(ValueError, match="guard.bisect: got no saved alarm, want one"):
         guard.bisect(step_fn)
     assert runs == []
 

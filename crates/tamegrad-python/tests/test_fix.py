@@ -63,7 +63,7 @@ def test_every_trial_says_why_it_was_not_chosen(repaired):
 def test_what_chose_is_told_where_nothing_else_was_reported():
     found = tamegrad.fix(functools.partial(train, rate=6.0, splits=("validation",)))
     assert found.best.test is None
-    assert "no test part was reported" in found.summary()
+    assert "no test metric was reported" in found.summary()
 
 
 def test_the_number_of_workers_changes_nothing(repaired):

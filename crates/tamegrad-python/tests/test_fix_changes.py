@@ -11,6 +11,7 @@ from fix_objectives import network
 from torch import nn
 
 import tamegrad
+from tamegrad import _core
 from tamegrad._fix import changes
 from tamegrad._fix.batches import map_target, rows_of
 from tamegrad._fix.change import CannotApply, Case, Change
@@ -267,3 +268,34 @@ def test_a_shorter_trial_ends_the_loop_and_then_the_objective():
             with pytest.raises(tamegrad.TrialEnd):
                 trial.report(metric=0.5)
             assert trial._state.metrics == {"validation": 0.5}
+
+
+REMEDIES = {
+    "clear-gradients": "normalise-accumulation",
+    "mean-loss": "normalise-accumulation",
+    "learning-rate": "lower-learning-rate",
+    "batch-size": "smaller-batch",
+    "activation": "bounded-activation",
+    "depth": "fewer-layers",
+}
+"""The remedies of the core whose change has another name."""
+
+
+def test_changes_are_listed_in_the_order_of_the_core():
+    places = {name: place for place, (name, _) in enumerate(_core.remedies())}
+    kinds = [module.KIND for module in changes.CHANGES]
+    # `guard` and `drop-last-batch` are ranked by themselves: the one lasts for the whole training, the
+    # other is the mildest form of `larger-batch`.
+    ranked = [places[name] for kind in kinds if (name := REMEDIES.get(kind, kind)) in places]
+    assert len(ranked) == 20
+    assert ranked == sorted(ranked)
+
+
+@pytest.mark.parametrize(
+    ("causes", "is_treated"),
+    [(("activation", "data"), True), (("data", "activation"), False), ((), False)],
+)
+def test_the_core_says_which_cause_a_norm_treats(causes, is_treated):
+    case = Case(causes, (), (), None, {}, layers=3)
+    found = {change.kind: change.treats_cause for change in changes.propose(case)}
+    assert found["batch-norm"] is found["layer-norm"] is is_treated

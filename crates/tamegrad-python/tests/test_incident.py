@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import numpy
 import pytest
 import torch
@@ -80,6 +81,14 @@ def test_the_first_alarm_keeps_the_step_as_it_was_before_its_update(tmp_path, mo
     for place, state in want["state"].items():
         for key, value in state.items():
             assert torch.equal(got["state"][place][key], value), (place, key)
+
+
+def test_the_diagnosis_of_an_incident_follows_the_schema(tmp_path):
+    schema = Path(__file__).parents[3] / "docs/diagnosis.schema.json"
+    *_, incident = kept(tmp_path)
+    held = about(incident.folder)["diagnosis"]
+    jsonschema.validate(held, json.loads(schema.read_text()))
+    assert (held["verdict"], held["failure"], held["notes"]) == ("exploded", None, [])
 
 
 def test_a_restored_model_draws_what_it_drew_in_the_step(tmp_path):
@@ -250,7 +259,7 @@ def test_what_cannot_be_kept_is_named(tmp_path):
     assert lost["batch['function'][1]"] == "builtins.builtin_function_or_method"
     assert lost["batch['long']"] == "a number of 5001 bits"
     assert any("too deeply" in kind for kind in lost.values())
-    assert repr(incident.batch["sparse"]) == "<not kept: a sparse, nested or quantised tensor>"
+    assert repr(incident.batch["sparse"]) == "<not saved: a sparse, nested or quantised tensor>"
 
 
 def test_without_a_given_batch_it_is_what_the_model_was_called_with(tmp_path):
@@ -361,9 +370,7 @@ def test_large_parameters_and_batches_are_left_out_and_said(tmp_path):
         incident.restore(model)
     large = torch.empty(300 << 20, dtype=torch.uint8)
     incident = tamegrad.load_incident(guard.dump(tmp_path / "b", batch=[torch.ones(2), large]))
-    assert incident.lost == [
-        "batch[1]: a tensor of 300 MiB, above the 256 MiB in all that are kept"
-    ]
+    assert incident.lost == ["batch[1]: a tensor of 300 MiB, above the limit of 256 MiB in all"]
 
 
 def broken_by_its_update(folder: Path, mode: str):
@@ -426,7 +433,7 @@ def test_a_folder_that_cannot_be_written_is_warned_of_once(tmp_path, told, mode)
     losses = loop(model, optimizer, guard, steps=30, at_step=BROKEN)
     assert len(losses) == 30
     assert guard.failure is None
-    said = [text for text in told() if "was not kept" in text]
+    said = [text for text in told() if "could not be saved" in text]
     assert len(said) == 1
     assert "NotADirectoryError" in said[0]
     assert guard.incident_folder is None
@@ -651,7 +658,7 @@ def test_a_closed_folder_is_not_made_again(tmp_path, told, monkeypatch):
     assert not (tmp_path / "x").exists()
     assert guard.failure is None
     guard.close()
-    assert sum("was not kept" in text for text in told()) == 1
+    assert sum("could not be saved" in text for text in told()) == 1
 
 
 def test_random_states_are_asked_for_only_where_an_alarm_would_be_written(tmp_path):

@@ -92,7 +92,7 @@ def test_the_line_of_the_loss_is_found_without_a_step_fn(reaches, told):
 
     module, callback = Breaking(reaches), TamegradCallback(strict=True)
     fit(module, [callback])
-    operation = callback.guard._steps.inspection.operation
+    operation = callback.guard._steps.after_alarm.inspection.operation
     if reaches:
         # Its graph is there to be read before the backward pass.
         assert any("could not be repeated" in said for said in told())
@@ -146,5 +146,5 @@ def test_an_exception_ends_the_recorded_run(tmp_path):
 def test_there_is_nothing_to_diagnose_before_the_run():
     from tamegrad.integrations.lightning import TamegradCallback
 
-    with pytest.raises(RuntimeError, match="the run has not begun"):
+    with pytest.raises(RuntimeError, match="the run has not started"):
         TamegradCallback().diagnosis()

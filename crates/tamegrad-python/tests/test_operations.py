@@ -80,7 +80,7 @@ def inspected(model, loss, *, log="before", bad=None, mode="observe", steps=BAD 
         optimizer.step()
         assert not torch.is_anomaly_enabled()
     guard.close()
-    return guard._steps.inspection
+    return guard._steps.after_alarm.inspection
 
 
 def in_model(function, loss=None):
@@ -123,7 +123,7 @@ def test_a_pass_that_differs_when_it_is_repeated_is_no_evidence(keeps_output, to
         return functional.cross_entropy(out, y)
 
     assert inspected(Counts(), loss).operation is None
-    reason = "finite where it was not" if keeps_output else "side effects"
+    reason = "finite where the first one was not" if keeps_output else "side effects"
     assert any(reason in said for said in told())
 
 
@@ -231,7 +231,7 @@ def test_a_loss_logged_after_the_step_is_known_by_the_step_before():
         loss.backward()
         optimizer.step()
         guard.log(loss=loss)
-    operation = guard._steps.inspection.operation
+    operation = guard._steps.after_alarm.inspection.operation
     assert operation.kind == "sqrt" and "sqrt()" in operation.line.code
 
 
@@ -247,7 +247,7 @@ def test_the_loss_of_a_micro_batch_is_found(log):
                 guard.log(loss=loss)
             loss.backward()
         optimizer.step()
-    assert guard._steps.inspection.operation.kind == "log"
+    assert guard._steps.after_alarm.inspection.operation.kind == "log"
     assert guard.diagnosis().onset == BAD
 
 
@@ -260,7 +260,7 @@ def test_a_term_of_the_loss_that_is_not_logged_is_found():
         guard.log(loss=loss)
         (loss + 0.1 * log_of_zero(model(x), x, y, step == BAD)).backward()
         optimizer.step()
-    assert guard._steps.inspection.operation.kind == "log"
+    assert guard._steps.after_alarm.inspection.operation.kind == "log"
 
 
 def test_the_loss_of_another_model_is_not_looked_at():
@@ -272,7 +272,7 @@ def test_the_loss_of_another_model_is_not_looked_at():
     assert guard._steps.passes.loss_graph._root is loss.grad_fn
     assert second._steps.passes.loss_graph._root is None
     optimizer.step()
-    assert guard._steps.inspection.operation.kind == "log"
+    assert guard._steps.after_alarm.inspection.operation.kind == "log"
 
 
 @pytest.fixture
@@ -513,7 +513,7 @@ def test_a_run_with_an_alarm_is_the_bare_run_to_the_bit(has_step_fn):
             optimizer.step()
             losses.append(loss.item())
         if guard:
-            assert guard._steps.inspection.operation.kind == "sqrt"
+            assert guard._steps.after_alarm.inspection.operation.kind == "sqrt"
         return state_bits(model, optimizer), str(losses), torch.get_rng_state().tolist()
 
     assert run(False) == run(True)
@@ -586,7 +586,7 @@ def test_a_step_fn_that_raises_is_told(told):
         guard.log(loss=loss, batch=(x, y))
         loss.backward()
         optimizer.step()
-    found = guard._steps.inspection
+    found = guard._steps.after_alarm.inspection
     assert any("could not be repeated" in said and "labels" in said for said in told())
     assert found.operation.kind == "multiply" and guard.failure is None
 
@@ -606,7 +606,7 @@ def test_a_batch_that_a_step_takes_apart_is_put_back():
         loss.backward()
         optimizer.step()
         assert list(batch) == ["x", "y"]
-    assert guard._steps.inspection.operation.kind == "log"
+    assert guard._steps.after_alarm.inspection.operation.kind == "log"
 
 
 # --- facts -------------------------------------------------------------------------------------
@@ -631,7 +631,7 @@ def test_the_rows_of_inputs_and_batch_are_found():
         guard.log(loss=loss, batch={"x": x})
         loss.backward()
         optimizer.step()
-    found = guard._steps.inspection
+    found = guard._steps.after_alarm.inspection
     assert found.rows == {"input": [5], "batch.x": [5]}
     assert found.operation is None
 
@@ -646,7 +646,7 @@ def test_an_eps_that_is_nothing_in_the_type_of_the_state():
         loss.backward()
         guard.log(loss=loss)
         optimizer.step()
-    division = guard._steps.inspection.division
+    division = guard._steps.after_alarm.inspection.division
     assert (division.optimizer, division.eps_in_type, division.tensor) == ("Adam", 0.0, 0)
     assert division.zeros >= 16 and division.len == 64
 
@@ -661,7 +661,7 @@ def test_the_norm_of_one_of_several_passes():
             guard.log(loss=loss)
             loss.backward()
         optimizer.step()
-    found = guard._steps.inspection.accumulation
+    found = guard._steps.after_alarm.inspection.accumulation
     assert found.passes == 4 and found.norm == pytest.approx(4 * found.norm_of_one, rel=1e-3)
 
 

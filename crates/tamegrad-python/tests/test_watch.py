@@ -346,7 +346,7 @@ def test_gradients_that_somebody_has_clipped_are_noticed(told):
         nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
         optimizer.step()
     assert told() == []
-    assert "note: the gradients come clipped to a norm of 0.001" in str(guard.diagnosis())
+    assert "note: the gradients arrive clipped to a norm of 0.001" in str(guard.diagnosis())
 
 
 def test_a_diagnosis_as_text_json_and_html():

@@ -1,5 +1,5 @@
-"""Loss scaling: gradients are judged without their scale, and an overflow that a lower scale mends is no
-alarm."""
+"""Loss scaling: gradients are judged without their scale, and an overflow that a lower scale resolves
+raises no alarm."""
 
 from __future__ import annotations
 

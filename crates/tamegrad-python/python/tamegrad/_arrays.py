@@ -166,7 +166,7 @@ def observe(
 ) -> ArrayGuard:
     """Calls :meth:`ArrayGuard.observe` on one guard for the whole process; returns that guard.
 
-    A step that is not after the last one begins a new run, and ends the one before. ``run`` and
+    A step number that does not follow the last one ends that run and begins a new one. ``run`` and
     ``if_run_exists`` are those of :func:`tamegrad.watch`, and count where a run begins. For several runs at
     once, create an :class:`ArrayGuard` for each.
     """

@@ -1,4 +1,4 @@
-"""What breaks a step: it is taken again under other conditions, and with fewer and fewer rows."""
+"""What breaks a step: it is rerun under other conditions, and with fewer and fewer rows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,11 @@ import torch
 from torch import nn
 
 from . import _core, _rows
-from ._experiments import (
-    AGAIN,
-    CHANGES,
-    UPDATE,
-    UPDATES,
-    Bench,
-    Change,
-    Experiment,
-    StepFn,
-    untouched,
-)
+from ._bench import Bench, StepFn
+from ._conditions import untouched
+from ._experiments import AGAIN, CHANGES, UPDATE, UPDATES, Change, Experiment
 from ._incident import Incident, load_incident
+from ._json import json_number
 from ._optimizers import resolved
 
 if TYPE_CHECKING:
@@ -41,11 +34,11 @@ _CLOSE = 0.01
 _PARTS = 8
 """Parts of a batch whose gradients are compared."""
 _BEFORE_UPDATE = "the step breaks before its update"
-_NOT_BROKEN = "nothing broke when the step was taken again, so the other experiments say little"
+_NOT_BROKEN = "nothing broke when the step was rerun, so the other experiments say little"
 
 
 class Bisection:
-    """What became of a step under each condition, and which rows of its batch break it.
+    """How a step went under each condition, and which rows of its batch break it.
 
     ``str()`` gives it as a table, and IPython shows the same.
     """
@@ -53,30 +46,30 @@ class Bisection:
     def __init__(self, incident: Incident) -> None:
         self.step = incident.step
         self.table: list[Experiment] = []
-        """The experiments, those included that do not apply or were not run."""
+        """The experiments, including those that do not apply or were not run."""
         self.limit: float | None = None
         """The gradient norm above which a finite step counts as broken, if one was needed."""
         self.is_reproduced: bool | None = None
-        """Whether the loss was that of the incident again, as far as that is known."""
+        """Whether the rerun had the loss of the incident; ``None`` if that is unknown."""
         self.is_repeatable: bool | None = None
-        """Whether the step gave the same bits twice; if not, suspect the hardware or a kernel that is
-        not deterministic."""
+        """Whether the step gave the same bits twice; if not, suspect the hardware or a nondeterministic
+        kernel."""
         self.rows: list[int] = []
         """The rows of the batch that break the step."""
         self.row_sets: list[list[int]] = []
-        """The same, by sets that break it by themselves; two rows in one set break it together only."""
+        """The same rows in sets, each of which breaks the step on its own and needs all of its rows."""
         self.size: int | None = None
         """How many rows the batch has."""
         self.smallest_batch: Any = None
-        """The batch with the first of these sets alone."""
+        """The batch cut down to the first of these sets."""
         self.cause: str | None = None
-        """What the experiments together point to."""
+        """The cause that the experiments point to together."""
         self.notes: list[str] = []
         """What limits the result."""
 
     def text(self) -> str:
         """The table as lines of text."""
-        lines = [f"Step {self.step} taken again, each time with one change:", ""]
+        lines = [f"Step {self.step}, rerun with one change at a time:", ""]
         head = ("experiment", "breaks", "loss", "gradient norm", "largest", "seconds")
         cells = [head, *(_cells(row) for row in self.table)]
         widths = [max(len(row[i]) for row in cells if len(row) > 2) for i in range(len(head))]
@@ -92,14 +85,14 @@ class Bisection:
         table = []
         for row in self.table:
             held = {key: value for key, value in asdict(row).items() if key != "bits"}
-            table.append({key: _number(value) for key, value in held.items()})
+            table.append({key: json_number(value) for key, value in held.items()})
         return {
             "schema": SCHEMA,
             "step": self.step,
             "cause": self.cause,
             "is_reproduced": self.is_reproduced,
             "is_repeatable": self.is_repeatable,
-            "limit": _number(self.limit),
+            "limit": json_number(self.limit),
             "experiments": table,
             "rows": self.rows,
             "row_sets": self.row_sets,
@@ -113,7 +106,7 @@ class Bisection:
             words.append(("cause", self.cause))
         if self.rows:
             sets = " or ".join(", ".join(map(str, rows)) for rows in self.row_sets)
-            words.append(("rows", f"{sets} of the {self.size} (from 0) break it"))
+            words.append(("rows", f"{sets} of {self.size} (counted from 0) break the step"))
         return [*words, *(("note", note) for note in self.notes)]
 
     def __str__(self) -> str:
@@ -139,24 +132,24 @@ def bisect(
     memory: int | None = None,
     limit: float | None = None,
 ) -> Bisection:
-    """Takes the step of an incident again, each time with one change: in float32, without autocast,
-    without compiling, on the CPU and so on; then finds the rows of the batch that break it.
+    """Reruns the step of an incident, each time with one change: in float32, without autocast,
+    uncompiled, on the CPU and so on; then finds the rows of the batch that break it.
 
     ``step_fn(model, batch)`` returns the loss. It uses the model that it is given, a copy of yours,
     enters autocast as your loop does, and does not call ``backward()``. With an ``optimizer`` the update
-    is tried as well. Your model, optimizer, random states and settings of torch stay as they are; what
-    ``step_fn`` does besides, such as drawing from a generator of its own, is not undone.
+    is tried as well. Your model, optimizer, random states and settings of torch stay as they are; other
+    effects of ``step_fn``, such as drawing from a generator of its own, are not undone.
 
-    A step breaks if its loss or gradient is not finite, or the parameters after its update. If it is
-    finite, it also breaks if the norm of its gradient is above ``limit``: 100 times the median of the
-    norms that eighths of the batch have, unless you give a number.
+    A step breaks if its loss or gradient is not finite or, with an update, if the parameters are not
+    finite afterwards. A finite step also breaks if its gradient norm is above ``limit``, by default 100
+    times the median gradient norm of eighths of the batch.
 
-    The parameters are those of the incident; if they were not kept or are broken by the update, those
-    that the model has now. After ``seconds`` no further experiment is begun, and none is that needs more
-    than ``memory`` bytes for its copy of the model.
+    The parameters are those of the incident or, if they were not saved or the update has broken them,
+    the current ones of the model. After ``seconds`` no further experiment is started. Experiments whose
+    copy of the model needs more than ``memory`` bytes are skipped.
 
     Raises ``ValueError`` if the incident is of another model or has no batch, and ``TypeError`` if
-    ``step_fn`` returns something else; what it raises the first time is passed on.
+    ``step_fn`` does not return a loss. What ``step_fn`` raises the first time is passed on.
     """
     if not isinstance(incident, Incident):
         raise TypeError(
@@ -174,12 +167,16 @@ def bisect(
     restores = incident.has_usable_parameters()
     optimizers = [] if optimizer is None else resolved(optimizer)
     if optimizers and restores and not incident.about["optimizers"]["kept"]:
-        found.notes.append("the optimizer's state is that of now: it was not kept")
+        found.notes.append(
+            "the state of the optimizer is the current one, because that of the step was not saved"
+        )
         restores = False
     if not restores:
         _check_finite(model)
-        found.notes.append("the parameters are those that the model has now, not those of the step")
-    found.notes += [f"not kept of the batch: {lost}" for lost in incident.lost]
+        found.notes.append(
+            "the parameters are the current ones of the model, not those of the step"
+        )
+    found.notes += [f"part of the batch was not saved: {lost}" for lost in incident.lost]
     until = time.perf_counter() + seconds
     with untouched(model):
         bench = Bench(incident, model, optimizers, step_fn, restores=restores)
@@ -202,7 +199,7 @@ def bisect_last(steps: Steps, step_fn: StepFn, options: dict[str, Any]) -> Bisec
     folder = steps.incidents.folder
     if folder is None:
         raise ValueError(
-            "guard.bisect: got no alarm that was kept, want one; record the run (run=...) or pass "
+            "guard.bisect: got no saved alarm, want one; record the run (run=...) or pass "
             "incidents='incidents' to tamegrad.watch, or use tamegrad.load_incident(guard.dump(...))"
         )
     options = {"optimizer": steps.scaling.optimizers or None, **options}
@@ -254,7 +251,7 @@ class _Search:
             self._find_rows(broken)
         if found.is_repeatable is False:
             found.notes.append(
-                "the same step gave different bits twice: suspect a kernel that is not deterministic, the "
+                "the same step gave different bits twice: suspect a nondeterministic kernel, the "
                 "hardware, or a step_fn that draws from a generator of its own"
             )
 
@@ -344,11 +341,9 @@ class _Search:
         if found.row_sets:
             found.smallest_batch = _rows.taken(self._batch, found.size, found.row_sets[0])
         elif is_complete:
-            found.notes.append(
-                "any row breaks it by itself, so it is not for the data of some rows"
-            )
+            found.notes.append("every row breaks on its own, so no particular rows are to blame")
         if not is_complete:
-            found.notes.append("the search for rows was out of time before its end")
+            found.notes.append("the search for rows ran out of time")
         found.notes += [
             f"with fewer rows, step_fn raised {error}" for error in sorted(self._errors)
         ]
@@ -391,9 +386,3 @@ def _what(row: Experiment) -> str:
     if not row.finite_loss:
         return "loss"
     return "gradient"
-
-
-def _number(value: Any) -> Any:
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -40,7 +40,7 @@ class Ceiling:
     def words(self) -> str:
         """What it means for the guard."""
         return (
-            f"the gradients come clipped to a norm of {self._ceiling:.4g}, so no norm above it was "
+            f"the gradients arrive clipped to a norm of {self._ceiling:.4g}, so no norm above it was "
             "seen; to see the true norm, call guard.clip_ instead of clip_grad_norm_"
         )
 

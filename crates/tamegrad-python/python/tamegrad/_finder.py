@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ._calls import storage_id, tensors_of
 from ._operations import (
     Labels,
+    MeasuredOperation,
     Operand,
-    Operation,
     Place,
     TargetRange,
     count_of_inf,
@@ -45,7 +45,7 @@ _SHORT = (torch.float16, torch.bfloat16)
 _OPERANDS_MAX = 8
 """Operands of one operation that are told."""
 
-_Source = Operation | None
+_Source = MeasuredOperation | None
 """The operation that made a value; ``None`` for one that was given or chosen."""
 
 
@@ -53,7 +53,7 @@ class Finder(TorchDispatchMode):
     """Sees every operation of a forward pass and of the backward pass after it.
 
     Where an output is not finite, it knows by the memory of the tensors where that has come from. An
-    Inf that was put there, as in a mask, is innocent until it becomes NaN; one that arithmetic made
+    Inf that was put there, as in a mask, counts only once it becomes NaN; one that arithmetic made
     from finite values is not. In the backward pass the culprit is the first node of the graph that
     gives on what is not finite.
 
@@ -62,7 +62,7 @@ class Finder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operation: Operation | None = None
+        self.operation: MeasuredOperation | None = None
         self.labels: Labels | None = None
         self.target_range: TargetRange | None = None
         self.outputs_are_finite = False
@@ -82,7 +82,7 @@ class Finder(TorchDispatchMode):
         self._looks_back = False
         self._met: set[int] = set()
         self._done: set[int] = set()
-        self._within: dict[int, Operation] = {}
+        self._within: dict[int, MeasuredOperation] = {}
         """The first operation of a node's backward pass whose result is not finite."""
 
     # --- what the pass tells -------------------------------------------------------------------
@@ -236,9 +236,9 @@ class Finder(TorchDispatchMode):
 
     def _described(
         self, function: Any, args: Any, kwargs: Any, given: list[_Given], broken: list[torch.Tensor]
-    ) -> Operation:
+    ) -> MeasuredOperation:
         name, kind = _name_of(function)
-        return Operation(
+        return MeasuredOperation(
             kind=kind,
             name=name,
             backward=torch._C._current_autograd_node() is not None,
@@ -280,7 +280,7 @@ class Finder(TorchDispatchMode):
         if self._looks_back and self.operation is None and broken:
             self.operation = self._of_node(node, number, broken)
 
-    def _of_node(self, node: Any, number: int, broken: list[torch.Tensor]) -> Operation:
+    def _of_node(self, node: Any, number: int, broken: list[torch.Tensor]) -> MeasuredOperation:
         within = self._within.get(number)
         name, kind = name_and_kind(node.name())
         line = line_at(self._places.get(number))
@@ -291,7 +291,7 @@ class Finder(TorchDispatchMode):
             line = (within and within.line) or line
         saved = [] if is_compiled else saved_tensors(node).values()
         operands = [operand_of(t, made_by=self._maker_of(storage_id(t))) for t in saved]
-        return Operation(
+        return MeasuredOperation(
             kind="other" if is_compiled else kind,
             name=name,
             backward=True,

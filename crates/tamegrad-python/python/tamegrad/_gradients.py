@@ -8,6 +8,7 @@ import torch
 
 from . import _device
 from ._numbers import Numbers, with_zeros
+from ._ranks import local_shard
 
 if TYPE_CHECKING:
     from ._core import Scan
@@ -57,9 +58,7 @@ def values_of(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
     shard; a complex element counts as two real ones.
     """
     missing = 0
-    local = getattr(tensor, "_local_tensor", None)
-    if local is not None:
-        tensor = local
+    tensor = local_shard(tensor)
     if tensor.layout != torch.strided:
         elements = tensor.numel()
         tensor = tensor.coalesce() if tensor.layout == torch.sparse_coo else tensor

@@ -1,4 +1,4 @@
-"""Reads the step of an alarm that was kept in a folder."""
+"""Reads the step of an alarm that was saved in a folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from ._incident_files import (
     BEFORE_UPDATE,
     MAIN_FILE,
     SCHEMA,
-    local,
     modules_of,
-    parameters_in,
-    read_json,
     tensors_of,
 )
+from ._json import read_json
 from ._nest import Lost, mapped, rebuilt
-from ._optimizers import resolved
+from ._optimizers import parameters_in, resolved
+from ._ranks import local_shard
 from ._safetensors import damaged
 from ._state import random_state, set_random_state
 
@@ -31,22 +30,22 @@ _CPU = torch.device("cpu")
 
 
 class Incident:
-    """A step that was kept; read by :func:`tamegrad.load_incident`."""
+    """A step that was saved; read by :func:`tamegrad.load_incident`."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder = folder
         self.about = about
-        """All of ``incident.json``: versions, settings, what was kept and what not."""
+        """All of ``incident.json``: versions, settings, what was saved and what was not."""
         self.step: int = about["step"]
         self.loss: float | None = None if about["loss"] is None else float(about["loss"])
         self.diagnosis: dict[str, Any] = about["diagnosis"]
         """The diagnosis at the alarm, in the schema of docs/json.md."""
         self.lost: list[str] = [f"{path}: {kind}" for path, kind in about["batch"]["lost"]]
-        """What of the batch could not be kept."""
+        """What part of the batch could not be saved."""
         self.batch: Any = None
-        """The batch that was given to ``guard.log(batch=...)`` or ``guard.dump(batch=...)``; else what
-        the model was called with: the argument if it was one, several in a tuple, named ones in a
-        dictionary, and ``calls`` if it was called more than once or with both."""
+        """The batch that was given to ``guard.log(batch=...)`` or ``guard.dump(batch=...)``; otherwise
+        what the model was called with: the argument itself if there was one, a tuple of several, a
+        dictionary of named ones, and ``calls`` if it was called more than once or with both kinds."""
         self.calls: list[dict[str, Any]] = []
         """The calls of the model, each with ``module``, ``args`` and ``kwargs``."""
         self._read_batch()
@@ -54,10 +53,10 @@ class Incident:
 
     def restore(self, model: nn.Module, optimizer: Any = None) -> None:
         """Puts parameters, buffers, modes of training and random states back into a model, and state
-        and hyperparameters into its optimizer, so that the step can be taken again.
+        and hyperparameters into its optimizer, so that the step can be rerun.
 
-        Raises ``ValueError`` if the model has other names or shapes, if the parameters were not kept, or
-        are those from after the update and not finite; nothing has then been changed.
+        Raises ``ValueError`` if the model has other names or shapes, or if the parameters were not saved
+        or are not finite because the update broke them; nothing has then been changed.
         """
         self.check(model)
         kept = self.about["parameters"]
@@ -77,7 +76,7 @@ class Incident:
         states = self._optimizer_states(optimizers)
         with torch.no_grad():
             for tensor, value in values:
-                local(tensor).copy_(value)
+                local_shard(tensor).copy_(value)
         for place, optimizer in enumerate(optimizers):
             _restore_optimizer(optimizer, model, states[place])
         self.restore_modes(model)
@@ -114,7 +113,7 @@ class Incident:
     def check(self, model: nn.Module) -> None:
         """Raises ``ValueError`` if a model has other parameters or buffers than that of the incident."""
         want = {name: list(shape) for name, shape in self.about["parameters"]["shapes"].items()}
-        got = {name: list(local(tensor).shape) for name, tensor in tensors_of(model).items()}
+        got = {name: list(local_shard(tensor).shape) for name, tensor in tensors_of(model).items()}
         for name in [*want, *got]:
             if want.get(name) != got.get(name):
                 raise ValueError(
@@ -141,7 +140,7 @@ class Incident:
         read = _safetensors.read(path)
         pairs = []
         for name, tensor in tensors_of(model).items():
-            if name not in read or read[name].shape != local(tensor).shape:
+            if name not in read or read[name].shape != local_shard(tensor).shape:
                 raise damaged(path, f"no `{name}` of this shape", "what incident.json lists")
             pairs.append((tensor, read[name]))
         return pairs
@@ -164,7 +163,7 @@ class Incident:
             if len(parameters_in(optimizer)) != row["parameters"]:
                 raise ValueError(
                     f"optimizer: got {len(parameters_in(optimizer))} parameters, want "
-                    f"{row['parameters']} as in the run; make it as the run does"
+                    f"{row['parameters']} as in the run; create it as in the run"
                 )
         path = self.folder / "optimizers.json"
         tensors = _safetensors.read(self.folder / "optimizers.safetensors")
@@ -180,20 +179,20 @@ class Incident:
 
 
 def load_incident(folder: str | os.PathLike[str]) -> Incident:
-    """Reads a step that a guard has kept, ``incident-<step>`` of a run folder or what
-    :meth:`tamegrad.Guard.dump` returned.
+    """Reads a step that a guard has saved: the folder ``incident-<step>`` of a run folder, or the one
+    that :meth:`tamegrad.Guard.dump` returned.
 
     Nothing in the folder is executed: it holds JSON and safetensors, and no pickles.
 
-    Raises ``ValueError`` if it is no such folder or a file is damaged, and ``OSError`` if one cannot be
-    read.
+    Raises ``ValueError`` if it is another folder or a file is damaged, and ``OSError`` if a file cannot
+    be read.
     """
     place = Path(folder)
     path = place / MAIN_FILE
     if not path.is_file():
         raise ValueError(
             f"folder: got {os.fspath(folder)!r}, which has no {MAIN_FILE}, want the folder of an incident; "
-            "guard.incident_folder tells where it is"
+            "guard.incident_folder says where it is"
         )
     about = read_json(path)
     if about.get("schema") != SCHEMA:

@@ -1,9 +1,8 @@
-"""Keeps the step of an alarm in a folder, so that it can be repeated."""
+"""Saves the step of an alarm in a folder, so that it can be rerun."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import platform
 import shutil
@@ -20,13 +19,14 @@ from ._incident_files import (
     BEFORE_UPDATE,
     MAIN_FILE,
     SCHEMA,
-    local,
     modules_of,
-    parameters_in,
     tensors_of,
-    write_json,
 )
+from ._json import json_number, write_json
+from ._names import class_name
 from ._nest import Nest
+from ._optimizers import parameters_in
+from ._ranks import local_shard
 from ._state import random_state
 from ._telling import TamegradWarning, Teller
 from .diagnosis import Diagnosis
@@ -46,7 +46,7 @@ _BYTES_MAX = 256 << 20
 _NUMBERS_MAX = 1_000
 """Folders of one step."""
 _AFTER = "after the update"
-_AT_CALL = "at the call of dump"
+_AT_CALL = "when dump was called"
 Place = bool | str | os.PathLike[str]
 
 
@@ -106,8 +106,8 @@ class Incidents:
             # Where warnings are made errors, a disk is still no reason to end a training.
             with contextlib.suppress(TamegradWarning):
                 self._teller.warn(
-                    f"step {step.number} was not kept in {folder}: {_words(error)}; the training goes "
-                    "on. guard.dump(folder) writes elsewhere"
+                    f"step {step.number} could not be saved in {folder}: {_words(error)}; training "
+                    "goes on. guard.dump(folder) saves it elsewhere"
                 )
 
     def dump(self, steps: Steps, folder: Any = None, batch: Any = None) -> Path:
@@ -146,9 +146,9 @@ class Incidents:
             folder.mkdir(parents=True, exist_ok=True)
         made.mkdir()
         try:
-            about = {"schema": SCHEMA, "about": _ABOUT, "step": number, "loss": _number(loss)}
+            about = {"schema": SCHEMA, "about": _ABOUT, "step": number, "loss": json_number(loss)}
             calls = steps.passes.calls if calls is None else calls
-            batch = getattr(steps.passes, "batch", None) if batch is None else batch
+            batch = steps.passes.logged.batch if batch is None else batch
             about["batch"] = _write_batch(made, batch, calls)
             about["random"] = _write_random(made, calls)
             about["parameters"] = _write_parameters(made, self.model, when)
@@ -201,7 +201,7 @@ def _write_random(folder: Path, calls: list[Call]) -> dict[str, Any]:
 
 
 def _write_parameters(folder: Path, model: nn.Module, when: str) -> dict[str, Any]:
-    tensors = {name: local(tensor).detach() for name, tensor in tensors_of(model).items()}
+    tensors = {name: local_shard(tensor).detach() for name, tensor in tensors_of(model).items()}
     about: dict[str, Any] = {
         "kept": False,
         "when": when,
@@ -236,7 +236,7 @@ def _write_optimizers(folder: Path, model: nn.Module, steps: Steps, when: str) -
         "lost": [],
         "of": [
             {
-                "class": _class(optimizer),
+                "class": class_name(optimizer),
                 "parameters": len(parameters_in(optimizer)),
                 "groups": [_words_of(group) for group in row["groups"]],
             }
@@ -277,7 +277,7 @@ def _circumstances(model: nn.Module, steps: Steps, calls: list[Call]) -> dict[st
         "training": model.training,
         "eval": eval_modules,
         "devices": sorted({str(tensor.device) for tensor in tensors_of(model).values()}),
-        "scaler": _number(steps.scaling.scale()),
+        "scaler": json_number(steps.scaling.scale()),
     }
 
 
@@ -336,7 +336,7 @@ def _nothing() -> None:
 
 
 def _local_of(value: Any) -> Any:
-    return local(value) if isinstance(value, torch.Tensor) else value
+    return local_shard(value) if isinstance(value, torch.Tensor) else value
 
 
 def _tensors_in(value: Any) -> Iterable[torch.Tensor]:
@@ -371,20 +371,8 @@ def _words_of(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
-    if isinstance(value, float):
-        return _number(value)
-    return value if value is None or isinstance(value, (bool, int, str)) else _class(value)
-
-
-def _number(value: float | None) -> float | str | None:
-    """A number as docs/json.md has it: JSON knows neither NaN nor infinity."""
-    if value is None or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _class(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    is_plain = value is None or isinstance(value, (bool, int, float, str))
+    return json_number(value) if is_plain else class_name(value)
 
 
 def _too_large(size: int) -> str:

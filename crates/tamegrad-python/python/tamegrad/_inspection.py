@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ._gradients import values_of
-from ._operations import Labels, Operation, TargetRange
+from ._operations import Labels, MeasuredOperation, TargetRange
 from ._optimizer_facts import Division
 from ._ranks import Ranks
 
@@ -35,7 +35,7 @@ class Accumulation:
 class Inspection:
     """What was found after an alarm; ``None`` and nothing where it is not known."""
 
-    operation: Operation | None = None
+    operation: MeasuredOperation | None = None
     labels: Labels | None = None
     target_range: TargetRange | None = None
     rows: dict[str, list[int]] = field(default_factory=dict)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
+from ._ranks import local_shard
+
 Row = tuple[str, int | None, bool, int | None]
 """Name, layer, whether it is a weight matrix, and the inputs of one of its units."""
 
@@ -34,5 +36,5 @@ def _is_matrix(parameter: torch.Tensor) -> bool:
     # Zeros at the start have no size that an update could be held against (LoRA's B).
     if parameter.dim() < 2 or parameter.device.type == "meta":
         return False
-    local = getattr(parameter, "_local_tensor", parameter).detach()
+    local = local_shard(parameter).detach()
     return bool(local.numel()) and bool(local.any())

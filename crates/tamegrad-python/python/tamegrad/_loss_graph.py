@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import functools
-import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ._calls import leads_to
 from ._finder import saved_tensors
+from ._loss_nodes import (
+    SINGULAR,
+    LossNode,
+    breaks_forward,
+    computed,
+    constant_loss_of,
+    dtype_of,
+    has_overflowed,
+    is_broken_backward,
+    is_broken_forward,
+    is_empty_mean,
+    maker_of,
+    may_break,
+    operands_of,
+    was_given_broken,
+)
 from ._operations import (
     Labels,
     Line,
+    MeasuredOperation,
     Operand,
-    Operation,
     TargetRange,
     count_of_inf,
-    has_nan,
     is_finite,
     labels_of,
     largest_of,
@@ -37,38 +50,6 @@ _CALLS_MAX = 64
 """Calls of the model in one step that are told from the loss."""
 _LEARNT_STEPS = 3
 """Steps after which the operations of a loss are taken as known."""
-_SINGULAR = ("log", "sqrt", "std", "division", "power", "inverse-trigonometric")
-"""Kinds whose derivative, or result, is not finite somewhere."""
-_OPERANDS = {
-    "multiply": (("self",), ("other",)),
-    "matmul": (("self", "mat1"), ("mat2",)),
-}
-"""The names under which nodes may keep their operands."""
-
-
-@dataclass
-class _Node:
-    """A node of the graph of a loss."""
-
-    node: Any
-    path: str
-    """The names on the way to it from the loss: the same in every step."""
-    name: str
-    kind: str
-    number: int
-    dtype: torch.dtype | None
-    """The type of its result."""
-    saved: dict[str, torch.Tensor] = field(default_factory=dict)
-    """What it has kept for the backward pass, and still has."""
-    given: list[_Node | None] = field(default_factory=list)
-    """What has made what it was given, in the order of its operands; ``None`` outside the loss."""
-
-    def number_of(self, name: str) -> Any:
-        """A number that it has kept, which stays when the backward pass is over."""
-        try:
-            return getattr(self.node, f"_saved_{name}")
-        except Exception:
-            return None
 
 
 class _WhileGraphLives:
@@ -96,7 +77,7 @@ class LossGraph:
     """
 
     def __init__(self) -> None:
-        self.operation: Operation | None = None
+        self.operation: MeasuredOperation | None = None
         """What has made the logged loss of this step not finite, while its graph lived."""
         self.labels: Labels | None = None
         self.constants: list[tuple[float | None, float]] = []
@@ -211,16 +192,16 @@ class LossGraph:
         if self._looks_left == 0:
             return
         self._looks_left -= 1
-        constant = _constant_loss_of(root)
+        constant = constant_loss_of(root)
         if constant is not None and not (begins_backward and value is None):
             self.constants.append((value if begins_backward else None, constant))
 
-    def _see_broken(self, nodes: list[_Node]) -> None:
+    def _see_broken(self, nodes: list[LossNode]) -> None:
         """Looks for what has made the loss not finite, while its graph lives."""
         for node in nodes:
             node.saved = self._saved[node.node] = saved_tensors(node.node)
         self._see_targets(nodes)
-        for fault in (_breaks_forward, _was_given_broken):
+        for fault in (breaks_forward, was_given_broken):
             if self.operation is None:
                 self.operation = self._first(nodes, fault, backward=False)
 
@@ -238,9 +219,9 @@ class LossGraph:
                     if not self._is_of_model(before):
                         stack.append(before)
 
-    def _learn(self, nodes: list[_Node]) -> None:
+    def _learn(self, nodes: list[LossNode]) -> None:
         self._is_singular |= any(
-            _may_break(node, backward=True) or node.name == "nansum" for node in nodes
+            may_break(node, backward=True) or node.name == "nansum" for node in nodes
         )
         for node in nodes:
             stack = node.node.metadata.get("traceback_")
@@ -248,7 +229,7 @@ class LossGraph:
             if line is not None:
                 self._lines.setdefault(node.path, line)
 
-    def _see_targets(self, nodes: list[_Node]) -> None:
+    def _see_targets(self, nodes: list[LossNode]) -> None:
         for node in nodes:
             if node.name.startswith("nll_loss") and {"self", "target"} <= node.saved.keys():
                 given = (node.number_of("ignore_index"), node.number_of("reduction"))
@@ -271,7 +252,7 @@ class LossGraph:
 
     # --- after an alarm ------------------------------------------------------------------------
 
-    def culprit(self, *, is_finite: bool) -> Operation | None:
+    def culprit(self, *, is_finite: bool) -> MeasuredOperation | None:
         """The operation that has made the loss not finite, or else the gradient at the model's output:
         by the values that were kept, or as the only one that can do so."""
         try:
@@ -280,51 +261,51 @@ class LossGraph:
             self._turn_off()
             return None
 
-    def _culprit(self, *, is_finite: bool) -> Operation | None:
+    def _culprit(self, *, is_finite: bool) -> MeasuredOperation | None:
         if self.operation is not None or self._root is None:
             return self.operation
-        fault = _is_broken_backward if is_finite else _is_broken_forward
+        fault = is_broken_backward if is_finite else is_broken_forward
         nodes = self._walk()
         for node in nodes:
             node.saved = self._saved.get(node.node, {})
         found = self._first(nodes, fault, backward=is_finite)
         if found is not None or any(node.saved for node in nodes):
             return found
-        empty = [node for node in nodes if _is_empty_mean(node)]
+        empty = [node for node in nodes if is_empty_mean(node)]
         if any(node.name == "nansum" for node in nodes):
             # It hides NaN that was there before, of which nothing is known.
             return self._told(empty[0], backward=False) if empty else None
-        singular = [node for node in nodes if _may_break(node, backward=is_finite)]
+        singular = [node for node in nodes if may_break(node, backward=is_finite)]
         candidates = empty or singular
         return self._told(candidates[0], backward=is_finite) if len(candidates) == 1 else None
 
     def _first(
-        self, nodes: list[_Node], fault: Callable[[_Node], bool], *, backward: bool
-    ) -> Operation | None:
+        self, nodes: list[LossNode], fault: Callable[[LossNode], bool], *, backward: bool
+    ) -> MeasuredOperation | None:
         """The first node at fault, in the order in which the pass comes to them."""
         ordered = sorted(nodes, key=lambda node: node.number, reverse=backward)
         found = next((node for node in ordered if fault(node)), None)
         return None if found is None else self._told(found, backward=backward)
 
-    def _told(self, node: _Node, *, backward: bool) -> Operation:
+    def _told(self, node: LossNode, *, backward: bool) -> MeasuredOperation:
         line = self._lines.get(node.path)
         stack = node.node.metadata.get("traceback_") if line is None else None
         given = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
         # A result that is finite is 0 where a square root or a norm was given 0.
         given = given or [tensor for tensor in node.saved.values() if is_finite(tensor)]
         operands: list[Operand] = [
-            operand_of(tensor, made_by=_maker_of(node, tensor)) for tensor in given
+            operand_of(tensor, made_by=maker_of(node, tensor)) for tensor in given
         ]
         result = node.saved.get("result")
         wider_is_finite = None
-        if _is_empty_mean(node):
+        if is_empty_mean(node):
             operands = [operand_of(torch.empty(0))]
-        elif not backward and _has_overflowed(node):
-            given = _operands_of(node)
-            operands, result = [operand_of(tensor) for tensor in given], _computed(node, given)
-            wide = _computed(node, [tensor.float() for tensor in given])
+        elif not backward and has_overflowed(node):
+            given = operands_of(node)
+            operands, result = [operand_of(tensor) for tensor in given], computed(node, given)
+            wide = computed(node, [tensor.float() for tensor in given])
             wider_is_finite = node.kind == "cast" or (wide is not None and is_finite(wide))
-        return Operation(
+        return MeasuredOperation(
             kind=node.kind,
             name=node.name,
             backward=backward,
@@ -338,7 +319,7 @@ class LossGraph:
             compiled=node.name.startswith("compiled_function"),
         )
 
-    def _walk(self) -> list[_Node]:
+    def _walk(self) -> list[LossNode]:
         """The nodes from the loss back to the model, each once, the nearest first."""
         nodes, met, queue = [], set(), [(self._root, "")]
         while queue and len(nodes) < _NODES_MAX:
@@ -347,8 +328,8 @@ class LossGraph:
                 continue
             met.add(node)
             name, kind = name_and_kind(node.name())
-            number, dtype = node._sequence_nr(), _dtype_of(node)
-            nodes.append(_Node(node, f"{path}/{node.name()}", name, kind, number, dtype))
+            number, dtype = node._sequence_nr(), dtype_of(node)
+            nodes.append(LossNode(node, f"{path}/{node.name()}", name, kind, number, dtype))
             queue += [
                 (before, f"{nodes[-1].path}:{place}")
                 for place, (before, _) in enumerate(node.next_functions)
@@ -369,175 +350,8 @@ class LossGraph:
 @functools.lru_cache(maxsize=1024)
 def _is_kept(kind: type) -> bool:
     """Whether the tensors of such a node are kept for a look at them."""
-    return name_and_kind(kind.__name__)[1] in _SINGULAR
+    return name_and_kind(kind.__name__)[1] in SINGULAR
 
 
 def _is_broken(value: float | None) -> bool:
     return value is not None and value - value != 0.0
-
-
-# --- what is not finite where --------------------------------------------------------------------
-
-
-def _is_empty_mean(node: _Node) -> bool:
-    """Whether it is the mean of no elements; the number stays when the backward pass is over."""
-    if node.kind != "mean":
-        return False
-    sizes = node.number_of("self_sym_sizes") or ()
-    return node.number_of("self_sym_numel") == 0 or 0 in sizes
-
-
-def _may_break(node: _Node, *, backward: bool) -> bool:
-    """Whether an operation can make what is not finite of what is, as far as its name says."""
-    if node.kind == "power":
-        exponent = node.number_of("exponent")
-        is_whole = isinstance(exponent, (int, float)) and float(exponent).is_integer()
-        return not (is_whole and exponent >= 1) and node.name != "square"
-    if backward:
-        return node.kind in _SINGULAR
-    return node.kind in (*_SINGULAR, "exp", "loss")
-
-
-def _is_broken_forward(node: _Node) -> bool:
-    """Whether its result is not finite though what it was given is."""
-    if _is_empty_mean(node):
-        return True
-    saved = node.saved
-    given, other, result = saved.get("self"), saved.get("other"), saved.get("result")
-    if any(t is not None and not is_finite(t) for t in (given, other)):
-        return False
-    if node.kind == "division" and other is not None:
-        return bool((other == 0).any())
-    if node.kind == "log" and given is not None:
-        return bool((given <= (-1 if node.name == "log1p" else 0)).any())
-    if node.kind == "power" and given is not None and node.name == "pow":
-        exponent = node.number_of("exponent")
-        return not is_finite(torch.pow(given, exponent))
-    if node.kind == "multiply" and given is not None and other is not None:
-        return not is_finite(given * other)
-    if node.kind == "loss":
-        return _is_broken_loss(node)
-    # Of these the result is kept.
-    if node.kind in ("softmax", "log-softmax"):
-        # The logarithm of what a mask hides is -Inf.
-        return result is not None and has_nan(result)
-    has_result = node.kind in ("sqrt", "std", "norm", "exp", "division")
-    return has_result and result is not None and not is_finite(result)
-
-
-def _breaks_forward(node: _Node) -> bool:
-    return _is_broken_forward(node) or _has_overflowed(node)
-
-
-def _has_overflowed(node: _Node) -> bool:
-    """Whether it made a number that is too large for float16 of finite ones, by what follows from the
-    tensors that were kept: sums and products keep no result."""
-    if node.dtype is not torch.float16:
-        return False
-    operands = _operands_of(node)
-    if not operands or not all(map(is_finite, operands)):
-        return False
-    result = _computed(node, operands)
-    return result is not None and not is_finite(result)
-
-
-def _operands_of(node: _Node) -> list[torch.Tensor]:
-    """What it was given, where all of that is known."""
-    names = _OPERANDS.get(node.kind, [()] * len(node.given))
-    operands = []
-    for place, options in enumerate(names):
-        kept = next((node.saved[name] for name in options if name in node.saved), None)
-        # The first operand of an `addmm` is none of the two.
-        if kept is None and node.kind != "matmul" and place < len(node.given):
-            kept = _result_of(node.given[place])
-        if kept is None:
-            return []
-        operands.append(kept)
-    return operands
-
-
-def _result_of(node: _Node | None) -> torch.Tensor | None:
-    """Its result, as it was kept, or as it follows from what was."""
-    if node is None:
-        return None
-    kept = node.saved.get("result")
-    return _computed(node, _operands_of(node)) if kept is None else kept
-
-
-def _computed(node: _Node, operands: list[torch.Tensor]) -> torch.Tensor | None:
-    """The result of some operations that keep none, in the type of the operands."""
-    if len(operands) == 2 and node.kind in _OPERANDS:
-        a, b = operands
-        if node.kind == "multiply":
-            return a * b
-        return (
-            a @ b if a.dim() and b.dim() and a.shape[-1] == b.shape[max(b.dim() - 2, 0)] else None
-        )
-    if len(operands) != 1 or node.dtype is None:
-        return None
-    (given,) = operands
-    if node.kind == "cast":
-        return given.to(node.dtype)
-    if node.kind not in ("sum", "mean") or given.shape != node.number_of("self_sym_sizes"):
-        return None
-    dims = node.number_of("dim")
-    # A node gives a negative dimension without its sign.
-    over = None if dims is None else [d - (1 << 64) if d >= 1 << 63 else d for d in dims]
-    return given.sum(over) if node.kind == "sum" else given.mean(over)
-
-
-def _maker_of(node: _Node, operand: torch.Tensor) -> str | None:
-    """The kind of the operation that has made an operand of a node, if it is one of the loss's."""
-    place = 1 if operand is node.saved.get("other") else 0
-    maker = node.given[place] if place < len(node.given) else None
-    return None if maker is None else maker.kind
-
-
-def _constant_loss_of(root: Any) -> float | None:
-    """The loss of an answer that is the same for all classes, where a loss is a mean cross-entropy."""
-    if not name_and_kind(root.name())[0].startswith("nll_loss") or root._saved_reduction != 1:
-        return None
-    scores = root._saved_self
-    return math.log(scores.shape[1 if scores.dim() > 1 else 0])
-
-
-def _dtype_of(node: Any) -> torch.dtype | None:
-    try:
-        return node._input_metadata[0].dtype
-    except Exception:
-        return None
-
-
-def _was_given_broken(node: _Node) -> bool:
-    """Whether it was given NaN or Inf, by something outside the graph if it is the first."""
-    operands = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
-    return not all(map(is_finite, operands))
-
-
-def _is_broken_loss(node: _Node) -> bool:
-    weight, result = node.saved.get("total_weight"), node.saved.get("result0")
-    if weight is not None and node.number_of("reduction") == 1:
-        return bool((weight == 0).any())
-    return result is not None and not is_finite(result)
-
-
-def _is_broken_backward(node: _Node) -> bool:
-    """Whether its derivative is not finite at what it was given."""
-    saved = node.saved
-    given, other, result = saved.get("self"), saved.get("other"), saved.get("result")
-    if node.kind == "sqrt" and result is not None:
-        return not is_finite(1 / result if node.name == "sqrt" else result)
-    if node.kind == "division":
-        inverse = result if other is None else 1 / other
-        return inverse is not None and not is_finite(inverse * inverse)
-    if given is None:
-        return result is not None and not is_finite(result)
-    if node.kind == "log":
-        return not is_finite(1 / (given + 1 if node.name == "log1p" else given))
-    if node.kind == "power" and node.name == "pow":
-        exponent = node.number_of("exponent")
-        slope = torch.as_tensor(exponent * torch.pow(given, exponent - 1))
-        return not is_finite(slope) and not (isinstance(exponent, (int, float)) and not exponent)
-    if node.kind == "inverse-trigonometric":
-        return node.name != "atan" and bool((given.abs() >= 1).any())
-    return has_nan(given) or (result is not None and not is_finite(result))

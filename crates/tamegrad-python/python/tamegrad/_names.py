@@ -1,8 +1,9 @@
-"""Names of parameters and modules, without what wrappers put before them."""
+"""Names of parameters, modules and classes, without what wrappers put before them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,11 @@ def plain(name: str) -> str:
     """A dotted path without the parts that DDP, FSDP, ``torch.compile`` and checkpointing add."""
     parts = [part for part in name.split(".") if part not in _WRAPPERS]
     return ".".join(parts)
+
+
+def class_name(value: Any) -> str:
+    """The class of a value, with its module."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

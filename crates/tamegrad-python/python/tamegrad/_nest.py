@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ._names import class_name
 from ._safetensors import size_of, why_not
 
 _DEPTH_MAX = 32
@@ -34,7 +35,7 @@ class Lost:
         self.why = why
 
     def __repr__(self) -> str:
-        return f"<not kept: {self.why}>"
+        return f"<not saved: {self.why}>"
 
 
 class Fields(tuple):
@@ -83,7 +84,7 @@ class Nest:
             return self._node(path, value, depth)
         except Exception as error:
             # A library's container may do anything when it is read.
-            return self._lose(path, f"{_kind(value)}: {type(error).__name__}")
+            return self._lose(path, f"{class_name(value)}: {type(error).__name__}")
 
     def _node(self, path: str, value: Any, depth: int) -> dict[str, Any]:
         if isinstance(value, torch.Tensor):
@@ -112,7 +113,7 @@ class Nest:
         if _is_of_numpy(value):
             array = torch.from_numpy(sys.modules["numpy"].array(value, order="C"))
             return {"array": self._tensor(path, array)}
-        return self._lose(path, _kind(value))
+        return self._lose(path, class_name(value))
 
     def _object(self, path: str, value: Any, names: list[str], depth: int) -> dict[str, Any]:
         held = {n: self._take(f"{path}.{n}", getattr(value, n, None), depth + 1) for n in names}
@@ -126,7 +127,7 @@ class Nest:
         if name is None:
             size = size_of(tensor)
             if self.bytes + size > self._bytes_max:
-                over = f"{_mib(size)}, above the {_mib(self._bytes_max)} in all that are kept"
+                over = f"{_mib(size)}, above the limit of {_mib(self._bytes_max)} in all"
                 return self._lose(path, f"a tensor of {over}")
             self.bytes += size
             name = self._names[id(tensor)] = f"t{len(self.tensors)}"
@@ -285,10 +286,6 @@ def _plain(value: Any) -> dict[str, Any]:
 def _is_of_numpy(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic))
-
-
-def _kind(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _mib(size: int) -> str:

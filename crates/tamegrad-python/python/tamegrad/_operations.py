@@ -85,8 +85,8 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Operation:
-    """The operation that made the first value that is not finite."""
+class MeasuredOperation:
+    """An operation with what it was given and made: that of the first value that is not finite."""
 
     kind: str
     name: str

@@ -43,6 +43,11 @@ def resolved(optimizer: Any) -> list[torch.optim.Optimizer]:
     )
 
 
+def parameters_in(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The parameters of an optimizer, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether its step cannot be taken without a closure, as that of LBFGS."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")

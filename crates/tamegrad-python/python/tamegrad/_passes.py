@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,27 +15,23 @@ from . import _backward, _gradients
 from ._calls import Call, CarriedState, tensors_of
 from ._core import Guard as Core
 from ._core import Scan, Trace
-from ._finder import Finder, next_node
-from ._inspection import nonfinite_rows
+from ._finder import next_node
+from ._logged import Logged, add_loss
 from ._loss_graph import LossGraph
 from ._names import wrappers
 from ._numbers import Numbers, merged, with_zeros
-from ._operations import Labels, Operation, TargetRange, is_finite
 from ._probes import Probes
 from ._ranks import Ranks
-from ._repeat import Moved, StepFn, repeat, repeat_step
+from ._repeat import StepFn
+from ._replay import Replay
 from ._taps import Taps, compiled_call, is_plain_call
 from ._telling import Teller
 
 _CPU = torch.device("cpu")
-_LOSSES_MAX = 1024
-"""Losses of micro-batches that are kept for one step."""
 _CALLS_MAX = 16
 """Calls by the loop that are kept for one step."""
 _REPLAYS_MAX = 5
 """Calm passes of a compiled model that are run again, for a history of gains."""
-
-NamedInputs = list[tuple[str, Numbers]]
 
 
 class Passes:
@@ -50,26 +47,14 @@ class Passes:
         on_error: Callable[[Exception], None],
     ) -> None:
         self.probes = Probes(model)
+        self.replay = Replay(self.probes, teller)
         self.calls: list[Call] = []
         """What the loop has called since the last step, as far as it is kept."""
         self.trace: Trace | None = None
         self.count = 0
         """Backward passes of this step, as far as they came through calls of the model."""
         self.loss_graph = LossGraph()
-        self.operation: Operation | None = None
-        """What has made the first value that is not finite, found after an alarm."""
-        self.labels: Labels | None = None
-        self.target_range: TargetRange | None = None
-        self.norm_of_one: float | None = None
-        """Norm of the gradients of the pass that was repeated last."""
-        self.rows_before: dict[str, tuple[list[int], int]] = {}
-        """Rows that are not finite of what was logged before the run was interrupted."""
-        self.batch: Any = None
-        """What the loop says that this step is made from."""
-        self._holds_batch = False
-        self._finder: Finder | None = None
-        self._outputs_are_finite = False
-        """Whether the outputs of the pass that was repeated last are."""
+        self.logged = Logged()
         self._start = 0
         """The number of the first node of the call at hand."""
         self._listens = watches
@@ -79,7 +64,6 @@ class Passes:
         self._model = model
         self._wrappers = wrappers(model)
         self._ranks = ranks
-        self._teller = teller
         self._watches = watches
         self._on_error = on_error
         self._taps = Taps(self)
@@ -91,16 +75,12 @@ class Passes:
         that serves the model meanwhile is not looked at."""
         self._has_stepped = False
         self._is_on = False
-        self._is_repeating = False
         self._replays = 0
-        self._can_repeat = True
         self._carried = CarriedState()
         self._holds_broken = False
         """Whether the calls are kept that made a loss that is not finite."""
-        self._losses: list[Any] = []
         self._is_own = False
         """Whether one of them was logged after a call of the model, so that they are of this step."""
-        self._model_losses: list[Any] = []
         self._broken_loss: float | None = None
         """A loss of this step that is not finite, seen before its backward pass."""
         self._has_told_broken = False
@@ -112,10 +92,7 @@ class Passes:
         """Whether steps have come and no call of the model was seen."""
         self.tells_loss = False
         """Whether the model's output holds its loss."""
-        self._metric: Any = None
-        self._data: torch.Tensor | Numbers | None = None
-        self._targets: torch.Tensor | Numbers | None = None
-        self._batch = Scan()
+        self._scan = Scan()
         self._inputs: dict[str, list[Numbers]] = {}
         """Numbers of the inputs of micro-batches whose calls are not kept."""
 
@@ -177,9 +154,9 @@ class Passes:
         if outer:
             self._thread = threading.get_ident()
         try:
-            if self._finder is not None:
-                self._finder.enter(self.probes.names.get(module, ""))
-            if outer and not self._is_repeating:
+            if self.replay.finder is not None:
+                self.replay.finder.enter(self.probes.names.get(module, ""))
+            if outer and not self.replay.is_running:
                 self._begin_call(module, args, kwargs)
             if self.probes.armed:
                 self.probes.enter(module, args, kwargs, outer)
@@ -190,11 +167,11 @@ class Passes:
         """After a module's call."""
         self._depth -= 1
         try:
-            if self._finder is not None:
-                self._finder.leave()
+            if self.replay.finder is not None:
+                self.replay.finder.leave()
             if self.probes.armed:
                 self.probes.leave(module, args, kwargs, output)
-            if self._depth == 0 and not self._is_repeating:
+            if self._depth == 0 and not self.replay.is_running:
                 self._end_call(module, output)
         except Exception as error:
             self._on_error(error)
@@ -202,8 +179,8 @@ class Passes:
     def abandon(self) -> None:
         """In place of ``leave`` when a call has raised."""
         self._depth = max(self._depth - 1, 0)
-        if self._finder is not None:
-            self._finder.leave()
+        if self.replay.finder is not None:
+            self.replay.finder.leave()
 
     def _begin_call(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._entries.add(module)
@@ -232,7 +209,7 @@ class Passes:
         loss = _loss_in(output)
         if loss is not None:
             self.tells_loss = True
-            self._keep(self._model_losses, loss)
+            self._keep(self.logged.model_losses, loss)
 
     def _absorb(self) -> None:
         """Keeps of a micro-batch that is over the numbers of its inputs, where reading them waits for
@@ -252,23 +229,21 @@ class Passes:
     def _keep(self, losses: list[Any], loss: Any) -> float | None:
         """Keeps the loss of a pass, and its calls for the step when it is broken; gives its value. What
         a device holds is not waited for."""
-        value = self._batch.number(loss)
+        value = self._scan.number(loss)
         if value is None and isinstance(loss, torch.Tensor):
             loss = loss.detach()
         if value is None and getattr(loss, "device", _CPU) == _CPU:
             value = float(loss)
         if value is not None:
             self._holds_broken |= bool(self.calls) and not math.isfinite(value)
-        losses.append(loss if value is None else value)
-        if len(losses) > _LOSSES_MAX:
-            del losses[0]
+        add_loss(losses, loss if value is None else value)
         return value
 
     def see_backward(self, root: torch.Tensor, *, is_alone: bool) -> None:
         """Looks at a loss whose backward pass is about to begin, whoever logs it and when, unless it is
         that of another guard's model."""
         is_own = self.calls and threading.get_ident() == self._thread
-        if not self._is_on or self._is_repeating or not is_own or root.numel() != 1:
+        if not self._is_on or self.replay.is_running or not is_own or root.numel() != 1:
             return
         try:
             if not is_alone and not self.loss_graph.is_of_call(root):
@@ -283,29 +258,22 @@ class Passes:
 
     def log(self, loss: Any, metric: Any, inputs: Any, targets: Any, batch: Any = None) -> None:
         """Keeps what was logged for the step at hand."""
-        if batch is not None and not self._holds_batch:
-            self.batch = batch
+        self.logged.keep(metric, inputs, targets, batch)
         if loss is not None:
-            value = self._keep(self._losses, loss)
+            value = self._keep(self.logged.losses, loss)
             self._is_own |= bool(self.calls)
             is_broken = value is not None and not math.isfinite(value)
             if is_broken and self._has_told_broken:
-                del self._losses[-1]
+                del self.logged.losses[-1]
             else:
                 self.loss_graph.see(loss, value)
                 # Of several, the batch whose loss is broken is the one to look into.
-                self._holds_batch |= is_broken
-        if metric is not None:
-            self._metric = metric.detach() if isinstance(metric, torch.Tensor) else metric
-        if targets is not None and targets.is_floating_point():
-            self._targets = targets.detach()
-        if inputs is not None:
-            self._data = inputs.detach()
+                self.logged.holds_batch |= is_broken
 
     def take_logged(self, nonfinite: int) -> dict[str, Any]:
         """What is known of the step at hand, whose gradients have so many elements that are not
         finite; what was logged is used up."""
-        losses = self._losses or self._model_losses
+        losses = self.logged.losses or self.logged.model_losses
         # The loop may have left out an earlier one, and cleared its gradients.
         is_seen = self._broken_loss is not None and (nonfinite or self._ends_broken)
         self._has_told_broken = bool(is_seen and not (losses and self._is_own))
@@ -313,9 +281,7 @@ class Passes:
             losses = [self._broken_loss]
         constant_loss = self._constant_loss(losses)
         self.forget_losses()
-        metric, self._metric = self._metric, None
-        given, self._data = self._data, None
-        targets, self._targets = self._targets, None
+        metric, given, targets = self.logged.take()
         # Broken inputs under gradients that are not: a step that a GradScaler has left out.
         is_of_step = not self._holds_broken or nonfinite
         inputs: list[tuple[str, Any]] = [] if given is None else [("inputs", given)]
@@ -346,17 +312,17 @@ class Passes:
 
     def take_losses(self) -> list[Any]:
         """The losses that were logged since the step; they are used up."""
-        losses, self._losses = self._losses, []
+        losses, self.logged.losses = self.logged.losses, []
         return losses
 
     def forget_losses(self) -> None:
         """Lets go of the losses of a step."""
-        self._losses, self._model_losses, self._is_own = [], [], False
+        self.logged.losses, self.logged.model_losses, self._is_own = [], [], False
         self._broken_loss, self._ends_broken = None, False
 
     def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""
-        self.rows_before = {}
+        self.logged.rows_before = {}
         self._holds_broken = False
         self.end_losses()
         self.sees_nothing = not self._has_seen_calls
@@ -372,10 +338,11 @@ class Passes:
     def end_losses(self) -> None:
         """Lets go of the losses of a step, their graphs, and its batch."""
         self.loss_graph.end()
-        self.batch, self._holds_batch, self.count = None, False, 0
+        self.logged.end_batch()
+        self.count = 0
         self._listens = False
 
-    def named_inputs(self, inputs: list[tuple[str, Any]]) -> NamedInputs:
+    def named_inputs(self, inputs: list[tuple[str, Any]]) -> list[tuple[str, Numbers]]:
         """The numbers of each input, those of several passes together."""
         parts: dict[str, list[Numbers]] = {}
         for name, tensor in inputs:
@@ -398,11 +365,11 @@ class Passes:
         if tensor is None or isinstance(tensor, tuple):
             # A tuple is what was logged before the run was interrupted.
             return tensor
-        numbers = self._batch.numbers_of(tensor)
+        numbers = self._scan.numbers_of(tensor)
         if numbers is not None:
             return numbers
         dense, missing = _gradients.values_of(tensor.detach())
-        numbers = _gradients.numbers_of(self._batch, dense)
+        numbers = _gradients.numbers_of(self._scan, dense)
         return None if numbers is None else with_zeros(numbers, missing)
 
     # --- layers --------------------------------------------------------------------------------
@@ -435,36 +402,10 @@ class Passes:
         """What is seen of the layers when the latest pass is run again, and of the gradients of these
         parameters; ``finds`` looks for the operation that made what is not finite as well. Among several
         ranks all must call it."""
-        trace, self.norm_of_one = None, None
-        if self.calls and self._can_repeat:
-            self._is_repeating = True
-            self._finder = Finder() if finds else None
-            self._taps.set({*self._entries, *self.probes.names})
-            try:
-                trace, found, moved = repeat(
-                    self.probes, self.calls, finder=self._finder, parameters=parameters
-                )
-                if found:
-                    self.norm_of_one = float(nn.utils.get_total_norm(found))
-                self._tell_moved(moved)
-                if self._finder is not None:
-                    # A pass that depends on what it changes may have given other outputs before.
-                    self._outputs_are_finite = self._finder.outputs_are_finite and not moved
-            except Exception as error:
-                self._can_repeat = False
-                known = [
-                    is_known for call in self.calls for is_known in call.finite_outputs().values()
-                ]
-                self._outputs_are_finite = bool(known) and all(known)
-                self._teller.warn(
-                    f"a pass could not be repeated to see its layers ({error}); from now on they are "
-                    "sampled only every trace_every steps"
-                )
-            finally:
-                self._is_repeating = False
-                self._taps.set(self._entries)
-                self._take_found()
-                self._finder = None
+        self.replay.norm_of_one, trace = None, None
+        if self.calls and self.replay.is_possible:
+            with self._all_layers_tapped():
+                trace = self.replay.run_pass(self.calls, finds=finds, parameters=parameters)
         return self._ranks.combine_trace(trace)
 
     def repeat_step(
@@ -472,97 +413,41 @@ class Passes:
     ) -> None:
         """Looks for the operation in the whole step, its loss as well, which is run again on the batch
         that was logged."""
-        if self.batch is None or not self._can_repeat:
-            return
-        self._is_repeating = True
-        self._finder = finder = Finder()
+        if self.logged.batch is not None and self.replay.is_possible:
+            with self._all_layers_tapped():
+                self.replay.run_step(step_fn, self._model, self.logged.batch, parameters, scale)
+
+    @contextlib.contextmanager
+    def _all_layers_tapped(self) -> Iterator[None]:
         self._taps.set({*self._entries, *self.probes.names})
         try:
-            moved = repeat_step(
-                step_fn, self._model, self.batch, finder=finder, parameters=parameters, scale=scale
-            )
-            self._tell_moved(moved)
-        except Exception as error:
-            self._teller.warn(f"the step could not be repeated to find what broke ({error})")
+            yield
         finally:
-            self._is_repeating = False
             self._taps.set(self._entries)
-            self._take_found()
-            self._finder = None
-
-    def search_loss(self, *, loss_is_finite: bool) -> None:
-        """Looks for the operation in the graph of the logged loss, where the pass of the model is not
-        what broke."""
-        graph = self.loss_graph
-        self.labels = self.labels or graph.labels
-        self.target_range = self.target_range or graph.target_range
-        gradients = [gradient for call in self.calls for gradient in call.gradients.values()]
-        breaks_here = not loss_is_finite or not all(map(is_finite, gradients))
-        if self.operation is None and self.calls and self._outputs_are_finite and breaks_here:
-            self.operation = graph.culprit(is_finite=loss_is_finite)
 
     def search_again(self) -> None:
         """Keeps of the coming step what the graph of its loss can tell."""
         self._listens = True
         self.loss_graph.look_again()
 
-    def _take_found(self) -> None:
-        finder = self._finder
-        if finder is not None:
-            self.operation = finder.operation or self.operation
-            self.labels = finder.labels or self.labels
-            self.target_range = finder.target_range or self.target_range
-
-    def _tell_moved(self, moved: Moved) -> None:
-        if moved:
-            self._can_repeat = False
-            self._teller.warn(
-                f"a pass of the model has side effects: it changes {moved.words()}. The repeated pass "
-                "was undone, no further pass is repeated, and from now on layers are sampled only every "
-                "trace_every steps"
-            )
-
     # --- the state -----------------------------------------------------------------------------
 
     def state(self, *, has_core: bool) -> dict[str, Any]:
         """The entries of the guard's state that are known here."""
         modules, calls = self.probes.places() if has_core else ([], [])
-        listed = [self.numbers(tensor) for tensor in (self._data, self._targets)]
-        inputs, targets = (None if numbers is None else list(numbers) for numbers in listed)
         return {
             "modules": modules,
             "calls": calls,
             "replays": self._replays,
-            "loss": mean(self._losses, 0),
-            "metric": None if self._metric is None else float(self._metric),
-            "inputs": inputs,
-            "targets": targets,
-            "rows": [[name, count, rows] for name, rows, count in self._logged_rows()],
+            **self.logged.state(self.numbers),
         }
-
-    def _logged_rows(self) -> list[tuple[str, list[int], int]]:
-        """The rows that are not finite of what was logged for the step to come."""
-        logged = (("inputs", self._data), ("targets", self._targets))
-        found = [
-            (name, *nonfinite_rows(tensor))
-            for name, tensor in logged
-            if isinstance(tensor, torch.Tensor)
-        ]
-        before = [(name, *rows) for name, rows in self.rows_before.items()]
-        return before + [row for row in found if row[2]]
 
     def restore(self, entries: dict[str, Any]) -> None:
         """Takes the entries of a state that was checked."""
         self._replays = entries["replays"]
-        self._losses = [] if entries["loss"] is None else [entries["loss"]]
-        self._metric = entries["metric"]
-        self._data, self._targets = (
-            None if numbers is None else tuple(numbers)
-            for numbers in (entries["inputs"], entries["targets"])
-        )
         self.end()
-        self.rows_before = {name: (rows, count) for name, count, rows in entries["rows"]}
-        self.operation, self.labels, self.target_range = None, None, None
+        self.logged.restore(entries)
+        self.replay.forget()
         # The lines of the loss are learnt anew.
         self.loss_graph.end()
         self.loss_graph, self._listens = LossGraph(), self._watches
@@ -576,15 +461,6 @@ class Passes:
             self.arm_first()
         else:
             self.arm(core, step)
-
-
-def mean(losses: list[Any], nonfinite: int) -> float | None:
-    """The mean loss of the micro-batches of a step whose gradients have so many elements that are not
-    finite. Without any, a loss that is not finite is of a step that a ``GradScaler`` has left out."""
-    known = [float(loss) for loss in losses]
-    finite = [loss for loss in known if math.isfinite(loss)]
-    counted = finite if finite and not nonfinite else known
-    return sum(counted) / len(counted) if counted else None
 
 
 def _loss_in(output: Any) -> torch.Tensor | None:

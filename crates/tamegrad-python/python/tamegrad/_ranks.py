@@ -231,6 +231,11 @@ class Ranks:
         return moved.to("cpu")
 
 
+def local_shard(tensor: torch.Tensor) -> torch.Tensor:
+    """The shard of a sharded tensor that is on this rank; any other tensor as it is."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
 def rank_and_size(group: Any) -> tuple[int, int]:
     """The rank of this process among those of a group, of all if none is given, and their number."""
     if not (dist.is_available() and dist.is_initialized()):

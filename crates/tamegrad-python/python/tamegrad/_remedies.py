@@ -212,7 +212,7 @@ def add_norm(
     ``before`` the activation: the layer's output is normalised; ``after`` it: the input of the next
     layer. The norm is a submodule of its layer. A convolution gets group norm with one group for layer and
     RMS norm. Create a new optimizer afterwards, because an existing one does not know the new
-    parameters. Raises ``ValueError`` if there are less than two such layers.
+    parameters. Raises ``ValueError`` if there are fewer than two such layers.
     """
     for name, value, names in (
         ("kind", kind, ("batch", "layer", "rms")),
@@ -266,7 +266,7 @@ def _normalise_input(layer: nn.Module, inputs: tuple) -> tuple:
 
 def add_residual(model: nn.Module) -> int:
     """Adds its input to the output of every linear layer that keeps its width (He et al. 2016), in
-    place. Returns how many layers have got a skip connection.
+    place. Returns the number of skip connections.
 
     Raises ``ValueError`` if no layer keeps its width.
     """
@@ -283,11 +283,11 @@ def _add_input(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.T
 
 
 def replace_activations(model: nn.Module, path: str | None = None) -> int:
-    """Replaces activations of one's own with ``nn.ReLU``, in place: the module at a path, or the one
-    after the layer at it, or every module without parameters that is none of torch's own. Returns how
+    """Replaces custom activations with ``nn.ReLU``, in place: the module at a path, or the one after
+    the layer at that path, or every module without parameters that is not one of torch's. Returns how
     many were replaced.
 
-    Raises ``ValueError`` if there is none: an activation that is a function stands in the model's code.
+    Raises ``ValueError`` if there is none: an activation that is a function is part of the model's code.
     """
     names = [name for name, module in model.named_modules() if name and _is_own(module)]
     if path is not None:
@@ -300,7 +300,7 @@ def replace_activations(model: nn.Module, path: str | None = None) -> int:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, nn.ReLU())
     if not names:
-        raise ValueError("the model's activations are no modules of their own")
+        raise ValueError("the model's activations are not modules")
     return len(names)
 
 

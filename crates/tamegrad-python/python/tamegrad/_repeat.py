@@ -30,7 +30,7 @@ def repeat(
     finder: Finder | None = None,
     parameters: Sequence[torch.Tensor] = (),
 ) -> tuple[Trace | None, list[torch.Tensor], Moved]:
-    """Runs these calls again, forward and back from the gradients that came to their outputs; gives
+    """Runs these calls again, forward and back from the gradients that came to their outputs; returns
     what was seen of the layers and the gradients of the parameters.
 
     Parameters, their gradients, buffers, random states and the state that the modules hold are left as
@@ -56,7 +56,7 @@ def repeat(
                     output = run(*call.args, **call.kwargs)
                 if not call.agrees_with(output):
                     raise RuntimeError(
-                        "run again, it is finite where it was not, or the other way round"
+                        "the repeated pass is finite where the first one was not, or the other way round"
                     )
                 given_out.append(output)
                 for place, tensor in enumerate(tensors_of(output)):

@@ -42,7 +42,7 @@ _ALIGNMENT = 8
 def why_not(tensor: torch.Tensor) -> str | None:
     """Why a tensor cannot be kept, in words; ``None`` if it can."""
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
-        return f"a {type(tensor).__name__}, which stands for other tensors"
+        return f"a {type(tensor).__name__}, which wraps other tensors"
     if tensor.device.type == "meta":
         return "a tensor without memory"
     if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized:

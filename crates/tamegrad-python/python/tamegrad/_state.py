@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ._ranks import local_shard
 from ._versions import keeping_versions
 
 
@@ -66,7 +67,7 @@ class StateCopy:
     @torch.no_grad()
     def restore(self) -> None:
         """Puts the copied state back, in place."""
-        live = [_local(tensor) for tensor in self._live]
+        live = [local_shard(tensor) for tensor in self._live]
         with keeping_versions(live):
             _copy([tensor.detach() for tensor in live], self._saved)
         for optimizer, states, groups in zip(
@@ -118,12 +119,7 @@ def cloned(value: Any) -> Any:
 
 def _copy(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
     if targets:
-        torch._foreach_copy_([_local(t) for t in targets], [_local(s) for s in sources])
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """The shard of a sharded tensor."""
-    return getattr(tensor, "_local_tensor", tensor)
+        torch._foreach_copy_([local_shard(t) for t in targets], [local_shard(s) for s in sources])
 
 
 def random_state() -> dict[str, Any]:

@@ -10,17 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import _checkpoint, _clipping, _device, _gradients, _lag, _layout, _ranks
+from . import _checkpoint, _clipping, _device, _gradients, _layout, _ranks
+from ._after_alarm import AfterAlarm
 from ._amp import Scaling
-from ._calls import floats
 from ._core import Guard as Core
 from ._core import Scan
 from ._hidden import HiddenGradients
 from ._incident_writer import Incidents, Place
-from ._inspection import Accumulation, Inspection
-from ._numbers import merged
-from ._optimizer_facts import broken_division
-from ._passes import Passes, mean
+from ._logged import mean
+from ._passes import Passes
 from ._rate import Rate, rate_of
 from ._repeat import StepFn
 from ._snapshots import Snapshots
@@ -29,8 +27,6 @@ from ._telling import Teller
 from ._update import UpdateWatch
 from ._watched import Watched
 
-_INSPECTIONS_MAX = 2
-"""Steps after an alarm in which an operation is looked for."""
 Clip = Callable[[list[float] | None], None]
 """Clips the gradients; it is given the factor of each tensor by which the core has them scaled."""
 
@@ -62,11 +58,6 @@ class Steps:
         """The core's guard, from the first pass on, which shows the layers."""
         self.step = Step(0)
         self.should_stop = False
-        self.culprits: list[int] = []
-        self.inspection = Inspection()
-        """What was found after an alarm with something that is not finite."""
-        self._step_fn = step_fn
-        self._inspections = 0
         self.ceiling = _clipping.Ceiling()
         self.scan = Scan()
         self.scaling = Scaling(scaler, watched.optimizers, watched.parameters)
@@ -80,6 +71,9 @@ class Steps:
             )
         watches = options["mode"] != "off"
         self.passes = Passes(model, self._ranks, teller, watches=watches, on_error=on_error)
+        self.after_alarm = AfterAlarm(
+            watched, self.passes, self.scan, self.scaling, self._ranks, teller, step_fn
+        )
         self.update = UpdateWatch(
             watched.parameters,
             watched.optimizers,
@@ -87,7 +81,7 @@ class Steps:
             scaling=self.scaling,
             samples=self._rows is None,
         )
-        self.update.before_undo = self._look_into_update
+        self.update.before_undo = lambda: self.after_alarm.see_update(self.core)
         self._snapshots = Snapshots(
             watched,
             model,
@@ -100,7 +94,6 @@ class Steps:
         self._rate = Rate()
         self._hidden = HiddenGradients()
         self.incidents = Incidents(model, incidents, process_group, teller)
-        self._culprits_sought = False
         self._awaited: tuple[Step, dict[str, Any]] | None = None
         """A deferred step, and what was logged for it."""
 
@@ -301,7 +294,7 @@ class Steps:
         if self.core.wants_elasticities():
             self.core.observe_elasticities(self._elasticities(loss))
         if self.core.is_alarmed():
-            self._look_into_alarm(step, loss, own_loss, inputs, seen)
+            self.after_alarm.look(self.core, step, loss, own_loss, inputs, seen)
             self.incidents.see_alarm(self, step, own_loss, seen["calls"])
         return None if decision is None else self._carry_out(step, decision)
 
@@ -320,94 +313,6 @@ class Steps:
             return found if math.isfinite(found) else None
 
         return [elasticity(parameter) for parameter in self._watched.parameters]
-
-    def _look_into_alarm(
-        self,
-        step: Step,
-        loss: float | None,
-        own_loss: float | None,
-        inputs: Any,
-        seen: dict[str, Any],
-    ) -> None:
-        """Measures what is worth its time after an alarm only."""
-        assert self.core is not None
-        if self.core.wants_lag() and not self._culprits_sought:
-            self._culprits_sought = True
-            largest = merged(numbers for _, numbers in inputs)
-            self.culprits = self._ranks.culprits(own_loss, largest, self.passes.calls)
-            if self.culprits and self._teller.recording is not None:
-                self._teller.recording.name_ranks(step.number, self.culprits)
-        self._inspect(step, loss, seen)
-        if self.core.wants_lag():
-            watched = self._watched
-            self.core.observe_lag(_lag.second_moment_lag(watched.parameters, watched.optimizers))
-        broken = self.passes.broken_state() if step.nonfinite else None
-        if broken is not None:
-            self._teller.warn(
-                f"step {step.number}: the state `{broken}` that the loop carries from pass to "
-                "pass is not finite, so every pass that uses it ends in NaN; reset it",
-                once_for="carried",
-            )
-
-    def _inspect(self, step: Step, loss: float | None, seen: dict[str, Any]) -> None:
-        """Repeats the pass with a look at every layer, on the same inputs, where the core wants that;
-        and at every operation, after the first alarm with something that is not finite."""
-        assert self.core is not None
-        is_finite = loss is None or math.isfinite(loss)
-        # Ranks repeat their passes together, so that none may stop when it alone has found something.
-        is_known = self.core.knows_operation() and self._ranks.size == 1
-        tries = _INSPECTIONS_MAX if self._ranks.size == 1 else 1
-        finds = (step.nonfinite or not is_finite) and not is_known and self._inspections < tries
-        wants_trace = self.core.wants_repeated_trace()
-        passes, parameters = self.passes, self._watched.parameters
-        if not finds and not wants_trace:
-            return
-        trace = passes.repeated(finds=bool(finds), parameters=parameters)
-        if trace is not None and wants_trace:
-            self.core.observe_trace(trace)
-        self._see_accumulation()
-        if finds:
-            self._inspections += 1
-            self._look_for_operation(is_finite, seen)
-        self.core.observe_inspection(self.inspection.agreed(self._ranks))
-
-    def _look_for_operation(self, loss_is_finite: bool, seen: dict[str, Any]) -> None:
-        passes, found = self.passes, self.inspection
-        # Ranks would have to do it together, and may not all know the batch.
-        is_alone = self._ranks.size == 1
-        if passes.operation is None and self._step_fn is not None and is_alone:
-            passes.repeat_step(self._step_fn, self._watched.parameters, self.scaling.scale())
-        passes.search_loss(loss_is_finite=loss_is_finite)
-        found.operation = passes.operation
-        found.labels, found.target_range = passes.labels, passes.target_range
-        found.see_rows([*seen["inputs"], ("targets", seen["targets"])])
-        found.take_rows(passes.rows_before)
-        found.see_rows(floats([("batch", passes.batch)]))
-        if found.operation is None:
-            passes.search_again()
-        if self._inspections == 1:
-            # What is broken before the first update from a broken gradient, an update has broken.
-            self._look_into_update()
-
-    def _see_accumulation(self) -> None:
-        passes = self.passes
-        count = passes.count + any(call.gradients for call in passes.calls)
-        norm = (passes.norm_of_one or math.nan) / self.scaling.scale()
-        # Of a module that is called several times in a pass only one call is repeated.
-        called = [call.module for call in passes.calls]
-        is_whole = len(called) == len(set(called))
-        if is_whole and math.isfinite(norm) and self.inspection.accumulation is None:
-            self.inspection.accumulation = Accumulation(count, norm, self.scan.norm())
-
-    def _look_into_update(self) -> None:
-        """Keeps why an update from finite gradients was not finite."""
-        if self.inspection.division is None:
-            watched = self._watched
-            found = broken_division(watched.parameters, watched.optimizers)
-            self.inspection.division = found
-            # The shards of other ranks may tell something else.
-            if found is not None and self.core is not None and self._ranks.size == 1:
-                self.core.observe_inspection(self.inspection)
 
     def _carry_out(self, step: Step, decision: Any) -> list[float] | None:
         if decision.stop and not self.should_stop:
@@ -478,7 +383,7 @@ class Steps:
             was_undone = True
             self._snapshots.restore_calm()
         elif not step.nonfinite and self.core.finding_count() > self._teller.told:
-            self._look_into_update()
+            self.after_alarm.see_update(self.core)
         self._snapshots.keep_calm()
         if self.core.is_alarmed():
             self.incidents.see_alarm(self, step, None, is_before=was_undone)
@@ -513,9 +418,7 @@ class Steps:
             "core": None if self.core is None else self.core.state(),
             "step": self.step.number,
             "should_stop": self.should_stop,
-            "culprits": list(self.culprits),
-            "culprits_sought": self._culprits_sought,
-            "inspections": self._inspections,
+            **self.after_alarm.state(),
             **self.passes.state(has_core=self.core is not None),
         }
 
@@ -538,12 +441,8 @@ class Steps:
         self._teller.told = 0 if core is None else core.finding_count()
         self.step = Step(entries["step"])
         self.should_stop = entries["should_stop"]
-        self.culprits = list(entries["culprits"])
-        self._culprits_sought = entries["culprits_sought"]
-        self._inspections, self.inspection = entries["inspections"], Inspection()
         self.passes.restore(entries)
-        if self._inspections and core is not None and not core.knows_operation():
-            self.passes.search_again()
+        self.after_alarm.restore(entries, core)
         self.update.forget()
         self._awaited = None
         self._snapshots.forget()

@@ -57,28 +57,28 @@ def watch(
     is an optimizer that replaces it. An earlier guard of the same parameters is detached.
     ``scheduler`` and ``scaler`` are rewound too; ``on_rewind(step)`` is called so that the data can
     follow. ``on_finding`` is called with every sign that fires, ``loggers`` every ``log_every`` steps.
-    An error inside tamegrad ends the watching, never the training, unless ``strict`` is set: the error
-    is logged to the logger ``tamegrad``, and the diagnosis begins with it.
+    Unless ``strict`` is set, an error inside tamegrad never stops the training: the guard stops watching,
+    the error goes to the logger ``tamegrad``, and the diagnosis begins with it.
 
     ``run`` is a folder in which the run is recorded while it goes on, for ``tamegrad diagnose``, ``watch``
-    and ``export``. If it holds a run already, ``if_run_exists`` says what to do: ``"number"`` writes to
-    the next free name (``x-2``; :attr:`Guard.run_folder` tells it), ``"overwrite"`` takes the place of
-    the earlier run when this one ends, and ``"resume"`` goes on with it. Raises ``OSError`` if nothing
-    can be written there; later, a disk that fails is warned of and never stops the training::
+    and ``export``. If it already holds a run, ``if_run_exists`` says what to do: ``"number"`` writes to
+    the next free name (``x-2``, see :attr:`Guard.run_folder`), ``"overwrite"`` replaces the earlier run
+    when this one ends, and ``"resume"`` continues it. Raises ``OSError`` if nothing can be written there.
+    If the disk fails later, you are warned, and the training goes on::
 
         guard = tamegrad.watch(model, optimizer, run="runs/first")
 
-    ``step_fn(model, batch)`` gives the loss of a batch, as the loop computes it, with its autocast if
-    there is any. If the batch of each step is logged too, the guard can run the whole step again after
-    an alarm, and name the line of the loss that made the first NaN or Inf; everything that this changes
-    is put back. With several ranks it is not used::
+    ``step_fn(model, batch)`` returns the loss of a batch as the loop computes it, including autocast. If
+    the batch of each step is logged too, the guard can run the whole step again after an alarm, and name
+    the line of the loss that made the first NaN or Inf; everything that this changes is put back. With
+    several ranks it is not used::
 
         guard = tamegrad.watch(model, optimizer, step_fn=lambda model, batch: loss_of(model, *batch))
         guard.log(loss=loss, batch=batch)
 
-    At the first alarm, the step is kept in ``incident-<step>`` of the run folder: batch, random states,
+    At the first alarm, the step is saved in ``incident-<step>`` of the run folder: batch, random states,
     parameters, optimizer state and settings, up to 256 MiB of each, so that :func:`load_incident` and
-    :func:`bisect` can repeat it. ``incidents`` is another folder for it, or ``False`` for none.
+    :func:`bisect` can rerun it. ``incidents`` names another folder for it; ``False`` switches it off.
 
     With several ranks (DDP, FSDP2), call this on every rank: the guards create a process group of
     their own with all ranks, unless ``process_group`` gives one. Rank 0 records the run of all.

@@ -117,7 +117,7 @@ class Operation:
     code: str | None
     """The text of that line."""
     text: str
-    """The whole in words."""
+    """All of it in words."""
 
     @classmethod
     def _of(cls, found: dict[str, Any]) -> Operation:
@@ -138,12 +138,12 @@ class Operation:
 
 
 class Report:
-    """A report of the core, as text (which IPython shows too) and as JSON."""
+    """A report of the core, as text (which IPython shows as well) and as JSON."""
 
     _core: Any
 
     def text(self, *, width: int = 100, colour: bool = False) -> str:
-        """The whole as lines of text."""
+        """The report as lines of text."""
         return self._core.text(width=width, colour=colour)
 
     def to_json(self) -> str:
@@ -151,7 +151,7 @@ class Report:
         return self._core.json()
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole as nested dictionaries and lists, in the schema of docs/json.md."""
+        """The report as nested dictionaries and lists, in the schema of docs/json.md."""
         return json.loads(self.to_json())
 
     def __str__(self) -> str:

@@ -58,7 +58,7 @@ class Guard:
         if self._watched.are_strange():
             teller.warn(
                 "the optimizer holds none of the model's parameters; was it made for another model, or "
-                "before this one was replaced? What it holds is watched under names like group0.0"
+                "before this one was replaced? Its parameters are watched under names like group0.0"
             )
         self._steps = Steps(
             model, self._watched, options=options, teller=teller, on_error=self._fail, **parts
@@ -185,16 +185,17 @@ class Guard:
         """Gives the guard what it cannot see: the training loss, a held-out metric (higher is
         better), regression targets.
 
-        A loss logged before ``optimizer.step()`` counts for that step, one logged after it for the
-        next, unless it is NaN or Inf and was seen at ``backward()``. If several are logged, for micro-batches whose gradients are accumulated, their mean
-        counts. A loss in the model's output, as in Transformers, is seen without logging. ``inputs``
-        are needed only if the data is not what the model is called with. ``batch``, which is kept until
-        the step ends, is what the guard's ``step_fn`` is given when it looks into an alarm.
-        What it was computed from is seen when ``backward()`` is called on it; if the gradients come from
-        ``torch.autograd.grad``, log it before that.
+        A loss logged before ``optimizer.step()`` counts for that step, and one logged after it for the
+        next, unless it is NaN or Inf and was seen at ``backward()``. If several losses are logged, for
+        micro-batches whose gradients are accumulated, their mean counts. A loss in the model's output, as
+        in Transformers, is seen without logging. The guard reads how the loss was computed when
+        ``backward()`` is called on it; if the gradients come from ``torch.autograd.grad``, log the loss
+        before that call. ``inputs`` are needed only if the data is not what the model is called with.
+        ``batch`` is kept until the step ends; the guard passes it to ``step_fn`` when it looks into an
+        alarm.
 
         Raises ``TypeError`` if a value is not a number or tensor, and ``ValueError`` if the loss has
-        several elements, or is none that a float holds; the guard then goes on as before.
+        several elements or does not fit into a float; the guard then goes on as before.
         """
         _checks.number("loss", loss)
         _checks.number("metric", metric)
@@ -212,7 +213,7 @@ class Guard:
         """The ranks whose own share of the batch caused the first alarm: its loss, its inputs or the
         gradient at the model's output was not finite, or far above that of the other ranks. Empty
         before an alarm, or if no rank stands out."""
-        return self._steps.culprits
+        return self._steps.after_alarm.culprits
 
     @property
     def sees_loss(self) -> bool:
@@ -226,16 +227,16 @@ class Guard:
 
     @property
     def incident_folder(self) -> Path | None:
-        """Where the step of the first alarm was kept, for :func:`tamegrad.load_incident`."""
+        """Where the step of the first alarm was saved, for :func:`tamegrad.load_incident`."""
         return self._steps.incidents.folder
 
     @torch.no_grad()
     def dump(self, folder: str | os.PathLike[str] | None = None, batch: Any = None) -> Path:
-        """Keeps the step at hand as it is kept at the first alarm: writes ``incident-<step>`` into a
-        folder, that of the run if none is given. Returns where it is.
+        """Saves the current step as at the first alarm: writes ``incident-<step>`` into a folder, by
+        default that of the run. Returns its path.
 
         ``batch`` is what your loss is computed from; without it, what the model was called with since
-        the last step is kept. The folder may contain private training data.
+        the last step is saved. The folder may contain private training data.
 
         Raises ``OSError`` if it cannot be written, and ``ValueError`` if there is no folder.
         """
@@ -244,10 +245,10 @@ class Guard:
     def bisect(
         self, step_fn: Callable[[nn.Module, Any], torch.Tensor], **options: Any
     ) -> Bisection:
-        """Repeats the step of the first alarm under other conditions: :func:`tamegrad.bisect` with what
-        was kept at the alarm, on copies of the model and its optimizers.
+        """Reruns the step of the first alarm under other conditions: :func:`tamegrad.bisect` with what
+        was saved at the alarm, on copies of the model and its optimizers.
 
-        Raises ``ValueError`` if no alarm was kept.
+        Raises ``ValueError`` if no alarm was saved.
         """
         return bisect_last(self._steps, step_fn, options)
 
@@ -268,8 +269,8 @@ class Guard:
         notes = [] if steps.ceiling.reached_at is None else [steps.ceiling.words()]
         if steps.passes.sees_nothing:
             notes.append(
-                "no call of the model was seen, so its data and layers are unknown: compile it before "
-                "tamegrad.watch, and pass watch the object that the loop calls"
+                "no call of the model was seen, so its data and layers are unknown: compile the model "
+                "before tamegrad.watch, and pass the object that the loop calls"
             )
         return Diagnosis(steps.core_or_new(), failure=self.failure, notes=notes)
 
@@ -288,9 +289,9 @@ class Guard:
         It holds what the guard has seen, found and done, its baselines and signs, in protect mode the
         learning rate, and what was logged for the next step. These are bytes, numbers, names and lists
         of them, always under the same keys, so that ``torch.save``,
-        ``torch.load(weights_only=True)`` and ``torch.distributed.checkpoint`` accept it. Snapshots to
-        rewind to are not included, nor is the graph of a loss: if one that was logged for the next step is
-        not finite, its operation is not looked for.
+        ``torch.load(weights_only=True)`` and ``torch.distributed.checkpoint`` accept it. It does not
+        include snapshots to rewind to, nor the graph of a loss: if a loss logged for the next step is not
+        finite, its operation is not looked for.
 
         Call it between two steps. With several ranks, all guards have the same state except for what
         was logged for the next step.
@@ -311,7 +312,7 @@ class Guard:
         self._steps.restore(state, is_attached=not self._detached)
 
     def close(self) -> None:
-        """Ends the watching: removes every hook, and ends the run if it is recorded. The diagnosis
+        """Stops watching: removes every hook, and ends the run if it is recorded. The diagnosis
         remains available.
 
         Without this call, a recorded run ends when its process ends or when model, optimizer and guard

@@ -1,1 +1,1 @@
-"""The search for the least change with which a user's own training does not explode."""
+"""The search for the smallest change that keeps a user's own training from exploding."""

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .. import _core
+
 
 class CannotApply(Exception):
-    """A change has no place in this objective; the text says why and what would help."""
+    """A change does not apply to this objective; the text says why and what would help."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,6 @@ class Case:
         """The first proposal of a kind."""
         return next((change for change in self.proposed if change.kind == kind), None)
 
-    def is_cause(self, *names: str) -> bool:
-        """Whether the best supported cause is one of these."""
-        return bool(self.causes) and self.causes[0] in names
+    def is_treated_by(self, remedy: str) -> bool:
+        """Whether a remedy of the core treats the best supported cause, as in ``tamegrad explain``."""
+        return bool(self.causes) and self.causes[0] in dict(_core.remedies())[remedy]

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     if found.is_fixed:
         return FIXED
-    # A training that learns nothing, and does not explode, is no explosion found.
+    # A training that learns nothing without exploding is not an explosion.
     return FOUND if found.given is not None and found.given.verdict in EXPLODING else FIXED
 
 
@@ -84,7 +84,7 @@ def load(target: str) -> Callable[[Any], Any]:
     found: Any = importlib.import_module(module_name)
     file = getattr(found, "__file__", None)
     if match["file"] and (file is None or Path(file).resolve() != path):
-        raise ValueError(f"{target}: {module_name} is the name of {file}; rename the file")
+        raise ValueError(f"{target}: the name {module_name} is taken by {file}; rename your file")
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
@@ -102,17 +102,20 @@ def _tell(outcome: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tamegrad fix",
-        description="Search the least change with which your own PyTorch training does not explode.",
-        epilog="The module is imported, so its script part must stand under `if __name__ == "
-        '"__main__":`. Exit codes: 0 healthy or fixed, 1 exploding and not fixed, 2 could not run, '
+        description="Search for the smallest change that keeps your own PyTorch training from exploding.",
+        epilog="The module is imported, so code that is to run only as a script must stand under "
+        '`if __name__ == "__main__":`. Exit codes: 0 healthy or fixed, 1 exploding and not fixed, 2 could not run, '
         "130 interrupted.",
     )
     parser.add_argument("objective", help="train.py:objective, a function objective(trial)")
     parser.add_argument(
-        "--budget", type=float, default=3.0, help="in multiples of one training (default: 3)"
+        "--budget",
+        type=float,
+        default=3.0,
+        help="most that it may cost, in multiples of one training (default: 3)",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first run (default: 0)")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first run (default: 0)")
     parser.add_argument(
         "--direction",
         choices=("maximize", "minimize"),
@@ -121,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
-        "--out", type=Path, help="folder for journal and report; goes on with what is there"
+        "--out",
+        type=Path,
+        help="folder for journal and report; a search that it holds is continued",
     )
-    parser.add_argument("--quiet", action="store_true", help="tell nothing while it goes on")
+    parser.add_argument("--quiet", action="store_true", help="print no progress")
     return parser

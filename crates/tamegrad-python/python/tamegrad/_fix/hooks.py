@@ -11,11 +11,6 @@ from .._rate import put
 Told = Callable[[torch.optim.Optimizer], None]
 
 
-def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """The parameters that an optimizer steps on."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
 class RateRule:
     """Sets the learning rate of every group for the time of a step: no scheduler sees it."""
 

@@ -43,11 +43,12 @@ class Journal:
     def _read(self, lines: list[str], head: dict[str, str]) -> None:
         found = _parsed(lines[0])
         if found.get("format") != _FORMAT:
-            raise ValueError(f"{self._path}: got another file, want the journal of a search")
+            raise ValueError(f"{self._path}: got something else, want the journal of a search")
         if found != head:
             raise ValueError(
-                f"{self._path}: got the search of {found.get('objective')!r} as its file was then, want "
-                f"that of {head['objective']!r} as it is; choose another folder, or delete this one"
+                f"{self._path}: got the search of {found.get('objective')!r} with another source file, "
+                f"want that of {head['objective']!r} as it is now; choose another folder, or delete this "
+                "file"
             )
         for line in lines[1:]:
             # A line that was cut by a kill is left out: that trial is run again.

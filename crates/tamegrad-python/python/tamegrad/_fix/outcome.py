@@ -1,4 +1,4 @@
-"""What a trial is to do, and what it came to: values that a worker and the journal can carry."""
+"""What a trial is to do, and its result: values that a worker and the journal can carry."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from .._json import json_number
 from .change import Change
 
 HEALTHY = ("healthy", "too-early")
@@ -16,7 +17,7 @@ MARGIN = 0.02
 _FALL = 0.02
 """By how much of a level the loss is below it, if it is."""
 EXPLODING = ("exploded", "exploding", "dead")
-"""Verdicts of a run that has not come back."""
+"""Verdicts of a run that has not recovered."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to."""
+    """The result of a trial."""
 
     label: str
     changes: tuple[Change, ...]
@@ -55,7 +56,7 @@ class Outcome:
     part: float
     key: str
     status: str
-    """``finished``; ``stopped`` after an explosion; ``refused``: the change has no place in the
+    """``finished``; ``stopped`` after an explosion; ``refused``: the change does not apply to the
     objective; ``failed``: the objective raised an exception."""
     verdict: str | None = None
     """The verdict of the guard that watched it."""
@@ -122,7 +123,7 @@ class Outcome:
 
     def score(self, sign: float) -> float:
         """What is compared, higher is better: the metric, or else the loss with its sign turned;
-        -Inf where it is not finite. ``sign`` is -1 for a metric that shall be low."""
+        -Inf where it is not finite. ``sign`` is -1 for a metric that should be low."""
         value = sign * self.metric if self.metric is not None else -(self.loss or math.nan)
         return value if math.isfinite(value) else -math.inf
 
@@ -143,10 +144,8 @@ class Outcome:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     if isinstance(value, Change):
         return asdict(value)
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
-    return value
+    return json_number(value)

@@ -81,7 +81,7 @@ class Worker:
         except (AttributeError, TypeError, pickle.PicklingError) as error:
             raise ValueError(
                 f"objective: got one that cannot be sent to a worker process ({error}), want a function "
-                "at the top of a module; or use workers=1"
+                "at the top level of a module; or use workers=1"
             ) from error
         theirs.close()
 

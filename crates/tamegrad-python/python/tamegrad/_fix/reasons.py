@@ -16,7 +16,7 @@ def reason(trial: Outcome, found: Fix) -> str:
     if trial is best:
         return ""
     if trial.status == "refused":
-        return f"has no place here: {trial.error}"
+        return f"does not apply: {trial.error}"
     if trial.status == "failed":
         return f"the objective raised {trial.error}"
     if trial.verdict in EXPLODING:
@@ -41,7 +41,7 @@ def _beside(trial: Outcome, found: Fix, best: Outcome) -> str:
     if trial.verdict == "recovered" and rival.is_healthy:
         return f"explodes at step {trial.onset} and recovers; {best.label} does not explode"
     if ours > theirs + MARGIN * abs(theirs):
-        return f"better by the metric, but {_weaker(trial, found)}"
+        return f"has a better metric, but {_weaker(trial, found)}"
     if ours >= theirs - MARGIN * abs(theirs):
         return f"within {MARGIN:.0%} of {best.label}, which changes less"
     return f"{best.label} does better by more than {MARGIN:.0%}"
@@ -55,4 +55,4 @@ def _weaker(trial: Outcome, found: Fix) -> str:
             return f"it explodes with seed {other.seed} at step {other.onset}"
         if other.part >= 1.0:
             return "it did worse when trained to the end"
-    return "the budget did not allow to train it to the end"
+    return "the budget did not allow training it to the end"

@@ -24,7 +24,7 @@ _KEPT = {
 
 @dataclass(frozen=True)
 class Advice:
-    """What the diagnosis proposes and no trial could apply."""
+    """What the diagnosis proposes and no trial can apply."""
 
     label: str
     text: str
@@ -47,7 +47,7 @@ class Fix:
         """What was chosen: the training as given where that is healthy, or the mildest change that
         works; ``None`` where nothing does."""
         self.advice: list[Advice] = []
-        """What the diagnosis proposes besides, for you to do in code or data."""
+        """What else the diagnosis proposes, for you to do in code or data."""
         self.is_interrupted = False
         """Whether Ctrl-C ended the search."""
         self.is_exhausted = False
@@ -60,7 +60,7 @@ class Fix:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether a change was trained to the end and stayed healthy, or nothing was to be fixed."""
+        """Whether a change was trained to the end and stayed healthy, or nothing had to be fixed."""
         best = self.best
         return best is not None and best.part >= 1.0 and (best.is_usable or best is self.given)
 
@@ -123,12 +123,10 @@ class Fix:
             return "No metric was reported, so the last training losses were compared."
         if best.test is None:
             return (
-                f"Validation {_number(best.metric)}; no test part was reported, and this number chose, so it "
-                "is a little too good."
+                f"Validation {_number(best.metric)}; no test metric was reported. This number was used for "
+                "selection, so it is a little too good."
             )
-        return (
-            f"Validation {_number(best.metric)}, test {_number(best.test)} (which chose nothing)."
-        )
+        return f"Validation {_number(best.metric)}, test {_number(best.test)} (not used for selection)."
 
     def __str__(self) -> str:
         parts = []

@@ -24,7 +24,7 @@ Objective = Callable[[Trial], Any]
 
 
 def run_trial(objective: Objective, task: Task) -> Outcome:
-    """Runs the objective with the changes of a task. What the objective raises is told in the outcome;
+    """Runs the objective with the changes of a task. What the objective raises is noted in the outcome;
     only ``KeyboardInterrupt`` and ``SystemExit`` pass."""
     begin = time.perf_counter()
     trial = Trial(task)

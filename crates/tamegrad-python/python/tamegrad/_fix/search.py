@@ -57,12 +57,12 @@ def fix(
     folder: str | os.PathLike[str] | None = None,
     on_trial: Callable[[Outcome], None] | None = None,
 ) -> Fix:
-    """Searches the least change with which a training does not explode.
+    """Searches for the smallest change that keeps a training from exploding.
 
     ``objective(trial)`` is the training: it builds model, optimizer and data, passes them through the
-    methods of :class:`tamegrad.Trial`, and trains. It is run unchanged first. If that run is healthy, it is left
-    alone, and the search has cost one training. Otherwise the remedies of its diagnosis are tried in
-    short runs, singly and then in pairs, and the mildest one whose validation metric is within 2% of
+    methods of :class:`tamegrad.Trial`, and trains. It is run unchanged first. If that run is healthy, it
+    is left alone, and the search has cost one training. Otherwise the remedies of its diagnosis are tried
+    in short runs, singly and then in pairs, and the mildest one whose validation metric is within 2% of
     the best is trained to the end::
 
         result = tamegrad.fix(objective, budget=3.0)
@@ -70,15 +70,15 @@ def fix(
         print(result.best.code("pytorch"))
         result.save("runs/fix")
 
-    ``budget`` is in multiples of the training as given, which is part of it. ``direction`` says
-    whether a good metric is high (``"maximize"``) or low (``"minimize"``). ``seed`` is that of the first
-    run; torch, NumPy and ``random`` are seeded for each trial. ``workers`` processes run trials side by
-    side; their number changes no result, and the objective must then be a function of a module. With
-    ``folder``, every trial is written there when it ends, and the same call goes on after a kill.
-    ``on_trial`` is called with each :class:`Outcome <tamegrad.Outcome>`.
+    ``budget`` limits the cost, in multiples of the training as given, which counts as well. ``direction``
+    says whether a good metric is high (``"maximize"``) or low (``"minimize"``). ``seed`` is the seed of
+    the first run; torch, NumPy and ``random`` are seeded for each trial. ``workers`` processes run trials
+    in parallel; their number does not change the result, but the objective must then be a function of a
+    module. With ``folder``, every trial is written there when it ends, and the same call continues after
+    a kill. ``on_trial`` is called with each :class:`Outcome <tamegrad.Outcome>`.
 
-    Ctrl-C ends the search: the result says what is known so far. What the objective raises ends its
-    trial only, except in the unchanged run, where there is nothing to compare with: it is raised.
+    Ctrl-C ends the search: the result says what is known so far. An exception in the objective ends only
+    its trial, except in the unchanged run: there it is raised, since nothing is left to compare with.
 
     Raises ``ValueError`` if an option is out of its domain, the objective does not call
     ``trial.prepare``, or the folder holds another search.
@@ -162,7 +162,7 @@ class Search:
             if knob is None:
                 possible.append(change)
             else:
-                why = f"offer trial.{knob}(...) and it is tried"
+                why = f"to have it tried, use trial.{knob}(...) in the objective"
                 self._found.advice.append(Advice(change.label, change.text, why, dict(change.code)))
         order = self._options.order or spread
         return order(possible)

@@ -34,12 +34,12 @@ _FIRST_BATCHES = 32
 _CHECK_EVERY = 10
 """Steps between two looks at the verdict of a run with an alarm."""
 _PATIENCE_MIN, _PATIENCE_MAX, _PATIENCE_PART = 20, 100, 0.1
-"""Steps after an alarm in which a run whose loss is finite may come back."""
+"""Steps after an alarm in which a run whose loss is finite may recover."""
 _END = object()
 
 
 class TrialEnd(BaseException):
-    """Ends an objective from inside: its trial is over. Let it pass, as you would KeyboardInterrupt."""
+    """Ends an objective from inside: its trial is over. Do not catch it, as with KeyboardInterrupt."""
 
 
 class Trial(Knobs):
@@ -65,7 +65,7 @@ class Trial(Knobs):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.seed = task.seed
-        """The seed of this trial, which torch, NumPy and Python's ``random`` have got already."""
+        """The seed of this trial; torch, NumPy and Python's ``random`` are seeded with it already."""
         self.label = task.label
         """``as given``, or the names of its changes."""
         self.changes = task.changes
@@ -135,10 +135,10 @@ class Trial(Knobs):
 
         Report the loss in each step, best before ``backward()``, while its graph can be read: the
         diagnosis then names the operation. ``metric`` is computed on a part of the data that is not trained
-        on: ``split="validation"`` chooses between trials, ``split="test"`` chooses nothing and is only
-        shown. The last one of each counts.
+        on: ``split="validation"`` is used to choose between trials, ``split="test"`` is only shown. The
+        last one of each counts.
 
-        Raises ``TypeError`` if a value is no number, and ``ValueError`` for another split.
+        Raises ``TypeError`` if a value is not a number, and ``ValueError`` for another split.
         """
         if split not in SPLITS:
             raise ValueError(f"split: got {split!r}, want 'validation' or 'test'")
@@ -160,7 +160,7 @@ class Trial(Knobs):
 
     @property
     def is_over(self) -> bool:
-        """Whether a trial that is shorter than the training has come to its end."""
+        """Whether a trial that is shorter than the training has reached its end."""
         return self._state.is_used_up
 
     # --- what changes call ---------------------------------------------------------------------
@@ -281,7 +281,7 @@ class Trial(Knobs):
             raise TrialEnd
 
     def _has_exploded(self) -> bool:
-        """Whether an alarm has come and the run has not come back."""
+        """Whether an alarm has come and the run has not recovered."""
         state = self._state
         if state.alarm is None or self.total is None or not self._task.stops:
             return False

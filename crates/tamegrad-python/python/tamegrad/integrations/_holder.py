@@ -23,7 +23,7 @@ class GuardHolder:
     def diagnosis(self) -> Diagnosis:
         """The diagnosis so far. Raises ``RuntimeError`` before the run has begun."""
         if self.guard is None:
-            raise RuntimeError("the run has not begun, so there is nothing to diagnose")
+            raise RuntimeError("the run has not started, so there is nothing to diagnose")
         return self.guard.diagnosis()
 
     def _begin(self, model: Any, optimizers: Any, **known: Any) -> None:

@@ -73,7 +73,7 @@ class TamegradCallback(GuardHolder, Callback):
 class TrialCallback(Callback):
     """Makes a Trainer's ``fit`` a trial of :func:`tamegrad.fix`.
 
-    ``metric`` is the name of a validation metric that the module logs. The test part is yours::
+    ``metric`` is the name of a validation metric that the module logs. Report the test metric yourself::
 
         def objective(trial):
             module = Net(rate=trial.rate(1e-3))

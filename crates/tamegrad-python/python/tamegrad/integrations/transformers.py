@@ -77,7 +77,7 @@ class TrialCallback(TrainerCallback):
     """Makes a Trainer's ``train`` a trial of :func:`tamegrad.fix`.
 
     ``metric`` is the name of an evaluation metric, with its prefix; the Trainer draws its own batches, so
-    changes of the data are advice::
+    changes to the data are only given as advice::
 
         def objective(trial):
             args = TrainingArguments(learning_rate=trial.rate(5e-5), seed=trial.seed, ...)

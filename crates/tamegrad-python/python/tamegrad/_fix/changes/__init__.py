@@ -1,8 +1,8 @@
 """The changes that a trial can apply: one file a kind, listed with the least force first.
 
 A file has ``KIND``, ``FAMILY`` and ``apply(change, trial, model, optimizers)``, which raises
-:class:`CannotApply` where the change has no place. It may have ``KNOB`` with ``turn(change, given)``:
-the value that the objective gets for that knob; with ``NEEDS`` it has no place without the knob.
+:class:`CannotApply` where the change does not apply. It may have ``KNOB`` with ``turn(change, given)``:
+the value that the objective gets for that knob; with ``NEEDS`` it does not apply without the knob.
 ``propose(case)`` gives changes beyond those of the diagnosis, and ``milder(change)`` the same change with
 a milder number.
 """

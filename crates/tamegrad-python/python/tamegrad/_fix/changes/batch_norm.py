@@ -10,8 +10,6 @@ FAMILY = "normalise"
 KNOB = "norm"
 NAME = "batch"
 
-TREATS = ("activation", "initialisation", "normalisation")
-"""The causes that norms treat, as in ``tamegrad explain batch-norm``."""
 _LAYERS = 3
 """Layers from which a model without norms is deep enough for them."""
 
@@ -22,7 +20,7 @@ def propose(case: Case) -> list[Change]:
         return []
     text, code = "batch norm before the activation", 'tamegrad.add_norm(model, "batch", "before")'
     code += "  # before the optimizer is made"
-    treats = case.is_cause(*TREATS)
+    treats = case.is_treated_by(KIND)
     return [own(KIND, f"{KIND}-before", text, code, treats_cause=treats, place="before")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..hooks import parameters_of
+from ..._optimizers import parameters_in
 from ..numbers import two_digits
 
 KIND = "clip-global-norm"
@@ -24,6 +24,6 @@ def apply(change, trial, model, optimizers) -> None:
         if len(optimizers) == 1:
             trial.guard.clip_(change["max_norm"])
         else:
-            nn.utils.clip_grad_norm_(parameters_of(optimizer), change["max_norm"])
+            nn.utils.clip_grad_norm_(parameters_in(optimizer), change["max_norm"])
 
     trial.before_step(clip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..hooks import parameters_of
+from ..._optimizers import parameters_in
 
 KIND = "clip-tensor-norm"
 FAMILY = "clip"
@@ -14,7 +14,7 @@ def apply(change, trial, model, optimizers) -> None:
     """Clips one tensor after the other."""
 
     def clip(optimizer) -> None:
-        for parameter in parameters_of(optimizer):
+        for parameter in parameters_in(optimizer):
             nn.utils.clip_grad_norm_(parameter, change["max_norm"])
 
     trial.before_step(clip)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ... import _clipping
+from ..._optimizers import parameters_in
 from ..change import Case, Change, own
-from ..hooks import parameters_of
 
 KIND = "clip-units"
 FAMILY = "clip"
@@ -27,7 +27,7 @@ def apply(change, trial, model, optimizers) -> None:
     last = {id(p) for p in [*model.parameters()][-2:]}
 
     def clip(optimizer) -> None:
-        clipped = [p for p in parameters_of(optimizer) if id(p) not in last]
+        clipped = [p for p in parameters_in(optimizer) if id(p) not in last]
         _clipping.by_unit(clipped, change["ratio"], _EPS)
 
     trial.before_step(clip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..hooks import parameters_of
+from ..._optimizers import parameters_in
 
 KIND = "clip-value"
 FAMILY = "clip"
@@ -17,6 +17,6 @@ def apply(change, trial, model, optimizers) -> None:
         if len(optimizers) == 1:
             trial.guard.clip_value_(change["limit"])
         else:
-            nn.utils.clip_grad_value_(parameters_of(optimizer), change["limit"])
+            nn.utils.clip_grad_value_(parameters_in(optimizer), change["limit"])
 
     trial.before_step(clip)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..hooks import parameters_of
+from ..._optimizers import parameters_in
 
 KIND = "l2-penalty"
 FAMILY = "regularise"
@@ -12,7 +12,7 @@ def apply(change, trial, model, optimizers) -> None:
     """Adds the gradient of ``strength`` times the sum of the squared weights of all matrices."""
 
     def add(optimizer) -> None:
-        for parameter in parameters_of(optimizer):
+        for parameter in parameters_in(optimizer):
             if parameter.grad is not None and parameter.dim() >= 2:
                 parameter.grad.add_(2.0 * parameter.detach(), alpha=change["strength"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..._remedies import add_norm
 from ..change import CannotApply, Case, Change, own
-from .batch_norm import TREATS, lacks_norms
+from .batch_norm import lacks_norms
 
 KIND = "layer-norm"
 FAMILY = "normalise"
@@ -22,7 +22,7 @@ def propose(case: Case) -> list[Change]:
             f"{KIND}-before",
             "layer norm before the activation",
             'tamegrad.add_norm(model, "layer", "before")  # before the optimizer is made',
-            treats_cause=case.is_cause(*TREATS),
+            treats_cause=case.is_treated_by("batch-norm"),
             place="before",
         )
     ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..._optimizers import parameters_in
 from ..change import CannotApply
-from ..hooks import parameters_of
 
 KIND = "mean-loss"
 FAMILY = "loop"
@@ -15,7 +15,7 @@ def apply(change, trial, model, optimizers) -> None:
         raise CannotApply("take the batches from trial.batches(loader)")
 
     def divide(optimizer) -> None:
-        for parameter in parameters_of(optimizer):
+        for parameter in parameters_in(optimizer):
             if parameter.grad is not None:
                 parameter.grad.div_(max(trial.rows, 1))
 

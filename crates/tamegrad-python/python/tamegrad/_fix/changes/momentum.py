@@ -31,7 +31,7 @@ def apply(change, trial, model, optimizers) -> None:
     """Sets it in every group whose momentum is higher."""
     high = [g for o in optimizers for g in o.param_groups if _momentum(g) > change["momentum"]]
     if not high:
-        raise CannotApply("the optimizer's momentum is not above the usual")
+        raise CannotApply("the optimizer's momentum is no higher than usual")
     for group in high:
         if "betas" in group:
             group["betas"] = (change["momentum"], *group["betas"][1:])

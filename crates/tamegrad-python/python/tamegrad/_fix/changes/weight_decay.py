@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ..._optimizers import parameters_in
 from ..change import Case, Change, own
-from ..hooks import parameters_of
 
 KIND = "weight-decay"
 FAMILY = "regularise"
@@ -23,7 +23,7 @@ def propose(case: Case) -> list[Change]:
     if not negative:
         return []
     code = 'for group in optimizer.param_groups: group["weight_decay"] = 0.0'
-    text = f"no weight decay in place of a negative one of {min(negative)!r}"
+    text = f"no weight decay instead of a negative one ({min(negative)!r})"
     return [own(KIND, f"no-{KIND}", text, code, treats_cause=True, rate=0.0)]
 
 
@@ -38,7 +38,7 @@ def apply(change, trial, model, optimizers) -> None:
     def decay(optimizer) -> None:
         own = max((g.get("weight_decay") or 0.0 for g in optimizer.param_groups), default=0.0)
         lr = max(float(group["lr"]) for group in optimizer.param_groups)
-        for parameter in parameters_of(optimizer):
+        for parameter in parameters_in(optimizer):
             if parameter.dim() >= 2 and own < rate:
                 parameter.mul_(1.0 - lr * (rate - own))
 

@@ -1,0 +1,153 @@
+"""What is looked into once an alarm has come, and worth its time only then."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from . import _lag
+from ._amp import Scaling
+from ._calls import floats
+from ._core import Guard as Core
+from ._core import Scan
+from ._inspection import Accumulation, Inspection
+from ._numbers import merged
+from ._optimizer_facts import broken_division
+from ._passes import Passes
+from ._ranks import Ranks
+from ._repeat import StepFn
+from ._step import Step
+from ._telling import Teller
+from ._watched import Watched
+
+_INSPECTIONS_MAX = 2
+"""Steps after an alarm in which an operation is looked for."""
+
+
+class AfterAlarm:
+    """Measures what the core wants to know after an alarm, and remembers what was looked into."""
+
+    def __init__(
+        self,
+        watched: Watched,
+        passes: Passes,
+        scan: Scan,
+        scaling: Scaling,
+        ranks: Ranks,
+        teller: Teller,
+        step_fn: StepFn | None,
+    ) -> None:
+        self.culprits: list[int] = []
+        """The ranks whose own share of the batch stood out at the first alarm."""
+        self.inspection = Inspection()
+        """What was found after an alarm with something that is not finite."""
+        self._has_sought_culprits = False
+        self._inspections = 0
+        """Steps in which an operation was looked for."""
+        self._watched, self._passes, self._scan = watched, passes, scan
+        self._scaling, self._ranks, self._teller = scaling, ranks, teller
+        self._step_fn = step_fn
+
+    def look(
+        self,
+        core: Core,
+        step: Step,
+        loss: float | None,
+        own_loss: float | None,
+        inputs: Any,
+        seen: dict[str, Any],
+    ) -> None:
+        """Looks into a step with an alarm, or after one; ``seen`` is what was logged for it."""
+        if core.wants_lag() and not self._has_sought_culprits:
+            self._has_sought_culprits = True
+            largest = merged(numbers for _, numbers in inputs)
+            self.culprits = self._ranks.culprits(own_loss, largest, self._passes.calls)
+            if self.culprits and self._teller.recording is not None:
+                self._teller.recording.name_ranks(step.number, self.culprits)
+        self._inspect(core, step, loss, seen)
+        if core.wants_lag():
+            watched = self._watched
+            core.observe_lag(_lag.second_moment_lag(watched.parameters, watched.optimizers))
+        broken = self._passes.broken_state() if step.nonfinite else None
+        if broken is not None:
+            self._teller.warn(
+                f"step {step.number}: the state `{broken}` that the loop carries from pass to "
+                "pass is not finite, so every pass that uses it ends in NaN; reset it",
+                once_for="carried",
+            )
+
+    def see_update(self, core: Core | None) -> None:
+        """Keeps why an update from finite gradients was not finite."""
+        if self.inspection.division is None:
+            watched = self._watched
+            found = broken_division(watched.parameters, watched.optimizers)
+            self.inspection.division = found
+            # The shards of other ranks may tell something else.
+            if found is not None and core is not None and self._ranks.size == 1:
+                core.observe_inspection(self.inspection)
+
+    def _inspect(self, core: Core, step: Step, loss: float | None, seen: dict[str, Any]) -> None:
+        """Repeats the pass with a look at every layer, on the same inputs, where the core wants that;
+        and at every operation, after the first alarm with something that is not finite."""
+        is_finite = loss is None or math.isfinite(loss)
+        # Ranks repeat their passes together, so that none may stop when it alone has found something.
+        is_known = core.knows_operation() and self._ranks.size == 1
+        tries = _INSPECTIONS_MAX if self._ranks.size == 1 else 1
+        finds = (step.nonfinite or not is_finite) and not is_known and self._inspections < tries
+        wants_trace = core.wants_repeated_trace()
+        if not finds and not wants_trace:
+            return
+        trace = self._passes.repeated(finds=bool(finds), parameters=self._watched.parameters)
+        if trace is not None and wants_trace:
+            core.observe_trace(trace)
+        self._see_accumulation()
+        if finds:
+            self._inspections += 1
+            self._look_for_operation(core, is_finite, seen)
+        core.observe_inspection(self.inspection.agreed(self._ranks))
+
+    def _look_for_operation(self, core: Core, loss_is_finite: bool, seen: dict[str, Any]) -> None:
+        passes, replay, found = self._passes, self._passes.replay, self.inspection
+        # Ranks would have to do it together, and may not all know the batch.
+        is_alone = self._ranks.size == 1
+        if replay.operation is None and self._step_fn is not None and is_alone:
+            passes.repeat_step(self._step_fn, self._watched.parameters, self._scaling.scale())
+        replay.search_loss(passes.loss_graph, passes.calls, loss_is_finite=loss_is_finite)
+        found.operation = replay.operation
+        found.labels, found.target_range = replay.labels, replay.target_range
+        found.see_rows([*seen["inputs"], ("targets", seen["targets"])])
+        found.take_rows(passes.logged.rows_before)
+        found.see_rows(floats([("batch", passes.logged.batch)]))
+        if found.operation is None:
+            passes.search_again()
+        if self._inspections == 1:
+            # What is broken before the first update from a broken gradient, an update has broken.
+            self.see_update(core)
+
+    def _see_accumulation(self) -> None:
+        passes = self._passes
+        count = passes.count + any(call.gradients for call in passes.calls)
+        norm = (passes.replay.norm_of_one or math.nan) / self._scaling.scale()
+        # Of a module that is called several times in a pass only one call is repeated.
+        called = [call.module for call in passes.calls]
+        is_whole = len(called) == len(set(called))
+        if is_whole and math.isfinite(norm) and self.inspection.accumulation is None:
+            self.inspection.accumulation = Accumulation(count, norm, self._scan.norm())
+
+    # --- the state -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """The entries of the guard's state that are known here."""
+        return {
+            "culprits": list(self.culprits),
+            "culprits_sought": self._has_sought_culprits,
+            "inspections": self._inspections,
+        }
+
+    def restore(self, entries: dict[str, Any], core: Core | None) -> None:
+        """Takes the entries of a state that was checked."""
+        self.culprits = list(entries["culprits"])
+        self._has_sought_culprits = entries["culprits_sought"]
+        self._inspections, self.inspection = entries["inspections"], Inspection()
+        if self._inspections and core is not None and not core.knows_operation():
+            self._passes.search_again()
