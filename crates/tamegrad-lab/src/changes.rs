@@ -1,6 +1,6 @@
 //! Remedies as edits of a recipe.
 
-use tamegrad::remedies::{Change, NormPlace, Scheme};
+use tamegrad::remedies::{Change, NormPlace, Scheme, two_digits};
 
 use crate::recipe::edit::{Edit, EditValue};
 use crate::recipe::{Activation, ClipBy, Model, NormalisationKind, Recipe, Scale};
@@ -147,11 +147,6 @@ fn text(key: impl Into<String>, value: &str) -> Edit {
 
 fn remove(key: impl Into<String>) -> Edit {
     set(key, EditValue::Remove)
-}
-
-/// Two digits, as a person would write it.
-pub(crate) fn two_digits(value: f64) -> f64 {
-    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 #[cfg(test)]

@@ -16,11 +16,6 @@ pub(crate) fn known(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), number)
 }
 
-/// A number as a person would set it, to two significant digits: 0.30000000000000004 becomes 0.3.
-pub(crate) fn two_digits(value: f64) -> f64 {
-    format!("{value:.1e}").parse().unwrap_or(value)
-}
-
 /// The product of factors, also where it leaves the range of f64 although no factor does:
 /// `4.1e412`.
 pub fn product(factors: &[f64]) -> String {

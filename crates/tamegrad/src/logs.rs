@@ -221,9 +221,8 @@ fn alarms(history: &History<'_>) -> Vec<Alarm> {
     let lasts = |alarm: &Alarm| alarm.verdict != Verdict::Recovered;
     let surest = found.iter().filter(|(_, alarm)| lasts(alarm)).min_by_key(|(rule, _)| *rule);
     let surest = surest.map(|(_, alarm)| alarm.verdict);
-    found.sort_by_key(|(rule, alarm)| match lasts(alarm) {
-        true => (false, alarm.onset, *rule),
-        false => (true, *rule as i64, *rule),
+    found.sort_by_key(|(rule, alarm)| {
+        if lasts(alarm) { (false, alarm.onset, *rule) } else { (true, *rule as i64, *rule) }
     });
     let mut alarms: Vec<Alarm> = found.into_iter().map(|(_, alarm)| alarm).collect();
     if let (Some(first), Some(verdict)) = (alarms.first_mut(), surest) {

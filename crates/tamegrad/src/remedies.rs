@@ -501,16 +501,13 @@ pub(crate) fn propose_for(case: &Case<'_>) -> Vec<Proposal> {
     ranked
 }
 
-/// A size with two significant digits, as a person would set it.
-pub(crate) fn two_digits(value: f64) -> f64 {
-    if !(value.is_finite() && value > 0.0) {
-        return value;
-    }
-    let scale = 10f64.powf(value.log10().floor() - 1.0);
-    // Through text, so that 0.30000000000000004 becomes 0.3.
-    format!("{:e}", (value / scale).round() * scale)
-        .parse()
-        .map_or(value, |v: f64| format!("{v:.1e}").parse().unwrap_or(v))
+/// A number with two significant digits, as a person would set it: 0.30000000000000004 becomes 0.3.
+///
+/// ```
+/// assert_eq!(tamegrad::remedies::two_digits(0.1 + 0.2), 0.3);
+/// ```
+pub fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 /// Cases for the tests of the remedies.

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::zoo::{ADAM, ADAMW, DIGITS, DIGITS_ROWS, PLAIN_SGD, Parts, RMSPROP, SGD, parts};
 use super::{Case, Group, Truth};
-use crate::changes::two_digits;
+use tamegrad::remedies::two_digits;
 
 /// Weights of a layer together: more make a run too slow for a grid.
 const WEIGHTS_MAX: usize = 700_000;

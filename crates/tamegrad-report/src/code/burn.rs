@@ -4,7 +4,7 @@ use tamegrad::inspection::OperationKind;
 use tamegrad::remedies::{Change, NormPlace, Scheme};
 
 use super::list;
-use crate::number::two_digits;
+use tamegrad::remedies::two_digits;
 
 /// The lines that carry out a change in a burn program; `None` where there is no line to show.
 ///

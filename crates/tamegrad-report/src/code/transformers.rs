@@ -2,7 +2,7 @@
 
 use tamegrad::remedies::Change;
 
-use crate::number::two_digits;
+use tamegrad::remedies::two_digits;
 
 /// The lines that carry out a change; `None` where PyTorch's are right.
 pub(super) fn code(change: &Change) -> Option<String> {
