@@ -74,7 +74,7 @@ mod single {
     }
 
     pub(super) fn without(x: Tensor<2>, rows: Tensor<1, Int>) -> Tensor<2> {
-        let x = x.select(0, rows); // all rows but 3
+        let x = x.select(0, rows); // all rows but [3]
         x
     }
 

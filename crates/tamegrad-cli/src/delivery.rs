@@ -254,7 +254,7 @@ mod tests {
         let exec = Exec::parse(r#"cargo 'a b' "c $HOME" d\ e ; *"#).expect("cargo runs the tests");
         assert_eq!(exec.arguments, ["a b", "c $HOME", "d e", ";", "*"]);
         for (text, said) in [
-            ("", "got no word"),
+            ("", "got an empty command"),
             ("cargo 'open", "want every quote closed"),
             ("no-such-program-here x", "want a program that can be run"),
             (".", "want a program that can be run"),

@@ -183,6 +183,7 @@ impl Guard {
     #[pyo3(signature = (
         step, gradients, *, loss = None, metric = None, learning_rate = None, trace = None,
         inputs = None, targets = None, clipped_to = None, constant_loss = None,
+        gradient_is_nan = false,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords on the Python side")]
     fn observe(
@@ -197,6 +198,7 @@ impl Guard {
         targets: Option<Numbers>,
         clipped_to: Option<f64>,
         constant_loss: Option<f64>,
+        gradient_is_nan: bool,
     ) -> Option<Decision> {
         let trace = trace.map(|trace| trace.to_core(self.core.record().layout().layers.len()));
         let inputs = inputs.unwrap_or_default();
@@ -213,6 +215,8 @@ impl Guard {
             targets: targets.map(stats),
             clipped_to,
             constant_loss,
+            // Torch's anomaly mode stops at the first, and most gradients are not there then.
+            gradient_norm: gradient_is_nan.then_some(f64::NAN),
             ..Observation::default()
         });
         let decision = open.decision();

@@ -175,6 +175,7 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
     if found.verdict.is_explosion() {
         lines.extend(labelled("When", &when(run), style));
         lines.extend(terminal::origin(found, style));
+        lines.extend(terminal::first(found, style));
         lines.extend(terminal::why(found, style));
     }
     let onset = found.onset.map(|step| step.0);

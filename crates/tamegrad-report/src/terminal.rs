@@ -125,7 +125,7 @@ fn place_numbers(diagnosis: &Diagnosis) -> Vec<String> {
 }
 
 /// The first value that was not finite, and the operation that made it.
-fn first(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
+pub(crate) fn first(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     let first = diagnosis.first_nonfinite.as_ref();
     let first = first.map(|first| words::first_nonfinite(first, &diagnosis.names));
     let operation = diagnosis.operation.as_ref().map(words::operation);
@@ -286,7 +286,7 @@ pub(crate) fn remedies(diagnosis: &Diagnosis, style: &Style) -> Vec<String> {
     lines.extend(columns(&rows, 2, style.line()));
     let left_out = (remedies.len() - shown) as u64;
     if left_out > 0 {
-        let more = format!("and {} more; tamegrad explain lists them all", count(left_out));
+        let more = format!("and {} more; all are in `remedies` of the JSON", count(left_out));
         lines.extend(wrap(&more, "    ", style.line()));
     }
     lines

@@ -36,3 +36,5 @@ pub const UPDATE_NOTABLE: f64 = 0.05;
 pub const READ_EVERY: u64 = 32;
 /// Calm steps after which the memory of a copy of the parameters is given back.
 pub const COPY_KEPT_STEPS: u64 = 200;
+/// Steps after an alarm in which an operation is looked for.
+pub const INSPECTIONS_MAX: u64 = 2;

@@ -277,8 +277,10 @@ fn spread(losses: impl Iterator<Item = f64>, median_loss: f64) -> f64 {
 fn ends_nonfinite(run: &Run) -> bool {
     let last = run.record.recent(RULE.broken);
     let last_update = last.last().and_then(|row| row.update_ratio).unwrap_or(0.0);
+    // A norm that is NaN, and not only elements: the backward pass came to no end.
+    let is_broken = |row: &Row| [row.loss, row.gradient_norm].iter().flatten().any(|x| !x.is_finite());
     !last.is_empty() && (last.iter().all(Row::is_broken) || last_update.is_infinite())
-        || last.last().is_some_and(|row| row.loss.is_some_and(|loss| !loss.is_finite()))
+        || last.last().is_some_and(is_broken)
 }
 
 /// Whether the loss of the last rows is back at its level before the alarm and no alarm is among

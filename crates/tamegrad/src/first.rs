@@ -33,8 +33,8 @@ pub struct FirstNonFinite {
     pub step: Step,
     /// The stage at which it was seen.
     pub stage: Stage,
-    /// The input, layer output or parameter that it was seen in; [`Place::Run`] where that is no single
-    /// one.
+    /// The input, layer output or parameter that it was seen in; [`Place::Gradients`] where it is not known
+    /// of which parameter.
     pub place: Place,
     /// Stages of that step that are known to have been finite, in their order.
     pub finite: Vec<Stage>,
@@ -54,7 +54,9 @@ pub fn find(run: &Run) -> Option<FirstNonFinite> {
         NonFiniteAt::Gradient(_) if has_broken_output_gradient(pass) => {
             (Stage::OutputGradient, Place::LossGradient)
         }
-        NonFiniteAt::Gradient(tensor) => (Stage::Gradients, Place::Tensor(tensor)),
+        NonFiniteAt::Gradient(tensor) => {
+            (Stage::Gradients, tensor.map_or(Place::Gradients, Place::Tensor))
+        }
         NonFiniteAt::Parameter(tensor) => (Stage::Parameters, Place::Tensor(tensor)),
     };
     let row = record.rows.iter().find(|row| row.step == step);

@@ -86,7 +86,7 @@ fn first_nonfinite(run: &Run) -> Option<(Step, NonFiniteAt)> {
 /// The layer in which a function was called at a point where it is infinite or undefined, or the loss where
 /// no probes tell of the model. What overflows has been made large elsewhere.
 fn broken_function(run: &Run) -> Option<Origin> {
-    let (step, _) = first_nonfinite(run)?;
+    let (step, at) = first_nonfinite(run)?;
     let operation = run.broken_by()?.operation.as_ref()?;
     use OperationKind::{Attention, Exp, LogSoftmax, Mean, Softmax};
     let is_at_fault = operation.kind.is_singular() && operation.kind != Exp
@@ -96,7 +96,10 @@ fn broken_function(run: &Run) -> Option<Origin> {
     }
     let place = match &operation.module {
         Some(module) => Place::Layer(run.record.layout.layer_named(module)?),
-        None if pass_at(&run.record, step).is_some() => return None,
+        // The loss tells itself, unless no gradient came back from it.
+        None if pass_at(&run.record, step).is_some() && at != NonFiniteAt::Gradient(None) => {
+            return None;
+        }
         None if operation.is_backward => Place::LossGradient,
         None => Place::Loss,
     };

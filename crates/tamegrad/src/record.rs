@@ -139,8 +139,8 @@ pub enum NonFiniteAt {
     Output(LayerId),
     /// In the loss.
     Loss,
-    /// In a parameter's gradient.
-    Gradient(TensorId),
+    /// In a gradient: that of a parameter, if it is known of which.
+    Gradient(Option<TensorId>),
     /// In a parameter, after an update.
     Parameter(TensorId),
 }
@@ -609,7 +609,9 @@ impl Record {
         // The whole gradient tells whether any is broken, without a look at each.
         let broken_gradient = || {
             let is_any = is_broken(&self.total.latest);
-            is_any.then(|| self.nearest_to_loss(|track| is_broken(&track.latest))).flatten()
+            let known = is_any.then(|| self.nearest_to_loss(|track| is_broken(&track.latest)));
+            let is_told = seen.gradient_norm.is_some_and(|norm| !norm.is_finite());
+            known.flatten().map(Some).or(is_told.then_some(None))
         };
         let at = if let Some(input) = broken_input {
             Some(NonFiniteAt::Input(input))

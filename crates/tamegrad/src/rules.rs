@@ -299,6 +299,7 @@ pub const RULES: Rules = Rules {
         shares: 0.8,
         unusual_output: 10.0,
         near_alarm: 3,
+        rank_ratio: 10.0,
     },
     verdict: VerdictRule {
         steps_min: 20,

@@ -150,7 +150,7 @@ fn options_are_checked_before_watching_begins() {
         (["--webhook", "http://"], "want a URL such as"),
         (["--exec", "no-such-program-here"], "got `no-such-program-here`, want a program"),
         (["--exec", "sh -c 'open"], "want every quote closed"),
-        (["--exec", ""], "got no word"),
+        (["--exec", ""], "got an empty command"),
         (["--map", "loss="], "got no name for `loss`"),
         (["--map", "lost=a"], "lost"),
     ] {

@@ -92,7 +92,9 @@ fn push_step(row: &StepRow, log: &mut LogBuilder) {
     push("loss", row.loss);
     push("metric", row.metric);
     push("lr", row.learning_rate);
-    push("grad_norm", row.gradient_norm);
+    // The norm is that of the finite elements.
+    let is_whole = row.nonfinite_gradients == 0;
+    push("grad_norm", if is_whole { row.gradient_norm } else { Some(f64::NAN) });
     push("update_ratio", row.update_ratio);
     push("nonfinite_gradients", Some(row.nonfinite_gradients as f64));
 }

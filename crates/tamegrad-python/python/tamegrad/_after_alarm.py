@@ -8,8 +8,8 @@ from typing import Any
 from . import _lag
 from ._amp import Scaling
 from ._calls import floats
+from ._core import INSPECTIONS_MAX, Scan
 from ._core import Guard as Core
-from ._core import Scan
 from ._inspection import Accumulation, Inspection
 from ._numbers import merged
 from ._optimizer_facts import broken_division
@@ -19,10 +19,6 @@ from ._repeat import StepFn
 from ._step import Step
 from ._telling import Teller
 from ._watched import Watched
-
-_INSPECTIONS_MAX = 2
-"""Steps after an alarm in which an operation is looked for."""
-
 
 class AfterAlarm:
     """Measures what the core wants to know after an alarm, and remembers what was looked into."""
@@ -92,7 +88,7 @@ class AfterAlarm:
         is_finite = loss is None or math.isfinite(loss)
         # Ranks repeat their passes together, so that none may stop when it alone has found something.
         is_known = core.knows_operation() and self._ranks.size == 1
-        tries = _INSPECTIONS_MAX if self._ranks.size == 1 else 1
+        tries = INSPECTIONS_MAX if self._ranks.size == 1 else 1
         finds = (step.nonfinite or not is_finite) and not is_known and self._inspections < tries
         wants_trace = core.wants_repeated_trace()
         if not finds and not wants_trace:
@@ -103,16 +99,23 @@ class AfterAlarm:
         self._see_accumulation()
         if finds:
             self._inspections += 1
-            self._look_for_operation(core, is_finite, seen)
+            self._look_for_operation(core, step, is_finite, seen)
         core.observe_inspection(self.inspection.agreed(self._ranks))
 
-    def _look_for_operation(self, core: Core, loss_is_finite: bool, seen: dict[str, Any]) -> None:
+    def _look_for_operation(
+        self, core: Core, step: Step, loss_is_finite: bool, seen: dict[str, Any]
+    ) -> None:
         passes, replay, found = self._passes, self._passes.replay, self.inspection
         # Ranks would have to do it together, and may not all know the batch.
         is_alone = self._ranks.size == 1
         if replay.operation is None and self._step_fn is not None and is_alone:
             passes.repeat_step(self._step_fn, self._watched.parameters, self._scaling.scale())
-        replay.search_loss(passes.loss_graph, passes.calls, loss_is_finite=loss_is_finite)
+        replay.search_loss(
+            passes.loss_graph,
+            passes.calls,
+            loss_is_finite=loss_is_finite,
+            was_stopped=step.gradient_is_nan,
+        )
         found.operation = replay.operation
         found.labels, found.target_range = replay.labels, replay.target_range
         found.see_rows([*seen["inputs"], ("targets", seen["targets"])])

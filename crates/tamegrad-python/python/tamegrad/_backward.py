@@ -18,6 +18,13 @@ class Seer(Protocol):
         """Takes in a loss whose backward pass is about to begin; ``is_alone``: it is that of no other
         seer. It raises nothing."""
 
+    def see_nan_gradient(self) -> None:
+        """Takes in that torch's anomaly mode has stopped the backward pass at a gradient that is NaN. It
+        raises nothing."""
+
+
+_IS_NAN = "returned nan values"
+"""In the message of torch's anomaly mode (``torch.autograd.set_detect_anomaly``)."""
 
 _seers: weakref.WeakSet[Seer] = weakref.WeakSet()
 _original: Callable[..., Any] = torch.autograd.backward
@@ -25,11 +32,16 @@ _original: Callable[..., Any] = torch.autograd.backward
 
 @functools.wraps(_original)
 def _backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-    if isinstance(tensors, torch.Tensor):
-        seers = list(_seers)
-        for seer in seers:
-            seer.see_backward(tensors, is_alone=len(seers) == 1)
-    return _original(tensors, *args, **kwargs)
+    seers = list(_seers) if isinstance(tensors, torch.Tensor) else []
+    for seer in seers:
+        seer.see_backward(tensors, is_alone=len(seers) == 1)
+    try:
+        return _original(tensors, *args, **kwargs)
+    except RuntimeError as error:
+        if _IS_NAN in str(error):
+            for seer in seers:
+                seer.see_nan_gradient()
+        raise
 
 
 def attach(seer: Seer) -> None:

@@ -15,6 +15,8 @@ SNAPSHOT_EVERY: int
 SNAPSHOTS_MAX: int
 UPDATES_ALL_UNTIL: int
 UPDATES_EVERY: int
+INSPECTIONS_MAX: int
+RANK_RATIO: float
 COPY_KEPT_STEPS: int
 
 def run_command(arguments: list[str]) -> int: ...
@@ -164,6 +166,7 @@ class Guard:
         targets: _Numbers | None = None,
         clipped_to: float | None = None,
         constant_loss: float | None = None,
+        gradient_is_nan: bool = False,
     ) -> Decision | None: ...
     def observe_update(
         self, updates: Updates | None = None, *, can_undo: bool = True

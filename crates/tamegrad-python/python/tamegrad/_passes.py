@@ -44,6 +44,7 @@ class Passes:
         teller: Teller,
         *,
         watches: bool,
+        on_nan_gradient: Callable[[], None],
         on_error: Callable[[Exception], None],
     ) -> None:
         self.probes = Probes(model)
@@ -65,7 +66,7 @@ class Passes:
         self._wrappers = wrappers(model)
         self._ranks = ranks
         self._watches = watches
-        self._on_error = on_error
+        self._on_nan_gradient, self._on_error = on_nan_gradient, on_error
         self._taps = Taps(self)
         # What the loop calls is known after the first pass; until then the model itself.
         self._entries: set[nn.Module] = {*self._wrappers, self.probes.model}
@@ -255,6 +256,15 @@ class Passes:
                 self._broken_loss, self._holds_broken = value, True
         except Exception as error:
             self._on_error(error)
+
+    def see_nan_gradient(self) -> None:
+        """Takes in that a backward pass was stopped at a gradient that is NaN, if it was of this model."""
+        is_own = self.calls and threading.get_ident() == self._thread
+        if self._is_on and not self.replay.is_running and is_own:
+            try:
+                self._on_nan_gradient()
+            except Exception as error:
+                self._on_error(error)
 
     def log(self, loss: Any, metric: Any, inputs: Any, targets: Any, batch: Any = None) -> None:
         """Keeps what was logged for the step at hand."""

@@ -11,7 +11,7 @@ from torch import distributed as dist
 from torch import nn
 
 from ._calls import Call
-from ._core import Scan, Trace, Updates
+from ._core import RANK_RATIO, Scan, Trace, Updates
 from ._numbers import Numbers, merged
 
 _PATIENCE = timedelta(minutes=2)
@@ -165,7 +165,7 @@ class Ranks:
 
     def culprits(self, loss: float | None, inputs: Numbers | None, calls: list[Call]) -> list[int]:
         """The ranks whose loss, inputs or gradient at the model's output stand out: not finite
-        where others are, or more than ten times their median. Every rank must call it."""
+        where others are, or far above their median. Every rank must call it."""
         if self.size == 1:
             return []
         gradients = [gradient for call in calls for gradient in call.gradients.values()]
@@ -180,7 +180,7 @@ class Ranks:
             elif finite.all():
                 usual = column.median()
                 found.update(
-                    torch.nonzero(column > 10.0 * usual.clamp(min=1e-30)).flatten().tolist()
+                    torch.nonzero(column > RANK_RATIO * usual.clamp(min=1e-30)).flatten().tolist()
                 )
         return sorted(found) if len(found) < self.size else []
 

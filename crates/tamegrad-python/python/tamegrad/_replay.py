@@ -89,13 +89,16 @@ class Replay:
         finally:
             self._end()
 
-    def search_loss(self, graph: LossGraph, calls: list[Call], *, loss_is_finite: bool) -> None:
+    def search_loss(
+        self, graph: LossGraph, calls: list[Call], *, loss_is_finite: bool, was_stopped: bool
+    ) -> None:
         """Looks for the operation in the graph of a loss, where the pass of the model is not what
-        broke."""
+        broke. A backward pass that was stopped before it came to the model broke in the loss."""
         self.labels = self.labels or graph.labels
         self.target_range = self.target_range or graph.target_range
         gradients = [gradient for call in calls for gradient in call.gradients.values()]
-        breaks_here = not loss_is_finite or not all(map(is_finite, gradients))
+        is_before_model = was_stopped and not gradients
+        breaks_here = not loss_is_finite or is_before_model or not all(map(is_finite, gradients))
         if self.operation is None and calls and self._outputs_are_finite and breaks_here:
             self.operation = graph.culprit(is_finite=loss_is_finite)
 

@@ -33,6 +33,8 @@ class Step:
     """Whether the optimizers shall see no gradients."""
     nonfinite: int = 0
     """Elements of the gradients that are NaN or infinite, as far as they are known."""
+    gradient_is_nan: bool = False
+    """Whether the backward pass was stopped because one is NaN."""
     clipped_to: float | None = None
     """The norm that the optimizers will see at most."""
     stepped: set[int] = field(default_factory=set)

@@ -70,7 +70,7 @@ class Steps:
                 "WORLD to tamegrad.watch on every rank, so that all ranks decide the same"
             )
         watches = options["mode"] != "off"
-        self.passes = Passes(model, self._ranks, teller, watches=watches, on_error=on_error)
+        self.passes = Passes(model, self._ranks, teller, watches=watches, on_nan_gradient=self.stopped, on_error=on_error)
         self.after_alarm = AfterAlarm(
             watched, self.passes, self.scan, self.scaling, self._ranks, teller, step_fn
         )
@@ -163,6 +163,23 @@ class Steps:
             self._see_overflow()
         self.close(optimizer)
 
+    @torch.no_grad()
+    def stopped(self) -> None:
+        """In place of ``open`` and ``close``, when torch's anomaly mode has stopped the backward pass at a
+        gradient that is NaN. Other ranks may know nothing of it."""
+        if self._ranks.size > 1:
+            return
+        self._hidden.show()
+        if self.step.stepped:
+            self._end()
+        self.step = Step(self.step.number)
+        self._read(self.scaling.factor())
+        self.step.gradient_is_nan = True
+        self.step.nonfinite += 1
+        self._decide()
+        self._leave_out()
+        self._end()
+
     def by_hand(self) -> bool:
         """Before an update that no optimizer makes; says whether it shall be made."""
         if self.step.stepped:
@@ -181,7 +198,7 @@ class Steps:
         self._rows.finish(self.scan)
         if not seen["losses"]:
             seen["losses"] = self.passes.take_losses()
-        step.nonfinite = self.scan.nonfinite()
+        step.nonfinite = self.scan.nonfinite() + step.gradient_is_nan
         self._judge(step, seen)
         assert self.core is not None
         self.core.observe_update(None)
@@ -289,6 +306,7 @@ class Steps:
             targets=targets,
             clipped_to=step.clipped_to,
             constant_loss=seen["constant_loss"],
+            gradient_is_nan=step.gradient_is_nan,
         )
         self._teller.log(step.number, loss, self.scan, self._watched.names)
         if self.core.wants_elasticities():

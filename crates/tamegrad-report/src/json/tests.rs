@@ -83,7 +83,7 @@ fn every_key_of_a_fix() {
             "name": "loss-nonfinite",
             "title": "The loss is NaN",
             "state": "alarm",
-            "count": 9,
+            "count": 8,
             "needs": null,
             "findings": [{
                 "step": 152,

@@ -63,7 +63,7 @@ fn an_exploded_run() {
                                 the gradient)
      8.    lower-learning-rate  reduce the learning rate to 0.015 (0.05 at onset) (shortens every step
                                 to 0.3 of its length)
-        and 7 more; tamegrad explain lists them all
+        and 7 more; all are in `remedies` of the JSON
     ");
 }
 
@@ -152,9 +152,9 @@ fn all_remedies_that_treat_the_cause_are_shown_and_five_others() {
     let all = guard.diagnosis().remedies;
     for (treating, others, rows, last) in [
         (0, 5, 5, None),
-        (0, 6, 5, Some("    and 1 more; tamegrad explain lists them all")),
+        (0, 6, 5, Some("    and 1 more; all are in `remedies` of the JSON")),
         (7, 5, 12, None),
-        (7, 8, 12, Some("    and 3 more; tamegrad explain lists them all")),
+        (7, 8, 12, Some("    and 3 more; all are in `remedies` of the JSON")),
     ] {
         let mut given = guard.diagnosis();
         given.remedies = all[..treating + others].to_vec();

@@ -1,7 +1,7 @@
 //! Words for the first value that was not finite, and for the operation that made it.
 
 use tamegrad::inspection::{Operation, OperationKind, SourceLine};
-use tamegrad::{Diagnosis, FirstNonFinite, Names, Stage};
+use tamegrad::{Diagnosis, FirstNonFinite, Names, Place, Stage};
 
 use super::measure::place;
 use crate::number::count;
@@ -26,6 +26,7 @@ pub(crate) fn first_nonfinite(first: &FirstNonFinite, names: &Names) -> String {
         Stage::Inputs | Stage::Targets | Stage::Outputs => place(first.place, names),
         Stage::Loss => "the loss".into(),
         Stage::OutputGradient => "the gradient at the model's output".into(),
+        Stage::Gradients if first.place == Place::Gradients => "a gradient".into(),
         Stage::Gradients => format!("the gradient of {}", place(first.place, names)),
         Stage::Parameters => format!("{}, after the update", place(first.place, names)),
     };

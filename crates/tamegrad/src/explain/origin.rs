@@ -30,7 +30,9 @@ pub(super) const DOC: Doc = Doc {
              history of few passes has a wide spread. The history has at least {} passes (decay {}). Of \
              layers that rose by at least {} of the largest rise, the one nearest to the loss. A \
              recurrent cell is one layer, with the product of its gains over the time steps. Where gains \
-             are unknown: the first tensor with an alarm, or with a strain within {} steps before it.",
+             are unknown: the first tensor with an alarm, or with a strain within {} steps before it. Of several \
+             ranks, one is named whose loss, inputs or gradient is not finite where others are, or above \
+             {} times their median.",
             rule.gain_high,
             rule.gain_low,
             rule.gain_high,
@@ -41,6 +43,7 @@ pub(super) const DOC: Doc = Doc {
             rules.baseline.gain_decay,
             rule.shares,
             rule.near_alarm,
+            rule.rank_ratio,
         );
         let logs = format!(
             " In a log that has norms of single tensors: the first tensor, from {} records before the \

@@ -142,6 +142,8 @@ pub struct OriginRule {
     pub unusual_output: f64,
     /// Steps before the first alarm in which a tensor that strains is the one.
     pub near_alarm: u64,
+    /// Times the median of the ranks from which on one of them stands out.
+    pub rank_ratio: f64,
 }
 
 /// What became of a run.
