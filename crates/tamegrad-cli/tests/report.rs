@@ -150,7 +150,7 @@ fn a_run_folder_shows_its_tensors_and_what_the_guard_did() {
     for wanted in [
         "Gradient norm by tensor",
         "&lt;b&gt;fc2&lt;/b&gt;.weight",
-        "he guard acted on 1 step, first on step,
+        "guard acted on 1 step, first on step 120: 1 skipped, 1 at a lower learning rate",
         "no update, learning rate times 0.5",
         "Layer gains were not measured",
     ] {

@@ -38,7 +38,7 @@ fn the_report_of_a_fix() {
     | sign | state | first | count | numbers |
     | --- | --- | --- | --- | --- |
     | Loss fluctuates wildly | quiet |  |  |  |
-    | The loss is NaN | ALARM | step 152 | 9 times | loss: NaN; NaN and Inf elements in the gradients: 6 |
+    | The loss is NaN | ALARM | step 152 | 8 times | loss: NaN; NaN and Inf elements in the gradients: 6 |
     | Metric stalls or deteriorates | too early | needs 3 more |  |  |
     | An update changes much of a weight matrix | ALARM | step 150 | 2 times | update ratio of layers.5.linear.weight: 0.8 (usually 0.00201) |
     | A gradient norm has jumped | ALARM | step 150 | 2 times | gradient norm of layers.5.linear.weight: 900 (usually 1); standard deviations above its mean (log scale): 56.3 (limit 6) |

@@ -31,7 +31,7 @@ fn an_exploded_run() {
 
     Signs
       Loss fluctuates wildly                     quiet
-      The loss is NaN                            ALARM      step 152      9 times
+      The loss is NaN                            ALARM      step 152      8 times
         - loss: NaN
         - NaN and Inf elements in the gradients: 6
       Metric stalls or deteriorates              too early  needs 3 more
