@@ -278,7 +278,8 @@ fn ends_nonfinite(run: &Run) -> bool {
     let last = run.record.recent(RULE.broken);
     let last_update = last.last().and_then(|row| row.update_ratio).unwrap_or(0.0);
     // A norm that is NaN, and not only elements: the backward pass came to no end.
-    let is_broken = |row: &Row| [row.loss, row.gradient_norm].iter().flatten().any(|x| !x.is_finite());
+    let is_broken =
+        |row: &Row| [row.loss, row.gradient_norm].iter().flatten().any(|x| !x.is_finite());
     !last.is_empty() && (last.iter().all(Row::is_broken) || last_update.is_infinite())
         || last.last().is_some_and(is_broken)
 }
