@@ -217,7 +217,6 @@ impl Guard {
             constant_loss,
             // Torch's anomaly mode stops at the first, and most gradients are not there then.
             gradient_norm: gradient_is_nan.then_some(f64::NAN),
-            ..Observation::default()
         });
         let decision = open.decision();
         let told = (!decision.is_proceed()).then(|| Decision::from(decision));
