@@ -76,7 +76,9 @@ for step in range(60):
     loss.backward()
     optimizer.step()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert "returned nan values" in done.stderr
     known = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     assert known["diagnosis"]["verdict"] == "exploded"

@@ -20,6 +20,7 @@ from ._step import Step
 from ._telling import Teller
 from ._watched import Watched
 
+
 class AfterAlarm:
     """Measures what the core wants to know after an alarm, and remembers what was looked into."""
 

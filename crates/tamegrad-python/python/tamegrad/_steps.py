@@ -70,7 +70,14 @@ class Steps:
                 "WORLD to tamegrad.watch on every rank, so that all ranks decide the same"
             )
         watches = options["mode"] != "off"
-        self.passes = Passes(model, self._ranks, teller, watches=watches, on_nan_gradient=self.stopped, on_error=on_error)
+        self.passes = Passes(
+            model,
+            self._ranks,
+            teller,
+            watches=watches,
+            on_nan_gradient=self.stopped,
+            on_error=on_error,
+        )
         self.after_alarm = AfterAlarm(
             watched, self.passes, self.scan, self.scaling, self._ranks, teller, step_fn
         )
