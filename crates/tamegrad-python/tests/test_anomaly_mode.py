@@ -46,7 +46,7 @@ def test_the_step_is_an_alarm_with_its_operation_and_line(mode):
     assert (diagnosis.onset, diagnosis.cause) == (BROKEN, "singular-operation")
     assert diagnosis.operation.kind == "sqrt"
     assert "square().sum(1).sqrt().mean()" in diagnosis.operation.code
-    assert diagnosis.origin == "loss-gradient"
+    assert diagnosis.place == "loss-gradient"
     assert guard.step_number == 60, "a step that was stopped is one"
 
 
