@@ -95,3 +95,18 @@ def test_an_exception_of_another_kind_is_no_alarm(where):
     with pytest.raises(RuntimeError):
         (loss.detach() if where == "before" else loss).backward()
     assert guard.findings() == [] and guard.step_number == 0
+
+
+def test_the_alarm_is_that_of_the_model_whose_loss_broke():
+    models = [torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)]
+    guards = [
+        tamegrad.watch(model, torch.optim.SGD(model.parameters(), 0.1), strict=True)
+        for model in models
+    ]
+    other, output = (model(torch.ones(4, 3)) for model in models)
+    with torch.autograd.set_detect_anomaly(True):
+        loss = (output - output.detach()).square().sum(1).sqrt().mean()
+        with pytest.raises(RuntimeError, match="returned nan values"):
+            loss.backward()
+    assert [len(guard.findings()) for guard in guards] == [0, 1]
+    other.sum().backward()

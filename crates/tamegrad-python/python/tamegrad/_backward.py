@@ -18,9 +18,9 @@ class Seer(Protocol):
         """Takes in a loss whose backward pass is about to begin; ``is_alone``: it is that of no other
         seer. It raises nothing."""
 
-    def see_nan_gradient(self) -> None:
-        """Takes in that torch's anomaly mode has stopped the backward pass at a gradient that is NaN. It
-        raises nothing."""
+    def see_nan_gradient(self, root: torch.Tensor, *, is_alone: bool) -> None:
+        """Takes in that torch's anomaly mode has stopped the backward pass of that loss at a gradient that is
+        NaN. It raises nothing."""
 
 
 _IS_NAN = "returned nan values"
@@ -40,7 +40,7 @@ def _backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
     except RuntimeError as error:
         if _IS_NAN in str(error):
             for seer in seers:
-                seer.see_nan_gradient()
+                seer.see_nan_gradient(tensors, is_alone=len(seers) == 1)
         raise
 
 

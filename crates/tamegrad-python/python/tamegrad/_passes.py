@@ -257,12 +257,13 @@ class Passes:
         except Exception as error:
             self._on_error(error)
 
-    def see_nan_gradient(self) -> None:
+    def see_nan_gradient(self, root: torch.Tensor, *, is_alone: bool) -> None:
         """Takes in that a backward pass was stopped at a gradient that is NaN, if it was of this model."""
         is_own = self.calls and threading.get_ident() == self._thread
         if self._is_on and not self.replay.is_running and is_own:
             try:
-                self._on_nan_gradient()
+                if is_alone or self.loss_graph.is_of_call(root):
+                    self._on_nan_gradient()
             except Exception as error:
                 self._on_error(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import timedelta
 from typing import Any
@@ -68,7 +69,9 @@ class Ranks:
         if self._has_own_group and self._farewell is None and dist.is_initialized():
             mine = self._message(_HAS_FAILED if has_failed else _HAS_CLOSED, [])
             rows = [torch.empty_like(mine) for _ in range(self.size)]
-            self._farewell = dist.all_gather(rows, mine, group=self._group, async_op=True)
+            # The loop may have destroyed the group, and made another.
+            with contextlib.suppress(RuntimeError, ValueError):
+                self._farewell = dist.all_gather(rows, mine, group=self._group, async_op=True)
 
     def know(self, parameters: list[torch.Tensor]) -> None:
         """Notes which parameters are sharded."""

@@ -106,11 +106,11 @@ class Steps:
 
     def detach(self, has_failed: bool) -> None:
         """Puts back what is changed for the time of a step, and sees no more calls."""
-        self._ranks.leave(has_failed)
         self._hidden.show()
         self.scaling.detach()
         self.passes.detach()
         self._rate.restore()
+        self._ranks.leave(has_failed)
 
     # --- what the loop does ----------------------------------------------------------------------
 
