@@ -319,8 +319,8 @@ impl<M: Module> Guard<M> {
     /// critical step size and the sharpness are measured at once, by more passes of the same batch.
     ///
     /// Give it only where a pass draws no random numbers: a repeated pass would draw those of the steps
-    /// that follow. Of a model with burn's `Dropout`, `GaussianNoise` or
-    /// `RRelu` no pass is repeated.
+    /// that follow. Of a model with burn's `Dropout`, `GaussianNoise` or `RRelu` no pass is
+    /// repeated.
     pub fn step_with_pass(
         &mut self,
         optimizer: &mut ModuleOptimizer,
@@ -394,13 +394,14 @@ impl<M: Module> Guard<M> {
                 model
             }
             None if !self.protects() && !asks.update && !asks.lag && !asks.critical_step => {
-                let gradients = self.clipped(&table, &model, gradients, &stats);
-                updated = gradients.is_some();
+                let mut gradients = gradients;
+                updated = self.clip_gradients(&table, &model, &mut gradients, &stats);
                 self.core.finish_taken(open, &[]);
-                match gradients {
-                    // Without another owner of the parameters the optimizer writes over them.
-                    Some(given) => (self.optimize)(model, optimizer, rate.clone(), given),
-                    None => model,
+                // Without another owner of the parameters the optimizer writes over them.
+                if updated {
+                    (self.optimize)(model, optimizer, rate.clone(), gradients)
+                } else {
+                    model
                 }
             }
             None => {
@@ -620,17 +621,6 @@ impl<M: Module> Guard<M> {
         }
         clip.change(&stats.tensors).apply(table, model, gradients);
         true
-    }
-
-    /// The gradients, clipped if the user asked for it; `None` where they are not finite and were to be.
-    fn clipped(
-        &self,
-        table: &ParameterTable,
-        model: &M,
-        mut gradients: GradientsParams,
-        stats: &GradientStats,
-    ) -> Option<GradientsParams> {
-        self.clip_gradients(table, model, &mut gradients, stats).then_some(gradients)
     }
 
     /// Repeats the pass on a copy with probes when an alarm has none: forward, backward, no update.
