@@ -7,6 +7,7 @@ mod eval;
 mod format;
 mod fuzz;
 mod open_run;
+mod package;
 mod python;
 mod test;
 mod tidy;
@@ -42,6 +43,7 @@ Commands:
   bench stats  the time of statistics and clips, against a plain read of the same memory and
                against torch.nn.utils.clip_grad_norm_; leave the machine alone meanwhile
   open-run     a run folder and its Parquet files, opened by pyarrow and polars; a part of `test`
+  package      every crate packaged, and the packages compiled; a part of `test`
   fuzz [TARGET...]
                every reader, or those named, against inputs that a fuzzer makes up; a part of `test`
   bench torch  the process time of torch training steps, watched and bare in turns
@@ -98,6 +100,7 @@ fn perform(root: &Path, task: Task) -> Result<ExitCode, String> {
         Task::Format { check } => format::format(root, check)?,
         Task::Tidy => tidy::tidy_and_print(root)?,
         Task::OpenRun => open_run::open_run(root)?,
+        Task::Package => package::package(root)?,
         Task::Valgrind => valgrind::valgrind(root)?,
         Task::Fuzz(options) => fuzz::fuzz(root, &options)?,
         Task::Python => python::test(root)?,
@@ -115,6 +118,7 @@ enum Task {
     Format { check: bool },
     Tidy,
     OpenRun,
+    Package,
     Fuzz(fuzz::Options),
     Valgrind,
     Trust(trust::Options),
@@ -132,6 +136,7 @@ fn parse(words: &[&str]) -> Result<Task, String> {
         ["format", "--check"] => Ok(Task::Format { check: true }),
         ["tidy"] => Ok(Task::Tidy),
         ["open-run"] => Ok(Task::OpenRun),
+        ["package"] => Ok(Task::Package),
         ["valgrind"] => Ok(Task::Valgrind),
         ["trust", ref rest @ ..] => trust::parse(rest).map(Task::Trust),
         ["fuzz", ref rest @ ..] => fuzz::parse(rest).map(Task::Fuzz),
@@ -145,8 +150,8 @@ fn parse(words: &[&str]) -> Result<Task, String> {
         ["help" | "--help" | "-h"] => Ok(Task::Help),
         [] => Err("no command given".to_owned()),
         [
-            "test" | "format" | "tidy" | "open-run" | "python" | "valgrind" | "help" | "--help"
-            | "-h",
+            "test" | "format" | "tidy" | "open-run" | "package" | "python" | "valgrind" | "help"
+            | "--help" | "-h",
             extra,
             ..,
         ] => Err(format!("unexpected argument `{extra}`")),
@@ -168,6 +173,13 @@ fn project_root() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     xtask.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Where cargo builds: this program is there as well, in the folder of its profile.
+fn target() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
+    let target = program.ancestors().nth(2).map(Path::to_path_buf);
+    target.ok_or_else(|| format!("{} is in no target folder", program.display()))
 }
 
 /// The cargo that started us, so that a toolchain chosen by `cargo +name` stays chosen.
@@ -209,6 +221,7 @@ mod tests {
             (&["format", "crates"], Err("unexpected argument `crates`")),
             (&["tidy"], Ok(Task::Tidy)),
             (&["open-run"], Ok(Task::OpenRun)),
+            (&["package"], Ok(Task::Package)),
             (&["valgrind"], Ok(Task::Valgrind)),
             (&["python"], Ok(Task::Python)),
             (&["bench", "stats"], Ok(Task::Bench(bench::parse(&["stats"]).expect("a bench")))),

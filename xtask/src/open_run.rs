@@ -1,6 +1,6 @@
 //! `cargo xtask open-run`: a run folder and its Parquet files, opened by pyarrow and polars.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::{cargo, venv};
@@ -25,16 +25,9 @@ pub(crate) fn open_run(root: &Path) -> Result<(), String> {
     }
     // With the features of the whole workspace, so that what `test` has built is not built again.
     run(&mut cargo(root, "build --workspace --example write_run --profile ci"))?;
-    run(Command::new(target()?.join("ci/examples/write_run")).arg(&folder))?;
+    run(Command::new(crate::target()?.join("ci/examples/write_run")).arg(&folder))?;
     let python = venv::python_with(root, VENV, PACKAGES, "a download of about 100 MB")?;
     run(Command::new(python).arg(root.join(SCRIPT)).arg(&folder))
-}
-
-/// Where cargo builds: this program is there as well, in the folder of its profile.
-fn target() -> Result<PathBuf, String> {
-    let program = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
-    let target = program.ancestors().nth(2).map(Path::to_path_buf);
-    target.ok_or_else(|| format!("{} is in no target folder", program.display()))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -65,7 +65,7 @@ fn plan(is_there: impl Fn(Tool) -> bool) -> Vec<Step> {
         with(Tool::Clippy, "rustup component add clippy", "clippy", clippy),
         step("without burn", "check -p tamegrad-cli --no-default-features --profile ci"),
         step("without SQLite", no_sqlite),
-        step("package", "package --workspace --no-verify --allow-dirty --quiet"),
+        step("package", "xtask package"),
         step("tidy", "xtask tidy"),
     ];
     if is_there(Tool::Nextest) {
@@ -176,7 +176,7 @@ mod tests {
                     "clippy --workspace --all-targets --profile ci -- -D warnings",
                     "check -p tamegrad-cli --no-default-features --profile ci",
                     "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
-                    "package --workspace --no-verify --allow-dirty --quiet",
+                    "xtask package",
                     "xtask tidy",
                     "nextest run --workspace --cargo-profile ci",
                     "test --doc --workspace --profile ci",
@@ -191,7 +191,7 @@ mod tests {
                 &[
                     "check -p tamegrad-cli --no-default-features --profile ci",
                     "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
-                    "package --workspace --no-verify --allow-dirty --quiet",
+                    "xtask package",
                     "xtask tidy",
                     "test --workspace --profile ci",
                 ],
@@ -202,7 +202,7 @@ mod tests {
                     "xtask format --check",
                     "check -p tamegrad-cli --no-default-features --profile ci",
                     "test -p tamegrad-logs --no-default-features --profile ci --lib no_sqlite",
-                    "package --workspace --no-verify --allow-dirty --quiet",
+                    "xtask package",
                     "xtask tidy",
                     "test --workspace --profile ci",
                 ],

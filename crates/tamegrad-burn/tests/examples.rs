@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What an example prints, run with this argument.
-fn run(name: &str, argument: &str) -> String {
+/// What an example prints, run with these arguments.
+fn run(name: &str, arguments: &[&str]) -> String {
     // Cargo builds the examples of a package with its tests, in the folder beside theirs.
     let mut folder: PathBuf = std::env::current_exe().expect("a path");
     folder.pop();
     folder.pop();
     let program =
         folder.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    let output = Command::new(&program).arg(argument).output();
+    let output = Command::new(&program).args(arguments).output();
     let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {argument}: {error}");
+    assert!(output.status.success(), "{name} {arguments:?}: {error}");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
@@ -28,10 +28,10 @@ fn weights(printed: &str) -> &str {
 #[test]
 fn a_guard_changes_no_bit_of_a_healthy_run() {
     let learner = cfg!(feature = "learner").then_some("learner");
-    let others = ["mlp", "convolution", "gan", "accumulation", "characters"];
+    let others = ["mlp", "convolution", "gan", "accumulation", "characters", "resume"];
     for name in others.into_iter().chain(learner) {
         let [bare, observed, protected] =
-            ["bare", "observe", "protect"].map(|mode| run(name, mode));
+            ["bare", "observe", "protect"].map(|mode| run(name, &[mode]));
         assert_eq!(weights(&bare), weights(&observed), "{name}");
         assert_eq!(weights(&bare), weights(&protected), "{name}");
         assert!(observed.contains("HEALTHY") || observed.contains("TOO-EARLY"), "{observed}");
@@ -56,11 +56,13 @@ fn the_loop_of_the_readme_is_an_example() {
 
 #[test]
 fn the_quickstart_is_saved_and_told_why() {
-    let printed = run("quickstart", "");
+    let printed = run("quickstart", &[]);
     assert!(printed.contains("unscaled-target"), "{printed}");
 }
 
 #[test]
 fn a_resumed_run_is_the_whole_one() {
-    assert_eq!(run("resume", "whole"), run("resume", "resumed"));
+    for mode in ["bare", "observe", "protect"] {
+        assert_eq!(run("resume", &[mode]), run("resume", &[mode, "resumed"]), "{mode}");
+    }
 }

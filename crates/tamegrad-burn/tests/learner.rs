@@ -237,10 +237,14 @@ fn the_loss_of_a_step_is_the_mean_of_its_passes() {
 #[test]
 fn a_rate_that_is_much_too_high_is_found() {
     let folder = folder();
+    let loader = || loader(rows(30 * BATCH), true);
+    let bare = training(folder.path(), loader()).num_epochs(2);
+    let bare = bare.launch(Learner::new(Net::new(0.0), SgdConfig::new().init(), 50.0));
     let model = Net::new(0.0);
-    let training = training(folder.path(), loader(rows(30 * BATCH), true)).num_epochs(2);
+    let training = training(folder.path(), loader()).num_epochs(2);
     let model = Guard::observe(&model).wrap(model).stop_with(training.interrupter());
     let result = training.launch(Learner::new(model, SgdConfig::new().init(), 50.0));
+    assert_eq!(weights_hash(&result.model), weights_hash(&bare.model), "observing changes no bit");
     let report = result.model.diagnosis();
     assert!(report.verdict.is_explosion(), "{report}");
     assert!(report.onset.is_some_and(|step| step < Step(3)), "{report}");

@@ -157,9 +157,11 @@ impl Guard {
         wanted
     }
 
-    /// Whether the update of the step that was observed last may have to be taken back.
-    fn wants_copy(&self) -> bool {
-        self.core.asks().copy
+    /// Whether the update of the step that was observed last may have to be taken back, and whether it
+    /// shall be measured.
+    fn wants_of_update(&self) -> (bool, bool) {
+        let asks = self.core.asks();
+        (asks.copy, asks.update)
     }
 
     /// Takes in parameters that the optimizer has got later.

@@ -65,13 +65,9 @@ mod _core {
     #[pymodule_export]
     const SNAPSHOTS_MAX: usize = tamegrad::cadence::Cadence::IN_PLACE.snapshots_max;
     #[pymodule_export]
-    const UPDATES_ALL_UNTIL: u64 = tamegrad::cadence::UPDATES_ALL_UNTIL;
-    #[pymodule_export]
     const INSPECTIONS_MAX: u64 = tamegrad::cadence::INSPECTIONS_MAX;
     #[pymodule_export]
     const RANK_RATIO: f64 = tamegrad::rules::RULES.origin.rank_ratio;
-    #[pymodule_export]
-    const UPDATES_EVERY: u64 = tamegrad::cadence::UPDATES_EVERY;
     #[pymodule_export]
     const COPY_KEPT_STEPS: u64 = tamegrad::cadence::COPY_KEPT_STEPS;
 }

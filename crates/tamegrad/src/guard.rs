@@ -177,7 +177,8 @@ impl Guard {
         let (record, is_alarmed) = (&self.run.record, self.run.is_alarmed());
         let is_at_risk = self.config.mode != Mode::Off && crate::risk::is_at_risk(&self.run);
         let is_looked_at = record.clock <= cadence::UPDATES_ALL_UNTIL
-            || record.clock.is_multiple_of(cadence::UPDATES_EVERY);
+            || record.clock.is_multiple_of(cadence::UPDATES_EVERY)
+            || crate::risk::is_rate_untried(&self.run);
         Asks {
             update: is_at_risk || is_looked_at,
             repeated_trace: is_alarmed && record.alarm_trace.is_none(),
@@ -543,6 +544,24 @@ mod tests {
                 wants
             });
             assert_eq!(wants.count(), wanted, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn each_update_is_measured_at_first_and_while_the_rate_rises_and_then_one_in_eight() {
+        for (rise, wanted) in [(0.0, 19), (1e-6, 150)] {
+            let mut guard = guard(Mode::Observe, 2);
+            let measured = (0..300).filter(|step| {
+                let norm = (0.1 * noise(*step as usize)).exp();
+                let gradients = [Some(stats(norm)); 2];
+                let learning_rate = Some(0.01 + rise * *step as f64);
+                let seen = seen(*step, calm(*step).0, &gradients);
+                let open = guard.begin(&Observation { learning_rate, ..seen });
+                let measures = guard.asks().update;
+                guard.finish_taken(open, &[update(0.003); 2]);
+                measures && *step >= 150
+            });
+            assert_eq!(measured.count(), wanted, "{rise}");
         }
     }
 

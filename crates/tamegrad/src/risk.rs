@@ -21,18 +21,28 @@ pub(crate) fn is_at_risk(run: &Run) -> bool {
         let norm = track.latest.map_or(0.0, |stats| stats.l2);
         norm == 0.0 || (track.gradient.count() >= warm_up && is_usual(&track.gradient, norm))
     };
-    let before = record.recent(RULE.rate_steps + 1).iter().rev().skip(1);
-    let highest = before.filter_map(|row| row.learning_rate).reduce(f64::max);
-    let is_rate_usual = row
-        .learning_rate
-        .is_none_or(|rate| highest.is_some_and(|highest| rate <= RULE.rate_growth * highest));
     run.is_troubled(RULE.trouble_steps)
         || record.clock <= u64::from(warm_up)
         || row.nonfinite_gradients > 0
         || row.loss.is_some_and(|loss| !loss.is_finite() || run.departs(loss))
-        || !is_rate_usual
+        || !is_rate_within(run, RULE.rate_growth)
         || !is_calm(&record.total)
         || !record.tensors.iter().all(is_calm)
+}
+
+/// Whether the latest step's learning rate is above those of the steps before it, so that nothing they
+/// have shown tells how large its update is: a rate that ramps up breaks a run while its gradients are
+/// still usual.
+pub(crate) fn is_rate_untried(run: &Run) -> bool {
+    !is_rate_within(run, 1.0)
+}
+
+/// Whether the latest learning rate is at most this many times the highest of the steps before it.
+fn is_rate_within(run: &Run, growth: f64) -> bool {
+    let before = run.record.recent(RULE.rate_steps + 1).iter().rev().skip(1);
+    let highest = before.filter_map(|row| row.learning_rate).reduce(f64::max);
+    let rate = run.record.now().and_then(|row| row.learning_rate);
+    rate.is_none_or(|rate| highest.is_some_and(|highest| rate <= growth * highest))
 }
 
 #[cfg(test)]
@@ -58,7 +68,7 @@ mod tests {
     const CALM: Last =
         Last { steps: 150, loss: 1.0, norms: [1.1; 2], rate: 0.01, alarm: None, without: 0 };
 
-    fn risks(last: &Last) -> bool {
+    fn run(last: &Last) -> Run {
         let mut run = Run::new(layout(2), RunFacts::default());
         for step in 0..=last.steps {
             let n = noise(step as usize);
@@ -78,7 +88,7 @@ mod tests {
                 run.settle();
             }
         }
-        is_at_risk(&run)
+        run
     }
 
     #[test]
@@ -104,7 +114,14 @@ mod tests {
             ("a tensor with few gradients", Last { without: 51, ..CALM }, true),
             ("a tensor with enough", Last { without: 50, ..CALM }, false),
         ] {
-            assert_eq!(risks(&last), want, "{name}");
+            assert_eq!(is_at_risk(&run(&last)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_untried_above_those_before() {
+        for (rate, want) in [(0.009, false), (0.01, false), (0.0101, true), (f64::NAN, true)] {
+            assert_eq!(is_rate_untried(&run(&Last { rate, ..CALM })), want, "{rate}");
         }
     }
 }

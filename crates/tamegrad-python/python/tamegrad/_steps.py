@@ -374,8 +374,9 @@ class Steps:
         if self._protects and self.core.wants_snapshot(number):
             self._snapshots.take(number)
         # A closure makes further gradients, which nobody has judged.
-        copies = self._protects and (self.core.wants_copy() or self.update.evaluations > 0)
-        self.update.before(number, self.scan, copies=copies)
+        copies, measures = self.core.wants_of_update()
+        copies = copies or (self._protects and self.update.evaluations > 0)
+        self.update.before(number, self.scan, copies=copies, measures=measures)
 
     def _see_overflow(self) -> None:
         """Judges a step that a loss scaler leaves out, unless a lower scale may mend it."""

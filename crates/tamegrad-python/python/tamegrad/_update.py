@@ -9,7 +9,7 @@ import torch
 
 from . import _device, _gradients
 from ._amp import Scaling
-from ._core import COPY_KEPT_STEPS, UPDATES_ALL_UNTIL, UPDATES_EVERY, Sampler, Scan, Updates
+from ._core import COPY_KEPT_STEPS, Sampler, Scan, Updates
 from ._core import Guard as Core
 from ._optimizers import needs_closure
 from ._ranks import Ranks
@@ -52,7 +52,7 @@ class UpdateWatch:
         """Lets go of what was kept of other parameters or optimizers."""
         self._copy, self._is_copied, self._is_sampled = None, False, False
 
-    def before(self, step: int, gradients: Scan, *, copies: bool) -> None:
+    def before(self, step: int, gradients: Scan, *, copies: bool, measures: bool) -> None:
         """Before the update of a step from these gradients."""
         self._is_copied = copies
         self._steps_without = 0 if copies else self._steps_without + 1
@@ -62,7 +62,7 @@ class UpdateWatch:
             if self._copy is None:
                 self._copy = StateCopy(self._parameters, self._optimizers)
             self._copy.take()
-        elif self._samples and (step < UPDATES_ALL_UNTIL or step % UPDATES_EVERY == 0):
+        elif self._samples and measures:
             self._sampler.take(self._parameters, step, gradients)
             self._is_sampled = True
 
