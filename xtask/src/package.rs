@@ -87,11 +87,10 @@ mod tests {
                     [profile.ci]\ninherits = \"dev\"\n";
         let packages = ["p/a-b-0.1.0.crate".into()];
         let got = workspace(root, &packages).expect("a manifest");
-        assert_eq!(
-            got,
-            "[workspace]\nmembers = [\"a-b-0.1.0\"]\n\n[profile.ci]\ninherits = \"dev\"\n\n\
-             [patch.crates-io.a-b]\npath = \"a-b-0.1.0\"\n"
-        );
+        let expected = "[workspace]\nmembers = [\"a-b-0.1.0\"]\n\
+                        [profile.ci]\ninherits = \"dev\"\n\
+                        [patch.crates-io]\na-b = { path = \"a-b-0.1.0\" }\n";
+        assert_eq!(got.parse::<Table>(), expected.parse());
         assert_eq!(workspace("", &packages), Err("Cargo.toml: got no [workspace]".to_owned()));
     }
 }
