@@ -17,6 +17,7 @@ pub(crate) struct Inspection {
     row_counts: HashMap<String, u64>,
     division: Option<Division>,
     accumulation: Option<Accumulation>,
+    parameter: Option<(usize, u64)>,
 }
 
 #[derive(FromPyObject)]
@@ -91,6 +92,7 @@ struct Accumulation {
     passes: u64,
     norm_of_one: f64,
     norm: f64,
+    norm_left: f64,
 }
 
 impl From<Inspection> for inspection::Inspection {
@@ -115,7 +117,9 @@ impl From<Inspection> for inspection::Inspection {
                 passes: of.passes,
                 norm_of_one: of.norm_of_one,
                 norm: of.norm,
+                norm_left: of.norm_left,
             }),
+            parameter: of.parameter.map(|(tensor, count)| (TensorId(tensor), count)),
             experiments: Vec::new(),
         }
     }

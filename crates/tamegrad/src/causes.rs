@@ -76,6 +76,8 @@ named_enum! {
         Experiment => "experiment",
         /// Data that is not finite.
         BrokenData => "broken-data",
+        /// Weights that are not finite before the first update.
+        BrokenWeights => "broken-weights",
         /// Targets that are no class or no probability.
         ImpossibleTargets => "impossible-targets",
         /// The first NaN is an average over nothing.

@@ -162,6 +162,8 @@ named_enum! {
         OptimizerEps => "optimizer-eps",
         /// The largest relative change of the loss for a relative change of a weight matrix's scale.
         LossElasticity => "loss-elasticity",
+        /// L2 norm of what the step before left in the gradients when a backward pass began.
+        GradientLeft => "gradient-left",
     }
 }
 

@@ -46,7 +46,13 @@ pub fn find(run: &Run) -> Option<FirstNonFinite> {
     let (step, at) = record.first_nonfinite?;
     let passes = [&record.alarm_trace, &record.calm_trace, &record.first_trace];
     let pass = passes.into_iter().flatten().find(|(seen, _)| *seen == step).map(|(_, pass)| pass);
+    let broken_before = run.broken_by().and_then(|found| found.parameter);
     let (stage, place) = match at {
+        NonFiniteAt::Output(_) | NonFiniteAt::Loss | NonFiniteAt::Gradient(_)
+            if let Some((tensor, _)) = broken_before =>
+        {
+            (Stage::Parameters, Place::Tensor(tensor))
+        }
         NonFiniteAt::Input(input) => (Stage::Inputs, Place::Input(input)),
         NonFiniteAt::Targets => (Stage::Targets, Place::Targets),
         NonFiniteAt::Output(layer) => (Stage::Outputs, Place::Output(layer)),
@@ -88,7 +94,7 @@ fn last_delta(pass: Option<&LayerTrace>) -> Option<tamegrad_stats::TensorStats> 
 mod tests {
     use super::*;
     use crate::causes::check::{alarmed, trace};
-    use crate::observe::{NamedInput, Observation, RunFacts, TensorId};
+    use crate::observe::{LayerId, NamedInput, Observation, RunFacts, TensorId};
     use crate::signs::check::{layout, stats};
 
     /// The stage at which the second of two steps broke, and what was finite.
@@ -114,6 +120,24 @@ mod tests {
             },
         });
         find(&run).map(|first| (first.stage, first.finite.len()))
+    }
+
+    #[test]
+    fn a_parameter_that_was_broken_before_the_pass_comes_first() {
+        use crate::inspection::Inspection;
+        let pass = trace(&[1.0, f64::NAN], &[1.0; 2]);
+        let mut run = alarmed(layout(2), RunFacts::default(), 1, |_| Observation {
+            loss: Some(f64::NAN),
+            trace: Some(&pass),
+            ..Observation::default()
+        });
+        let stage = |run: &Run| find(run).map(|first| (first.stage, first.place));
+        assert_eq!(stage(&run), Some((Stage::Outputs, Place::Output(LayerId(1)))));
+        let parameter = Some((TensorId(1), 3));
+        run.record.take_inspection(Inspection { parameter, ..Inspection::default() });
+        assert_eq!(stage(&run), Some((Stage::Parameters, Place::Tensor(TensorId(1)))));
+        let causes = crate::causes::weigh(&run, crate::origin::find(&run).as_ref());
+        assert_eq!(causes[0].ground, crate::causes::Ground::BrokenWeights);
     }
 
     #[test]

@@ -282,6 +282,8 @@ pub struct Accumulation {
     pub norm_of_one: f64,
     /// L2 norm of the gradient that the optimizer is given.
     pub norm: f64,
+    /// L2 norm of what the step before had left in the gradients when the first pass began.
+    pub norm_left: f64,
 }
 
 /// A batch's data whose rows are not finite.
@@ -360,6 +362,9 @@ pub struct Inspection {
     pub division: Option<Division>,
     /// What the gradient is made of.
     pub accumulation: Option<Accumulation>,
+    /// The first parameter that was not finite before the pass that first was not, with the number of its
+    /// elements that are NaN or infinite.
+    pub parameter: Option<(TensorId, u64)>,
     /// The step run again, each time with one thing changed.
     pub experiments: Vec<Experiment>,
 }
@@ -374,6 +379,7 @@ impl Inspection {
             rows: if self.rows.is_empty() { other.rows } else { self.rows },
             division: self.division.or(other.division),
             accumulation: self.accumulation.or(other.accumulation),
+            parameter: self.parameter.or(other.parameter),
             experiments: if self.experiments.is_empty() {
                 other.experiments
             } else {

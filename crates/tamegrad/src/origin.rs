@@ -62,11 +62,12 @@ const RULE: OriginRule = RULES.origin;
 /// step with the largest gain.
 pub fn find(run: &Run) -> Option<Origin> {
     run.first_alarm()?;
-    let broken = the_loss(run)
+    let broken = broken_before(run)
+        .or_else(|| the_loss(run))
         .or_else(|| broken_function(run))
         .or_else(|| producer(run))
         .or_else(|| broken_data(run))
-        .or_else(|| broken_parameter(run));
+        .or_else(|| broken_by_update(run));
     if broken.is_some() || is_unseen(run) {
         // What the update then breaks is no place.
         return broken.or_else(|| tensor_of(run.first_alarm()?));
@@ -104,6 +105,18 @@ fn broken_function(run: &Run) -> Option<Origin> {
         None => Place::Loss,
     };
     Some(Origin::new(place, vec![first_seen(place, step)]))
+}
+
+/// The parameter that was not finite before the pass that first was not.
+pub(crate) fn broken_parameter(run: &Run) -> Option<(TensorId, u64)> {
+    run.broken_by()?.parameter
+}
+
+fn broken_before(run: &Run) -> Option<Origin> {
+    let (tensor, count) = broken_parameter(run)?;
+    let place = Place::Tensor(tensor);
+    let count = Measure::new(Quantity::NonFiniteElements, count as f64).at(place);
+    Some(Origin::new(place, vec![count]))
 }
 
 /// The data, where no layer is known that they came to.
@@ -157,7 +170,7 @@ fn the_loss(run: &Run) -> Option<Origin> {
 
 /// The parameter that an update broke whose gradients were finite and of no great size: what they
 /// came from is not at fault.
-fn broken_parameter(run: &Run) -> Option<Origin> {
+fn broken_by_update(run: &Run) -> Option<Origin> {
     let (step, NonFiniteAt::Parameter(tensor)) = first_nonfinite(run)? else { return None };
     let norm = run.record.rows.iter().find(|row| row.step == step)?.gradient_norm?;
     let (place, very_high) = (Place::Tensor(tensor), RULES.high_gradient.live.very_high);

@@ -10,7 +10,7 @@ from ._amp import Scaling
 from ._calls import floats
 from ._core import INSPECTIONS_MAX, Scan
 from ._core import Guard as Core
-from ._inspection import Accumulation, Inspection
+from ._inspection import Accumulation, Inspection, broken_parameter
 from ._numbers import merged
 from ._optimizer_facts import broken_division
 from ._passes import Passes
@@ -125,6 +125,8 @@ class AfterAlarm:
         if found.operation is None:
             passes.search_again()
         if self._inspections == 1:
+            if found.operation is None:
+                found.parameter = broken_parameter(self._watched.parameters)
             # What is broken before the first update from a broken gradient, an update has broken.
             self.see_update(core)
 
@@ -136,7 +138,8 @@ class AfterAlarm:
         called = [call.module for call in passes.calls]
         is_whole = len(called) == len(set(called))
         if is_whole and math.isfinite(norm) and self.inspection.accumulation is None:
-            self.inspection.accumulation = Accumulation(count, norm, self._scan.norm())
+            found = Accumulation(count, norm, self._scan.norm(), passes.left.norm)
+            self.inspection.accumulation = found
 
     # --- the state -------------------------------------------------------------------------------
 

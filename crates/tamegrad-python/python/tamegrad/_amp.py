@@ -58,6 +58,10 @@ class Scaling:
         _live.discard(self)
         _see_scalers()
 
+    def is_used(self) -> bool:
+        """Whether a scaler is known."""
+        return self._named is not None or self._latest is not None
+
     def note(self, scaler: Any, losses: Any) -> None:
         """Takes in that a scaler scales these losses."""
         # One scaler may scale the losses of several models in turn.

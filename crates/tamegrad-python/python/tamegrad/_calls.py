@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+_KEPT_MAX = 1 << 20
+"""Elements of an output that is kept to the end of its step."""
 _TENSORS_MAX = 64
 """Float tensors of one call that are looked at."""
 
@@ -32,6 +34,10 @@ class Call:
         """The gradient that came to an output, by its place among the float outputs."""
         self._outputs: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         """The outputs, as long as the loop holds them, with their versions."""
+        self._small: list[torch.Tensor] = []
+        """The outputs that are small, without their graph."""
+        self.has_raised = False
+        """Whether the call has ended in an exception."""
         self.autocast: list[tuple[str, torch.dtype]] = []
         """The kinds of device and the types of the autocast that was on."""
         self.chance: dict[str, Any] | None = None
@@ -58,6 +64,8 @@ class Call:
                 # A call that runs no Python code, for it comes at every backward pass.
                 tensor.register_hook(functools.partial(operator.setitem, self.gradients, place))
                 self._outputs[place] = (weakref.ref(tensor), tensor._version)
+                if tensor.numel() <= _KEPT_MAX:
+                    self._small.append(tensor.detach())
 
     def finite_outputs(self) -> dict[int, bool]:
         """Whether each output is finite, by its place, of those that are still there as they were."""
@@ -67,6 +75,11 @@ class Call:
             for place, tensor, version in own
             if tensor is not None and tensor._version == version
         }
+
+    def kept_outputs(self) -> list[torch.Tensor]:
+        """The outputs that are still there: the small ones, and those that the loop holds."""
+        held = [known() for known, _ in self._outputs.values()]
+        return [*self._small, *(tensor for tensor in held if tensor is not None)]
 
     def agrees_with(self, output: Any) -> bool:
         """Whether the outputs of the call run again are finite where its own were, as far as these are

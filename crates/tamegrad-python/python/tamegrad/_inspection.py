@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +29,8 @@ class Accumulation:
     """Norm of the gradients of the last of them alone."""
     norm: float
     """Norm of the gradients of the step."""
+    norm_left: float = 0.0
+    """Norm of what the step before had left in them."""
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Inspection:
     """How many there are of them."""
     division: Division | None = None
     accumulation: Accumulation | None = None
+    parameter: tuple[int, int] | None = None
+    """The first parameter that is not finite, by its place, and how many of its elements are not."""
 
     def agreed(self, ranks: Ranks) -> Any:
         """What all ranks take for it: that of the first which has found an operation or rows."""
@@ -54,6 +58,7 @@ class Inspection:
         text = ranks.first(telling) or ranks.first(own)
         found = json.loads(text or own, object_hook=lambda fields: SimpleNamespace(**fields))
         found.rows, found.row_counts = vars(found.rows), vars(found.row_counts)
+        found.parameter = found.parameter and tuple(found.parameter)
         return found
 
     def see_rows(self, named: Iterable[tuple[str, Any]]) -> None:
@@ -67,6 +72,18 @@ class Inspection:
         for name, (rows, count) in found.items():
             if count and name not in self.rows:
                 self.rows[name], self.row_counts[name] = rows, count
+
+
+@torch.no_grad()
+def broken_parameter(parameters: Sequence[torch.Tensor]) -> tuple[int, int] | None:
+    """The first of these parameters that is not finite, by its place, and how many of its elements are
+    not."""
+    for index, parameter in enumerate(parameters):
+        if parameter.is_floating_point() or parameter.is_complex():
+            count = int((~torch.isfinite(values_of(parameter.detach())[0])).sum())
+            if count:
+                return index, count
+    return None
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from ._calls import Call, CarriedState, tensors_of
 from ._core import Guard as Core
 from ._core import Scan, Trace
 from ._finder import next_node
+from ._left_gradients import LeftGradients
 from ._logged import Logged, add_loss
 from ._loss_graph import LossGraph
 from ._names import wrappers
@@ -45,6 +46,7 @@ class Passes:
         *,
         watches: bool,
         on_nan_gradient: Callable[[], None],
+        on_left: Callable[[], None],
         on_error: Callable[[Exception], None],
     ) -> None:
         self.probes = Probes(model)
@@ -66,7 +68,7 @@ class Passes:
         self._wrappers = wrappers(model)
         self._ranks = ranks
         self._watches = watches
-        self._on_nan_gradient, self._on_error = on_nan_gradient, on_error
+        self._on_nan_gradient, self._on_left, self._on_error = on_nan_gradient, on_left, on_error
         self._taps = Taps(self)
         # What the loop calls is known after the first pass; until then the model itself.
         self._entries: set[nn.Module] = {*self._wrappers, self.probes.model}
@@ -78,17 +80,22 @@ class Passes:
         self._is_on = False
         self._replays = 0
         self._carried = CarriedState()
-        self._holds_broken = False
+        self.holds_broken = False
         """Whether the calls are kept that made a loss that is not finite."""
         self._is_own = False
         """Whether one of them was logged after a call of the model, so that they are of this step."""
         self._broken_loss: float | None = None
         """A loss of this step that is not finite, seen before its backward pass."""
+        self._is_open = False
+        """Whether calls have come since the last step ended."""
+        self._has_begun_backward = False
+        """Whether a backward pass has begun since the last call."""
         self._has_told_broken = False
         """Whether it was that of the latest step, which the loop may yet log."""
         self._ends_broken = False
         """Whether the last one seen so is."""
         self._has_seen_calls = False
+        self.left = LeftGradients()
         self.sees_nothing = False
         """Whether steps have come and no call of the model was seen."""
         self.tells_loss = False
@@ -151,9 +158,15 @@ class Passes:
 
     def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Before a module's call."""
-        outer, self._depth = self._depth == 0, self._depth + 1
+        outer = self._depth == 0
         if outer:
             self._thread = threading.get_ident()
+        try:
+            if self.holds_broken and outer and not self.replay.is_running and self.is_left():
+                self._on_left()
+        except Exception as error:
+            self._on_error(error)
+        self._depth += 1
         try:
             if self.replay.finder is not None:
                 self.replay.finder.enter(self.probes.names.get(module, ""))
@@ -180,15 +193,18 @@ class Passes:
     def abandon(self) -> None:
         """In place of ``leave`` when a call has raised."""
         self._depth = max(self._depth - 1, 0)
+        if self._depth == 0 and self.calls and not self.replay.is_running:
+            self.calls[-1].has_raised = True
         if self.replay.finder is not None:
             self.replay.finder.leave()
 
     def _begin_call(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._entries.add(module)
         self._has_seen_calls, self._has_told_broken = True, False
+        self._is_open, self._has_begun_backward = True, False
         self._start = next_node()
         # The pass of a micro-batch whose loss is broken is the one to look into.
-        if self._holds_broken:
+        if self.holds_broken:
             return
         if self.calls and (self.calls[-1].gradients or len(self.calls) >= _CALLS_MAX):
             self._absorb()
@@ -199,7 +215,7 @@ class Passes:
 
     def _end_call(self, module: nn.Module, output: Any) -> None:
         call = self.calls[-1] if self.calls else None
-        if call is not None and call.module is module and not self._holds_broken:
+        if call is not None and call.module is module and not self.holds_broken:
             call.watch_outputs(output)
             self._carried.leave(call, output)
         self.loss_graph.see_call(self._start, next_node())
@@ -236,7 +252,7 @@ class Passes:
         if value is None and getattr(loss, "device", _CPU) == _CPU:
             value = float(loss)
         if value is not None:
-            self._holds_broken |= bool(self.calls) and not math.isfinite(value)
+            self.holds_broken |= bool(self.calls) and not math.isfinite(value)
         add_loss(losses, loss if value is None else value)
         return value
 
@@ -244,18 +260,55 @@ class Passes:
         """Looks at a loss whose backward pass is about to begin, whoever logs it and when, unless it is
         that of another guard's model."""
         is_own = self.calls and threading.get_ident() == self._thread
-        if not self._is_on or self.replay.is_running or not is_own or root.numel() != 1:
+        if not self._is_on or self.replay.is_running or not is_own:
             return
+        self._has_begun_backward = True
         try:
+            self.left.see_backward()
+            if root.numel() != 1:
+                return
             if not is_alone and not self.loss_graph.is_of_call(root):
                 return
             value = float(root.detach()) if root.device == _CPU else None
             self.loss_graph.see(root, value, begins_backward=True)
             self._ends_broken = value is not None and not math.isfinite(value)
             if self._ends_broken:
-                self._broken_loss, self._holds_broken = value, True
+                self._broken_loss, self.holds_broken = value, True
         except Exception as error:
             self._on_error(error)
+
+    def is_left(self) -> bool:
+        """Whether no backward pass has begun from the calls at hand."""
+        has_begun = self._has_begun_backward or any(call.gradients for call in self.calls)
+        return bool(self.calls) and self._is_open and not has_begun
+
+    def is_unfinished(self) -> bool:
+        """Whether a backward pass has begun, and no step came."""
+        return bool(self.calls) and self._is_open and not self.is_left()
+
+    def see_end(self) -> bool:
+        """Whether the pass that came last is not finite: its loss, wherever that is, or where the loop has
+        come to none, an output of the model. Its loss is NaN from here on."""
+        if self.holds_broken:
+            return True
+        losses = self.logged.losses or self.logged.model_losses
+        if losses:
+            return not math.isfinite(float(losses[-1]))
+        if not self._has_nan_output():
+            return False
+        self.holds_broken = True
+        add_loss(self.logged.losses, math.nan)
+        return True
+
+    def _has_nan_output(self) -> bool:
+        """Whether the model's last call has given NaN, or a layer has before the call raised an error."""
+        call = self.calls[-1]
+        outputs = call.kept_outputs()
+        if outputs:
+            return any(bool(output.isnan().any()) for output in outputs)
+        trace = self.repeated() if call.has_raised else None
+        numbers = [trace.get_output(layer) for layer in range(len(trace))] if trace else []
+        return any(of is not None and of[1] > 0 for of in numbers)
 
     def see_nan_gradient(self, root: torch.Tensor, *, is_alone: bool) -> None:
         """Takes in that a backward pass was stopped at a gradient that is NaN, if it was of this model."""
@@ -294,7 +347,7 @@ class Passes:
         self.forget_losses()
         metric, given, targets = self.logged.take()
         # Broken inputs under gradients that are not: a step that a GradScaler has left out.
-        is_of_step = not self._holds_broken or nonfinite
+        is_of_step = not self.holds_broken or nonfinite
         inputs: list[tuple[str, Any]] = [] if given is None else [("inputs", given)]
         if given is None and is_of_step:
             inputs += [(name, part) for name, parts in self._inputs.items() for part in parts]
@@ -334,7 +387,7 @@ class Passes:
     def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""
         self.logged.rows_before = {}
-        self._holds_broken = False
+        self.holds_broken = self._is_open = False
         self.end_losses()
         self.sees_nothing = not self._has_seen_calls
         # An interrupt between two lines of ours leaves a call open.

@@ -76,6 +76,7 @@ class Steps:
             teller,
             watches=watches,
             on_nan_gradient=self.stopped,
+            on_left=self.left,
             on_error=on_error,
         )
         self.after_alarm = AfterAlarm(
@@ -176,13 +177,52 @@ class Steps:
         gradient that is NaN. Other ranks may know nothing of it."""
         if self._ranks.size > 1:
             return
+        self._start_anew()
+        self._read(self.scaling.factor())
+        self.step.gradient_is_nan = True
+        self.step.nonfinite += 1
+        self._decide_and_leave_out()
+
+    @torch.no_grad()
+    def left(self) -> None:
+        """In place of ``open`` and ``close``, when the loop has left a pass before its backward pass because
+        the loss is not finite. Other ranks may know nothing of it."""
+        if self._ranks.size > 1:
+            return
+        self._start_anew()
+        # The gradients that are there are those of an earlier pass.
+        for optimizer in self._watched.optimizers:
+            self._hidden.hide(optimizer)
+        self._read()
+        self._hidden.show()
+        self.step.nonfinite += 1
+        self._decide_and_leave_out()
+
+    @torch.no_grad()
+    def see_end(self) -> None:
+        """Judges what the loop has left unfinished where that is not finite, at the end of a run or when its
+        diagnosis is asked for. Other ranks may have gone."""
+        if self._ranks.size > 1 or self._awaited is not None:
+            return
+        if self.passes.is_left():
+            if self.passes.see_end():
+                self.left()
+        # A scale that is too large breaks gradients without harm.
+        elif self.passes.is_unfinished() and not self.scaling.is_used():
+            if self.step.phase is Phase.COMING:
+                self._start_anew()
+                self._read(wait=True)
+            is_read = self.step.phase is Phase.READ
+            if is_read and (self.step.nonfinite or self.passes.holds_broken):
+                self._decide_and_leave_out()
+
+    def _start_anew(self) -> None:
         self._hidden.show()
         if self.step.stepped:
             self._end()
         self.step = Step(self.step.number)
-        self._read(self.scaling.factor())
-        self.step.gradient_is_nan = True
-        self.step.nonfinite += 1
+
+    def _decide_and_leave_out(self) -> None:
         self._decide()
         self._leave_out()
         self._end()
@@ -420,6 +460,15 @@ class Steps:
 
     def _end_passes(self, next_step: int) -> None:
         assert self.core is not None
+        if self.passes.left.norm > 0.0:
+            self._teller.warn(
+                "the gradients of the step before are still there when backward() begins, and the new "
+                "ones are added to them: call optimizer.zero_grad() in every step",
+                once_for="left",
+            )
+        # What one optimizer leaves, the zero_grad of another may clear before it steps.
+        if len(self._watched.optimizers) == 1:
+            self.passes.left.expect(next_step, self._watched.parameters)
         self.passes.end()
         self.passes.arm(self.core, next_step)
 

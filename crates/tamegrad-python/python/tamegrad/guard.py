@@ -266,6 +266,8 @@ class Guard:
         """The diagnosis so far: verdict, onset, origin, causes, signs, gains, remedies."""
         steps = self._steps
         steps.settle()
+        self._safely(steps.see_end)
+        steps.settle()
         notes = [] if steps.ceiling.reached_at is None else [steps.ceiling.words()]
         if steps.passes.sees_nothing:
             notes.append(
@@ -326,8 +328,10 @@ class Guard:
     def detach(self) -> None:
         """The same as :meth:`close`."""
         try:
-            if self._recording is not None and self.failure is None:
-                self._safely(self._steps.settle_alone)
+            if self.failure is None:
+                self._safely(self._steps.see_end)
+                if self._recording is not None:
+                    self._safely(self._steps.settle_alone)
         finally:
             self._detached = True
             _live.discard(self)

@@ -5,7 +5,7 @@ use crate::chain::{Chain, Link, stands_out};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::observe::{LayerInfo, NormalisationKind, TensorId};
-use crate::origin::{Origin, stands_out_measure};
+use crate::origin::{Origin, broken_parameter, stands_out_measure};
 use crate::rules::RULES;
 use crate::run::Run;
 
@@ -15,15 +15,16 @@ const SHOWN_MAX: usize = 3;
 /// The text of `explain`.
 pub(crate) const DOC: Doc = Doc {
     name: "initialisation",
-    title: "Initial weights too large",
+    title: "Initial weights too large or not finite",
     what: "Before the first update the layers' gains already multiply to a large number, because \
-           all weights, or those of one layer, were drawn with too large a spread.",
+           all weights, or those of one layer, were drawn with too large a spread. Or a weight is \
+           NaN from the start: memory that was never filled (torch.empty), or a damaged checkpoint.",
     why: "Fifty layers with a gain of 2 multiply to 1e15. All values are still finite, so checks \
           for NaN see nothing, yet every gradient is scaled by that product.",
     rule: |rules| {
         let rule = rules.initialisation;
         format!(
-            "Judged from the probes of the first pass, without recurrent steps. Supported when the \
+            "Supported when a parameter is NaN or Inf before the first update. Else judged from the probes of the first pass, without recurrent steps. Supported when the \
              product of the forward gains, or of the backward gains, is above {}; or when one \
              layer's gain is above {} and above {} times the median of the others. The \
              first and the last layer do not count as that one layer, because they change the \
@@ -44,12 +45,19 @@ pub(crate) const DOC: Doc = Doc {
     },
     example: "30 layers with 2 times the He spread: product of gains 1e9. One layer at 10 times: \
               its gain 10.1, the others 0.9 to 1.1.",
-    remedy: "Redraw the weights with He's scheme (ReLU) or orthogonally (tanh, linear).",
+    remedy: "Redraw the weights with He's scheme (ReLU) or orthogonally (tanh, linear); load a \
+             checkpoint that is whole.",
     source: "Glorot and Bengio 2010; He et al. 2015, Delving Deep into Rectifiers, equation 10.",
 };
 
 /// Weighs the chain of the first pass, or without probes the weights before the first update.
 pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
+    if let Some((tensor, count)) = broken_parameter(run).filter(|_| broke_in_first_step(run)) {
+        let place = Place::Tensor(tensor);
+        let count = Measure::new(Quantity::NonFiniteElements, count as f64).at(place);
+        let cause = Cause::new(CauseName::Initialisation, Ground::BrokenWeights, vec![count]);
+        return Some(cause.of_layer(run.record.layout.layer_of(tensor)));
+    }
     let record = &run.record;
     let chain = record.first_chain().filter(|chain| chain.step.0 == 0);
     let Some(chain) = chain else { return by_size(run) };
@@ -89,6 +97,10 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         .against(Reference::Limit, limit);
     (growth > limit)
         .then(|| Cause::new(CauseName::Initialisation, Ground::FirstGains, vec![measure]))
+}
+
+fn broke_in_first_step(run: &Run) -> bool {
+    run.record.first_nonfinite.is_some_and(|(step, _)| step.0 == 0)
 }
 
 /// By matrices that are far larger than any usual initialisation makes them, when the run explodes in its

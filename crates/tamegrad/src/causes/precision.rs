@@ -4,7 +4,7 @@ use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
 use crate::inspection::NARROW_MAX;
-use crate::origin::{Origin, first_seen};
+use crate::origin::{Origin, broken_parameter, first_seen};
 use crate::record::NonFiniteAt;
 use crate::rules::RULES;
 use crate::run::Run;
@@ -42,6 +42,7 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let cause = |ground, measure| Cause::new(CauseName::Precision, ground, vec![measure]);
     if let Some((step, NonFiniteAt::Output(layer))) = record.first_nonfinite
         && step.0 == 0
+        && broken_parameter(run).is_none()
     {
         return Some(
             cause(Ground::Overflow, first_seen(Place::Output(layer), step)).of_layer(Some(layer)),

@@ -1,0 +1,174 @@
+"""Loops that look at their loss themselves leave a pass that is not finite before its backward pass."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import batches, mlp
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import tamegrad
+
+BROKEN = 40
+
+
+class Checked(nn.Module):
+    """A model that refuses its own values, as those with a distribution at the end do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, x):
+        output = self.net(x)
+        assert output.isfinite().all()
+        return output
+
+
+def train(mode, left, *, logs=True, watched=True, steps=BROKEN + 1, make=mlp, broken=(BROKEN,)):
+    """The guard and the weights of a loop that does ``left`` where its loss is not finite."""
+    torch.manual_seed(0)
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True) if watched else None
+    for step, (x, y) in enumerate(batches(steps)):
+        if step in broken:
+            x[1, 2] = math.nan
+        try:
+            loss = cross_entropy(model(x), y)
+            if guard is not None and logs:
+                guard.log(loss=loss)
+            if not loss.isfinite():
+                if left == "continue":
+                    continue
+                if left == "break":
+                    break
+                if left == "backward":
+                    loss.backward()
+                    break
+                sys.exit("loss is nan, stopping")
+        except (AssertionError, SystemExit):
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return guard, [p.detach().clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("logs", [True, False])
+@pytest.mark.parametrize("left", ["break", "exit", "backward"])
+def test_a_run_that_its_loop_ends_has_exploded(mode, left, logs):
+    guard, _ = train(mode, left, logs=logs)
+    diagnosis = guard.diagnosis()
+    assert (diagnosis.verdict, diagnosis.onset) == ("exploded", BROKEN)
+    assert diagnosis.cause == "data"
+    assert guard.diagnosis().to_dict() == diagnosis.to_dict(), "asked twice it is told once"
+
+
+def test_so_has_one_whose_model_raises(mode):
+    guard, _ = train(mode, "continue", make=Checked, logs=False)
+    guard.close()
+    diagnosis = guard.diagnosis()
+    assert (diagnosis.verdict, diagnosis.onset, diagnosis.cause) == ("exploded", BROKEN, "data")
+
+
+def test_a_batch_that_the_loop_leaves_out_is_a_step_with_an_alarm(mode):
+    guard, _ = train(mode, "continue", steps=120)
+    diagnosis = guard.diagnosis()
+    assert (diagnosis.verdict, diagnosis.onset, diagnosis.cause) == ("recovered", BROKEN, "data")
+    assert guard.step_number == 120
+
+
+def test_the_weights_are_those_of_the_bare_run(mode):
+    bare = train(mode, "continue", steps=120, watched=False)[1]
+    assert all(map(torch.equal, bare, train(mode, "continue", steps=120)[1]))
+
+
+def test_protect_turns_back_a_run_whose_loop_leaves_out_every_batch():
+    def broken_later():
+        model = mlp()
+        calls = iter(range(1000))
+
+        def breaks(module, given):
+            if next(calls) == BROKEN:
+                with torch.no_grad():
+                    next(module.parameters()).fill_(math.nan)
+
+        model[0].register_forward_pre_hook(breaks)
+        return model
+
+    guard, weights = train("protect", "continue", steps=200, make=broken_later, broken=())
+    assert "rewind" in {action for _, action, *_ in guard.actions()} or all(
+        weight.isfinite().all() for weight in weights
+    )
+    assert guard.diagnosis().verdict != "healthy"
+
+
+@pytest.mark.parametrize("last", ["validation", "masked", "accumulated", "no gradient"])
+def test_what_is_finite_is_no_alarm(mode, last):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    for x, y in batches(60):
+        loss = cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    x, y = next(iter(batches(1)))
+    if last == "validation":
+        cross_entropy(model(x), y)
+    elif last == "masked":
+        model(x).masked_fill_(torch.ones(4).bool(), -math.inf)
+    elif last == "accumulated":
+        cross_entropy(model(x), y).backward()
+    else:
+        with torch.no_grad():
+            model(x * math.nan)
+    guard.close()
+    assert guard.diagnosis().verdict == "healthy"
+    assert guard.step_number == 60
+
+
+def test_an_overflow_that_a_scaler_would_have_mended_is_no_alarm(mode):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    guard = tamegrad.watch(model, optimizer, mode, scaler=scaler, strict=True)
+    x, y = next(iter(batches(1)))
+    loss = cross_entropy(model(x), y)
+    guard.log(loss=loss)
+    scaler.scale(1e9 * loss).backward()
+    guard.close()
+    assert guard.diagnosis().verdict != "exploded"
+
+
+def test_a_run_folder_that_ends_so_tells_it(tmp_path):
+    script = f"""
+import sys, torch, tamegrad
+model = torch.nn.Linear(3, 2)
+optimizer = torch.optim.SGD(model.parameters(), 0.01)
+guard = tamegrad.watch(model, optimizer, run={str(tmp_path / "run")!r})
+def train():
+    for step in range(60):
+        x = torch.full((8, 3), float("nan")) if step == 40 else torch.randn(8, 3)
+        loss = (model(x) - 1).square().mean()
+        if not loss.isfinite():
+            print("loss is nan, stopping")
+            sys.exit(1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+train()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    report = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
+    assert report["diagnosis"]["verdict"] == "exploded", report
