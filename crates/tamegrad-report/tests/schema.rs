@@ -46,6 +46,16 @@ fn the_schema_has_every_name() {
 }
 
 #[test]
+fn the_schema_wants_every_sign() {
+    let schema = schema();
+    let signs = &schema["properties"]["signs"];
+    let count = SignName::ALL.len();
+    let want = json!([count, count]);
+    let got = json!([signs["minItems"], signs["maxItems"]]);
+    assert_eq!(got, want, "minItems and maxItems of signs in docs/diagnosis.schema.json");
+}
+
+#[test]
 fn the_schema_has_every_kind_of_place() {
     // Without a branch for a new place this does not compile.
     let after = |place| match place {
