@@ -147,7 +147,7 @@ pub(crate) fn table(table: &Table) -> Markup {
     }
 }
 
-/// The six signs with their numbers.
+/// The signs with their numbers.
 pub(crate) fn signs(run: &RunView<'_>) -> Markup {
     let report = DiagnosisReport::from(run.log.diagnosis);
     html! {

@@ -1,7 +1,7 @@
 //! The core of tamegrad: from the numbers of a training run it detects, explains and proposes.
 //!
 //! Every integration (a training loop) turns one training step into an [`Observation`]; the
-//! [`Guard`] keeps a [`Record`] of them, reads the six [`signs`], and answers with a [`Decision`]
+//! [`Guard`] keeps a [`Record`] of them, reads the [`signs`], and answers with a [`Decision`]
 //! that the integration carries out. [`diagnose`] turns a [`Run`] into a [`Diagnosis`]: verdict,
 //! onset, origin, [`causes`] and ranked [`remedies`]; [`logs::diagnose`] does the same for a log.
 //!

@@ -1,4 +1,4 @@
-//! The six warning signs, one file each: state goes in, a [`Reading`] comes out.
+//! The warning signs, one file each: state goes in, a [`Reading`] comes out.
 
 use crate::doc::Doc;
 use crate::finding::{Finding, Reading, SignName, for_each_sign};
@@ -55,7 +55,7 @@ impl SignName {
 }
 
 impl Signs {
-    /// Reads all six before the update.
+    /// Reads all of them before the update.
     pub(crate) fn read(&mut self, run: &Run) -> Vec<(SignName, Reading)> {
         self.all().map(|(name, sign)| (name, sign.read(run))).into()
     }
