@@ -172,3 +172,39 @@ train()
     assert done.returncode == 1, done.stderr
     report = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     assert report["diagnosis"]["verdict"] == "exploded", report
+
+
+def test_a_weight_that_is_nan_before_the_first_step_is_named(mode):
+    model = mlp()
+    with torch.no_grad():
+        model[2].weight[3, 4] = math.nan
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    for x, y in batches(3):
+        loss = cross_entropy(model(x), y)
+        guard.log(loss=loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    diagnosis = guard.diagnosis()
+    assert (diagnosis.cause, diagnosis.origin, diagnosis.onset) == ("initialisation", "2", 0)
+    assert "2.weight" in str(diagnosis).split("First NaN/Inf")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize("clears", ["never", "before", "after", "zeros"])
+def test_gradients_that_are_never_cleared_are_the_cause(mode, clears, recwarn):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    for x, y in batches(150):
+        loss = cross_entropy(model(x), y)
+        guard.log(loss=loss)
+        if clears == "before":
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if clears in ("after", "zeros"):
+            optimizer.zero_grad(set_to_none=clears == "after")
+    is_told = any("optimizer.zero_grad()" in str(warning.message) for warning in recwarn)
+    assert is_told == (clears == "never")
+    assert (guard.diagnosis().cause == "accumulation") == (clears == "never")

@@ -114,9 +114,10 @@ pub(crate) fn broken_parameter(run: &Run) -> Option<(TensorId, u64)> {
 
 fn broken_before(run: &Run) -> Option<Origin> {
     let (tensor, count) = broken_parameter(run)?;
-    let place = Place::Tensor(tensor);
-    let count = Measure::new(Quantity::NonFiniteElements, count as f64).at(place);
-    Some(Origin::new(place, vec![count]))
+    let parameter = Place::Tensor(tensor);
+    let count = Measure::new(Quantity::NonFiniteElements, count as f64).at(parameter);
+    let layer = run.record.layout.layer_of(tensor);
+    Some(Origin::new(layer.map_or(parameter, Place::Layer), vec![count]))
 }
 
 /// The data, where no layer is known that they came to.

@@ -387,7 +387,7 @@ class Passes:
     def end(self, *, keeps_calls: bool = False) -> None:
         """Ends the step."""
         self.logged.rows_before = {}
-        self.holds_broken = self._is_open = False
+        self.holds_broken = False
         self.end_losses()
         self.sees_nothing = not self._has_seen_calls
         # An interrupt between two lines of ours leaves a call open.
@@ -404,7 +404,7 @@ class Passes:
         self.loss_graph.end()
         self.logged.end_batch()
         self.count = 0
-        self._listens = False
+        self._listens = self._is_open = False
 
     def named_inputs(self, inputs: list[tuple[str, Any]]) -> list[tuple[str, Numbers]]:
         """The numbers of each input, those of several passes together."""

@@ -23,12 +23,13 @@ pub(crate) const CHECKLIST: [&str; 8] = [
 /// inputs, the layers' outputs`.
 pub(crate) fn first_nonfinite(first: &FirstNonFinite, names: &Names) -> String {
     let what = match first.stage {
-        Stage::Inputs | Stage::Targets | Stage::Outputs => place(first.place, names),
+        Stage::Inputs | Stage::Targets | Stage::Outputs | Stage::Parameters => {
+            place(first.place, names)
+        }
         Stage::Loss => "the loss".into(),
         Stage::OutputGradient => "the gradient at the model's output".into(),
         Stage::Gradients if first.place == Place::Gradients => "a gradient".into(),
         Stage::Gradients => format!("the gradient of {}", place(first.place, names)),
-        Stage::Parameters => format!("{}, after the update", place(first.place, names)),
     };
     let finite: Vec<&str> = first.finite.iter().map(|of| stage(*of)).collect();
     let step = count(first.step.0);

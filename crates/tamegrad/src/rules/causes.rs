@@ -49,8 +49,6 @@ pub struct InitialisationRule {
 pub struct AccumulationRule {
     /// Times the gradient of the only pass of a step from which on the whole gradient holds more than that.
     pub uncleared: f64,
-    /// Share of the gradient's norm that the step before may have left in it.
-    pub left: f64,
     /// Labels over which a loss that is a sum is a fault.
     pub labels: u64,
     /// Times the usual number of elements from which on a batch is larger.
