@@ -28,8 +28,9 @@ pub(crate) fn package(root: &Path) -> Result<(), String> {
     }
     fs::create_dir_all(&folder).map_err(|error| format!("{FOLDER}: {error}"))?;
     let packages = packages(&target.join("package"))?;
+    // With the time of now (`-m`): the times in a package never change, and cargo would go by them.
     for package in &packages {
-        run(Command::new("tar").arg("-xzf").arg(package).arg("-C").arg(&folder), "`tar`")?;
+        run(Command::new("tar").arg("-xzmf").arg(package).arg("-C").arg(&folder), "`tar`")?;
     }
     let manifest = read(&root.join("Cargo.toml"))?;
     write(&folder.join("Cargo.toml"), &workspace(&manifest, &packages)?)?;

@@ -47,6 +47,11 @@ def train(mode, left, *, logs=True, watched=True, steps=BROKEN + 1, make=mlp, br
             if not loss.isfinite():
                 if left == "continue":
                     continue
+                if left == "clear":
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.zero_grad()
+                    continue
                 if left == "break":
                     break
                 if left == "backward":
@@ -78,16 +83,37 @@ def test_so_has_one_whose_model_raises(mode):
     assert (diagnosis.verdict, diagnosis.onset, diagnosis.cause) == ("exploded", BROKEN, "data")
 
 
-def test_a_batch_that_the_loop_leaves_out_is_a_step_with_an_alarm(mode):
-    guard, _ = train(mode, "continue", steps=120)
+@pytest.mark.parametrize(("left", "logs"), [("continue", True), ("clear", True), ("clear", False)])
+def test_a_batch_that_the_loop_leaves_out_is_a_step_with_an_alarm(mode, left, logs):
+    guard, _ = train(mode, left, logs=logs, steps=120)
     diagnosis = guard.diagnosis()
     assert (diagnosis.verdict, diagnosis.onset, diagnosis.cause) == ("recovered", BROKEN, "data")
     assert guard.step_number == 120
+    rows = guard._steps.core.findings(0)
+    assert len(rows) == 1, rows
 
 
-def test_the_weights_are_those_of_the_bare_run(mode):
-    bare = train(mode, "continue", steps=120, watched=False)[1]
-    assert all(map(torch.equal, bare, train(mode, "continue", steps=120)[1]))
+@pytest.mark.parametrize("left", ["continue", "clear"])
+def test_the_weights_are_those_of_the_bare_run(mode, left):
+    bare = train(mode, left, steps=120, watched=False)[1]
+    assert all(map(torch.equal, bare, train(mode, left, steps=120)[1]))
+
+
+def test_a_micro_batch_whose_gradient_stays_is_no_step_of_its_own(mode):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    for step, (x, y) in enumerate(batches(120)):
+        if step == BROKEN:
+            x[0, 0] = math.nan
+        loss = cross_entropy(model(x), y)
+        guard.log(loss=loss)
+        loss.backward()
+        if step % 4 == 3:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert guard.step_number == 30
+    assert guard.diagnosis().onset == BROKEN // 4
 
 
 def test_protect_turns_back_a_run_whose_loop_leaves_out_every_batch():

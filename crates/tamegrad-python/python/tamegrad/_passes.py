@@ -21,6 +21,7 @@ from ._logged import Logged, add_loss
 from ._loss_graph import LossGraph
 from ._names import wrappers
 from ._numbers import Numbers, merged, with_zeros
+from ._operations import is_finite
 from ._probes import Probes
 from ._ranks import Ranks
 from ._repeat import StepFn
@@ -264,6 +265,8 @@ class Passes:
             return
         self._has_begun_backward = True
         try:
+            if self._broken_loss is not None and self._is_cleared():
+                self._leave_broken()
             self.left.see_backward()
             if root.numel() != 1:
                 return
@@ -309,6 +312,19 @@ class Passes:
         trace = self.repeated() if call.has_raised else None
         numbers = [trace.get_output(layer) for layer in range(len(trace))] if trace else []
         return any(of is not None and of[1] > 0 for of in numbers)
+
+    def _is_cleared(self) -> bool:
+        """Whether nothing is left of a backward pass from a loss that was not finite."""
+        return all(p.grad is None or is_finite(p.grad) for p in self._model.parameters())
+
+    def _leave_broken(self) -> None:
+        """Has the pass that made it judged, before the one at hand."""
+        losses = self.logged.losses
+        finite = [isinstance(loss, float) and math.isfinite(loss) for loss in losses]
+        own = losses[len(losses) - [*reversed(finite), False].index(False) :]
+        self._on_left()
+        self.logged.losses = own
+        self._has_begun_backward = True
 
     def see_nan_gradient(self, root: torch.Tensor, *, is_alone: bool) -> None:
         """Takes in that a backward pass was stopped at a gradient that is NaN, if it was of this model."""
