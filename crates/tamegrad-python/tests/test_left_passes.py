@@ -234,3 +234,109 @@ def test_gradients_that_are_never_cleared_are_the_cause(mode, clears, recwarn):
     is_told = any("optimizer.zero_grad()" in str(warning.message) for warning in recwarn)
     assert is_told == (clears == "never")
     assert (guard.diagnosis().cause == "accumulation") == (clears == "never")
+
+
+def test_a_diagnosis_in_the_middle_of_a_step_changes_nothing(mode):
+    def run(asks):
+        torch.manual_seed(0)
+        model = mlp()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        guard = tamegrad.watch(model, optimizer, mode, strict=True)
+        for step, (x, y) in enumerate(batches(120)):
+            if step == BROKEN:
+                x[0, 0] = math.nan
+            loss = cross_entropy(model(x), y)
+            guard.log(loss=loss)
+            if asks:
+                guard.diagnosis()
+            optimizer.zero_grad()
+            loss.backward()
+            if asks:
+                guard.diagnosis()
+            guard.clip_(1.0)
+            if asks:
+                guard.diagnosis()
+            optimizer.step()
+        return guard, [p.detach().clone() for p in model.parameters()]
+
+    (bare, expected), (guard, weights) = run(False), run(True)
+    assert all(map(torch.equal, expected, weights))
+    assert guard.step_number == bare.step_number == 120
+    assert guard.diagnosis().to_dict() == bare.diagnosis().to_dict()
+
+
+@pytest.mark.parametrize("steps", [(20, 21), (20, 21, 22, 23)])
+def test_each_of_several_broken_batches_in_a_row_is_a_step(mode, steps):
+    guard, _ = train(mode, "clear", steps=60, broken=steps)
+    assert sorted({finding.step for finding in guard.findings()}) == list(steps)
+    assert guard.step_number == 60
+
+
+@pytest.mark.parametrize("kind", ["a metric", "evaluation"])
+def test_a_nan_that_the_loss_is_not_made_of_is_no_alarm(mode, kind):
+    class Measured(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x, y):
+            output = self.net(x)
+            return {"loss": cross_entropy(output, y), "iou": 0.0 * output.mean() / 0.0}
+
+    model = Measured()
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    for x, y in batches(60):
+        optimizer.zero_grad()
+        model(x, y)["loss"].backward()
+        optimizer.step()
+    if kind == "evaluation":
+        model.eval()
+        x = x * math.nan
+    model(x, y)
+    assert guard.diagnosis().verdict == "healthy"
+    guard.close()
+    assert guard.diagnosis().verdict == "healthy"
+
+
+def test_what_two_guards_leave_to_each_other_is_cleared(recwarn):
+    models = [mlp(), nn.Linear(16, 16)]
+    optimizers = [torch.optim.SGD(model.parameters(), 0.01) for model in models]
+    guards = [
+        tamegrad.watch(model, optimizer, strict=True)
+        for model, optimizer in zip(models, optimizers, strict=True)
+    ]
+    for x, y in batches(20):
+        optimizers[0].zero_grad()
+        cross_entropy(models[0](x), y).backward()
+        optimizers[0].step()
+        optimizers[1].zero_grad()
+        (-cross_entropy(models[0](models[1](x)), y)).backward()
+        optimizers[1].step()
+    assert [
+        str(warning.message) for warning in recwarn if "zero_grad" in str(warning.message)
+    ] == []
+    assert all(guard.diagnosis().cause is None for guard in guards)
+
+
+def test_an_exception_of_the_users_own_function_comes_to_the_loop(mode):
+    class Stop(Exception):
+        pass
+
+    def stop(finding):
+        raise Stop
+
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True, on_finding=stop)
+    with pytest.raises(Stop):
+        for step, (x, y) in enumerate(batches(60)):
+            if step == BROKEN:
+                x[0, 0] = math.nan
+            loss = cross_entropy(model(x), y)
+            guard.log(loss=loss)
+            if not loss.isfinite():
+                continue
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()

@@ -2,7 +2,7 @@
 
 use tamegrad::chain::USUAL_GAIN;
 use tamegrad::record::GainTrack;
-use tamegrad::{Chain, Link, Record};
+use tamegrad::{Chain, Link, Names, Record};
 
 use crate::number::{counted, number, product};
 use crate::style::{Style, Tone};
@@ -23,12 +23,12 @@ pub(crate) const NAMED_MAX: usize = 12;
 /// ```
 ///
 /// Factors outside [`USUAL_GAIN`] stand in brackets and their layers are named below with both
-/// gains and, where the record knows them, the means while the run was calm. Long runs of
+/// gains and, where there is a record that knows them, the means while the run was calm. Long runs of
 /// neighbours on the same side are folded; the product is always that of all factors. In a network
 /// that branches the gains are no factors: they are listed, with the growth from end to end.
-pub fn chain(chain: &Chain, record: &Record, style: &Style) -> String {
+pub fn chain(chain: &Chain, names: &Names, record: Option<&Record>, style: &Style) -> String {
     let mut lines = equations(chain, style);
-    lines.extend(named(chain, record, style));
+    lines.extend(named(chain, names, record, style));
     join(lines)
 }
 
@@ -175,14 +175,14 @@ fn marked(side: Side, text: String, style: &Style) -> String {
 }
 
 /// The marked layers by name, those furthest from 1 when there are many, in order of execution.
-fn named(chain: &Chain, record: &Record, style: &Style) -> Vec<String> {
+fn named(chain: &Chain, names: &Names, record: Option<&Record>, style: &Style) -> Vec<String> {
     let marked = chain.links.iter().filter(|link| link.is_marked()).count();
     let shown = furthest(chain, NAMED_MAX);
-    let names = shown.iter().map(|link| record.layout().layer_name(link.layer));
+    let names = shown.iter().map(|link| names.layers.get(link.layer.0).map_or("", String::as_str));
     let width = names.clone().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut lines: Vec<String> = Vec::new();
     for (link, name) in shown.iter().zip(names) {
-        let [forward, backward] = calm_means(record.gain(link.layer));
+        let [forward, backward] = calm_means(record.and_then(|record| record.gain(link.layer)));
         let parts =
             [part("forward", link.forward, forward), part("backward", link.backward, backward)];
         let known: Vec<String> = parts.into_iter().flatten().collect();
@@ -253,7 +253,8 @@ mod tests {
             only_normalises: false,
         });
         let given = Chain { step: Step(61), links: links.collect(), ends };
-        chain(&given, guard.record(), &Style::plain(width))
+        let record = guard.record();
+        chain(&given, &record.names(), Some(record), &Style::plain(width))
     }
 
     #[test]

@@ -187,6 +187,9 @@ pub fn block(run: &LogRun<'_>, style: &Style) -> String {
     }
     lines.extend(judged(run, style));
     lines.extend(signs(found, style));
+    if found.verdict.is_explosion() {
+        lines.extend(terminal::gains(found, None, style));
+    }
     lines.extend(terminal::remedies(found, style));
     lines.extend(listed("Missing", run.missing.iter().copied().map(Missing::words), style));
     let share = run.is_partly_read.then(|| share(run));

@@ -137,7 +137,7 @@ fn gains(chain: Option<&Chain>, record: &Record) -> String {
         0 => String::new(),
         layers => format!(" {} layers of {} are left out.", layers, chain.links.len()),
     };
-    let text = chain::chain(chain, record, &Style::plain(CODE_WIDTH));
+    let text = chain::chain(chain, &record.names(), Some(record), &Style::plain(CODE_WIDTH));
     format!(
         "## The chain of gains at step {}\n\nThe factor by which each layer multiplies the signal on \
          its way from the input to the loss (forward), and the gradient on its way back (backward). \

@@ -32,7 +32,7 @@ pub fn diagnosis(diagnosis: &Diagnosis, run: &Run, style: &Style) -> String {
             head(diagnosis, run, style),
             curves(diagnosis, record, style),
             signs(diagnosis, style),
-            gains(diagnosis, record, style),
+            gains(diagnosis, Some(record), style),
             remedies(diagnosis, style),
         ]
     } else {
@@ -259,11 +259,12 @@ fn sign_row(sign: &SignSummary, style: &Style) -> Vec<String> {
     vec![format!("  {}", words::sign_title(sign)), painted, first, times]
 }
 
-fn gains(diagnosis: &Diagnosis, record: &Record, style: &Style) -> Vec<String> {
+/// The chain of gains, with what they are while the run is calm where there is a record.
+pub(crate) fn gains(diagnosis: &Diagnosis, record: Option<&Record>, style: &Style) -> Vec<String> {
     let Some(chain) = &diagnosis.chain else { return Vec::new() };
     let title = format!("Chain of gains at step {}", count(chain.step.0));
     let inner = Style { width: style.line() - 2, ..*style };
-    let text = chain::chain(chain, record, &inner);
+    let text = chain::chain(chain, &diagnosis.names, record, &inner);
     let mut lines = vec![style.paint(Tone::Heading, &title)];
     lines.extend(text.lines().map(|line| format!("  {line}")));
     lines

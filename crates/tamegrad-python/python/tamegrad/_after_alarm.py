@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from . import _lag
@@ -140,6 +143,18 @@ class AfterAlarm:
         if is_whole and math.isfinite(norm) and self.inspection.accumulation is None:
             found = Accumulation(count, norm, self._scan.norm(), passes.left.norm)
             self.inspection.accumulation = found
+
+    @contextlib.contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Forgets afterwards what was looked into meanwhile."""
+        replay, kept = self._passes.replay, copy.copy(self.__dict__)
+        kept_of_replay = copy.copy(replay.__dict__)
+        self.inspection = copy.deepcopy(self.inspection)
+        try:
+            yield
+        finally:
+            self.__dict__.update(kept)
+            replay.__dict__.update(kept_of_replay)
 
     # --- the state -------------------------------------------------------------------------------
 

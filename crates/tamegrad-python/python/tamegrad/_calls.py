@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-_KEPT_MAX = 1 << 20
-"""Elements of an output that is kept to the end of its step."""
+_KEPT_MAX = 1 << 22
+"""Bytes of the memory of an output that is kept until the next call."""
 _TENSORS_MAX = 64
 """Float tensors of one call that are looked at."""
 
@@ -30,12 +30,14 @@ class Call:
         self.name = name
         """Dotted path of the module; empty for the model itself."""
         self.args, self.kwargs = args, kwargs
+        self.is_of_training = module.training
+        """Whether the module was not in evaluation mode."""
         self.gradients: dict[int, torch.Tensor] = {}
         """The gradient that came to an output, by its place among the float outputs."""
         self._outputs: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         """The outputs, as long as the loop holds them, with their versions."""
-        self._small: list[torch.Tensor] = []
-        """The outputs that are small, without their graph."""
+        self._small: list[tuple[torch.Tensor, int]] = []
+        """The outputs that are small, without their graph, with their versions."""
         self.has_raised = False
         """Whether the call has ended in an exception."""
         self.autocast: list[tuple[str, torch.dtype]] = []
@@ -64,8 +66,8 @@ class Call:
                 # A call that runs no Python code, for it comes at every backward pass.
                 tensor.register_hook(functools.partial(operator.setitem, self.gradients, place))
                 self._outputs[place] = (weakref.ref(tensor), tensor._version)
-                if tensor.numel() <= _KEPT_MAX:
-                    self._small.append(tensor.detach())
+                if _is_small(tensor):
+                    self._small.append((tensor.detach(), tensor._version))
 
     def finite_outputs(self) -> dict[int, bool]:
         """Whether each output is finite, by its place, of those that are still there as they were."""
@@ -77,9 +79,15 @@ class Call:
         }
 
     def kept_outputs(self) -> list[torch.Tensor]:
-        """The outputs that are still there: the small ones, and those that the loop holds."""
-        held = [known() for known, _ in self._outputs.values()]
-        return [*self._small, *(tensor for tensor in held if tensor is not None)]
+        """The outputs that are still there as they were: the small ones, and those that the loop holds."""
+        held = [(known(), version) for known, version in self._outputs.values()]
+        kept = [pair for pair in held if pair[0] is not None and not _is_small(pair[0])]
+        both = [*self._small, *kept]
+        return [t for t, version in both if t._version == version and _has_memory(t)]
+
+    def forget_outputs(self) -> None:
+        """Lets go of the outputs that are kept."""
+        self._small = []
 
     def agrees_with(self, output: Any) -> bool:
         """Whether the outputs of the call run again are finite where its own were, as far as these are
@@ -196,6 +204,19 @@ def storage_id(tensor: torch.Tensor) -> int | None:
         return tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):
         return None
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    if tensor.layout != torch.strided or storage_id(tensor) is None:
+        return False
+    return tensor.untyped_storage().nbytes() <= _KEPT_MAX
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor can be read: the loop may have given back what it lay in."""
+    if tensor.layout != torch.strided:
+        return True
+    return storage_id(tensor) is not None and tensor.untyped_storage().nbytes() > 0
 
 
 @functools.lru_cache(maxsize=1024)

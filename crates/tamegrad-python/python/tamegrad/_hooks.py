@@ -66,7 +66,11 @@ class StepHooks:
 
         @functools.wraps(closure)
         def watched():
-            loss = closure()
+            self._update.is_in_closure = True
+            try:
+                loss = closure()
+            finally:
+                self._update.is_in_closure = False
             self._update.evaluations += 1
             if self._update.evaluations == 1:
                 self._opens_with(optimizer, loss)

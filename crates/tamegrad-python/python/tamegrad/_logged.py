@@ -49,6 +49,10 @@ class Logged:
         self._metric, self._inputs, self._targets = None, None, None
         return taken
 
+    def given(self) -> tuple[Any, Any]:
+        """Inputs and targets, which are not used up."""
+        return self._inputs, self._targets
+
     def end_batch(self) -> None:
         """Lets go of the batch of a step."""
         self.batch, self.holds_batch = None, False

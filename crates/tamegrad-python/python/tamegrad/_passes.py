@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,13 +22,13 @@ from ._logged import Logged, add_loss
 from ._loss_graph import LossGraph
 from ._names import wrappers
 from ._numbers import Numbers, merged, with_zeros
-from ._operations import is_finite
+from ._operations import has_nan, is_finite
 from ._probes import Probes
 from ._ranks import Ranks
 from ._repeat import StepFn
 from ._replay import Replay
 from ._taps import Taps, compiled_call, is_plain_call
-from ._telling import Teller
+from ._telling import CallbackError, Teller
 
 _CPU = torch.device("cpu")
 _CALLS_MAX = 16
@@ -46,8 +47,9 @@ class Passes:
         teller: Teller,
         *,
         watches: bool,
+        parameters: Sequence[torch.Tensor],
         on_nan_gradient: Callable[[], None],
-        on_left: Callable[[], None],
+        on_left: Callable[[], bool],
         on_error: Callable[[Exception], None],
     ) -> None:
         self.probes = Probes(model)
@@ -68,7 +70,7 @@ class Passes:
         self._model = model
         self._wrappers = wrappers(model)
         self._ranks = ranks
-        self._watches = watches
+        self._watches, self._parameters = watches, parameters
         self._on_nan_gradient, self._on_left, self._on_error = on_nan_gradient, on_left, on_error
         self._taps = Taps(self)
         # What the loop calls is known after the first pass; until then the model itself.
@@ -91,6 +93,8 @@ class Passes:
         """Whether calls have come since the last step ended."""
         self._has_begun_backward = False
         """Whether a backward pass has begun since the last call."""
+        self._has_logged = False
+        """Whether a loss was logged since the last call."""
         self._has_told_broken = False
         """Whether it was that of the latest step, which the loop may yet log."""
         self._ends_broken = False
@@ -163,8 +167,13 @@ class Passes:
         if outer:
             self._thread = threading.get_ident()
         try:
-            if self.holds_broken and outer and not self.replay.is_running and self.is_left():
-                self._on_left()
+            if self.holds_broken and outer and not self.replay.is_running:
+                if self._broken_loss is not None and self._is_cleared():
+                    self._leave_broken()
+                elif self.is_left():
+                    self._on_left()
+        except CallbackError as error:
+            raise error.cause from None
         except Exception as error:
             self._on_error(error)
         self._depth += 1
@@ -194,7 +203,9 @@ class Passes:
     def abandon(self) -> None:
         """In place of ``leave`` when a call has raised."""
         self._depth = max(self._depth - 1, 0)
-        if self._depth == 0 and self.calls and not self.replay.is_running:
+        error = sys.exc_info()[1]
+        is_error = isinstance(error, Exception) and not isinstance(error, StopIteration)
+        if is_error and self._depth == 0 and self.calls and not self.replay.is_running:
             self.calls[-1].has_raised = True
         if self.replay.finder is not None:
             self.replay.finder.leave()
@@ -202,11 +213,13 @@ class Passes:
     def _begin_call(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._entries.add(module)
         self._has_seen_calls, self._has_told_broken = True, False
-        self._is_open, self._has_begun_backward = True, False
+        self._is_open, self._has_begun_backward, self._has_logged = True, False, False
         self._start = next_node()
         # The pass of a micro-batch whose loss is broken is the one to look into.
-        if self.holds_broken:
+        if self.holds_broken and self.calls:
             return
+        if self.calls:
+            self.calls[-1].forget_outputs()
         if self.calls and (self.calls[-1].gradients or len(self.calls) >= _CALLS_MAX):
             self._absorb()
         call = Call(module, self.probes.names.get(module, ""), args, kwargs)
@@ -226,8 +239,8 @@ class Passes:
                 self.loss_graph.listen(made)
         loss = _loss_in(output)
         if loss is not None:
-            self.tells_loss = True
-            self._keep(self.logged.model_losses, loss)
+            self.tells_loss = self._has_logged = True
+            self._keep(self.logged.model_losses, loss, breaks=module.training)
 
     def _absorb(self) -> None:
         """Keeps of a micro-batch that is over the numbers of its inputs, where reading them waits for
@@ -244,16 +257,16 @@ class Passes:
 
     # --- what is logged ------------------------------------------------------------------------
 
-    def _keep(self, losses: list[Any], loss: Any) -> float | None:
-        """Keeps the loss of a pass, and its calls for the step when it is broken; gives its value. What
-        a device holds is not waited for."""
+    def _keep(self, losses: list[Any], loss: Any, *, breaks: bool = True) -> float | None:
+        """Keeps the loss of a pass, and its calls for the step when it is broken and ``breaks``; gives its
+        value. What a device holds is not waited for."""
         value = self._scan.number(loss)
         if value is None and isinstance(loss, torch.Tensor):
             loss = loss.detach()
         if value is None and getattr(loss, "device", _CPU) == _CPU:
             value = float(loss)
         if value is not None:
-            self.holds_broken |= bool(self.calls) and not math.isfinite(value)
+            self.holds_broken |= breaks and bool(self.calls) and not math.isfinite(value)
         add_loss(losses, loss if value is None else value)
         return value
 
@@ -267,6 +280,7 @@ class Passes:
         try:
             if self._broken_loss is not None and self._is_cleared():
                 self._leave_broken()
+                self._has_begun_backward = True
             self.left.see_backward()
             if root.numel() != 1:
                 return
@@ -277,54 +291,68 @@ class Passes:
             self._ends_broken = value is not None and not math.isfinite(value)
             if self._ends_broken:
                 self._broken_loss, self.holds_broken = value, True
+        except CallbackError as error:
+            raise error.cause from None
         except Exception as error:
             self._on_error(error)
 
     def is_left(self) -> bool:
-        """Whether no backward pass has begun from the calls at hand."""
+        """Whether no backward pass has begun from the calls at hand, and the last one is of training."""
         has_begun = self._has_begun_backward or any(call.gradients for call in self.calls)
-        return bool(self.calls) and self._is_open and not has_begun
+        return self._is_open and not has_begun and self._is_of_training()
+
+    def _is_of_training(self) -> bool:
+        return bool(self.calls) and self.calls[-1].is_of_training
 
     def is_unfinished(self) -> bool:
-        """Whether a backward pass has begun, and no step came."""
-        return bool(self.calls) and self._is_open and not self.is_left()
+        """Whether a backward pass has begun from a loss that is not finite, and no step came."""
+        losses = map(float, self.logged.losses if self._has_logged else ())
+        is_scaled = self._has_logged and all(map(math.isfinite, losses))
+        has_begun = self._is_open and self._broken_loss is not None
+        return has_begun and self._is_of_training() and not is_scaled
 
-    def see_end(self) -> bool:
-        """Whether the pass that came last is not finite: its loss, wherever that is, or where the loop has
-        come to none, an output of the model. Its loss is NaN from here on."""
-        if self.holds_broken:
-            return True
+    def end_loss(self) -> float | None:
+        """The loss of the pass that came last where it is not finite, wherever it is; NaN where the loop has
+        come to none and the model's outputs are NaN."""
         losses = self.logged.losses or self.logged.model_losses
-        if losses:
-            return not math.isfinite(float(losses[-1]))
-        if not self._has_nan_output():
-            return False
+        if self.holds_broken or (self._has_logged and losses):
+            broken = [loss for loss in map(float, losses) if not math.isfinite(loss)]
+            return broken[-1] if broken else self._broken_loss
+        return math.nan if self._has_nan_output() else None
+
+    def take_end_loss(self, loss: float) -> None:
+        """Takes that for the loss of the step at hand."""
         self.holds_broken = True
-        add_loss(self.logged.losses, math.nan)
-        return True
+        self.logged.losses = [loss]
 
     def _has_nan_output(self) -> bool:
-        """Whether the model's last call has given NaN, or a layer has before the call raised an error."""
+        """Whether the model's last call has given NaN, or its last layer has before it raised an error."""
         call = self.calls[-1]
         outputs = call.kept_outputs()
         if outputs:
-            return any(bool(output.isnan().any()) for output in outputs)
+            # A metric among the outputs may be NaN, 0 of 0, and nothing come of it.
+            return all(map(has_nan, outputs))
         trace = self.repeated() if call.has_raised else None
         numbers = [trace.get_output(layer) for layer in range(len(trace))] if trace else []
-        return any(of is not None and of[1] > 0 for of in numbers)
+        known = [of for of in numbers if of is not None]
+        return bool(known) and known[-1][1] > 0
+
+    def inputs_at_hand(self) -> tuple[list[tuple[str, Any]], Any]:
+        """The inputs, with their names, and the targets of the pass at hand, as far as they are known."""
+        given, targets = self.logged.given()
+        return self._inputs_of_step(given), targets
 
     def _is_cleared(self) -> bool:
         """Whether nothing is left of a backward pass from a loss that was not finite."""
-        return all(p.grad is None or is_finite(p.grad) for p in self._model.parameters())
+        return all(p.grad is None or is_finite(p.grad) for p in self._parameters)
 
     def _leave_broken(self) -> None:
         """Has the pass that made it judged, before the one at hand."""
         losses = self.logged.losses
         finite = [isinstance(loss, float) and math.isfinite(loss) for loss in losses]
         own = losses[len(losses) - [*reversed(finite), False].index(False) :]
-        self._on_left()
-        self.logged.losses = own
-        self._has_begun_backward = True
+        if self._on_left():
+            self.logged.losses = own
 
     def see_nan_gradient(self, root: torch.Tensor, *, is_alone: bool) -> None:
         """Takes in that a backward pass was stopped at a gradient that is NaN, if it was of this model."""
@@ -341,6 +369,7 @@ class Passes:
         self.logged.keep(metric, inputs, targets, batch)
         if loss is not None:
             value = self._keep(self.logged.losses, loss)
+            self._has_logged |= bool(self.calls)
             self._is_own |= bool(self.calls)
             is_broken = value is not None and not math.isfinite(value)
             if is_broken and self._has_told_broken:
@@ -364,11 +393,7 @@ class Passes:
         metric, given, targets = self.logged.take()
         # Broken inputs under gradients that are not: a step that a GradScaler has left out.
         is_of_step = not self.holds_broken or nonfinite
-        inputs: list[tuple[str, Any]] = [] if given is None else [("inputs", given)]
-        if given is None and is_of_step:
-            inputs += [(name, part) for name, parts in self._inputs.items() for part in parts]
-            named = [pair for call in self.calls for pair in call.inputs]
-            inputs += [pair for pair in named if self._carried.is_data(*pair)]
+        inputs = self._inputs_of_step(given) if given is not None or is_of_step else []
         self._inputs = {}
         return {
             "losses": losses,
@@ -378,6 +403,13 @@ class Passes:
             "targets": targets,
             "constant_loss": constant_loss,
         }
+
+    def _inputs_of_step(self, given: Any) -> list[tuple[str, Any]]:
+        if given is not None:
+            return [("inputs", given)]
+        parts = [(name, part) for name, parts in self._inputs.items() for part in parts]
+        named = [pair for call in self.calls for pair in call.inputs]
+        return parts + [pair for pair in named if self._carried.is_data(*pair)]
 
     def _constant_loss(self, losses: list[Any]) -> float | None:
         """What a constant answer would have of the loss at hand, where its graph tells."""

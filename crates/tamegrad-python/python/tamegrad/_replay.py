@@ -56,7 +56,7 @@ class Replay:
             if self.finder is not None:
                 # A pass that depends on what it changes may have given other outputs before.
                 self._outputs_are_finite = self.finder.outputs_are_finite and not moved
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.is_possible = False
             known = [is_known for call in calls for is_known in call.finite_outputs().values()]
             self._outputs_are_finite = bool(known) and all(known)

@@ -75,6 +75,7 @@ class Steps:
             self._ranks,
             teller,
             watches=watches,
+            parameters=watched.parameters,
             on_nan_gradient=self.stopped,
             on_left=self.left,
             on_error=on_error,
@@ -184,11 +185,12 @@ class Steps:
         self._decide_and_leave_out()
 
     @torch.no_grad()
-    def left(self) -> None:
+    def left(self) -> bool:
         """In place of ``open`` and ``close``, when the loop has left a pass before its backward pass because
-        the loss is not finite. Other ranks may know nothing of it."""
-        if self._ranks.size > 1:
-            return
+        the loss is not finite; says whether it was judged. Other ranks may know nothing of it, and a step
+        that an optimizer has begun goes on."""
+        if self._ranks.size > 1 or self.step.stepped or self.update.is_in_closure:
+            return False
         self._start_anew()
         # The gradients that are there are those of an earlier pass.
         for optimizer in self._watched.optimizers:
@@ -197,24 +199,61 @@ class Steps:
         self._hidden.show()
         self.step.nonfinite += 1
         self._decide_and_leave_out()
+        return True
 
     @torch.no_grad()
     def see_end(self) -> None:
-        """Judges what the loop has left unfinished where that is not finite, at the end of a run or when its
-        diagnosis is asked for. Other ranks may have gone."""
+        """Judges what the loop has left unfinished where that is not finite, at the end of a run. Other
+        ranks may have gone."""
         if self._ranks.size > 1 or self._awaited is not None:
             return
         if self.passes.is_left():
-            if self.passes.see_end():
+            loss = self.passes.end_loss()
+            if loss is not None:
+                self.passes.take_end_loss(loss)
                 self.left()
-        # A scale that is too large breaks gradients without harm.
+        # A scale that is too large breaks loss and gradients without harm.
         elif self.passes.is_unfinished() and not self.scaling.is_used():
             if self.step.phase is Phase.COMING:
                 self._start_anew()
                 self._read(wait=True)
-            is_read = self.step.phase is Phase.READ
-            if is_read and (self.step.nonfinite or self.passes.holds_broken):
+            if self.step.phase is Phase.READ:
                 self._decide_and_leave_out()
+
+    @torch.no_grad()
+    def diagnosed(self) -> Core:
+        """The core to make a diagnosis from. Where the loop has left the pass at hand, and it is not finite,
+        that is a copy that has judged it: the loop may yet go on with it."""
+        passes = self.passes
+        if self.core is None:
+            self.see_end()
+        if self.core is None or self._ranks.size > 1 or self._awaited is not None:
+            return self.core_or_new()
+        is_left = passes.is_left()
+        if not is_left and (not passes.is_unfinished() or self.scaling.is_used()):
+            return self.core
+        loss = passes.end_loss()
+        if loss is None or self.step.phase is not Phase.COMING:
+            return self.core
+        core = Core.restored(self.core.state(), self._watched.names, **self._options)
+        step, scan = Step(self.step.number, nonfinite=1), Scan()
+        named, targets = passes.inputs_at_hand()
+        inputs = passes.named_inputs(named)
+        if not is_left:
+            _gradients.read(scan, self._watched.parameters)
+        core.observe(
+            step.number,
+            scan,
+            loss=loss,
+            learning_rate=rate_of(self._watched.optimizers),
+            inputs=inputs,
+            targets=passes.numbers(targets),
+        )
+        with self.after_alarm.put_back():
+            seen = {"inputs": named, "targets": targets}
+            self.after_alarm.look(core, step, loss, loss, inputs, seen)
+        core.observe_update(None)
+        return core
 
     def _start_anew(self) -> None:
         self._hidden.show()
@@ -468,7 +507,7 @@ class Steps:
             )
         # What one optimizer leaves, the zero_grad of another may clear before it steps.
         if len(self._watched.optimizers) == 1:
-            self.passes.left.expect(next_step, self._watched.parameters)
+            self.passes.left.begin(next_step, self._watched.parameters)
         self.passes.end()
         self.passes.arm(self.core, next_step)
 

@@ -45,6 +45,8 @@ class UpdateWatch:
         """Whether an update is being made anew, of which hooks shall take no notice."""
         self.before_undo: Callable[[], None] | None = None
         """Is called when an update is about to be taken back."""
+        self.is_in_closure = False
+        """Whether that closure is being evaluated."""
         self.evaluations = 0
         """How often the closure of the optimizer's step at hand was evaluated."""
 

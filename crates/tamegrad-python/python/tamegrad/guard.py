@@ -266,15 +266,14 @@ class Guard:
         """The diagnosis so far: verdict, onset, origin, causes, signs, gains, remedies."""
         steps = self._steps
         steps.settle()
-        self._safely(steps.see_end)
-        steps.settle()
+        core = self._safely(steps.diagnosed) or steps.core_or_new()
         notes = [] if steps.ceiling.reached_at is None else [steps.ceiling.words()]
         if steps.passes.sees_nothing:
             notes.append(
                 "no call of the model was seen, so its data and layers are unknown: compile the model "
                 "before tamegrad.watch, and pass the object that the loop calls"
             )
-        return Diagnosis(steps.core_or_new(), failure=self.failure, notes=notes)
+        return Diagnosis(core, failure=self.failure, notes=notes)
 
     def findings(self) -> list[Finding]:
         """Every sign that fired, oldest first."""
