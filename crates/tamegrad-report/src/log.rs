@@ -457,6 +457,28 @@ mod tests {
     }
 
     #[test]
+    fn the_gains_that_a_recorded_run_has_measured_are_shown() {
+        use tamegrad::{Chain, LayerId, Link, Names, Step};
+        let broken = [&[2.0; 12][..], &[900.0, f64::NAN, f64::NAN]].concat();
+        let link = |layer, gain| Link {
+            layer: LayerId(layer),
+            forward: Some(gain),
+            backward: Some(1.0),
+            first_inner: LayerId(layer),
+            only_normalises: false,
+        };
+        let chain = Chain { step: Step(12), links: vec![link(0, 1.0), link(1, 41.3)], ends: None };
+        let text = with_run(&broken, |run| {
+            let names = Names { layers: vec!["a".into(), "b".into()], ..Names::default() };
+            let diagnosis = Diagnosis { chain: Some(chain), names, ..run.diagnosis.clone() };
+            block(&LogRun { diagnosis: &diagnosis, ..*run }, &Style::plain(80))
+        });
+        let gains = "\nChain of gains at step 12\n  forward   1 × [41.3] = 41.3\n  backward  1 × 1 = 1\n  \
+                     b  forward 41.3, backward 1\n";
+        assert!(text.contains(gains), "{text}");
+    }
+
+    #[test]
     fn a_path_cannot_make_lines_of_its_own() {
         let style = Style::plain(80);
         for values in [&[2.0; 60][..], &[f64::NAN; 3]] {
