@@ -271,9 +271,9 @@ impl Guard {
         self.core.observe_lag(&lag);
     }
 
-    /// Whether the operation is known that made the first value that was not finite.
-    fn knows_operation(&self) -> bool {
-        self.core.record().inspection().is_some_and(|found| found.operation.is_some())
+    /// Whether the operation shall be looked for that made the latest pass not finite.
+    fn wants_operation(&self) -> bool {
+        self.core.asks().operation
     }
 
     /// Whether the elasticities of the loss shall be measured in this step's pass.

@@ -65,8 +65,6 @@ mod _core {
     #[pymodule_export]
     const SNAPSHOTS_MAX: usize = tamegrad::cadence::Cadence::IN_PLACE.snapshots_max;
     #[pymodule_export]
-    const INSPECTIONS_MAX: u64 = tamegrad::cadence::INSPECTIONS_MAX;
-    #[pymodule_export]
     const RANK_RATIO: f64 = tamegrad::rules::RULES.origin.rank_ratio;
     #[pymodule_export]
     const COPY_KEPT_STEPS: u64 = tamegrad::cadence::COPY_KEPT_STEPS;

@@ -37,4 +37,4 @@ pub const READ_EVERY: u64 = 32;
 /// Calm steps after which the memory of a copy of the parameters is given back.
 pub const COPY_KEPT_STEPS: u64 = 200;
 /// Steps after an alarm in which an operation is looked for.
-pub const INSPECTIONS_MAX: u64 = 2;
+pub const OPERATION_TRIES_MAX: u64 = 2;

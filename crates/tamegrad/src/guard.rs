@@ -169,7 +169,8 @@ impl Guard {
     /// What the integration is asked for from the observation of a step to its end. It may change with
     /// the step's update, which can bring the first alarm.
     ///
-    /// The pass is to be repeated after an alarm that no probes have seen. In protect mode, a copy is
+    /// The pass is to be repeated after an alarm that no probes have seen. The operation behind what is not finite
+    /// is looked for in a few steps ([`cadence::OPERATION_TRIES_MAX`]) until it is known. In protect mode, a copy is
     /// asked for on steps that are unlike the calm ones before. The elasticities of the loss are measured
     /// in the first pass and in one that raises the first alarm; the lag of Adam's second moment and the critical step size
     /// once, after an alarm.
@@ -182,6 +183,7 @@ impl Guard {
         Asks {
             update: is_at_risk || is_looked_at,
             repeated_trace: is_alarmed && record.alarm_trace.is_none(),
+            operation: is_alarmed && record.wants_operation(),
             copy: self.config.mode == Mode::Protect && is_at_risk,
             elasticities: self.config.mode != Mode::Off
                 && record.wants_elasticities(self.run.alarms_now()),
@@ -223,7 +225,7 @@ impl Guard {
     }
 
     /// Observes what the integration has found out about an alarm. It may be told in parts: what is known
-    /// already stays.
+    /// already stays. While [`Asks::operation`] is set, it also says that the operation was looked for.
     ///
     /// ```
     /// use tamegrad::inspection::{Inspection, Operation, OperationKind};
@@ -410,6 +412,7 @@ impl Guard {
 mod tests {
     use super::*;
     use crate::finding::Severity;
+    use crate::inspection::{Operation, OperationKind};
     use crate::observe::RunFacts;
     use crate::observe::TensorId;
     use crate::signs::check::{layout, noise, seen, stats, update};
@@ -563,6 +566,31 @@ mod tests {
             });
             assert_eq!(measured.count(), wanted, "{rise}");
         }
+    }
+
+    /// Whether the operation was asked for in each step of a run that breaks in its second and stays so, with
+    /// this answer each time.
+    fn operation_asks(found: &Inspection) -> Vec<bool> {
+        let mut guard = guard(Mode::Observe, 1);
+        let losses = [1.0, f64::NAN, f64::NAN, f64::NAN];
+        let asks = losses.iter().enumerate().map(|(step, loss)| {
+            let open = guard.begin(&seen(step as u64, *loss, &[Some(stats(1.0))]));
+            let asks = guard.asks().operation;
+            if asks {
+                guard.observe_inspection(found.clone());
+            }
+            guard.finish_taken(open, &[update(0.003)]);
+            asks
+        });
+        asks.collect()
+    }
+
+    #[test]
+    fn the_operation_of_a_broken_pass_is_asked_for_twice_unless_it_is_found() {
+        assert_eq!(operation_asks(&Inspection::default()), [false, true, true, false]);
+        let operation = Some(Operation::new(OperationKind::Log));
+        let found = Inspection { operation, ..Inspection::default() };
+        assert_eq!(operation_asks(&found), [false, true, false, false]);
     }
 
     #[test]

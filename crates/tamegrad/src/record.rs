@@ -4,6 +4,7 @@ use tamegrad_stats::TensorStats;
 
 use crate::batch::{BatchTrack, DataTrack};
 use crate::borne::Borne;
+use crate::cadence::OPERATION_TRIES_MAX;
 use crate::chain::Chain;
 use crate::evidence::{Names, Place};
 use crate::inspection::Inspection;
@@ -176,6 +177,8 @@ pub struct Record {
     pub(crate) alarm_lag: Option<(TensorId, f64)>,
     /// What the integration has found out about the first alarm.
     pub(crate) inspection: Option<Inspection>,
+    /// Steps in which the operation behind it was looked for.
+    operation_tries: u64,
     /// Losses of the last [`LOSS_WINDOW`] calm steps.
     pub(crate) calm_losses: Window<LOSS_WINDOW>,
     /// Losses of the first steps.
@@ -468,8 +471,17 @@ impl Record {
         self.alarm_lag = self.alarm_lag.or(largest);
     }
 
+    /// Whether the operation is to be looked for that made the latest pass not finite.
+    pub(crate) fn wants_operation(&self) -> bool {
+        let is_known = self.inspection.as_ref().is_some_and(|found| found.operation.is_some());
+        !is_known
+            && self.operation_tries < OPERATION_TRIES_MAX
+            && self.now().is_some_and(Row::is_broken)
+    }
+
     /// Takes in what the integration has found out about an alarm; what is known already stays.
     pub(crate) fn take_inspection(&mut self, found: Inspection) {
+        self.operation_tries += u64::from(self.wants_operation());
         self.inspection = Some(self.inspection.take().unwrap_or_default().or(found));
     }
 

@@ -11,6 +11,9 @@ pub struct Asks {
     pub trace: bool,
     /// Repeat the pass with probes, on a copy of the model and without an update.
     pub repeated_trace: bool,
+    /// Look for the operation that made the first value of this pass that is not finite, for
+    /// [`Guard::observe_inspection`](crate::Guard::observe_inspection).
+    pub operation: bool,
     /// Hold a copy of parameters and optimizer state: the update may have to be undone.
     pub copy: bool,
     /// Measure the update of this step. Where it is not asked for, a look at every eighth update tells as much:

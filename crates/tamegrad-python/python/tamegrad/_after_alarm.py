@@ -11,8 +11,8 @@ from typing import Any
 from . import _lag
 from ._amp import Scaling
 from ._calls import floats
-from ._core import INSPECTIONS_MAX, Scan
 from ._core import Guard as Core
+from ._core import Scan
 from ._inspection import Accumulation, Inspection, broken_parameter
 from ._numbers import merged
 from ._optimizer_facts import broken_division
@@ -42,8 +42,7 @@ class AfterAlarm:
         self.inspection = Inspection()
         """What was found after an alarm with something that is not finite."""
         self._has_sought_culprits = False
-        self._inspections = 0
-        """Steps in which an operation was looked for."""
+        self._has_sought_operation = False
         self._watched, self._passes, self._scan = watched, passes, scan
         self._scaling, self._ranks, self._teller = scaling, ranks, teller
         self._step_fn = step_fn
@@ -89,26 +88,19 @@ class AfterAlarm:
     def _inspect(self, core: Core, step: Step, loss: float | None, seen: dict[str, Any]) -> None:
         """Repeats the pass with a look at every layer, on the same inputs, where the core wants that;
         and at every operation, after the first alarm with something that is not finite."""
-        is_finite = loss is None or math.isfinite(loss)
-        # Ranks repeat their passes together, so that none may stop when it alone has found something.
-        is_known = core.knows_operation() and self._ranks.size == 1
-        tries = INSPECTIONS_MAX if self._ranks.size == 1 else 1
-        finds = (step.nonfinite or not is_finite) and not is_known and self._inspections < tries
-        wants_trace = core.wants_repeated_trace()
+        finds, wants_trace = core.wants_operation(), core.wants_repeated_trace()
         if not finds and not wants_trace:
             return
-        trace = self._passes.repeated(finds=bool(finds), parameters=self._watched.parameters)
+        trace = self._passes.repeated(finds=finds, parameters=self._watched.parameters)
         if trace is not None and wants_trace:
             core.observe_trace(trace)
         self._see_accumulation()
         if finds:
-            self._inspections += 1
-            self._look_for_operation(core, step, is_finite, seen)
+            is_finite = loss is None or math.isfinite(loss)
+            self._look_for_operation(step, is_finite, seen)
         core.observe_inspection(self.inspection.agreed(self._ranks))
 
-    def _look_for_operation(
-        self, core: Core, step: Step, loss_is_finite: bool, seen: dict[str, Any]
-    ) -> None:
+    def _look_for_operation(self, step: Step, loss_is_finite: bool, seen: dict[str, Any]) -> None:
         passes, replay, found = self._passes, self._passes.replay, self.inspection
         # Ranks would have to do it together, and may not all know the batch.
         is_alone = self._ranks.size == 1
@@ -127,11 +119,12 @@ class AfterAlarm:
         found.see_rows(floats([("batch", passes.logged.batch)]))
         if found.operation is None:
             passes.search_again()
-        if self._inspections == 1:
+        if not self._has_sought_operation:
+            self._has_sought_operation = True
             if found.operation is None:
                 found.parameter = broken_parameter(self._watched.parameters)
             # What is broken before the first update from a broken gradient, an update has broken.
-            self.see_update(core)
+            self.see_update(None)
 
     def _see_accumulation(self) -> None:
         passes = self._passes
@@ -163,13 +156,14 @@ class AfterAlarm:
         return {
             "culprits": list(self.culprits),
             "culprits_sought": self._has_sought_culprits,
-            "inspections": self._inspections,
+            "operation_sought": self._has_sought_operation,
         }
 
     def restore(self, entries: dict[str, Any], core: Core | None) -> None:
         """Takes the entries of a state that was checked."""
         self.culprits = list(entries["culprits"])
         self._has_sought_culprits = entries["culprits_sought"]
-        self._inspections, self.inspection = entries["inspections"], Inspection()
-        if self._inspections and core is not None and not core.knows_operation():
+        self._has_sought_operation = entries["operation_sought"]
+        self.inspection = Inspection()
+        if self._has_sought_operation and core is not None and core.wants_operation():
             self._passes.search_again()

@@ -83,7 +83,7 @@ _ENTRIES = {
     "replays": ("a count", _is_count),
     "culprits": ("a list of counts", _are_counts),
     "culprits_sought": ("a bool", _is_bool),
-    "inspections": ("a count", _is_count),
+    "operation_sought": ("a bool", _is_bool),
     "loss": ("a float or None", _may_be_float),
     "metric": ("a float or None", _may_be_float),
     "inputs": ("seven numbers or None", _may_be_numbers),
