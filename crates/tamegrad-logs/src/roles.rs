@@ -114,12 +114,14 @@ impl<'a> Roles<'a> {
         let tensors: Vec<(&str, &Series)> =
             log.series.iter().filter_map(|s| Some((tensor_name(&s.name)?, s))).collect();
         let (losses, loss_ground) = losses(log);
+        let mut grad_norms = ranked(log, norm_score);
+        grad_norms.retain(|norm| tensor_name(&norm.name).is_none());
         let first_is_whole = losses.first().is_some_and(|first| is_whole(&normal(&first.name)));
         let mut roles = Self {
             losses,
             first_is_whole,
             loss_ground,
-            grad_norms: ranked(log, norm_score),
+            grad_norms,
             learning_rate: ranked(log, rate_score).first().copied(),
             loss_scale: ranked(log, scale_score).first().copied(),
             metric: metric::find(log),
@@ -464,6 +466,16 @@ mod tests {
         for (name, want) in cases {
             assert_eq!(tensor_name(name), want, "{name}");
         }
+    }
+
+    #[test]
+    fn the_norm_of_a_tensor_is_not_that_of_a_network() {
+        let log = log(&[("loss", 9), ("grad_norm/0.bias", 9), ("grad_norm/critic", 9)]);
+        let roles = Roles::find(&log, &[]).unwrap();
+        let names = |of: &[&Series]| of.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&roles.grad_norms), ["grad_norm/critic"]);
+        let tensors: Vec<&str> = roles.tensors.iter().map(|(name, _)| *name).collect();
+        assert_eq!(tensors, ["0.bias"]);
     }
 
     #[test]
