@@ -94,8 +94,12 @@ pub(crate) fn seen(diagnosis: &Diagnosis) -> String {
 pub fn place(diagnosis: &Diagnosis, quote: impl Fn(&str) -> String) -> Option<String> {
     let outside = "outside the model, in the loss: all outputs of the pass are finite and of usual \
                    size";
-    let name = diagnosis.origin_name().map(quote);
-    match diagnosis.origin.as_ref()?.place {
+    let origin = diagnosis.origin.as_ref()?;
+    let name = diagnosis.origin_name().map(|name| match origin.layer() {
+        Some(_) => format!("{}{}", measure::before_layer(name), quote(name)),
+        None => quote(name),
+    });
+    match origin.place {
         Place::Loss => Some(format!("{outside}, but the loss is not finite")),
         Place::LossGradient => {
             Some(format!("{outside}, but the gradient that the loss sends back is not finite"))
@@ -125,7 +129,7 @@ pub(crate) fn sign_title(sign: &SignSummary) -> &'static str {
 pub(crate) fn cause(cause: &Cause, names: &Names) -> String {
     let doc = cause.name.doc();
     match cause.layer.and_then(|layer| names.name(Place::Layer(layer))) {
-        Some(layer) => format!("{} ({}) in {layer}", doc.title, doc.name),
+        Some(layer) => format!("{} ({}) in {}", doc.title, doc.name, measure::layer(layer)),
         None => format!("{} ({})", doc.title, doc.name),
     }
 }

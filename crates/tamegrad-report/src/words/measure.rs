@@ -160,13 +160,25 @@ pub(crate) fn place(place: Place, names: &Names) -> String {
         Place::Input(index) if index + 1 == INPUTS_MAX => format!("input `{name}` or a later one"),
         Place::Input(_) => format!("input `{name}`"),
         Place::Targets => "the targets".into(),
-        Place::Layer(_) | Place::Tensor(_) => name.to_owned(),
-        Place::LayerInput(_) => format!("the input of {name}"),
-        Place::Output(_) => format!("the output of {name}"),
+        Place::Tensor(_) => name.to_owned(),
+        Place::Layer(_) => layer(name),
+        Place::LayerInput(_) => format!("the input of {}", layer(name)),
+        Place::Output(_) => format!("the output of {}", layer(name)),
         Place::Loss => "the loss".into(),
         Place::LossGradient => "the gradient at the model's output".into(),
         Place::Gradients => "the gradients".into(),
     }
+}
+
+/// A layer in the middle of a sentence: `fc1`, but `layer 16`, for those of a `Sequential` have numbers.
+pub(crate) fn layer(name: &str) -> String {
+    format!("{}{name}", before_layer(name))
+}
+
+/// What stands before the name of a layer, for it to read as one.
+pub(crate) fn before_layer(name: &str) -> &'static str {
+    let is_number = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_digit());
+    if is_number { "layer " } else { "" }
 }
 
 fn against(of: &Measure, reference: Reference, value: f64) -> String {
@@ -272,5 +284,10 @@ mod tests {
                 assert!(text.len() > 8 && !text.contains("  "), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn a_layer_that_is_called_by_a_number_reads_as_one() {
+        assert_eq!(["16", "blocks.3", "fc1"].map(layer), ["layer 16", "blocks.3", "fc1"]);
     }
 }
