@@ -116,8 +116,12 @@ fn dependencies(root: &Path) -> Result<(), String> {
         println!("not tried: there is no cargo-deny; hint: cargo install cargo-deny");
         return Ok(());
     }
-    // Without the advisories: their database is a download of its own.
-    run_cargo(root, "deny --all-features check bans licenses sources")
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let of = format!("--manifest-path {manifest} --config deny.toml --all-features");
+        // Without the advisories: their database is a download of its own.
+        run_cargo(root, &format!("deny {of} check bans licenses sources"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -805,7 +805,7 @@ fn what_cannot_run_exits_2_and_says_what_to_do() {
         (&["train", "curve.toml", "--seed", "18446744073709551615"], &["--seed"]),
         (&["train", "curve.toml", "--guard", "maybe"], &["off, observe, protect"]),
         (&["explain", "clipping"], &["`clipping`", "`tamegrad explain` lists them"]),
-        (&["explain", "unscaled"], &["did you mean unscaled-target?"]),
+        (&["explain", "unscaled"], &["did you mean unscaled-input, unscaled-target?"]),
         (&["explain", "exploding"], &["did you mean exploding-gradients?"]),
         (&["explain", "data", "--factors", "2"], &["--factors with `data`", "exploding-gradients"]),
         (&["explain", "--factors", "2,0"], &["got the factor 0", "above 0"]),

@@ -65,6 +65,8 @@ causes! {
     singular_operation => SingularOperation outside,
     /// One huge update left a network that no longer learns.
     spike_then_dead => SpikeThenDead,
+    /// Inputs far from the scale that networks are made for.
+    unscaled_input => UnscaledInput outside,
     /// Targets far from the scale of the network's output.
     unscaled_target => UnscaledTarget outside,
 }
@@ -101,6 +103,8 @@ named_enum! {
         Superlinear => "superlinear",
         /// Targets far larger than outputs.
         TargetSize => "target-size",
+        /// Inputs far larger than networks are made for.
+        InputSize => "input-size",
         /// Gains that multiply over time steps.
         TimeSteps => "time-steps",
         /// One layer's gain stood out at the first step, and there it began.

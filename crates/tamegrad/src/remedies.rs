@@ -75,7 +75,7 @@ remedies! {
     /// Standardise the regression targets.
     scale_target => ScaleTarget treats [UnscaledTarget, SpikeThenDead] is [Scales, ChangesFirstPass, ForLogs],
     /// Standardise the inputs.
-    scale_input => ScaleInput treats [Data, LearningRate, UnscaledTarget] is [Scales, ChangesFirstPass],
+    scale_input => ScaleInput treats [Data, LearningRate, UnscaledInput, UnscaledTarget] is [Scales, ChangesFirstPass],
     /// Decoupled weight decay.
     weight_decay => WeightDecay treats [Normalisation],
     /// L2 penalty in the loss.

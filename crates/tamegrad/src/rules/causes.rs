@@ -115,6 +115,18 @@ pub struct TargetRule {
     pub elasticity: f64,
 }
 
+/// Inputs that are not scaled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
+pub struct InputRule {
+    /// RMS of the inputs.
+    pub rms: f64,
+    /// Steps within which they break a run: what has borne them so long breaks from something else.
+    pub steps: u64,
+    /// First layers of which none may normalise.
+    pub layers: usize,
+}
+
 /// How the layer is found in which an explosion began.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
