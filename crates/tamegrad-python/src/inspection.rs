@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use pyo3::prelude::*;
-use tamegrad::TensorId;
 use tamegrad::causes::by_experiments;
 use tamegrad::inspection::{self, BrokenRows, Experiment, OperationKind, SourceLine, Varied};
+use tamegrad::{LayerId, TensorId};
 
 /// The fields of `_inspection.Inspection`.
 #[derive(FromPyObject)]
@@ -17,6 +17,7 @@ pub(crate) struct Inspection {
     row_counts: HashMap<String, u64>,
     division: Option<Division>,
     accumulation: Option<Accumulation>,
+    time_steps: Option<TimeSteps>,
     parameter: Option<(usize, u64)>,
 }
 
@@ -95,6 +96,14 @@ struct Accumulation {
     norm_left: f64,
 }
 
+#[derive(FromPyObject)]
+struct TimeSteps {
+    layer: Option<usize>,
+    calls: u64,
+    norm_of_first: f64,
+    norm_of_last: f64,
+}
+
 impl From<Inspection> for inspection::Inspection {
     fn from(of: Inspection) -> Self {
         let mut rows: Vec<BrokenRows> = of
@@ -118,6 +127,12 @@ impl From<Inspection> for inspection::Inspection {
                 norm_of_one: of.norm_of_one,
                 norm: of.norm,
                 norm_left: of.norm_left,
+            }),
+            time_steps: of.time_steps.map(|of| inspection::TimeSteps {
+                layer: of.layer.map(LayerId),
+                calls: of.calls,
+                norm_of_first: of.norm_of_first,
+                norm_of_last: of.norm_of_last,
             }),
             parameter: of.parameter.map(|(tensor, count)| (TensorId(tensor), count)),
             experiments: Vec::new(),

@@ -1,7 +1,7 @@
 //! What an integration finds when it looks into the step of an alarm: an [`Inspection`].
 
 use crate::evidence::named_enum;
-use crate::observe::TensorId;
+use crate::observe::{LayerId, TensorId};
 
 named_enum! {
     /// What an operation computes, whatever the framework calls it.
@@ -286,6 +286,20 @@ pub struct Accumulation {
     pub norm_left: f64,
 }
 
+/// Calls of one module in a pass, each of which is given what the one before has made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct TimeSteps {
+    /// The layer, where it is one.
+    pub layer: Option<LayerId>,
+    /// Number of the calls.
+    pub calls: u64,
+    /// L2 norm of the gradient at the output of the first call.
+    pub norm_of_first: f64,
+    /// The same of the last call.
+    pub norm_of_last: f64,
+}
+
 /// A batch's data whose rows are not finite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -362,6 +376,8 @@ pub struct Inspection {
     pub division: Option<Division>,
     /// What the gradient is made of.
     pub accumulation: Option<Accumulation>,
+    /// How the gradient grows back through time.
+    pub time_steps: Option<TimeSteps>,
     /// The first parameter that was not finite before the pass that first was not, with the number of its
     /// elements that are NaN or infinite.
     pub parameter: Option<(TensorId, u64)>,
@@ -379,6 +395,7 @@ impl Inspection {
             rows: if self.rows.is_empty() { other.rows } else { self.rows },
             division: self.division.or(other.division),
             accumulation: self.accumulation.or(other.accumulation),
+            time_steps: self.time_steps.or(other.time_steps),
             parameter: self.parameter.or(other.parameter),
             experiments: if self.experiments.is_empty() {
                 other.experiments

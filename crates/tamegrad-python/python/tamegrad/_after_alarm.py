@@ -90,11 +90,14 @@ class AfterAlarm:
         and at every operation, after the first alarm with something that is not finite."""
         finds, wants_trace = core.wants_operation(), core.wants_repeated_trace()
         if not finds and not wants_trace:
+            if self._see_time_steps() and self._ranks.size == 1:
+                core.observe_inspection(self.inspection)
             return
         trace = self._passes.repeated(finds=finds, parameters=self._watched.parameters)
         if trace is not None and wants_trace:
             core.observe_trace(trace)
         self._see_accumulation()
+        self._see_time_steps()
         if finds:
             is_finite = loss is None or math.isfinite(loss)
             self._look_for_operation(step, is_finite, seen)
@@ -136,6 +139,13 @@ class AfterAlarm:
         if is_whole and math.isfinite(norm) and self.inspection.accumulation is None:
             found = Accumulation(count, norm, self._scan.norm(), passes.left.norm)
             self.inspection.accumulation = found
+
+    def _see_time_steps(self) -> bool:
+        """Keeps how the gradient has grown over time; whether that was not known before."""
+        if self.inspection.time_steps is None:
+            self.inspection.time_steps = self._passes.time_steps()
+            return self.inspection.time_steps is not None
+        return False
 
     @contextlib.contextmanager
     def put_back(self) -> Iterator[None]:

@@ -38,6 +38,8 @@ class Call:
         """The outputs, as long as the loop holds them, with their versions."""
         self._small: list[tuple[torch.Tensor, int]] = []
         """The outputs that are small, without their graph, with their versions."""
+        self.nodes = (0, 0)
+        """The numbers of the first node of the graph that it has made, and of the first after it."""
         self.has_raised = False
         """Whether the call has ended in an exception."""
         self.autocast: list[tuple[str, torch.dtype]] = []
@@ -100,6 +102,13 @@ class Call:
         """The same call, without the gradients that came to its outputs."""
         call = copy.copy(self)
         call.gradients = {}
+        return call
+
+    def without_arguments(self) -> Call:
+        """The same call, without what it was given and has given out."""
+        call = copy.copy(self)
+        call.args, call.kwargs, call.inputs, call.chance = (), {}, [], None
+        call.forget_outputs()
         return call
 
     @contextlib.contextmanager

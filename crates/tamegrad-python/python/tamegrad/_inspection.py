@@ -15,6 +15,7 @@ from ._gradients import values_of
 from ._operations import Labels, MeasuredOperation, TargetRange
 from ._optimizer_facts import Division
 from ._ranks import Ranks
+from ._time_steps import TimeSteps
 
 _ROWS_MAX = 20
 """Rows of a tensor that are named."""
@@ -46,6 +47,7 @@ class Inspection:
     """How many there are of them."""
     division: Division | None = None
     accumulation: Accumulation | None = None
+    time_steps: TimeSteps | None = None
     parameter: tuple[int, int] | None = None
     """The first parameter that is not finite, by its place, and how many of its elements are not."""
 

@@ -29,6 +29,7 @@ from ._repeat import StepFn
 from ._replay import Replay
 from ._taps import Taps, compiled_call, is_plain_call
 from ._telling import CallbackError, Teller
+from ._time_steps import MadeCalls, TimeSteps, of_calls
 
 _CPU = torch.device("cpu")
 _CALLS_MAX = 16
@@ -105,6 +106,8 @@ class Passes:
         """Whether steps have come and no call of the model was seen."""
         self.tells_loss = False
         """Whether the model's output holds its loss."""
+        self._made: MadeCalls | None = None
+        """Calls of the pass at hand that are not kept."""
         self._scan = Scan()
         self._inputs: dict[str, list[Numbers]] = {}
         """Numbers of the inputs of micro-batches whose calls are not kept."""
@@ -231,6 +234,7 @@ class Passes:
         call = self.calls[-1] if self.calls else None
         if call is not None and call.module is module and not self.holds_broken:
             call.watch_outputs(output)
+            call.nodes = (self._start, next_node())
             self._carried.leave(call, output)
         self.loss_graph.see_call(self._start, next_node())
         if self._listens and not self._is_compiled():
@@ -253,7 +257,17 @@ class Passes:
                         self._inputs.setdefault(name, []).append(numbers)
         if any(call.gradients for call in self.calls):
             self.count += 1
+            self._made = None
+        else:
+            first = self._made.first if self._made else self.calls[0].without_arguments()
+            count = self._made.count if self._made else 0
+            self._made = MadeCalls(first, count + len(self.calls))
         self.calls = []
+
+    def time_steps(self) -> TimeSteps | None:
+        """How the gradient has grown over the calls of the pass at hand, or over those of a layer in the
+        pass that was repeated last."""
+        return of_calls(self.calls, self._made) or self.probes.time_steps
 
     # --- what is logged ------------------------------------------------------------------------
 
@@ -451,7 +465,7 @@ class Passes:
         """Lets go of the losses of a step, their graphs, and its batch."""
         self.loss_graph.end()
         self.logged.end_batch()
-        self.count = 0
+        self.count, self._made = 0, None
         self._listens = self._is_open = False
 
     def named_inputs(self, inputs: list[tuple[str, Any]]) -> list[tuple[str, Numbers]]:

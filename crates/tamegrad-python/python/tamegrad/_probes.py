@@ -18,6 +18,7 @@ from ._gradients import values_of
 from ._names import plain, unwrapped
 from ._numbers import Numbers
 from ._taps import Taps, is_plain_call
+from ._time_steps import TimeSteps, is_fed, time_steps
 
 _CALLS_MAX = 1024
 """Calls of one module in a pass that are layers of their own."""
@@ -54,6 +55,11 @@ class Probes:
         self._first_nodes: dict[str, Any] = {}
         self._latest: torch.Tensor | None = None
         self._kept: list[tuple[int | None, torch.Tensor]] | None = None
+        self._made: dict[nn.Module, list[tuple[list[torch.Tensor], torch.Tensor]]] = {}
+        """What each module with weights of its own was given and has made, call for call."""
+        self.time_steps: TimeSteps | None = None
+        """How the gradient has grown over the calls of one layer, in the latest pass whose outputs were
+        kept."""
         self._open = False
         self.armed = False
         """Whether calls are looked at."""
@@ -89,12 +95,14 @@ class Probes:
         # Layers may have been exchanged since the last look.
         self.names = {module: plain(name) for name, module in self.model.named_modules()}
         self._trace, self._open, self.armed = Trace(), True, True
+        self.time_steps = None
         self._kept = [] if keeps_outputs else None
 
     def disarm(self) -> None:
         """Looks at no pass."""
         self._latest, self._kept = None, None
         self._outer, self._calls, self._first_nodes = set(), {}, {}
+        self._made = {}
         self._open = self.armed = False
 
     def collect(self) -> Trace | None:
@@ -117,7 +125,12 @@ class Probes:
         """Reads the gradients of the outputs that were kept, on the way back from these; gives those of
         the parameters."""
         kept = [(layer, tensor) for layer, tensor in self._kept or [] if tensor.requires_grad]
-        wanted = [tensor for _, tensor in kept] + [p for p in parameters if p.requires_grad]
+        looped = self._looped()
+        repeated = self._made.get(looped, []) if looped is not None else []
+        ends = [tensor for _, tensor in repeated[:1] + repeated[-1:]]
+        wanted = [tensor for _, tensor in kept] + ends
+        own = len(wanted)
+        wanted += [p for p in parameters if p.requires_grad]
         if not outputs or not wanted:
             return []
         try:
@@ -133,7 +146,22 @@ class Probes:
         for (layer, _), delta in zip(kept, found, strict=False):
             if delta is not None:
                 self._read_delta(layer, delta)
-        return [gradient for gradient in found[len(kept) :] if gradient is not None]
+        deltas = found[len(kept) : own]
+        if looped is not None and all(delta is not None for delta in deltas):
+            layer = self.owners.get(self.names.get(looped, ""))
+            self.time_steps = time_steps(layer, len(repeated), deltas[:1], deltas[1:])
+        return [gradient for gradient in found[own:] if gradient is not None]
+
+    def _looped(self) -> nn.Module | None:
+        """The module that was called most often, each time with what the call before has made."""
+
+        def is_looped(module: nn.Module) -> bool:
+            calls = self._made[module]
+            has_graph = all(tensor.requires_grad for _, tensor in calls)
+            return len(calls) > 1 and has_graph and is_fed(calls[-1][0], calls[-2][1])
+
+        found = filter(is_looped, self._made)
+        return max(found, key=lambda module: len(self._made[module]), default=None)
 
     def _fix(self) -> None:
         if self._fixed:
@@ -163,8 +191,10 @@ class Probes:
         tensor = first_float(output) if self._open else None
         if tensor is None or (tensor is self._latest and _has_children(module)):
             return
-        own = first_float((args, kwargs))
-        layer = self._layer_of(module, tensors_of((args, kwargs)), tensor)
+        own, given = first_float((args, kwargs)), tensors_of((args, kwargs))
+        if self._kept is not None and next(module.parameters(recurse=False), None) is not None:
+            self._made.setdefault(module, []).append((given, tensor))
+        layer = self._layer_of(module, given, tensor)
         if layer is not None:
             self._see(layer, tensor)
             if own is not self._latest:

@@ -21,7 +21,10 @@ pub(crate) const DOC: Doc = Doc {
         format!(
             "Supported when the product of the backward gains over the time steps is above {} at \
              the alarm, in the latest calm pass or at the first step. The mean of the logarithms \
-             of these gains is the Lyapunov exponent of the backward pass, and it is then above 0.",
+             of these gains is the Lyapunov exponent of the backward pass, and it is then above 0. \
+             Where the time steps are not the layers of the first pass, the gradients at the first \
+             and the last of them are compared, and the product is divided by their number: each \
+             may add a loss of its own.",
             rules.recurrence,
         )
     },
@@ -40,6 +43,12 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         let (product, count) = recurrent_product(record, &record.chain(pass))?;
         Some((pass.0, product, count))
     });
+    let compared = record.inspection.as_ref().and_then(|found| found.time_steps);
+    let compared = compared.and_then(|steps| {
+        let product = steps.norm_of_first / steps.norm_of_last / steps.calls as f64;
+        Some((run.first_alarm()?.step, product, usize::try_from(steps.calls).ok()?))
+    });
+    let products = products.chain(compared).filter(|(_, product, _)| !product.is_nan());
     let (step, product, count) = products.max_by(|a, b| a.1.total_cmp(&b.1))?;
     if !(product > RULES.recurrence) {
         return None;
@@ -47,21 +56,24 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
     let exponent = product.ln() / count as f64;
     let layout = &record.layout;
     let first = layout.layers.iter().position(|layer| layer.recurrent).map(LayerId);
+    let told = record.inspection.as_ref().and_then(|found| found.time_steps?.layer);
     let at_origin = origin.and_then(Origin::layer).filter(|layer| layout.is_recurrent(*layer));
-    let evidence = vec![
-        time_step_product(product, count).at_step(step),
-        Measure::new(Quantity::LyapunovExponent, exponent).against(Reference::Limit, 0.0),
-    ];
+    let mut evidence = vec![time_step_product(product, count).at_step(step)];
+    if exponent.is_finite() {
+        let exponent = Measure::new(Quantity::LyapunovExponent, exponent);
+        evidence.push(exponent.against(Reference::Limit, 0.0));
+    }
     Some(
         Cause::new(CauseName::Recurrence, Ground::TimeSteps, evidence)
-            .of_layer(at_origin.or(first)),
+            .of_layer(at_origin.or(first).or(told)),
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causes::check::{alarmed_by, trace};
+    use crate::causes::check::{alarmed_by, looked_into, trace};
+    use crate::inspection::{Inspection, TimeSteps};
     use crate::signs::check::layout;
 
     #[test]
@@ -73,6 +85,20 @@ mod tests {
             layout.layers.iter_mut().for_each(|layer| layer.recurrent = recurrent);
             let run = alarmed_by(layout, &trace(&[1.0; 100], &[gain; 100]));
             assert_eq!(weigh(&run, None).is_some(), found, "{recurrent} {gain}");
+        }
+    }
+
+    #[test]
+    fn the_gradients_at_the_first_and_the_last_time_step() {
+        for (norm_of_first, calls, found) in
+            [(1e4, 40, true), (40.0, 40, false), (f64::INFINITY, 40, true), (f64::NAN, 40, false)]
+        {
+            let layer = Some(LayerId(1));
+            let time_steps = Some(TimeSteps { layer, calls, norm_of_first, norm_of_last: 1.0 });
+            let run = looked_into(Inspection { time_steps, ..Inspection::default() });
+            let cause = weigh(&run, None);
+            assert_eq!(cause.is_some(), found, "{norm_of_first}");
+            assert!(cause.is_none_or(|cause| cause.layer == layer));
         }
     }
 }

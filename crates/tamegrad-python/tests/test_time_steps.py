@@ -1,0 +1,87 @@
+"""Recurrences whose time steps are not the layers of the first pass."""
+
+import pytest
+import torch
+from torch import nn
+
+import tamegrad
+
+
+class Rollout(nn.Module):
+    """A state that goes through the same layer again and again."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.Linear(4, 4, bias=False)
+
+    def forward(self, state, steps):
+        for _ in range(steps):
+            state = self.cell(state)
+        return state
+
+
+def grown(model, factor):
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(factor * torch.linalg.qr(torch.randn(4, 4))[0])
+    return model
+
+
+def diagnosis_of(model, forward, steps=60):
+    """Of a run whose target jumps, so that there is an alarm."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-7)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    for step in range(steps):
+        loss = (forward(step) - (0.0 if step < steps - 1 else 1e6)).square().mean()
+        optimizer.zero_grad()
+        guard.log(loss=loss)
+        loss.backward()
+        optimizer.step()
+    return guard.diagnosis()
+
+
+def product_of(diagnosis):
+    causes = [cause for cause in diagnosis.to_dict()["causes"] if cause["name"] == "recurrence"]
+    measures = [measure for cause in causes for measure in cause["evidence"]]
+    return [m for m in measures if m["quantity"] == "time-step-product"]
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_a_pass_that_has_more_time_steps_than_the_first(longer):
+    torch.manual_seed(0)
+    model, x = grown(Rollout(), 1.5), torch.randn(8, 4)
+    found = product_of(
+        diagnosis_of(model, lambda step: model(x, 30 if longer and step >= 30 else 1))
+    )
+    assert bool(found) == longer
+    if longer:
+        assert found[0]["over"] == 30
+        assert found[0]["value"] == pytest.approx(1.5**29 / 30, rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [10, 40])
+def test_a_model_that_the_loop_calls_with_what_it_has_made(count):
+    torch.manual_seed(0)
+    model, x = grown(nn.Linear(4, 4, bias=False), 1.5), torch.randn(8, 4)
+
+    def forward(_):
+        state = x
+        for _ in range(count):
+            state = model(state)
+        return state
+
+    found = product_of(diagnosis_of(model, forward))
+    if count == 10:
+        # 1.5^9 / 10 is below the limit.
+        assert not found
+    else:
+        assert found[0]["over"] == count
+        assert found[0]["value"] == pytest.approx(1.5 ** (count - 1) / count, rel=1e-3)
+
+
+def test_calls_that_are_given_nothing_of_each_other():
+    torch.manual_seed(0)
+    model, x = grown(nn.Linear(4, 4, bias=False), 1.0), torch.randn(40, 8, 4)
+    weights = 3.0 ** torch.arange(40, 0, -1)
+    forward = lambda _: sum(w * model(part) for w, part in zip(weights, x, strict=True))  # noqa: E731
+    assert not product_of(diagnosis_of(model, forward))
