@@ -22,11 +22,14 @@ pub(crate) fn look(folder: &Path) -> Result<Option<Seen>, String> {
     }
     let run = RunFolder::open(folder).map_err(|error| error.to_string())?;
     let contents = run.contents();
-    if let Some(notice) = contents.notices.first() {
-        return Err(format!("torn: {notice}"));
-    }
     if contents.steps.is_empty() {
         return Ok(None);
+    }
+    // A kill in the middle of a write leaves a part of the last batch, which readers leave out.
+    let is_part = |notice: &String| notice.contains("no whole batch");
+    let mut notices = contents.notices.iter().map(ToString::to_string);
+    if let Some(notice) = notices.find(|notice| !is_part(notice)) {
+        return Err(format!("torn: {notice}"));
     }
     let steps: Vec<u64> = contents.steps.iter().map(|row| row.step).collect();
     if let Some(at) = steps.windows(2).find(|pair| pair[1] != pair[0] + 1) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tamegrad_runs::Ending;
 
-use super::folder::look;
+use super::folder::{Seen, look};
 use super::{Bench, CURVE, EXPLODING, Line, Tried, end, folder, now, signal, text, wait_until};
 
 /// A torch loop that records its run to the folder that is named, for ever.
@@ -43,6 +43,10 @@ pub(super) fn all(bench: &mut Bench<'_>, tries: u64) -> Vec<Line> {
 /// What is left of a run that was killed at that time.
 fn killed(folder: &Path, at: f64) -> Tried {
     let Some(seen) = look(folder)? else { return Ok(None) };
+    if has_ended(&seen) {
+        // It was killed on its way out.
+        return Ok(None);
+    }
     if seen.ending != Ending::Unended {
         return Err(format!("it reads as {:?}", seen.ending));
     }
@@ -53,6 +57,11 @@ fn killed(folder: &Path, at: f64) -> Tried {
     Ok(Some(lost.max(0.0)))
 }
 
+/// A run that has exploded ends by itself.
+fn has_ended(seen: &Seen) -> bool {
+    seen.ending == Ending::Completed && seen.is_explosion
+}
+
 fn train(bench: &mut Bench<'_>, number: u64) -> Tried {
     // Every fourth explodes and goes on, which makes events and fills the files.
     let recipe = if number.is_multiple_of(4) { EXPLODING } else { CURVE };
@@ -61,9 +70,8 @@ fn train(bench: &mut Bench<'_>, number: u64) -> Tried {
     let mut child = bench.start(place.path(), &["train", "r.toml", "-q", "--out", "x"])?;
     sleep(Duration::from_secs_f64(0.02 + 2.0 * bench.random().powi(2)));
     if child.try_wait().map_err(|error| error.to_string())?.is_some() {
-        // A run that has exploded ends by itself.
         return match look(&place.path().join("x"))? {
-            Some(seen) if seen.ending == Ending::Completed && seen.is_explosion => Ok(None),
+            Some(seen) if has_ended(&seen) => Ok(None),
             _ => Err("it ended by itself, and not whole".to_owned()),
         };
     }
