@@ -231,12 +231,13 @@ class Passes:
         self.calls.append(call)
 
     def _end_call(self, module: nn.Module, output: Any) -> None:
+        nodes = (self._start, next_node())
         call = self.calls[-1] if self.calls else None
         if call is not None and call.module is module and not self.holds_broken:
             call.watch_outputs(output)
-            call.nodes = (self._start, next_node())
+            call.nodes = nodes
             self._carried.leave(call, output)
-        self.loss_graph.see_call(self._start, next_node())
+        self.loss_graph.see_call(*nodes)
         if self._listens and not self._is_compiled():
             made = next((t for t in tensors_of(output) if t.grad_fn is not None), None)
             if made is not None:

@@ -24,7 +24,8 @@ pub(crate) const DOC: Doc = Doc {
             rules.data.first, rule.rms, rule.steps, rule.layers,
         )
     },
-    example: "Pictures with pixels from 0 to 255, SGD 0.1: the loss is infinite at step 3.",
+    example: "Pixels from 0 to 255 in a small convolutional network, SGD 0.05: an alarm at step 0, and \
+              nothing is learned any more. From 0 to 1, the same run is healthy.",
     remedy: "Standardise the inputs: subtract the mean of the training data, and divide by its \
              standard deviation.",
     source: "LeCun et al. 1998, Efficient BackProp, section 4.3.",
