@@ -133,9 +133,10 @@ class Scaling:
     def overflowed(self) -> bool:
         """Whether an optimizer leaves this step out because of an overflow: the gradients of one may
         overflow and those of another not."""
-        if any(_found_inf(self._scaler(), optimizer) for optimizer in self.optimizers):
-            return True
+        scaler = self._scaler()
         for optimizer in self.optimizers:
+            if scaler is not None and _found_inf(scaler, optimizer):
+                return True
             count = getattr(optimizer, "found_inf", None)
             if count is not None and float(count) > 0.0:
                 return True

@@ -34,10 +34,9 @@ class Call:
         """Whether the module was not in evaluation mode."""
         self.gradients: dict[int, torch.Tensor] = {}
         """The gradient that came to an output, by its place among the float outputs."""
-        self._outputs: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
-        """The outputs, as long as the loop holds them, with their versions."""
-        self._small: list[tuple[torch.Tensor, int]] = []
-        """The outputs that are small, without their graph, with their versions."""
+        self._outputs: dict[int, tuple[weakref.ref[torch.Tensor], torch.Tensor | None, int]] = {}
+        """The outputs by their places, as long as the loop holds them; the small ones as well without
+        their graph; and their versions."""
         self.nodes = (0, 0)
         """The numbers of the first node of the graph that it has made, and of the first after it."""
         self.has_raised = False
@@ -67,36 +66,30 @@ class Call:
             if tensor.grad_fn is not None:
                 # A call that runs no Python code, for it comes at every backward pass.
                 tensor.register_hook(functools.partial(operator.setitem, self.gradients, place))
-                self._outputs[place] = (weakref.ref(tensor), tensor._version)
-                if _is_small(tensor):
-                    self._small.append((tensor.detach(), tensor._version))
+                size = _memory_of(tensor)
+                small = tensor.detach() if size and size <= _KEPT_MAX else None
+                self._outputs[place] = (weakref.ref(tensor), small, tensor._version)
 
-    def finite_outputs(self) -> dict[int, bool]:
-        """Whether each output is finite, by its place, of those that are still there as they were."""
-        own = [(place, known(), version) for place, (known, version) in self._outputs.items()]
-        return {
-            place: bool(tensor.isfinite().all())
-            for place, tensor, version in own
-            if tensor is not None and tensor._version == version
-        }
-
-    def kept_outputs(self) -> list[torch.Tensor]:
-        """The outputs that are still there as they were: the small ones, and those that the loop holds."""
-        held = [(known(), version) for known, version in self._outputs.values()]
-        kept = [pair for pair in held if pair[0] is not None and not _is_small(pair[0])]
-        both = [*self._small, *kept]
-        return [t for t, version in both if t._version == version and _has_memory(t)]
+    def outputs(self) -> dict[int, torch.Tensor]:
+        """The outputs that are still there as they were, by their places."""
+        found = {}
+        for place, (known, small, version) in self._outputs.items():
+            tensor = small if small is not None else known()
+            # The loop may have given back what it lay in.
+            if tensor is not None and tensor._version == version and _memory_of(tensor) != 0:
+                found[place] = tensor
+        return found
 
     def forget_outputs(self) -> None:
-        """Lets go of the outputs that are kept."""
-        self._small = []
+        """Lets go of the outputs that the loop does not hold."""
+        self._outputs = {p: (known, None, v) for p, (known, _, v) in self._outputs.items()}
 
     def agrees_with(self, output: Any) -> bool:
         """Whether the outputs of the call run again are finite where its own were, as far as these are
         known."""
-        known = self.finite_outputs()
-        again = dict(enumerate(tensors_of(output)))
-        return all(bool(again[p].isfinite().all()) == known[p] for p in known.keys() & again.keys())
+        known, again = self.outputs(), dict(enumerate(tensors_of(output)))
+        both = [(known[place], again[place]) for place in known.keys() & again.keys()]
+        return all(bool(a.isfinite().all()) == bool(b.isfinite().all()) for a, b in both)
 
     def without_gradients(self) -> Call:
         """The same call, without the gradients that came to its outputs."""
@@ -141,10 +134,16 @@ class CarriedState:
             )
 
     def leave(self, call: Call, output: Any) -> None:
-        """Keeps what a call has given out, but for what it was given."""
-        given = {storage_id(tensor) for _, tensor in call.inputs}
-        if given:
-            outputs = [t for t in tensors_of(output) if storage_id(t) not in {*given, None}]
+        """Keeps what a call has given out and may be given again, but for what it was given: in the first
+        step everything, later only what has the shape of an argument."""
+        outputs = tensors_of(output) if call.inputs else []
+        if call.module in self._before:
+            shapes = {tensor.shape for _, tensor in call.inputs}
+            outputs = [tensor for tensor in outputs if tensor.shape in shapes]
+        if outputs:
+            given = {None, *(storage_id(tensor) for _, tensor in call.inputs)}
+            outputs = [tensor for tensor in outputs if storage_id(tensor) not in given]
+        if call.inputs:
             self._left[call.module] = [StorageWeakRef(t.untyped_storage()) for t in outputs]
 
     def end(self) -> None:
@@ -215,17 +214,14 @@ def storage_id(tensor: torch.Tensor) -> int | None:
         return None
 
 
-def _is_small(tensor: torch.Tensor) -> bool:
-    if tensor.layout != torch.strided or storage_id(tensor) is None:
-        return False
-    return tensor.untyped_storage().nbytes() <= _KEPT_MAX
-
-
-def _has_memory(tensor: torch.Tensor) -> bool:
-    """Whether a tensor can be read: the loop may have given back what it lay in."""
+def _memory_of(tensor: torch.Tensor) -> int | None:
+    """The bytes of what a tensor lies in; 0 for one that wraps others, and ``None`` for a sparse one."""
     if tensor.layout != torch.strided:
-        return True
-    return storage_id(tensor) is not None and tensor.untyped_storage().nbytes() > 0
+        return None
+    try:
+        return tensor.untyped_storage().nbytes()
+    except (NotImplementedError, RuntimeError):
+        return 0
 
 
 @functools.lru_cache(maxsize=1024)

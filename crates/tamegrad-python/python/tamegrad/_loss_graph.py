@@ -120,8 +120,9 @@ class LossGraph:
     def stop_listening(self) -> None:
         """Puts the anomaly mode back as it was; later, if the loop has its own just now, which would put
         back ours."""
-        now = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
-        if self.is_listening and now == (True, False):
+        if not self.is_listening:
+            return
+        if (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()) == (True, False):
             self.is_listening = False
             torch.set_anomaly_enabled(*self._before)
 

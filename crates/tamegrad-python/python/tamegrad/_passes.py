@@ -343,7 +343,7 @@ class Passes:
     def _has_nan_output(self) -> bool:
         """Whether the model's last call has given NaN, or its last layer has before it raised an error."""
         call = self.calls[-1]
-        outputs = call.kept_outputs()
+        outputs = call.outputs().values()
         if outputs:
             # A metric among the outputs may be NaN, 0 of 0, and nothing come of it.
             return all(map(has_nan, outputs))

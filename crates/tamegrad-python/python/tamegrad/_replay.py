@@ -58,8 +58,8 @@ class Replay:
                 self._outputs_are_finite = self.finder.outputs_are_finite and not moved
         except (Exception, SystemExit) as error:
             self.is_possible = False
-            known = [is_known for call in calls for is_known in call.finite_outputs().values()]
-            self._outputs_are_finite = bool(known) and all(known)
+            outputs = [output for call in calls for output in call.outputs().values()]
+            self._outputs_are_finite = bool(outputs) and all(map(is_finite, outputs))
             self._teller.warn(
                 f"a pass could not be repeated to see its layers ({error}); from now on they are "
                 "sampled only every trace_every steps"
