@@ -8,8 +8,9 @@ use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Instant;
-use std::{env, fs, io};
+use std::{env, fs, io, thread};
 
 use crate::{cargo, debian, number};
 
@@ -59,7 +60,7 @@ pub(crate) fn parse(words: &[&str]) -> Result<Options, String> {
 pub(crate) fn fuzz(root: &Path, options: &Options) -> Result<(), String> {
     let known = targets(root)?;
     let chosen = choose(&known, &options.targets)?;
-    let place = Place::new(root, host()?);
+    let place = Place::new(root, host()?, "release");
     let start = Instant::now();
     build(root, &place, &chosen)?;
     println!("built in {:.1} s", start.elapsed().as_secs_f64());
@@ -67,13 +68,24 @@ pub(crate) fn fuzz(root: &Path, options: &Options) -> Result<(), String> {
     chosen.iter().try_for_each(|target| run(root, &place, target, &limit))
 }
 
-/// [`fuzz`] of all targets with so many inputs each, whatever time that takes.
+/// [`fuzz`] of all targets with so many inputs each, whatever time that takes, as many at once as the
+/// machine has cores.
 pub(crate) fn inputs(root: &Path, count: NonZeroU32) -> Result<(), String> {
     let known = targets(root)?;
-    let place = Place::new(root, host()?);
+    let place = Place::new(root, host()?, "long");
     build(root, &place, &known)?;
     let limit = format!("-runs={count}");
-    known.iter().try_for_each(|target| run(root, &place, target, &limit))
+    let left = Mutex::new(known.iter());
+    let next = || left.lock().ok().and_then(|mut left| left.next());
+    let worker =
+        || std::iter::from_fn(next).try_for_each(|target| run(root, &place, target, &limit));
+    thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err("a thread has panicked".into()))
+        })
+    })
 }
 
 /// The names of all targets, sorted.
@@ -103,17 +115,19 @@ struct Place {
     folder: PathBuf,
     /// Named to cargo, so that the flags are not for build scripts.
     host: String,
+    /// `long` takes more time to build, and less for an input.
+    profile: &'static str,
 }
 
 impl Place {
-    fn new(root: &Path, host: String) -> Place {
+    fn new(root: &Path, host: String, profile: &'static str) -> Place {
         let target = env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-        Place { folder: root.join(target).join("fuzz"), host }
+        Place { folder: root.join(target).join("fuzz"), host, profile }
     }
 
     fn program(&self, target: &str) -> PathBuf {
         let name = format!("{target}{}", env::consts::EXE_SUFFIX);
-        self.folder.join(&self.host).join("release").join(name)
+        self.folder.join(&self.host).join(self.profile).join(name)
     }
 
     /// Inputs that take a way of their own through the reader, kept from run to run.
@@ -137,7 +151,8 @@ fn host() -> Result<String, String> {
 }
 
 fn build(root: &Path, place: &Place, targets: &[String]) -> Result<(), String> {
-    let mut command = cargo(root, "build --release --locked --manifest-path fuzz/Cargo.toml");
+    let mut command = cargo(root, "build --locked --manifest-path fuzz/Cargo.toml");
+    command.args(["--profile", place.profile]);
     command.arg("--target-dir").arg(&place.folder).args(["--target", &place.host]);
     command.args(targets.iter().flat_map(|target| ["--bin", target]));
     // The variable takes the place of any flags of the user, which may not go together with these.
