@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import _backward, _gradients
+from . import _backward, _clears, _gradients
 from ._calls import Call, CarriedState, tensors_of
 from ._core import Guard as Core
 from ._core import Scan, Trace
@@ -51,6 +51,7 @@ class Passes:
         parameters: Sequence[torch.Tensor],
         on_nan_gradient: Callable[[], None],
         on_left: Callable[[], bool],
+        on_cleared: Callable[[torch.optim.Optimizer | nn.Module], None],
         on_error: Callable[[Exception], None],
     ) -> None:
         self.probes = Probes(model)
@@ -73,6 +74,7 @@ class Passes:
         self._ranks = ranks
         self._watches, self._parameters = watches, parameters
         self._on_nan_gradient, self._on_left, self._on_error = on_nan_gradient, on_left, on_error
+        self._on_cleared = on_cleared
         self._taps = Taps(self)
         # What the loop calls is known after the first pass; until then the model itself.
         self._entries: set[nn.Module] = {*self._wrappers, self.probes.model}
@@ -94,6 +96,8 @@ class Passes:
         """Whether calls have come since the last step ended."""
         self._has_begun_backward = False
         """Whether a backward pass has begun since the last call."""
+        self._backward_loss: float | None = None
+        """The loss of the latest backward pass, as far as it is known without waiting for a device."""
         self._has_logged = False
         """Whether a loss was logged since the last call."""
         self._has_told_broken = False
@@ -117,6 +121,7 @@ class Passes:
         self._is_on = True
         if self._watches:
             _backward.attach(self)
+            _clears.attach(self)
         self.arm_first()
 
     def arm_first(self) -> None:
@@ -141,6 +146,7 @@ class Passes:
         """Sees no more calls, and lets go of what the model was given."""
         self._is_on = False
         _backward.detach(self)
+        _clears.detach(self)
         self.loss_graph.end()
         self.probes.disarm()
         self._taps.set(())
@@ -217,6 +223,7 @@ class Passes:
         self._entries.add(module)
         self._has_seen_calls, self._has_told_broken = True, False
         self._is_open, self._has_begun_backward, self._has_logged = True, False, False
+        self._backward_loss = None
         self._start = next_node()
         # The pass of a micro-batch whose loss is broken is the one to look into.
         if self.holds_broken and self.calls:
@@ -301,7 +308,7 @@ class Passes:
                 return
             if not is_alone and not self.loss_graph.is_of_call(root):
                 return
-            value = float(root.detach()) if root.device == _CPU else None
+            value = self._backward_loss = float(root.detach()) if root.device == _CPU else None
             self.loss_graph.see(root, value, begins_backward=True)
             self._ends_broken = value is not None and not math.isfinite(value)
             if self._ends_broken:
@@ -311,10 +318,33 @@ class Passes:
         except Exception as error:
             self._on_error(error)
 
+    def see_clearing(self, of: torch.optim.Optimizer | nn.Module) -> None:
+        """Looks at gradients which the loop is about to clear though it has made no step from them."""
+        if not self._is_on or self.replay.is_running or threading.get_ident() != self._thread:
+            return
+        try:
+            if self.has_gradients():
+                self._on_cleared(of)
+        except CallbackError as error:
+            raise error.cause from None
+        except Exception as error:
+            self._on_error(error)
+
     def is_left(self) -> bool:
         """Whether no backward pass has begun from the calls at hand, and the last one is of training."""
-        has_begun = self._has_begun_backward or any(call.gradients for call in self.calls)
+        has_begun = self._has_begun_backward or self._has_come_back()
         return self._is_open and not has_begun and self._is_of_training()
+
+    def has_gradients(self) -> bool:
+        """Whether a backward pass has come to the calls at hand, and the last one is of training."""
+        return self._is_open and self._has_come_back() and self._is_of_training()
+
+    def is_in(self, part: Any) -> bool:
+        """Whether the model is a module, or a part of it."""
+        return isinstance(part, nn.Module) and any(own is self._model for own in part.modules())
+
+    def _has_come_back(self) -> bool:
+        return any(call.gradients for call in self.calls)
 
     def _is_of_training(self) -> bool:
         return bool(self.calls) and self.calls[-1].is_of_training
@@ -339,6 +369,21 @@ class Passes:
         """Takes that for the loss of the step at hand."""
         self.holds_broken = True
         self.logged.losses = [loss]
+
+    def dropped_loss(self, scale: float) -> float | None:
+        """The loss of the pass whose gradients the loop drops; it may have been scaled by ``scale``."""
+        if self._is_own:
+            losses = [loss for loss in self.logged.losses if isinstance(loss, float)]
+            return losses[-1] if losses else None
+        return None if self._backward_loss is None else self._backward_loss / scale
+
+    def begin_dropped(self, scale: float) -> list[Any]:
+        """Takes that loss for the one of the step at hand; gives those that were logged for a later one."""
+        loss, later = self.dropped_loss(scale), self.logged.losses
+        if self._is_own:
+            return []
+        self.logged.losses = [] if loss is None else [loss]
+        return later
 
     def _has_nan_output(self) -> bool:
         """Whether the model's last call has given NaN, or its last layer has before it raised an error."""

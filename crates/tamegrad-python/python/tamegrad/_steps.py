@@ -78,6 +78,7 @@ class Steps:
             parameters=watched.parameters,
             on_nan_gradient=self.stopped,
             on_left=self.left,
+            on_cleared=self.cleared,
             on_error=on_error,
         )
         self.after_alarm = AfterAlarm(
@@ -202,6 +203,40 @@ class Steps:
         return True
 
     @torch.no_grad()
+    def cleared(self, of: torch.optim.Optimizer | nn.Module) -> None:
+        """In place of ``open`` and ``close``, when the loop clears gradients from which it has made no step;
+        only where they are not finite has it left out a step because of that."""
+        if any(of is own for own in self._watched.optimizers) or self.passes.is_in(of):
+            self._drop()
+
+    def _drop(self) -> None:
+        """Judges gradients that are not finite and that no optimizer shall see. Other ranks may know nothing
+        of it, and a step that an optimizer has begun goes on."""
+        if self._ranks.size > 1 or self.step.stepped or self.update.is_in_closure:
+            return
+        if self.step.phase is Phase.COMING:
+            if not self._has_nonfinite_gradient():
+                return
+            later = self.passes.begin_dropped(self.scaling.scale())
+            self._start_anew()
+            self._read(self.scaling.factor(), wait=True)
+            self._decide_and_leave_out()
+            self.passes.logged.losses = later
+        elif self.step.phase is Phase.READ and self.step.nonfinite:
+            self._decide_and_leave_out()
+
+    def _has_nonfinite_gradient(self) -> bool:
+        """Whether a gradient is not finite, and a lower loss scale would not mend it."""
+        if self.scaling.is_used() and self.scaling.is_of_scale():
+            return False
+        scan, rows = Scan(), None if self._rows is None else _device.Rows()
+        _gradients.read(scan, self._watched.parameters, rows)
+        if rows is not None:
+            rows.launch()
+            rows.finish(scan)
+        return scan.nonfinite() > 0
+
+    @torch.no_grad()
     def see_end(self) -> None:
         """Judges what the loop has left unfinished where that is not finite, at the end of a run. Other
         ranks may have gone."""
@@ -219,6 +254,8 @@ class Steps:
                 self._read(wait=True)
             if self.step.phase is Phase.READ:
                 self._decide_and_leave_out()
+        elif self.passes.has_gradients():
+            self._drop()
 
     @torch.no_grad()
     def diagnosed(self) -> Core:
@@ -229,11 +266,16 @@ class Steps:
             self.see_end()
         if self.core is None or self._ranks.size > 1 or self._awaited is not None:
             return self.core_or_new()
-        is_left = passes.is_left()
-        if not is_left and (not passes.is_unfinished() or self.scaling.is_used()):
+        if self.step.phase is not Phase.COMING:
             return self.core
-        loss = passes.end_loss()
-        if loss is None or self.step.phase is not Phase.COMING:
+        is_left = passes.is_left()
+        if is_left or (passes.is_unfinished() and not self.scaling.is_used()):
+            loss = passes.end_loss()
+            if loss is None:
+                return self.core
+        elif passes.has_gradients() and not self.step.stepped and self._has_nonfinite_gradient():
+            loss = passes.dropped_loss(self.scaling.scale())
+        else:
             return self.core
         core = Core.restored(self.core.state(), self._watched.names, **self._options)
         step, scan = Step(self.step.number, nonfinite=1), Scan()
