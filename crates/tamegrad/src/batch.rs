@@ -40,6 +40,8 @@ pub struct DataTrack {
     pub previous: Option<TensorStats>,
     /// Of the batch at the first alarm and the one before it, the larger.
     pub at_alarm: Option<TensorStats>,
+    /// Whether it was not finite in a step whose loss and gradients were, as an additive mask is.
+    pub is_harmless: bool,
 }
 
 impl DataTrack {

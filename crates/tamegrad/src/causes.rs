@@ -103,14 +103,14 @@ named_enum! {
         Superlinear => "superlinear",
         /// Targets far larger than outputs.
         TargetSize => "target-size",
-        /// Inputs far larger than networks are made for.
-        InputSize => "input-size",
         /// Gains that multiply over time steps.
         TimeSteps => "time-steps",
         /// One layer's gain stood out at the first step, and there it began.
         StrayLayer => "stray-layer",
         /// Gains that multiplied to a large number at the first step.
         FirstGains => "first-gains",
+        /// Inputs far larger than networks are made for.
+        InputSize => "input-size",
         /// A gradient that is a sum where a mean is meant.
         SummedGradient => "summed-gradient",
         /// A learning rate that rose over many steps.
@@ -209,11 +209,16 @@ pub fn by_experiments(experiments: &[Experiment]) -> Option<CauseName> {
 
 /// Weighs all causes of an alarm, the best supported first. Empty when none is supported:
 /// "unknown" is an honest answer. Where it broke outside the model only the data can be a cause.
-/// Without an alarm only what needs none is weighed: targets that are not scaled, and a rate that has
-/// risen.
+/// Without an alarm only what needs none is weighed: gradients that are never cleared, targets that are
+/// impossible or not scaled, and a rate that has risen.
 pub fn weigh(run: &Run, origin: Option<&Origin>) -> Vec<Cause> {
     if run.first_alarm().is_none() {
-        let found = [unscaled_target::weigh(run, None), learning_rate::risen(run)];
+        let found = [
+            labels::weigh(run, None),
+            accumulation::left(run),
+            unscaled_target::weigh(run, None),
+            learning_rate::risen(run),
+        ];
         return found.into_iter().flatten().collect();
     }
     let mut causes: Vec<Cause> = WEIGH.iter().filter_map(|weigh| weigh(run, origin)).collect();

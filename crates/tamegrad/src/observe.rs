@@ -172,6 +172,12 @@ impl Layout {
         self.layers.iter().position(is_of).map(LayerId)
     }
 
+    /// Whether a layer has a weight matrix, other than a table whose rows are looked up.
+    pub(crate) fn has_matrix(&self, id: LayerId) -> bool {
+        let is_table = self.layers.get(id.0).is_some_and(|layer| layer.is_table);
+        !is_table && self.tensors.iter().any(|of| of.is_matrix && of.layer == Some(id))
+    }
+
     /// The layer that a tensor belongs to.
     pub fn layer_of(&self, id: TensorId) -> Option<LayerId> {
         self.tensors.get(id.0).and_then(|tensor| tensor.layer)
@@ -297,6 +303,15 @@ impl LayerTrace {
     /// The first layer whose output is not finite.
     pub fn first_nonfinite_output(&self) -> Option<LayerId> {
         self.layers.iter().position(|layer| !layer.output.is_finite()).map(LayerId)
+    }
+
+    /// What a layer was given: its own input, the output of the layer before it, or the network's input.
+    pub(crate) fn given_to(&self, id: LayerId) -> Option<TensorStats> {
+        let before = || match id.0.checked_sub(1) {
+            Some(before) => self.layers.get(before).map(|layer| layer.output),
+            None => self.input.map(|input| input.output),
+        };
+        self.layers.get(id.0)?.input.or_else(before)
     }
 }
 

@@ -617,7 +617,8 @@ impl Record {
             return;
         }
         let is_broken = |stats: &Option<TensorStats>| stats.is_some_and(|stats| !stats.is_finite());
-        let broken_input = self.batch.inputs.iter().position(|(_, track)| is_broken(&track.latest));
+        let is_harmful = |track: &DataTrack| is_broken(&track.latest) && !track.is_harmless;
+        let broken_input = self.batch.inputs.iter().position(|(_, track)| is_harmful(track));
         // The whole gradient tells whether any is broken, without a look at each.
         let broken_gradient = || {
             let is_any = is_broken(&self.total.latest);
@@ -625,9 +626,17 @@ impl Record {
             let is_told = seen.gradient_norm.is_some_and(|norm| !norm.is_finite());
             known.flatten().map(Some).or(is_told.then_some(None))
         };
+        let is_finite = seen.loss.is_some_and(f64::is_finite)
+            && self.total.latest.is_some()
+            && broken_gradient().is_none()
+            && seen.trace.and_then(LayerTrace::first_nonfinite_output).is_none();
+        if is_finite {
+            let broken = self.batch.tracks().filter(|track| is_broken(&track.latest));
+            return broken.for_each(|track| track.is_harmless = true);
+        }
         let at = if let Some(input) = broken_input {
             Some(NonFiniteAt::Input(input))
-        } else if is_broken(&seen.targets) {
+        } else if is_broken(&seen.targets) && !self.batch.targets.is_harmless {
             Some(NonFiniteAt::Targets)
         } else if let Some(layer) = seen.trace.and_then(LayerTrace::first_nonfinite_output) {
             Some(NonFiniteAt::Output(layer))

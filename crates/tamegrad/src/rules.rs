@@ -335,7 +335,7 @@ pub const RULES: Rules = Rules {
         like_inputs: 10.0,
         elasticity: 0.05,
     },
-    input: InputRule { rms: 10.0, steps: 20, layers: 2 },
+    input: InputRule { rms: 10.0, steps: 20 },
     preflight: PreflightRule { update: 1.0, headroom: 1.0 / 8.0, critical: 0.4 },
     remedy: RemedyRule {
         clip_value: 3.0,

@@ -195,7 +195,8 @@ impl<const CAP: usize> Window<CAP> {
     }
 
     /// The median absolute deviation from the median, scaled by 1.4826 to estimate sigma of a
-    /// normal distribution; `None` when empty.
+    /// normal distribution; `None` when empty. Where more than half of the values are the same, as the
+    /// zeros of a hinge loss, that says nothing, and it is the root mean square distance.
     pub fn spread(&self) -> Option<f64> {
         let middle = self.median()?;
         // The deviations below and above the median are in order already: merge them up to the middle.
@@ -210,7 +211,11 @@ impl<const CAP: usize> Window<CAP> {
             };
             deviation = if is_below { below.next() } else { above.next() }?;
         }
-        Some(SIGMAS_OF_MAD * deviation)
+        if deviation > 0.0 {
+            return Some(SIGMAS_OF_MAD * deviation);
+        }
+        let squares: f64 = self.sorted.iter().map(|value| (value - middle).powi(2)).sum();
+        Some((squares / self.len() as f64).sqrt())
     }
 }
 
@@ -328,7 +333,9 @@ mod tests {
             let middle = median(window.iter());
             assert_eq!(window.median(), middle, "{i}");
             let deviations = window.iter().map(|value| (value - middle.unwrap_or(0.0)).abs());
-            assert_eq!(window.spread(), median(deviations).map(|mad| 1.4826 * mad), "{i}");
+            let expected = median(deviations).map(|mad| 1.4826 * mad).filter(|mad| *mad > 0.0);
+            let spread = window.spread();
+            assert!(expected.is_none_or(|expected| spread == Some(expected)), "{i}");
             assert_eq!(Window::from(Vec::from(window.clone())), window, "{i}");
         }
     }
@@ -342,6 +349,8 @@ mod tests {
         assert_eq!(window.iter().collect::<Vec<_>>(), [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(window.median(), Some(2.0));
         assert_eq!(window.spread(), Some(1.4826));
+        // More than half are the same: the root mean square of 0, 0, 0 and 2.
+        assert_eq!(Window::<4>::from(vec![1.0, 1.0, 3.0, 1.0]).spread(), Some(1.0));
         assert_eq!(median([]), None);
     }
 }

@@ -24,9 +24,12 @@ pub(crate) const DOC: Doc = Doc {
              pass of a step begins; when the gradient that the optimizer is \
              given at the alarm has more than {} times the norm of that of the only backward pass \
              since the last step; when the loss is a sum over at least {} labels; or when the batch \
-             has at least {} times as many elements as usual, and loss and gradient norm are at \
-             least {} of that times as large.",
-            rule.uncleared, rule.labels, rule.larger, rule.follows,
+             has at least {} times as many elements as usual, and loss and gradient norm have grown \
+             by the same factor, give or take a factor of {}.",
+            rule.uncleared,
+            rule.labels,
+            rule.larger,
+            1.0 / rule.follows,
         )
     },
     example: "1 backward pass of norm 0.8, but a gradient of norm 61: 75 steps without zero_grad.",
@@ -42,13 +45,25 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let seen = run.record.inspection.as_ref();
     let evidence = seen.and_then(|seen| seen.accumulation).and_then(uncleared);
     let evidence = evidence.or_else(|| seen?.labels.and_then(summed));
-    let evidence = evidence.or_else(|| grown_with_batch(run))?;
-    Some(Cause::new(CauseName::Accumulation, Ground::SummedGradient, vec![evidence]))
+    evidence.or_else(|| grown_with_batch(run)).map(by)
+}
+
+/// Weighs what the first steps have left in the gradients, which needs no alarm.
+pub(super) fn left(run: &Run) -> Option<Cause> {
+    run.record.inspection.as_ref()?.accumulation.and_then(of_left).map(by)
+}
+
+fn by(evidence: Measure) -> Cause {
+    Cause::new(CauseName::Accumulation, Ground::SummedGradient, vec![evidence])
+}
+
+fn of_left(of: Accumulation) -> Option<Measure> {
+    (of.norm_left > 0.0).then(|| Measure::new(Quantity::GradientLeft, of.norm_left))
 }
 
 fn uncleared(of: Accumulation) -> Option<Measure> {
-    if of.norm_left > 0.0 {
-        return Some(Measure::new(Quantity::GradientLeft, of.norm_left));
+    if let Some(left) = of_left(of) {
+        return Some(left);
     }
     let is_more = of.norm > RULES.accumulation.uncleared * of.norm_of_one;
     let norm = Measure::new(Quantity::GradientNorm, of.norm);
@@ -65,12 +80,13 @@ fn grown_with_batch(run: &Run) -> Option<Measure> {
         Some((track.len_at_alarm? as f64, track.len.median().filter(|usual| *usual > 0.0)?))
     });
     let (now, usual) = grown.max_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)))?;
-    let least = rule.follows * now / usual;
+    let as_large = rule.follows * now / usual..=now / usual / rule.follows;
     let row = record.rows.iter().find(|row| row.step == alarm)?;
     let loss = row.loss? / record.calm_losses.median().filter(|usual| *usual > 0.0)?;
     let norm = row.gradient_norm? / record.total.calm_norm.filter(|usual| *usual > 0.0)?;
     let elements = Measure::new(Quantity::BatchElements, now).against(Reference::Usual, usual);
-    (now >= rule.larger * usual && loss >= least && norm >= least).then_some(elements)
+    let follows = as_large.contains(&loss) && as_large.contains(&norm);
+    (now >= rule.larger * usual && follows).then_some(elements)
 }
 
 fn summed(labels: Labels) -> Option<Measure> {
@@ -107,6 +123,8 @@ mod tests {
             (5300, 50.0, 60.0, true),
             (5300, 1.0, 1.0, false),
             (5300, 50.0, 1.0, false),
+            // A longer recurrence, whose gradient grows with every time step.
+            (5300, 5e5, 6e6, false),
             (100, 50.0, 60.0, false),
         ] {
             let input = |len| NamedInput { name: "x", stats: TensorStats { len, ..stats(1.0) } };

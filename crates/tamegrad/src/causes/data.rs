@@ -18,7 +18,8 @@ pub(crate) const DOC: Doc = Doc {
           such gradient stays in the second moment for thousands of steps.",
     rule: |rules| {
         format!(
-            "Non-finite inputs or targets are the cause, whatever else is found, and so are \
+            "Non-finite inputs or targets are the cause, whatever else is found (unless they were not \
+             finite in an earlier step whose loss and gradients were, as an additive mask), and so are \
              label sequences that are longer than their inputs where the loss is infinite. \
              Otherwise, the batch at the alarm and the one before it are checked. A batch is bad if the largest \
              magnitude or the RMS of one of its inputs, or its largest target, is above {} times \
@@ -89,7 +90,7 @@ mod tests {
     use crate::causes::check::{alarmed, looked_into, operand};
     use crate::inspection::{Inspection, Operation, OperationKind};
     use crate::observe::{Layout, NamedInput, Observation, RunFacts};
-    use crate::signs::check::stats;
+    use crate::signs::check::{layout, stats};
 
     /// A record of 60 batches whose inputs and targets are of size 1, but for the one before the
     /// alarm.
@@ -127,6 +128,22 @@ mod tests {
             let told = cause.map(|cause| (cause.ground, cause.evidence[0]));
             let told = told.map(|(ground, first)| (ground, first.quantity, first.place));
             assert_eq!(told, found, "{inputs:?} {target}");
+        }
+    }
+
+    #[test]
+    fn an_infinite_input_of_steps_that_were_well_is_a_mask() {
+        for (loss, found) in [(Some(0.5), false), (None, true)] {
+            let inputs = [NamedInput { name: "mask", stats: stats(f64::INFINITY) }];
+            let gradients = [Some(stats(1.0))];
+            let run = alarmed(layout(1), RunFacts::default(), 60, |step| Observation {
+                inputs: &inputs,
+                gradients: &gradients,
+                loss: if step == 59 { Some(f64::NAN) } else { loss },
+                ..Observation::default()
+            });
+            let ground = weigh(&run, None).map(|cause| cause.ground);
+            assert_eq!(ground, found.then_some(Ground::BrokenData), "{loss:?}");
         }
     }
 

@@ -66,7 +66,8 @@ fn nothing_came_back(run: &Run) -> Option<Measure> {
     run.first_alarm().filter(|alarm| alarm.step >= step)?;
     let row = run.record.rows.iter().find(|row| row.step == step)?;
     let norm = row.gradient_norm.filter(|_| row.nonfinite_gradients == 0)?;
-    (norm == 0.0).then(|| Measure::new(Quantity::GradientNorm, 0.0).at(Place::Gradients))
+    let is_nan = row.loss.is_none_or(f64::is_nan);
+    (norm == 0.0 && is_nan).then(|| Measure::new(Quantity::GradientNorm, 0.0).at(Place::Gradients))
 }
 
 /// The number of elements that the average ran over.
@@ -78,7 +79,7 @@ fn average(operation: &Operation) -> Option<Measure> {
         return averaged(0);
     }
     match operation.kind {
-        OperationKind::Std if len == Some(1) => averaged(1),
+        OperationKind::Std if len == Some(1) || is_undefined_deviation(operation) => averaged(1),
         OperationKind::Mean | OperationKind::Std | OperationKind::Loss if len == Some(0) => {
             averaged(0)
         }
@@ -91,14 +92,26 @@ fn average(operation: &Operation) -> Option<Measure> {
             let [above, below, ..] = &operation.operands[..] else { return None };
             let is_count = matches!(
                 below.made_by,
-                Some(OperationKind::Sum | OperationKind::Cast | OperationKind::Mask)
+                Some(
+                    OperationKind::Sum
+                        | OperationKind::Mean
+                        | OperationKind::Cast
+                        | OperationKind::Mask
+                )
             );
             let is_zero = below.len > 0 && below.zeros == below.len;
-            let nothing = above.zeros == above.len && is_zero && (is_count || below.len == 1);
+            // A norm or a deviation that is 0 is no count.
+            let is_number = below.len == 1 && below.made_by.is_none();
+            let nothing = above.zeros == above.len && is_zero && (is_count || is_number);
             nothing.then(|| Measure::new(Quantity::AveragedElements, 0.0))
         }
         _ => None,
     }
+}
+
+/// Whether a standard deviation is NaN at finite numbers: each is one of a single element.
+fn is_undefined_deviation(operation: &Operation) -> bool {
+    !operation.is_backward && operation.nan > 0 && operation.is_undefined()
 }
 
 #[cfg(test)]
@@ -139,9 +152,30 @@ mod tests {
     }
 
     #[test]
+    fn an_infinite_loss_that_sends_nothing_back_is_no_average_over_nothing() {
+        for (loss, found) in [(f64::INFINITY, false), (f64::NAN, true)] {
+            let mut run = looked_into(Inspection::default());
+            run.record.rows[1].loss = Some(loss);
+            run.record.rows[1].gradient_norm = Some(0.0);
+            assert_eq!(weigh(&run, None).is_some(), found, "{loss}");
+        }
+    }
+
+    #[test]
+    fn deviations_of_one_row_each() {
+        for (nan, found) in [(32, true), (0, false)] {
+            let operands = vec![Operand { largest: Some(2.0), ..operand(32) }];
+            let operation = Some(Operation { operands, nan, ..Operation::new(OperationKind::Std) });
+            let run = looked_into(Inspection { operation, ..Inspection::default() });
+            assert_eq!(weigh(&run, None).is_some(), found, "{nan}");
+        }
+    }
+
+    #[test]
     fn averages_over_nothing() {
         let zeros = |len| Operand { zeros: len, ..operand(len) };
         let count = |len| Operand { made_by: Some(OperationKind::Sum), ..zeros(len) };
+        let norm = Operand { made_by: Some(OperationKind::Norm), ..zeros(1) };
         for (name, kind, operands, found) in [
             ("mean of nothing", OperationKind::Mean, vec![operand(0)], true),
             ("mean of something", OperationKind::Mean, vec![operand(4)], false),
@@ -152,6 +186,7 @@ mod tests {
             ("something by 0", OperationKind::Division, vec![zeros(1)], true),
             ("1 by 0", OperationKind::Division, vec![operand(1), count(1)], false),
             ("0 by some values of 0", OperationKind::Division, vec![zeros(9), zeros(9)], false),
+            ("0 by a norm of 0", OperationKind::Division, vec![zeros(9), norm], false),
         ] {
             let operation = Some(Operation { operands, ..Operation::new(kind) });
             let run = looked_into(Inspection { operation, ..Inspection::default() });

@@ -55,9 +55,14 @@ fn met_infinities(operation: &Operation) -> Option<Measure> {
         Exp => true,
         _ => false,
     };
-    let by_mask = |of: &Operand| of.made_by.is_some_and(|kind| kind != OperationKind::Cast);
+    // A function that is infinite there, or that has overflowed, is no mask.
+    let by_mask = |of: &Operand| {
+        of.made_by.is_some_and(|kind| kind != OperationKind::Cast && !kind.is_singular())
+    };
+    let is_exp = operation.kind == Exp;
     let is_masked = |of: &&Operand| {
-        of.neg_inf + of.pos_inf > 0 && of.nan == 0 && (of.is_constant() || by_mask(of))
+        let infinite = of.neg_inf + if is_exp { 0 } else { of.pos_inf };
+        infinite > 0 && of.nan == 0 && (of.is_constant() || by_mask(of))
     };
     let masked = operation.operands.iter().find(is_masked)?;
     let count = (masked.neg_inf + masked.pos_inf) as f64;
@@ -76,12 +81,26 @@ mod tests {
             (Some(OperationKind::LogSoftmax), 60, true),
             (Some(OperationKind::LogSoftmax), 0, false),
             (None, 60, false),
+            (Some(OperationKind::Exp), 60, false),
+            (Some(OperationKind::Where), 60, true),
         ] {
             let operands = vec![operand(384), Operand { neg_inf: 60, made_by, ..operand(384) }];
             let product = Operation::new(OperationKind::Multiply);
             let operation = Some(Operation { operands, nan, ..product });
             let run = looked_into(Inspection { operation, ..Inspection::default() });
             assert_eq!(weigh(&run, None).is_some(), found, "{made_by:?} {nan}");
+        }
+    }
+
+    #[test]
+    fn an_exponential_that_overflows_is_no_mask() {
+        for (neg_inf, pos_inf, found) in [(60, 0, true), (0, 60, false)] {
+            let made_by = Some(OperationKind::Add);
+            let operands = vec![Operand { neg_inf, pos_inf, made_by, ..operand(384) }];
+            let exp = Operation::new(OperationKind::Exp);
+            let operation = Some(Operation { operands, nan: 60, is_backward: true, ..exp });
+            let run = looked_into(Inspection { operation, ..Inspection::default() });
+            assert_eq!(weigh(&run, None).is_some(), found, "{neg_inf} {pos_inf}");
         }
     }
 

@@ -20,8 +20,9 @@ pub(crate) const DOC: Doc = Doc {
     rule: |_| {
         "Supported when the first value that is not finite comes from such a function, forward or \
          backward, at the step of the first alarm, or from any other function that is NaN at finite \
-         numbers far from overflow. An exponential that overflows counts for less: \
-         something else may have made its input large."
+         numbers far from overflow. What it was given must be finite. Also supported when an \
+         infinity that such a function has made in the pass turns into NaN elsewhere. An exponential \
+         that overflows counts for less: something else may have made its input large."
             .to_owned()
     },
     example: "sqrt in losses.py, line 24, got 12 zeros of 640; its gradient is infinite there.",
@@ -37,15 +38,35 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     use OperationKind::{Custom, Other};
     let kind = operation.kind;
     let is_known = kind.is_singular() || matches!(kind, Other | Custom) && operation.is_undefined();
-    if !is_known || operation.overflows_narrow_type() {
+    let layer = operation.module.as_deref().and_then(|name| run.record.layout.layer_named(name));
+    let cause = |kind, evidence| {
+        let ground = match kind {
+            OperationKind::Exp => Ground::Exponential,
+            _ => Ground::Operation,
+        };
+        Some(Cause::new(CauseName::SingularOperation, ground, evidence).of_layer(layer))
+    };
+    if let Some((kind, evidence)) = met_infinities(operation) {
+        return cause(kind, vec![evidence]);
+    }
+    // What was broken before is not its doing.
+    let is_given_broken = operation.operands.iter().any(|operand| operand.nonfinite() > 0);
+    if !is_known || is_given_broken || operation.overflows_narrow_type() {
         return None;
     }
-    let ground = match operation.kind {
-        OperationKind::Exp => Ground::Exponential,
-        _ => Ground::Operation,
-    };
-    let layer = operation.module.as_deref().and_then(|name| run.record.layout.layer_named(name));
-    Some(Cause::new(CauseName::SingularOperation, ground, evidence(operation)).of_layer(layer))
+    cause(kind, evidence(operation))
+}
+
+/// Infinities that such a function has made in the pass, where they became NaN: the function's kind, and how
+/// many. An infinity alone may be meant.
+fn met_infinities(operation: &Operation) -> Option<(OperationKind, Measure)> {
+    let made = operation.operands.iter().find_map(|of| {
+        let is_infinite = of.neg_inf + of.pos_inf > 0 && of.nan == 0;
+        of.made_by.filter(|kind| kind.is_singular() && is_infinite).map(|kind| (kind, of))
+    });
+    let (kind, of) = made.filter(|_| operation.nan > 0 && !operation.is_backward)?;
+    let count = Measure::new(Quantity::NonFiniteElements, (of.neg_inf + of.pos_inf) as f64);
+    Some((kind, count.against(Reference::Total, of.len as f64)))
 }
 
 /// What the function was given that it cannot bear.
@@ -123,6 +144,30 @@ mod tests {
             let other = Operation::new(OperationKind::Other);
             let other = Operation { operands, nan, dtype_max, ..other };
             assert_eq!(found(other).is_some(), is_found, "{largest} {nan}");
+        }
+    }
+
+    #[test]
+    fn what_was_given_nan_has_not_made_it() {
+        for (nan, is_found) in [(1, false), (0, true)] {
+            let operands = vec![Operand { nan, negatives: 8, ..operand(16) }];
+            let power = Operation { operands, nan: 1, ..Operation::new(OperationKind::Power) };
+            assert_eq!(found(power).is_some(), is_found, "{nan}");
+        }
+    }
+
+    #[test]
+    fn an_infinity_that_it_has_made_and_that_turns_into_nan_elsewhere() {
+        use OperationKind::{Exp, Log, Where};
+        for (made_by, told) in [
+            (Log, Some((Ground::Operation, Some((Quantity::NonFiniteElements, 4.0))))),
+            (Exp, Some((Ground::Exponential, Some((Quantity::NonFiniteElements, 4.0))))),
+            (Where, None),
+        ] {
+            let infinite = Operand { neg_inf: 4, made_by: Some(made_by), ..operand(16) };
+            let operands = vec![operand(16), infinite];
+            let product = Operation::new(OperationKind::Multiply);
+            assert_eq!(found(Operation { operands, nan: 4, ..product }), told, "{made_by:?}");
         }
     }
 

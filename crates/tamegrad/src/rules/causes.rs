@@ -53,7 +53,7 @@ pub struct AccumulationRule {
     pub labels: u64,
     /// Times the usual number of elements from which on a batch is larger.
     pub larger: f64,
-    /// Part of that growth which loss and gradient norm must reach.
+    /// Part of that growth which loss and gradient norm must reach; the inverse is the most.
     pub follows: f64,
 }
 
@@ -123,8 +123,6 @@ pub struct InputRule {
     pub rms: f64,
     /// Steps within which they break a run: what has borne them so long breaks from something else.
     pub steps: u64,
-    /// First layers of which none may normalise.
-    pub layers: usize,
 }
 
 /// How the layer is found in which an explosion began.

@@ -119,7 +119,8 @@ impl Sign for LossFluctuates {
         let is_wild =
             change.abs() > rule.spreads * spread && change.abs() > rule.of_descent * range;
         remember(&mut self.wild, is_wild, rule.among);
-        if !is_wild {
+        // Without a spread so far, nothing says how large a change is usual.
+        if !is_wild || spread == 0.0 {
             self.calm_changes.push(change);
         }
         let wild = self.wild.iter().filter(|wild| **wild).count();
@@ -214,6 +215,25 @@ mod tests {
     fn a_loss_that_crosses_zero_is_no_reason() {
         let crossing = losses((0..300).map(|i| 0.02 * noise(i) - 0.0001 * i as f64));
         assert_eq!(run(&mut LossFluctuates::default(), &crossing).0, []);
+    }
+
+    #[test]
+    fn a_hinge_loss_that_is_0_but_for_some_batches_is_calm() {
+        let hinge = |i: usize| match i {
+            0..80 => 1.0 - i as f64 / 80.0,
+            _ if i % 9 == 0 || i % 31 == 0 => 0.3,
+            _ => 0.0,
+        };
+        let (findings, _) = run(&mut LossFluctuates::default(), &losses((0..400).map(hinge)));
+        assert_eq!(alarms(&findings), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn a_loss_that_leaves_0_for_good_is_wild() {
+        let leaves = |i: usize| if i < 200 { 0.0 } else { 3.0 * ((i % 5) as f64 + 1.0) };
+        let given = losses((0..60).map(falling).chain((60..300).map(leaves)));
+        let (findings, _) = run(&mut LossFluctuates::default(), &given);
+        assert!(findings.iter().any(|finding| finding.step.0 >= 200), "{findings:?}");
     }
 
     #[test]
