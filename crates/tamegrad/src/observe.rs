@@ -172,10 +172,11 @@ impl Layout {
         self.layers.iter().position(is_of).map(LayerId)
     }
 
-    /// Whether a layer has a weight matrix, other than a table whose rows are looked up.
-    pub(crate) fn has_matrix(&self, id: LayerId) -> bool {
-        let is_table = self.layers.get(id.0).is_some_and(|layer| layer.is_table);
-        !is_table && self.tensors.iter().any(|of| of.is_matrix && of.layer == Some(id))
+    /// The layers that have a weight matrix, other than a table whose rows are looked up.
+    pub(crate) fn with_matrices(&self) -> impl Iterator<Item = LayerId> {
+        let layers = self.layers.iter().enumerate().filter(|(_, layer)| !layer.is_table);
+        let has_matrix = |id| self.tensors.iter().any(|of| of.is_matrix && of.layer == Some(id));
+        layers.map(|(index, _)| LayerId(index)).filter(move |id| has_matrix(*id))
     }
 
     /// The layer that a tensor belongs to.

@@ -369,8 +369,15 @@ impl Record {
         self.facts.target_rms.or_else(|| self.batch.targets.first_rms.median())
     }
 
-    /// RMS of the inputs, in the same way; of several inputs that of the largest.
+    /// RMS of what reaches the first weights in the first pass, whatever the model makes of its arguments
+    /// before. Where no pass was looked at, that of the inputs, in the same way; of several inputs that of
+    /// the largest.
     pub(crate) fn input_rms(&self) -> Option<f64> {
+        if let Some(((_, trace), first)) =
+            self.first_trace.as_ref().zip(self.layout.with_matrices().next())
+        {
+            return trace.given_to(first).map(|stats| stats.rms());
+        }
         let of_batches = self.batch.inputs.iter().filter_map(|(_, track)| track.first_rms.median());
         self.facts.input_rms.or_else(|| of_batches.max_by(f64::total_cmp))
     }

@@ -49,8 +49,9 @@ pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     if let Some((kind, evidence)) = met_infinities(operation) {
         return cause(kind, vec![evidence]);
     }
-    // What was broken before is not its doing.
-    let is_given_broken = operation.operands.iter().any(|operand| operand.nonfinite() > 0);
+    // What was broken before is not its doing; what it has made itself may be kept with it.
+    let is_own = |operand: &Operand| operand.made_by == Some(kind);
+    let is_given_broken = operation.operands.iter().any(|of| of.nonfinite() > 0 && !is_own(of));
     if !is_known || is_given_broken || operation.overflows_narrow_type() {
         return None;
     }

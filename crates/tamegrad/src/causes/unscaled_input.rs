@@ -3,7 +3,7 @@
 use super::{Cause, CauseName, Ground};
 use crate::doc::Doc;
 use crate::evidence::{Measure, Place, Quantity, Reference};
-use crate::observe::{LayerId, LayerInfo};
+use crate::observe::LayerInfo;
 use crate::origin::Origin;
 use crate::rules::RULES;
 use crate::run::Run;
@@ -38,22 +38,17 @@ pub(crate) const DOC: Doc = Doc {
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
     let (record, rule) = (&run.record, RULES.input);
     let layout = &record.layout;
-    let mut weighted = (0..layout.layers.len()).filter(|layer| layout.has_matrix(LayerId(*layer)));
+    let mut weighted = layout.with_matrices();
     let (first, second) = (weighted.next(), weighted.next());
-    let until = second.unwrap_or(layout.layers.len());
+    let until = second.map_or(layout.layers.len(), |second| second.0);
     let normalises = |layer: &LayerInfo| layer.only_normalises || layer.normalisation.is_some();
     if layout.layers[..until].iter().any(normalises) {
         return None;
     }
-    let given = match (record.first_trace.as_ref(), first) {
-        (Some((_, trace)), Some(first)) => trace.given_to(LayerId(first)).map(|stats| stats.rms()),
-        _ => record.input_rms(),
-    };
-    let rms = given.filter(|rms| rms.is_finite() && *rms > rule.rms)?;
+    let rms = record.input_rms().filter(|rms| rms.is_finite() && *rms > rule.rms)?;
     run.first_alarm().filter(|alarm| alarm.step.0 < rule.steps)?;
     let size = Measure::new(Quantity::DataRms, rms).at(Place::Data).against(Reference::Usual, 1.0);
-    let layer = first.map(LayerId);
-    Some(Cause::new(CauseName::UnscaledInput, Ground::InputSize, vec![size]).of_layer(layer))
+    Some(Cause::new(CauseName::UnscaledInput, Ground::InputSize, vec![size]).of_layer(first))
 }
 
 #[cfg(test)]
