@@ -51,7 +51,7 @@ Commands:
                `test`
   trust [PART] what docs/guarantees.md promises: processes killed at random moments, disks that fail,
                promises broken on purpose, inputs that a fuzzer makes up; takes
-               hours; the parts are dependencies, mutants, kills and fuzz
+               hours; the parts are dependencies, mutants, kills, wheel and fuzz
   valgrind     the tests of the kernels with every access to memory checked; a part of `test`
   help         this text
 

@@ -2,6 +2,7 @@
 //! a part of `test`.
 
 mod mutants;
+mod wheel;
 
 use std::env::consts::EXE_SUFFIX;
 use std::num::NonZeroU32;
@@ -29,6 +30,7 @@ enum Part {
     Dependencies,
     Mutants,
     Kills,
+    Wheel,
     Fuzz,
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn parse(words: &[&str]) -> Result<Options, String> {
             "dependencies" => options.only = Some(Part::Dependencies),
             "mutants" => options.only = Some(Part::Mutants),
             "kills" => options.only = Some(Part::Kills),
+            "wheel" => options.only = Some(Part::Wheel),
             "fuzz" => options.only = Some(Part::Fuzz),
             _ => return Err(format!("unexpected argument `{word}`")),
         }
@@ -70,7 +73,7 @@ pub(crate) fn parse(words: &[&str]) -> Result<Options, String> {
 /// # Errors
 /// A sentence about the first part of which something did not hold or could not be tried.
 pub(crate) fn trust(root: &Path, options: &Options) -> Result<(), String> {
-    let all = [Part::Dependencies, Part::Mutants, Part::Kills, Part::Fuzz];
+    let all = [Part::Dependencies, Part::Mutants, Part::Kills, Part::Wheel, Part::Fuzz];
     for part in all.into_iter().filter(|part| options.only.is_none_or(|only| only == *part)) {
         match part {
             Part::Dependencies => {
@@ -84,6 +87,10 @@ pub(crate) fn trust(root: &Path, options: &Options) -> Result<(), String> {
             Part::Kills => {
                 println!("Kills and faults");
                 kills(root, options)?;
+            }
+            Part::Wheel => {
+                println!("The wheel, built twice");
+                wheel::is_reproducible(root)?;
             }
             Part::Fuzz => {
                 println!("Inputs that a fuzzer makes up");

@@ -124,7 +124,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 }
 
 /// Copies the files that git tracks; what has not changed keeps its time, so that it is not built anew.
-fn copy_project(root: &Path, copy: &Path) -> Result<(), String> {
+pub(super) fn copy_project(root: &Path, copy: &Path) -> Result<(), String> {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output();
     let listed = listed.map_err(|error| format!("git could not list the files: {error}"))?;
     for name in String::from_utf8_lossy(&listed.stdout).split('\0').filter(|name| !name.is_empty())
