@@ -236,6 +236,25 @@ def test_gradients_that_are_never_cleared_are_the_cause(mode, clears, recwarn):
     assert (guard.diagnosis().cause == "accumulation") == (clears == "never")
 
 
+@pytest.mark.parametrize("clears", [True, False])
+def test_so_they_are_in_a_run_that_learns_nothing_and_has_no_alarm(mode, clears):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4)
+    guard = tamegrad.watch(model, optimizer, mode, strict=True)
+    for x, _ in batches(200):
+        loss = cross_entropy(model(x), torch.randint(0, 4, (len(x),)))
+        if clears:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        guard.log(loss=loss)
+    diagnosis = guard.diagnosis()
+    assert diagnosis.verdict == "not-learning"
+    assert diagnosis.cause == (None if clears else "accumulation")
+    if not clears:
+        assert "clear the gradients in every step" in str(diagnosis.remedies[0])
+
+
 def test_a_diagnosis_in_the_middle_of_a_step_changes_nothing(mode):
     def run(asks):
         torch.manual_seed(0)

@@ -85,6 +85,13 @@ class AfterAlarm:
             if found is not None and core is not None and self._ranks.size == 1:
                 core.observe_inspection(self.inspection)
 
+    def see_left(self, core: Core) -> None:
+        """Keeps what the first steps have left in the gradients: a fault that needs no alarm to be told."""
+        norm = self._passes.left.norm
+        if norm > 0.0 and self.inspection.accumulation is None and self._ranks.size == 1:
+            self.inspection.accumulation = Accumulation(1, 0.0, self._scan.norm(), norm)
+            core.observe_inspection(self.inspection)
+
     def _inspect(self, core: Core, step: Step, loss: float | None, seen: dict[str, Any]) -> None:
         """Repeats the pass with a look at every layer, on the same inputs, where the core wants that;
         and at every operation, after the first alarm with something that is not finite."""

@@ -542,6 +542,7 @@ class Steps:
     def _end_passes(self, next_step: int) -> None:
         assert self.core is not None
         if self.passes.left.norm > 0.0:
+            self.after_alarm.see_left(self.core)
             self._teller.warn(
                 "the gradients of the step before are still there when backward() begins, and the new "
                 "ones are added to them: call optimizer.zero_grad() in every step",
