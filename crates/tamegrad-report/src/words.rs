@@ -75,7 +75,7 @@ fn uncapital(title: &str) -> String {
 /// Said where the origin is not known.
 pub(crate) const ORIGIN_UNKNOWN: &str = "unknown: no layer or tensor stands out";
 /// Said where no cause is supported.
-pub(crate) const CAUSE_UNKNOWN: &str = "unknown: no known cause fits the numbers";
+pub(crate) const CAUSE_UNKNOWN: &str = "unknown: the numbers fit no known cause";
 /// Said where no cause is supported and the fault is outside the model.
 const CAUSE_IN_THE_LOSS: &str = "nothing in the model; check the loss function for log(0), 0/0, \
      sqrt(0) or a norm of 0 (whose slopes are infinite), the mean of an empty tensor, the standard \
@@ -171,8 +171,9 @@ pub fn why(proposal: &Proposal) -> String {
             None => "for regression: unscaled targets make the first gradients large".into(),
         },
         (RemedyName::ScaleInput, _) => {
-            let rms = first.map_or(String::new(), |rms| format!(" is {}", number(rms)));
-            format!("the RMS of the inputs{rms}; curvature grows with its square")
+            let rms =
+                first.map_or("a large RMS".into(), |rms| format!("an RMS of {}", number(rms)));
+            format!("the inputs have {rms}, and curvature grows with its square")
         }
         (RemedyName::WeightDecay | RemedyName::L1Penalty | RemedyName::L2Penalty, _) => {
             "keeps the weights, and with them the gains, from drifting up".into()

@@ -20,7 +20,7 @@ fn an_exploded_run() {
     EXPLODED  the run ended with NaN or Inf (160 steps seen)
     When           step 150
     Where          layers.3; backward gain of layers.3: 41 (usually 1.7)
-    First NaN/Inf  the loss, at step 152; finite in that step: the inputs
+    First NaN/Inf  the loss, at step 152; the inputs were still finite
     Why            An activation that grows faster than its input (activation) in layers.3
                    - largest gain of layers.3: 41
 
@@ -129,11 +129,11 @@ fn a_place_without_a_name_is_told_in_words() {
             format!("{outside}but the gradient that the loss sends back is not finite"),
             "nothing in the model; check the loss function",
         ),
-        (Place::Data, "in the data".to_owned(), "unknown: no known cause fits the numbers"),
+        (Place::Data, "in the data".to_owned(), "unknown: the numbers fit no known cause"),
         (
             Place::Data,
             "in the data, which reaches layers.3".to_owned(),
-            "unknown: no known cause fits the numbers",
+            "unknown: the numbers fit no known cause",
         ),
     ] {
         let mut given = guard.diagnosis();
@@ -232,7 +232,7 @@ fn a_run_of_which_only_the_loss_is_known() {
     When           step 2
     Where          unknown: no layer or tensor stands out
     First NaN/Inf  the loss, at step 2
-    Why            unknown: no known cause fits the numbers
+    Why            unknown: the numbers fit no known cause
     Check first    data: NaN, Inf or corrupt rows in the batch, targets longer than their inputs
                    number type: does the same batch stay finite in float32?
                    log(0), sqrt(0), a norm of zeros, a division by 0, in the value or in the gradient

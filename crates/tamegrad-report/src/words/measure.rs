@@ -138,7 +138,7 @@ fn quantity(of: &Measure, names: &Names) -> String {
         Quantity::BrokenRows => "rows of the batch with NaN or Inf".into(),
         Quantity::OptimizerEps => "the optimizer's eps in the number type of its state".into(),
         Quantity::GradientLeft => "gradient norm left by the step before".into(),
-        Quantity::LossElasticity => "change of the loss, in %, for 1% larger weights".into(),
+        Quantity::LossElasticity => "loss change in % when all weights grow by 1%".into(),
     }
 }
 

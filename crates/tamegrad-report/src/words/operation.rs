@@ -19,8 +19,8 @@ pub(crate) const CHECKLIST: [&str; 8] = [
     "the learning rate: was it scaled to the batch and to the number of devices?",
 ];
 
-/// Where the first NaN or Inf was seen, and what was finite: `the loss, at step 100; finite until then: the
-/// inputs, the layers' outputs`.
+/// Where the first NaN or Inf was seen, and what was finite: `the loss, at step 100; the inputs and all layer
+/// outputs were still finite`.
 pub(crate) fn first_nonfinite(first: &FirstNonFinite, names: &Names) -> String {
     let what = match first.stage {
         Stage::Inputs | Stage::Targets | Stage::Outputs | Stage::Parameters => {
@@ -33,17 +33,23 @@ pub(crate) fn first_nonfinite(first: &FirstNonFinite, names: &Names) -> String {
     };
     let finite: Vec<&str> = first.finite.iter().map(|of| stage(*of)).collect();
     let step = count(first.step.0);
-    if finite.is_empty() {
-        return format!("{what}, at step {step}");
+    match &finite[..] {
+        [] => format!("{what}, at step {step}"),
+        [one @ ("the loss" | "the gradient at the model's output")] => {
+            format!("{what}, at step {step}; {one} was still finite")
+        }
+        [one] => format!("{what}, at step {step}; {one} were still finite"),
+        [some @ .., last] => {
+            format!("{what}, at step {step}; {} and {last} were still finite", some.join(", "))
+        }
     }
-    format!("{what}, at step {step}; finite in that step: {}", finite.join(", "))
 }
 
 fn stage(of: Stage) -> &'static str {
     match of {
         Stage::Inputs => "the inputs",
         Stage::Targets => "the targets",
-        Stage::Outputs => "all outputs of layers",
+        Stage::Outputs => "all layer outputs",
         Stage::Loss => "the loss",
         Stage::OutputGradient => "the gradient at the model's output",
         Stage::Gradients => "the gradients",
@@ -139,8 +145,12 @@ mod tests {
             ),
             (
                 first(Stage::OutputGradient, Place::LossGradient, &[Stage::Outputs, Stage::Loss]),
-                "the gradient at the model's output, at step 1,200; finite in that step: all \
-                 outputs of layers, the loss",
+                "the gradient at the model's output, at step 1,200; all layer outputs and the loss \
+                 were still finite",
+            ),
+            (
+                first(Stage::Outputs, Place::Output(LayerId(0)), &[Stage::Inputs]),
+                "the output of fc1, at step 1,200; the inputs were still finite",
             ),
         ] {
             assert_eq!(first_nonfinite(&of, &names), words);
