@@ -129,6 +129,46 @@ def test_a_pass_that_differs_when_it_is_repeated_is_no_evidence(keeps_output, to
 # --- the loss ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "of",
+    [
+        functional.mse_loss,
+        functional.l1_loss,
+        functional.smooth_l1_loss,
+        functional.huber_loss,
+        functional.binary_cross_entropy_with_logits,
+    ],
+)
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_loss_that_is_the_mean_of_nothing(of, is_empty):
+    def loss(out, x, y, bad):
+        chosen = out[:0] if bad and is_empty else out
+        value = of(chosen, torch.ones_like(chosen))
+        return value * (math.inf if bad and not is_empty else 1.0)
+
+    operation = inspected(mlp(), loss).operation
+    is_mean_of_nothing = operation is not None and operation.operands[0].len == 0
+    assert is_mean_of_nothing == is_empty, operation
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_a_root_in_a_gradient_penalty(eps):
+    """The loss holds the gradient of the model: what breaks is the gradient of that."""
+
+    def loss(out, x, y, bad):
+        given = (x * (0.0 if bad else 1.0)).requires_grad_()
+        slope = torch.autograd.grad(model(given).sum(), given, create_graph=True)[0]
+        slope = slope * (0.0 if bad else 1.0)
+        norm = (slope.square().sum(1) + eps).sqrt()
+        return (norm - 1).square().mean() + functional.cross_entropy(out, y)
+
+    model = mlp()
+    operation = inspected(model, loss).operation
+    assert (operation is not None and (operation.kind, operation.backward)) == (
+        ("sqrt", True) if eps == 0.0 else False
+    )
+
+
 def std_of_one(out, x, y, bad):
     a = x[: 1 if bad else 32, 0]
     a = (a - a.mean()) / (a.std() + 1e-8)

@@ -85,3 +85,67 @@ def test_calls_that_are_given_nothing_of_each_other():
     weights = 1.5 ** torch.arange(40, 0, -1)
     forward = lambda _: sum(w * model(part) for w, part in zip(weights, x, strict=True))  # noqa: E731
     assert not product_of(diagnosis_of(model, forward))
+
+
+class Recurrent(nn.Module):
+    """What a loop calls in turn: an encoder of each input, a cell and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.cell, self.head = (nn.Linear(4, 4, bias=False) for _ in range(3))
+
+
+@pytest.mark.parametrize("parts", ["head", "heads", "encoder", "all"])
+@pytest.mark.parametrize("count", [12, 16, 17, 20])
+def test_other_modules_between_the_calls_of_a_cell(parts, count):
+    torch.manual_seed(0)
+    model, x = grown(Recurrent(), 1.0), torch.randn(8, 4)
+    grown(model.cell, 2.0)
+
+    def forward(step):
+        state = model.encoder(x) if parts in ("encoder", "all") else x
+        heads = []
+        for _ in range(count if step == 59 else 3):
+            given = model.encoder(x) if parts == "all" else 0.0
+            state = model.cell(state) + given
+            if parts in ("heads", "all"):
+                heads.append(model.head(state))
+        return model.head(state) if parts == "head" else (heads[-1] if heads else state)
+
+    found = product_of(diagnosis_of(model, forward))
+    assert found[0]["over"] == count
+    assert found[0]["value"] == pytest.approx(2.0 ** (count - 1) / count, rel=1e-2)
+
+
+def test_two_rollouts_are_not_one_of_twice_the_length():
+    torch.manual_seed(0)
+    model, x = grown(nn.Linear(4, 4, bias=False), 1.0), torch.randn(8, 4)
+
+    def forward(_):
+        ends = []
+        for _ in range(2):
+            state = x
+            for _ in range(20):
+                state = model(state)
+            ends.append(state)
+        # The first weighs far more, which no gain over time has made.
+        return 1e6 * ends[0] + ends[1]
+
+    assert not product_of(diagnosis_of(model, forward))
+
+
+def test_a_model_on_top_of_itself_is_no_recurrence():
+    torch.manual_seed(0)
+    model, x = grown(nn.Linear(4, 4, bias=False), 200.0), torch.randn(8, 4)
+    assert not product_of(diagnosis_of(model, lambda _: model(model(x))))
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.RNNCell, nn.Linear])
+def test_a_matrix_of_many_time_steps_shows_no_growth_of_an_activation(kind):
+    torch.manual_seed(0)
+    cell = kind(4, 4)
+    model, given = nn.Sequential(cell, nn.Linear(4, 1)), []
+    guard = tamegrad.watch(model, torch.optim.SGD(model.parameters(), 1e-3), strict=True)
+    guard._steps.passes.calls.clear()
+    given = guard._steps.passes.used_repeatedly()
+    assert given == ({id(p) for p in cell.parameters()} if kind is not nn.Linear else set())

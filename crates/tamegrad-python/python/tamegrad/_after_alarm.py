@@ -121,6 +121,7 @@ class AfterAlarm:
             passes.calls,
             loss_is_finite=loss_is_finite,
             was_stopped=step.gradient_is_nan,
+            is_broken=step.nonfinite > 0,
         )
         found.operation = replay.operation
         found.labels, found.target_range = replay.labels, replay.target_range

@@ -198,7 +198,9 @@ class Finder(TorchDispatchMode):
         if name.startswith("nll_loss") and self.labels is None:
             self.labels = labels_of(args[0], args[1], args[4], args[3])
         elif name.startswith("ctc_loss") and self.labels is None:
-            self.labels = ctc_labels_of(*args[:4])
+            # One that has its infinities made 0 is finite whatever the targets are.
+            if not any(is_zeroed is True for is_zeroed in args[5:]):
+                self.labels = ctc_labels_of(args[0].shape[-1], *args[1:4])
         elif name.startswith("binary_cross_entropy") and self.target_range is None:
             self.target_range = target_range_of(args[1])
 

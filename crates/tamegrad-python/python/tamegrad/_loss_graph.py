@@ -25,6 +25,7 @@ from ._loss_nodes import (
     maker_of,
     may_break,
     operands_of,
+    shape_of_given,
     was_given_broken,
 )
 from ._operations import (
@@ -34,6 +35,7 @@ from ._operations import (
     Operand,
     TargetRange,
     count_of_inf,
+    ctc_labels_of,
     is_finite,
     labels_of,
     largest_of,
@@ -232,10 +234,10 @@ class LossGraph:
 
     def _see_targets(self, nodes: list[LossNode]) -> None:
         for node in nodes:
-            if node.name.startswith("nll_loss") and {"self", "target"} <= node.saved.keys():
-                given = (node.number_of("ignore_index"), node.number_of("reduction"))
-                self.labels = labels_of(node.saved["self"], node.saved["target"], *given)
-            elif node.name.startswith("binary_cross_entropy") and "target" in node.saved:
+            # Of several losses one with sequences that do not fit is the one to tell of.
+            if self.labels is None or not self.labels.too_long:
+                self.labels = _labels_in(node) or self.labels
+            if node.name.startswith("binary_cross_entropy") and "target" in node.saved:
                 self.target_range = target_range_of(node.saved["target"])
 
     def end(self) -> None:
@@ -253,16 +255,16 @@ class LossGraph:
 
     # --- after an alarm ------------------------------------------------------------------------
 
-    def culprit(self, *, is_finite: bool) -> MeasuredOperation | None:
-        """The operation that has made the loss not finite, or else the gradient at the model's output:
-        by the values that were kept, or as the only one that can do so."""
+    def culprit(self, *, is_finite: bool, by_values: bool = False) -> MeasuredOperation | None:
+        """The operation that has made the loss not finite, or else a gradient: by the values that were kept,
+        or, unless only these shall count, as the only one that can do so."""
         try:
-            return self._culprit(is_finite=is_finite)
+            return self._culprit(is_finite=is_finite, by_values=by_values)
         except Exception:
             self._turn_off()
             return None
 
-    def _culprit(self, *, is_finite: bool) -> MeasuredOperation | None:
+    def _culprit(self, *, is_finite: bool, by_values: bool) -> MeasuredOperation | None:
         if self.operation is not None or self._root is None:
             return self.operation
         fault = is_broken_backward if is_finite else is_broken_forward
@@ -270,7 +272,7 @@ class LossGraph:
         for node in nodes:
             node.saved = self._saved.get(node.node, {})
         found = self._first(nodes, fault, backward=is_finite)
-        if found is not None or any(node.saved for node in nodes):
+        if found is not None or by_values or any(node.saved for node in nodes):
             return found
         empty = [node for node in nodes if is_empty_mean(node)]
         if any(node.name == "nansum" for node in nodes):
@@ -292,8 +294,10 @@ class LossGraph:
         line = self._lines.get(node.path)
         stack = node.node.metadata.get("traceback_") if line is None else None
         given = [tensor for name, tensor in node.saved.items() if not name.startswith("result")]
-        # A result that is finite is 0 where a square root or a norm was given 0.
-        given = given or [tensor for tensor in node.saved.values() if is_finite(tensor)]
+        # A result that is finite is 0 where a square root or a norm was given 0; those of a loss are the
+        # losses of its rows.
+        is_loss = node.kind == "loss"
+        given = given or [t for t in node.saved.values() if is_loss or is_finite(t)]
         operands: list[Operand] = [
             operand_of(tensor, made_by=maker_of(node, tensor)) for tensor in given
         ]
@@ -352,6 +356,22 @@ class LossGraph:
 def _is_kept(kind: type) -> bool:
     """Whether the tensors of such a node are kept for a look at them."""
     return name_and_kind(kind.__name__)[1] in SINGULAR
+
+
+def _labels_in(node: LossNode) -> Labels | None:
+    """The targets of a node that is a loss of labels. Of a ``ctc_loss`` only the lengths stay when the
+    backward pass is over; one that has its infinities made 0 is finite whatever the targets are."""
+    if node.name.startswith("nll_loss") and {"self", "target"} <= node.saved.keys():
+        given = (node.number_of("ignore_index"), node.number_of("reduction"))
+        return labels_of(node.saved["self"], node.saved["target"], *given)
+    if "ctc_loss" not in node.name or node.number_of("zero_infinity"):
+        return None
+    lengths = [node.number_of("input_lengths"), node.number_of("target_lengths")]
+    shape = shape_of_given(node)
+    if None in lengths or not shape:
+        return None
+    targets = node.saved.get("targets", torch.empty(0, dtype=torch.long))
+    return ctc_labels_of(shape[-1], targets, *lengths)
 
 
 def _is_broken(value: float | None) -> bool:

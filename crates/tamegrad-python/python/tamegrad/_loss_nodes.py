@@ -46,10 +46,21 @@ class LossNode:
 
 def is_empty_mean(node: LossNode) -> bool:
     """Whether it is the mean of no elements; the number stays when the backward pass is over."""
+    if node.kind == "loss":
+        return node.number_of("reduction") == 1 and 0 in shape_of_given(node)
     if node.kind != "mean":
         return False
     sizes = node.number_of("self_sym_sizes") or ()
     return node.number_of("self_sym_numel") == 0 or 0 in sizes
+
+
+def shape_of_given(node: LossNode) -> tuple[int, ...]:
+    """The shape of what it was given first, by what has made that; empty where that is not known."""
+    try:
+        before, place = node.node.next_functions[0]
+        return tuple(before._input_metadata[place].shape)
+    except Exception:
+        return ()
 
 
 def may_break(node: LossNode, *, backward: bool) -> bool:

@@ -248,10 +248,10 @@ def labels_of(
 
 
 def ctc_labels_of(
-    scores: torch.Tensor, targets: torch.Tensor, input_lengths: Any, target_lengths: Any
+    classes: int, targets: torch.Tensor, input_lengths: Any, target_lengths: Any
 ) -> Labels:
     """What there is to say of the targets of a ``ctc_loss``: one that repeats a class needs a blank
-    between the two."""
+    between the two. Without targets only their lengths count."""
     given, wanted = [int(n) for n in input_lengths], [int(n) for n in target_lengths]
     too_long, start = 0, 0
     for row, length in enumerate(wanted):
@@ -265,7 +265,7 @@ def ctc_labels_of(
         ignored=0,
         min=int(targets.min()) if some else 0,
         max=int(targets.max()) if some else 0,
-        classes=scores.shape[-1],
+        classes=classes,
         reduction="none",
         too_long=too_long,
     )

@@ -110,8 +110,8 @@ class Passes:
         """Whether steps have come and no call of the model was seen."""
         self.tells_loss = False
         """Whether the model's output holds its loss."""
-        self._made: MadeCalls | None = None
-        """Calls of the pass at hand that are not kept."""
+        self._made: dict[nn.Module, MadeCalls] = {}
+        """Calls of the pass at hand that are not kept, by module."""
         self._scan = Scan()
         self._inputs: dict[str, list[Numbers]] = {}
         """Numbers of the inputs of micro-batches whose calls are not kept."""
@@ -265,17 +265,27 @@ class Passes:
                         self._inputs.setdefault(name, []).append(numbers)
         if any(call.gradients for call in self.calls):
             self.count += 1
-            self._made = None
+            self._made = {}
         else:
-            first = self._made.first if self._made else self.calls[0].without_arguments()
-            count = self._made.count if self._made else 0
-            self._made = MadeCalls(first, count + len(self.calls))
+            for call in self.calls:
+                made = self._made.get(call.module)
+                first, count = (made.first, made.count) if made else (call.without_arguments(), 0)
+                self._made[call.module] = MadeCalls(first, call, count + 1)
         self.calls = []
 
     def time_steps(self) -> TimeSteps | None:
         """How the gradient has grown over the calls of the pass at hand, or over those of a layer in the
         pass that was repeated last."""
         return of_calls(self.calls, self._made) or self.probes.time_steps
+
+    def used_repeatedly(self) -> set[int]:
+        """The ids of the parameters that one pass uses several times: of recurrent modules, and of those
+        that the loop calls more than once."""
+        kinds = (nn.RNNBase, nn.RNNCellBase)
+        modules = {module for module in self.probes.names if isinstance(module, kinds)}
+        called = [*self._made, *(call.module for call in self.calls)]
+        modules.update(module for module in called if called.count(module) > 1)
+        return {id(parameter) for module in modules for parameter in module.parameters()}
 
     # --- what is logged ------------------------------------------------------------------------
 
@@ -511,7 +521,7 @@ class Passes:
         """Lets go of the losses of a step, their graphs, and its batch."""
         self.loss_graph.end()
         self.logged.end_batch()
-        self.count, self._made = 0, None
+        self.count, self._made = 0, {}
         self._listens = self._is_open = False
 
     def named_inputs(self, inputs: list[tuple[str, Any]]) -> list[tuple[str, Numbers]]:

@@ -18,7 +18,7 @@ from ._gradients import values_of
 from ._names import plain, unwrapped
 from ._numbers import Numbers
 from ._taps import Taps, is_plain_call
-from ._time_steps import TimeSteps, is_fed, time_steps
+from ._time_steps import STEPS_MIN, TimeSteps, is_fed, time_steps
 
 _CALLS_MAX = 1024
 """Calls of one module in a pass that are layers of their own."""
@@ -153,12 +153,13 @@ class Probes:
         return [gradient for gradient in found[own:] if gradient is not None]
 
     def _looped(self) -> nn.Module | None:
-        """The module that was called most often, each time with what the call before has made."""
+        """The module that was called most often, the last time with what has come of the first."""
 
         def is_looped(module: nn.Module) -> bool:
             calls = self._made[module]
             has_graph = all(tensor.requires_grad for _, tensor in calls)
-            return len(calls) > 1 and has_graph and is_fed(calls[-1][0], calls[-2][1])
+            is_long = len(calls) >= STEPS_MIN
+            return is_long and has_graph and is_fed(calls[-1][0], calls[0][1])
 
         found = filter(is_looped, self._made)
         return max(found, key=lambda module: len(self._made[module]), default=None)

@@ -90,10 +90,18 @@ class Replay:
             self._end()
 
     def search_loss(
-        self, graph: LossGraph, calls: list[Call], *, loss_is_finite: bool, was_stopped: bool
+        self,
+        graph: LossGraph,
+        calls: list[Call],
+        *,
+        loss_is_finite: bool,
+        was_stopped: bool,
+        is_broken: bool,
     ) -> None:
         """Looks for the operation in the graph of a loss, where the pass of the model is not what
-        broke. A backward pass that was stopped before it came to the model broke in the loss."""
+        broke. A backward pass that was stopped before it came to the model broke in the loss. Where only the
+        gradients of parameters are broken (``is_broken``), the loss may hold gradients itself, as a gradient
+        penalty does."""
         self.labels = self.labels or graph.labels
         self.target_range = self.target_range or graph.target_range
         gradients = [gradient for call in calls for gradient in call.gradients.values()]
@@ -101,6 +109,8 @@ class Replay:
         breaks_here = not loss_is_finite or is_before_model or not all(map(is_finite, gradients))
         if self.operation is None and calls and self._outputs_are_finite and breaks_here:
             self.operation = graph.culprit(is_finite=loss_is_finite)
+        elif self.operation is None and is_broken and loss_is_finite:
+            self.operation = graph.culprit(is_finite=True, by_values=True)
 
     def forget(self) -> None:
         """Lets go of what was found."""

@@ -448,11 +448,18 @@ class Steps:
     def _elasticities(self, loss: float | None) -> list[float | None]:
         """The relative change of the loss for a relative change of each matrix, by its gradient."""
         scale = abs(loss or math.nan) * self.scaling.scale()
+        # One that is multiplied at every time step has more by itself.
+        repeated = self.passes.used_repeatedly()
 
         def elasticity(parameter: torch.Tensor) -> float | None:
             gradient = parameter.grad
             dense = gradient is not None and gradient.layout == torch.strided
-            if not dense or parameter.dim() < 2 or type(parameter.data) is not torch.Tensor:
+            if (
+                id(parameter) in repeated
+                or not dense
+                or parameter.dim() < 2
+                or type(parameter.data) is not torch.Tensor
+            ):
                 return None
             product = float((parameter.detach().double() * gradient.double()).sum())
             found = abs(product) / scale

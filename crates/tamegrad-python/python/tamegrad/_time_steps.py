@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from ._calls import Call, leads_to
 
-_NODES_MAX = 10_000
+STEPS_MIN = 3
+"""Calls from which on there is a recurrence: two are a cycle, or a network on top of itself."""
+_NODES_MAX = 100_000
 """Nodes of the graph that are looked at on the way from an input to an earlier output."""
 
 
@@ -28,23 +31,37 @@ class TimeSteps:
 
 @dataclass(frozen=True)
 class MadeCalls:
-    """The calls of a pass that are too many to be kept: the first, and how many there were."""
+    """The calls of one module that are too many to be kept: the first, the last, and how many there were."""
 
     first: Call
+    last: Call
     count: int
 
 
-def of_calls(calls: Sequence[Call], before: MadeCalls | None) -> TimeSteps | None:
-    """The time steps that a loop makes by calling its model again and again, after its backward pass;
-    ``before`` are those in front of ``calls``."""
-    module = calls[-1].module if calls else None
-    own = [call for call in calls if call.module is module and call.gradients]
-    if len(own) < 2 or not _is_given(own[-1], own[-2]):
+def of_calls(calls: Sequence[Call], before: Mapping[nn.Module, MadeCalls]) -> TimeSteps | None:
+    """The time steps that a loop makes by calling a module again and again on what has come of its earlier
+    calls, after its backward pass; ``before`` are the calls in front of ``calls``, by module. Others may
+    come between: an encoder, a head. Of several modules that with the longest chain counts."""
+    modules = dict.fromkeys([*before, *(call.module for call in calls)])
+    chains = [_chain([call for call in calls if call.module is m], before.get(m)) for m in modules]
+    known = [chain for chain in chains if chain is not None]
+    if not known:
         return None
-    first, count = own[0], len(own)
-    if before is not None and before.first.module is module and before.first.gradients:
-        first, count = before.first, count + before.count
-    return time_steps(None, count, first.gradients.values(), own[-1].gradients.values())
+    count, first, last = max(known, key=lambda chain: chain[0])
+    return time_steps(None, count, first.gradients.values(), last.gradients.values())
+
+
+def _chain(own: list[Call], before: MadeCalls | None) -> tuple[int, Call, Call] | None:
+    """How many calls of one module there are from the first from which the last was made, and these two."""
+    own = [call for call in own if call.gradients]
+    counts = list(range(len(own), 0, -1))
+    if before is not None and before.first.gradients:
+        counts = [before.count + len(own), 1 + len(own), *counts]
+        own = [before.first, before.last, *own]
+    for first, count in zip(own[:-1], counts, strict=False):
+        if count >= STEPS_MIN and _is_given(own[-1], first):
+            return count, first, own[-1]
+    return None
 
 
 def time_steps(layer: int | None, count: int, first: Any, last: Any) -> TimeSteps | None:

@@ -89,11 +89,7 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
         (forward, growth(&chain, &links, |link| link.forward, chain.forward_product())),
         (backward, growth(&chain, &links, |link| link.backward, chain.backward_product())),
     ];
-    // An infinity that a function such as exp has made is no growth by weights.
-    let operation = run.broken_by().and_then(|seen| seen.operation.as_ref());
-    let is_of_function = operation.is_some_and(|of| of.kind.is_singular());
-    let known = growths.into_iter().filter(|(_, of)| of.is_finite() || !is_of_function);
-    let (quantity, growth) = known.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (quantity, growth) = growths.into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
     let limit = RULES.initialisation.product;
     let measure = Measure::new(quantity, growth)
         .at_step(chain.step)

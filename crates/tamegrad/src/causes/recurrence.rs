@@ -41,12 +41,13 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
     let record = &run.record;
     let products = run.passes().filter_map(|pass| {
         let (product, count) = recurrent_product(record, &record.chain(pass))?;
-        Some((pass.0, product, count))
+        Some((Some(pass.0), product, count))
     });
     let compared = record.inspection.as_ref().and_then(|found| found.time_steps);
     let compared = compared.and_then(|steps| {
         let product = steps.norm_of_first / steps.norm_of_last / steps.calls as f64;
-        Some((run.first_alarm()?.step, product, usize::try_from(steps.calls).ok()?))
+        // The pass may be one after the first alarm.
+        Some((None, product, usize::try_from(steps.calls).ok()?))
     });
     let products = products.chain(compared).filter(|(_, product, _)| !product.is_nan());
     let (step, product, count) = products.max_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -58,7 +59,8 @@ pub(super) fn weigh(run: &Run, origin: Option<&Origin>) -> Option<Cause> {
     let first = layout.layers.iter().position(|layer| layer.recurrent).map(LayerId);
     let told = record.inspection.as_ref().and_then(|found| found.time_steps?.layer);
     let at_origin = origin.and_then(Origin::layer).filter(|layer| layout.is_recurrent(*layer));
-    let mut evidence = vec![time_step_product(product, count).at_step(step)];
+    let compared = time_step_product(product, count);
+    let mut evidence = vec![step.map_or(compared, |step| compared.at_step(step))];
     if exponent.is_finite() {
         let exponent = Measure::new(Quantity::LyapunovExponent, exponent);
         evidence.push(exponent.against(Reference::Limit, 0.0));
