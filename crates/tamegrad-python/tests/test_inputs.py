@@ -175,6 +175,28 @@ def test_a_state_that_goes_from_call_to_call_within_a_step_is_not_carried(told):
     assert guard.diagnosis().cause == "data"
 
 
+@pytest.mark.parametrize("is_given", [False, True])
+def test_what_a_model_is_given_of_its_own_within_a_step_is_no_data(is_given):
+    torch.manual_seed(0)
+    model = nn.Linear(4, 4)
+    nn.init.eye_(model.weight)
+    optimizer, guard = watched(model, lr=1e-6)
+    for step in range(30):
+        x = torch.randn(8, 4) * (1e3 if is_given and step == 25 else 1.0)
+        loss = 0.0
+        if step == 25 and not is_given:
+            with torch.no_grad():
+                model.weight.mul_(20.0)
+        for _ in range(4):
+            y = model(x)
+            loss = loss + y.square().mean()
+            x = y.detach()
+        learn(loss, optimizer, guard)
+    diagnosis = guard.diagnosis()
+    assert diagnosis.onset == 25
+    assert (diagnosis.cause == "data") == is_given
+
+
 def test_a_model_whose_calls_cannot_be_seen_is_said_to_be_so():
     model = nn.Sequential(nn.Linear(4, 2))
     optimizer, guard = watched(model)

@@ -16,8 +16,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tamegrad import _backward
-from tamegrad._finder import Finder
+from tamegrad._finder import Finder, saved_tensors
 from tamegrad._inspection import nonfinite_rows
+from tamegrad._loss_graph import LossGraph
+from tamegrad._loss_nodes import LossNode, is_broken_backward, is_empty_mean
 from tamegrad._operations import ctc_labels_of, name_and_kind, operand_of
 
 BAD = 6
@@ -151,6 +153,75 @@ def test_a_loss_that_is_the_mean_of_nothing(of, is_empty):
     assert is_mean_of_nothing == is_empty, operation
 
 
+def test_a_root_of_numbers_above_0_is_not_what_breaks_the_gradient_of_a_parameter():
+    model = mlp()
+    is_bad = []
+    model[0].weight.register_hook(lambda gradient: gradient * (math.nan if is_bad else 1.0))
+
+    def loss(out, x, y, bad):
+        return (out.square().sum(1) + 1.0).sqrt().mean() + functional.cross_entropy(out, y)
+
+    found = inspected(model, loss, bad=lambda now: is_bad.append(now) if now else None)
+    assert found.operation is None
+
+
+def test_the_mean_of_nothing_is_known_when_the_backward_pass_has_let_go_of_it():
+    x = torch.ones(4, requires_grad=True)
+    for given, reduction, is_empty in (
+        (x[:0], "mean", True),
+        (x, "mean", False),
+        (x[:0], "sum", False),
+    ):
+        loss = functional.smooth_l1_loss(given, torch.zeros_like(given), reduction=reduction)
+        node = LossNode(loss.grad_fn, "", *name_and_kind(loss.grad_fn.name()), 0, None)
+        loss.backward()
+        assert is_empty_mean(node) == is_empty
+
+
+@pytest.mark.parametrize(
+    "given, by, is_broken", [(0.0, 1e-25, False), (1.0, 1e-25, True), (1.0, 0.0, True)]
+)
+def test_a_division_breaks_the_gradient_where_torch_says_so(given, by, is_broken):
+    x, y = torch.tensor([given], requires_grad=True), torch.tensor([by], requires_grad=True)
+    quotient = (x / y).sum()
+    node = quotient.grad_fn.next_functions[0][0]
+    known = LossNode(node, "", *name_and_kind(node.name()), 0, None, saved_tensors(node))
+    assert is_broken_backward(known) == is_broken
+    gradients = torch.autograd.grad(quotient, (x, y))
+    assert all(gradient.isfinite().all() for gradient in gradients) != is_broken
+
+
+@pytest.mark.parametrize("is_zeroed", [False, True])
+@pytest.mark.parametrize("log", ["before", "number", "never", "step_fn"])
+def test_targets_that_are_longer_than_their_inputs(log, is_zeroed):
+    lengths = torch.full((4,), 8)
+
+    def loss(out, x, y, bad):
+        scores = out.view(8, 4, 4).log_softmax(-1)
+        targets = torch.tensor([[1, 2, 3]] * 4)
+        given = torch.where(torch.arange(4) < 2, 2, lengths) if bad else lengths
+        value = functional.ctc_loss(
+            scores, targets, given, torch.full((4,), 3), zero_infinity=is_zeroed
+        )
+        # What its infinities are made 0 in is not what has broken.
+        return value + (math.nan if bad and is_zeroed else 0.0) * out.mean()
+
+    found = inspected(mlp(), loss, log=log)
+    assert (found.labels and found.labels.too_long) == (None if is_zeroed else 2)
+
+
+def test_the_lengths_of_targets_stay_when_the_backward_pass_is_over():
+    scores = torch.zeros(8, 3, 5, requires_grad=True).log_softmax(-1)
+    targets, lengths = torch.tensor([[1, 1], [1, 2], [1, 2]]), torch.tensor([8, 1, 8])
+    graph = LossGraph()
+    graph.see_call(0, scores.grad_fn._sequence_nr() + 1)
+    loss = functional.ctc_loss(scores, targets, lengths, torch.tensor([2, 2, 2]))
+    graph.see(loss, None)
+    loss.backward()
+    graph.culprit(is_finite=False)
+    assert (graph.labels.too_long, graph.labels.len, graph.labels.classes) == (1, 3, 5)
+
+
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 def test_a_root_in_a_gradient_penalty(eps):
     """The loss holds the gradient of the model: what breaks is the gradient of that."""
@@ -167,6 +238,7 @@ def test_a_root_in_a_gradient_penalty(eps):
     assert (operation is not None and (operation.kind, operation.backward)) == (
         ("sqrt", True) if eps == 0.0 else False
     )
+    assert operation is None or "norm = (slope.square()" in operation.line.code
 
 
 def std_of_one(out, x, y, bad):
@@ -706,8 +778,7 @@ def test_the_norm_of_one_of_several_passes():
 
 
 def test_targets_that_a_ctc_loss_cannot_place():
-    scores = torch.zeros(10, 3, 5)
-    labels = ctc_labels_of(scores, torch.tensor([[1, 2], [1, 1], [3, 4]]), [10, 2, 1], [2, 2, 2])
+    labels = ctc_labels_of(5, torch.tensor([[1, 2], [1, 1], [3, 4]]), [10, 2, 1], [2, 2, 2])
     assert (labels.too_long, labels.len, labels.classes) == (2, 3, 5)
 
 

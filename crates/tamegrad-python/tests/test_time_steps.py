@@ -134,6 +134,22 @@ def test_two_rollouts_are_not_one_of_twice_the_length():
     assert not product_of(diagnosis_of(model, forward))
 
 
+@pytest.mark.parametrize("count", [10, 30])
+def test_batches_that_are_tied_by_nothing_are_no_recurrence(count):
+    torch.manual_seed(0)
+    model, x = grown(nn.Linear(4, 4, bias=False), 1.0), torch.randn(count, 8, 4)
+
+    def forward(_):
+        tied, total = 0.0, 0.0
+        for place, part in enumerate(x):
+            out = model(part + 0.0 * tied)
+            tied = out.mean()
+            total = total + out * (2e3 if place == 0 else 1.0)
+        return total
+
+    assert not product_of(diagnosis_of(model, forward))
+
+
 def test_a_model_on_top_of_itself_is_no_recurrence():
     torch.manual_seed(0)
     model, x = grown(nn.Linear(4, 4, bias=False), 200.0), torch.randn(8, 4)
@@ -149,3 +165,79 @@ def test_a_matrix_of_many_time_steps_shows_no_growth_of_an_activation(kind):
     guard._steps.passes.calls.clear()
     given = guard._steps.passes.used_repeatedly()
     assert given == ({id(p) for p in cell.parameters()} if kind is not nn.Linear else set())
+
+
+def test_two_rollouts_from_one_call_are_as_long_as_one_of_them():
+    torch.manual_seed(0)
+    model, x = grown(nn.Linear(4, 4, bias=False), 2.0), torch.randn(8, 4)
+
+    def forward(_):
+        begin, ends = model(x), []
+        for _ in range(2):
+            state = begin
+            for _ in range(20):
+                state = model(state)
+            ends.append(state)
+        return ends[0] + ends[1]
+
+    assert product_of(diagnosis_of(model, forward))[0]["over"] == 21
+
+
+def test_a_rollout_after_which_the_model_sees_other_data():
+    torch.manual_seed(0)
+    model, x = grown(nn.Linear(4, 4, bias=False), 2.0), torch.randn(8, 4)
+
+    def forward(_):
+        state = x
+        for _ in range(14):
+            state = model(state)
+        return state + model(x)
+
+    assert product_of(diagnosis_of(model, forward))[0]["over"] == 14
+
+
+def test_the_pass_whose_update_raises_the_alarm_is_the_one_that_is_measured():
+    torch.manual_seed(0)
+    model, x = grown(nn.Linear(4, 4, bias=False), 1.5), torch.randn(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    guard = tamegrad.watch(model, optimizer, strict=True)
+    for step in range(60):
+        state = x
+        for _ in range(20):
+            state = model(state)
+        optimizer.zero_grad()
+        state.square().mean().backward()
+        # The update alone is far too large: the pass is as those before.
+        optimizer.param_groups[0]["lr"] = 1e3 if step == 50 else 1e-9
+        optimizer.step()
+        if guard.findings():
+            break
+    assert guard.findings()[0].step == step == 50
+    found = guard._steps.after_alarm.inspection.time_steps
+    assert found is not None and found.calls == 20
+
+
+def test_a_matrix_that_a_model_comes_to_use_again_and_again_shows_no_growth_of_an_activation():
+    class Deeper(Rollout):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 4, bias=False)
+
+        def forward(self, state, steps):
+            return self.head(super().forward(state, steps))
+
+    torch.manual_seed(0)
+    model, x = grown(Deeper(), 1.2), torch.randn(8, 4)
+    found = []
+    elasticities = tamegrad._steps.Steps._elasticities
+
+    def kept(steps, loss):
+        found.append(elasticities(steps, loss))
+        return found[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tamegrad._steps.Steps, "_elasticities", kept)
+        diagnosis = diagnosis_of(model, lambda step: model(x, 1 if step < 59 else 12))
+    # In the first pass each is used once; in that of the alarm one of the two is used twelve times.
+    assert [[of is not None for of in pair] for pair in found] == [[True, True], [False, True]]
+    assert "activation" not in [cause["name"] for cause in diagnosis.to_dict()["causes"]]

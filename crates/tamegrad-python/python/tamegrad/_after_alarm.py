@@ -43,6 +43,7 @@ class AfterAlarm:
         """What was found after an alarm with something that is not finite."""
         self._has_sought_culprits = False
         self._has_sought_operation = False
+        self._has_sought_time_steps = False
         self._watched, self._passes, self._scan = watched, passes, scan
         self._scaling, self._ranks, self._teller = scaling, ranks, teller
         self._step_fn = step_fn
@@ -92,13 +93,18 @@ class AfterAlarm:
             self.inspection.accumulation = Accumulation(1, 0.0, self._scan.norm(), norm)
             core.observe_inspection(self.inspection)
 
+    def see_time_steps(self, core: Core) -> None:
+        """Keeps how the gradient has grown over time in the pass at hand, whether its gradients have raised
+        the alarm or its update."""
+        if self._see_time_steps() and self._ranks.size == 1:
+            core.observe_inspection(self.inspection)
+
     def _inspect(self, core: Core, step: Step, loss: float | None, seen: dict[str, Any]) -> None:
         """Repeats the pass with a look at every layer, on the same inputs, where the core wants that;
         and at every operation, after the first alarm with something that is not finite."""
         finds, wants_trace = core.wants_operation(), core.wants_repeated_trace()
         if not finds and not wants_trace:
-            if self._see_time_steps() and self._ranks.size == 1:
-                core.observe_inspection(self.inspection)
+            self.see_time_steps(core)
             return
         trace = self._passes.repeated(finds=finds, parameters=self._watched.parameters)
         if trace is not None and wants_trace:
@@ -149,9 +155,12 @@ class AfterAlarm:
             self.inspection.accumulation = found
 
     def _see_time_steps(self) -> bool:
-        """Keeps how the gradient has grown over time; whether that was not known before."""
+        """Keeps how the gradient has grown over time; whether that was not known before. Of the passes that
+        the loop makes it is the first with an alarm that tells."""
         if self.inspection.time_steps is None:
-            self.inspection.time_steps = self._passes.time_steps()
+            is_first, passes = not self._has_sought_time_steps, self._passes
+            self._has_sought_time_steps |= any(call.gradients for call in passes.calls)
+            self.inspection.time_steps = passes.time_steps(of_loop=is_first)
             return self.inspection.time_steps is not None
         return False
 

@@ -50,6 +50,8 @@ class Call:
                 self.autocast.append((kind, torch.get_autocast_dtype(kind)))
         self.inputs = self._inputs()
         """The float tensors that the call was given, with the names of the arguments."""
+        self.made: set[str] = set()
+        """Names of those that the same module has given out before in this step, without their graph."""
 
     def _inputs(self) -> list[tuple[str, torch.Tensor]]:
         forward = self.module.forward
@@ -128,10 +130,14 @@ class CarriedState:
     def enter(self, call: Call) -> None:
         """Notes the arguments of a call that the module has given out before."""
         before = {reference.cdata for reference in self._before.get(call.module, ())}
-        if before:
-            self.names.update(
-                name for name, t in call.inputs if t.grad_fn is None and storage_id(t) in before
-            )
+        latest = {reference.cdata for reference in self._left.get(call.module, ())}
+        for name, tensor in call.inputs if before or latest else ():
+            if tensor.grad_fn is None:
+                storage = storage_id(tensor)
+                if storage in before:
+                    self.names.add(name)
+                elif storage in latest:
+                    call.made.add(name)
 
     def leave(self, call: Call, output: Any) -> None:
         """Keeps what a call has given out and may be given again, but for what it was given: in the first
@@ -150,10 +156,17 @@ class CarriedState:
         """Ends a step."""
         self._before, self._left = {**self._before, **self._left}, {}
 
-    def is_data(self, name: str, tensor: torch.Tensor) -> bool:
-        """Whether an argument is data: nothing that is carried or that the graph has made."""
-        is_made = tensor.grad_fn is not None or isinstance(tensor, nn.Parameter)
-        return not is_made and name not in self.names
+    def data_of(self, call: Call) -> list[tuple[str, torch.Tensor]]:
+        """The arguments of a call that are data: nothing that is carried, or that the graph or an earlier
+        call has made."""
+        others = self.names | call.made
+        return [
+            (name, tensor)
+            for name, tensor in call.inputs
+            if tensor.grad_fn is None
+            and not isinstance(tensor, nn.Parameter)
+            and name not in others
+        ]
 
 
 def floats(named: list[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:

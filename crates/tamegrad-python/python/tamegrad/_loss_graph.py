@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import weakref
 from collections.abc import Callable
@@ -50,6 +51,10 @@ _NODES_MAX = 256
 """Nodes of a loss that are looked at."""
 _CALLS_MAX = 64
 """Calls of the model in one step that are told from the loss."""
+_USES_MAX = 20_000
+"""Nodes that are looked at for the parameters that are used more than once."""
+_COPIES = ("TBackward0", "ToCopyBackward0")
+"""The nodes of a matrix that is given to an operation transposed, or in another type."""
 _LEARNT_STEPS = 3
 """Steps after which the operations of a loss are taken as known."""
 
@@ -64,10 +69,11 @@ class _WhileGraphLives:
     def __del__(self) -> None:
         self.end(None)
 
-    def end(self, _: torch.Tensor | None) -> None:
-        """Ends it."""
+    def end(self, gradient: torch.Tensor | None) -> None:
+        """Ends it, but for a gradient that is to be part of the loss: its own graph is being made."""
         graph = self._graph()
-        if graph is not None:
+        is_part = gradient is not None and torch.is_grad_enabled()
+        if graph is not None and not is_part:
             graph.stop_listening()
 
 
@@ -264,6 +270,22 @@ class LossGraph:
             self._turn_off()
             return None
 
+    def used_repeatedly(self) -> set[int]:
+        """The ids of the parameters that several operations of the pass were given, in front of the loss."""
+        counts: collections.Counter[int] = collections.Counter()
+        queue, met = collections.deque([] if self._root is None else [self._root]), set()
+        while queue and len(met) < _USES_MAX:
+            node = queue.popleft()
+            for before, _ in node.next_functions:
+                variable = getattr(before, "variable", None)
+                if variable is not None:
+                    counts[id(variable)] += 1
+                # The same transposed or cast copy may be given to several.
+                elif before is not None and (before not in met or type(before).__name__ in _COPIES):
+                    met.add(before)
+                    queue.append(before)
+        return {known for known, count in counts.items() if count > 1}
+
     def _culprit(self, *, is_finite: bool, by_values: bool) -> MeasuredOperation | None:
         if self.operation is not None or self._root is None:
             return self.operation
@@ -271,6 +293,8 @@ class LossGraph:
         nodes = self._walk()
         for node in nodes:
             node.saved = self._saved.get(node.node, {})
+        if not is_finite:
+            self._see_targets(nodes)
         found = self._first(nodes, fault, backward=is_finite)
         if found is not None or by_values or any(node.saved for node in nodes):
             return found

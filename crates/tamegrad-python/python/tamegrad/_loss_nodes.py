@@ -206,8 +206,10 @@ def is_broken_backward(node: LossNode) -> bool:
     if node.kind == "sqrt" and result is not None:
         return not is_finite(1 / result if node.name == "sqrt" else result)
     if node.kind == "division":
-        inverse = result if other is None else 1 / other
-        return inverse is not None and not is_finite(inverse * inverse)
+        if other is None:
+            return result is not None and not is_finite(result * result)
+        # That of the divisor, in the order in which torch divides; without it, that of the dividend.
+        return not is_finite(1 / other if given is None else given / other / other)
     if given is None:
         return result is not None and not is_finite(result)
     if node.kind == "log":

@@ -258,8 +258,8 @@ class Passes:
         """Keeps of a micro-batch that is over the numbers of its inputs, where reading them waits for
         no device."""
         for call in self.calls:
-            for name, tensor in call.inputs:
-                if self._carried.is_data(name, tensor) and tensor.device == _CPU:
+            for name, tensor in self._carried.data_of(call):
+                if tensor.device == _CPU:
                     numbers = self.numbers(tensor)
                     if numbers is not None:
                         self._inputs.setdefault(name, []).append(numbers)
@@ -268,24 +268,26 @@ class Passes:
             self._made = {}
         else:
             for call in self.calls:
-                made = self._made.get(call.module)
-                first, count = (made.first, made.count) if made else (call.without_arguments(), 0)
-                self._made[call.module] = MadeCalls(first, call, count + 1)
+                start, end = call.nodes
+                if start < end:
+                    self._made.setdefault(call.module, MadeCalls()).add(call)
         self.calls = []
 
-    def time_steps(self) -> TimeSteps | None:
-        """How the gradient has grown over the calls of the pass at hand, or over those of a layer in the
-        pass that was repeated last."""
-        return of_calls(self.calls, self._made) or self.probes.time_steps
+    def time_steps(self, *, of_loop: bool) -> TimeSteps | None:
+        """How the gradient has grown over the calls of the pass at hand, if the loop's count, or over those
+        of a layer in the pass that was repeated last."""
+        found = of_calls(self.calls, self._made) if of_loop else None
+        return found or self.probes.time_steps
 
     def used_repeatedly(self) -> set[int]:
-        """The ids of the parameters that one pass uses several times: of recurrent modules, and of those
-        that the loop calls more than once."""
+        """The ids of the parameters that one pass uses several times: of recurrent modules, of those that the
+        loop calls more than once, and those that the graph of the loss comes to on several ways."""
         kinds = (nn.RNNBase, nn.RNNCellBase)
         modules = {module for module in self.probes.names if isinstance(module, kinds)}
         called = [*self._made, *(call.module for call in self.calls)]
         modules.update(module for module in called if called.count(module) > 1)
-        return {id(parameter) for module in modules for parameter in module.parameters()}
+        known = {id(parameter) for module in modules for parameter in module.parameters()}
+        return known | self.loss_graph.used_repeatedly()
 
     # --- what is logged ------------------------------------------------------------------------
 
@@ -478,8 +480,7 @@ class Passes:
         if given is not None:
             return [("inputs", given)]
         parts = [(name, part) for name, parts in self._inputs.items() for part in parts]
-        named = [pair for call in self.calls for pair in call.inputs]
-        return parts + [pair for pair in named if self._carried.is_data(*pair)]
+        return parts + [pair for call in self.calls for pair in self._carried.data_of(call)]
 
     def _constant_loss(self, losses: list[Any]) -> float | None:
         """What a constant answer would have of the loss at hand, where its graph tells."""

@@ -102,8 +102,6 @@ class Replay:
         broke. A backward pass that was stopped before it came to the model broke in the loss. Where only the
         gradients of parameters are broken (``is_broken``), the loss may hold gradients itself, as a gradient
         penalty does."""
-        self.labels = self.labels or graph.labels
-        self.target_range = self.target_range or graph.target_range
         gradients = [gradient for call in calls for gradient in call.gradients.values()]
         is_before_model = was_stopped and not gradients
         breaks_here = not loss_is_finite or is_before_model or not all(map(is_finite, gradients))
@@ -111,6 +109,8 @@ class Replay:
             self.operation = graph.culprit(is_finite=loss_is_finite)
         elif self.operation is None and is_broken and loss_is_finite:
             self.operation = graph.culprit(is_finite=True, by_values=True)
+        self.labels = self.labels or graph.labels
+        self.target_range = self.target_range or graph.target_range
 
     def forget(self) -> None:
         """Lets go of what was found."""

@@ -540,6 +540,8 @@ class Steps:
             self.after_alarm.see_update(self.core)
         self._snapshots.keep_calm()
         if self.core.is_alarmed():
+            if self.core.finding_count() > self._teller.told:
+                self.after_alarm.see_time_steps(self.core)
             self.incidents.see_alarm(self, step, None, is_before=was_undone)
         self.step.number += 1
         if ends_passes:
