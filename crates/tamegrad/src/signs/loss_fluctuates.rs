@@ -221,7 +221,7 @@ mod tests {
     fn a_hinge_loss_that_is_0_but_for_some_batches_is_calm() {
         let hinge = |i: usize| match i {
             0..80 => 1.0 - i as f64 / 80.0,
-            _ if i % 9 == 0 || i % 31 == 0 => 0.3,
+            _ if i.is_multiple_of(9) || i.is_multiple_of(31) => 0.3,
             _ => 0.0,
         };
         let (findings, _) = run(&mut LossFluctuates::default(), &losses((0..400).map(hinge)));
