@@ -209,16 +209,12 @@ pub fn by_experiments(experiments: &[Experiment]) -> Option<CauseName> {
 
 /// Weighs all causes of an alarm, the best supported first. Empty when none is supported:
 /// "unknown" is an honest answer. Where it broke outside the model only the data can be a cause.
-/// Without an alarm only what needs none is weighed: gradients that are never cleared, targets that are
-/// impossible or not scaled, and a rate that has risen.
+/// Without an alarm only what needs none is weighed: gradients that are never cleared, targets that are not
+/// scaled, and a rate that has risen.
 pub fn weigh(run: &Run, origin: Option<&Origin>) -> Vec<Cause> {
     if run.first_alarm().is_none() {
-        let found = [
-            labels::weigh(run, None),
-            accumulation::left(run),
-            unscaled_target::weigh(run, None),
-            learning_rate::risen(run),
-        ];
+        let found =
+            [accumulation::left(run), unscaled_target::weigh(run, None), learning_rate::risen(run)];
         return found.into_iter().flatten().collect();
     }
     let mut causes: Vec<Cause> = WEIGH.iter().filter_map(|weigh| weigh(run, origin)).collect();

@@ -27,8 +27,9 @@ pub(crate) const DOC: Doc = Doc {
     source: "3 of 112 public reports of broken training whose outcome is known.",
 };
 
-/// Weighs the targets of the step of the alarm, or of the first steps.
+/// Weighs the targets of the step of the alarm.
 pub(super) fn weigh(run: &Run, _: Option<&Origin>) -> Option<Cause> {
+    run.first_alarm()?;
     let seen = run.record.inspection.as_ref()?;
     let classes = seen.labels.filter(Labels::are_outside).map(of_labels);
     let evidence = classes.or_else(|| seen.probabilities.and_then(of_probabilities))?;
