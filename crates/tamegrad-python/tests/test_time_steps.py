@@ -150,10 +150,17 @@ def test_batches_that_are_tied_by_nothing_are_no_recurrence(count):
     assert not product_of(diagnosis_of(model, forward))
 
 
-def test_a_model_on_top_of_itself_is_no_recurrence():
+@pytest.mark.parametrize("within", [True, False])
+def test_a_model_on_top_of_itself_is_no_recurrence(within):
     torch.manual_seed(0)
-    model, x = grown(nn.Linear(4, 4, bias=False), 200.0), torch.randn(8, 4)
-    assert not product_of(diagnosis_of(model, lambda _: model(model(x))))
+    model, x = grown(Rollout() if within else nn.Linear(4, 4, bias=False), 200.0), torch.randn(8, 4)
+
+    def forward(step):
+        if within:
+            return model(x, 2 if step == 59 else 1)
+        return model(model(x))
+
+    assert not product_of(diagnosis_of(model, forward))
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.RNNCell, nn.Linear])
